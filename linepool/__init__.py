@@ -1,0 +1,76 @@
+"""linepool: plain functions on a TCP port, one line a request, in workers that a master watches.
+
+::
+
+    import linepool
+
+    @linepool.handler
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    if __name__ == "__main__":
+        linepool.run()
+"""
+
+from __future__ import annotations
+
+from linepool.app import (
+    App,
+    handler,
+    middleware,
+    on_connect,
+    on_disconnect,
+    on_start,
+    on_worker_exit,
+    on_worker_start,
+    resource,
+    run,
+    unknown,
+)
+from linepool.errors import (
+    ClientError,
+    LinepoolError,
+    ReplyError,
+    RequestTimeout,
+    ServerError,
+    SetupError,
+    UnknownCommand,
+)
+from linepool.protocols.base import Bad, Limits, Protocol, Request
+from linepool.protocols.line import Line
+from linepool.session import Connection, Range, Reply, Rest, Session, Verb, body
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "App",
+    "Bad",
+    "ClientError",
+    "Connection",
+    "Limits",
+    "Line",
+    "LinepoolError",
+    "Protocol",
+    "Range",
+    "Reply",
+    "ReplyError",
+    "Request",
+    "RequestTimeout",
+    "Rest",
+    "ServerError",
+    "Session",
+    "SetupError",
+    "UnknownCommand",
+    "Verb",
+    "body",
+    "handler",
+    "middleware",
+    "on_connect",
+    "on_disconnect",
+    "on_start",
+    "on_worker_exit",
+    "on_worker_start",
+    "resource",
+    "run",
+    "unknown",
+]

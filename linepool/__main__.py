@@ -1,0 +1,7 @@
+"""``python -m linepool`` is the command ``linepool``."""
+
+import sys
+
+from linepool.cli import main
+
+sys.exit(main())

@@ -1,0 +1,450 @@
+"""The app: handlers, hooks and resources, as a user registers them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, overload
+
+from attrs import frozen
+
+from linepool.arguments import Signature, Supply, compile_signature
+from linepool.conversation import Conversation, Entry, Hook, Middleware, Service
+from linepool.errors import ClientError, SetupError
+from linepool.protocols.base import Bad, Limits, Protocol
+from linepool.protocols.line import Line
+from linepool.session import Connection, Reply, Session, Verb
+from linepool.settings import check_names
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_HELP_COLUMN = 40  # characters; a longer usage text pushes its description aside
+
+
+@frozen
+class _Registration:
+    """A handler as it was registered; its signature is compiled when the app is frozen."""
+
+    names: tuple[str, ...]
+    function: Callable[..., Any]
+    timeout: float | None
+
+    @property
+    def place(self) -> str:
+        """``name at file:line``, for messages."""
+        return f"{self.function.__name__} at {_place(self.function)}"
+
+
+class App:
+    """A set of handlers with their hooks and resources.
+
+    Args:
+        name: Shown in status and logs; the default is the name of the file that is served.
+        protocol: A pattern for the protocol of each connection; the default is ``Line()``.
+        builtins: Serve HELP and QUIT where the app has no handlers of these names.
+        settings: Any setting by name, as a default below file, environment and command line.
+
+    Raises:
+        SetupError: There is no setting of that name.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        protocol: Protocol | None = None,
+        builtins: bool = True,
+        **settings: Any,
+    ) -> None:
+        check_names(settings)
+        self.name = name
+        self.protocol = protocol if protocol is not None else Line()
+        self.builtins = builtins
+        self.settings = settings
+        self._handlers: dict[str, _Registration] = {}
+        self._unknown: _Registration | None = None
+        self._middleware: list[Middleware] = []
+        self._resources: dict[str, Callable[[], Iterator[Any]]] = {}
+        self._hooks: dict[str, list[Callable[..., Any]]] = {}
+        self._started = False
+
+    # -- registration
+
+    @overload
+    def handler(self, function: F, /) -> F: ...
+
+    @overload
+    def handler(self, *names: str, timeout: float | None = None) -> Callable[[F], F]: ...
+
+    def handler(self, *names: Any, timeout: float | None = None) -> Any:
+        """Serve a function as a command, named after it or by ``names``; further names are aliases.
+
+        Args:
+            names: The command's names; case does not count. Without any, the function's name, less
+                one trailing underscore (``def set_``).
+            timeout: Seconds after which a request is overdue, in place of ``request_timeout``;
+                0: never.
+
+        Raises:
+            SetupError: The command has a handler already, or the function cannot be one.
+        """
+        if len(names) == 1 and callable(names[0]):
+            return self._register(names[0], (), None)
+        for name in names:
+            if not isinstance(name, str) or not name or not name.isprintable() or " " in name:
+                raise SetupError(
+                    f"{name!r} cannot name a command: it must be a word without blanks"
+                )
+        if timeout is not None and not timeout >= 0:
+            raise SetupError(f"timeout must be seconds, 0 or more, not {timeout!r}")
+        return lambda function: self._register(function, names, timeout)
+
+    def unknown(self, function: F) -> F:
+        """Call a function for commands that have no handler; ask for ``Verb`` to learn which."""
+        _check_plain_function(function)
+        self._unknown = _Registration(("UNKNOWN",), function, None)
+        return function
+
+    def middleware(self, function: F) -> F:
+        """Put ``function(request, session, call_next)`` around every handler.
+
+        It returns what ``call_next(request)`` gives, or another value to encode. The first one
+        registered is the outermost.
+        """
+        self._middleware.append(function)
+        return function
+
+    def resource(self, function: F) -> F:
+        """Open something once in each worker, after the fork, and close it at the worker's end.
+
+        The function is a generator that yields the one thing, annotated with its type
+        (``-> Iterator[sqlite3.Connection]``). Handlers and hooks that annotate a parameter with
+        that type are handed the thing; where several resources have one type, the parameter's name
+        decides.
+        """
+        if not inspect.isgeneratorfunction(function):
+            raise SetupError(
+                f"resource {function.__name__} must be a generator function (yield it)"
+            )
+        self._resources[function.__name__] = function
+        return function
+
+    def on_start(self, function: F) -> F:
+        """Call a function in the master, before the first fork."""
+        return self._hook("on_start", function)
+
+    def on_worker_start(self, function: F) -> F:
+        """Call a function in each worker, when its resources are open."""
+        return self._hook("on_worker_start", function)
+
+    def on_worker_exit(self, function: F) -> F:
+        """Call a function in each worker that leaves in order, before its resources are closed."""
+        return self._hook("on_worker_exit", function)
+
+    def on_connect(self, function: F) -> F:
+        """Call a function for each new connection.
+
+        What it returns greets the client; ``ClientError`` refuses the connection.
+        """
+        return self._hook("on_connect", function)
+
+    def on_disconnect(self, function: F) -> F:
+        """Call a function once for each connection that has ended."""
+        return self._hook("on_disconnect", function)
+
+    # -- use
+
+    @property
+    def has_handlers(self) -> bool:
+        """Whether anything would be served besides the built-in commands."""
+        return bool(self._handlers or self._unknown)
+
+    def freeze(self, limits: Limits | None = None) -> Service:
+        """Return the app made ready to serve: every annotation resolved, every converter built.
+
+        Raises:
+            SetupError: A handler, hook or resource cannot be served; the text names it.
+        """
+        supplies = _Supplies(self._resources)
+        table: dict[bytes, Entry] = {}
+        unknown = self._unknown
+        service = Service(
+            name=self.name,
+            protocol=self.protocol,
+            table=table,
+            unknown=_entry(unknown, supplies) if unknown else None,
+            middleware=tuple(self._middleware),
+            on_connect=self._compiled("on_connect", supplies),
+            on_disconnect=self._compiled("on_disconnect", supplies),
+            limits=limits or Limits(),
+        )
+        registrations = list(dict.fromkeys(self._handlers.values()))
+        if self.builtins:
+            registrations += [r for r in _builtins(service) if r.names[0] not in self._handlers]
+        for registration in registrations:
+            entry = _entry(registration, supplies)
+            table.update((name.encode(), entry) for name in entry.names)
+        return service
+
+    def start(self) -> None:
+        """Run the ``on_start`` hooks, once."""
+        if not self._started:
+            self._started = True
+            for function in self._hooks.get("on_start", ()):
+                function()
+
+    @contextlib.contextmanager
+    def worker(self) -> Iterator[dict[str, Any]]:
+        """Open what a worker has: its resources, by name, between its start and exit hooks."""
+        supplies = _Supplies(self._resources)
+        with contextlib.ExitStack() as stack:
+            resources: dict[str, Any] = {}
+            for name, function in self._resources.items():
+                manager = contextlib.contextmanager(function)
+                resources[name] = stack.enter_context(manager())
+            holder = _Holder(resources)
+            for hook in self._compiled("on_worker_start", supplies):
+                hook(holder)
+            try:
+                yield resources
+            finally:
+                for hook in self._compiled("on_worker_exit", supplies):
+                    hook(holder)
+
+    def ask(self, data: bytes) -> bytes:
+        r"""Return all that a client would read who sends these bytes and ends its stream.
+
+        ``app.ask(b"ADD 2 3\r\n") == b"5\r\n"``. No socket and no process is involved; each call is
+        one connection to a worker of its own, so resources are opened and closed by each call.
+        """
+        self.start()
+        service = self.freeze()
+        with self.worker() as resources:
+            session = Session("ask", "ask", "ask")
+            connection = _Recorder(session)
+            conversation = Conversation(service, session, connection, resources)
+            connection.conversation = conversation
+            replies = connection.replies
+            replies.append(conversation.greet())
+            conversation.protocol.feed(data)
+            while not conversation.closing and (request := conversation.protocol.next_request()):
+                if isinstance(request, Bad):
+                    replies.append(conversation.refuse(request))
+                else:
+                    reply = conversation.answer(request)
+                    replies.extend([reply] if isinstance(reply, bytes) else reply)
+            if not conversation.closing and (bad := conversation.protocol.eof()):
+                replies.append(bad.reply)
+            conversation.end()
+            return b"".join(replies)
+
+    # -- inside
+
+    def _register(self, function: Any, names: tuple[str, ...], timeout: float | None) -> Any:
+        _check_plain_function(function)
+        if not names:
+            name = function.__name__
+            names = (name[:-1] if name.endswith("_") else name,)
+        registration = _Registration(tuple(n.upper() for n in names), function, timeout)
+        for name in registration.names:
+            if name in self._handlers:
+                before = self._handlers[name].place
+                raise SetupError(
+                    f"command {name} has two handlers: {before} and {registration.place}"
+                )
+            self._handlers[name] = registration
+        return function
+
+    def _hook(self, name: str, function: F) -> F:
+        _check_plain_function(function)
+        self._hooks.setdefault(name, []).append(function)
+        return function
+
+    def _compiled(self, name: str, supplies: _Supplies) -> list[Hook]:
+        return [
+            Hook(function, _hook_signature(name, function, supplies))
+            for function in self._hooks.get(name, ())
+        ]
+
+
+class _Supplies:
+    """Says how a parameter is handed in by annotation."""
+
+    def __init__(self, resources: dict[str, Callable[[], Iterator[Any]]]) -> None:
+        self._types = {name: _provided_type(name, f) for name, f in resources.items()}
+
+    def __call__(self, hint: Any, name: str) -> Supply | None:
+        """Return the way to hand in a parameter, or None: it comes from the line."""
+        if hint is Session:
+            return lambda _request, conversation: conversation.session
+        if hint is Verb:
+            return lambda request, _conversation: Verb(request.verb.decode().upper())
+        if hint is Connection:
+            return lambda _request, conversation: conversation.connection
+        offers = [resource for resource, kind in self._types.items() if kind == hint]
+        if not offers:
+            return None
+        if len(offers) > 1 and name not in offers:
+            raise SetupError(
+                f"parameter {name} could be any of the resources {', '.join(offers)};"
+                " give it the name of the one it is"
+            )
+        chosen = name if name in offers else offers[0]
+        return lambda _request, conversation: conversation.resources[chosen]
+
+
+class _Holder:
+    """Stands in for a conversation where a hook runs outside any."""
+
+    def __init__(self, resources: dict[str, Any]) -> None:
+        self.resources = resources
+
+
+class _Recorder(Connection):
+    """The live connection of ``App.ask``: what is pushed goes among the replies."""
+
+    conversation: Conversation
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.replies: list[bytes] = []
+
+    @property
+    def peer(self) -> str:
+        return self._session.peer
+
+    def close(self) -> None:
+        self.conversation.closing = True
+
+    def push(self, value: object) -> None:
+        self.replies.append(self.conversation.encode(value))
+
+    def extend(self, seconds: float) -> None:
+        """Do nothing: nobody watches the time here."""
+
+
+def _entry(registration: _Registration, supplies: _Supplies) -> Entry:
+    try:
+        signature = compile_signature(registration.function, supplies)
+    except SetupError as error:
+        raise SetupError(f"handler {registration.place}: {error}") from None
+    return Entry(
+        registration.names,
+        registration.function,
+        signature,
+        registration.timeout,
+        inspect.getdoc(registration.function) or "",
+        _place(registration.function),
+    )
+
+
+def _hook_signature(name: str, function: Callable[..., Any], supplies: _Supplies) -> Signature:
+    signature = compile_signature(function, supplies)
+    from_line = signature.words or signature.many or signature.options or signature.rest
+    per_worker = name.startswith("on_worker")
+    if from_line or (per_worker and {Session, Connection, Verb} & set(_hints(function).values())):
+        what = (
+            "the app's resources" if per_worker else "Session, Connection and the app's resources"
+        )
+        raise SetupError(
+            f"{name} {function.__name__} at {_place(function)}: a hook is handed {what},"
+            " by annotation, and nothing else"
+        )
+    return signature
+
+
+def _builtins(service: Service) -> Iterable[_Registration]:
+    """HELP and QUIT, which every app has unless it says no."""
+
+    def help_(command: str | None = None) -> list[str]:
+        """List the commands, or explain one."""
+        if command is not None:
+            entry = service.table.get(command.upper().encode())
+            if entry is None:
+                raise ClientError(f"no command {command!r}. HELP lists the commands.")
+            return [entry.usage, *_aliases(entry), *entry.doc.splitlines()]
+        entries = service.commands
+        width = min(_HELP_COLUMN, max(len(entry.usage) for entry in entries))
+        firsts = [(entry.usage, *entry.doc.splitlines()[:1]) for entry in entries]
+        return ["  ".join([first[0].ljust(width), *first[1:]]).rstrip() for first in firsts]
+
+    def quit_() -> Reply:
+        """Close the connection."""
+        return Reply(close=True)
+
+    return _Registration(("HELP",), help_, None), _Registration(("QUIT",), quit_, None)
+
+
+def _aliases(entry: Entry) -> list[str]:
+    return [f"Also: {' '.join(entry.names[1:])}"] if entry.names[1:] else []
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    return typing.get_type_hints(function)
+
+
+def _provided_type(name: str, function: Callable[..., Any]) -> Any:
+    """Return T of a resource that is annotated ``-> Iterator[T]``."""
+    try:
+        hint = _hints(function).get("return")
+    except NameError as error:
+        raise SetupError(f"resource {name}: annotation: {error}") from None
+    provided = get_args(hint)[:1]
+    if get_origin(hint) is None or not provided:
+        raise SetupError(
+            f"resource {name} at {_place(function)} must be annotated with what it yields,"
+            " such as '-> Iterator[sqlite3.Connection]'"
+        )
+    return provided[0]
+
+
+def _check_plain_function(function: Any) -> None:
+    if not callable(function) or isinstance(function, type) or not hasattr(function, "__name__"):
+        raise SetupError(f"{function!r} is no function")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise SetupError(
+            f"{function.__name__} at {_place(function)} is async; linepool calls plain functions"
+            " (each worker serves one request at a time)"
+        )
+
+
+def _place(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return "an unknown place"
+    return f"{os.path.relpath(code.co_filename)}:{code.co_firstlineno}"
+
+
+default = App()
+"""The app on which ``linepool.handler`` and its siblings act."""
+
+handler = default.handler
+unknown = default.unknown
+middleware = default.middleware
+resource = default.resource
+on_start = default.on_start
+on_worker_start = default.on_worker_start
+on_worker_exit = default.on_worker_exit
+on_connect = default.on_connect
+on_disconnect = default.on_disconnect
+
+
+def run(app: App | None = None, **settings: Any) -> NoReturn:
+    """Serve an app (or the default one) until it is told to stop, then end the program.
+
+    For the end of a script: ``python sums.py --workers 4`` takes the options of ``linepool run``.
+
+    Args:
+        app: The app; without one, that of ``linepool.handler``.
+        settings: Any setting by name, below file, environment and command line.
+
+    Raises:
+        SystemExit: Always; with the exit status of ``linepool run``.
+    """
+    # The command line is heavy and imports this module; a worker or a test needs none of it.
+    cli = importlib.import_module("linepool.cli")
+    raise SystemExit(cli.run_script(app or default, settings))

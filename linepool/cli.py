@@ -1,0 +1,218 @@
+"""The command line. Exit status: 0 done, 1 failed, 2 used wrongly."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from attrs import asdict
+
+from linepool import __version__
+from linepool.app import App
+from linepool.errors import SetupError
+from linepool.operate import logs, remote, target
+from linepool.operate.config import Configuration, configure, option_name
+from linepool.operate.serve import serve
+from linepool.operate.status import as_lines
+from linepool.protocols.base import Limits
+from linepool.settings import FIELDS, written
+
+FAILED = 1
+MISUSED = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    parser = _parser()
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status: int = options.run(options)
+    except SetupError as error:
+        _complain(str(error))
+        return FAILED
+    except BrokenPipeError:  # the reader of our output is gone, as in: linepool status | head -1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return status
+
+
+def run_script(app: App, settings: Mapping[str, Any]) -> int:
+    """Serve an app from its own script, with the options of ``linepool run`` on its command line."""
+    try:
+        target.refuse_while_loading()
+        app.settings = {**app.settings, **settings}
+        if not app.name:
+            app.name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+        parser = _Parser(prog=sys.argv[0], description="Serve this script's handlers.")
+        _add_settings(parser)
+        return _serve(app, parser.parse_args())
+    except SetupError as error:
+        if target.is_loading():
+            raise
+        _complain(str(error))
+        return FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit."""
+        self.exit(MISUSED, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _complain(message: str) -> None:
+    print(f"linepool: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="linepool",
+        description="Serve plain Python functions to telnet, netcat and every program that can"
+        " write a line.",
+        epilog="example:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4",
+    )
+    parser.add_argument("--version", action="version", version=f"linepool {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    run = commands.add_parser(
+        "run",
+        help="serve a target",
+        description="Serve the handlers of a Python file or module.",
+        epilog="examples:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4\n"
+        "  linepool run shop.stock:app --bind unix:/run/stock.sock",
+    )
+    run.add_argument("target", metavar="TARGET", help="FILE.py or MODULE:APP")
+    _add_settings(run)
+    run.set_defaults(run=_run)
+
+    check = commands.add_parser(
+        "check",
+        help="show what would be served, and with which settings",
+        description="Load a target and show what would be served, without serving it.",
+        epilog="example:\n  linepool check sums.py",
+    )
+    check.add_argument("target", metavar="TARGET", help="FILE.py or MODULE:APP")
+    check.add_argument("--json", action="store_true", help="for programs")
+    _add_settings(check)
+    check.set_defaults(run=_check)
+
+    status = commands.add_parser(
+        "status",
+        help="show the state of a running server",
+        epilog="example:\n  linepool status --json",
+    )
+    status.add_argument("--json", action="store_true", help="for programs")
+    _add_control(status)
+    status.set_defaults(run=_status)
+
+    scale = commands.add_parser(
+        "scale",
+        help="change the size of a running server's pool",
+        epilog="examples:\n  linepool scale 8\n  linepool scale +2\n  linepool scale 2:32",
+    )
+    scale.add_argument("size", metavar="SIZE", help="N, +N, -N or MIN:MAX")
+    _add_control(scale)
+    scale.set_defaults(run=lambda o: _order(o, f"SCALE {o.size}"))
+
+    stop = commands.add_parser(
+        "stop",
+        help="stop a running server",
+        description="Stop a running server when the requests in hand are done.",
+        epilog="example:\n  linepool stop --now",
+    )
+    stop.add_argument("--now", action="store_true", help="do not wait for requests in hand")
+    _add_control(stop)
+    stop.set_defaults(run=lambda o: _order(o, "STOP now" if o.now else "STOP"))
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    group = parser.add_argument_group("settings")
+    for name, field in FIELDS.items():
+        unit = field.metadata["unit"]
+        default = "1:max(4, 4 x CPUs)" if name == "workers" else written(name, field.default)
+        text = f"{field.metadata['doc']} (default: {default})"
+        group.add_argument(
+            option_name(name),
+            dest=f"setting_{name}",
+            metavar=unit.upper().replace(" ", "-") or "NAME",
+            action="append" if name == "bind" else "store",
+            help=text.replace("%", "%%"),
+        )
+
+
+def _add_control(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--control", metavar="PATH", help="control socket of the server (default: of the only one)"
+    )
+
+
+def _configure(app: App, options: argparse.Namespace) -> Configuration:
+    given = {
+        name.removeprefix("setting_"): value
+        for name, value in vars(options).items()
+        if name.startswith("setting_") and value is not None
+    }
+    return configure(app, given, os.environ, options.config)
+
+
+def _run(options: argparse.Namespace) -> int:
+    return _serve(target.load(options.target), options)
+
+
+def _serve(app: App, options: argparse.Namespace) -> int:
+    try:
+        configuration = _configure(app, options)
+    except SetupError as error:
+        _complain(str(error))
+        return MISUSED
+    logs.set_up(configuration.settings.log_level)
+    return serve(app, configuration.settings)
+
+
+def _check(options: argparse.Namespace) -> int:
+    app = target.load(options.target)
+    configuration = _configure(app, options)
+    settings = configuration.settings
+    service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
+    if options.json:
+        entries = [
+            {"names": e.names, "usage": e.usage, "timeout": e.timeout, "place": e.place}
+            for e in service.commands
+        ]
+        shown = {
+            name: written(name, value) for name, value in asdict(settings, recurse=False).items()
+        }
+        print(json.dumps({"name": app.name, "commands": entries, "settings": shown}))
+        return 0
+    print(f"{app.name}: {len(service.commands)} commands")
+    for entry in service.commands:
+        print(f"  {entry.usage:<40} {entry.place}".rstrip())
+    print("settings")
+    for name in FIELDS:
+        source = configuration.sources.get(name)
+        mark = f"  ({source})" if source else ""
+        print(f"  {name:<20} {written(name, getattr(settings, name))}{mark}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    state = remote.status(remote.find(options.control))
+    print(json.dumps(state) if options.json else "\n".join(as_lines(state)))
+    return 0
+
+
+def _order(options: argparse.Namespace, line: str) -> int:
+    print(remote.order(remote.find(options.control), line))
+    return 0

@@ -1,0 +1,238 @@
+"""One connection's dialogue without its socket: requests in, reply bytes out.
+
+A worker moves the bytes; ``App.ask`` and tests drive the same class with bytes alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import define, frozen
+
+from linepool.arguments import Signature
+from linepool.errors import ClientError, ReplyError, RequestTimeout, ServerError, UnknownCommand
+from linepool.protocols.base import Bad, Limits, Protocol, Request, printable
+from linepool.session import Connection, Reply, Session
+
+log = logging.getLogger("linepool")
+
+Middleware = Callable[[Request, Session, Callable[[Request], Any]], Any]
+
+
+@frozen
+class Hook:
+    """A function that the app registered for a moment in a connection's or a worker's life."""
+
+    function: Callable[..., Any]
+    signature: Signature
+
+    def __call__(self, conversation: Any) -> Any:
+        """Call it with what its annotations ask for."""
+        args, kwargs = self.signature.bind(_NO_REQUEST, conversation)
+        return self.function(*args, **kwargs)
+
+
+_NO_REQUEST = Request(b"", [])
+
+
+@define(slots=False)
+class Entry:
+    """One entry of the command table: all that is known of a command.
+
+    Attributes:
+        names: Upper case; the first is shown, the others are aliases.
+        timeout: Seconds after which a request is overdue; None: the setting ``request_timeout``.
+        doc: The handler's docstring, without indentation.
+        place: ``file:line`` of the handler, for messages.
+    """
+
+    names: tuple[str, ...]
+    function: Callable[..., Any]
+    signature: Signature
+    timeout: float | None = None
+    doc: str = ""
+    place: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        self.rest_after = self.signature.rest_after
+        self.size_word = self.signature.size_word
+
+    @property
+    def usage(self) -> str:
+        """The command with its words, as HELP and usage errors show it."""
+        return f"{self.names[0]} {self.signature.usage}".rstrip()
+
+    def call(self, request: Request, conversation: Conversation) -> Any:
+        """Convert the words and call the handler.
+
+        Raises:
+            ClientError: The words do not fit; the text ends with the usage.
+        """
+        try:
+            args, kwargs = self.signature.bind(request, conversation)
+        except ClientError as error:
+            raise ClientError(f"{error} Usage: {self.usage}") from None
+        return self.function(*args, **kwargs)
+
+
+@frozen
+class Service:
+    """An app made ready to serve: nothing in it changes any more, so all workers share it.
+
+    Attributes:
+        table: The command table, by upper-case name; aliases have entries of their own.
+        unknown: Called for a command that is not in the table, or None.
+        middleware: From the outermost to the innermost.
+    """
+
+    name: str
+    protocol: Protocol
+    table: Mapping[bytes, Entry]
+    unknown: Entry | None
+    middleware: Sequence[Middleware]
+    on_connect: Sequence[Hook]
+    on_disconnect: Sequence[Hook]
+    limits: Limits = Limits()
+
+    @property
+    def commands(self) -> list[Entry]:
+        """Every command once, in the order of registration."""
+        return list({id(entry): entry for entry in self.table.values()}.values())
+
+
+class Conversation:
+    """The dialogue of one connection.
+
+    Attributes:
+        protocol: Fed by whoever owns the bytes.
+        closing: Set once the connection shall end after what has been answered so far.
+        errors: How many requests ended in SERVER_ERROR.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        session: Session,
+        connection: Connection,
+        resources: Mapping[str, Any],
+    ) -> None:
+        self.service = service
+        self.session = session
+        self.connection = connection
+        self.resources = resources
+        self.protocol = service.protocol.open(service.table, service.limits)
+        self.closing = False
+        self.errors = 0
+        self._request = _NO_REQUEST
+
+    def greet(self) -> bytes:
+        """Run the ``on_connect`` hooks and return what the server says first."""
+        parts = [self.protocol.greeting()]
+        for hook in self.service.on_connect:
+            try:
+                said = hook(self)
+                if said is not None:
+                    parts.append(self.encode(said))
+            except ReplyError as error:
+                self.closing = True
+                parts.append(self.protocol.encode_error(error, None))
+                break
+            except Exception:  # noqa: BLE001 - logged with its id
+                self.closing = True
+                parts.append(self._failed(None))
+                break
+        return b"".join(parts)
+
+    def refuse(self, bad: Bad) -> bytes:
+        """Return the reply to bytes that are no request."""
+        self.closing |= bad.close
+        if bad.why:
+            log.warning("closed a stranger peer=%s why=%s", self.session.peer, bad.why)
+        return bad.reply
+
+    def answer(self, request: Request) -> bytes | Iterator[bytes]:
+        """Return the reply to one request; a handler that is a generator gives it in parts.
+
+        Never raises for what a handler does: the client gets an error reply, the log the traceback.
+        """
+        self._request = request
+        try:
+            if self.service.middleware:
+                value = self._through(self.service.middleware, request)
+            else:
+                value = self._call(request)
+            return self._encode(value, request)
+        except ReplyError as error:
+            return self._refused(error, request)
+        except (Exception, SystemExit, RequestTimeout) as error:  # noqa: BLE001 - logged with its id
+            return self._failed(request, error)
+
+    def encode(self, value: object) -> bytes:
+        """Return a value as a reply, in the manner of the request in hand or the last one.
+
+        Raises:
+            TypeError, ValueError: As ``Protocol.encode``.
+        """
+        return self.protocol.encode(value, self._request)
+
+    def end(self) -> None:
+        """Run the ``on_disconnect`` hooks; to be called once, when the connection has ended."""
+        for hook in self.service.on_disconnect:
+            try:
+                hook(self)
+            except Exception:
+                log.exception("on_disconnect failed peer=%s", self.session.peer)
+
+    def _call(self, request: Request) -> Any:
+        entry = request.command or self.service.unknown
+        if entry is None:
+            hint = " HELP lists the commands." if b"HELP" in self.service.table else ""
+            raise UnknownCommand(f"unknown command '{printable(request.verb)}'.{hint}")
+        return entry.call(request, self)
+
+    def _through(self, layers: Sequence[Middleware], request: Request) -> Any:
+        if not layers:
+            return self._call(request)
+        return layers[0](request, self.session, lambda inner: self._through(layers[1:], inner))
+
+    def _encode(self, value: object, request: Request) -> bytes | Iterator[bytes]:
+        if isinstance(value, Reply):
+            self.closing |= value.close
+            if value.raw is not None:
+                return value.raw
+            value = value.value
+        if isinstance(value, Iterator):
+            return self._stream(value, request)
+        return self.protocol.encode(value, request)
+
+    def _stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
+        try:
+            yield from self.protocol.encode_stream(items, request)
+        except ReplyError as error:
+            yield self._refused(error, request)
+        except (Exception, SystemExit, RequestTimeout) as error:  # noqa: BLE001 - logged with its id
+            yield self._failed(request, error)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    def _refused(self, error: ReplyError, request: Request) -> bytes:
+        self.errors += isinstance(error, ServerError)
+        return self.protocol.encode_error(error, request)
+
+    def _failed(self, request: Request | None, error: BaseException | None = None) -> bytes:
+        """Log what went wrong under an id, and return the error reply that names the id."""
+        self.errors += 1
+        if isinstance(error, RequestTimeout):
+            return self.protocol.encode_error(ServerError(str(error) or "timed out"), request)
+        reference = os.urandom(4).hex()
+        log.exception(
+            "handler failed id=%s command=%s peer=%s",
+            reference,
+            printable(request.verb) if request else "on_connect",
+            self.session.peer,
+        )
+        return self.protocol.encode_error(ServerError(f"internal error, id {reference}"), request)

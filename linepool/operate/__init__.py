@@ -1,0 +1,1 @@
+"""Operating a server: starting it, its settings, its logs, its control socket."""

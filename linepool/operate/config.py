@@ -1,0 +1,98 @@
+"""Where settings come from: command line over environment over file over app over default."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from linepool.app import App
+from linepool.errors import SetupError
+from linepool.settings import FIELDS, Settings, check_names, default_workers, parse_setting
+
+_PREFIX = "LINEPOOL_"
+
+
+@frozen
+class Configuration:
+    """The settings, and where each that is not a default was set."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def configure(
+    app: App,
+    options: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: str | None = None,
+) -> Configuration:
+    """Return the settings in force.
+
+    Args:
+        app: Its own settings are the lowest layer.
+        options: From the command line, by setting.
+        environment: ``LINEPOOL_IDLE_TIMEOUT=60`` and the like; other variables do not count.
+        file: A TOML file; None: ``linepool.toml``, or ``[tool.linepool]`` of ``pyproject.toml``, in
+            the working directory, if they exist.
+
+    Raises:
+        SetupError: A name or a value is wrong; the text says where and what would be right.
+    """
+    values: dict[str, Any] = {"workers": default_workers(_cpus())}
+    sources: dict[str, str] = {}
+    variables = {
+        name.removeprefix(_PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(_PREFIX)
+    }
+    layers: list[tuple[str, Mapping[str, object]]] = [
+        ("App(...)", app.settings),
+        _file_layer(file),
+        ("environment", variables),
+        ("command line", options),
+    ]
+    for source, layer in layers:
+        try:
+            check_names(layer)
+        except SetupError as error:
+            raise SetupError(f"{source}: {error}") from None
+        for name, value in layer.items():
+            values[name] = parse_setting(name, value, source)
+            sources[name] = source
+    return Configuration(Settings(**values), sources)
+
+
+def option_name(setting: str) -> str:
+    """Return the option of ``linepool run`` for a setting."""
+    return "--" + setting.replace("_", "-")
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _file_layer(file: str | None) -> tuple[str, Mapping[str, object]]:
+    if file is not None:
+        return file, _read(file)
+    if os.path.exists("linepool.toml"):
+        return "linepool.toml", _read("linepool.toml")
+    if os.path.exists("pyproject.toml"):
+        table = _read("pyproject.toml").get("tool", {}).get("linepool", {})
+        return "pyproject.toml", table
+    return "file", {}
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        with open(file, "rb") as stream:
+            table = tomllib.load(stream)
+    except OSError as error:
+        raise SetupError(f"cannot read {file}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SetupError(f"{file} is no TOML: {error}") from None
+    # Keys may be written as options are: idle-timeout.
+    return {key if key in FIELDS else key.replace("-", "_"): value for key, value in table.items()}

@@ -1,0 +1,210 @@
+"""The control socket: the master answers orders in the line protocol (``nc -U``).
+
+Served by the master's loop without ever waiting for a client: what does not go out at once waits in
+a buffer, and who lets it grow is cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import selectors
+import socket
+from collections.abc import Iterator
+from typing import Literal
+
+from linepool.app import App
+from linepool.conversation import Conversation, Service
+from linepool.errors import ClientError, SetupError
+from linepool.operate.status import as_lines, status
+from linepool.process.listeners import Listener, bind_unix
+from linepool.process.master import Master
+from linepool.protocols.base import Bad, Limits
+from linepool.session import Connection, Session
+from linepool.settings import Workers, parse_setting
+
+_MOST_CLIENTS = 16
+_MOST_UNSENT = 1024 * 1024  # bytes of replies that a client may leave unread
+_LINE_BYTES = 1024
+_DIRECTORY_MODE = 0o700
+
+
+def commands(master: Master) -> App:
+    """Return the app that the control socket serves."""
+    app = App("control")
+
+    @app.handler("STATUS")
+    def status_(form: Literal["text", "json"] = "text") -> str | list[str]:
+        """Show the state of the server; as JSON on one line if asked."""
+        state = status(master)
+        return json.dumps(state) if form == "json" else as_lines(state)
+
+    @app.handler
+    def scale(workers: str) -> str:
+        """Set the size of the pool: N or MIN:MAX, or +N or -N to move both bounds."""
+        bounds = _scaled(master.settings.workers, workers)
+        master.scale(bounds)
+        return f"workers {bounds}"
+
+    @app.handler
+    def stop(how: Literal["graceful", "now"] = "graceful") -> str:
+        """Stop the server, when requests in hand are done or at once."""
+        master.stop(graceful=how == "graceful")
+        return f"stopping {how}"
+
+    return app
+
+
+def _scaled(bounds: Workers, wanted: str) -> Workers:
+    if wanted[:1] in ("+", "-") and wanted[1:].isdigit():
+        step = int(wanted)
+        wanted = f"{bounds.min + step}:{bounds.max + step}"
+    try:
+        scaled: Workers = parse_setting("workers", wanted, "SCALE")
+    except SetupError as error:
+        raise ClientError(str(error)) from None
+    return scaled
+
+
+class Control:
+    """The control socket, as something that the master watches."""
+
+    def __init__(self, master: Master, path: str) -> None:
+        self._service = commands(master).freeze(Limits(_LINE_BYTES, 0))
+        sock = bind_unix(path, 0o600)
+        sock.listen(_MOST_CLIENTS)
+        sock.setblocking(False)
+        self._listener = Listener(sock, path)
+        self._clients: set[_Client] = set()
+
+    def open(self, selector: selectors.BaseSelector) -> None:
+        """Register with the master's loop."""
+        self._selector = selector
+        selector.register(self._listener.socket, selectors.EVENT_READ, self._accept)
+
+    def close(self) -> None:
+        """End it, in the master: clients get what they are owed, as far as they take it."""
+        for client in list(self._clients):
+            self._drop(client)
+        self._listener.remove()
+
+    def abandon(self) -> None:
+        """Close a new worker's copies."""
+        self._listener.close()
+        for client in self._clients:
+            client.socket.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            sock, _ = self._listener.socket.accept()
+            if len(self._clients) >= _MOST_CLIENTS:
+                sock.close()
+                return
+            sock.setblocking(False)
+            client = _Client(sock, self._service)
+            self._clients.add(client)
+            call = functools.partial(self._serve, client)
+            self._selector.register(sock, selectors.EVENT_READ, call)
+
+    def _serve(self, client: _Client) -> None:
+        try:
+            going_on = client.turn()
+        except OSError:
+            going_on = False
+        if not going_on:
+            self._drop(client)
+            return
+        key = self._selector.get_key(client.socket)
+        if key.events != client.events:
+            self._selector.modify(client.socket, client.events, key.data)
+
+    def _drop(self, client: _Client) -> None:
+        self._clients.discard(client)
+        self._selector.unregister(client.socket)
+        client.socket.close()
+
+
+class _Client(Connection):
+    """One client of the control socket."""
+
+    def __init__(self, sock: socket.socket, service: Service) -> None:
+        self.socket = sock
+        self.unsent = b""
+        self._ended = False
+        self._conversation = Conversation(service, Session("", "control", ""), self, {})
+
+    @property
+    def events(self) -> int:
+        """What the loop shall wait for."""
+        reading = 0 if self._ended else selectors.EVENT_READ
+        return reading | (selectors.EVENT_WRITE if self.unsent else 0)
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end."""
+        return "control"
+
+    def close(self) -> None:
+        """Close when all is sent."""
+        self._conversation.closing = True
+
+    def push(self, value: object) -> None:
+        """Send a value ahead of the reply."""
+        self.unsent += self._conversation.encode(value)
+
+    def extend(self, seconds: float) -> None:
+        """Do nothing: orders have no deadline."""
+
+    def turn(self) -> bool:
+        """Read, answer and write what is possible now; return whether there is more to come.
+
+        Raises:
+            OSError: The client is gone.
+        """
+        if not self._ended:
+            with contextlib.suppress(BlockingIOError):
+                data = self.socket.recv(4 * _LINE_BYTES)
+                self._ended = not data
+                self._conversation.protocol.feed(data)
+                self.unsent += b"".join(self._answers())
+        if self.unsent:
+            with contextlib.suppress(BlockingIOError):
+                self.unsent = self.unsent[self.socket.send(self.unsent) :]
+        done = self._ended or self._conversation.closing
+        return len(self.unsent) < _MOST_UNSENT and not (done and not self.unsent)
+
+    def _answers(self) -> Iterator[bytes]:
+        conversation = self._conversation
+        while not conversation.closing and (request := conversation.protocol.next_request()):
+            if isinstance(request, Bad):
+                yield conversation.refuse(request)
+                continue
+            reply = conversation.answer(request)
+            yield reply if isinstance(reply, bytes) else b"".join(reply)
+
+
+def directory() -> str:
+    """Return the directory of the control sockets that have no path of their own.
+
+    ``$XDG_RUNTIME_DIR/linepool`` or ``/run/linepool``; where neither can be written, one of the
+    user's own below /tmp.
+    """
+    for base in (os.environ.get("XDG_RUNTIME_DIR"), "/run"):
+        if base and os.access(base, os.W_OK | os.X_OK):
+            return os.path.join(base, "linepool")
+    return f"/tmp/linepool-{os.getuid()}"  # noqa: S108 - its owner and mode are checked
+
+
+def own_path() -> str:
+    """Return the path of this process's control socket, in a directory made for it.
+
+    Raises:
+        SetupError: The directory belongs to somebody else.
+    """
+    where = directory()
+    os.makedirs(where, _DIRECTORY_MODE, exist_ok=True)
+    if os.stat(where, follow_symlinks=False).st_uid != os.getuid():
+        raise SetupError(f"control: {where} belongs to another user; give --control PATH or off")
+    return os.path.join(where, f"{os.getpid()}.sock")

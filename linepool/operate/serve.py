@@ -1,0 +1,71 @@
+"""Starting a server: from an app and its settings to a running master."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from linepool.app import App
+from linepool.errors import SetupError
+from linepool.operate.control import Control, own_path
+from linepool.process.listeners import Listener, open_listeners
+from linepool.process.master import Master, announce
+from linepool.protocols.base import Limits
+from linepool.settings import Settings
+
+log = logging.getLogger("linepool")
+
+
+def serve(
+    app: App, settings: Settings, on_listening: Callable[[list[Listener]], None] | None = None
+) -> int:
+    """Serve an app until it is told to stop; return the exit status: 0, or 1 if it never came up.
+
+    Args:
+        app: What to serve.
+        settings: All of them.
+        on_listening: Called with the listeners once they are open, before the first worker.
+
+    Raises:
+        SetupError: It cannot start; the text says why.
+    """
+    service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
+    app.start()
+    _warn_of_threads()
+    listeners = open_listeners(settings)
+    master = Master(app, service, settings, listeners)
+    try:
+        if settings.control != "off":
+            path = own_path() if settings.control == "auto" else settings.control
+            master.watch(_control(master, path))
+            log.info("control socket path=%s", path)
+    except SetupError:
+        for listener in listeners:
+            listener.remove()
+        raise
+    for listener in listeners:
+        announce(f"listening on {listener.name}")
+    if on_listening is not None:
+        on_listening(listeners)
+    return master.run()
+
+
+def _control(master: Master, path: str) -> Control:
+    try:
+        return Control(master, path)
+    except OSError as error:
+        raise SetupError(f"control: cannot listen on {path}: {error.strerror}") from None
+    except SetupError as error:
+        raise SetupError(f"control: {error}") from None
+
+
+def _warn_of_threads() -> None:
+    """Warn of threads that the app has started: a fork copies the locks they hold, not them."""
+    others = [thread.name for thread in threading.enumerate() if thread.name != "MainThread"]
+    if others:
+        log.warning(
+            "the app runs threads before the fork (%s); workers may hang on their locks;"
+            " start them in on_worker_start",
+            ", ".join(others),
+        )

@@ -1,0 +1,125 @@
+"""The scoreboard: the last record of every worker, and the counts derived from it."""
+
+from __future__ import annotations
+
+from attrs import define, frozen
+
+from linepool.pool.status import Record, State, unpack
+
+
+@define
+class Seat:
+    """What the master knows of one worker.
+
+    Attributes:
+        state: What it said last; None: it has not said anything, it is starting.
+        since_ns: When it said so.
+        told: It has been told to leave, so it no longer counts as one that stays.
+        rubbish: How many times it wrote what is no record of its own.
+    """
+
+    slot: int
+    pid: int
+    generation: int
+    spawned_ns: int
+    state: State | None = None
+    since_ns: int = 0
+    requests: int = 0
+    connections: int = 0
+    told: bool = False
+    rubbish: int = 0
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is on its way out, by its own word or the master's."""
+        return self.told or self.state is State.LEAVING
+
+    @property
+    def shown(self) -> str:
+        """Its state in the words of ``status``."""
+        if self.leaving:
+            return "leaving"
+        if self.state is None:
+            return "starting"
+        return "busy" if self.state is State.TAKEN else "idle"
+
+
+@frozen
+class Tally:
+    """How many workers are in which state; every worker counts once."""
+
+    starting: int = 0
+    idle: int = 0
+    busy: int = 0
+    leaving: int = 0
+
+    @property
+    def staying(self) -> int:
+        """Workers that are not on their way out."""
+        return self.starting + self.idle + self.busy
+
+    @property
+    def total(self) -> int:
+        """Processes alive."""
+        return self.staying + self.leaving
+
+
+class Scoreboard:
+    """The seats of all workers alive, by slot."""
+
+    def __init__(self) -> None:
+        self.seats: dict[int, Seat] = {}
+
+    def spawned(self, slot: int, pid: int, generation: int, now_ns: int) -> None:
+        """Note a new worker."""
+        self.seats[slot] = Seat(slot, pid, generation, now_ns, since_ns=now_ns)
+
+    def heard(self, slot: int, data: bytes) -> list[Record]:
+        """Take what was read from a worker's status pipe; return the records that were believed.
+
+        Believed is only what names the worker itself and does not go back in time or in counts.
+        """
+        seat = self.seats[slot]
+        records, rubbish = unpack(data)
+        believed = [record for record in records if _believe(seat, record)]
+        seat.rubbish += rubbish + len(records) - len(believed)
+        return believed
+
+    def reaped(self, slot: int) -> Seat:
+        """Forget a worker that is dead; return what was known of it."""
+        return self.seats.pop(slot)
+
+    def told(self, slot: int) -> None:
+        """Note that a worker has been told to leave."""
+        self.seats[slot].told = True
+
+    def told_asleep(self) -> int:
+        """Return how many have been told to leave but wait for a client, as far as is known."""
+        return sum(
+            seat.told and seat.state not in (State.TAKEN, State.LEAVING)
+            for seat in self.seats.values()
+        )
+
+    def tally(self) -> Tally:
+        """Count the workers."""
+        counts = {"starting": 0, "idle": 0, "busy": 0, "leaving": 0}
+        for seat in self.seats.values():
+            counts[seat.shown] += 1
+        return Tally(**counts)
+
+    def free_slot(self, slots: int) -> int:
+        """Return the lowest slot that no worker has."""
+        return next(slot for slot in range(slots) if slot not in self.seats)
+
+
+def _believe(seat: Seat, record: Record) -> bool:
+    """Take over one record, if it can be true."""
+    if (record.slot, record.pid, record.generation) != (seat.slot, seat.pid, seat.generation):
+        return False
+    if record.at_ns < seat.since_ns or record.requests < seat.requests:
+        return False
+    seat.state = record.state
+    seat.since_ns = record.at_ns
+    seat.requests = record.requests
+    seat.connections = record.connections
+    return True

@@ -1,0 +1,1 @@
+"""The processes: who does it. Each kind of system call lives in one file."""

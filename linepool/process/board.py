@@ -1,0 +1,124 @@
+"""The board: a shared page that tells who is late.
+
+Each worker has a slot that it alone writes, as aligned 64-bit words, without a system call; the
+master reads it on its own clock. The master has one word in each slot, the order to the worker, and
+the head of the board, where it announces its wake-up connections. What the master reads here is
+checked before use, and never used as an index or a pid.
+"""
+
+from __future__ import annotations
+
+import mmap
+from enum import IntEnum
+
+from attrs import frozen
+
+from linepool.protocols.base import Request
+from linepool.settings import MAX_WORKERS
+
+_HEAD_WORDS = 64
+_SLOT_WORDS = 32
+_LINE_BYTES = 128
+_LINE_OFFSET = _SLOT_WORDS * 8 - _LINE_BYTES
+
+
+class Order(IntEnum):
+    """What the master wants of a worker; a level, not an event, so it cannot be missed."""
+
+    NONE = 0
+    RETIRE = 1  # finish with the client in hand, then leave
+    STOP = 2  # the same, but first take the clients that the kernel has queued already
+
+
+# The words of a slot.
+STARTED_NS = 0  # of the request in hand, on the monotonic clock; 0: none
+LIMIT_NS = 1  # after so long it is overdue; 0: never
+REQUESTS = 2  # done
+HANDLER_NS = 3  # spent in handlers
+CLIENT_FD = 4  # descriptor of the client, plus one; 0: none
+BEGUN = 5  # bytes of a reply may have gone out, or wait to: nobody else may write to the client
+HELD = 6  # connections held
+STATE = 7  # as in the last status record
+SINCE_NS = 8  # as in the last status record
+ERRORS = 9  # requests that ended in SERVER_ERROR
+CONNECTIONS = 10  # taken
+ORDER = 11  # written by the master
+LINE_LENGTH = 12  # bytes of the request's line that stand at the slot's end
+
+
+@frozen
+class Sight:
+    """What the master saw in a worker's slot."""
+
+    started_ns: int
+    limit_ns: int
+    requests: int
+    handler_ns: int
+    client_fd: int
+    begun: bool
+    held: int
+    errors: int
+    connections: int
+    line: bytes
+
+
+class Slot:
+    """One worker's slot. The worker writes it through ``words``, at the places named above."""
+
+    def __init__(self, view: memoryview) -> None:
+        self.words = view.cast("Q")
+        self._line = view[_LINE_OFFSET:]
+
+    def clear(self) -> None:
+        """Make it ready for a new worker, in the master, before the fork."""
+        for place in range(_SLOT_WORDS):
+            self.words[place] = 0
+
+    def begin(self, request: Request, now_ns: int) -> None:
+        """Note the request that goes to its handler."""
+        line = request.line[:_LINE_BYTES]
+        words = self.words
+        self._line[: len(line)] = line
+        words[LINE_LENGTH] = len(line)
+        words[STARTED_NS] = now_ns
+
+    def extend(self, now_ns: int, more_ns: int) -> None:
+        """Move the limit of the request in hand to so long from now."""
+        self.words[LIMIT_NS] = now_ns - self.words[STARTED_NS] + more_ns
+
+    def finish(self, spent_ns: int) -> None:
+        """Note that the handler is done."""
+        words = self.words
+        words[STARTED_NS] = 0
+        words[REQUESTS] += 1
+        words[HANDLER_NS] += spent_ns
+
+    def look(self) -> Sight:
+        """Return what stands in the slot, in the master."""
+        words = self.words
+        return Sight(
+            words[STARTED_NS],
+            words[LIMIT_NS],
+            words[REQUESTS],
+            words[HANDLER_NS],
+            words[CLIENT_FD] - 1,
+            bool(words[BEGUN]),
+            words[HELD],
+            words[ERRORS],
+            words[CONNECTIONS],
+            bytes(self._line[: min(words[LINE_LENGTH], _LINE_BYTES)]),
+        )
+
+
+class Board:
+    """The page with its head and one slot for each worker there may be."""
+
+    def __init__(self) -> None:
+        head = _HEAD_WORDS * 8
+        size = _SLOT_WORDS * 8
+        self._page = mmap.mmap(-1, head + MAX_WORKERS * size)
+        view = memoryview(self._page)
+        self.wakeups = view[:head].cast("Q")
+        self.slots = [
+            Slot(view[head + slot * size : head + (slot + 1) * size]) for slot in range(MAX_WORKERS)
+        ]

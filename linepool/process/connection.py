@@ -1,0 +1,236 @@
+"""One client's connection, in the worker that holds it: the bytes in, the bytes out, and the time.
+
+Runs in workers. It waits in recv() for a moment and then in poll(), where it also hears the master,
+so a quiet client holds up neither an order nor the end of an orphan.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import select
+import socket
+import struct
+import termios
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from linepool.conversation import Conversation, Service
+from linepool.errors import ClientError
+from linepool.process.board import BEGUN, CLIENT_FD, ERRORS, HELD, Slot
+from linepool.process.orders import Orders
+from linepool.protocols.base import Bad
+from linepool.session import Connection, Session
+from linepool.settings import Settings
+
+_CHUNK = 65536  # bytes of one recv(), and of replies that may wait for their send()
+_SOON_NS = 5_000_000  # a reply does not wait longer than this for those behind it
+_LINGER = 1.0  # seconds to go on reading after the last word was ours
+_QUIET = 0.1  # seconds without input after which a client that sent nonsense has stopped
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset, forget what is unsent (socket(7))
+_INT = struct.Struct("i")
+
+
+class LiveConnection(Connection):
+    """A connection and its conversation, from accept() to close()."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        session: Session,
+        service: Service,
+        resources: Mapping[str, Any],
+        settings: Settings,
+        slot: Slot,
+        orders: Orders,
+    ) -> None:
+        self._socket = sock
+        self._settings = settings
+        self._slot = slot
+        self._orders = orders
+        self._conversation = Conversation(service, session, self, resources)
+        self._protocol = self._conversation.protocol
+        self._read_by = 0.0  # when an unfinished request must be complete; 0: none has begun
+        self._lost = False  # the client sent what cannot be understood, and may go on sending
+
+    # What a handler may do with it.
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end."""
+        return self._conversation.session.peer
+
+    def close(self) -> None:
+        """Close after the reply of this request; nothing behind it is executed."""
+        self._conversation.closing = True
+
+    def push(self, value: object) -> None:
+        """Send a value now, encoded as a reply."""
+        self._send(self._conversation.encode(value))
+
+    def extend(self, seconds: float) -> None:
+        """Give the request in hand that much more time from now."""
+        now_ns = time.monotonic_ns()
+        self._slot.extend(now_ns, int(seconds * 1e9))
+
+    # What the worker does with it.
+
+    def serve(self) -> None:
+        """Serve the client until it or the server ends the connection, and close."""
+        words = self._slot.words
+        words[CLIENT_FD] = self._socket.fileno() + 1
+        words[HELD] = 1
+        try:
+            self._send(self._conversation.greet())
+            if self._talk():
+                self._linger()
+        except OSError:  # the client is gone, or does not read: what it has not got is of no use
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        finally:
+            words[CLIENT_FD] = words[HELD] = 0
+            self._socket.close()
+            self._conversation.end()
+
+    def _talk(self) -> bool:
+        """Answer requests until one side ends it; return whether it was ours."""
+        while not self._conversation.closing:
+            data = self._receive()
+            if data is None:
+                return True
+            if not data:
+                if bad := self._protocol.eof():
+                    self._send(bad.reply)
+                return False
+            self._protocol.feed(data)
+            self._answer()
+        return True
+
+    def _receive(self) -> bytes | None:
+        """Return what the client sent; b"": it ended its stream; None: it is time to close."""
+        if self._orders.leaving():
+            return self._receive_now()
+        if self._read_by:
+            seconds = self._read_by - time.monotonic()
+        else:
+            try:
+                return self._socket.recv(_CHUNK)
+            except BlockingIOError:  # quiet for a tick
+                seconds = self._settings.idle_timeout
+        give_up_at = time.monotonic() + seconds
+        while self._wait(give_up_at - time.monotonic()):
+            data = self._receive_now()
+            if data is not None or self._orders.leaving():
+                return data
+        if self._read_by:
+            limit = f"{self._settings.read_timeout:g} s"
+            error = ClientError(f"the request did not arrive within {limit}; it was not run")
+            self._send(self._protocol.encode_error(error, None))
+        return None
+
+    def _receive_now(self) -> bytes | None:
+        """Return what has arrived, or None: nothing."""
+        try:
+            return self._socket.recv(_CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait for the client or an order; return whether one of them came in time."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        poller.register(self._orders, select.POLLIN)
+        ready = poller.poll(max(0, seconds * 1000))
+        if any(fd == self._orders.fileno() for fd, _ in ready):
+            self._orders.heed()
+        return bool(ready)
+
+    def _answer(self) -> None:
+        """Answer every request that is complete; replies that are ready together go out together."""
+        conversation = self._conversation
+        slot = self._slot
+        words = slot.words
+        replies: list[bytes] = []
+        waiting = 0  # bytes in replies
+        began_ns = sent_ns = time.monotonic_ns()
+        while not conversation.closing and (request := self._protocol.next_request()) is not None:
+            if isinstance(request, Bad):
+                self._lost |= request.close
+                replies.append(conversation.refuse(request))
+                continue
+            slot.begin(request, began_ns)
+            reply = conversation.answer(request)
+            if isinstance(reply, bytes):
+                replies.append(reply)
+                waiting += len(reply)
+            else:
+                words[BEGUN] = 1
+                self._send(b"".join(replies))
+                replies.clear()
+                for part in reply:
+                    self._send(part)
+            ended_ns = time.monotonic_ns()
+            slot.finish(ended_ns - began_ns)
+            began_ns = ended_ns
+            if waiting > _CHUNK or ended_ns - sent_ns > _SOON_NS:
+                self._send(b"".join(replies))
+                replies.clear()
+                waiting = 0
+                began_ns = sent_ns = time.monotonic_ns()
+            words[BEGUN] = waiting
+        self._send(b"".join(replies))
+        words[BEGUN] = 0
+        words[ERRORS] += conversation.errors
+        conversation.errors = 0
+        if self._protocol.at_boundary:
+            self._read_by = 0.0
+        elif not self._read_by:
+            self._read_by = time.monotonic() + self._settings.read_timeout
+
+    def _send(self, data: bytes) -> None:
+        """Send it all.
+
+        Raises:
+            OSError: The client is gone, or has not read within ``write_timeout``.
+        """
+        if not data:
+            return
+        sent = self._send_some(data)
+        if sent == len(data):
+            return
+        give_up_at = time.monotonic() + self._settings.write_timeout
+        rest = memoryview(data)[sent:]
+        while rest:
+            if time.monotonic() > give_up_at:
+                raise TimeoutError("the client does not read")
+            rest = rest[self._send_some(rest) :]
+
+    def _send_some(self, data: bytes | memoryview) -> int:
+        """Send what goes out within SO_SNDTIMEO; return how much that was."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def _linger(self) -> None:
+        """End our side, and read on until the client has what we sent.
+
+        Without that, input that nobody read would make the kernel reset the connection and throw
+        away replies that are still on their way (tcp(7); RFC 2525, 2.17).
+        """
+        self._socket.shutdown(socket.SHUT_WR)
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        give_up_at = time.monotonic() + _LINGER
+        while time.monotonic() < give_up_at:
+            data = self._receive_now()
+            if data == b"":
+                return
+            if data is None:
+                patience = _QUIET if self._lost or self._unsent() else 0.0
+                if not poller.poll(patience * 1000) and not self._unsent():
+                    return
+
+    def _unsent(self) -> int:
+        """Return how many bytes the client's side has not confirmed (tcp(7), SIOCOUTQ)."""
+        size: int = _INT.unpack(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_INT.size)))[0]
+        return size

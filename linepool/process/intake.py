@@ -1,0 +1,100 @@
+"""The intake: how a worker comes by its next client. One class for each scheme.
+
+Runs in workers.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+import socket
+import time
+
+from linepool.process.listeners import Listener, Waker
+from linepool.process.orders import Orders
+
+log = logging.getLogger("linepool")
+
+Client = tuple[socket.socket, object, Listener]
+"""An accepted connection, the peer's address, and the listener that it came to."""
+
+_FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_FULL_PAUSE = 0.1  # seconds; accept() at the limit fails at once, even with nobody waiting
+_QUEUED_AT_MOST = 64  # clients of a unix socket that one worker still takes when the server stops
+
+
+class Accept:
+    """The scheme ``accept``: take one client and stay with it.
+
+    With one listener the worker sleeps in accept() itself, the quickest way, and the kernel wakes
+    the sleepers in turn. With several it sleeps in epoll, which wakes one of them for each client.
+    """
+
+    def __init__(self, listeners: list[Listener], orders: Orders, waker: Waker) -> None:
+        self._listeners = listeners
+        self._orders = orders
+        self._waker = waker
+        self._poller = None if len(listeners) == 1 else _poller(listeners, orders)
+        self._left = -1  # queued clients that are still to be taken before leaving; -1: not leaving
+
+    def next(self) -> Client | None:
+        """Return the next client, or None: it is time to leave."""
+        while self._may_go_on():
+            for listener in self._ready():
+                if client := self._accept(listener):
+                    return client
+        return None
+
+    def _may_go_on(self) -> bool:
+        if not self._orders.leaving():
+            return True
+        if not self._orders.take_queued():
+            return False
+        if self._left < 0:
+            self._left = sum(_queued(listener) for listener in self._listeners)
+        self._left -= 1
+        return self._left >= 0
+
+    def _ready(self) -> list[Listener]:
+        """Return the listeners on which a client may wait."""
+        if self._poller is None or self._left >= 0:
+            return self._listeners
+        found = self._poller.poll(maxevents=1)
+        if any(fd == self._orders.fileno() for fd, _ in found):
+            self._orders.heed()
+        return [one for one in self._listeners if any(fd == one.socket.fileno() for fd, _ in found)]
+
+    def _accept(self, listener: Listener) -> Client | None:
+        try:
+            sock, address = listener.socket.accept()
+        except BlockingIOError:  # a tick has passed, or another worker was faster
+            self._orders.check_master()
+            return None
+        except OSError as error:
+            self._explain(error)
+            return None
+        if self._waker.is_mine(listener, address):
+            sock.close()
+            return None
+        return sock, address, listener
+
+    def _explain(self, error: OSError) -> None:
+        if error.errno in _FULL:
+            log.warning("cannot accept: %s; waiting %.1f s", error.strerror, _FULL_PAUSE)
+            time.sleep(_FULL_PAUSE)
+        # Else the client left the queue, or its network failed: accept(2) says to try again.
+
+
+def _poller(listeners: list[Listener], orders: Orders) -> select.epoll:
+    poller = select.epoll()
+    for listener in listeners:
+        poller.register(listener.socket, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+    poller.register(orders, select.EPOLLIN)
+    return poller
+
+
+def _queued(listener: Listener) -> int:
+    if listener.socket.fileno() < 0:  # let go of, for the master is gone
+        return 0
+    return _QUEUED_AT_MOST if listener.is_unix else listener.queue()[0]

@@ -1,0 +1,272 @@
+"""Listeners: opened by the master before the first fork, shared by all workers.
+
+Options set here are inherited by every accepted connection, so a connection costs no system call
+for them (socket(7), tcp(7)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import struct
+
+from attrs import frozen
+
+from linepool.errors import SetupError
+from linepool.process.board import Board
+from linepool.settings import Settings
+
+TICK = 0.25
+"""Seconds after which a worker that waits in accept() or recv() looks up for once."""
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+_PORTS = range(1, 64)  # places in the board's head for the ports of wake-up connections
+
+
+@frozen
+class Address:
+    """Where to listen: a host and port, a path, or a descriptor that is open already."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    descriptor: int = -1
+
+
+def parse_address(text: str) -> Address:
+    """Return the address that ``bind`` names.
+
+    Raises:
+        SetupError: It is none of the forms; the text says what they are.
+    """
+    kind, colon, rest = text.partition(":")
+    if kind == "unix" and rest:
+        return Address(path=rest)
+    if kind == "fd" and rest.startswith("//") and rest[2:].isdigit():
+        return Address(descriptor=int(rest[2:]))
+    host, colon, port = text.rpartition(":")
+    if colon and port.isdigit() and int(port) < 65536 and host:
+        bracketed = host.startswith("[") and host.endswith("]")
+        if bracketed or ":" not in host:
+            return Address(host=host.strip("[]"), port=int(port))
+    raise SetupError(
+        f"bind: {text!r} is no address; write HOST:PORT, [::1]:PORT, unix:/PATH or fd://N"
+    )
+
+
+class Listener:
+    """One listening socket.
+
+    Attributes:
+        name: ``HOST:PORT`` or ``unix:/PATH``, with the real port.
+    """
+
+    def __init__(self, sock: socket.socket, path: str = "") -> None:
+        self.socket = sock
+        self._path = path
+        self._inode = os.stat(path).st_ino if path else 0
+        self.is_unix = sock.family == socket.AF_UNIX
+        self.name = f"unix:{sock.getsockname()}" if self.is_unix else show(sock.getsockname())
+
+    def queue(self) -> tuple[int, int]:
+        """Return how many connections the kernel has queued, and how many it may.
+
+        For a unix socket, which does not tell, (0, 0).
+        """
+        if self.is_unix:
+            return 0, 0
+        # tcp(7), TCP_INFO: on a listener tcpi_unacked is the queue, tcpi_sacked its limit.
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+        queued, limit = struct.unpack_from("=II", info, 24)
+        return queued, limit
+
+    def close(self) -> None:
+        """Close this process's copy."""
+        self.socket.close()
+
+    def remove(self) -> None:
+        """Close it for good, in the master: the file of a unix socket goes too, if it is still ours."""
+        self.close()
+        with contextlib.suppress(OSError):
+            if self._path and os.stat(self._path).st_ino == self._inode:
+                os.unlink(self._path)
+
+
+def open_listeners(settings: Settings) -> list[Listener]:
+    """Open all listeners, or none.
+
+    Raises:
+        SetupError: An address cannot be listened on; the text names it and says why.
+    """
+    listeners: list[Listener] = []
+    try:
+        for text in settings.bind:
+            listeners.append(_open(text, parse_address(text), settings))
+    except OSError as error:
+        _remove(listeners)
+        raise SetupError(f"cannot listen on {text}: {error.strerror or error}") from None
+    except SetupError:
+        _remove(listeners)
+        raise
+    return listeners
+
+
+def _remove(listeners: list[Listener]) -> None:
+    for listener in listeners:
+        listener.remove()
+
+
+def _open(text: str, address: Address, settings: Settings) -> Listener:
+    if address.descriptor >= 0:
+        sock = socket.socket(fileno=address.descriptor)
+    elif address.path:
+        sock = bind_unix(address.path, settings.unix_mode)
+    else:
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, where = found[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            sock.bind(where)
+        except OSError:
+            sock.close()
+            raise
+    _set_inherited_options(sock, settings)
+    sock.listen(settings.backlog)
+    # With several listeners a worker polls, and accept() must not wait for a client that another
+    # worker has taken. The flag is not inherited by accepted sockets (accept(2), Linux).
+    sock.setblocking(len(settings.bind) == 1)
+    return Listener(sock, address.path)
+
+
+def bind_unix(path: str, mode: int) -> socket.socket:
+    """Bind a unix socket; a file left over from a dead server is replaced.
+
+    Raises:
+        SetupError: A live server listens there, or the file is no socket.
+    """
+    if os.path.lexists(path):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise SetupError(f"cannot listen on unix:{path}: the file exists and is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+            else:
+                raise SetupError(f"cannot listen on unix:{path}: another server listens there")
+    sock = socket.socket(socket.AF_UNIX)
+    # The mode holds from the first moment on; chmod after bind would leave a gap.
+    before = os.umask(0o777 & ~mode)
+    try:
+        sock.bind(path)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+    return sock
+
+
+def _set_inherited_options(sock: socket.socket, settings: Settings) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(TICK))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(min(1, settings.write_timeout)))
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+
+
+def show(address: object) -> str:
+    """Return a socket's address as text; a unix client has none that tells anything."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return "unix"
+
+
+class Waker:
+    """Wakes workers that sleep in accept(), by connections to their listener.
+
+    A signal would not do: one that arrives just as accept() returns makes the client disappear.
+    The connections carry nothing; a worker knows one by its port, which stands on the board before
+    it connects (of a unix socket, by the name that the master's end is bound to), closes it, and
+    looks at its orders. accept() serves sleepers in turn, so as many as there are sleepers reach
+    them all.
+    """
+
+    def __init__(self, board: Board) -> None:
+        self._head = board.wakeups
+        self._name = b"\0linepool-wake-" + os.urandom(8)
+        self._open: dict[int, socket.socket] = {}
+
+    def wake(self, listener: Listener, count: int) -> None:
+        """Make so many wake-up connections, without waiting for any of them."""
+        self._collect()
+        free = [place for place in _PORTS if place not in self._open]
+        for place in free[:count]:
+            with contextlib.suppress(OSError):  # a full backlog: then nobody sleeps
+                self._connect(listener.socket, place)
+
+    def is_mine(self, listener: Listener, address: object) -> bool:
+        """Whether an accepted connection is a wake-up; asked by workers."""
+        if not self._head[0]:
+            return False
+        if listener.is_unix:
+            return isinstance(address, bytes) and address.startswith(self._name)
+        assert isinstance(address, tuple)
+        return address[1] in self._head[1:].tolist() and address[0] in _local(listener.socket)
+
+    def close(self) -> None:
+        """Close the master's ends."""
+        for sock in self._open.values():
+            sock.close()
+        self._open.clear()
+
+    def _collect(self) -> None:
+        """Close the master's ends of those that a worker has closed.
+
+        Not earlier: as long as the master holds one, no client can come from its port.
+        """
+        for place, sock in list(self._open.items()):
+            try:
+                seen = sock.recv(1) == b""
+            except BlockingIOError:
+                seen = False
+            except OSError:
+                seen = True
+            if seen:
+                self._head[place] = 0
+                del self._open[place]
+                sock.close()
+        self._head[0] = len(self._open)
+
+    def _connect(self, target: socket.socket, place: int) -> None:
+        sock = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._open[place] = sock
+        self._head[0] = len(self._open)
+        if target.family == socket.AF_UNIX:
+            sock.bind(self._name + os.urandom(8))
+            sock.connect(target.getsockname())
+            return
+        host = _local(target)[0]
+        sock.bind((host, 0))
+        self._head[place] = sock.getsockname()[1]
+        with contextlib.suppress(BlockingIOError):
+            sock.connect((host, target.getsockname()[1]))
+
+
+def _local(listener: socket.socket) -> tuple[str, ...]:
+    """Return the addresses from which a wake-up for a listener can come."""
+    host = listener.getsockname()[0]
+    return {"0.0.0.0": ("127.0.0.1",), "::": ("::1",)}.get(host, (host,))  # noqa: S104

@@ -1,0 +1,396 @@
+"""The master: keeps the pool as large as it should be, and its listeners open.
+
+Runs in the process that the user started. It never reads a client's bytes, never runs the user's
+code after the start, and never waits for a worker or for who speaks to its control socket.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from typing import NoReturn
+from typing import Protocol as Interface
+
+from attrs import evolve
+
+from linepool.app import App
+from linepool.conversation import Service
+from linepool.pool import policy
+from linepool.pool.scoreboard import Scoreboard, Seat
+from linepool.pool.status import State
+from linepool.process.board import ORDER, Board, Order
+from linepool.process.children import Child, Counters
+from linepool.process.inbox import Inbox, signals_blocked
+from linepool.process.listeners import Listener, Waker
+from linepool.process.orders import LeaveNow
+from linepool.process.status_pipe import StatusPipe
+from linepool.process.worker import Place, Worker
+from linepool.protocols.base import printable
+from linepool.settings import MAX_WORKERS, Settings, Workers
+
+log = logging.getLogger("linepool")
+
+_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+_DRAIN_PAUSE = 0.01
+"""Seconds between two drains of the status pipes; to wake for every record costs more than it."""
+_WAKE_PAUSE = 0.05
+"""Seconds after which sleepers that were told to leave and have not are woken again."""
+_QUIT_GRACE = 1.0
+"""Seconds that a worker has to unwind when the server stops at once."""
+_RUBBISH_LIMIT = 3
+"""A worker that wrote so often what is no record of its own has lost its mind."""
+
+
+class Watched(Interface):
+    """Something else that the loop waits for: the control socket."""
+
+    def open(self, selector: selectors.BaseSelector) -> None:
+        """Register descriptors; their ``data`` is called without arguments when one is ready."""
+
+    def close(self) -> None:
+        """End it, in the master."""
+
+    def abandon(self) -> None:
+        """Close a new worker's copies of its descriptors."""
+
+
+class Master:
+    """The master and its pool.
+
+    Attributes are read by what reports on the pool; only the methods change them.
+    """
+
+    def __init__(
+        self, app: App, service: Service, settings: Settings, listeners: list[Listener]
+    ) -> None:
+        self.app = app
+        self.service = service
+        self.settings = settings
+        self.listeners = listeners
+        self.board = Board()
+        self.scoreboard = Scoreboard()
+        self.counters = Counters()
+        self.children: dict[int, Child] = {}
+        self.generation = 1
+        self.pid = os.getpid()
+        self.started_at = time.monotonic()
+        self.stopping = False
+        self._status = 0
+        self._watched: list[Watched] = []
+        self._waker = Waker(self.board)
+        self._wake_at = 0.0  # when sleepers that were told to leave are woken (again)
+        self._listen_at = 0.0  # from when on the loop looks at the status pipes again; 0: it does
+        self._dead: set[int] = set()  # slots whose process has ended but is not reaped
+        self._plan_at = 0.0  # when the policy wants to be asked again; 0: when something happens
+        self._was_ready = False
+        self._boot_failures = 0
+        self._failed_at = 0.0
+
+    def watch(self, watched: Watched) -> None:
+        """Have the loop serve something else too; to be called before ``run``."""
+        self._watched.append(watched)
+
+    def run(self) -> int:
+        """Run the pool until it is told to stop and the last worker is gone; return the exit status."""
+        self._open()
+        try:
+            self._act()
+            while not self.stopping or self.children:
+                self._wait()
+                self._reap()
+                self._drain()
+                self._forget()
+                self._obey()
+                self._judge()
+                self._act()
+        finally:
+            self._close()
+        return self._status
+
+    # What others ask of it.
+
+    def scale(self, workers: Workers) -> None:
+        """Set the bounds of the pool."""
+        log.info("pool bounds changed from=%s to=%s", self.settings.workers, workers)
+        self.settings = evolve(self.settings, workers=workers)
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop: let requests in hand finish within ``graceful_timeout``, or end them at once."""
+        now = time.monotonic()
+        if not self.stopping:
+            log.info("stopping %s", "when requests in hand are done" if graceful else "at once")
+        self.stopping = True
+        self._wake_at = now
+        grace = self.settings.graceful_timeout if graceful else _QUIT_GRACE
+        for slot, child in self.children.items():
+            child.kill_at = min(child.kill_at or now + grace, now + grace)
+            self._tell(slot, Order.STOP)
+            if not graceful:
+                child.process.send(signal.SIGQUIT)
+
+    # The turns of the loop. Their order is an argument: what a dead worker wrote is in its pipe by
+    # the time that it is reaped, so after the drain the last of it is known; and who has just
+    # finished is known before anybody is judged.
+
+    def _wait(self) -> None:
+        """Sleep until something happens or something is due."""
+        now = time.monotonic()
+        if self._listen_at and now >= self._listen_at:
+            self._listen_at = 0.0
+            self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
+        due = self._next_due()
+        for key, _ in self._selector.select(None if due is None else max(0.0, due - now)):
+            if isinstance(key.data, int):
+                self._dead.add(key.data)
+            elif key.data is self._pipes:
+                self._selector.unregister(self._pipes.fileno())
+                self._listen_at = now + _DRAIN_PAUSE
+            else:
+                key.data()
+
+    def _reap(self) -> None:
+        self._exits = {}
+        for slot in self._dead:
+            status = self.children[slot].process.reap()
+            if status is not None:
+                self._exits[slot] = status
+        self._dead.clear()
+
+    def _drain(self) -> None:
+        for key, _ in self._pipes.select(0):
+            slot: int = key.data
+            for record in self.scoreboard.heard(slot, self.children[slot].pipe.drain()):
+                if record.state is State.READY:
+                    self._boot_failures = 0
+
+    def _forget(self) -> None:
+        for slot, status in self._exits.items():
+            child = self.children.pop(slot)
+            seat = self.scoreboard.reaped(slot)
+            self._selector.unregister(child.process.pidfd)
+            self._pipes.unregister(child.pipe.reader)
+            child.close()
+            self._account(seat, status, killed=bool(child.kill_at))
+            self.counters.add(self.board.slots[slot].look())
+
+    def _obey(self) -> None:
+        workers = self.settings.workers
+        for number in self._inbox.drain():
+            if number in (signal.SIGINT, signal.SIGQUIT):
+                self.stop(graceful=False)
+            elif number in (signal.SIGTERM, signal.SIGHUP):
+                self.stop(graceful=not self.stopping)
+            elif number == signal.SIGTTIN and workers.max < MAX_WORKERS:
+                self.scale(Workers(workers.min + 1, workers.max + 1))
+            elif number == signal.SIGTTOU and workers.min > 1:
+                self.scale(Workers(workers.min - 1, workers.max - 1))
+
+    def _judge(self) -> None:
+        """Kill who had its time to leave, to boot, or writes nonsense."""
+        now = time.monotonic()
+        now_ns = time.monotonic_ns()
+        for slot, child in self.children.items():
+            seat = self.scoreboard.seats[slot]
+            if child.kill_at and now >= child.kill_at:
+                self._kill(child, "did not leave in time")
+            elif child.kill_at:
+                continue
+            elif seat.state is None and now_ns - seat.spawned_ns > self._spawn_timeout_ns:
+                self._kill(child, "was not ready in time")
+            elif seat.rubbish > _RUBBISH_LIMIT:
+                self._kill(child, "writes what is no status record")
+
+    def _act(self) -> None:
+        """Change the pool as the policy wants it."""
+        tally = self.scoreboard.tally()
+        now = time.monotonic()
+        if not self._was_ready:
+            self._look_for_first_generation()
+        if not self.stopping:
+            snapshot = policy.Snapshot(tally, self._boot_failures, now - self._failed_at)
+            plan = policy.plan(snapshot, self.settings)
+            self._plan_at = now + plan.again_in if plan.again_in else 0.0
+            self._retire(plan.retire)
+            for _ in range(plan.spawn):
+                self._spawn()
+        told = self.scoreboard.told_asleep()
+        if told and len(self.listeners) == 1 and now >= self._wake_at:
+            self._waker.wake(self.listeners[0], told + tally.idle)
+            self._wake_at = now + _WAKE_PAUSE
+
+    # Inside.
+
+    def _open(self) -> None:
+        self._inbox = Inbox(_SIGNALS)
+        self._selector = selectors.DefaultSelector()
+        self._pipes = selectors.DefaultSelector()
+        self._selector.register(self._inbox, selectors.EVENT_READ, _nothing)
+        self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
+        for watched in self._watched:
+            watched.open(self._selector)
+        self._spawn_timeout_ns = int(self.settings.spawn_timeout * 1e9)
+        self._exits: dict[int, int] = {}
+        # What the app has loaded stays out of the workers' collections, and so stays shared.
+        gc.collect()
+        gc.freeze()
+
+    def _close(self) -> None:
+        for watched in self._watched:
+            watched.close()
+        for child in self.children.values():
+            child.process.send(signal.SIGKILL)
+            child.close()
+        self._waker.close()
+        for listener in self.listeners:
+            listener.remove()
+        self._pipes.close()
+        self._selector.close()
+        self._inbox.close()
+        gc.unfreeze()
+
+    def _next_due(self) -> float | None:
+        """Return the next moment at which something is due, or None: nothing is."""
+        moments = [moment for moment in (self._listen_at, self._plan_at) if moment]
+        for slot, child in self.children.items():
+            seat = self.scoreboard.seats[slot]
+            if child.kill_at:
+                moments.append(child.kill_at)
+            elif seat.state is None:
+                moments.append(seat.spawned_ns / 1e9 + self.settings.spawn_timeout)
+        if len(self.listeners) == 1 and self.scoreboard.told_asleep():
+            moments.append(self._wake_at)
+        return min(moments, default=None)
+
+    def _spawn(self) -> None:
+        """Fork one worker."""
+        slot = self.scoreboard.free_slot(MAX_WORKERS)
+        try:
+            pipe = StatusPipe()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.board.slots[slot].clear()
+            sys.stdout.flush()
+            with signals_blocked():
+                pid = os.fork()
+                if pid == 0:
+                    ours.close()
+                    place = Place(
+                        slot, self.generation, self.board.slots[slot], pipe, theirs, self.pid
+                    )
+                    self._become_worker(place)
+        except OSError as error:
+            log.error("cannot fork: %s", error.strerror)  # noqa: TRY400 - one line says it all
+            self._note_boot_failure()
+            return
+        theirs.close()
+        pipe.keep_reader()
+        child = Child(pid, pipe, ours)
+        self.children[slot] = child
+        self._selector.register(child.process.pidfd, selectors.EVENT_READ, slot)
+        self._pipes.register(pipe.reader, selectors.EVENT_READ, slot)
+        self.scoreboard.spawned(slot, pid, self.generation, time.monotonic_ns())
+        self.counters.spawned += 1
+        log.debug("worker spawned pid=%d slot=%d", pid, slot)
+
+    def _become_worker(self, place: Place) -> NoReturn:
+        """Turn the new process into a worker; leaves everything that is the master's."""
+        status = 1
+        try:
+            place.pipe.keep_writer()
+            self._inbox.abandon()
+            self._selector.close()
+            self._pipes.close()
+            self._waker.close()
+            for watched in self._watched:
+                watched.abandon()
+            for sibling in self.children.values():
+                sibling.close()
+            worker = Worker(
+                self.app, self.service, self.settings, self.listeners, self._waker, place
+            )
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+            status = worker.run()
+        except LeaveNow:
+            status = 0
+        except BaseException:
+            log.exception("worker failed pid=%d", os.getpid())
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+
+    def _retire(self, count: int) -> None:
+        """Tell workers to leave: those that are idle first, of them the one that the kernel wakes next."""
+        staying = [seat for seat in self.scoreboard.seats.values() if not seat.leaving]
+        staying.sort(key=lambda seat: (seat.state is State.TAKEN, seat.since_ns))
+        for seat in staying[:count]:
+            self._tell(seat.slot, Order.RETIRE)
+            self._wake_at = 0.0
+            self.counters.retired += 1
+            log.info("worker retired pid=%d requests=%d", seat.pid, seat.requests)
+
+    def _tell(self, slot: int, order: Order) -> None:
+        self.board.slots[slot].words[ORDER] = order
+        self.scoreboard.told(slot)
+        self.children[slot].ring()
+
+    def _kill(self, child: Child, why: str) -> None:
+        log.warning("worker killed pid=%d why=%r", child.process.pid, why)
+        child.process.send(signal.SIGKILL)
+        child.kill_at = math.inf
+        self.counters.kills += 1
+
+    def _account(self, seat: Seat, status: int, killed: bool) -> None:
+        """Say how a worker ended, if it was not in order, and learn from it."""
+        if seat.state is None and not seat.told:
+            self._note_boot_failure()
+        if seat.told or killed:
+            log.debug("worker left pid=%d status=%d", seat.pid, status)
+            return
+        sight = self.board.slots[seat.slot].look()
+        how = f"status={status}" if status >= 0 else f"signal={signal.Signals(-status).name}"
+        command = printable(sight.line) if sight.started_ns else "-"
+        if status == 0:
+            log.info("worker left pid=%d", seat.pid)
+            return
+        self.counters.crashes += 1
+        log.error(
+            "worker died pid=%d %s command=%s requests=%d", seat.pid, how, command, sight.requests
+        )
+
+    def _note_boot_failure(self) -> None:
+        self._boot_failures += 1
+        self._failed_at = time.monotonic()
+
+    def _look_for_first_generation(self) -> None:
+        """Announce the first generation once it is up; give up if all of it failed."""
+        ready = sum(seat.state is not None for seat in self.scoreboard.seats.values())
+        if ready >= self.settings.workers.min:
+            self._was_ready = True
+            announce(f"ready: {ready} workers")
+        elif self._boot_failures >= self.settings.workers.min and not self.children:
+            log.error("no worker came up; giving up")
+            self._status = 1
+            self._was_ready = True
+            self.stop()
+
+
+def announce(line: str) -> None:
+    """Write a line that other programs may wait for, plain, whatever the log's form or level."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _nothing() -> None:
+    """Do nothing; what woke the loop is dealt with in its turn."""

@@ -1,0 +1,116 @@
+"""The worker: serves one client after another until it is told to leave.
+
+Runs in a process of its own, forked by the master; it is the only process that runs handlers.
+Nothing it does waits for the master.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import time
+
+from attrs import frozen
+
+from linepool.app import App
+from linepool.conversation import Service
+from linepool.pool.status import Record, State
+from linepool.process.board import CONNECTIONS, REQUESTS, SINCE_NS, STATE, Slot
+from linepool.process.connection import LiveConnection
+from linepool.process.intake import Accept, Client
+from linepool.process.listeners import Listener, Waker, show
+from linepool.process.orders import LeaveNow, Orders
+from linepool.process.status_pipe import StatusPipe
+from linepool.session import Session
+from linepool.settings import Settings
+
+log = logging.getLogger("linepool")
+
+
+@frozen
+class Place:
+    """What the master gives a worker at its fork."""
+
+    slot_number: int
+    generation: int
+    slot: Slot
+    pipe: StatusPipe
+    channel: socket.socket
+    master: int
+
+
+class Worker:
+    """One worker."""
+
+    def __init__(
+        self,
+        app: App,
+        service: Service,
+        settings: Settings,
+        listeners: list[Listener],
+        waker: Waker,
+        place: Place,
+    ) -> None:
+        self._app = app
+        self._service = service
+        self._settings = settings
+        self._listeners = listeners
+        self._place = place
+        self._words = place.slot.words
+        self._pid = os.getpid()
+        self._numbers = itertools.count(1)
+        self._orders = Orders(place.slot, place.channel, place.master, self._let_go)
+        self._orders.listen()
+        self._intake = Accept(listeners, self._orders, waker)
+
+    def run(self) -> int:
+        """Serve until told to leave; return the exit status of the process."""
+        try:
+            with self._app.worker() as resources:
+                self._report(State.READY)
+                while client := self._intake.next():
+                    self._report(State.TAKEN)
+                    self._serve(client, resources)
+                    self._report(State.IDLE)
+                self._report(State.LEAVING)
+        except LeaveNow:
+            return 0
+        except BrokenPipeError:  # the master is gone
+            return 0
+        except Exception:
+            log.exception("worker failed pid=%d", self._pid)
+            return 1
+        return 0
+
+    def _serve(self, client: Client, resources: dict[str, object]) -> None:
+        sock, address, listener = client
+        self._words[CONNECTIONS] += 1
+        session = Session(f"{self._pid}-{next(self._numbers)}", show(address), listener.name)
+        LiveConnection(
+            sock, session, self._service, resources, self._settings, self._place.slot, self._orders
+        ).serve()
+
+    def _report(self, state: State) -> None:
+        """Tell the master, at an edge that it must know."""
+        words = self._words
+        now_ns = time.monotonic_ns()
+        words[STATE] = state
+        words[SINCE_NS] = now_ns
+        place = self._place
+        place.pipe.report(
+            Record(
+                place.slot_number,
+                state,
+                self._pid,
+                place.generation,
+                words[CONNECTIONS] & 0xFFFFFFFF,
+                words[REQUESTS],
+                now_ns,
+            )
+        )
+
+    def _let_go(self) -> None:
+        for listener in self._listeners:
+            listener.close()

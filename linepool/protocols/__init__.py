@@ -1,0 +1,1 @@
+"""Protocols: bytes to requests, replies to bytes. Pure: no I/O, no clock, no logging."""

@@ -1,0 +1,338 @@
+r"""The line protocol: one request a line, words split on blanks, replies that a person can read.
+
+Rules, where a line could be read in two ways:
+
+- A line ends with LF; one CR before it belongs to the ending. A reply uses the ending that its
+  request used, so telnet (CRLF) and netcat (LF) both see what they expect.
+- A line of blanks is ignored. A line without its ending is never a request, not even at the end.
+- A NUL, and a CR that is not before LF, are refused with CLIENT_ERROR: another program would see
+  another line there.
+- Telnet's commands (IAC sequences, RFC 854) are taken out of lines; IAC IAC is a byte 255.
+- A word that begins with " or ' runs to the closing quote. In double quotes the escapes of a Redis
+  inline command hold (\n \r \t \a \b \xHH \\ \"); in single quotes only \'. A quote inside a
+  bare word is an ordinary character, and so is everything in the rest of a line.
+- A data block is exactly as long as announced and ends with LF or CRLF, not counted.
+- A first line that is HTTP, a ``Host:`` line that is no command, and a TLS hello come from a
+  stranger who was led here by mistake or by malice: the connection ends, and nothing behind that
+  line is executed.
+- A line "END" inside a reply of several lines is sent in double quotes, for END ends the reply.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, time
+from enum import Enum
+from typing import Any
+
+import attrs
+
+from linepool.errors import ClientError, ReplyError, ServerError, UnknownCommand
+from linepool.protocols.base import Bad, Command, Protocol, Request, printable
+
+_IAC = b"\xff"
+# RFC 854: IAC SB .. IAC SE; IAC WILL/WONT/DO/DONT option; IAC IAC; IAC command. A line may cut one.
+_TELNET = re.compile(rb"\xff(?:\xfa.*?(?:\xff\xf0|\Z)|[\xfb-\xfe](?:.|\Z)|.|\Z)", re.DOTALL)
+_HTTP = re.compile(rb"[A-Z]+ \S+ HTTP/[0-9.]+ *\Z")
+_TLS_HELLO = b"\x16\x03"
+_WORD = re.compile(
+    rb"""[ \t\v\f]*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^"' \t\v\f][^ \t\v\f]*))(?=[ \t\v\f]|\Z)"""
+)
+_BLANKS = b" \t\v\f"
+_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))")
+_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
+_DUMP = struct.Struct("<B?2s")
+_VERSION = 1
+
+
+class Line(Protocol):
+    """The default protocol; the head of the module has its rules."""
+
+    def start(self) -> None:
+        """Set up the state of a new connection."""
+        self._buffer = b""
+        self._at = 0  # where in the buffer the next request begins
+        self._arriving = bytearray()  # of a data block, kept apart so that feeding it stays linear
+        self._needed = 0  # bytes from _at on that must be here before it is worth looking again
+        self._first = True  # no line has been read yet
+        self._eol = b"\r\n"
+
+    def feed(self, data: bytes) -> None:
+        """Take what the client sent; any cut is possible."""
+        if self._needed:
+            self._arriving += data
+        elif self._at < len(self._buffer):
+            self._buffer = self._buffer[self._at :] + data
+            self._at = 0
+        else:
+            self._buffer = data
+            self._at = 0
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether nothing of a further request has arrived."""
+        return self._at >= len(self._buffer)
+
+    def next_request(self) -> Request | Bad | None:
+        """Return the next complete request, what is wrong in its place, or None: feed me more."""
+        if self._needed and not self._has_arrived():
+            return None
+        while True:
+            begin = self._at
+            end = self._buffer.find(b"\n", begin)
+            if end < 0:
+                return self._unfinished(begin)
+            eol = b"\n"
+            stop = end
+            if end > begin and self._buffer[end - 1] == 0x0D:
+                eol = b"\r\n"
+                stop = end - 1
+            if stop - begin > self.limits.max_line_bytes:
+                return self._too_long()
+            line = self._buffer[begin:stop]
+            if self._first and (line.startswith(_TLS_HELLO) or _HTTP.match(line)):
+                self._eol = eol
+                return self._stranger(line)
+            if _IAC in line:
+                line = _TELNET.sub(lambda m: _IAC if m[0] == b"\xff\xff" else b"", line)
+            self._at = end + 1
+            words = line.split()
+            if words:
+                self._first = False
+                self._eol = eol
+                return self._request(line, words, begin)
+
+    def eof(self) -> Bad | None:
+        """Return what to say to a client that ended its stream inside a request."""
+        if self.at_boundary:
+            return None
+        if self._needed:
+            return self._lost("the data block is incomplete; the request was not run")
+        return self._lost("the last line has no line ending; it was not run")
+
+    def dump(self) -> bytes:
+        """Return all state: the bytes not yet read, and what was learnt of the client."""
+        rest = self._buffer[self._at :] + bytes(self._arriving)
+        return _DUMP.pack(_VERSION, self._first, self._eol) + rest
+
+    def load(self, blob: bytes) -> None:
+        """Take over the state that ``dump`` gave."""
+        if len(blob) < _DUMP.size or blob[0] != _VERSION:
+            raise ValueError("not a dump of this version of the line protocol")
+        self.start()
+        _, self._first, eol = _DUMP.unpack_from(blob)
+        self._eol = eol.rstrip(b"\0")
+        self._buffer = blob[_DUMP.size :]
+
+    def encode(self, value: object, request: Request) -> bytes:
+        """Return the reply: one line, or several and END."""
+        eol = request.eol
+        if (text := _scalar(value)) is not None:
+            if b"\n" in text or b"\r" in text:
+                raise ValueError("a one-line reply holds a line break; return a list of lines")
+            return text + eol
+        return b"".join(_line(item) + eol for item in _lines(value)) + b"END" + eol
+
+    def encode_stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
+        """Yield one line for each item, then END."""
+        for item in items:
+            yield _line(item) + request.eol
+        yield b"END" + request.eol
+
+    def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
+        """Return the error line, in memcached's words."""
+        word = b"ERROR "
+        if isinstance(error, ClientError):
+            word = b"CLIENT_ERROR "
+        elif isinstance(error, ServerError):
+            word = b"SERVER_ERROR "
+        text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(error))
+        return word + text.encode("utf-8", "replace") + (request.eol if request else self._eol)
+
+    def _has_arrived(self) -> bool:
+        """Join the parts of a data block once they are all here."""
+        if len(self._buffer) - self._at + len(self._arriving) < self._needed:
+            return False
+        self._buffer = self._buffer[self._at :] + bytes(self._arriving)
+        self._at = 0
+        self._arriving = bytearray()
+        self._needed = 0
+        return True
+
+    def _unfinished(self, begin: int) -> Bad | None:
+        """Judge bytes without a line ending: wait for more, or give up."""
+        if self._first and self._buffer.startswith(_TLS_HELLO, begin):
+            return self._stranger(_TLS_HELLO)
+        # One byte more may be the CR of the ending.
+        if len(self._buffer) - begin > self.limits.max_line_bytes + 1:
+            return self._too_long()
+        return None
+
+    def _request(self, line: bytes, words: list[bytes], begin: int) -> Request | Bad | None:
+        """Return the request of a line that holds at least a word and begins at ``begin``."""
+        verb = words.pop(0)
+        command = self.commands.get(verb) or self.commands.get(verb.upper())
+        if command is None and (verb[:5].upper() == b"HOST:" or _HTTP.match(line)):
+            return self._stranger(line)
+        if b"\0" in line or b"\r" in line:
+            return self._refused(command, "the line holds a NUL or a lone CR")
+        quoted = b'"' in line or b"'" in line
+        if command is not None and (quoted or command.rest_after is not None):
+            text = line[line.index(verb) + len(verb) :]
+            try:
+                words = _split(text, command.rest_after)
+            except ValueError as error:
+                return self._refused(command, str(error))
+        request = Request(verb, words, command, None, self._eol, line)
+        if command is None or command.size_word is None or command.size_word >= len(words):
+            return request
+        return self._with_body(request, words[command.size_word], begin)
+
+    def _with_body(self, request: Request, size_word: bytes, begin: int) -> Request | Bad | None:
+        """Add the data block; if it has not all arrived, step back to the line and wait."""
+        if not size_word.isdigit():
+            return self._lost(f"'{printable(size_word)}' is not the size of a data block in bytes")
+        size = int(size_word) if len(size_word) < 20 else self.limits.max_body_bytes + 1
+        if size > self.limits.max_body_bytes:
+            return self._lost(f"a data block may hold {self.limits.max_body_bytes} bytes at most")
+        stop = self._at + size
+        ending = self._buffer[stop : stop + 2]
+        if ending in (b"", b"\r"):
+            self._needed = stop + len(ending) + 1 - begin
+            self._at = begin
+            return None
+        if ending != b"\r\n" and not ending.startswith(b"\n"):
+            return self._lost(f"the data block does not end after {size} bytes with a line ending")
+        request.body = self._buffer[self._at : stop]
+        self._at = stop + (2 if ending == b"\r\n" else 1)
+        return request
+
+    def _refused(self, command: Command | None, text: str) -> Bad:
+        """Refuse one line; where a data block would follow it, the place is lost too."""
+        if command is not None and command.size_word is not None:
+            return self._lost(f"{text}, so the size of the data block is not known")
+        return Bad(self.encode_error(ClientError(text), None), close=False)
+
+    def _too_long(self) -> Bad:
+        return self._lost(f"a line may hold {self.limits.max_line_bytes} bytes at most")
+
+    def _lost(self, text: str) -> Bad:
+        self._forget()
+        return Bad(self.encode_error(ClientError(text), None), close=True)
+
+    def _stranger(self, line: bytes) -> Bad:
+        self._forget()
+        if line.startswith(_TLS_HELLO):
+            return Bad(b"", close=True, why="TLS hello")
+        error = UnknownCommand("this is not an HTTP server")
+        return Bad(self.encode_error(error, None), close=True, why="HTTP")
+
+    def _forget(self) -> None:
+        """Drop what has arrived: nothing behind a lost place may be executed."""
+        self._buffer = b""
+        self._at = 0
+        self._arriving = bytearray()
+        self._needed = 0
+
+
+def _split(text: bytes, rest_after: int | None) -> list[bytes]:
+    """Return the words of a text, quotes removed; behind ``rest_after`` words, the rest as it is.
+
+    Raises:
+        ValueError: A quote does not close, or a word goes on behind the closing quote.
+    """
+    words: list[bytes] = []
+    at = 0
+    while rest_after is None or len(words) < rest_after:
+        match = _WORD.match(text, at)
+        if match is None:
+            if text[at:].strip(_BLANKS):
+                raise ValueError("a quoted word does not end with its quote and a blank")
+            return words
+        double, single, bare = match.groups()
+        if double is not None:
+            words.append(_ESCAPE.sub(_unescaped, double))
+        elif single is not None:
+            words.append(single.replace(b"\\'", b"'"))
+        else:
+            words.append(bare)
+        at = match.end()
+    if rest := text[at:].lstrip(_BLANKS):
+        words.append(rest)
+    return words
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    if match[1] is not None:
+        return bytes([int(match[1], 16)])
+    return _ESCAPED.get(match[2], match[2])
+
+
+def _line(item: object) -> bytes:
+    """Return one line of a reply that has several.
+
+    Raises:
+        TypeError, ValueError: As for ``Line.encode``.
+    """
+    if isinstance(item, (list, tuple)):
+        text = b" ".join(_word(part) for part in item)
+    else:
+        text = _word(item)
+    return text if text != b"END" else b'"END"'
+
+
+def _word(value: object) -> bytes:
+    text = _scalar(value)
+    if text is None:
+        raise TypeError(f"no line is defined for {type(value).__name__}")
+    if b"\n" in text or b"\r" in text:
+        raise ValueError("a line of a reply holds a line break")
+    return text
+
+
+def _lines(value: object) -> Iterable[object]:
+    """Return the lines of a value that is not a scalar.
+
+    Raises:
+        TypeError: No lines are defined for such a value.
+    """
+    if isinstance(value, Mapping):
+        return value.items()
+    if attrs.has(type(value)):
+        return [(field.name, getattr(value, field.name)) for field in attrs.fields(type(value))]
+    if fields := getattr(type(value), "__dataclass_fields__", None):
+        return [(name, getattr(value, name)) for name in fields]
+    if isinstance(value, Iterable):
+        return value
+    raise TypeError(f"no reply is defined for {type(value).__name__}")
+
+
+_SCALARS: dict[type, Callable[[Any], bytes]] = {
+    str: str.encode,
+    bytes: bytes,
+    int: b"%d".__mod__,
+    bool: lambda value: b"true" if value else b"false",
+    float: lambda value: repr(value).encode(),
+    type(None): lambda _: b"OK",
+}
+# Known by their module, so that none of them need be imported before the user does.
+_SHOWN_BY_STR = {"decimal", "uuid", "pathlib", "ipaddress", "fractions"}
+
+
+def _scalar(value: object) -> bytes | None:
+    """Return the text of a value that is one word or one line, or None: it is not of that kind."""
+    encode = _SCALARS.get(type(value))
+    if encode is not None:
+        return encode(value)
+    if isinstance(value, Enum):
+        return _scalar(value.value)
+    if isinstance(value, (date, time)):
+        return value.isoformat().encode()
+    if type(value).__module__.partition(".")[0] in _SHOWN_BY_STR:
+        return str(value).encode()
+    for kind in (str, bytes, int, float):
+        if isinstance(value, kind):
+            return _SCALARS[kind](value)
+    return None

@@ -1,0 +1,158 @@
+"""What is handed to a handler, and what it may hand back. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attrs import frozen
+
+
+class Verb(str):
+    """Annotate a parameter with it to be told which of a handler's names was used, in upper case."""
+
+    __slots__ = ()
+
+
+class Rest(str):
+    """Annotate a parameter with it to be given the rest of the line, blanks kept, as text."""
+
+    __slots__ = ()
+
+
+@frozen
+class Range:
+    """Bounds of a number, both included: ``Annotated[int, linepool.Range(1, 100)]``."""
+
+    min: float | None = None
+    max: float | None = None
+
+    def __str__(self) -> str:
+        low = "" if self.min is None else f"{self.min:g}"
+        high = "" if self.max is None else f"{self.max:g}"
+        return f"{low}..{high}"
+
+
+@frozen
+class Body:
+    """The default value that marks a parameter as the data block; made by ``body``."""
+
+    size: str
+
+
+def body(size: str) -> Any:
+    """Mark a ``bytes`` parameter as the data block that follows the request's line.
+
+    ::
+
+        @linepool.handler
+        def put(key: str, size: int, data: bytes = linepool.body("size")) -> None: ...
+
+    Args:
+        size: The name of the parameter that announces the block's length in bytes. The line ending
+            that must follow the block does not count and is not handed in.
+    """
+    return Body(size)
+
+
+@frozen
+class Reply:
+    """A reply with full control.
+
+    Attributes:
+        value: What the protocol shall encode, as if the handler had returned it.
+        raw: Bytes to send exactly as they are, in place of ``value``; b"" sends nothing.
+        close: Close the connection after this reply; nothing behind it is executed.
+    """
+
+    value: object = None
+    raw: bytes | None = None
+    close: bool = False
+
+
+class Session(dict[str, Any]):
+    """What a connection remembers between its requests: a dict of plain data.
+
+    Values are what JSON has: None, bool, int, float, str, and lists and dicts (with str keys) of
+    them. So a session can follow its connection into another process. A value of another kind is
+    refused when it is assigned; one that is changed in place later is not looked at again.
+
+    Attributes:
+        id: A name for the connection in logs.
+        peer: Who is at the other end: ``host:port``, or ``unix`` for a unix socket.
+        listener: The address that the client connected to, as ``bind`` writes it.
+        user: Free for the app: who has logged in.
+    """
+
+    def __init__(self, id: str = "", peer: str = "", listener: str = "") -> None:
+        super().__init__()
+        self.id = id
+        self.peer = peer
+        self.listener = listener
+        self.user: str | None = None
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not isinstance(key, str):
+            raise TypeError(f"a session's keys are str, not {type(key).__name__}")
+        _check_plain(value, key)
+        super().__setitem__(key, value)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """As dict.setdefault, with the check of an assignment."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *others: Mapping[str, Any] | Iterable[tuple[str, Any]], **more: Any) -> None:
+        """As dict.update, with the check of an assignment."""
+        for key, value in dict(*others, **more).items():
+            self[key] = value
+
+    def __ior__(self, other: Any) -> Session:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+
+def _check_plain(value: object, where: str) -> None:
+    if value is None or type(value) in (bool, int, float, str):
+        return
+    if type(value) is list:
+        for index, item in enumerate(value):
+            _check_plain(item, f"{where}[{index}]")
+    elif type(value) is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                raise TypeError(f"session value {where!r} has a key {key!r}; keys must be str")
+            _check_plain(item, f"{where}.{key}")
+    else:
+        raise TypeError(
+            f"session value {where!r} is a {type(value).__name__}; a session holds plain data only"
+            " (None, bool, int, float, str, list, dict)"
+        )
+
+
+class Connection(ABC):
+    """The live connection; a handler that asks for it by annotation keeps it in this worker."""
+
+    @property
+    @abstractmethod
+    def peer(self) -> str:
+        """Who is at the other end: ``host:port``, or ``unix``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close after the reply of this request; nothing behind it is executed."""
+
+    @abstractmethod
+    def push(self, value: object) -> None:
+        """Send a value now, encoded as a reply, ahead of this request's own reply.
+
+        Raises:
+            OSError: The client is gone or does not read.
+            TypeError, ValueError: No reply is defined for the value.
+        """
+
+    @abstractmethod
+    def extend(self, seconds: float) -> None:
+        """Give the request in hand that much more time, in seconds from now, before it is overdue."""

@@ -1,0 +1,224 @@
+"""Every setting: its unit, default, limits and how it is written. Pure: nothing is read here.
+
+A setting is an option of ``linepool run`` (``--idle-timeout 60``), an environment variable
+(``LINEPOOL_IDLE_TIMEOUT``), a key of the file, and a keyword of ``App``. All of them are made from
+the one class below, and ``docs/settings.md`` is tested against it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from linepool.errors import SetupError
+
+MAX_WORKERS = 1000  # the slots of the board
+
+
+@frozen
+class Workers:
+    """The bounds of the pool: ``N`` is a fixed size, ``MIN:MAX`` a pool that sizes itself."""
+
+    min: int
+    max: int
+
+    def __str__(self) -> str:
+        return str(self.min) if self.min == self.max else f"{self.min}:{self.max}"
+
+
+def default_workers(cpus: int) -> Workers:
+    """Return the bounds of the pool on a machine with so many processors."""
+    return Workers(1, max(4, 4 * cpus))
+
+
+# -- how a value is written: from text, or from a value of the file, to the setting's value
+
+
+def _workers(value: object) -> Workers:
+    if isinstance(value, Workers):
+        return value
+    low, colon, high = str(value).partition(":")
+    try:
+        workers = Workers(int(low), int(high if colon else low))
+    except ValueError:
+        raise ValueError("N or MIN:MAX, such as 4 or 2:32") from None
+    if not 1 <= workers.min <= workers.max <= MAX_WORKERS:
+        raise ValueError(f"N or MIN:MAX with 1 <= MIN <= MAX <= {MAX_WORKERS}")
+    return workers
+
+
+def _number(
+    low: float, high: float, kind: Callable[[Any], Any], what: str
+) -> Callable[[object], Any]:
+    def parse(value: object) -> Any:
+        try:
+            number = kind(str(value))
+        except ValueError:
+            raise ValueError(what) from None
+        if isinstance(value, bool) or not low <= number <= high:
+            most = f" and at most {high:g}" if high < math.inf else ""
+            raise ValueError(f"{what}, at least {low:g}{most}")
+        return number
+
+    return parse
+
+
+def _seconds(low: float = 0.0) -> Callable[[object], Any]:
+    return _number(low, 1e9, float, "a number of seconds")
+
+
+def _whole(low: int, high: float = math.inf) -> Callable[[object], Any]:
+    return _number(low, high, int, "a whole number")
+
+
+def _one_of(*choices: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if str(value).lower() in choices:
+            return str(value).lower()
+        raise ValueError(" or ".join(choices))
+
+    return parse
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(value.replace(",", " ").split())
+    if isinstance(value, Iterable) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise ValueError("a text or a list of texts")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError("a text")
+
+
+def _mode(value: object) -> int:
+    if isinstance(value, int) and 0 <= value <= 0o777:
+        return value
+    try:
+        mode = int(str(value), 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise ValueError("a file mode in octal, such as 660")
+    return mode
+
+
+def _setting(default: Any, parse: Callable[[object], Any], unit: str, doc: str) -> Any:
+    return attrs.field(default=default, metadata={"parse": parse, "unit": unit, "doc": doc})
+
+
+@frozen(kw_only=True)
+class Settings:
+    """All settings, each with a value."""
+
+    bind: tuple[str, ...] = _setting(
+        ("127.0.0.1:7000",),
+        _texts,
+        "address",
+        "where to listen; may be given several times: HOST:PORT (port 0: any free one),"
+        " [::1]:PORT, unix:/PATH, fd://N",
+    )
+    backlog: int = _setting(
+        1024,
+        _whole(1, 65535),
+        "connections",
+        "how many connections the kernel queues for a listener",
+    )
+    unix_mode: int = _setting(
+        0o600, _mode, "octal", "file mode of unix sockets that are listened on"
+    )
+    scheme: str = _setting(
+        "accept",
+        _one_of("accept"),
+        "",
+        "how connections reach workers; accept: each worker accepts and stays with its connection",
+    )
+    workers: Workers = _setting(
+        Workers(1, 4), _workers, "N or MIN:MAX", "size of the pool, fixed or between bounds"
+    )
+    min_spare: int = _setting(
+        1,
+        _whole(0, MAX_WORKERS),
+        "workers",
+        "how many idle workers to keep ready, up to the maximum",
+    )
+    idle_timeout: float = _setting(
+        300.0, _seconds(0.01), "s", "close a connection that is quiet between two requests"
+    )
+    read_timeout: float = _setting(
+        30.0, _seconds(0.01), "s", "how long a request may take to arrive, from its first byte on"
+    )
+    write_timeout: float = _setting(
+        30.0, _seconds(0.01), "s", "how long a client may take to read its replies"
+    )
+    max_line_bytes: int = _setting(
+        8192, _whole(16, 2**30), "bytes", "longest line, without its ending"
+    )
+    max_body_bytes: int = _setting(1024 * 1024, _whole(0, 2**30), "bytes", "largest data block")
+    graceful_timeout: float = _setting(
+        30.0, _seconds(), "s", "how long a stop waits for requests in hand before it kills"
+    )
+    spawn_timeout: float = _setting(
+        10.0, _seconds(0.1), "s", "how long a new worker may take until it is ready"
+    )
+    respawn_backoff: float = _setting(
+        0.1,
+        _seconds(0.001),
+        "s",
+        "pause after a worker that died before it was ready; grows by half each time, up to 30 s",
+    )
+    control: str = _setting(
+        "auto",
+        _text,
+        "path",
+        "the control socket; auto: a file named after the process in $XDG_RUNTIME_DIR/linepool"
+        " or /run/linepool; off: none",
+    )
+    log_level: str = _setting(
+        "info", _one_of("debug", "info", "warning", "error"), "", "the least level that is logged"
+    )
+
+
+FIELDS: Mapping[str, Any] = {field.name: field for field in attrs.fields(Settings)}
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise SetupError for the first name that is no setting, with the nearest one that is."""
+    for name in names:
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0)[0]
+            raise SetupError(f"there is no setting {name!r}; did you mean {near!r}?")
+
+
+def parse_setting(name: str, value: object, source: str) -> Any:
+    """Return the value of one setting from how it was written.
+
+    Args:
+        name: The setting.
+        value: Text, or a value of a TOML file or of a keyword argument.
+        source: Where it was written, for the message.
+
+    Raises:
+        SetupError: The value is wrong; the text says what would be right.
+    """
+    try:
+        return FIELDS[name].metadata["parse"](value)
+    except ValueError as error:
+        raise SetupError(f"{source}: {name} must be {error}, not {value!r}") from None
+
+
+def written(name: str, value: object) -> str:
+    """Return the value of a setting as a user would write it."""
+    if FIELDS[name].metadata["unit"] == "octal":
+        return f"{value:o}"
+    if isinstance(value, tuple):
+        return " ".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

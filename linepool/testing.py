@@ -1,0 +1,213 @@
+"""Helpers for the tests of an app: a real server in a few lines, and a check for protocols."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from linepool.app import App
+from linepool.conversation import Conversation
+from linepool.errors import SetupError
+from linepool.operate import logs
+from linepool.operate.config import configure
+from linepool.operate.serve import serve as serve_app
+from linepool.process.listeners import Listener
+from linepool.protocols.base import Bad, Limits
+from linepool.session import Connection, Session
+
+_TIMEOUT = 10.0  # seconds; only there to fail
+
+
+class Peer:
+    """A client: one connection to a server under test."""
+
+    def __init__(self, address: str) -> None:
+        if address.startswith("unix:"):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(_TIMEOUT)
+            self.socket.connect(address.removeprefix("unix:"))
+        else:
+            host, _, port = address.rpartition(":")
+            self.socket = socket.create_connection((host.strip("[]"), int(port)), _TIMEOUT)
+        self._stream = self.socket.makefile("rb")
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.socket.sendall(data)
+
+    def line(self) -> str:
+        """Return the next line without its ending; "" at the end of the stream."""
+        return self._stream.readline().decode().rstrip("\r\n")
+
+    def ask(self, command: str) -> str:
+        """Send a line and return the one line of its reply, without its ending."""
+        self.send(command.encode() + b"\n")
+        return self.line()
+
+    def ask_lines(self, command: str) -> list[str]:
+        """Send a line and return the lines of its reply before END."""
+        self.send(command.encode() + b"\n")
+        lines = []
+        while (line := self.line()) not in ("END", ""):
+            lines.append(line)
+        return lines
+
+    def rest(self) -> bytes:
+        """End our side and return all that still comes until the server ends its own."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+        return self._stream.read()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+        self.socket.close()
+
+
+class Server:
+    """A server under test, in processes of its own.
+
+    Attributes:
+        pid: The master's.
+        addresses: What it listens on, as its log says it; ``address`` is the first.
+    """
+
+    def __init__(self, pid: int, addresses: list[str]) -> None:
+        self.pid = pid
+        self.addresses = addresses
+        self.address = addresses[0]
+        self._status: int | None = None
+
+    def connect(self) -> Peer:
+        """Return a new connection."""
+        return Peer(self.address)
+
+    def ask(self, command: str) -> str:
+        """Return the whole reply to one line on a connection of its own, without the last ending."""
+        with self.connect() as peer:
+            peer.send(command.encode() + b"\n")
+            return peer.rest().decode().rstrip("\r\n")
+
+    def stop(self) -> int:
+        """Stop it gracefully and return the exit status of its master."""
+        if self._status is None:
+            os.kill(self.pid, signal.SIGTERM)
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status
+
+
+@contextlib.contextmanager
+def serve(app: App, **settings: Any) -> Iterator[Server]:
+    """Serve an app in processes of its own, on a free port of 127.0.0.1, until the block ends.
+
+    ::
+
+        with serve(app) as server:
+            assert server.ask("ADD 2 3") == "5"
+
+    Args:
+        app: What to serve.
+        settings: Any setting by name; without ``bind`` a free port is taken.
+
+    Raises:
+        SetupError: It cannot start; the text says why.
+    """
+    given: dict[str, Any] = {"bind": "127.0.0.1:0", "control": "off", "workers": 2, **settings}
+    configuration = configure(app, given, {}, os.devnull)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(reader)
+            signal.set_wakeup_fd(-1)
+            logs.set_up(configuration.settings.log_level)
+
+            def tell(listeners: list[Listener]) -> None:
+                os.write(writer, " ".join(listener.name for listener in listeners).encode())
+                os.close(writer)
+
+            status = serve_app(app, configuration.settings, tell)
+        except SetupError as error:
+            os.write(writer, f"! {error}".encode())
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as pipe:
+        said = pipe.read()
+    if not said or said.startswith("!"):
+        os.waitpid(pid, 0)
+        raise SetupError(said.removeprefix("! ") or "the server did not start; see its log")
+    server = Server(pid, said.split(" "))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def assert_split_invariant(app: App, script: bytes, limits: Limits | None = None) -> None:
+    """Assert that a client's bytes get the same replies however they are cut.
+
+    The script is replayed whole, byte by byte, and in two parts at every place, each also with
+    the protocol's state dumped and loaded into a fresh object between the parts.
+
+    Raises:
+        AssertionError: A cut changed the replies; the text says which.
+    """
+    whole = _replay(app, [script], limits, moving=False)
+    cuts = [[script[:at], script[at:]] for at in range(1, len(script))]
+    cuts.append([script[at : at + 1] for at in range(len(script))])
+    for parts in cuts:
+        for moving in (False, True):
+            got = _replay(app, parts, limits, moving=moving)
+            how = "with dump and load" if moving else "without dump and load"
+            assert got == whole, f"cut at {len(parts[0])} of {len(parts)} parts, {how}: {got!r}"
+
+
+def _replay(app: App, parts: list[bytes], limits: Limits | None, *, moving: bool) -> bytes:
+    service = app.freeze(limits)
+    with app.worker() as resources:
+        conversation = Conversation(service, Session("t", "t", "t"), _Nobody(), resources)
+        replies = [conversation.greet()]
+        for part in parts:
+            if conversation.closing:
+                break
+            conversation.protocol.feed(part)
+            while not conversation.closing and (request := conversation.protocol.next_request()):
+                if isinstance(request, Bad):
+                    replies.append(conversation.refuse(request))
+                    continue
+                reply = conversation.answer(request)
+                replies.extend([reply] if isinstance(reply, bytes) else reply)
+            if moving:
+                blob = conversation.protocol.dump()
+                conversation.protocol = service.protocol.open(service.table, service.limits)
+                conversation.protocol.load(blob)
+        if not conversation.closing and (bad := conversation.protocol.eof()):
+            replies.append(bad.reply)
+        return b"".join(replies)
+
+
+class _Nobody(Connection):
+    """A live connection that leads nowhere."""
+
+    peer = "t"
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def push(self, value: object) -> None:
+        """Do nothing."""
+
+    def extend(self, seconds: float) -> None:
+        """Do nothing."""

@@ -1,0 +1,19 @@
+"""The package as a whole: what it exports, and what its import costs."""
+
+import subprocess
+import sys
+
+import linepool
+
+
+def test_every_public_name_exists():
+    assert all(hasattr(linepool, name) for name in linepool.__all__)
+
+
+def test_the_import_is_light():
+    code = "import sys, linepool; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    assert not {"argparse", "asyncio", "ssl", "cattrs", "multiprocessing", "tomllib"} & set(loaded)
