@@ -104,7 +104,9 @@ class Session(dict[str, Any]):
             self[key] = default
         return self[key]
 
-    def update(self, *others: Mapping[str, Any] | Iterable[tuple[str, Any]], **more: Any) -> None:
+    def update(  # type: ignore[override]
+        self, *others: Mapping[str, Any] | Iterable[tuple[str, Any]], **more: Any
+    ) -> None:
         """As dict.update, with the check of an assignment."""
         for key, value in dict(*others, **more).items():
             self[key] = value

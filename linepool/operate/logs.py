@@ -24,7 +24,7 @@ class StderrHandler(logging.Handler):
 class _Formatter(logging.Formatter):
     """Time in UTC to the millisecond, level, message."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 

@@ -276,10 +276,8 @@ def _line(item: object) -> bytes:
     Raises:
         TypeError, ValueError: As for ``Line.encode``.
     """
-    if isinstance(item, (list, tuple)):
-        text = b" ".join(_word(part) for part in item)
-    else:
-        text = _word(item)
+    row = item if isinstance(item, (list, tuple)) else (item,)
+    text = b" ".join(_word(part) for part in row)
     return text if text != b"END" else b'"END"'
 
 
@@ -300,9 +298,10 @@ def _lines(value: object) -> Iterable[object]:
     """
     if isinstance(value, Mapping):
         return value.items()
-    if attrs.has(type(value)):
-        return [(field.name, getattr(value, field.name)) for field in attrs.fields(type(value))]
-    if fields := getattr(type(value), "__dataclass_fields__", None):
+    kind: type = type(value)
+    if attrs.has(kind):
+        return [(field.name, getattr(value, field.name)) for field in attrs.fields(kind)]
+    if fields := getattr(kind, "__dataclass_fields__", None):
         return [(name, getattr(value, name)) for name in fields]
     if isinstance(value, Iterable):
         return value
