@@ -15,7 +15,7 @@ from attrs import frozen
 from linepool.arguments import Signature, Supply, compile_signature
 from linepool.conversation import Conversation, Entry, Hook, Middleware, Service
 from linepool.errors import ClientError, SetupError
-from linepool.protocols.base import Bad, Limits, Protocol
+from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
 from linepool.session import Connection, Reply, Session, Verb
 from linepool.settings import check_names
@@ -231,14 +231,9 @@ class App:
             replies = connection.replies
             replies.append(conversation.greet())
             conversation.protocol.feed(data)
-            while not conversation.closing and (request := conversation.protocol.next_request()):
-                if isinstance(request, Bad):
-                    replies.append(conversation.refuse(request))
-                else:
-                    reply = conversation.answer(request)
-                    replies.extend([reply] if isinstance(reply, bytes) else reply)
-            if not conversation.closing and (bad := conversation.protocol.eof()):
-                replies.append(bad.reply)
+            for reply in conversation.answers():
+                replies.append(reply)  # noqa: PERF402 - handlers push into the same list meanwhile
+            replies.append(conversation.ended())
             conversation.end()
             return b"".join(replies)
 

@@ -170,6 +170,23 @@ class Conversation:
         except (Exception, SystemExit, RequestTimeout) as error:  # noqa: BLE001 - logged with its id
             return self._failed(request, error)
 
+    def answers(self) -> Iterator[bytes]:
+        """Yield the replies to all that has been fed, in parts; for where nobody watches the time."""
+        while not self.closing and (request := self.protocol.next_request()) is not None:
+            if isinstance(request, Bad):
+                yield self.refuse(request)
+                continue
+            reply = self.answer(request)
+            if isinstance(reply, bytes):
+                yield reply
+            else:
+                yield from reply
+
+    def ended(self) -> bytes:
+        """Return what to say to a client that has ended its stream."""
+        bad = None if self.closing else self.protocol.eof()
+        return bad.reply if bad else b""
+
     def encode(self, value: object) -> bytes:
         """Return a value as a reply, in the manner of the request in hand or the last one.
 

@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def linepool_server() -> Iterator[Callable[..., Server]]:
-    """Give a function that starts servers, ``server = linepool_server(app, workers=2)``.
-
-    All of them are stopped after the test.
-    """
+    """Start servers in a test, as ``serve`` does; all are stopped after it."""
     from linepool.testing import serve  # noqa: PLC0415 - the plugin is loaded by every pytest run
 
     with contextlib.ExitStack() as stack:

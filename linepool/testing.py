@@ -16,7 +16,7 @@ from linepool.operate import logs
 from linepool.operate.config import configure
 from linepool.operate.serve import serve as serve_app
 from linepool.process.listeners import Listener
-from linepool.protocols.base import Bad, Limits
+from linepool.protocols.base import Limits
 from linepool.session import Connection, Session
 
 _TIMEOUT = 10.0  # seconds; only there to fail
@@ -183,18 +183,12 @@ def _replay(app: App, parts: list[bytes], limits: Limits | None, *, moving: bool
             if conversation.closing:
                 break
             conversation.protocol.feed(part)
-            while not conversation.closing and (request := conversation.protocol.next_request()):
-                if isinstance(request, Bad):
-                    replies.append(conversation.refuse(request))
-                    continue
-                reply = conversation.answer(request)
-                replies.extend([reply] if isinstance(reply, bytes) else reply)
+            replies.extend(conversation.answers())
             if moving:
                 blob = conversation.protocol.dump()
                 conversation.protocol = service.protocol.open(service.table, service.limits)
                 conversation.protocol.load(blob)
-        if not conversation.closing and (bad := conversation.protocol.eof()):
-            replies.append(bad.reply)
+        replies.append(conversation.ended())
         return b"".join(replies)
 
 

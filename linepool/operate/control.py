@@ -12,7 +12,6 @@ import json
 import os
 import selectors
 import socket
-from collections.abc import Iterator
 from typing import Literal
 
 from linepool.app import App
@@ -21,7 +20,7 @@ from linepool.errors import ClientError, SetupError
 from linepool.operate.status import as_lines, status
 from linepool.process.listeners import Listener, bind_unix
 from linepool.process.master import Master
-from linepool.protocols.base import Bad, Limits
+from linepool.protocols.base import Limits
 from linepool.session import Connection, Session
 from linepool.settings import Workers, parse_setting
 
@@ -168,21 +167,12 @@ class _Client(Connection):
                 data = self.socket.recv(4 * _LINE_BYTES)
                 self._ended = not data
                 self._conversation.protocol.feed(data)
-                self.unsent += b"".join(self._answers())
+                self.unsent += b"".join(self._conversation.answers())
         if self.unsent:
             with contextlib.suppress(BlockingIOError):
                 self.unsent = self.unsent[self.socket.send(self.unsent) :]
         done = self._ended or self._conversation.closing
         return len(self.unsent) < _MOST_UNSENT and not (done and not self.unsent)
-
-    def _answers(self) -> Iterator[bytes]:
-        conversation = self._conversation
-        while not conversation.closing and (request := conversation.protocol.next_request()):
-            if isinstance(request, Bad):
-                yield conversation.refuse(request)
-                continue
-            reply = conversation.answer(request)
-            yield reply if isinstance(reply, bytes) else b"".join(reply)
 
 
 def directory() -> str:

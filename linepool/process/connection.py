@@ -98,8 +98,7 @@ class LiveConnection(Connection):
             if data is None:
                 return True
             if not data:
-                if bad := self._protocol.eof():
-                    self._send(bad.reply)
+                self._send(self._conversation.ended())
                 return False
             self._protocol.feed(data)
             self._answer()

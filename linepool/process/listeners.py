@@ -100,24 +100,19 @@ def open_listeners(settings: Settings) -> list[Listener]:
         SetupError: An address cannot be listened on; the text names it and says why.
     """
     listeners: list[Listener] = []
-    try:
+    with contextlib.ExitStack() as undo:
         for text in settings.bind:
-            listeners.append(_open(text, parse_address(text), settings))
-    except OSError as error:
-        _remove(listeners)
-        raise SetupError(f"cannot listen on {text}: {error.strerror or error}") from None
-    except SetupError:
-        _remove(listeners)
-        raise
+            try:
+                listener = _open(parse_address(text), settings)
+            except OSError as error:
+                raise SetupError(f"cannot listen on {text}: {error.strerror or error}") from None
+            undo.callback(listener.remove)
+            listeners.append(listener)
+        undo.pop_all()
     return listeners
 
 
-def _remove(listeners: list[Listener]) -> None:
-    for listener in listeners:
-        listener.remove()
-
-
-def _open(text: str, address: Address, settings: Settings) -> Listener:
+def _open(address: Address, settings: Settings) -> Listener:
     if address.descriptor >= 0:
         sock = socket.socket(fileno=address.descriptor)
     elif address.path:

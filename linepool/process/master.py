@@ -96,6 +96,7 @@ class Master:
         self._listen_at = 0.0  # from when on the loop looks at the status pipes again; 0: it does
         self._dead: set[int] = set()  # slots whose process has ended but is not reaped
         self._plan_at = 0.0  # when the policy wants to be asked again; 0: when something happens
+        self._exits: dict[int, int] = {}  # how those that were reaped in this turn ended
         self._was_ready = False
         self._boot_failures = 0
         self._failed_at = 0.0
@@ -163,7 +164,7 @@ class Master:
                 key.data()
 
     def _reap(self) -> None:
-        self._exits = {}
+        self._exits.clear()
         for slot in self._dead:
             status = self.children[slot].process.reap()
             if status is not None:
@@ -243,7 +244,6 @@ class Master:
         for watched in self._watched:
             watched.open(self._selector)
         self._spawn_timeout_ns = int(self.settings.spawn_timeout * 1e9)
-        self._exits: dict[int, int] = {}
         # What the app has loaded stays out of the workers' collections, and so stays shared.
         gc.collect()
         gc.freeze()
