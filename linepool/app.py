@@ -232,7 +232,7 @@ class App:
             replies.append(conversation.greet())
             conversation.protocol.feed(data)
             for reply in conversation.answers():
-                replies.append(reply)  # noqa: PERF402 - handlers push into the same list meanwhile
+                replies.append(reply)
             replies.append(conversation.ended())
             conversation.end()
             return b"".join(replies)

@@ -59,6 +59,7 @@ class Entry:
     def __attrs_post_init__(self) -> None:
         self.rest_after = self.signature.rest_after
         self.size_word = self.signature.size_word
+        self.limit_ns = None if self.timeout is None else int(self.timeout * 1e9)
 
     @property
     def usage(self) -> str:
@@ -109,7 +110,9 @@ class Conversation:
     Attributes:
         protocol: Fed by whoever owns the bytes.
         closing: Set once the connection shall end after what has been answered so far.
+        armed: Whether RequestTimeout may be raised now, from a signal handler: a handler runs.
         errors: How many requests ended in SERVER_ERROR.
+        timeouts: How many of these had run past their deadline.
     """
 
     def __init__(
@@ -125,7 +128,9 @@ class Conversation:
         self.resources = resources
         self.protocol = service.protocol.open(service.table, service.limits)
         self.closing = False
+        self.armed = False
         self.errors = 0
+        self.timeouts = 0
         self._request = _NO_REQUEST
 
     def greet(self) -> bytes:
@@ -159,16 +164,17 @@ class Conversation:
         Never raises for what a handler does: the client gets an error reply, the log the traceback.
         """
         self._request = request
+        # RequestTimeout can strike at any place while armed; the outer try catches it wherever that
+        # is, and it strikes once at most for each request.
         try:
-            if self.service.middleware:
-                value = self._through(self.service.middleware, request)
-            else:
-                value = self._call(request)
-            return self._encode(value, request)
-        except ReplyError as error:
-            return self._refused(error, request)
-        except (Exception, SystemExit, RequestTimeout) as error:  # noqa: BLE001 - logged with its id
-            return self._failed(request, error)
+            self.armed = True
+            try:
+                return self._reply(request)
+            finally:
+                self.armed = False
+        except RequestTimeout as error:
+            self.armed = False
+            return self._timed_out(error, request)
 
     def answers(self) -> Iterator[bytes]:
         """Yield the replies to all that has been fed, in parts; for where nobody watches the time."""
@@ -203,6 +209,18 @@ class Conversation:
             except Exception:
                 log.exception("on_disconnect failed peer=%s", self.session.peer)
 
+    def _reply(self, request: Request) -> bytes | Iterator[bytes]:
+        try:
+            if self.service.middleware:
+                value = self._through(self.service.middleware, request)
+            else:
+                value = self._call(request)
+            return self._encode(value, request)
+        except ReplyError as error:
+            return self._refused(error, request)
+        except (Exception, SystemExit):  # noqa: BLE001 - logged with its id
+            return self._failed(request)
+
     def _call(self, request: Request) -> Any:
         entry = request.command or self.service.unknown
         if entry is None:
@@ -226,25 +244,38 @@ class Conversation:
         return self.protocol.encode(value, request)
 
     def _stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
+        """Yield the parts of a reply; the handler runs only while the next one is asked for."""
+        parts = self.protocol.encode_stream(items, request)
         try:
-            yield from self.protocol.encode_stream(items, request)
-        except ReplyError as error:
-            yield self._refused(error, request)
-        except (Exception, SystemExit, RequestTimeout) as error:  # noqa: BLE001 - logged with its id
-            yield self._failed(request, error)
+            while part := self._next(parts, request):
+                yield part
         finally:
             if isinstance(items, Generator):
                 items.close()
+
+    def _next(self, parts: Iterator[bytes], request: Request) -> bytes:
+        """Return the next part of a stream, its error reply, or b"": that was the last."""
+        try:
+            self.armed = True
+            try:
+                return next(parts, b"")
+            finally:
+                self.armed = False
+        except ReplyError as error:
+            return self._refused(error, request)
+        except RequestTimeout as error:
+            self.armed = False
+            return self._timed_out(error, request)
+        except (Exception, SystemExit):  # noqa: BLE001 - logged with its id
+            return self._failed(request)
 
     def _refused(self, error: ReplyError, request: Request) -> bytes:
         self.errors += isinstance(error, ServerError)
         return self.protocol.encode_error(error, request)
 
-    def _failed(self, request: Request | None, error: BaseException | None = None) -> bytes:
+    def _failed(self, request: Request | None) -> bytes:
         """Log what went wrong under an id, and return the error reply that names the id."""
         self.errors += 1
-        if isinstance(error, RequestTimeout):
-            return self.protocol.encode_error(ServerError(str(error) or "timed out"), request)
         reference = os.urandom(4).hex()
         log.exception(
             "handler failed id=%s command=%s peer=%s",
@@ -253,3 +284,16 @@ class Conversation:
             self.session.peer,
         )
         return self.protocol.encode_error(ServerError(f"internal error, id {reference}"), request)
+
+    def _timed_out(self, error: RequestTimeout, request: Request) -> bytes:
+        """Log where the handler was when its time was up, and return the error reply."""
+        self.errors += 1
+        self.timeouts += 1
+        log.warning(
+            "request overdue command=%s peer=%s why=%r",
+            printable(request.line),
+            self.session.peer,
+            str(error),
+            exc_info=True,
+        )
+        return self.protocol.encode_error(ServerError(str(error)), request)

@@ -150,6 +150,39 @@ class Settings:
         "workers",
         "how many idle workers to keep ready, up to the maximum",
     )
+    request_timeout: float = _setting(
+        30.0,
+        _seconds(),
+        "s",
+        "how long a handler may take before RequestTimeout is raised in it; 0: for ever",
+    )
+    kill_grace: float = _setting(
+        2.0,
+        _seconds(),
+        "s",
+        "how much longer until a worker that goes on all the same is killed",
+    )
+    slow_request: float = _setting(
+        0.0,
+        _seconds(),
+        "s",
+        "log the stack of a request that runs longer, without stopping it; 0: off",
+    )
+    max_requests: int = _setting(
+        0, _whole(0), "requests", "replace a worker that has served so many; 0: off"
+    )
+    max_requests_jitter: float = _setting(
+        0.1,
+        _number(0, 1, float, "a share"),
+        "share",
+        "how much of max_requests is added at random, so that workers do not leave together",
+    )
+    max_rss_mb: int = _setting(
+        0, _whole(0), "MiB", "replace a worker whose resident memory is larger; 0: off"
+    )
+    max_age: float = _setting(
+        0.0, _seconds(), "s", "replace a worker that is older, plus the jitter; 0: off"
+    )
     idle_timeout: float = _setting(
         300.0, _seconds(0.01), "s", "close a connection that is quiet between two requests"
     )

@@ -17,7 +17,7 @@ from linepool.protocols.base import Request
 from linepool.settings import MAX_WORKERS
 
 _HEAD_WORDS = 64
-_SLOT_WORDS = 32
+_SLOT_WORDS = 48
 _LINE_BYTES = 128
 _LINE_OFFSET = _SLOT_WORDS * 8 - _LINE_BYTES
 
@@ -44,12 +44,20 @@ ERRORS = 9  # requests that ended in SERVER_ERROR
 CONNECTIONS = 10  # taken
 ORDER = 11  # written by the master
 LINE_LENGTH = 12  # bytes of the request's line that stand at the slot's end
+EOL_LENGTH = 13  # of the line's ending, for the reply that the master may have to write
+COOKIE = 14  # of the client's socket (SO_COOKIE): the descriptor's number may have been used again
+OVERDUE = 15  # written by the master: number of the request in which RequestTimeout is to be raised
+TIMEOUTS = 16  # requests in which it was raised
+LICENSE = (
+    17  # written by the master: the worker may leave once it has served its number of requests
+)
 
 
 @frozen
 class Sight:
-    """What the master saw in a worker's slot."""
+    """What the master saw in a worker's slot; ``number`` is that of the request in hand."""
 
+    number: int
     started_ns: int
     limit_ns: int
     requests: int
@@ -58,8 +66,11 @@ class Sight:
     begun: bool
     held: int
     errors: int
+    timeouts: int
     connections: int
+    cookie: int
     line: bytes
+    eol: bytes
 
 
 class Slot:
@@ -74,13 +85,26 @@ class Slot:
         for place in range(_SLOT_WORDS):
             self.words[place] = 0
 
-    def begin(self, request: Request, now_ns: int) -> None:
+    def begin(self, request: Request, now_ns: int, limit_ns: int) -> None:
         """Note the request that goes to its handler."""
         line = request.line[:_LINE_BYTES]
         words = self.words
         self._line[: len(line)] = line
         words[LINE_LENGTH] = len(line)
+        words[EOL_LENGTH] = len(request.eol)
+        words[LIMIT_NS] = limit_ns
         words[STARTED_NS] = now_ns
+
+    def pause(self, now_ns: int) -> int:
+        """Stop the clock of the request in hand; return what ``resume`` wants."""
+        ran_ns = now_ns - self.words[STARTED_NS] if self.words[STARTED_NS] else -1
+        self.words[STARTED_NS] = 0
+        return ran_ns
+
+    def resume(self, now_ns: int, ran_ns: int) -> None:
+        """Let the clock of the request in hand go on."""
+        if ran_ns >= 0:
+            self.words[STARTED_NS] = now_ns - ran_ns
 
     def extend(self, now_ns: int, more_ns: int) -> None:
         """Move the limit of the request in hand to so long from now."""
@@ -97,6 +121,7 @@ class Slot:
         """Return what stands in the slot, in the master."""
         words = self.words
         return Sight(
+            words[REQUESTS] + 1,
             words[STARTED_NS],
             words[LIMIT_NS],
             words[REQUESTS],
@@ -105,8 +130,11 @@ class Slot:
             bool(words[BEGUN]),
             words[HELD],
             words[ERRORS],
+            words[TIMEOUTS],
             words[CONNECTIONS],
+            words[COOKIE],
             bytes(self._line[: min(words[LINE_LENGTH], _LINE_BYTES)]),
+            b"\n" if words[EOL_LENGTH] == 1 else b"\r\n",
         )
 
 

@@ -3,28 +3,57 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 
 from attrs import asdict, define
 
+from linepool.pool.deadline import Case
+from linepool.process.alarm import DUMP
 from linepool.process.board import Sight
 from linepool.process.killing import Process
 from linepool.process.status_pipe import StatusPipe
+
+_STACK_BYTES = 65536
 
 
 class Child:
     """The master's ends of one worker.
 
     Attributes:
-        kill_at: The moment at which it is killed if it is still there; 0: none is set.
+        case: The request in hand, as far as it is watched.
+        kill_at: When it is killed if it is still there; 0: no such moment is set; infinite: it has
+            been killed.
+        why: The reason, for its client and the log: it "..."
+        asked: Whether it has been asked for its stack.
     """
 
-    def __init__(self, pid: int, pipe: StatusPipe, channel: socket.socket) -> None:
+    def __init__(self, pid: int, pipe: StatusPipe, channel: socket.socket, dump: int) -> None:
         self.process = Process(pid)
         self.pipe = pipe
         self.channel = channel
+        self.case = Case()
         self.kill_at = 0.0
+        self.why = ""
+        self.asked = False
+        self._dump = dump
+
+    def doom(self, kill_at: float, why: str) -> None:
+        """Have it killed at a moment, unless it is to be killed earlier."""
+        if not self.kill_at or kill_at < self.kill_at:
+            self.kill_at = kill_at
+            self.why = why
+
+    def ask_for_stack(self) -> None:
+        """Have the worker write its stack; that takes a moment."""
+        os.ftruncate(self._dump, 0)
+        self.process.send(DUMP)
+        self.asked = True
+
+    def stack(self) -> str:
+        """Return what the worker wrote when it was asked last; "": nothing."""
+        return os.pread(self._dump, _STACK_BYTES, 0).decode("utf-8", "replace")
 
     def ring(self) -> None:
         """Ring the worker's bell: an order stands on the board."""
@@ -36,6 +65,28 @@ class Child:
         self.process.close()
         os.close(self.pipe.reader)
         self.channel.close()
+
+
+class Dumps:
+    """One memory file for each slot, where the worker's stack is written; kept for the next worker."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, int] = {}
+
+    def of(self, slot: int) -> int:
+        """Return the descriptor of a slot's file, empty."""
+        if slot not in self._files:
+            self._files[slot] = os.memfd_create(f"linepool-stack-{slot}")
+            # Appending, so that a worker writes at the start again once the file was emptied.
+            fcntl.fcntl(self._files[slot], fcntl.F_SETFL, os.O_APPEND)
+        os.ftruncate(self._files[slot], 0)
+        return self._files[slot]
+
+    def keep(self, slot: int | None) -> None:
+        """Close all but that of one slot."""
+        for other, descriptor in self._files.items():
+            if other != slot:
+                os.close(descriptor)
 
 
 @define
@@ -57,6 +108,7 @@ class Counters:
         """Add the work of one worker."""
         self.requests += sight.requests
         self.errors += sight.errors
+        self.timeouts += sight.timeouts
         self.connections += sight.connections
 
     def plus(self, sights: list[Sight]) -> dict[str, int]:

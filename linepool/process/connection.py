@@ -6,18 +6,34 @@ so a quiet client holds up neither an order nor the end of an orphan.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import select
 import socket
 import struct
 import termios
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from attrs import frozen
 
 from linepool.conversation import Conversation, Service
 from linepool.errors import ClientError
-from linepool.process.board import BEGUN, CLIENT_FD, ERRORS, HELD, Slot
+from linepool.process.alarm import Alarm
+from linepool.process.board import (
+    BEGUN,
+    CLIENT_FD,
+    COOKIE,
+    ERRORS,
+    HELD,
+    LIMIT_NS,
+    LINE_LENGTH,
+    STARTED_NS,
+    TIMEOUTS,
+    Slot,
+)
+from linepool.process.listeners import socket_cookie
 from linepool.process.orders import Orders
 from linepool.protocols.base import Bad
 from linepool.session import Connection, Session
@@ -29,26 +45,32 @@ _LINGER = 1.0  # seconds to go on reading after the last word was ours
 _QUIET = 0.1  # seconds without input after which a client that sent nonsense has stopped
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset, forget what is unsent (socket(7))
 _INT = struct.Struct("i")
+T = TypeVar("T")
+
+
+@frozen
+class Station:
+    """What a worker has that all its connections share."""
+
+    service: Service
+    settings: Settings
+    resources: Mapping[str, Any]
+    slot: Slot
+    orders: Orders
+    alarm: Alarm
 
 
 class LiveConnection(Connection):
     """A connection and its conversation, from accept() to close()."""
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        session: Session,
-        service: Service,
-        resources: Mapping[str, Any],
-        settings: Settings,
-        slot: Slot,
-        orders: Orders,
-    ) -> None:
+    def __init__(self, sock: socket.socket, session: Session, station: Station) -> None:
         self._socket = sock
-        self._settings = settings
-        self._slot = slot
-        self._orders = orders
-        self._conversation = Conversation(service, session, self, resources)
+        self._settings = station.settings
+        self._slot = station.slot
+        self._orders = station.orders
+        self._alarm = station.alarm
+        self._limit_ns = int(station.settings.request_timeout * 1e9)
+        self._conversation = Conversation(station.service, session, self, station.resources)
         self._protocol = self._conversation.protocol
         self._read_by = 0.0  # when an unfinished request must be complete; 0: none has begun
         self._lost = False  # the client sent what cannot be understood, and may go on sending
@@ -78,18 +100,32 @@ class LiveConnection(Connection):
     def serve(self) -> None:
         """Serve the client until it or the server ends the connection, and close."""
         words = self._slot.words
+        words[COOKIE] = socket_cookie(self._socket)
         words[CLIENT_FD] = self._socket.fileno() + 1
         words[HELD] = 1
+        self._alarm.conversation = self._conversation
         try:
-            self._send(self._conversation.greet())
+            self._send(self._hooked(self._conversation.greet))
             if self._talk():
                 self._linger()
         except OSError:  # the client is gone, or does not read: what it has not got is of no use
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         finally:
+            self._alarm.conversation = None
             words[CLIENT_FD] = words[HELD] = 0
             self._socket.close()
-            self._conversation.end()
+            self._hooked(self._conversation.end)
+
+    def _hooked(self, call: Callable[[], T]) -> T:
+        """Call what runs hooks: they have a deadline too, though only the last step reaches them."""
+        words = self._slot.words
+        words[LINE_LENGTH] = 0
+        words[LIMIT_NS] = self._limit_ns
+        words[STARTED_NS] = time.monotonic_ns()
+        try:
+            return call()
+        finally:
+            words[STARTED_NS] = 0
 
     def _talk(self) -> bool:
         """Answer requests until one side ends it; return whether it was ours."""
@@ -156,7 +192,8 @@ class LiveConnection(Connection):
                 self._lost |= request.close
                 replies.append(conversation.refuse(request))
                 continue
-            slot.begin(request, began_ns)
+            limit_ns = request.command.limit_ns if request.command else None
+            slot.begin(request, began_ns, self._limit_ns if limit_ns is None else limit_ns)
             reply = conversation.answer(request)
             if isinstance(reply, bytes):
                 replies.append(reply)
@@ -178,8 +215,10 @@ class LiveConnection(Connection):
             words[BEGUN] = waiting
         self._send(b"".join(replies))
         words[BEGUN] = 0
-        words[ERRORS] += conversation.errors
-        conversation.errors = 0
+        if conversation.errors:
+            words[ERRORS] += conversation.errors
+            words[TIMEOUTS] += conversation.timeouts
+            conversation.errors = conversation.timeouts = 0
         if self._protocol.at_boundary:
             self._read_by = 0.0
         elif not self._read_by:
@@ -193,22 +232,26 @@ class LiveConnection(Connection):
         """
         if not data:
             return
-        sent = self._send_some(data)
-        if sent == len(data):
-            return
-        give_up_at = time.monotonic() + self._settings.write_timeout
-        rest = memoryview(data)[sent:]
-        while rest:
-            if time.monotonic() > give_up_at:
-                raise TimeoutError("the client does not read")
-            rest = rest[self._send_some(rest) :]
-
-    def _send_some(self, data: bytes | memoryview) -> int:
-        """Send what goes out within SO_SNDTIMEO; return how much that was."""
         try:
-            return self._socket.send(data)
+            sent = self._socket.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return 0
+            sent = 0
+        if sent < len(data):
+            # A handler that streams or pushes is not to blame for a client that does not read.
+            ran_ns = self._slot.pause(time.monotonic_ns())
+            self._send_rest(memoryview(data)[sent:])
+            self._slot.resume(time.monotonic_ns(), ran_ns)
+
+    def _send_rest(self, rest: memoryview) -> None:
+        poller = select.poll()
+        poller.register(self._socket, select.POLLOUT)
+        give_up_at = time.monotonic() + self._settings.write_timeout
+        while rest:
+            seconds = give_up_at - time.monotonic()
+            if seconds <= 0 or not poller.poll(seconds * 1000):
+                raise TimeoutError("the client does not read")
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[self._socket.send(rest, socket.MSG_DONTWAIT) :]
 
     def _linger(self) -> None:
         """End our side, and read on until the client has what we sent.

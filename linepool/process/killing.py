@@ -1,4 +1,4 @@
-"""Signals to workers, by pidfd. Used by the master alone; the only place where a worker is killed.
+"""Signals to workers, by pidfd, and what is left of one that was killed. Used by the master alone.
 
 A pid can belong to a stranger a moment after its process was reaped; a pidfd cannot.
 """
@@ -6,12 +6,22 @@ A pid can belong to a stranger a moment after its process was reaped; a pidfd ca
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import select
 import signal
+import socket
+
+from linepool.process.listeners import socket_cookie
+
+_PIDFD_GETFD = 438  # number of the system call, on every architecture (pidfd_getfd(2))
+_DEATH = 0.1  # seconds to wait for a killed process; it takes about 1 ms
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Process:
-    """A child process, from its fork until it is reaped."""
+    """A child process that leads a process group, from its fork until it is reaped."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -23,16 +33,55 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
+    def kill(self) -> bool:
+        """Kill it and what it has started; return whether it is dead."""
+        self.send(signal.SIGKILL)
+        self._kill_group()
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        return bool(poller.poll(_DEATH * 1000))
+
     def reap(self) -> int | None:
         """Return how the process ended (exit status, or minus the signal), or None: it lives.
 
-        After that only ``close`` may be called.
+        What it had started is killed too, unless it ended in order. After that only ``close`` may
+        be called.
         """
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if result is None:
             return None
+        if result.si_code != os.CLD_EXITED:
+            self._kill_group()  # before it is reaped: until then no stranger can have its number
+        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+    def take_descriptor(self, number: int) -> int:
+        """Return a copy of one of its descriptors.
+
+        Raises:
+            OSError: It has no such descriptor, or the kernel forbids it (EPERM).
+        """
+        copy: int = _libc.syscall(_PIDFD_GETFD, self.pidfd, number, 0)
+        if copy < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return copy
+
+    def take_socket(self, number: int, cookie: int) -> socket.socket | None:
+        """Return a copy of one of its sockets, or None: it cannot be had, or is another by now."""
+        try:
+            sock = socket.socket(fileno=self.take_descriptor(number))
+        except OSError:
+            return None
+        if socket_cookie(sock) == cookie:
+            return sock
+        sock.close()
+        return None
 
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self.pidfd)
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)

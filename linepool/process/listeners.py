@@ -21,6 +21,7 @@ from linepool.settings import Settings
 TICK = 0.25
 """Seconds after which a worker that waits in accept() or recv() looks up for once."""
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+_SO_COOKIE = 57  # socket(7); the socket module has no name for it
 _PORTS = range(1, 64)  # places in the board's head for the ports of wake-up connections
 
 
@@ -169,8 +170,8 @@ def bind_unix(path: str, mode: int) -> socket.socket:
 
 
 def _set_inherited_options(sock: socket.socket, settings: Settings) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(TICK))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(min(1, settings.write_timeout)))
+    tick = min(TICK, settings.idle_timeout)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(tick))
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -188,6 +189,11 @@ def show(address: object) -> str:
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return "unix"
+
+
+def socket_cookie(sock: socket.socket) -> int:
+    """Return the number that the kernel gives a socket once in its life, whoever holds it."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), "little")
 
 
 class Waker:

@@ -26,10 +26,11 @@ from linepool.pool import policy
 from linepool.pool.scoreboard import Scoreboard, Seat
 from linepool.pool.status import State
 from linepool.process.board import ORDER, Board, Order
-from linepool.process.children import Child, Counters
+from linepool.process.children import Child, Counters, Dumps
 from linepool.process.inbox import Inbox, signals_blocked
 from linepool.process.listeners import Listener, Waker
 from linepool.process.orders import LeaveNow
+from linepool.process.overdue import Overdue
 from linepool.process.status_pipe import StatusPipe
 from linepool.process.worker import Place, Worker
 from linepool.protocols.base import printable
@@ -92,6 +93,7 @@ class Master:
         self._status = 0
         self._watched: list[Watched] = []
         self._waker = Waker(self.board)
+        self._dumps = Dumps()
         self._wake_at = 0.0  # when sleepers that were told to leave are woken (again)
         self._listen_at = 0.0  # from when on the loop looks at the status pipes again; 0: it does
         self._dead: set[int] = set()  # slots whose process has ended but is not reaped
@@ -138,7 +140,7 @@ class Master:
         self._wake_at = now
         grace = self.settings.graceful_timeout if graceful else _QUIT_GRACE
         for slot, child in self.children.items():
-            child.kill_at = min(child.kill_at or now + grace, now + grace)
+            child.doom(now + grace, "did not end before the server stopped")
             self._tell(slot, Order.STOP)
             if not graceful:
                 child.process.send(signal.SIGQUIT)
@@ -154,7 +156,10 @@ class Master:
             self._listen_at = 0.0
             self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
         due = self._next_due()
-        for key, _ in self._selector.select(None if due is None else max(0.0, due - now)):
+        ready = self._selector.select(None if due is None else max(0.0, due - now))
+        if due is not None:
+            self._overdue.absent(due, time.monotonic())
+        for key, _ in ready:
             if isinstance(key.data, int):
                 self._dead.add(key.data)
             elif key.data is self._pipes:
@@ -172,11 +177,15 @@ class Master:
         self._dead.clear()
 
     def _drain(self) -> None:
+        oldest_ns = now_ns = time.monotonic_ns()
         for key, _ in self._pipes.select(0):
             slot: int = key.data
             for record in self.scoreboard.heard(slot, self.children[slot].pipe.drain()):
+                oldest_ns = min(oldest_ns, record.at_ns)
                 if record.state is State.READY:
                     self._boot_failures = 0
+        if oldest_ns < now_ns:
+            self._overdue.absent(oldest_ns / 1e9 + _DRAIN_PAUSE, now_ns / 1e9)
 
     def _forget(self) -> None:
         for slot, status in self._exits.items():
@@ -203,17 +212,16 @@ class Master:
     def _judge(self) -> None:
         """Kill who had its time to leave, to boot, or writes nonsense."""
         now = time.monotonic()
-        now_ns = time.monotonic_ns()
         for slot, child in self.children.items():
             seat = self.scoreboard.seats[slot]
-            if child.kill_at and now >= child.kill_at:
-                self._kill(child, "did not leave in time")
-            elif child.kill_at:
-                continue
-            elif seat.state is None and now_ns - seat.spawned_ns > self._spawn_timeout_ns:
-                self._kill(child, "was not ready in time")
+            if seat.state is None and now >= self._boot_by(seat):
+                child.doom(now, "was not ready in time")
             elif seat.rubbish > _RUBBISH_LIMIT:
-                self._kill(child, "writes what is no status record")
+                child.doom(now, "was in a worker that went mad")
+        busy = any(seat.state is State.TAKEN for seat in self.scoreboard.seats.values())
+        for slot, why in self._overdue.judge(self.children, busy=busy):
+            self._overdue.kill(slot, self.children[slot], why)
+            self.counters.kills += 1
 
     def _act(self) -> None:
         """Change the pool as the policy wants it."""
@@ -243,7 +251,7 @@ class Master:
         self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
         for watched in self._watched:
             watched.open(self._selector)
-        self._spawn_timeout_ns = int(self.settings.spawn_timeout * 1e9)
+        self._overdue = Overdue(self.board, self.service, self.settings, self._selector)
         # What the app has loaded stays out of the workers' collections, and so stays shared.
         gc.collect()
         gc.freeze()
@@ -254,6 +262,8 @@ class Master:
         for child in self.children.values():
             child.process.send(signal.SIGKILL)
             child.close()
+        self._overdue.close()
+        self._dumps.keep(None)
         self._waker.close()
         for listener in self.listeners:
             listener.remove()
@@ -265,20 +275,25 @@ class Master:
     def _next_due(self) -> float | None:
         """Return the next moment at which something is due, or None: nothing is."""
         moments = [moment for moment in (self._listen_at, self._plan_at) if moment]
-        for slot, child in self.children.items():
-            seat = self.scoreboard.seats[slot]
-            if child.kill_at:
-                moments.append(child.kill_at)
-            elif seat.state is None:
-                moments.append(seat.spawned_ns / 1e9 + self.settings.spawn_timeout)
+        moments.append(self._overdue.due_at)
+        moments += [
+            self._boot_by(seat)
+            for slot, seat in self.scoreboard.seats.items()
+            if seat.state is None and not self.children[slot].kill_at
+        ]
         if len(self.listeners) == 1 and self.scoreboard.told_asleep():
             moments.append(self._wake_at)
-        return min(moments, default=None)
+        due = min(moments)
+        return None if due == math.inf else due
+
+    def _boot_by(self, seat: Seat) -> float:
+        return seat.spawned_ns / 1e9 + self.settings.spawn_timeout
 
     def _spawn(self) -> None:
         """Fork one worker."""
         slot = self.scoreboard.free_slot(MAX_WORKERS)
         try:
+            dump = self._dumps.of(slot)
             pipe = StatusPipe()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.board.slots[slot].clear()
@@ -288,7 +303,7 @@ class Master:
                 if pid == 0:
                     ours.close()
                     place = Place(
-                        slot, self.generation, self.board.slots[slot], pipe, theirs, self.pid
+                        slot, self.generation, self.board.slots[slot], pipe, theirs, dump, self.pid
                     )
                     self._become_worker(place)
         except OSError as error:
@@ -297,7 +312,7 @@ class Master:
             return
         theirs.close()
         pipe.keep_reader()
-        child = Child(pid, pipe, ours)
+        child = Child(pid, pipe, ours, dump)
         self.children[slot] = child
         self._selector.register(child.process.pidfd, selectors.EVENT_READ, slot)
         self._pipes.register(pipe.reader, selectors.EVENT_READ, slot)
@@ -314,10 +329,13 @@ class Master:
             self._selector.close()
             self._pipes.close()
             self._waker.close()
+            self._overdue.close()
+            self._dumps.keep(place.slot_number)
             for watched in self._watched:
                 watched.abandon()
             for sibling in self.children.values():
                 sibling.close()
+            os.setpgid(0, 0)  # what a handler starts can then be killed with it
             worker = Worker(
                 self.app, self.service, self.settings, self.listeners, self._waker, place
             )
@@ -346,12 +364,6 @@ class Master:
         self.scoreboard.told(slot)
         self.children[slot].ring()
 
-    def _kill(self, child: Child, why: str) -> None:
-        log.warning("worker killed pid=%d why=%r", child.process.pid, why)
-        child.process.send(signal.SIGKILL)
-        child.kill_at = math.inf
-        self.counters.kills += 1
-
     def _account(self, seat: Seat, status: int, killed: bool) -> None:
         """Say how a worker ended, if it was not in order, and learn from it."""
         if seat.state is None and not seat.told:
@@ -376,15 +388,31 @@ class Master:
 
     def _look_for_first_generation(self) -> None:
         """Announce the first generation once it is up; give up if all of it failed."""
+        if self.stopping:
+            return
         ready = sum(seat.state is not None for seat in self.scoreboard.seats.values())
         if ready >= self.settings.workers.min:
             self._was_ready = True
+            self._probe()
             announce(f"ready: {ready} workers")
         elif self._boot_failures >= self.settings.workers.min and not self.children:
             log.error("no worker came up; giving up")
             self._status = 1
             self._was_ready = True
             self.stop()
+
+    def _probe(self) -> None:
+        """Say what the kernel does not let us do; tried on a worker's standard error."""
+        for child in self.children.values():
+            try:
+                os.close(child.process.take_descriptor(2))
+            except OSError as error:
+                log.warning(
+                    "pidfd_getfd is not allowed here (%s): the client of a killed worker gets no"
+                    " error line, only the end of its connection",
+                    error.strerror,
+                )
+            break
 
 
 def announce(line: str) -> None:

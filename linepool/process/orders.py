@@ -68,10 +68,12 @@ class Orders:
         """Take the signals that are meant for a worker."""
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGQUIT, _on_quit)
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
-            # Sent to the whole group from a terminal, but meant for the master. Not SIG_IGN: the
-            # programs that a handler starts would inherit that.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            # Meant for the master. Not SIG_IGN: the programs that a handler starts inherit that.
             signal.signal(number, _on_other)
+        # A worker that reads from the terminal gets an error, not a stop.
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         _ask_for_term_when_master_dies()
         self.check_master()
 

@@ -17,8 +17,9 @@ from attrs import frozen
 from linepool.app import App
 from linepool.conversation import Service
 from linepool.pool.status import Record, State
+from linepool.process.alarm import Alarm
 from linepool.process.board import CONNECTIONS, REQUESTS, SINCE_NS, STATE, Slot
-from linepool.process.connection import LiveConnection
+from linepool.process.connection import LiveConnection, Station
 from linepool.process.intake import Accept, Client
 from linepool.process.listeners import Listener, Waker, show
 from linepool.process.orders import LeaveNow, Orders
@@ -38,6 +39,7 @@ class Place:
     slot: Slot
     pipe: StatusPipe
     channel: socket.socket
+    dump: int
     master: int
 
 
@@ -63,6 +65,7 @@ class Worker:
         self._numbers = itertools.count(1)
         self._orders = Orders(place.slot, place.channel, place.master, self._let_go)
         self._orders.listen()
+        self._alarm = Alarm(place.slot, place.dump)
         self._intake = Accept(listeners, self._orders, waker)
 
     def run(self) -> int:
@@ -70,9 +73,17 @@ class Worker:
         try:
             with self._app.worker() as resources:
                 self._report(State.READY)
+                station = Station(
+                    self._service,
+                    self._settings,
+                    resources,
+                    self._place.slot,
+                    self._orders,
+                    self._alarm,
+                )
                 while client := self._intake.next():
                     self._report(State.TAKEN)
-                    self._serve(client, resources)
+                    self._serve(client, station)
                     self._report(State.IDLE)
                 self._report(State.LEAVING)
         except LeaveNow:
@@ -84,13 +95,11 @@ class Worker:
             return 1
         return 0
 
-    def _serve(self, client: Client, resources: dict[str, object]) -> None:
+    def _serve(self, client: Client, station: Station) -> None:
         sock, address, listener = client
         self._words[CONNECTIONS] += 1
         session = Session(f"{self._pid}-{next(self._numbers)}", show(address), listener.name)
-        LiveConnection(
-            sock, session, self._service, resources, self._settings, self._place.slot, self._orders
-        ).serve()
+        LiveConnection(sock, session, station).serve()
 
     def _report(self, state: State) -> None:
         """Tell the master, at an edge that it must know."""

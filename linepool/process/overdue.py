@@ -1,0 +1,225 @@
+"""Requests that run too long: the master's steps, from the stack of a slow one to the kill.
+
+Runs in the master. It reads the board on its own clock; which step is due when is decided in
+``pool.deadline``. The client of a killed worker reads an error line if no part of a reply can have
+reached it, and a clean end of the stream in any case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+
+from linepool.conversation import Service
+from linepool.errors import ServerError
+from linepool.pool.deadline import DUMP_NS, Attention, Case, Rules, Step
+from linepool.process.alarm import RAISE
+from linepool.process.board import OVERDUE, STARTED_NS, Board, Sight
+from linepool.process.children import Child
+from linepool.process.listeners import show
+from linepool.protocols.base import Request, printable
+from linepool.settings import Settings
+
+log = logging.getLogger("linepool")
+
+_LINGER = 1.0  # seconds to go on reading what a client sends to its dead worker
+_DRAIN_BYTES = 65536
+
+
+class Overdue:
+    """Watches the requests in hand.
+
+    Attributes:
+        due_at: When to be asked again, on the monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        service: Service,
+        settings: Settings,
+        selector: selectors.BaseSelector,
+    ) -> None:
+        self._board = board
+        self._service = service
+        self._selector = selector
+        self._rules = Rules(int(settings.slow_request * 1e9), int(settings.kill_grace * 1e9))
+        limits = [settings.request_timeout, settings.slow_request]
+        limits += [entry.timeout for entry in service.commands if entry.timeout is not None]
+        # No request that began after one look can be overdue before the next.
+        self._look_every = min((limit for limit in limits if limit), default=math.inf)
+        self._attention = Attention()
+        self._farewells: list[_Farewell] = []
+        self.due_at = math.inf
+
+    def absent(self, since: float, now: float) -> None:
+        """Note that the master should have run at one moment, in seconds, and ran at the other."""
+        if self._attention.stalled(int(since * 1e9), int(now * 1e9)):
+            log.warning(
+                "the master did not run for %.1f s; no request is charged for it", now - since
+            )
+
+    def judge(self, children: dict[int, Child], *, busy: bool) -> Iterator[tuple[int, str]]:
+        """Take every step that is due, but for the kills: yield their slots, and why.
+
+        Args:
+            children: The workers, by slot.
+            busy: Whether any of them has a client.
+        """
+        now_ns = time.monotonic_ns()
+        due_ns = math.inf
+        for slot, child in children.items():
+            if child.kill_at == math.inf:
+                continue
+            if child.kill_at:
+                due_ns = min(due_ns, self._doomed(child, now_ns))
+                if due_ns <= now_ns:
+                    yield slot, child.why
+            if self._board.slots[slot].words[STARTED_NS]:
+                busy = True
+                sight = self._board.slots[slot].look()
+                wait_ns = self._step_by_step(slot, child, sight, now_ns)
+                if child.case.step is Step.KILL:
+                    yield slot, f"took longer than {sight.limit_ns / 1e9:g} s"
+                due_ns = min(due_ns, now_ns + wait_ns)
+        self._say_farewells()
+        moments = [due_ns / 1e9, *(farewell.until for farewell in self._farewells)]
+        if busy:
+            moments.append(now_ns / 1e9 + self._look_every)
+        self.due_at = min(moments)
+
+    def _doomed(self, child: Child, now_ns: int) -> float:
+        """Ask a worker that will be killed for its stack in time; return when to look again."""
+        kill_ns = child.kill_at * 1e9
+        if not child.asked and now_ns >= kill_ns - DUMP_NS:
+            child.ask_for_stack()
+        return kill_ns if child.asked else kill_ns - DUMP_NS
+
+    def _step_by_step(self, slot: int, child: Child, sight: Sight, now_ns: int) -> float:
+        """Take the steps that are due about one request; return the ns until the next one."""
+        if child.case.number != sight.number:
+            child.case = Case(sight.number)
+        ran_ns = self._attention.charged(sight.started_ns, now_ns)
+        while due := child.case.due(sight.limit_ns, self._rules):
+            step, at_ns = due
+            if ran_ns < at_ns:
+                return at_ns - ran_ns
+            child.case.step = step
+            if step is Step.KILL:
+                break
+            self._take(step, slot, child, sight, ran_ns)
+            if step in (Step.ASK_SLOW, Step.ASK_STUCK):
+                return DUMP_NS  # the next step reads what the process writes meanwhile
+        return math.inf
+
+    def kill(self, slot: int, child: Child, why: str) -> None:
+        """Kill a worker, tell its client, and log the stack that it was asked for."""
+        board_slot = self._board.slots[slot]
+        before = board_slot.look()
+        client = None
+        if before.client_fd >= 0:
+            client = child.process.take_socket(before.client_fd, before.cookie)
+        dead = child.process.kill()
+        child.kill_at = math.inf
+        peer = _peer(client)
+        ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if before.started_ns else 0.0
+        log.error(
+            "worker killed pid=%d why=%r command=%s client=%s ran_s=%.2f limit_s=%g%s",
+            child.process.pid,
+            why,
+            printable(before.line) if before.started_ns else "-",
+            peer,
+            ran_s,
+            before.limit_ns / 1e9,
+            _indented(child.stack()),
+        )
+        if client is not None:
+            # It is dead, so this is the last that it did: is the request still the same one?
+            after = board_slot.look()
+            in_hand = bool(after.started_ns) and after.number == before.number
+            words = self._last_words(after, why) if dead and in_hand and not after.begun else b""
+            self._farewells.append(_Farewell(client, words, self._selector))
+
+    def close(self) -> None:
+        """Close the connections of dead workers, also in a new worker."""
+        for farewell in self._farewells:
+            farewell.socket.close()
+
+    def _take(self, step: Step, slot: int, child: Child, sight: Sight, ran_ns: int) -> None:
+        if step is Step.RAISE:
+            self._board.slots[slot].words[OVERDUE] = sight.number
+            child.process.send(RAISE)
+        elif step in (Step.ASK_SLOW, Step.ASK_STUCK):
+            child.ask_for_stack()
+        elif step is Step.TELL_SLOW:
+            log.warning(
+                "slow request pid=%d command=%s ran_s=%.2f%s",
+                child.process.pid,
+                printable(sight.line),
+                ran_ns / 1e9,
+                _indented(child.stack()),
+            )
+
+    def _last_words(self, sight: Sight, why: str) -> bytes:
+        verb = sight.line.split(b" ")[0]
+        request = Request(verb, [], eol=sight.eol, line=sight.line)
+        return self._service.protocol.open({}, self._service.limits).encode_error(
+            ServerError(f"the request was ended: it {why}"), request
+        )
+
+    def _say_farewells(self) -> None:
+        now = time.monotonic()
+        for farewell in self._farewells:
+            if farewell.over or now >= farewell.until:
+                self._selector.unregister(farewell.socket)
+                farewell.socket.close()
+                farewell.until = 0.0
+        self._farewells = [farewell for farewell in self._farewells if farewell.until]
+
+
+class _Farewell:
+    """The connection of a dead worker: what it is told, and the wait until it has heard."""
+
+    def __init__(
+        self, client: socket.socket, words: bytes, selector: selectors.BaseSelector
+    ) -> None:
+        self.socket = client
+        self.over = False
+        self.until = time.monotonic() + _LINGER
+        client.setblocking(False)
+        with contextlib.suppress(OSError):
+            client.send(words)
+        with contextlib.suppress(OSError):
+            # Acts on the socket itself, so it reaches the client even if a process that the handler
+            # started still holds it.
+            client.shutdown(socket.SHUT_WR)
+        selector.register(client, selectors.EVENT_READ, self._drain)
+
+    def _drain(self) -> None:
+        """Read away what the client still sends: unread input would reset the connection."""
+        try:
+            self.over = not self.socket.recv(_DRAIN_BYTES)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.over = True
+
+
+def _peer(client: socket.socket | None) -> str:
+    if client is None:
+        return "-"
+    with contextlib.suppress(OSError):
+        return show(client.getpeername())
+    return "-"
+
+
+def _indented(stack: str) -> str:
+    """Return a stack as lines behind the event that they belong to."""
+    if not stack:
+        return " stack=none (the process is stopped, or blocks the signal)"
+    return "".join(f"\n    {line}" for line in stack.splitlines())
