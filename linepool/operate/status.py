@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -12,9 +11,8 @@ from linepool import __version__
 from linepool.pool.scoreboard import Seat
 from linepool.process.board import Sight
 from linepool.process.master import Master
+from linepool.process.recycling import resident_bytes
 from linepool.protocols.base import printable
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def status(master: Master) -> dict[str, Any]:
@@ -53,18 +51,9 @@ def _worker(seat: Seat, sight: Sight, now_ns: int) -> dict[str, Any]:
         "requests": sight.requests,
         "connections": sight.connections,
         "busy_ratio": round(min(1.0, sight.handler_ns / age_ns), 4),
-        "rss_bytes": _rss(seat.pid),
+        "rss_bytes": resident_bytes(seat.pid),
         "command": printable(sight.line.split(b" ")[0]) if sight.started_ns else None,
     }
-
-
-def _rss(pid: int) -> int:
-    """Return the resident memory of a process in bytes; 0 if it is gone (proc(5), statm)."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE
-    except OSError:
-        return 0
 
 
 def as_lines(state: dict[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ class Order(IntEnum):
     NONE = 0
     RETIRE = 1  # finish with the client in hand, then leave
     STOP = 2  # the same, but first take the clients that the kernel has queued already
+    RECYCLE = 3  # leave when the client in hand has ended its connection
 
 
 # The words of a slot.

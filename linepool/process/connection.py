@@ -142,7 +142,7 @@ class LiveConnection(Connection):
 
     def _receive(self) -> bytes | None:
         """Return what the client sent; b"": it ended its stream; None: it is time to close."""
-        if self._orders.leaving():
+        if self._orders.hanging_up():
             return self._receive_now()
         if self._read_by:
             seconds = self._read_by - time.monotonic()
@@ -154,7 +154,7 @@ class LiveConnection(Connection):
         give_up_at = time.monotonic() + seconds
         while self._wait(give_up_at - time.monotonic()):
             data = self._receive_now()
-            if data is not None or self._orders.leaving():
+            if data is not None or self._orders.hanging_up():
                 return data
         if self._read_by:
             limit = f"{self._settings.read_timeout:g} s"

@@ -20,8 +20,8 @@ Client = tuple[socket.socket, object, Listener]
 """An accepted connection, the peer's address, and the listener that it came to."""
 
 _FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_FULL_AT_MOST = 3  # times in a row
 _FULL_PAUSE = 0.1  # seconds; accept() at the limit fails at once, even with nobody waiting
-_QUEUED_AT_MOST = 64  # clients of a unix socket that one worker still takes when the server stops
 
 
 class Accept:
@@ -40,6 +40,7 @@ class Accept:
 
     def next(self) -> Client | None:
         """Return the next client, or None: it is time to leave."""
+        self._full = 0
         while self._may_go_on():
             for listener in self._ready():
                 if client := self._accept(listener):
@@ -47,12 +48,14 @@ class Accept:
         return None
 
     def _may_go_on(self) -> bool:
+        if self._full >= _FULL_AT_MOST:
+            return False  # descriptors that leaked go with the process
         if not self._orders.leaving():
             return True
         if not self._orders.take_queued():
             return False
         if self._left < 0:
-            self._left = sum(_queued(listener) for listener in self._listeners)
+            self._left = sum(listener.queue()[0] for listener in self._listeners)
         self._left -= 1
         return self._left >= 0
 
@@ -81,6 +84,7 @@ class Accept:
 
     def _explain(self, error: OSError) -> None:
         if error.errno in _FULL:
+            self._full += 1
             log.warning("cannot accept: %s; waiting %.1f s", error.strerror, _FULL_PAUSE)
             time.sleep(_FULL_PAUSE)
         # Else the client left the queue, or its network failed: accept(2) says to try again.
@@ -92,9 +96,3 @@ def _poller(listeners: list[Listener], orders: Orders) -> select.epoll:
         poller.register(listener.socket, select.EPOLLIN | select.EPOLLEXCLUSIVE)
     poller.register(orders, select.EPOLLIN)
     return poller
-
-
-def _queued(listener: Listener) -> int:
-    if listener.socket.fileno() < 0:  # let go of, for the master is gone
-        return 0
-    return _QUEUED_AT_MOST if listener.is_unix else listener.queue()[0]

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from linepool.errors import SetupError
 from linepool.process.board import Board
+from linepool.process.diag import unix_queue
 from linepool.settings import Settings
 
 TICK = 0.25
@@ -71,12 +72,11 @@ class Listener:
         self.name = f"unix:{sock.getsockname()}" if self.is_unix else show(sock.getsockname())
 
     def queue(self) -> tuple[int, int]:
-        """Return how many connections the kernel has queued, and how many it may.
-
-        For a unix socket, which does not tell, (0, 0).
-        """
-        if self.is_unix:
+        """Return how many connections the kernel has queued, and how many it may."""
+        if self.socket.fileno() < 0:  # let go of, for the master is gone
             return 0, 0
+        if self.is_unix:
+            return unix_queue(self.socket)
         # tcp(7), TCP_INFO: on a listener tcpi_unacked is the queue, tcpi_sacked its limit.
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
         queued, limit = struct.unpack_from("=II", info, 24)

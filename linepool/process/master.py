@@ -31,6 +31,7 @@ from linepool.process.inbox import Inbox, signals_blocked
 from linepool.process.listeners import Listener, Waker
 from linepool.process.orders import LeaveNow
 from linepool.process.overdue import Overdue
+from linepool.process.recycling import Recycler
 from linepool.process.status_pipe import StatusPipe
 from linepool.process.worker import Place, Worker
 from linepool.protocols.base import printable
@@ -236,6 +237,11 @@ class Master:
             self._retire(plan.retire)
             for _ in range(plan.spawn):
                 self._spawn()
+            for slot in self._recycler.turn(self.scoreboard.seats.values()):
+                self._tell(slot, Order.RECYCLE)
+                self._wake_at = 0.0
+                self.counters.recycled += 1
+                log.info("worker recycled pid=%d", self.scoreboard.seats[slot].pid)
         told = self.scoreboard.told_asleep()
         if told and len(self.listeners) == 1 and now >= self._wake_at:
             self._waker.wake(self.listeners[0], told + tally.idle)
@@ -251,6 +257,7 @@ class Master:
         self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
         for watched in self._watched:
             watched.open(self._selector)
+        self._recycler = Recycler(self.settings, self.board)
         self._overdue = Overdue(self.board, self.service, self.settings, self._selector)
         # What the app has loaded stays out of the workers' collections, and so stays shared.
         gc.collect()
@@ -275,7 +282,7 @@ class Master:
     def _next_due(self) -> float | None:
         """Return the next moment at which something is due, or None: nothing is."""
         moments = [moment for moment in (self._listen_at, self._plan_at) if moment]
-        moments.append(self._overdue.due_at)
+        moments += [self._overdue.due_at, self._recycler.due_at]
         moments += [
             self._boot_by(seat)
             for slot, seat in self.scoreboard.seats.items()
@@ -297,15 +304,24 @@ class Master:
             pipe = StatusPipe()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.board.slots[slot].clear()
+            recycle_at = self._recycler.spawned(slot)
             sys.stdout.flush()
             with signals_blocked():
                 pid = os.fork()
                 if pid == 0:
                     ours.close()
-                    place = Place(
-                        slot, self.generation, self.board.slots[slot], pipe, theirs, dump, self.pid
+                    self._become_worker(
+                        Place(
+                            slot,
+                            self.generation,
+                            self.board.slots[slot],
+                            pipe,
+                            theirs,
+                            dump,
+                            self.pid,
+                            recycle_at,
+                        )
                     )
-                    self._become_worker(place)
         except OSError as error:
             log.error("cannot fork: %s", error.strerror)  # noqa: TRY400 - one line says it all
             self._note_boot_failure()
@@ -375,7 +391,9 @@ class Master:
         how = f"status={status}" if status >= 0 else f"signal={signal.Signals(-status).name}"
         command = printable(sight.line) if sight.started_ns else "-"
         if status == 0:
-            log.info("worker left pid=%d", seat.pid)
+            recycled = self._recycler.was_recycled(seat.slot)
+            self.counters.recycled += recycled
+            log.info("worker %s pid=%d", "recycled" if recycled else "left", seat.pid)
             return
         self.counters.crashes += 1
         log.error(

@@ -48,6 +48,10 @@ class Orders:
         """Whether the worker shall leave when it is done with what it has in hand."""
         return self._told or bool(self._words[ORDER])
 
+    def hanging_up(self) -> bool:
+        """Whether it shall end the connection in hand between two requests."""
+        return self._told or int(self._words[ORDER]) in (Order.RETIRE, Order.STOP)
+
     def take_queued(self) -> bool:
         """Whether it shall first take the clients that the kernel has queued."""
         return int(self._words[ORDER]) == Order.STOP

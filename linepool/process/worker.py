@@ -18,7 +18,7 @@ from linepool.app import App
 from linepool.conversation import Service
 from linepool.pool.status import Record, State
 from linepool.process.alarm import Alarm
-from linepool.process.board import CONNECTIONS, REQUESTS, SINCE_NS, STATE, Slot
+from linepool.process.board import CONNECTIONS, LICENSE, REQUESTS, SINCE_NS, STATE, Slot
 from linepool.process.connection import LiveConnection, Station
 from linepool.process.intake import Accept, Client
 from linepool.process.listeners import Listener, Waker, show
@@ -41,6 +41,7 @@ class Place:
     channel: socket.socket
     dump: int
     master: int
+    recycle_at: int  # leave after so many requests, with a license; 0: never
 
 
 class Worker:
@@ -84,6 +85,8 @@ class Worker:
                 while client := self._intake.next():
                     self._report(State.TAKEN)
                     self._serve(client, station)
+                    if self._is_worn():
+                        break
                     self._report(State.IDLE)
                 self._report(State.LEAVING)
         except LeaveNow:
@@ -100,6 +103,11 @@ class Worker:
         self._words[CONNECTIONS] += 1
         session = Session(f"{self._pid}-{next(self._numbers)}", show(address), listener.name)
         LiveConnection(sock, session, station).serve()
+
+    def _is_worn(self) -> bool:
+        """Whether it has served its number of requests and may leave."""
+        limit = self._place.recycle_at
+        return bool(limit and self._words[REQUESTS] >= limit and self._words[LICENSE])
 
     def _report(self, state: State) -> None:
         """Tell the master, at an edge that it must know."""
