@@ -85,6 +85,14 @@ def _one_of(*choices: str) -> Callable[[object], str]:
     return parse
 
 
+def _flag(value: object) -> bool:
+    if str(value).lower() in ("on", "true", "yes", "1"):
+        return True
+    if str(value).lower() in ("off", "false", "no", "0"):
+        return False
+    raise ValueError("on or off")
+
+
 def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(value.replace(",", " ").split())
@@ -149,6 +157,39 @@ class Settings:
         _whole(0, MAX_WORKERS),
         "workers",
         "how many idle workers to keep ready, up to the maximum",
+    )
+    max_spare: int = _setting(
+        3,
+        _whole(0, MAX_WORKERS),
+        "workers",
+        "how many workers may be more than were needed; what is beyond is retired",
+    )
+    grow_delay: float = _setting(
+        0.1,
+        _seconds(),
+        "s",
+        "spawn a worker for each connection that waits once nobody has been idle for so long",
+    )
+    max_spawn_rate: float = _setting(
+        32.0,
+        _number(0.1, 1000, float, "a number of workers per second"),
+        "workers/s",
+        "how fast workers may be spawned; the workers of one second, or the minimum, at once",
+    )
+    shrink_window: float = _setting(
+        60.0,
+        _seconds(0.1),
+        "s",
+        "retire the workers that were not needed at any moment of the last so many seconds",
+    )
+    min_worker_age: float = _setting(
+        10.0, _seconds(), "s", "retire nobody so soon after a worker was spawned"
+    )
+    grow_on_cpu: bool = _setting(
+        False,
+        _flag,
+        "on or off",
+        "grow even while the workers already keep all processors busy",
     )
     request_timeout: float = _setting(
         30.0,
@@ -219,6 +260,13 @@ class Settings:
         "info", _one_of("debug", "info", "warning", "error"), "", "the least level that is logged"
     )
 
+    def __attrs_post_init__(self) -> None:
+        """Raise SetupError if two settings contradict each other."""
+        if self.max_spare < self.min_spare:
+            raise SetupError(
+                f"max_spare ({self.max_spare}) must not be below min_spare ({self.min_spare})"
+            )
+
 
 FIELDS: Mapping[str, Any] = {field.name: field for field in attrs.fields(Settings)}
 
@@ -252,6 +300,8 @@ def written(name: str, value: object) -> str:
     """Return the value of a setting as a user would write it."""
     if FIELDS[name].metadata["unit"] == "octal":
         return f"{value:o}"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, tuple):
         return " ".join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -148,6 +148,17 @@ class Board:
         self._page = mmap.mmap(-1, head + MAX_WORKERS * size)
         view = memoryview(self._page)
         self.wakeups = view[:head].cast("Q")
-        self.slots = [
-            Slot(view[head + slot * size : head + (slot + 1) * size]) for slot in range(MAX_WORKERS)
-        ]
+        self.slots = _Slots(view[head:])
+
+
+class _Slots(dict[int, Slot]):
+    """The slots by number, made when they are first asked for."""
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__()
+        self._view = view
+
+    def __missing__(self, number: int) -> Slot:
+        size = _SLOT_WORDS * 8
+        self[number] = Slot(self._view[number * size : (number + 1) * size])
+        return self[number]

@@ -23,6 +23,7 @@ from attrs import evolve
 from linepool.app import App
 from linepool.conversation import Service
 from linepool.pool import policy
+from linepool.pool.deadline import DUMP_NS
 from linepool.pool.scoreboard import Scoreboard, Seat
 from linepool.pool.status import State
 from linepool.process.board import ORDER, Board, Order
@@ -98,6 +99,7 @@ class Master:
         self._wake_at = 0.0  # when sleepers that were told to leave are woken (again)
         self._listen_at = 0.0  # from when on the loop looks at the status pipes again; 0: it does
         self._dead: set[int] = set()  # slots whose process has ended but is not reaped
+        self._awake_at = self.started_at  # when the loop last came out of its sleep
         self._plan_at = 0.0  # when the policy wants to be asked again; 0: when something happens
         self._exits: dict[int, int] = {}  # how those that were reaped in this turn ended
         self._was_ready = False
@@ -156,10 +158,12 @@ class Master:
         if self._listen_at and now >= self._listen_at:
             self._listen_at = 0.0
             self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
+        self._overdue.absent(self._awake_at, now)
         due = self._next_due()
         ready = self._selector.select(None if due is None else max(0.0, due - now))
+        self._awake_at = time.monotonic()
         if due is not None:
-            self._overdue.absent(due, time.monotonic())
+            self._overdue.absent(max(due, now), self._awake_at)
         for key, _ in ready:
             if isinstance(key.data, int):
                 self._dead.add(key.data)
@@ -216,9 +220,9 @@ class Master:
         for slot, child in self.children.items():
             seat = self.scoreboard.seats[slot]
             if seat.state is None and now >= self._boot_by(seat):
-                child.doom(now, "was not ready in time")
+                child.doom(now + DUMP_NS / 1e9, "was not ready in time")
             elif seat.rubbish > _RUBBISH_LIMIT:
-                child.doom(now, "was in a worker that went mad")
+                child.doom(now + DUMP_NS / 1e9, "was in a worker that went mad")
         busy = any(seat.state is State.TAKEN for seat in self.scoreboard.seats.values())
         for slot, why in self._overdue.judge(self.children, busy=busy):
             self._overdue.kill(slot, self.children[slot], why)
@@ -306,6 +310,7 @@ class Master:
             self.board.slots[slot].clear()
             recycle_at = self._recycler.spawned(slot)
             sys.stdout.flush()
+            spawned_ns = time.monotonic_ns()  # before the fork: the child may be quicker than we
             with signals_blocked():
                 pid = os.fork()
                 if pid == 0:
@@ -332,7 +337,7 @@ class Master:
         self.children[slot] = child
         self._selector.register(child.process.pidfd, selectors.EVENT_READ, slot)
         self._pipes.register(pipe.reader, selectors.EVENT_READ, slot)
-        self.scoreboard.spawned(slot, pid, self.generation, time.monotonic_ns())
+        self.scoreboard.spawned(slot, pid, self.generation, spawned_ns)
         self.counters.spawned += 1
         log.debug("worker spawned pid=%d slot=%d", pid, slot)
 
