@@ -8,11 +8,15 @@ checked before use, and never used as an index or a pid.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import struct
 from enum import IntEnum
 
 from attrs import frozen
 
+from linepool.pool.scoreboard import Seat
+from linepool.pool.status import Record, State
 from linepool.protocols.base import Request
 from linepool.settings import MAX_WORKERS
 
@@ -117,6 +121,23 @@ class Slot:
         words[STARTED_NS] = 0
         words[REQUESTS] += 1
         words[HANDLER_NS] += spent_ns
+
+    def record(self, seat: Seat) -> bytes:
+        """Return what stands in the slot as a status record, b"" if it makes no sense; in the master."""
+        words = self.words
+        with contextlib.suppress(ValueError, struct.error):
+            state = State(words[STATE])
+            connections = words[CONNECTIONS] & 0xFFFFFFFF
+            return Record(
+                seat.slot,
+                state,
+                seat.pid,
+                seat.generation,
+                connections,
+                words[REQUESTS],
+                words[SINCE_NS],
+            ).pack()
+        return b""
 
     def look(self) -> Sight:
         """Return what stands in the slot, in the master."""

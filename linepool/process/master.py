@@ -33,7 +33,7 @@ from linepool.process.listeners import Listener, Waker
 from linepool.process.orders import LeaveNow
 from linepool.process.overdue import Overdue
 from linepool.process.recycling import Recycler
-from linepool.process.status_pipe import StatusPipe
+from linepool.process.status_pipe import PIPE_FULL, StatusPipe
 from linepool.process.worker import Place, Worker
 from linepool.protocols.base import printable
 from linepool.settings import MAX_WORKERS, Settings, Workers
@@ -185,7 +185,10 @@ class Master:
         oldest_ns = now_ns = time.monotonic_ns()
         for key, _ in self._pipes.select(0):
             slot: int = key.data
-            for record in self.scoreboard.heard(slot, self.children[slot].pipe.drain()):
+            data = self.children[slot].pipe.drain()
+            if len(data) >= PIPE_FULL:  # then the last word may be missing; the board has it
+                data += self.board.slots[slot].record(self.scoreboard.seats[slot])
+            for record in self.scoreboard.heard(slot, data):
                 oldest_ns = min(oldest_ns, record.at_ns)
                 if record.state is State.READY:
                     self._boot_failures = 0

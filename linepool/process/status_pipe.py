@@ -12,6 +12,8 @@ import os
 from linepool.pool.status import SIZE, Record
 
 _CHUNK = 1024 * SIZE
+PIPE_FULL = 64 * 1024 - 4096
+"""Bytes; a pipe that holds more may have refused a record (pipe(7): 64 KiB, in pages)."""
 
 
 class StatusPipe:
