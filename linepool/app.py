@@ -277,7 +277,9 @@ class _Supplies:
         if hint is Session:
             return lambda _request, conversation: conversation.session
         if hint is Verb:
-            return lambda request, _conversation: Verb(request.verb.decode().upper())
+            return lambda request, _conversation: Verb(
+                request.verb.decode("utf-8", "replace").upper()
+            )
         if hint is Connection:
             return lambda _request, conversation: conversation.connection
         offers = [resource for resource, kind in self._types.items() if kind == hint]

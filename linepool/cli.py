@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ from linepool import __version__
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.operate import logs, remote, target
-from linepool.operate.config import Configuration, configure, option_name
+from linepool.operate.config import Configuration, MisuseError, configure, option_name
 from linepool.operate.serve import serve
 from linepool.operate.status import as_lines
 from linepool.protocols.base import Limits
@@ -27,10 +28,12 @@ MISUSED = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    parser = _parser()
-    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    options = _parse(_parser(), sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = options.run(options)
+    except MisuseError as error:
+        _complain(str(error))
+        return MISUSED
     except SetupError as error:
         _complain(str(error))
         return FAILED
@@ -49,7 +52,10 @@ def run_script(app: App, settings: Mapping[str, Any]) -> int:
             app.name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
         parser = _Parser(prog=sys.argv[0], description="Serve this script's handlers.")
         _add_settings(parser)
-        return _serve(app, parser.parse_args())
+        return _serve(app, _parse(parser, sys.argv[1:]))
+    except MisuseError as error:
+        _complain(str(error))
+        return MISUSED
     except SetupError as error:
         if target.is_loading():
             raise
@@ -68,6 +74,18 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line and exit."""
         self.exit(MISUSED, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options; an option that does not exist is told with the nearest one that does."""
+    options, surplus = parser.parse_known_args(arguments)
+    if surplus:
+        speaker: argparse.ArgumentParser = getattr(options, "parser", parser)
+        known = [name for action in speaker._actions for name in action.option_strings]
+        near = difflib.get_close_matches(surplus[0].partition("=")[0], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        speaker.error(f"unknown argument {surplus[0]}{hint}")
+    return options
 
 
 def _complain(message: str) -> None:
@@ -93,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("target", metavar="TARGET", help="FILE.py or MODULE:APP")
     _add_settings(run)
-    run.set_defaults(run=_run)
+    run.set_defaults(run=_run, parser=run)
 
     check = commands.add_parser(
         "check",
@@ -104,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("target", metavar="TARGET", help="FILE.py or MODULE:APP")
     check.add_argument("--json", action="store_true", help="for programs")
     _add_settings(check)
-    check.set_defaults(run=_check)
+    check.set_defaults(run=_check, parser=check)
 
     status = commands.add_parser(
         "status",
@@ -113,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     status.add_argument("--json", action="store_true", help="for programs")
     _add_control(status)
-    status.set_defaults(run=_status)
+    status.set_defaults(run=_status, parser=status)
 
     scale = commands.add_parser(
         "scale",
@@ -172,11 +190,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _serve(app: App, options: argparse.Namespace) -> int:
-    try:
-        configuration = _configure(app, options)
-    except SetupError as error:
-        _complain(str(error))
-        return MISUSED
+    configuration = _configure(app, options)
     logs.set_up(configuration.settings.log_level)
     return serve(app, configuration.settings)
 

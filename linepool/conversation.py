@@ -98,6 +98,10 @@ class Service:
     on_disconnect: Sequence[Hook]
     limits: Limits = Limits()
 
+    def open_protocol(self) -> Protocol:
+        """Return a protocol for a new connection."""
+        return self.protocol.open(self.table, self.limits, self.unknown)
+
     @property
     def commands(self) -> list[Entry]:
         """Every command once, in the order of registration."""
@@ -126,7 +130,7 @@ class Conversation:
         self.session = session
         self.connection = connection
         self.resources = resources
-        self.protocol = service.protocol.open(service.table, service.limits)
+        self.protocol = service.open_protocol()
         self.closing = False
         self.armed = False
         self.errors = 0
@@ -222,7 +226,7 @@ class Conversation:
             return self._failed(request)
 
     def _call(self, request: Request) -> Any:
-        entry = request.command or self.service.unknown
+        entry: Entry | None = request.command
         if entry is None:
             hint = " HELP lists the commands." if b"HELP" in self.service.table else ""
             raise UnknownCommand(f"unknown command '{printable(request.verb)}'.{hint}")
@@ -239,7 +243,9 @@ class Conversation:
             if value.raw is not None:
                 return value.raw
             value = value.value
-        if isinstance(value, Iterator):
+        if hasattr(
+            type(value), "__next__"
+        ):  # as isinstance(value, Iterator), but five times as fast
             return self._stream(value, request)
         return self.protocol.encode(value, request)
 

@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
+from linepool.address import parse_address
 from linepool.errors import SetupError
 
 MAX_WORKERS = 1000  # the slots of the board
@@ -101,6 +102,15 @@ def _texts(value: object) -> tuple[str, ...]:
     raise ValueError("a text or a list of texts")
 
 
+def _addresses(value: object) -> tuple[str, ...]:
+    texts = _texts(value)
+    if not texts:
+        raise ValueError("one address at least")
+    for text in texts:
+        parse_address(text)
+    return texts
+
+
 def _text(value: object) -> str:
     if isinstance(value, str):
         return value
@@ -129,7 +139,7 @@ class Settings:
 
     bind: tuple[str, ...] = _setting(
         ("127.0.0.1:7000",),
-        _texts,
+        _addresses,
         "address",
         "where to listen; may be given several times: HOST:PORT (port 0: any free one),"
         " [::1]:PORT, unix:/PATH, fd://N",

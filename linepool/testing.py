@@ -186,7 +186,7 @@ def _replay(app: App, parts: list[bytes], limits: Limits | None, *, moving: bool
             replies.extend(conversation.answers())
             if moving:
                 blob = conversation.protocol.dump()
-                conversation.protocol = service.protocol.open(service.table, service.limits)
+                conversation.protocol = service.open_protocol()
                 conversation.protocol.load(blob)
         replies.append(conversation.ended())
         return b"".join(replies)

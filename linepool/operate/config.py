@@ -16,6 +16,10 @@ from linepool.settings import FIELDS, Settings, check_names, default_workers, pa
 _PREFIX = "LINEPOOL_"
 
 
+class MisuseError(SetupError):
+    """A setting is wrong, wherever it was written."""
+
+
 @frozen
 class Configuration:
     """The settings, and where each that is not a default was set."""
@@ -40,8 +44,17 @@ def configure(
             the working directory, if they exist.
 
     Raises:
-        SetupError: A name or a value is wrong; the text says where and what would be right.
+        MisuseError: A name or a value is wrong; the text says where and what would be right.
     """
+    try:
+        return _configure(app, options, environment, file)
+    except SetupError as error:
+        raise MisuseError(str(error)) from None
+
+
+def _configure(
+    app: App, options: Mapping[str, object], environment: Mapping[str, str], file: str | None
+) -> Configuration:
     values: dict[str, Any] = {"workers": default_workers(_cpus())}
     sources: dict[str, str] = {}
     variables = {

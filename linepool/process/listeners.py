@@ -12,8 +12,7 @@ import socket
 import stat
 import struct
 
-from attrs import frozen
-
+from linepool.address import Address, parse_address
 from linepool.errors import SetupError
 from linepool.process.board import Board
 from linepool.process.diag import unix_queue
@@ -24,37 +23,6 @@ TICK = 0.25
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 _SO_COOKIE = 57  # socket(7); the socket module has no name for it
 _PORTS = range(1, 64)  # places in the board's head for the ports of wake-up connections
-
-
-@frozen
-class Address:
-    """Where to listen: a host and port, a path, or a descriptor that is open already."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-    descriptor: int = -1
-
-
-def parse_address(text: str) -> Address:
-    """Return the address that ``bind`` names.
-
-    Raises:
-        SetupError: It is none of the forms; the text says what they are.
-    """
-    kind, colon, rest = text.partition(":")
-    if kind == "unix" and rest:
-        return Address(path=rest)
-    if kind == "fd" and rest.startswith("//") and rest[2:].isdigit():
-        return Address(descriptor=int(rest[2:]))
-    host, colon, port = text.rpartition(":")
-    if colon and port.isdigit() and int(port) < 65536 and host:
-        bracketed = host.startswith("[") and host.endswith("]")
-        if bracketed or ":" not in host:
-            return Address(host=host.strip("[]"), port=int(port))
-    raise SetupError(
-        f"bind: {text!r} is no address; write HOST:PORT, [::1]:PORT, unix:/PATH or fd://N"
-    )
 
 
 class Listener:
@@ -116,6 +84,7 @@ def open_listeners(settings: Settings) -> list[Listener]:
 def _open(address: Address, settings: Settings) -> Listener:
     if address.descriptor >= 0:
         sock = socket.socket(fileno=address.descriptor)
+        sock.set_inheritable(False)  # it was passed to us, not to what handlers start
     elif address.path:
         sock = bind_unix(address.path, settings.unix_mode)
     else:

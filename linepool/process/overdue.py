@@ -168,7 +168,7 @@ class Overdue:
     def _last_words(self, sight: Sight, why: str) -> bytes:
         verb = sight.line.split(b" ")[0]
         request = Request(verb, [], eol=sight.eol, line=sight.line)
-        return self._service.protocol.open({}, self._service.limits).encode_error(
+        return self._service.open_protocol().encode_error(
             ServerError(f"the request was ended: it {why}"), request
         )
 

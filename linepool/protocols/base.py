@@ -83,17 +83,22 @@ class Protocol(ABC):
     """
 
     commands: Mapping[bytes, Command]
+    unknown: Command | None
     limits: Limits
 
-    def open(self, commands: Mapping[bytes, Command], limits: Limits) -> Self:
+    def open(
+        self, commands: Mapping[bytes, Command], limits: Limits, unknown: Command | None = None
+    ) -> Self:
         """Return a protocol for one new connection.
 
         Args:
             commands: The command table, by upper-case name.
             limits: The sizes beyond which a request is refused.
+            unknown: The entry for commands that are not in the table.
         """
         fresh = copy.copy(self)
         fresh.commands = commands
+        fresh.unknown = unknown
         fresh.limits = limits
         fresh.start()
         return fresh

@@ -174,8 +174,10 @@ class Line(Protocol):
         """Return the request of a line that holds at least a word and begins at ``begin``."""
         verb = words.pop(0)
         command = self.commands.get(verb) or self.commands.get(verb.upper())
-        if command is None and (verb[:5].upper() == b"HOST:" or _HTTP.match(line)):
-            return self._stranger(line)
+        if command is None:
+            if verb[:5].upper() == b"HOST:" or _HTTP.match(line):
+                return self._stranger(line)
+            command = self.unknown
         if b"\0" in line or b"\r" in line:
             return self._refused(command, "the line holds a NUL or a lone CR")
         quoted = b'"' in line or b"'" in line
