@@ -1,0 +1,223 @@
+"""What the benchmarks share: a server to measure, a look at its processes, and a table.
+
+Everything happens on 127.0.0.1. What was started here is ended here, by its own pid or process
+group, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+HERE = Path(__file__).resolve().parent
+TARGETS = HERE / "targets"
+EXAMPLES = HERE.parent / "examples"
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_START_LIMIT = 20.0  # seconds
+_STOP_LIMIT = 10.0  # seconds
+_PAUSE = 0.005  # seconds between two looks at something that cannot be waited for
+
+
+class BenchmarkError(Exception):
+    """The measurement could not be made; the text says why."""
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a command line parser that shows a script's docstring."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def main(run: Callable[[], int]) -> NoReturn:
+    """Run a script; ended by a signal, it still ends what it has started."""
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGHUP, _leave)
+    try:
+        status = run()
+    except BenchmarkError as failure:
+        print(f"{Path(sys.argv[0]).name}: {failure}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        status = 130
+    raise SystemExit(status)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def until(what: str, done: Callable[[], Any], limit: float = _START_LIMIT) -> Any:
+    """Return the first true value of ``done()``.
+
+    Raises:
+        BenchmarkError: There was none within ``limit`` seconds.
+    """
+    give_up_at = time.monotonic() + limit
+    while not (value := done()):
+        if time.monotonic() > give_up_at:
+            raise BenchmarkError(f"not within {limit:g} s: {what}")
+        time.sleep(_PAUSE)
+    return value
+
+
+def module_missing(name: str) -> bool:
+    """Whether a module cannot be imported."""
+    return importlib.util.find_spec(name) is None
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free now, for servers that cannot choose one."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Program:
+    """A program that was started here, with its log in a file."""
+
+    def __init__(self, arguments: Sequence[str], log: Path, cwd: Path | None = None) -> None:
+        self.log = log
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                cwd=cwd,
+                start_new_session=True,  # so that whatever it forks can be ended with it
+            )
+        self.pid = self._process.pid
+
+    def said(self, text: str) -> str:
+        """Return the first line of the log that contains a text, or "": none.
+
+        Raises:
+            BenchmarkError: The program has ended.
+        """
+        lines = self.log.read_text(errors="replace").splitlines()
+        found = next((line for line in lines if text in line), "")
+        if not found and self._process.poll() is not None:
+            raise BenchmarkError("it ended at the start:\n  " + "\n  ".join(lines[-10:]))
+        return found
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to stop, see to it that it does, and return its exit status."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process.poll() is None:
+                self._process.send_signal(number)
+            self._process.wait(_STOP_LIMIT)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        return self._process.wait()
+
+
+class Server:
+    """A linepool that is ready to serve."""
+
+    def __init__(self, program: Program, control: Path) -> None:
+        self.program = program
+        self.control = control
+        self.pid = program.pid
+        self.port = int(program.said("listening on ").rpartition(":")[2])
+
+    def connect(self, limit: float = 30.0) -> socket.socket:
+        """Return a new connection to it."""
+        return socket.create_connection(("127.0.0.1", self.port), limit)
+
+    def status(self) -> dict[str, Any]:
+        """Return what its control socket tells."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_START_LIMIT)
+            sock.connect(str(self.control))
+            sock.sendall(b"STATUS json\n")
+            sock.shutdown(socket.SHUT_WR)
+            with sock.makefile("rb") as file:
+                state: dict[str, Any] = json.loads(file.readline())
+        return state
+
+    def log_text(self) -> str:
+        """Return all that it has logged."""
+        return self.program.log.read_text(errors="replace")
+
+
+def options_of_run() -> str:
+    """Return the help text of ``linepool run``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "linepool", "run", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+@contextlib.contextmanager
+def serving(target: Path, *options: str, directory: Path) -> Iterator[Server]:
+    """Serve a target with linepool on a free port while the block runs."""
+    control = directory / "control"
+    arguments = [sys.executable, "-m", "linepool", "run", str(target)]
+    arguments += ["--bind", "127.0.0.1:0", "--control", str(control), *options]
+    program = Program(arguments, directory / "linepool.log")
+    try:
+        until("linepool is ready", lambda: program.said("ready:"))
+        yield Server(program, control)
+    finally:
+        program.stop()
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of a process's children, as long as they are not reaped (proc(5))."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+    return []
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process and its children have used so far."""
+    total = 0.0
+    for one in (pid, *children(pid)):
+        with contextlib.suppress(OSError):
+            # The name, in parentheses, may hold anything; utime and stime are fields 14 and 15.
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / _TICKS
+    return total
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a Markdown table; the first column is text, the others are set to the right."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(headings), *cells]) for i in range(len(headings))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|"
+    return "\n".join([line(headings), rule, *(line(row) for row in cells)])
+
+
+def machine() -> str:
+    """Return one line that says where this was measured."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    return f"Python {version}, Linux {os.uname().release}, {os.cpu_count()} CPUs"
