@@ -3,6 +3,8 @@
 linepool run examples/sums.py --bind 127.0.0.1:7000
 """
 
+from collections.abc import Iterator
+
 import linepool
 
 
@@ -22,12 +24,12 @@ def mean(first: float, *more: float) -> float:
 def divide(a: float, b: float) -> float:
     """Divide two numbers."""
     if b == 0:
-        raise linepool.ClientError("b must not be 0")
+        raise linepool.ClientError("b must not be 0.")
     return a / b
 
 
 @linepool.handler
-def countdown(start: int):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def countdown(start: int) -> Iterator[int]:
     """Count down to 1, one number a line."""
     yield from range(start, 0, -1)
 
