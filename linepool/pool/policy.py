@@ -111,7 +111,7 @@ def plan(snapshot: Snapshot, settings: Settings) -> Plan:
 
 def is_saturated(snapshot: Snapshot, settings: Settings) -> bool:
     """Whether connections wait, nobody is idle, and the pool must not grow any more."""
-    return snapshot.starved and snapshot.tally.staying >= settings.workers.max
+    return snapshot.starved and snapshot.tally.total >= settings.workers.max
 
 
 def boot_delay(failures: int, respawn_backoff: float) -> float:
@@ -185,12 +185,13 @@ def _retire(snapshot: Snapshot, settings: Settings) -> Plan:
 def _look_again(snapshot: Snapshot, settings: Settings) -> float:
     """Return when to look again for growing, if nothing happens; 0: no need."""
     tally = snapshot.tally
-    held = _held_by_cpu(snapshot, settings) and tally.staying < settings.workers.max
+    full = tally.total >= settings.workers.max
+    held = _held_by_cpu(snapshot, settings) and not full
     if held and tally.idle + tally.starting < settings.min_spare:
         return _LOOK_AGAIN
     if not snapshot.starved:
         return 0.0
-    if held or tally.staying >= settings.workers.max:
+    if held or full:
         return _LOOK_AGAIN
     if snapshot.nobody_idle_for < settings.grow_delay:
         return settings.grow_delay - snapshot.nobody_idle_for

@@ -1,0 +1,382 @@
+"""The simulation: a pool that does not exist, sized by the same history and policy as a real one.
+
+Events are worked off in the order of their time, in whole nanoseconds; nothing waits and nothing is
+random but the traces that are made here, from a seed.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from attrs import define, evolve, field, frozen
+
+from linepool.errors import SetupError
+from linepool.pool import policy
+from linepool.pool.history import History, Saturation
+from linepool.pool.scoreboard import Tally
+from linepool.pool.status import State
+from linepool.settings import Settings
+
+DRAIN_NS = 10_000_000
+"""The least time between two looks of the master at the status records."""
+_SAMPLES = 2000
+"""About how many samples are kept of a long trace."""
+_LONGEST = 1e9  # seconds; so that every time fits 64 bits of nanoseconds
+_DONE, _READY, _ARRIVES, _TURN = range(4)  # what comes first of what happens in one moment
+
+
+@frozen
+class Arrival:
+    """One client: when it comes, and how long it keeps a worker."""
+
+    at_ns: int
+    service_ns: int
+
+
+@frozen
+class Moment:
+    """The pool after something has happened in it.
+
+    Attributes:
+        at_ns: When that was.
+        tally: The workers by state.
+        backlog: Connections that no worker has taken.
+        spawned: How many workers the master has just forked.
+        retired: How many it has just retired.
+        why: Its reason.
+    """
+
+    at_ns: int
+    tally: Tally
+    backlog: int
+    spawned: int = 0
+    retired: int = 0
+    why: str = ""
+
+
+@frozen
+class Sample:
+    """The pool from one moment until that of the next sample.
+
+    Attributes:
+        at: When it begins, in seconds.
+        workers: The size of the pool.
+        busy: How many were busy at once, at most.
+        idle: How many were idle, at least.
+        backlog: How many connections waited at once, at most.
+    """
+
+    at: float
+    workers: int
+    busy: int
+    idle: int
+    backlog: int
+
+
+@frozen
+class Result:
+    """What came of a trace.
+
+    Attributes:
+        samples: The pool over time.
+        changes: The moments in which workers were forked or retired.
+        waits: How long each client waited, in seconds, rising.
+        served_at: When the last client was done, in seconds; the averages end there.
+        mean_workers: Size of the pool, on average.
+        mean_busy: Busy workers, on average.
+        saturated: Seconds at the maximum with connections waiting.
+    """
+
+    samples: Sequence[Sample]
+    changes: Sequence[Moment]
+    waits: Sequence[float]
+    served_at: float
+    mean_workers: float
+    mean_busy: float
+    saturated: float
+
+    @property
+    def forks(self) -> int:
+        """How many workers were forked after those that the pool began with."""
+        return sum(change.spawned for change in self.changes)
+
+    @property
+    def retirements(self) -> int:
+        """How many workers were retired."""
+        return sum(change.retired for change in self.changes)
+
+    @property
+    def largest(self) -> Sample:
+        """The first sample in which the pool was as large as it ever was."""
+        return max(self.samples, key=lambda sample: sample.workers)
+
+    def percentile(self, percent: float) -> float:
+        """Return the wait that so many percent of the clients did not exceed, in seconds."""
+        return self.waits[max(0, math.ceil(len(self.waits) * percent / 100) - 1)]
+
+
+# -- traces
+
+
+def parse(lines: Iterable[str]) -> list[Arrival]:
+    """Return the trace of CSV lines ``at_s,service_s``; times count from the first arrival.
+
+    Empty lines, lines that begin with ``#`` and a first line of names do not count. The lines may
+    stand in any order.
+
+    Raises:
+        SetupError: A line is none of these, the text gives its number; or there are no arrivals.
+    """
+    pairs = []
+    first = True
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if not (first and text.replace(" ", "").lower() == "at_s,service_s"):
+            pairs.append(_pair(number, text))
+        first = False
+    if not pairs:
+        raise SetupError("no line is an arrival")
+    begin = min(at for at, _ in pairs)
+    return sorted(
+        (Arrival(round((at - begin) * 1e9), round(service * 1e9)) for at, service in pairs),
+        key=lambda arrival: arrival.at_ns,
+    )
+
+
+def _pair(number: int, text: str) -> tuple[float, float]:
+    try:
+        at, service = map(float, text.split(","))
+    except ValueError:
+        at = math.nan
+        service = math.nan
+    if not (abs(at) <= _LONGEST * 10 and 0 <= service <= _LONGEST):
+        raise SetupError(f"line {number}: not at_s,service_s in seconds: {text[:80]!r}")
+    return at, service
+
+
+def poisson(rate: float, service: float, seconds: float, seed: int) -> list[Arrival]:
+    """Return arrivals at random, so many a second; service times are exponential with that mean."""
+    source = random.Random(seed)  # noqa: S311 - a load, no secret
+    trace = []
+    at = source.expovariate(rate)
+    while at < seconds:
+        length = source.expovariate(1 / service)
+        trace.append(Arrival(round(at * 1e9), round(length * 1e9)))
+        at += source.expovariate(rate)
+    return trace
+
+
+def burst(clients: int, service: float) -> list[Arrival]:
+    """Return so many arrivals in one moment, all with the same service time."""
+    return [Arrival(0, round(service * 1e9))] * clients
+
+
+# -- playing them
+
+
+def simulate(trace: Sequence[Arrival], settings: Settings, boot: float = 0.01) -> Result:
+    """Play a trace; return what came of it.
+
+    Args:
+        trace: The clients, in the order of their arrival; at least one.
+        settings: Those of the pool.
+        boot: Seconds from a worker's fork until it is ready.
+    """
+    simulation = Simulation(trace, settings, round(boot * 1e9))
+    before = Moment(0, Tally(idle=settings.workers.min), 0)
+    samples = _Samples(before, max(DRAIN_NS, trace[-1].at_ns // _SAMPLES))
+    saturation = Saturation()
+    changes = []
+    workers_ns = busy_ns = 0  # both are sums over time, so they are areas
+    served_ns = served_workers_ns = 0
+    for moment in simulation.run():
+        workers_ns += before.tally.total * (moment.at_ns - before.at_ns)
+        busy_ns += before.tally.busy * (moment.at_ns - before.at_ns)
+        if before.tally.busy:
+            served_ns, served_workers_ns = moment.at_ns, workers_ns
+        snapshot = policy.Snapshot(moment.tally, backlog=moment.backlog)
+        saturation.look(policy.is_saturated(snapshot, settings), moment.at_ns)
+        samples.add(moment)
+        if moment.spawned or moment.retired:
+            changes.append(moment)
+        before = moment
+    return Result(
+        samples=samples.all(),
+        changes=changes,
+        waits=[ns / 1e9 for ns in sorted(simulation.waited_ns)],
+        served_at=served_ns / 1e9,
+        mean_workers=served_workers_ns / max(1, served_ns),
+        mean_busy=busy_ns / max(1, served_ns),
+        saturated=saturation.seconds,
+    )
+
+
+class _Samples:
+    """Makes few samples of many moments: one whenever the size changes, and one each step."""
+
+    def __init__(self, moment: Moment, step_ns: int) -> None:
+        self._step_ns = step_ns
+        self._done: list[Sample] = []
+        self._last = moment
+        self._at_ns = moment.at_ns
+        self._sample = _sample(moment, moment.at_ns)
+
+    def add(self, moment: Moment) -> None:
+        """Take what holds from its moment on."""
+        ends_ns = self._at_ns + self._step_ns
+        if moment.at_ns > ends_ns:
+            # What was seen in the step says nothing of a quiet time after it.
+            self._begin(self._last, ends_ns)
+        if moment.at_ns >= ends_ns or moment.tally.total != self._sample.workers:
+            self._begin(moment, moment.at_ns)
+        else:
+            self._sample = evolve(
+                self._sample,
+                busy=max(self._sample.busy, moment.tally.busy),
+                idle=min(self._sample.idle, moment.tally.idle),
+                backlog=max(self._sample.backlog, moment.backlog),
+            )
+        self._last = moment
+
+    def all(self) -> list[Sample]:
+        """Return the samples, with one for the end."""
+        self._begin(self._last, self._last.at_ns)
+        return [*self._done, self._sample]
+
+    def _begin(self, moment: Moment, at_ns: int) -> None:
+        self._done.append(self._sample)
+        self._at_ns = at_ns
+        self._sample = _sample(moment, at_ns)
+
+
+def _sample(moment: Moment, at_ns: int) -> Sample:
+    tally = moment.tally
+    return Sample(at_ns / 1e9, tally.total, tally.busy, tally.idle, moment.backlog)
+
+
+@define
+class Simulation:
+    """One run of a trace.
+
+    Attributes:
+        boot_ns: How long a worker takes from its fork until it is ready.
+        waited_ns: How long each client waited that has been taken.
+    """
+
+    trace: Sequence[Arrival]
+    settings: Settings
+    boot_ns: int
+    waited_ns: array[int] = field(factory=lambda: array("q"), init=False)
+    _events: list[tuple[int, int, int]] = field(factory=list, init=False)  # when, what, to whom
+    _edges: list[tuple[int, State, int]] = field(factory=list, init=False)  # not read yet
+    _idle: list[int] = field(factory=list, init=False)
+    _busy: set[int] = field(factory=set, init=False)
+    _starting: set[int] = field(factory=set, init=False)
+    _waiting: deque[Arrival] = field(factory=deque, init=False)
+    _slots: int = field(default=0, init=False)  # given out so far; none is given twice
+    _turn_ns: float = field(default=math.inf, init=False)
+    _drained_ns: int = field(default=-DRAIN_NS, init=False)
+    _watch: bool = field(default=False, init=False)
+    _history: History = field(init=False)
+
+    def run(self) -> Iterator[Moment]:
+        """Play it, from a pool that is up and idle, until nothing would ever happen again."""
+        self._history = History(self.settings, 0)
+        for _ in range(self.settings.workers.min):
+            self._idle.append(self._slots)
+            self._say(self._slots, State.READY, 0)
+            self._slots += 1
+        for number, arrival in enumerate(self.trace):
+            self._events.append((arrival.at_ns, _ARRIVES, number))
+        heapq.heapify(self._events)
+        while self._events:
+            now_ns, kind, who = heapq.heappop(self._events)
+            if kind != _TURN:
+                (self._done, self._ready, self._arrives)[kind](who, now_ns)
+                yield self._moment(now_ns, policy.Plan())
+            elif now_ns == self._turn_ns:
+                yield self._moment(now_ns, self._turn(now_ns))
+
+    def _moment(self, now_ns: int, plan: policy.Plan) -> Moment:
+        return Moment(now_ns, self._tally(), len(self._waiting), plan.spawn, plan.retire, plan.why)
+
+    def _tally(self) -> Tally:
+        return Tally(len(self._starting), len(self._idle), len(self._busy))
+
+    # Clients and workers.
+
+    def _arrives(self, number: int, now_ns: int) -> None:
+        self._waiting.append(self.trace[number])
+        if self._idle:
+            self._take(self._idle.pop(), now_ns, was_free=True)
+        elif self._watch:
+            self._turn_at(now_ns)
+
+    def _ready(self, slot: int, now_ns: int) -> None:
+        self._starting.remove(slot)
+        self._say(slot, State.READY, now_ns)
+        if self._waiting:
+            self._take(slot, now_ns, was_free=True)
+        else:
+            self._idle.append(slot)
+
+    def _done(self, slot: int, now_ns: int) -> None:
+        if self._waiting:
+            self._take(slot, now_ns, was_free=False)
+        else:
+            self._busy.remove(slot)
+            self._idle.append(slot)
+            self._say(slot, State.IDLE, now_ns)
+
+    def _take(self, slot: int, now_ns: int, *, was_free: bool) -> None:
+        """Have a worker take who has waited longest; it says so only if it was free."""
+        arrival = self._waiting.popleft()
+        self.waited_ns.append(now_ns - arrival.at_ns)
+        heapq.heappush(self._events, (now_ns + arrival.service_ns, _DONE, slot))
+        if was_free:
+            self._busy.add(slot)
+            self._say(slot, State.TAKEN, now_ns)
+
+    def _say(self, slot: int, state: State, now_ns: int) -> None:
+        """Write a status record."""
+        self._edges.append((slot, state, now_ns))
+        self._turn_at(max(now_ns, self._drained_ns + DRAIN_NS))
+
+    # The master.
+
+    def _turn_at(self, at_ns: int) -> None:
+        """Have the master look at its pool then, if it does not earlier."""
+        if at_ns < self._turn_ns:
+            self._turn_ns = at_ns
+            heapq.heappush(self._events, (at_ns, _TURN, 0))
+
+    def _turn(self, now_ns: int) -> policy.Plan:
+        """Drain, plan, act."""
+        self._turn_ns = math.inf
+        if self._edges:
+            self._drained_ns = now_ns
+        for slot, state, at_ns in self._edges:
+            self._history.worker_changed(slot, state, at_ns)
+        self._edges.clear()
+        snapshot = self._history.snapshot(
+            self._tally(), self.settings, now_ns, backlog=len(self._waiting)
+        )
+        plan = policy.plan(snapshot, self.settings)
+        for _ in range(plan.spawn):
+            self._history.spawned(self.settings, now_ns)
+            self._starting.add(self._slots)
+            heapq.heappush(self._events, (now_ns + self.boot_ns, _READY, self._slots))
+            self._slots += 1
+        for _ in range(plan.retire):
+            self._history.worker_changed(self._idle.pop(0), None, now_ns)
+        self._watch = plan.watch
+        if plan.again_in:
+            self._turn_at(now_ns + math.ceil(plan.again_in * 1e9))
+        return plan
