@@ -266,6 +266,9 @@ class Settings:
         "the control socket; auto: a file named after the process in $XDG_RUNTIME_DIR/linepool"
         " or /run/linepool; off: none",
     )
+    record: str = _setting(
+        "", _text, "path", "write a trace of all connections for 'linepool simulate'; empty: none"
+    )
     log_level: str = _setting(
         "info", _one_of("debug", "info", "warning", "error"), "", "the least level that is logged"
     )

@@ -36,6 +36,8 @@ def serve(
     listeners = open_listeners(settings)
     master = Master(app, service, settings, listeners)
     try:
+        if settings.record:
+            master.record(settings.record)
         if settings.control != "off":
             path = own_path() if settings.control == "auto" else settings.control
             master.watch(_control(master, path))

@@ -35,7 +35,10 @@ def status(master: Master) -> dict[str, Any]:
         ],
         "tally": {**asdict(tally), "total": tally.total, "min": bounds.min, "max": bounds.max},
         "connections": {"hot": sum(sight.held for sight in sights.values()), "parked": 0},
-        "counters": master.counters.plus(list(sights.values())),
+        "counters": {
+            **master.counters.plus(list(sights.values())),
+            "saturated_s": round(master.gauge.saturated_s, 3),
+        },
         "workers": [_worker(seat, sights[seat.slot], now_ns) for seat in seats],
     }
 

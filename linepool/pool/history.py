@@ -55,7 +55,8 @@ class History:
         at_ns = max(at_ns, self._now_ns)
         past_ns = at_ns - self._now_ns
         if self._idle_past.value:
-            known_ns = min(self._nobody_idle_ns, self._grow_delay_ns)
+            # Twice the delay is remembered, so that right after such a moment it is still over.
+            known_ns = min(self._nobody_idle_ns, 2 * self._grow_delay_ns)
             self._nobody_idle_ns = max(0, known_ns - _REPAY * past_ns)
         else:
             self._nobody_idle_ns += past_ns

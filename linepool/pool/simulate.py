@@ -17,7 +17,7 @@ from attrs import define, evolve, field, frozen
 
 from linepool.errors import SetupError
 from linepool.pool import policy
-from linepool.pool.history import History, Saturation
+from linepool.pool.history import History
 from linepool.pool.scoreboard import Tally
 from linepool.pool.status import State
 from linepool.settings import Settings
@@ -192,17 +192,17 @@ def simulate(trace: Sequence[Arrival], settings: Settings, boot: float = 0.01) -
     simulation = Simulation(trace, settings, round(boot * 1e9))
     before = Moment(0, Tally(idle=settings.workers.min), 0)
     samples = _Samples(before, max(DRAIN_NS, trace[-1].at_ns // _SAMPLES))
-    saturation = Saturation()
     changes = []
-    workers_ns = busy_ns = 0  # both are sums over time, so they are areas
+    workers_ns = busy_ns = saturated_ns = 0  # sums over time, so the first two are areas
     served_ns = served_workers_ns = 0
     for moment in simulation.run():
-        workers_ns += before.tally.total * (moment.at_ns - before.at_ns)
-        busy_ns += before.tally.busy * (moment.at_ns - before.at_ns)
+        past_ns = moment.at_ns - before.at_ns
+        workers_ns += before.tally.total * past_ns
+        busy_ns += before.tally.busy * past_ns
+        seen = policy.Snapshot(before.tally, backlog=before.backlog)
+        saturated_ns += past_ns if policy.is_saturated(seen, settings) else 0
         if before.tally.busy:
             served_ns, served_workers_ns = moment.at_ns, workers_ns
-        snapshot = policy.Snapshot(moment.tally, backlog=moment.backlog)
-        saturation.look(policy.is_saturated(snapshot, settings), moment.at_ns)
         samples.add(moment)
         if moment.spawned or moment.retired:
             changes.append(moment)
@@ -214,7 +214,7 @@ def simulate(trace: Sequence[Arrival], settings: Settings, boot: float = 0.01) -
         served_at=served_ns / 1e9,
         mean_workers=served_workers_ns / max(1, served_ns),
         mean_busy=busy_ns / max(1, served_ns),
-        saturated=saturation.seconds,
+        saturated=saturated_ns / 1e9,
     )
 
 

@@ -25,13 +25,15 @@ from linepool.conversation import Service
 from linepool.pool import policy
 from linepool.pool.deadline import DUMP_NS
 from linepool.pool.scoreboard import Scoreboard, Seat
-from linepool.pool.status import State
+from linepool.pool.status import Record, State
 from linepool.process.board import ORDER, Board, Order
 from linepool.process.children import Child, Counters, Dumps
+from linepool.process.gauge import Gauge
 from linepool.process.inbox import Inbox, signals_blocked
 from linepool.process.listeners import Listener, Waker
 from linepool.process.orders import LeaveNow
 from linepool.process.overdue import Overdue
+from linepool.process.recording import Recording
 from linepool.process.recycling import Recycler
 from linepool.process.status_pipe import PIPE_FULL, StatusPipe
 from linepool.process.worker import Place, Worker
@@ -102,13 +104,21 @@ class Master:
         self._awake_at = self.started_at  # when the loop last came out of its sleep
         self._plan_at = 0.0  # when the policy wants to be asked again; 0: when something happens
         self._exits: dict[int, int] = {}  # how those that were reaped in this turn ended
+        self._watching = False  # the loop wakes when a connection waits
+        self._recording: Recording | None = None
         self._was_ready = False
-        self._boot_failures = 0
-        self._failed_at = 0.0
 
     def watch(self, watched: Watched) -> None:
         """Have the loop serve something else too; to be called before ``run``."""
         self._watched.append(watched)
+
+    def record(self, path: str) -> None:
+        """Write a trace for ``linepool simulate``; to be called before ``run``.
+
+        Raises:
+            SetupError: The file cannot be written.
+        """
+        self._recording = Recording(path)
 
     def run(self) -> int:
         """Run the pool until it is told to stop and the last worker is gone; return the exit status."""
@@ -182,18 +192,22 @@ class Master:
         self._dead.clear()
 
     def _drain(self) -> None:
-        oldest_ns = now_ns = time.monotonic_ns()
+        records: list[Record] = []
         for key, _ in self._pipes.select(0):
             slot: int = key.data
             data = self.children[slot].pipe.drain()
             if len(data) >= PIPE_FULL:  # then the last word may be missing; the board has it
                 data += self.board.slots[slot].record(self.scoreboard.seats[slot])
-            for record in self.scoreboard.heard(slot, data):
-                oldest_ns = min(oldest_ns, record.at_ns)
-                if record.state is State.READY:
-                    self._boot_failures = 0
-        if oldest_ns < now_ns:
-            self._overdue.absent(oldest_ns / 1e9 + _DRAIN_PAUSE, now_ns / 1e9)
+                self.gauge.history.restart(time.monotonic_ns())
+            records += self.scoreboard.heard(slot, data)
+        records.sort(key=lambda record: record.at_ns)
+        for record in records:
+            if not self.scoreboard.seats[record.slot].told:
+                self.gauge.history.worker_changed(record.slot, record.state, record.at_ns)
+            if self._recording is not None:
+                self._recording.note(record)
+        if records:
+            self._overdue.absent(records[0].at_ns / 1e9 + _DRAIN_PAUSE, time.monotonic())
 
     def _forget(self) -> None:
         for slot, status in self._exits.items():
@@ -202,6 +216,7 @@ class Master:
             self._selector.unregister(child.process.pidfd)
             self._pipes.unregister(child.pipe.reader)
             child.close()
+            self.gauge.history.worker_changed(slot, None, time.monotonic_ns())
             self._account(seat, status, killed=bool(child.kill_at))
             self.counters.add(self.board.slots[slot].look())
 
@@ -233,25 +248,21 @@ class Master:
 
     def _act(self) -> None:
         """Change the pool as the policy wants it."""
-        tally = self.scoreboard.tally()
-        now = time.monotonic()
         if not self._was_ready:
             self._look_for_first_generation()
         if not self.stopping:
-            snapshot = policy.Snapshot(tally, self._boot_failures, now - self._failed_at)
-            plan = policy.plan(snapshot, self.settings)
-            self._plan_at = now + plan.again_in if plan.again_in else 0.0
-            self._retire(plan.retire)
-            for _ in range(plan.spawn):
-                self._spawn()
+            snapshot = self.gauge.snapshot(self.scoreboard, self.settings)
+            self.gauge.warn(snapshot, self.scoreboard, self.settings)
+            self._carry_out(policy.plan(snapshot, self.settings))
             for slot in self._recycler.turn(self.scoreboard.seats.values()):
                 self._tell(slot, Order.RECYCLE)
                 self._wake_at = 0.0
                 self.counters.recycled += 1
                 log.info("worker recycled pid=%d", self.scoreboard.seats[slot].pid)
+        now = time.monotonic()
         told = self.scoreboard.told_asleep()
         if told and len(self.listeners) == 1 and now >= self._wake_at:
-            self._waker.wake(self.listeners[0], told + tally.idle)
+            self._waker.wake(self.listeners[0], told + self.scoreboard.tally().idle)
             self._wake_at = now + _WAKE_PAUSE
 
     # Inside.
@@ -264,6 +275,7 @@ class Master:
         self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
         for watched in self._watched:
             watched.open(self._selector)
+        self.gauge = Gauge(self.settings, self.board, self.listeners)
         self._recycler = Recycler(self.settings, self.board)
         self._overdue = Overdue(self.board, self.service, self.settings, self._selector)
         # What the app has loaded stays out of the workers' collections, and so stays shared.
@@ -278,6 +290,8 @@ class Master:
             child.close()
         self._overdue.close()
         self._dumps.keep(None)
+        if self._recording is not None:
+            self._recording.close()
         self._waker.close()
         for listener in self.listeners:
             listener.remove()
@@ -302,6 +316,26 @@ class Master:
 
     def _boot_by(self, seat: Seat) -> float:
         return seat.spawned_ns / 1e9 + self.settings.spawn_timeout
+
+    def _carry_out(self, plan: policy.Plan) -> None:
+        self._plan_at = time.monotonic() + plan.again_in if plan.again_in else 0.0
+        self._watch_listeners(plan.watch)
+        if (plan.spawn or plan.retire) and self._was_ready:
+            log.info("pool plan spawn=%d retire=%d why=%r", plan.spawn, plan.retire, plan.why)
+        self._retire(plan.retire)
+        for _ in range(plan.spawn):
+            self._spawn()
+
+    def _watch_listeners(self, wanted: bool) -> None:
+        """Have the loop wake when a connection waits; wanted only while nobody is idle to take it."""
+        if wanted == self._watching:
+            return
+        self._watching = wanted
+        for listener in self.listeners:
+            if wanted:
+                self._selector.register(listener.socket, selectors.EVENT_READ, _nothing)
+            else:
+                self._selector.unregister(listener.socket)
 
     def _spawn(self) -> None:
         """Fork one worker."""
@@ -332,7 +366,7 @@ class Master:
                     )
         except OSError as error:
             log.error("cannot fork: %s", error.strerror)  # noqa: TRY400 - one line says it all
-            self._note_boot_failure()
+            self.gauge.history.boot_failed(time.monotonic_ns())
             return
         theirs.close()
         pipe.keep_reader()
@@ -341,6 +375,7 @@ class Master:
         self._selector.register(child.process.pidfd, selectors.EVENT_READ, slot)
         self._pipes.register(pipe.reader, selectors.EVENT_READ, slot)
         self.scoreboard.spawned(slot, pid, self.generation, spawned_ns)
+        self.gauge.history.spawned(self.settings, spawned_ns)
         self.counters.spawned += 1
         log.debug("worker spawned pid=%d slot=%d", pid, slot)
 
@@ -355,6 +390,8 @@ class Master:
             self._waker.close()
             self._overdue.close()
             self._dumps.keep(place.slot_number)
+            if self._recording is not None:
+                self._recording.close()
             for watched in self._watched:
                 watched.abandon()
             for sibling in self.children.values():
@@ -386,12 +423,13 @@ class Master:
     def _tell(self, slot: int, order: Order) -> None:
         self.board.slots[slot].words[ORDER] = order
         self.scoreboard.told(slot)
+        self.gauge.history.worker_changed(slot, None, time.monotonic_ns())
         self.children[slot].ring()
 
     def _account(self, seat: Seat, status: int, killed: bool) -> None:
         """Say how a worker ended, if it was not in order, and learn from it."""
         if seat.state is None and not seat.told:
-            self._note_boot_failure()
+            self.gauge.history.boot_failed(time.monotonic_ns())
         if seat.told or killed:
             log.debug("worker left pid=%d status=%d", seat.pid, status)
             return
@@ -408,10 +446,6 @@ class Master:
             "worker died pid=%d %s command=%s requests=%d", seat.pid, how, command, sight.requests
         )
 
-    def _note_boot_failure(self) -> None:
-        self._boot_failures += 1
-        self._failed_at = time.monotonic()
-
     def _look_for_first_generation(self) -> None:
         """Announce the first generation once it is up; give up if all of it failed."""
         if self.stopping:
@@ -421,7 +455,7 @@ class Master:
             self._was_ready = True
             self._probe()
             announce(f"ready: {ready} workers")
-        elif self._boot_failures >= self.settings.workers.min and not self.children:
+        elif self.gauge.history.boot_failures and not self.children:
             log.error("no worker came up; giving up")
             self._status = 1
             self._was_ready = True
