@@ -1,0 +1,43 @@
+"""For all tests: examples that are the same in every run, and servers to test."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from tests.process.running import Gate, Running
+
+hypothesis.settings.register_profile(
+    "linepool", derandomize=True, database=None, deadline=None, max_examples=200
+)
+hypothesis.settings.load_profile("linepool")
+
+Launch = Callable[..., Running]
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Give a gate at which the handlers of ``tests/handlers`` wait until the test opens it."""
+    with contextlib.closing(Gate(tmp_path / "gate")) as gate:
+        yield gate
+
+
+@pytest.fixture
+def launch(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Launch]:
+    """Start servers with the options of ``Running``; all that they have left is ended."""
+    with contextlib.ExitStack() as stack:
+
+        def start(target: str = "workshop.py", *options: str, **more: Any) -> Running:
+            if "gate" in request.fixturenames:
+                path = request.getfixturevalue("gate").path
+                more["environment"] = {"GATE": str(path), **more.get("environment", {})}
+            running = Running(tmp_path, target, *options, **more)
+            stack.callback(running.end)
+            return running
+
+        yield start

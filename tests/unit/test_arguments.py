@@ -1,0 +1,548 @@
+"""Arguments: from a handler's annotations to values, usage texts and errors."""
+
+import dataclasses
+import math
+import sqlite3
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum, IntEnum
+from fractions import Fraction
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Annotated, Any, Literal, Optional, Union
+from uuid import UUID
+
+import attrs
+import pytest
+
+import linepool
+from linepool import App, Range, Rest, Session, SetupError, Verb
+
+NOTHING = Rest("")
+
+
+class Colour(Enum):
+    RED = "r"
+    GREEN = "g"
+
+
+class Swapped(Enum):
+    UP = "DOWN"
+    DOWN = "UP"
+
+
+class Level(IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+@attrs.frozen
+class Point:
+    x: int
+    y: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+
+
+@dataclasses.dataclass
+class Size:
+    width: int
+
+
+def shown(value: Any) -> str:
+    return str(value)[:60]
+
+
+def app_of(*functions: Any) -> App:
+    app = App()
+    for function in functions:
+        app.handler(function)
+    return app
+
+
+def with_hint(hint: Any) -> tuple[App, list[Any]]:
+    """Return an app whose command F has one parameter of that kind, and the list of its values."""
+    values: list[Any] = []
+
+    def f(x: Any) -> None:
+        values.append(x)
+
+    f.__annotations__["x"] = hint
+    return app_of(f), values
+
+
+def usage_of(function: Any) -> str:
+    return app_of(function).freeze().commands[0].usage
+
+
+# -- values
+
+
+@pytest.mark.parametrize(
+    ("hint", "word", "value"),
+    [
+        (str, b"tea", "tea"),
+        (str, "größe".encode(), "größe"),
+        (str, b"42", "42"),
+        (bytes, b"\xe9\x80", b"\xe9\x80"),
+        (int, b"42", 42),
+        (int, b"-7", -7),
+        (int, b"+7", 7),
+        (int, b"007", 7),
+        (int, b"9" * 400, int("9" * 400)),
+        (float, b"2.5", 2.5),
+        (float, b"-1e3", -1000.0),
+        (float, b"3", 3.0),
+        (float, b"inf", math.inf),
+        (bool, b"1", True),
+        (bool, b"TRUE", True),
+        (bool, b"yes", True),
+        (bool, b"On", True),
+        (bool, b"0", False),
+        (bool, b"false", False),
+        (bool, b"NO", False),
+        (bool, b"off", False),
+        (Decimal, b"1.10", Decimal("1.10")),
+        (Fraction, b"1/3", Fraction(1, 3)),
+        (
+            UUID,
+            b"12345678-1234-5678-1234-567812345678",
+            UUID(int=0x12345678123456781234567812345678),
+        ),
+        (Path, b"/etc/hosts", Path("/etc/hosts")),
+        (PurePath, b"a/b", PurePath("a/b")),
+        (PurePosixPath, b"a/b", PurePosixPath("a/b")),
+        (date, b"2026-01-31", date(2026, 1, 31)),
+        (datetime, b"2026-01-31T12:00:05", datetime(2026, 1, 31, 12, 0, 5)),
+        (datetime, b"2026-01-31T12:00:05+00:00", datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)),
+        (Colour, b"RED", Colour.RED),
+        (Colour, b"green", Colour.GREEN),
+        (Colour, b"g", Colour.GREEN),
+        (Swapped, b"UP", Swapped.UP),
+        (Swapped, b"down", Swapped.DOWN),
+        (Level, b"2", Level.HIGH),
+        (Level, b"low", Level.LOW),
+        (Literal["red", "green"], b"red", "red"),
+        (Literal["red", "green"], b"GREEN", "green"),
+        (Literal["a", "A"], b"A", "A"),
+        (Literal[1, 2], b"2", 2),
+        (Literal[b"x", b"y"], b"x", b"x"),
+        (int | None, b"5", 5),
+        (Optional[int], b"5", 5),  # noqa: UP045 - the old spelling
+        (int | str, b"5", 5),
+        (int | str, b"five", "five"),
+        (Union[str, int], b"5", "5"),  # noqa: UP007 - the old spelling
+        (Decimal | Colour, b"red", Colour.RED),
+        (Annotated[int, Range(1, 100)], b"1", 1),
+        (Annotated[int, Range(1, 100)], b"100", 100),
+        (Annotated[int, Range(min=0)], b"1000000000000", 1000000000000),
+        (Annotated[float, Range(max=1)], b"-0.5", -0.5),
+        (Annotated[int, "a note"], b"5", 5),
+        (Annotated[int, Range(1, 9)] | None, b"5", 5),
+        (Any, b"5", "5"),
+        (object, b"5", "5"),
+        (list[int], b"[1,2]", [1, 2]),
+        (dict[str, int], b'{"a":1}', {"a": 1}),
+        (tuple[int, str], b'[1,"b"]', (1, "b")),
+        (Point, b'{"x":1,"y":2}', Point(1, 2)),
+        (Point, b'{"x":1}', Point(1)),
+        (Size, b'{"width":3}', Size(3)),
+        (list[Point], b'[{"x":1},{"x":2}]', [Point(1), Point(2)]),
+    ],
+    ids=shown,
+)
+def test_a_word_becomes_a_value_of_the_annotated_type(hint, word, value):
+    app, values = with_hint(hint)
+
+    assert app.ask(b"f " + word + b"\n") == b"OK\n"
+    assert values == [value]
+    assert type(values[0]) is type(value)
+
+
+def test_a_parameter_without_annotation_is_text():
+    def f(x):
+        return repr(x)
+
+    assert app_of(f).ask(b"f 5\n") == b"'5'\n"
+
+
+@pytest.mark.parametrize(
+    ("hint", "word", "message"),
+    [
+        (str, b"\xe9", r"x must be UTF-8 text, not '\xe9'."),
+        (int, b"x", "x must be int, not 'x'."),
+        (int, b"1.5", "x must be int, not '1.5'."),
+        (int, b"1_000", "x must be int, not '1_000'."),
+        (int, b"0x10", "x must be int, not '0x10'."),
+        (int, "\u0663".encode(), r"x must be int, not '\xd9\xa3'."),
+        (float, b"1,5", "x must be float, not '1,5'."),
+        (float, b"1_0", "x must be float, not '1_0'."),
+        (bool, b"maybe", "x must be bool (true or false), not 'maybe'."),
+        (bool, b"2", "x must be bool (true or false), not '2'."),
+        (Decimal, b"1,5", "x must be Decimal, not '1,5'."),
+        (Fraction, b"1/0", "x must be Fraction, not '1/0'."),
+        (UUID, b"12", "x must be UUID, not '12'."),
+        (Path, b"\xe9", r"x must be Path, not '\xe9'."),
+        (date, b"31.1.2026", "x must be date such as 2026-01-31, not '31.1.2026'."),
+        (date, b"2026-02-30", "x must be date such as 2026-01-31, not '2026-02-30'."),
+        (datetime, b"now", "x must be datetime such as 2026-01-31T12:00:00, not 'now'."),
+        (datetime, b"\xe9", r"x must be datetime such as 2026-01-31T12:00:00, not '\xe9'."),
+        (Colour, b"blue", "x must be RED or GREEN, not 'blue'."),
+        (Literal["red", "green"], b"blue", "x must be red or green, not 'blue'."),
+        (Literal[1, 2], b"3", "x must be 1 or 2, not '3'."),
+        (int | None, b"x", "x must be int, not 'x'."),
+        (int | bool, b"x", "x must be int or bool, not 'x'."),
+        (Annotated[int, Range(1, 100)], b"0", "x must be int in 1..100, not '0'."),
+        (Annotated[int, Range(1, 100)], b"101", "x must be int in 1..100, not '101'."),
+        (Annotated[int, Range(1, 100)], b"x", "x must be int, not 'x'."),
+        (Annotated[int, Range(min=0)], b"-1", "x must be int in 0.., not '-1'."),
+        (Annotated[float, Range(max=1.5)], b"2", "x must be float in ..1.5, not '2'."),
+        (Annotated[float, Range(0, 1)], b"nan", "x must be float in 0..1, not 'nan'."),
+        (Annotated[Decimal, Range(0, 1)], b"nan", "x must be Decimal in 0..1, not 'nan'."),
+        (Annotated[int, Range(1, 10_000_001)], b"0", "x must be int in 1..10000001, not '0'."),
+        (list[int], b"[1", "x must be JSON of list[int], not '[1'."),
+        (Point, b"5", "x must be JSON of Point ("),
+        (Point, b'{"x":"q"}', "x must be JSON of Point ("),
+        (Point, b'{"x":1,"y":-1}', "x must be JSON of Point ("),
+        (list[int], b"\xe9", "x must be JSON of list[int] ("),
+        (list[int], b"[" * 8000, "x must be JSON of list[int]"),
+    ],
+    ids=shown,
+)
+def test_a_wrong_word_is_refused_with_what_it_must_be(hint, word, message):
+    app, values = with_hint(hint)
+    reply = app.ask(b"f " + word + b"\n").decode()
+
+    assert reply.startswith(f"CLIENT_ERROR {message}")
+    assert reply.count("\n") == 1
+    assert values == []
+
+
+def test_a_number_with_more_digits_than_python_converts_is_refused():
+    app, values = with_hint(int)
+
+    assert app.ask(b"f " + b"9" * 5000 + b"\n").startswith(b"CLIENT_ERROR x must be int, not '999")
+    assert values == []
+
+
+def test_a_wrong_word_is_shown_escaped_and_cut():
+    app, _ = with_hint(int)
+    reply = app.ask(b'f "\\n\\x00' + b"y" * 200 + b'"\n')
+
+    assert reply.startswith(rb"CLIENT_ERROR x must be int, not '\x0a\x00yyy")
+    assert b"..." in reply
+    assert len(reply) < 150
+
+
+def test_the_usage_follows_the_error():
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    app = app_of(add)
+
+    assert app.ask(b"add 2 3\r\n") == b"5\r\n"
+    assert app.ask(b"add 2 x\n") == b"CLIENT_ERROR b must be int, not 'x'. Usage: ADD a:int b:int\n"
+    assert app.ask(b"add x y\n") == b"CLIENT_ERROR a must be int, not 'x'. Usage: ADD a:int b:int\n"
+    assert app.ask(b"add 2\n") == b"CLIENT_ERROR b is missing. Usage: ADD a:int b:int\n"
+    assert app.ask(b"add\n") == b"CLIENT_ERROR a is missing. Usage: ADD a:int b:int\n"
+    assert app.ask(b"add 1 2 3\n") == (
+        b"CLIENT_ERROR 3 words are too many; 2 can be given. Usage: ADD a:int b:int\n"
+    )
+
+
+def test_words_for_a_command_that_takes_none_are_refused():
+    def ping() -> str:
+        return "pong"
+
+    assert app_of(ping).ask(b"ping x\nping\n") == (
+        b"CLIENT_ERROR 1 words are too many; none can be given. Usage: PING\npong\n"
+    )
+
+
+def test_a_client_error_of_the_handler_itself_carries_no_usage():
+    def half(n: int) -> int:
+        if n % 2:
+            raise linepool.ClientError("n must be even")
+        return n // 2
+
+    assert app_of(half).ask(b"half 3\nhalf 4\n") == b"CLIENT_ERROR n must be even\n2\n"
+
+
+# -- string annotations
+
+
+def plant(tree: "Tree", height: "int | None" = None) -> str:
+    return f"{tree.name} {height}"
+
+
+class Tree(Enum):
+    OAK = 1
+    ELM = 2
+
+
+def test_annotations_may_be_strings_that_name_types_defined_later():
+    app = app_of(plant)
+
+    assert app.ask(b"plant oak 3\nplant elm\n") == b"OAK 3\nELM None\n"
+    assert usage_of(plant) == "PLANT tree:OAK|ELM [height:int]"
+
+
+def test_a_module_with_postponed_annotations_may_define_its_types_last():
+    source = (
+        "from __future__ import annotations\n"
+        "def paint(colour: Colour, *, session: Session, times: int = 1) -> str:\n"
+        "    return f'{colour.name} {times} {session.peer}'\n"
+        "from enum import Enum\n"
+        "from linepool import Session\n"
+        "class Colour(Enum):\n"
+        "    RED = 1\n"
+    )
+    names: dict[str, Any] = {"__name__": "later"}
+    exec(source, names)
+
+    assert app_of(names["paint"]).ask(b"paint red times 2\n") == b"RED 2 ask\n"
+
+
+# -- what may be left out
+
+
+def test_words_left_out_get_their_defaults():
+    def f(a: int, b: int = 7, c: str = "x") -> str:
+        return f"{a} {b} {c}"
+
+    assert app_of(f).ask(b"f 1\nf 1 2\nf 1 2 y\n") == b"1 7 x\n1 2 x\n1 2 y\n"
+    assert app_of(f).ask(b"f 1 y\n") == (
+        b"CLIENT_ERROR b must be int, not 'y'. Usage: F a:int [b:int] [c:str]\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [int | None, Annotated[int | None, Range(1, 9)], int | str | None],
+    ids=shown,
+)
+def test_a_word_that_may_be_none_may_be_left_out(hint):
+    app, values = with_hint(hint)
+
+    assert app.ask(b"f\n") == b"OK\n"
+    assert values == [None]
+
+
+def test_a_default_of_another_type_than_the_annotation_is_handed_in_as_it_is():
+    marker = object()
+
+    def f(a: int = marker) -> bool:  # type: ignore[assignment]
+        return a is marker
+
+    assert app_of(f).ask(b"f\n") == b"true\n"
+
+
+def test_args_take_all_further_words():
+    def total(first: int, *others: int) -> int:
+        return first + sum(others)
+
+    app = app_of(total)
+
+    assert app.ask(b"total 1\ntotal 1 2\ntotal 1 2 3 4\n") == b"1\n3\n10\n"
+    assert app.ask(b"total 1 2 x\n") == (
+        b"CLIENT_ERROR others must be int, not 'x'. Usage: TOTAL first:int [others:int ...]\n"
+    )
+
+
+def test_args_follow_words_with_defaults():
+    def f(a: int = 1, *rest: str) -> str:
+        return f"{a} {rest}"
+
+    assert app_of(f).ask(b"f\nf 2\nf 2 x y\n") == b"1 ()\n2 ()\n2 ('x', 'y')\n"
+
+
+def test_positional_only_parameters_are_words_too():
+    def f(a: int, /, b: int) -> int:
+        return a - b
+
+    assert app_of(f).ask(b"f 5 3\n") == b"2\n"
+
+
+# -- option words
+
+
+def store(
+    key: str, value: str = "-", *, ex: int | None = None, nx: bool = False, keep: bool = True
+) -> str:
+    return f"{key} {value} {ex} {nx} {keep}"
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        (b"store k v", b"k v None False True"),
+        (b"store k v ex 10 nx", b"k v 10 True True"),
+        (b"store k v NX Ex 10", b"k v 10 True True"),
+        (b"store k v keep no", b"k v None False False"),
+        (b"store k nx", b"k - None True True"),
+        (b"store nx nx", b"nx - None True True"),
+        (b"store ex v", b"ex v None False True"),
+    ],
+)
+def test_keyword_only_parameters_are_option_words(line, reply):
+    assert app_of(store).ask(line + b"\n") == reply + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"store k v ex", b"EX needs a value."),
+        (b"store k v ex nx", b"ex must be int, not 'nx'."),
+        (b"store k v px 1", b"'px' is no option; there is EX, NX, KEEP."),
+        (b"store k v nx 1", b"'1' is no option; there is EX, NX, KEEP."),
+        (b"store k v w", b"'w' is no option; there is EX, NX, KEEP."),
+        (b"store", b"key is missing."),
+    ],
+)
+def test_a_wrong_option_word_is_named(line, message):
+    usage = b" Usage: STORE key:str [value:str] [EX ex:int] [NX] [KEEP keep:bool]\n"
+
+    assert app_of(store).ask(line + b"\n") == b"CLIENT_ERROR " + message + usage
+
+
+def test_an_option_without_a_default_must_be_given():
+    def f(*, to: str) -> str:
+        return to
+
+    app = app_of(f)
+
+    assert app.ask(b"f to x\n") == b"x\n"
+    assert app.ask(b"f\n").startswith(b"CLIENT_ERROR TO is missing.")
+
+
+# -- handed in by annotation
+
+
+def test_what_is_handed_in_takes_no_word_wherever_it_stands():
+    def f(session: Session, a: int, verb: Verb, b: int = 2, *, again: Session) -> str:
+        return f"{a} {b} {verb} {session.peer} {again is session}"
+
+    app = App()
+    app.handler("F", "G")(f)
+
+    assert app.ask(b"f 1\ng 1 3\n") == b"1 2 F ask True\n1 3 G ask True\n"
+    assert app.ask(b"f x\n") == b"CLIENT_ERROR a must be int, not 'x'. Usage: F a:int [b:int]\n"
+
+
+def test_the_verb_is_the_name_that_was_used_in_upper_case():
+    app = App()
+
+    @app.handler("plus", "minus")
+    def either(verb: Verb) -> str:
+        return verb
+
+    assert app.ask(b"Plus\nminus\n") == b"PLUS\nMINUS\n"
+
+
+# -- usage texts
+
+
+def test_the_usage_shows_every_kind_of_parameter():
+    def one(a, b: int, c: Colour, d: Literal["x", "y"] = "x") -> None: ...
+    def two(n: Annotated[int, Range(1, 100)], *more: float) -> None: ...
+    def three(key: str, size: int, data: bytes = linepool.body("size")) -> None: ...
+    def four(to: str, text: Rest) -> None: ...
+    def five(text: Rest = NOTHING) -> None: ...
+    def six(p: Point, ns: list[int], when: datetime | None, any_: int | str = 1) -> None: ...
+    def seven() -> None: ...
+
+    usages = [usage_of(f) for f in (one, two, three, four, five, six, seven)]
+
+    assert usages == [
+        "ONE a:str b:int c:RED|GREEN [d:x|y]",
+        "TWO n:int(1..100) [more:float ...]",
+        "THREE key:str size:int (then size bytes of data)",
+        "FOUR to:str text...",
+        "FIVE [text...]",
+        "SIX p:Point ns:list[int] [when:datetime] [any_:int|str]",
+        "SEVEN",
+    ]
+
+
+# -- signatures that cannot be served
+
+
+def kwargs(**options: int) -> None: ...
+def no_size(data: bytes = linepool.body("size")) -> None: ...
+def text_size(size: str, data: bytes = linepool.body("size")) -> None: ...
+def optional_size(size: int = 0, data: bytes = linepool.body("size")) -> None: ...
+def other_size(length: int, data: bytes = linepool.body("size")) -> None: ...
+def number_body(size: int, data: int = linepool.body("size")) -> None: ...
+def text_body(size: int, data: str = linepool.body("size")) -> None: ...
+def options_and_args(*words: str, flag: bool = False) -> None: ...
+def options_and_rest(text: Rest, *, flag: bool = False) -> None: ...
+def word_behind_rest(text: Rest, word: str) -> None: ...
+def two_rests(text: Rest, more: Rest) -> None: ...
+def many_rests(*text: Rest) -> None: ...
+def needed_behind_optional(a: int | None, b: int) -> None: ...
+def no_such_type(a: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def no_such_member(a: "linepool.Nowhere") -> None: ...  # type: ignore[name-defined]
+def no_type(a: "1 +") -> None: ...  # type: ignore[valid-type]  # noqa: F722
+def open_file(a: sqlite3.Connection) -> None: ...
+def callback(a: type) -> None: ...
+def bounded_text(a: Annotated[str, Range(1, 3)]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (kwargs, "parameter options (**) has no place in a line"),
+        (no_size, 'body("size") must name a required int parameter of the handler'),
+        (text_size, 'body("size") must name a required int parameter of the handler'),
+        (optional_size, 'body("size") must name a required int parameter of the handler'),
+        (other_size, 'body("size") must name a required int parameter of the handler'),
+        (number_body, "parameter data is a data block, so it must be bytes"),
+        (text_body, "parameter data is a data block, so it must be bytes"),
+        (options_and_args, "option words (keyword-only parameters) cannot follow *args or Rest"),
+        (options_and_rest, "parameter flag stands behind the rest of the line"),
+        (word_behind_rest, "parameter word stands behind the rest of the line"),
+        (two_rests, "parameter more stands behind the rest of the line"),
+        (many_rests, "parameter text"),
+        (needed_behind_optional, "parameter b must have a default, as the one before it"),
+        (no_such_type, "annotation: name 'Nowhere' is not defined"),
+        (no_such_member, "annotation: "),
+        (no_type, "annotation: "),
+        (open_file, "parameter a: a word cannot become Connection"),
+        (callback, "parameter a: a word cannot become type"),
+        (bounded_text, "parameter a"),
+    ],
+)
+def test_a_signature_that_cannot_be_served_is_refused_with_its_place(function, why):
+    app = app_of(function)
+
+    with pytest.raises(SetupError) as refusal:
+        app.freeze()
+    line = function.__code__.co_firstlineno
+    assert f"test_arguments.py:{line}: {why}" in str(refusal.value)
+    assert str(refusal.value).startswith(f"handler {function.__name__} at ")
+
+
+def test_a_function_whose_signature_is_unknown_is_refused():
+    app = App()
+    app.handler("max")(max)
+
+    with pytest.raises(SetupError, match="max"):
+        app.freeze()
+
+
+async def coroutine() -> None: ...
+
+
+async def stream():
+    yield 1
+
+
+@pytest.mark.parametrize("function", [coroutine, stream])
+def test_an_async_function_is_refused_when_it_is_registered(function):
+    with pytest.raises(
+        SetupError, match=rf"{function.__name__} at .*test_arguments.py:\d+ is async"
+    ):
+        App().handler(function)
+
+
+@pytest.mark.parametrize("thing", [Point, 5, None, [], "x y", ""])
+def test_what_is_no_function_and_no_name_is_refused(thing):
+    with pytest.raises(SetupError, match=r"is no function|cannot name a command"):
+        App().handler(thing)

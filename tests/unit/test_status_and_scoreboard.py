@@ -1,0 +1,320 @@
+"""Status records and the scoreboard: whatever a worker writes, the master's picture stays true."""
+
+import copy
+import random
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linepool.pool.scoreboard import Scoreboard, Seat, Tally
+from linepool.pool.status import SIZE, Record, State, unpack
+
+SLOT, PID, GENERATION, SPAWNED_NS = 3, 4711, 2, 1_000
+
+RECORDS = st.builds(
+    Record,
+    slot=st.integers(0, 2**16 - 1),
+    state=st.sampled_from(State),
+    pid=st.integers(0, 2**32 - 1),
+    generation=st.integers(0, 2**32 - 1),
+    connections=st.integers(0, 2**32 - 1),
+    requests=st.integers(0, 2**64 - 1),
+    at_ns=st.integers(0, 2**64 - 1),
+)
+
+
+def record(
+    state: State = State.IDLE,
+    at_ns: int = SPAWNED_NS + 1,
+    requests: int = 0,
+    *,
+    slot: int = SLOT,
+    pid: int = PID,
+    generation: int = GENERATION,
+) -> Record:
+    return Record(slot, state, pid, generation, 1, requests, at_ns)
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[Record]:
+    """Return what one worker truly wrote: time goes on, counts grow."""
+    at_ns, requests, connections = SPAWNED_NS, 0, 0
+    records = []
+    for state in draw(st.lists(st.sampled_from(State), min_size=1, max_size=12)):
+        at_ns += draw(st.integers(1, 1000))
+        requests += draw(st.integers(0, 3))
+        connections += draw(st.integers(0, 2))
+        records.append(Record(SLOT, state, PID, GENERATION, connections, requests, at_ns))
+    return records
+
+
+def scoreboard() -> Scoreboard:
+    board = Scoreboard()
+    board.spawned(SLOT, PID, GENERATION, SPAWNED_NS)
+    return board
+
+
+def packed(records: list[Record]) -> bytes:
+    return b"".join(record.pack() for record in records)
+
+
+# -- records
+
+
+def test_a_record_is_32_bytes_whatever_it_holds():
+    largest = Record(
+        2**16 - 1, State.LEAVING, 2**32 - 1, 2**32 - 1, 2**32 - 1, 2**64 - 1, 2**64 - 1
+    )
+
+    assert SIZE == 32
+    assert len(record().pack()) == len(largest.pack()) == 32
+
+
+@given(st.lists(RECORDS, max_size=5))
+def test_records_are_read_as_they_were_written(records):
+    assert unpack(packed(records)) == (records, 0)
+
+
+def test_nothing_is_no_record_and_no_rubbish():
+    assert unpack(b"") == ([], 0)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_records_or_rubbish(data):
+    records, rubbish = unpack(data)
+
+    assert len(records) + rubbish == -(-len(data) // SIZE)
+    assert all(isinstance(record.state, State) for record in records)
+
+
+@given(st.lists(RECORDS, max_size=3), RECORDS, st.integers(1, SIZE - 1))
+def test_a_piece_of_a_record_at_the_end_is_rubbish_and_costs_no_other(records, last, length):
+    assert unpack(packed(records) + last.pack()[:length]) == (records, 1)
+
+
+def test_a_state_that_is_none_is_rubbish_and_costs_no_other():
+    good = record()
+    bad = good.pack()[:2] + b"\x09\x00" + good.pack()[4:]
+
+    assert unpack(bad + good.pack() + bad) == ([good], 2)
+
+
+# -- what is believed
+
+
+def test_a_worker_is_starting_until_it_says_something():
+    board = scoreboard()
+
+    assert board.tally() == Tally(starting=1)
+    assert board.seats[SLOT] == Seat(SLOT, PID, GENERATION, SPAWNED_NS, since_ns=SPAWNED_NS)
+
+
+@pytest.mark.parametrize(
+    ("state", "tally"),
+    [
+        (State.READY, Tally(idle=1)),
+        (State.IDLE, Tally(idle=1)),
+        (State.TAKEN, Tally(busy=1)),
+        (State.LEAVING, Tally(leaving=1)),
+    ],
+)
+def test_a_worker_counts_as_what_it_said_last(state, tally):
+    board = scoreboard()
+    board.heard(SLOT, record(State.TAKEN, SPAWNED_NS + 1).pack())
+    believed = board.heard(SLOT, record(state, SPAWNED_NS + 2, 5).pack())
+
+    assert believed == [record(state, SPAWNED_NS + 2, 5)]
+    assert board.tally() == tally
+    seat = board.seats[SLOT]
+    assert (seat.state, seat.since_ns, seat.requests) == (state, SPAWNED_NS + 2, 5)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        record(slot=SLOT + 1),
+        record(pid=PID + 1),
+        record(pid=0),
+        record(generation=GENERATION + 1),
+        record(generation=GENERATION - 1),
+    ],
+)
+def test_a_record_of_another_worker_is_rubbish(foreign):
+    board = scoreboard()
+    board.spawned(SLOT + 1, PID + 1, GENERATION, SPAWNED_NS)
+    before = copy.deepcopy(board.seats[SLOT + 1])
+
+    assert board.heard(SLOT, foreign.pack()) == []
+    assert board.seats[SLOT].state is None
+    assert board.seats[SLOT].rubbish == 1
+    assert board.seats[SLOT + 1] == before
+
+
+@pytest.mark.parametrize(
+    "late",
+    [record(at_ns=SPAWNED_NS + 9, requests=5), record(at_ns=0, requests=9), record(requests=0)],
+)
+def test_a_record_that_goes_back_is_rubbish(late):
+    board = scoreboard()
+    board.heard(SLOT, record(State.TAKEN, SPAWNED_NS + 10, 5).pack())
+
+    assert board.heard(SLOT, late.pack()) == []
+    assert board.seats[SLOT].state is State.TAKEN
+    assert board.seats[SLOT].rubbish == 1
+
+
+def test_a_record_from_before_the_fork_is_rubbish():
+    board = scoreboard()
+
+    assert board.heard(SLOT, record(at_ns=SPAWNED_NS - 1).pack()) == []
+    assert board.tally() == Tally(starting=1)
+
+
+def test_a_slot_that_is_given_again_forgets_who_had_it():
+    board = scoreboard()
+    board.heard(SLOT, record(State.TAKEN, requests=9).pack())
+    gone = board.reaped(SLOT)
+    board.spawned(SLOT, PID + 1, GENERATION, SPAWNED_NS + 100)
+
+    assert (gone.pid, gone.requests, gone.state) == (PID, 9, State.TAKEN)
+    assert board.heard(SLOT, record(at_ns=SPAWNED_NS + 200).pack()) == []
+    assert board.tally() == Tally(starting=1)
+
+
+def test_every_worker_counts_once():
+    board = Scoreboard()
+    states = [None, State.READY, State.IDLE, State.TAKEN, State.TAKEN, State.LEAVING]
+    for slot, state in enumerate(states):
+        board.spawned(slot, PID + slot, GENERATION, SPAWNED_NS)
+        if state is not None:
+            board.heard(slot, record(state, slot=slot, pid=PID + slot).pack())
+    tally = board.tally()
+
+    assert tally == Tally(starting=1, idle=2, busy=2, leaving=1)
+    assert (tally.staying, tally.total) == (5, 6)
+
+
+def test_a_worker_that_was_told_to_leave_does_not_stay():
+    board = scoreboard()
+    board.told(SLOT)
+
+    assert board.tally() == Tally(leaving=1)
+    assert board.told_asleep() == 1
+
+    board.heard(SLOT, record(State.TAKEN).pack())
+    assert board.tally() == Tally(leaving=1)
+    assert board.told_asleep() == 0
+
+    board.heard(SLOT, record(State.IDLE, SPAWNED_NS + 2).pack())
+    assert board.told_asleep() == 1
+
+    board.heard(SLOT, record(State.LEAVING, SPAWNED_NS + 3).pack())
+    assert board.told_asleep() == 0
+    assert board.tally() == Tally(leaving=1)
+
+
+def test_the_lowest_slot_that_nobody_has_is_free():
+    board = Scoreboard()
+    for slot in (0, 1, 3):
+        board.spawned(slot, PID + slot, GENERATION, SPAWNED_NS)
+
+    assert board.free_slot(10) == 2
+    board.reaped(0)
+    assert board.free_slot(10) == 0
+
+
+# -- properties
+
+
+@given(lives(), st.data())
+def test_the_newest_record_wins_in_whatever_order_and_however_often_they_come(records, data):
+    shuffled = data.draw(st.permutations(records * data.draw(st.integers(1, 3))))
+    board = scoreboard()
+    for chunk in _chunks(shuffled, data.draw(st.integers(1, 5))):
+        board.heard(SLOT, packed(chunk))
+    seat = board.seats[SLOT]
+    newest = records[-1]
+
+    assert (seat.state, seat.since_ns, seat.requests, seat.connections) == (
+        newest.state,
+        newest.at_ns,
+        newest.requests,
+        newest.connections,
+    )
+
+
+@given(lives(), st.integers(0, 11))
+def test_a_lost_record_does_no_harm(records, lost):
+    board = scoreboard()
+    kept = [record for index, record in enumerate(records) if index != lost] or records
+    believed = board.heard(SLOT, packed(kept))
+
+    assert believed == kept
+    assert board.seats[SLOT].state is kept[-1].state
+    assert board.seats[SLOT].rubbish == 0
+
+
+@given(lives(), st.lists(RECORDS, max_size=6), st.randoms(use_true_random=False))
+def test_what_others_write_changes_nothing(records, foreign, chance):
+    foreign = [
+        record
+        for record in foreign
+        if (record.slot, record.pid, record.generation) != (SLOT, PID, GENERATION)
+    ]
+    mixed = _merged(records, foreign, chance)
+    alone, together = scoreboard(), scoreboard()
+
+    assert together.heard(SLOT, packed(mixed)) == alone.heard(SLOT, packed(records))
+    assert together.seats[SLOT].rubbish == len(foreign)
+    together.seats[SLOT].rubbish = 0
+    assert together.seats == alone.seats
+
+
+@given(lives(), st.data())
+def test_garbled_records_never_raise_and_never_move_a_worker_back(records, data):
+    board = scoreboard()
+    board.spawned(SLOT + 1, PID + 1, GENERATION, SPAWNED_NS)
+    neighbour = attrs.evolve(board.seats[SLOT + 1])
+    stream = bytearray(packed(records))
+    for _ in range(data.draw(st.integers(0, 4))):
+        stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del stream[data.draw(st.integers(0, len(stream) - 1)) :]
+    seat = board.seats[SLOT]
+    heard = 0
+    for start in range(0, len(stream), 2 * SIZE):
+        before = attrs.evolve(seat)
+        chunk = bytes(stream[start : start + 2 * SIZE])
+        believed = board.heard(SLOT, chunk)
+        heard += len(believed)
+        assert seat.since_ns >= before.since_ns
+        assert seat.requests >= before.requests
+        assert all((r.slot, r.pid, r.generation) == (SLOT, PID, GENERATION) for r in believed)
+    assert (seat.slot, seat.pid, seat.generation) == (SLOT, PID, GENERATION)
+    assert heard + seat.rubbish == -(-len(stream) // SIZE)
+    assert board.seats[SLOT + 1] == neighbour
+    assert board.tally().total == 2
+
+
+@given(st.lists(st.binary(max_size=100), max_size=5))
+def test_any_bytes_leave_a_worker_that_said_nothing_starting(chunks):
+    board = scoreboard()
+    for chunk in chunks:
+        board.heard(SLOT, chunk)
+
+    assert board.tally() == Tally(starting=1)
+
+
+def _chunks(records: list[Record], size: int) -> list[list[Record]]:
+    return [records[at : at + size] for at in range(0, len(records), size)]
+
+
+def _merged(one: list[Record], other: list[Record], chance: random.Random) -> list[Record]:
+    """Return both lists in one, each in its own order."""
+    merged = list(one)
+    places = sorted(chance.randint(0, len(one)) for _ in other)
+    for offset, (place, record_) in enumerate(zip(places, other, strict=True)):
+        merged.insert(place + offset, record_)
+    return merged
