@@ -1,7 +1,7 @@
 """What the benchmarks share: a server to measure, a look at its processes, and a table.
 
-Everything happens on 127.0.0.1. What was started here is ended here, by its own pid or process
-group, and nothing else is.
+Everything happens on 127.0.0.1. What was started here is ended here, by its own pidfd, and nothing
+else is.
 """
 
 from __future__ import annotations
@@ -117,14 +117,27 @@ class Program:
         return found
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to stop, see to it that it does, and return its exit status."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if self._process.poll() is None:
+        """Ask it to stop, see to it that it and its children do, and return its exit status."""
+        if self._process.returncode is None:
+            left = _descriptors(children(self.pid))
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.send_signal(number)
-            self._process.wait(_STOP_LIMIT)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+                self._process.wait(_STOP_LIMIT)
+            left += _descriptors(children(self.pid))
+            self._process.kill()
+            for pidfd in left:  # of those that outlive their master: what they run is stuck
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                os.close(pidfd)
         return self._process.wait()
+
+
+def _descriptors(pids: Sequence[int]) -> list[int]:
+    pidfds = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            pidfds.append(os.pidfd_open(pid))
+    return pidfds
 
 
 class Server:

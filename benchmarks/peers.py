@@ -1,0 +1,276 @@
+"""The servers of pool_burst.py: how each is started, asked, and what its settings let it be.
+
+All run from files in a directory of their own, on a free port of 127.0.0.1, as a child of the
+benchmark; a service of the same name that the system may have is not touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import struct
+import sys
+import sysconfig
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import harness
+
+MIN, MAX = 2, 32
+SPARE = 2  # idle servers kept at least, and at most, where a server has such a setting
+_UNPRIVILEGED = "www-data"  # what Debian runs web servers as; needed when started by root
+
+_HTTP_REQUEST = b"GET /block HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+class Peer(ABC):
+    """A server that sizes its own pool.
+
+    Attributes:
+        name: For the table and the plot.
+        floor: The largest pool that its settings let stand when nothing happens.
+        request: What a client sends; the answer ends with ``OK`` or is closed after it.
+        stop_signal: What ends it in order.
+    """
+
+    name: str
+    floor = MIN
+    request = b"BLOCK\n"
+    stop_signal: int = signal.SIGTERM
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.port = harness.free_port()
+
+    @property
+    @abstractmethod
+    def settings(self) -> str:
+        """What is set, for the table."""
+
+    @abstractmethod
+    def missing(self) -> str:
+        """Return what must be installed, or "": nothing."""
+
+    @abstractmethod
+    def arguments(self, directory: Path) -> list[str]:
+        """Write what it needs into a directory of its own and return its command line."""
+
+    def is_answered(self, data: bytes, ended: bool) -> bool:
+        """Whether this is the whole answer."""
+        return data.endswith(b"OK\n") or ended
+
+
+class Linepool(Peer):
+    """linepool, with its own settings except for the size of the pool."""
+
+    name = "linepool"
+
+    def __init__(self, seconds: float, more: list[str]) -> None:
+        super().__init__(seconds)
+        known = harness.options_of_run()
+        chosen = {"--max-spare": str(SPARE)}
+        self._options = [f"{k}={v}" for k, v in chosen.items() if k in known] + more
+
+    @property
+    def settings(self) -> str:
+        return " ".join([f"--workers={MIN}:{MAX}", *self._options])
+
+    def missing(self) -> str:
+        return ""
+
+    def arguments(self, directory: Path) -> list[str]:
+        arguments = [sys.executable, "-m", "linepool", "run", str(harness.TARGETS / "block.py")]
+        arguments += ["--bind", f"127.0.0.1:{self.port}", "--workers", f"{MIN}:{MAX}"]
+        return [*arguments, "--control", str(directory / "control"), *self._options]
+
+
+class NetServer(Peer):
+    """Net::Server::PreFork."""
+
+    name = "Net::Server::PreFork"
+
+    @property
+    def settings(self) -> str:
+        return f"min_servers {MIN}, min_spare_servers {SPARE}, max_spare_servers {SPARE}"
+
+    def missing(self) -> str:
+        found = any(
+            (Path(place) / "Net/Server/PreFork.pm").exists()
+            for place in ("/usr/share/perl5", "/usr/local/share/perl5", "/usr/lib/perl5")
+        )
+        return "" if found else "Debian: libnet-server-perl"
+
+    def arguments(self, directory: Path) -> list[str]:
+        del directory
+        numbers = (self.port, MIN, MAX, SPARE, self.seconds)
+        return ["perl", str(harness.TARGETS / "prefork.pl"), *map(str, numbers)]
+
+
+class Apache(Peer):
+    """Apache with the prefork MPM; a CGI script blocks."""
+
+    name = "Apache prefork"
+    floor = SPARE + 1  # it insists on MaxSpareServers > MinSpareServers
+    request = _HTTP_REQUEST
+    _modules = Path("/usr/lib/apache2/modules")
+
+    @property
+    def settings(self) -> str:
+        return f"StartServers {MIN}, MinSpareServers {SPARE}, MaxSpareServers {SPARE + 1}"
+
+    def missing(self) -> str:
+        found = _find("apache2") and (self._modules / "mod_mpm_prefork.so").exists()
+        return "" if found else "Debian: apache2-bin"
+
+    def arguments(self, directory: Path) -> list[str]:
+        script = directory / "block"
+        script.write_text(
+            f"#!/bin/sh\nsleep {self.seconds}\nprintf 'Content-Type: text/plain\\n\\nOK\\n'\n"
+        )
+        _make_public(script)
+        lines = [
+            f"ServerRoot {directory}",
+            f"DefaultRuntimeDir {directory}",
+            f"PidFile {directory}/pid",
+            f"ErrorLog {directory}/error.log",
+            "ServerName 127.0.0.1",
+            f"Listen 127.0.0.1:{self.port}",
+            *(
+                f"LoadModule {name}_module {self._modules}/mod_{name}.so"
+                for name in ("mpm_prefork", "authz_core", "alias", "cgi")
+            ),
+            f"StartServers {MIN}",
+            f"MinSpareServers {SPARE}",
+            f"MaxSpareServers {SPARE + 1}",
+            f"ServerLimit {MAX}",
+            f"MaxRequestWorkers {MAX}",
+            "KeepAlive Off",
+            f"ScriptAlias /block {script}",
+        ]
+        if os.geteuid() == 0:
+            lines += [f"User {_UNPRIVILEGED}", f"Group {_UNPRIVILEGED}"]
+        config = directory / "apache.conf"
+        config.write_text("\n".join(lines) + "\n")
+        return [_find("apache2"), "-d", str(directory), "-f", str(config), "-DFOREGROUND"]
+
+
+class Uwsgi(Peer):
+    """uWSGI with one of its algorithms for a cheaper pool."""
+
+    request = _HTTP_REQUEST
+
+    def __init__(self, seconds: float, algorithm: str) -> None:
+        super().__init__(seconds)
+        self._algorithm = algorithm
+        self.name = f"uWSGI cheaper {algorithm}"
+
+    @property
+    def settings(self) -> str:
+        return f"cheaper {MIN}, cheaper-algo {self._algorithm}"
+
+    def missing(self) -> str:
+        return "" if _find("uwsgi") else "PyPI: uwsgi"
+
+    def arguments(self, directory: Path) -> list[str]:
+        del directory
+        arguments = [_find("uwsgi"), "--http-socket", f"127.0.0.1:{self.port}", "--master"]
+        arguments += ["--workers", str(MAX), "--cheaper", str(MIN)]
+        arguments += ["--cheaper-algo", self._algorithm, "--env", f"BLOCK_SECONDS={self.seconds}"]
+        arguments += ["--wsgi-file", str(harness.TARGETS / "hello_wsgi.py"), "--need-app"]
+        return [*arguments, "--die-on-term", "--disable-logging"]
+
+
+class PhpFpm(Peer):
+    """PHP-FPM, pm = dynamic."""
+
+    name = "PHP-FPM dynamic"
+
+    @property
+    def settings(self) -> str:
+        return f"start_servers {MIN}, min_spare_servers {SPARE}, max_spare_servers {SPARE}"
+
+    def missing(self) -> str:
+        return "" if self._binary() else "Debian: php-fpm"
+
+    def arguments(self, directory: Path) -> list[str]:
+        script = directory / "block.php"
+        script.write_text(f'<?php usleep({self.seconds * 1e6:.0f}); echo "OK\\n";')
+        _make_public(script)
+        self.request = _fastcgi_request(script)
+        lines = [
+            "[global]",
+            f"error_log = {directory}/error.log",
+            "daemonize = no",
+            "[pool]",
+            f"listen = 127.0.0.1:{self.port}",
+            "pm = dynamic",
+            f"pm.max_children = {MAX}",
+            f"pm.start_servers = {MIN}",
+            f"pm.min_spare_servers = {SPARE}",
+            f"pm.max_spare_servers = {SPARE}",
+        ]
+        if os.geteuid() == 0:
+            lines += [f"user = {_UNPRIVILEGED}", f"group = {_UNPRIVILEGED}"]
+        config = directory / "fpm.conf"
+        config.write_text("\n".join(lines) + "\n")
+        return [self._binary(), "--nodaemonize", "--no-php-ini", "--fpm-config", str(config)]
+
+    def is_answered(self, data: bytes, ended: bool) -> bool:
+        return ended
+
+    def _binary(self) -> str:
+        for place in ("/usr/sbin", "/usr/bin"):
+            for path in sorted(Path(place).glob("php-fpm[0-9]*"), reverse=True):
+                return str(path)
+        return _find("php-fpm")
+
+
+def all_peers(seconds: float, linepool_options: list[str]) -> list[Peer]:
+    """Return every server that can be compared, linepool first."""
+    return [
+        Linepool(seconds, linepool_options),
+        NetServer(seconds),
+        Apache(seconds),
+        PhpFpm(seconds),
+        Uwsgi(seconds, "spare"),
+        Uwsgi(seconds, "backlog"),
+        Uwsgi(seconds, "busyness"),
+    ]
+
+
+def _find(name: str) -> str:
+    """Return the path of a program, or "": it is not installed."""
+    where = [sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]
+    return shutil.which(name, path=os.pathsep.join(where)) or ""
+
+
+def _make_public(script: Path) -> None:
+    """Let a server that has given up root read and run a script, wherever it stands."""
+    script.chmod(0o755)
+    for directory in script.parents[:2]:
+        directory.chmod(directory.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
+
+
+def _fastcgi_request(script: Path) -> bytes:
+    """Return one whole FastCGI request for a script (FastCGI specification, 3.3 and 5)."""
+    begin, parameters, body = 1, 4, 5
+    responder = struct.pack("!HB5x", 1, 0)  # role; flags 0: close after the answer
+    pairs = {"SCRIPT_FILENAME": str(script), "REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.0"}
+    packed = b"".join(
+        bytes((len(name), len(value))) + name.encode() + value.encode()
+        for name, value in pairs.items()
+    )
+
+    def record(kind: int, content: bytes) -> bytes:
+        return struct.pack("!BBHHBx", 1, kind, 1, len(content), 0) + content
+
+    return b"".join(
+        (
+            record(begin, responder),
+            record(parameters, packed),
+            record(parameters, b""),
+            record(body, b""),
+        )
+    )
