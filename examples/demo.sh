@@ -4,8 +4,11 @@
 set -eu
 cd "$(dirname "$0")"
 dir=$(mktemp -d)
-trap 'kill "$server" 2>/dev/null || true; wait; rm -rf "$dir"' EXIT INT TERM
+server=
+trap '[ -z "$server" ] || kill "$server" || true; wait; rm -rf "$dir"' EXIT
+trap 'exit 1' INT TERM
 
+: >"$dir/log" # there before it is looked at
 linepool run sums.py --bind 127.0.0.1:0 --workers 4 --control "$dir/control" 2>"$dir/log" &
 server=$!
 while ! grep -q '^ready' "$dir/log"; do
@@ -30,5 +33,6 @@ linepool status --control "$dir/control"
 echo "--- \$ linepool stop"
 linepool stop --control "$dir/control"
 wait "$server"
+server=
 echo "--- the server's log"
 cat "$dir/log"

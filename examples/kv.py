@@ -14,8 +14,9 @@ r"""A key-value store that all workers share, kept in LMDB.
     2
 
 KV_DIR names the directory; without it, it is kv.lmdb in the working directory. KV_SIZE_MB is the
-most that it may hold (1024). What was acknowledged survives the death of any process. To survive a
-power cut too, set KV_SYNC=1: each change then waits for the disk.
+most that it may hold (1024); what a DELETE frees, LMDB uses from the next change but one on. What
+was acknowledged survives the death of any process. To survive a power cut too, set KV_SYNC=1: each
+change then waits for the disk.
 """
 
 import os
