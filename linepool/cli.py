@@ -7,7 +7,7 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from attrs import asdict
@@ -15,10 +15,11 @@ from attrs import asdict
 from linepool import __version__
 from linepool.app import App
 from linepool.errors import SetupError
-from linepool.operate import logs, remote, target
+from linepool.operate import logs, remote, simulate, target
 from linepool.operate.config import Configuration, MisuseError, configure, option_name
 from linepool.operate.serve import serve
 from linepool.operate.status import as_lines
+from linepool.pool import simulate as simulation
 from linepool.protocols.base import Limits
 from linepool.settings import FIELDS, written
 
@@ -151,13 +152,77 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("--now", action="store_true", help="do not wait for requests in hand")
     _add_control(stop)
     stop.set_defaults(run=lambda o: _order(o, "STOP now" if o.now else "STOP"))
+    _add_simulate(
+        commands.add_parser(
+            "simulate",
+            help="show how a pool would size itself under a load",
+            description="Play a load to a pool that does not exist, and show how it would size itself"
+            " and how long clients would wait.",
+            epilog="examples:\n  linepool simulate load.csv --workers 2:32 --plot pool.png\n"
+            "  linepool simulate --burst 64 --service 2 --workers 2:32\n"
+            "  linepool simulate --poisson 200/s --service 0.02 --seconds 120",
+        )
+    )
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    load = parser.add_argument_group("load").add_mutually_exclusive_group(required=True)
+    load.add_argument(
+        "trace", metavar="TRACE", nargs="?", help="file of lines at_s,service_s; -: standard input"
+    )
+    load.add_argument(
+        "--poisson", metavar="RATE", type=_rate, help="clients at random, so many a second"
+    )
+    load.add_argument(
+        "--burst", metavar="CLIENTS", type=_clients, help="so many clients in one moment"
+    )
+    for name, default, what in (
+        ("service", 0.02, "how long a client keeps a worker; with --poisson on average"),
+        ("seconds", 60.0, "how long clients come with --poisson"),
+        ("boot", 0.01, "how long a worker takes until it is ready"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            metavar="S",
+            type=_positive,
+            default=default,
+            help=f"{what} (default: {default:g})",
+        )
+    parser.add_argument(
+        "--seed", metavar="N", type=int, default=1, help="for --poisson (default: 1)"
+    )
+    parser.add_argument("--plot", metavar="FILE", help="draw a picture, such as pool.png")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    _add_settings(parser, simulate.SETTINGS)
+    parser.set_defaults(run=_simulate)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1e6:
+        raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
+    return number
+
+
+def _rate(text: str) -> float:
+    return _positive(text.removesuffix("/s"))
+
+
+def _clients(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) <= 1_000_000):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str] = FIELDS) -> None:
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
     group = parser.add_argument_group("settings")
-    for name, field in FIELDS.items():
+    for name in names:
+        field = FIELDS[name]
         unit = field.metadata["unit"]
         default = "1:max(4, 4 x CPUs)" if name == "workers" else written(name, field.default)
         text = f"{field.metadata['doc']} (default: {default})"
@@ -229,4 +294,22 @@ def _status(options: argparse.Namespace) -> int:
 
 def _order(options: argparse.Namespace, line: str) -> int:
     print(remote.order(remote.find(options.control), line))
+    return 0
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    settings = _configure(App(), options).settings
+    if options.trace is not None:
+        trace = simulate.load(options.trace)
+    elif options.burst is not None:
+        trace = simulation.burst(options.burst, options.service)
+    else:
+        trace = simulation.poisson(options.poisson, options.service, options.seconds, options.seed)
+    result = simulation.simulate(trace, settings, options.boot)
+    if options.plot is not None:
+        simulate.plot(result, settings, options.plot)
+    if options.json:
+        print(json.dumps(simulate.as_json(result, settings)))
+    else:
+        print("\n".join(simulate.as_lines(result, settings)))
     return 0

@@ -97,8 +97,8 @@ class History:
         if now_ns < full_ns:
             return (full_ns - now_ns) / 1e9
         begin_ns = now_ns - self._window_ns
-        ends_ns = min(self._idle_past.least_until(begin_ns), self._busy_past.least_until(begin_ns))
-        return (ends_ns - begin_ns) / 1e9
+        ends_ns = [past.least_until(begin_ns) for past in (self._idle_past, self._busy_past)]
+        return min((ns - begin_ns for ns in ends_ns if ns is not None), default=math.inf) / 1e9
 
     def nobody_idle_for(self, now_ns: int) -> float:
         """Return the seconds for which nobody has been idle.
@@ -171,9 +171,9 @@ class Sliding:
             self._left.popleft()
         return min(self._left[0][1], self.value) if self._left else self.value
 
-    def least_until(self, since_ns: int) -> float:
-        """Return the moment that ``since_ns`` must reach to make the least value rise; or infinity."""
-        return self._left[0][0] if self.least(since_ns) < self.value else math.inf
+    def least_until(self, since_ns: int) -> int | None:
+        """Return what ``since_ns`` must reach to make the least value rise; None: it would not."""
+        return self._left[0][0] if self.least(since_ns) < self.value else None
 
 
 class Budget:

@@ -46,6 +46,7 @@ class Moment:
         at_ns: When that was.
         tally: The workers by state.
         backlog: Connections that no worker has taken.
+        waited_ns: How long the client waited that has just been taken, if one has.
         spawned: How many workers the master has just forked.
         retired: How many it has just retired.
         why: Its reason.
@@ -54,6 +55,7 @@ class Moment:
     at_ns: int
     tally: Tally
     backlog: int
+    waited_ns: int = 0
     spawned: int = 0
     retired: int = 0
     why: str = ""
@@ -69,6 +71,7 @@ class Sample:
         busy: How many were busy at once, at most.
         idle: How many were idle, at least.
         backlog: How many connections waited at once, at most.
+        waited: How long a client waited that was taken, at most, in seconds.
     """
 
     at: float
@@ -76,6 +79,7 @@ class Sample:
     busy: int
     idle: int
     backlog: int
+    waited: float
 
 
 @frozen
@@ -162,7 +166,11 @@ def _pair(number: int, text: str) -> tuple[float, float]:
 
 
 def poisson(rate: float, service: float, seconds: float, seed: int) -> list[Arrival]:
-    """Return arrivals at random, so many a second; service times are exponential with that mean."""
+    """Return arrivals at random, so many a second; service times are exponential with that mean.
+
+    Raises:
+        SetupError: There are none.
+    """
     source = random.Random(seed)  # noqa: S311 - a load, no secret
     trace = []
     at = source.expovariate(rate)
@@ -170,6 +178,8 @@ def poisson(rate: float, service: float, seconds: float, seed: int) -> list[Arri
         length = source.expovariate(1 / service)
         trace.append(Arrival(round(at * 1e9), round(length * 1e9)))
         at += source.expovariate(rate)
+    if not trace:
+        raise SetupError(f"no client came within {seconds:g} s")
     return trace
 
 
@@ -233,7 +243,7 @@ class _Samples:
         ends_ns = self._at_ns + self._step_ns
         if moment.at_ns > ends_ns:
             # What was seen in the step says nothing of a quiet time after it.
-            self._begin(self._last, ends_ns)
+            self._begin(evolve(self._last, waited_ns=0), ends_ns)
         if moment.at_ns >= ends_ns or moment.tally.total != self._sample.workers:
             self._begin(moment, moment.at_ns)
         else:
@@ -242,12 +252,13 @@ class _Samples:
                 busy=max(self._sample.busy, moment.tally.busy),
                 idle=min(self._sample.idle, moment.tally.idle),
                 backlog=max(self._sample.backlog, moment.backlog),
+                waited=max(self._sample.waited, moment.waited_ns / 1e9),
             )
         self._last = moment
 
     def all(self) -> list[Sample]:
         """Return the samples, with one for the end."""
-        self._begin(self._last, self._last.at_ns)
+        self._begin(evolve(self._last, waited_ns=0), self._last.at_ns)
         return [*self._done, self._sample]
 
     def _begin(self, moment: Moment, at_ns: int) -> None:
@@ -258,7 +269,8 @@ class _Samples:
 
 def _sample(moment: Moment, at_ns: int) -> Sample:
     tally = moment.tally
-    return Sample(at_ns / 1e9, tally.total, tally.busy, tally.idle, moment.backlog)
+    waited = moment.waited_ns / 1e9
+    return Sample(at_ns / 1e9, tally.total, tally.busy, tally.idle, moment.backlog, waited)
 
 
 @define
@@ -299,13 +311,20 @@ class Simulation:
         while self._events:
             now_ns, kind, who = heapq.heappop(self._events)
             if kind != _TURN:
+                taken = len(self.waited_ns)
                 (self._done, self._ready, self._arrives)[kind](who, now_ns)
-                yield self._moment(now_ns, policy.Plan())
+                waited_ns = max(self.waited_ns[taken:], default=0)
+                yield Moment(now_ns, self._tally(), len(self._waiting), waited_ns)
             elif now_ns == self._turn_ns:
-                yield self._moment(now_ns, self._turn(now_ns))
-
-    def _moment(self, now_ns: int, plan: policy.Plan) -> Moment:
-        return Moment(now_ns, self._tally(), len(self._waiting), plan.spawn, plan.retire, plan.why)
+                plan = self._turn(now_ns)
+                yield Moment(
+                    now_ns,
+                    self._tally(),
+                    len(self._waiting),
+                    spawned=plan.spawn,
+                    retired=plan.retire,
+                    why=plan.why,
+                )
 
     def _tally(self) -> Tally:
         return Tally(len(self._starting), len(self._idle), len(self._busy))

@@ -85,3 +85,11 @@ class Process:
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+
+
+def signal_name(number: int) -> str:
+    """Return ``SIGKILL`` and the like; the number, for a signal that has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

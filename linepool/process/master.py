@@ -12,10 +12,8 @@ import math
 import os
 import selectors
 import signal
-import socket
 import sys
 import time
-from typing import NoReturn
 from typing import Protocol as Interface
 
 from attrs import evolve
@@ -27,16 +25,16 @@ from linepool.pool.deadline import DUMP_NS
 from linepool.pool.scoreboard import Scoreboard, Seat
 from linepool.pool.status import Record, State
 from linepool.process.board import ORDER, Board, Order
-from linepool.process.children import Child, Counters, Dumps
+from linepool.process.children import Child, Counters
 from linepool.process.gauge import Gauge
-from linepool.process.inbox import Inbox, signals_blocked
+from linepool.process.inbox import Inbox
+from linepool.process.killing import signal_name
 from linepool.process.listeners import Listener, Waker
-from linepool.process.orders import LeaveNow
 from linepool.process.overdue import Overdue
 from linepool.process.recording import Recording
 from linepool.process.recycling import Recycler
-from linepool.process.status_pipe import PIPE_FULL, StatusPipe
-from linepool.process.worker import Place, Worker
+from linepool.process.spawning import Spawner
+from linepool.process.status_pipe import PIPE_FULL
 from linepool.protocols.base import printable
 from linepool.settings import MAX_WORKERS, Settings, Workers
 
@@ -97,7 +95,6 @@ class Master:
         self._status = 0
         self._watched: list[Watched] = []
         self._waker = Waker(self.board)
-        self._dumps = Dumps()
         self._wake_at = 0.0  # when sleepers that were told to leave are woken (again)
         self._listen_at = 0.0  # from when on the loop looks at the status pipes again; 0: it does
         self._dead: set[int] = set()  # slots whose process has ended but is not reaped
@@ -278,9 +275,19 @@ class Master:
         self.gauge = Gauge(self.settings, self.board, self.listeners)
         self._recycler = Recycler(self.settings, self.board)
         self._overdue = Overdue(self.board, self.service, self.settings, self._selector)
+        self._spawner = Spawner(
+            self.app,
+            self.service,
+            self.settings,
+            self.listeners,
+            self.board,
+            self._waker,
+            self._leave,
+        )
         # What the app has loaded stays out of the workers' collections, and so stays shared.
         gc.collect()
         gc.freeze()
+        self._awake_at = time.monotonic()
 
     def _close(self) -> None:
         for watched in self._watched:
@@ -289,7 +296,7 @@ class Master:
             child.process.send(signal.SIGKILL)
             child.close()
         self._overdue.close()
-        self._dumps.keep(None)
+        self._spawner.close()
         if self._recording is not None:
             self._recording.close()
         self._waker.close()
@@ -340,75 +347,33 @@ class Master:
     def _spawn(self) -> None:
         """Fork one worker."""
         slot = self.scoreboard.free_slot(MAX_WORKERS)
+        now_ns = time.monotonic_ns()  # before the fork: the child may be quicker than we
         try:
-            dump = self._dumps.of(slot)
-            pipe = StatusPipe()
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self.board.slots[slot].clear()
-            recycle_at = self._recycler.spawned(slot)
-            sys.stdout.flush()
-            spawned_ns = time.monotonic_ns()  # before the fork: the child may be quicker than we
-            with signals_blocked():
-                pid = os.fork()
-                if pid == 0:
-                    ours.close()
-                    self._become_worker(
-                        Place(
-                            slot,
-                            self.generation,
-                            self.board.slots[slot],
-                            pipe,
-                            theirs,
-                            dump,
-                            self.pid,
-                            recycle_at,
-                        )
-                    )
+            child = self._spawner.spawn(slot, self.generation, self._recycler.spawned(slot))
         except OSError as error:
             log.error("cannot fork: %s", error.strerror)  # noqa: TRY400 - one line says it all
-            self.gauge.history.boot_failed(time.monotonic_ns())
+            self.gauge.history.boot_failed(now_ns)
             return
-        theirs.close()
-        pipe.keep_reader()
-        child = Child(pid, pipe, ours, dump)
         self.children[slot] = child
         self._selector.register(child.process.pidfd, selectors.EVENT_READ, slot)
-        self._pipes.register(pipe.reader, selectors.EVENT_READ, slot)
-        self.scoreboard.spawned(slot, pid, self.generation, spawned_ns)
-        self.gauge.history.spawned(self.settings, spawned_ns)
+        self._pipes.register(child.pipe.reader, selectors.EVENT_READ, slot)
+        self.scoreboard.spawned(slot, child.process.pid, self.generation, now_ns)
+        self.gauge.history.spawned(self.settings, now_ns)
         self.counters.spawned += 1
-        log.debug("worker spawned pid=%d slot=%d", pid, slot)
+        log.debug("worker spawned pid=%d slot=%d", child.process.pid, slot)
 
-    def _become_worker(self, place: Place) -> NoReturn:
-        """Turn the new process into a worker; leaves everything that is the master's."""
-        status = 1
-        try:
-            place.pipe.keep_writer()
-            self._inbox.abandon()
-            self._selector.close()
-            self._pipes.close()
-            self._waker.close()
-            self._overdue.close()
-            self._dumps.keep(place.slot_number)
-            if self._recording is not None:
-                self._recording.close()
-            for watched in self._watched:
-                watched.abandon()
-            for sibling in self.children.values():
-                sibling.close()
-            os.setpgid(0, 0)  # what a handler starts can then be killed with it
-            worker = Worker(
-                self.app, self.service, self.settings, self.listeners, self._waker, place
-            )
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
-            status = worker.run()
-        except LeaveNow:
-            status = 0
-        except BaseException:
-            log.exception("worker failed pid=%d", os.getpid())
-        finally:
-            sys.stdout.flush()
-            os._exit(status)
+    def _leave(self) -> None:
+        """Close a new worker's copies of what is the master's."""
+        self._inbox.abandon()
+        self._selector.close()
+        self._pipes.close()
+        self._overdue.close()
+        if self._recording is not None:
+            self._recording.close()
+        for watched in self._watched:
+            watched.abandon()
+        for sibling in self.children.values():
+            sibling.close()
 
     def _retire(self, count: int) -> None:
         """Tell workers to leave: those that are idle first, of them the one that the kernel wakes next."""
@@ -434,7 +399,7 @@ class Master:
             log.debug("worker left pid=%d status=%d", seat.pid, status)
             return
         sight = self.board.slots[seat.slot].look()
-        how = f"status={status}" if status >= 0 else f"signal={signal.Signals(-status).name}"
+        how = f"status={status}" if status >= 0 else f"signal={signal_name(-status)}"
         command = printable(sight.line) if sight.started_ns else "-"
         if status == 0:
             recycled = self._recycler.was_recycled(seat.slot)

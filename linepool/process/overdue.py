@@ -27,6 +27,7 @@ from linepool.settings import Settings
 
 log = logging.getLogger("linepool")
 
+_LONG = 1.0  # seconds; a shorter absence of the master is not worth a line in the log
 _LINGER = 1.0  # seconds to go on reading what a client sends to its dead worker
 _DRAIN_BYTES = 65536
 
@@ -59,7 +60,7 @@ class Overdue:
 
     def absent(self, since: float, now: float) -> None:
         """Note that the master should have run at one moment, in seconds, and ran at the other."""
-        if self._attention.stalled(int(since * 1e9), int(now * 1e9)):
+        if self._attention.stalled(int(since * 1e9), int(now * 1e9)) and now - since >= _LONG:
             log.warning(
                 "the master did not run for %.1f s; no request is charged for it", now - since
             )

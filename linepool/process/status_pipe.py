@@ -41,6 +41,11 @@ class StatusPipe:
                     break
         return data
 
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self.reader)
+        os.close(self.writer)
+
     def keep_reader(self) -> None:
         """Close the end that only the worker uses."""
         os.close(self.writer)

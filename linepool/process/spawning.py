@@ -1,0 +1,120 @@
+"""The fork: what a new worker is given, and what of the master's it leaves behind.
+
+Runs in the master, and in each new worker until it begins to serve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from linepool.app import App
+from linepool.conversation import Service
+from linepool.process.board import Board
+from linepool.process.children import Child, Dumps
+from linepool.process.inbox import signals_blocked
+from linepool.process.listeners import Listener, Waker
+from linepool.process.orders import LeaveNow
+from linepool.process.status_pipe import StatusPipe
+from linepool.process.worker import Place, Worker
+from linepool.settings import Settings
+
+log = logging.getLogger("linepool")
+
+
+class Spawner:
+    """Forks workers.
+
+    Args:
+        leave: Called in each new worker: closes its copies of what is the master's.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        service: Service,
+        settings: Settings,
+        listeners: list[Listener],
+        board: Board,
+        waker: Waker,
+        leave: Callable[[], None],
+    ) -> None:
+        self._app = app
+        self._service = service
+        self._settings = settings
+        self._listeners = listeners
+        self._board = board
+        self._waker = waker
+        self._leave = leave
+        self._dumps = Dumps()
+        self._master = os.getpid()
+
+    def spawn(self, slot: int, generation: int, recycle_at: int) -> Child:
+        """Fork a worker and return the master's ends of it.
+
+        Raises:
+            OSError: There are no descriptors or processes left; nothing has changed.
+        """
+        with contextlib.ExitStack() as undo:
+            pipe = StatusPipe()
+            undo.callback(pipe.close)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(ours.close)
+            undo.callback(theirs.close)
+            dump = self._dumps.of(slot)
+            self._board.slots[slot].clear()
+            place = Place(
+                slot,
+                generation,
+                self._board.slots[slot],
+                pipe,
+                theirs,
+                dump,
+                self._master,
+                recycle_at,
+            )
+            with signals_blocked():
+                pid = os.fork()
+                if pid == 0:
+                    ours.close()
+                    self._become_worker(place)
+            undo.callback(os.waitpid, pid, 0)
+            undo.callback(os.kill, pid, signal.SIGKILL)
+            child = Child(pid, pipe, ours, dump)
+            undo.pop_all()
+        theirs.close()
+        pipe.keep_reader()
+        return child
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._dumps.keep(None)
+
+    def _become_worker(self, place: Place) -> NoReturn:
+        """Turn the new process into a worker, to its end."""
+        status = 1
+        try:
+            place.pipe.keep_writer()
+            self._dumps.keep(place.slot_number)
+            self._waker.close()
+            self._leave()
+            os.setpgid(0, 0)  # what a handler starts can then be killed with it
+            worker = Worker(
+                self._app, self._service, self._settings, self._listeners, self._waker, place
+            )
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+            status = worker.run()
+        except LeaveNow:
+            status = 0
+        except BaseException:
+            log.exception("worker failed pid=%d", os.getpid())
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+            os._exit(status)
