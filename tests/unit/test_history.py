@@ -1,0 +1,271 @@
+"""The history: exact figures of the past, from edges."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linepool.pool.history import Budget, History, Saturation, Sliding
+from linepool.pool.scoreboard import Tally
+from linepool.pool.status import State
+from linepool.settings import Settings, Workers
+
+SECOND = 1_000_000_000
+STEPS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), max_size=60)
+
+
+def seconds(number):
+    return round(number * SECOND)
+
+
+def history(window=10.0, grow_delay=0.1):
+    return History(Settings(shrink_window=window, grow_delay=grow_delay), 0)
+
+
+# -- the window
+
+
+@given(STEPS, st.integers(1, 60))
+def test_the_minimum_is_that_of_every_value_held_in_the_window(steps, window):
+    sliding = Sliding(3)
+    held = [(0, 3)]  # a value, and when it began
+    now = 0
+    for pause, value in steps:
+        now += pause
+        sliding.set(value, now)
+        held.append((now, value))
+        ends = [begun for begun, _ in held[1:]]
+        in_window = [v for (_, v), end in zip(held, ends, strict=False) if end > now - window]
+
+        assert sliding.least(now - window) == min([*in_window, value])
+
+
+@given(STEPS, st.integers(1, 60))
+def test_the_moment_at_which_the_minimum_rises_is_known(steps, window):
+    sliding = Sliding(3)
+    now = 0
+    for pause, value in steps:
+        now += pause
+        sliding.set(value, now)
+    least = sliding.least(now - window)
+    until = sliding.least_until(now - window)
+
+    if until is None:
+        assert least == sliding.value
+    else:
+        assert sliding.least(until - 1) == least
+        assert sliding.least(until) > least
+
+
+@given(st.lists(st.integers(0, 9), max_size=300))
+def test_no_more_is_remembered_than_there_are_values(values):
+    sliding = Sliding(0)
+    for at, value in enumerate(values):
+        sliding.set(value, at)
+
+    assert len(sliding._left) <= 10
+
+
+def test_nothing_is_said_of_a_window_that_was_not_observed_in_full():
+    past = history(window=10.0)
+    past.changed(5, 0, 0)
+
+    assert past.idle_min(seconds(9.999)) is None
+    assert past.steady_for(seconds(9)) == 1.0
+    assert past.idle_min(seconds(10)) == 5
+
+
+def test_after_a_restart_the_window_is_observed_anew():
+    past = history(window=10.0)
+    past.changed(1, 4, 0)
+    past.changed(5, 0, seconds(8))
+    past.restart(seconds(9))
+
+    assert past.idle_min(seconds(18)) is None
+    assert (past.idle_min(seconds(19)), past.busy_max(seconds(19))) == (5, 0)
+
+
+def test_a_moment_between_two_looks_is_not_missed():
+    past = history(window=10.0)
+    past.changed(5, 0, 0)
+    past.changed(1, 4, seconds(12))
+    past.changed(5, 0, seconds(12) + 1)
+
+    assert (past.idle_min(seconds(20)), past.busy_max(seconds(20))) == (1, 4)
+    assert past.steady_for(seconds(20)) == pytest.approx(2.0)
+    assert past.idle_min(seconds(22) + 1) == 5
+
+
+def test_a_record_that_comes_too_late_counts_as_of_now():
+    past = history(window=10.0)
+    past.changed(5, 0, seconds(20))
+    past.changed(2, 3, seconds(19))
+    past.changed(5, 0, seconds(21))
+
+    assert past.idle_min(seconds(30)) == 2
+    assert past.idle_min(seconds(31)) == 5
+
+
+# -- the workers
+
+
+def test_workers_are_counted_by_what_they_said_last():
+    past = history()
+    said = [
+        (1, State.READY, (1, 0)),
+        (2, State.READY, (2, 0)),
+        (1, State.TAKEN, (1, 1)),
+        (1, State.TAKEN, (1, 1)),
+        (1, State.IDLE, (2, 0)),
+        (2, State.LEAVING, (1, 0)),
+        (1, None, (0, 0)),
+        (1, None, (0, 0)),
+    ]
+    for number, (slot, state, counts) in enumerate(said):
+        past.worker_changed(slot, state, number * SECOND)
+        now = number * SECOND + 1
+        past.restart(now)
+
+        assert (past.idle_min(now + 10 * SECOND), past.busy_max(now)) == counts
+
+
+def test_a_worker_that_comes_up_ends_a_row_of_failed_boots():
+    past = history()
+    past.boot_failed(0)
+    past.boot_failed(seconds(1))
+    seen = past.snapshot(Tally(), Settings(), seconds(3))
+
+    assert (seen.boot_failures, seen.since_failure) == (2, 2.0)
+    past.worker_changed(0, State.READY, seconds(4))
+    assert past.snapshot(Tally(), Settings(), seconds(5)).boot_failures == 0
+
+
+# -- nobody idle
+
+
+def test_the_time_without_anybody_idle_is_counted():
+    past = history()
+    past.changed(1, 0, seconds(1))
+    past.changed(0, 1, seconds(2))
+
+    assert past.nobody_idle_for(seconds(1.5)) == 0.0
+    assert past.nobody_idle_for(seconds(2.25)) == 0.25
+
+
+def test_moments_of_idleness_do_not_end_the_time_without_anybody_idle():
+    past = history(grow_delay=0.1)
+    now = seconds(1)
+    past.changed(1, 0, now - SECOND)
+    past.changed(0, 1, now)
+    for _ in range(30):  # each 10 ms a worker says IDLE, and is taken 0.2 ms later
+        past.changed(1, 0, now := now + 9_800_000)
+        past.changed(0, 1, now := now + 200_000)
+
+    assert past.nobody_idle_for(now) >= 0.1
+
+
+def test_who_is_idle_for_a_good_part_of_the_time_ends_it():
+    past = history(grow_delay=0.1)
+    now = seconds(1)
+    past.changed(1, 0, now - SECOND)
+    past.changed(0, 1, now)
+    for _ in range(1000):
+        past.changed(1, 0, now := now + 5_000_000)
+        past.changed(0, 1, now := now + 5_000_000)
+
+    assert past.nobody_idle_for(now) < 0.1
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2)), max_size=40))
+def test_a_full_delay_without_anybody_idle_is_always_seen(steps):
+    past = history(grow_delay=0.1)
+    now = 0
+    for pause, idle in steps:
+        now += pause * 1_000_000
+        past.changed(idle, 1, now)
+    past.changed(0, 1, now)
+
+    assert past.nobody_idle_for(now + seconds(0.1)) >= 0.1
+    assert past.nobody_idle_for(now) <= now / SECOND
+
+
+def test_after_a_long_time_without_anybody_idle_a_short_rest_is_enough():
+    past = history(grow_delay=0.1)
+    past.changed(0, 4, 0)
+    past.changed(1, 3, seconds(3600))
+    past.changed(0, 4, seconds(3600.1))
+
+    assert past.nobody_idle_for(seconds(3600.1)) == 0.0
+
+
+# -- the budget
+
+RATES = st.sampled_from([0.1, 0.5, 1.0, 3.0, 32.0, 999.0])
+
+
+@given(RATES, st.integers(1, 50), st.lists(st.integers(0, 3_000_000_000), max_size=50))
+def test_the_budget_is_never_exceeded(rate, low, pauses):
+    settings = Settings(max_spawn_rate=rate, workers=Workers(low, 50))
+    burst = max(1, int(rate), low)
+    budget = Budget()
+    forks = []
+    now = 0
+    for pause in pauses:
+        now += pause
+        for _ in range(budget.allowance(settings, now)):
+            budget.spend(settings, now)
+            forks.append(now)
+
+    for first, begin in enumerate(forks[:200]):
+        for last, end in enumerate(forks[first : first + 200], first):
+            assert last - first + 1 <= burst + rate * (end - begin) / SECOND + 1e-6
+
+
+@given(RATES, st.integers(1, 50), st.integers(1, 60), st.integers(0, 3_000_000_000))
+def test_the_next_fork_is_allowed_when_it_was_said_to_be(rate, low, forks, pause):
+    settings = Settings(max_spawn_rate=rate, workers=Workers(low, 50))
+    budget = Budget()
+    for _ in range(forks):
+        budget.spend(settings, 0)
+    allowed = budget.allowance(settings, pause)
+    rest = round(budget.next_in(settings, pause) * SECOND)
+
+    if rest:
+        assert budget.allowance(settings, pause + rest - 2) == allowed
+        assert budget.allowance(settings, pause + rest + 2) == allowed + 1
+    else:
+        assert allowed == max(1, int(rate), low)
+
+
+def test_a_new_floor_can_be_filled_at_once():
+    budget = Budget()
+    small = Settings(workers=Workers(1, 200))
+    for _ in range(32):
+        budget.spend(small, 0)
+
+    assert budget.allowance(small, 0) == 0
+    assert budget.allowance(Settings(workers=Workers(100, 200)), 0) == 68
+
+
+# -- saturation
+
+
+def test_saturation_is_counted_from_the_first_to_the_last_sight_of_it():
+    saturation = Saturation()
+    for at, saturated in [(0, False), (1, True), (3, True), (4, False), (9, True), (10, True)]:
+        saturation.look(saturated, seconds(at))
+
+    assert saturation.seconds == 3.0
+
+
+def test_saturation_is_warned_about_at_once_and_then_each_minute():
+    saturation = Saturation()
+    warned = [at for at in range(200) if saturation.look(at >= 5, seconds(at))]
+
+    assert warned == [5, 65, 125, 185]
+
+
+def test_saturation_that_comes_and_goes_is_warned_about_each_minute():
+    saturation = Saturation()
+    warned = [at for at in range(130) if saturation.look(at % 2 == 1, seconds(at))]
+
+    assert warned == [1, 61, 121]
