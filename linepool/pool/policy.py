@@ -74,7 +74,7 @@ class Plan:
         spawn: How many workers to fork.
         retire: How many to tell to leave.
         again_in: Seconds after which to ask again even if nothing happens; 0: no need.
-        watch: Ask again as soon as a connection waits: nobody is idle to take it.
+        watch: Ask again as soon as a connection waits: nobody will be idle to take it.
         why: The reason, for the log.
     """
 
@@ -105,7 +105,7 @@ def plan(snapshot: Snapshot, settings: Settings) -> Plan:
     return evolve(
         change,
         again_in=_soonest(change.again_in, _look_again(snapshot, settings)),
-        watch=not tally.idle and not snapshot.backlog,
+        watch=tally.idle <= change.retire and not snapshot.backlog,
     )
 
 
@@ -167,19 +167,19 @@ def _retire(snapshot: Snapshot, settings: Settings) -> Plan:
     may_go = tally.staying - settings.workers.min
     if may_go <= 0 or tally.idle <= settings.max_spare:
         return Plan()
-    steady_for = snapshot.steady_for if snapshot.steady_for < math.inf else 0.0
+    later = Plan(again_in=snapshot.steady_for if snapshot.steady_for < math.inf else 0.0)
     if snapshot.idle_min is None:
-        return Plan(again_in=steady_for)
+        return later
     # Who has left since he was idle is no longer there to be retired, so the peak counts as well.
     unneeded = min(snapshot.idle_min, tally.staying - max(snapshot.busy_max, tally.busy))
     excess = min(unneeded - settings.max_spare, may_go)
-    if excess <= 0:
-        return Plan(again_in=steady_for)
-    if excess < may_go and snapshot.steady_for <= settings.shrink_window * _SETTLE:
-        return Plan(again_in=steady_for)
+    about_to_rise = snapshot.steady_for <= settings.shrink_window * _SETTLE
+    if excess <= 0 or (excess < may_go and about_to_rise):
+        return later
     if snapshot.since_spawn < settings.min_worker_age:
         return Plan(again_in=settings.min_worker_age - snapshot.since_spawn)
-    return Plan(retire=excess, why=f"{unneeded} not needed for {settings.shrink_window:g} s")
+    why = f"{unneeded} not needed for {settings.shrink_window:g} s"
+    return evolve(later, retire=excess, why=why)
 
 
 def _look_again(snapshot: Snapshot, settings: Settings) -> float:

@@ -7,7 +7,9 @@ Rules, where a line could be read in two ways:
 - A line of blanks is ignored. A line without its ending is never a request, not even at the end.
 - A NUL, and a CR that is not before LF, are refused with CLIENT_ERROR: another program would see
   another line there.
-- Telnet's commands (IAC sequences, RFC 854) are taken out of lines; IAC IAC is a byte 255.
+- Telnet's commands (IAC sequences, RFC 854) are taken out of lines; IAC IAC is a byte 255. What
+  they ask for is refused with the next reply, but for the timing mark (RFC 860): after ^C, telnet
+  shows nothing until that is answered.
 - A word that begins with " or ' runs to the closing quote. In double quotes the escapes of a Redis
   inline command hold (\n \r \t \a \b \xHH \\ \"); in single quotes only \'. A quote inside a
   bare word is an ordinary character, and so is everything in the rest of a line.
@@ -43,7 +45,9 @@ _WORD = re.compile(
 _BLANKS = b" \t\v\f"
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))")
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
-_DUMP = struct.Struct("<B?2s")
+_WILL, _WONT, _DO, _DONT = b"\xfb", b"\xfc", b"\xfd", b"\xfe"
+_TIMING_MARK = b"\x06"
+_DUMP = struct.Struct("<B?2sI")
 _VERSION = 1
 
 
@@ -58,6 +62,7 @@ class Line(Protocol):
         self._needed = 0  # bytes from _at on that must be here before it is worth looking again
         self._first = True  # no line has been read yet
         self._eol = b"\r\n"
+        self._telnet = b""  # answers to telnet's commands, sent ahead of the next reply
 
     def feed(self, data: bytes) -> None:
         """Take what the client sent; any cut is possible."""
@@ -96,7 +101,7 @@ class Line(Protocol):
                 self._eol = eol
                 return self._stranger(line)
             if _IAC in line:
-                line = _TELNET.sub(lambda m: _IAC if m[0] == b"\xff\xff" else b"", line)
+                line = _TELNET.sub(self._on_telnet, line)
             self._at = end + 1
             words = line.split()
             if words:
@@ -115,16 +120,18 @@ class Line(Protocol):
     def dump(self) -> bytes:
         """Return all state: the bytes not yet read, and what was learnt of the client."""
         rest = self._buffer[self._at :] + bytes(self._arriving)
-        return _DUMP.pack(_VERSION, self._first, self._eol) + rest
+        head = _DUMP.pack(_VERSION, self._first, self._eol, len(self._telnet))
+        return head + self._telnet + rest
 
     def load(self, blob: bytes) -> None:
         """Take over the state that ``dump`` gave."""
         if len(blob) < _DUMP.size or blob[0] != _VERSION:
             raise ValueError("not a dump of this version of the line protocol")
         self.start()
-        _, self._first, eol = _DUMP.unpack_from(blob)
+        _, self._first, eol, telnet = _DUMP.unpack_from(blob)
         self._eol = eol.rstrip(b"\0")
-        self._buffer = blob[_DUMP.size :]
+        self._telnet = blob[_DUMP.size : _DUMP.size + telnet]
+        self._buffer = blob[_DUMP.size + telnet :]
 
     def encode(self, value: object, request: Request) -> bytes:
         """Return the reply: one line, or several and END."""
@@ -132,14 +139,14 @@ class Line(Protocol):
         if (text := _scalar(value)) is not None:
             if b"\n" in text or b"\r" in text:
                 raise ValueError("a one-line reply holds a line break; return a list of lines")
-            return text + eol
-        return b"".join(_line(item) + eol for item in _lines(value)) + b"END" + eol
+            return self._ahead(text + eol)
+        return self._ahead(b"".join(_line(item) + eol for item in _lines(value)) + b"END" + eol)
 
     def encode_stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
         """Yield one line for each item, then END."""
         for item in items:
-            yield _line(item) + request.eol
-        yield b"END" + request.eol
+            yield self._ahead(_line(item) + request.eol)
+        yield self._ahead(b"END" + request.eol)
 
     def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
         """Return the error line, in memcached's words."""
@@ -149,7 +156,23 @@ class Line(Protocol):
         elif isinstance(error, ServerError):
             word = b"SERVER_ERROR "
         text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(error))
-        return word + text.encode("utf-8", "replace") + (request.eol if request else self._eol)
+        eol = request.eol if request else self._eol
+        return self._ahead(word + text.encode("utf-8", "replace") + eol)
+
+    def _on_telnet(self, match: re.Match[bytes]) -> bytes:
+        """Note the answer to one of telnet's commands; return what stays of it in the line."""
+        kind, option = match[0][1:2], match[0][2:3]
+        if kind == _DO and option:
+            self._telnet += _IAC + (_WILL if option == _TIMING_MARK else _WONT) + option
+        elif kind == _WILL and option:
+            self._telnet += _IAC + _DONT + option
+        return _IAC if kind == _IAC else b""
+
+    def _ahead(self, reply: bytes) -> bytes:
+        """Put answers to telnet ahead of a reply."""
+        if self._telnet:
+            reply, self._telnet = self._telnet + reply, b""
+        return reply
 
     def _has_arrived(self) -> bool:
         """Join the parts of a data block once they are all here."""
