@@ -1,0 +1,31 @@
+"""An app whose workers boot, die, or wait, as a file says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import linepool
+
+
+@linepool.on_worker_start
+def boot() -> None:
+    """Do what the file says."""
+    orders = Path(os.environ["BOOT"])
+    match orders.read_text() if orders.exists() else "":
+        case "raise":
+            raise RuntimeError("no database")
+        case "exit":
+            os._exit(3)
+        case "kill":
+            os.kill(os.getpid(), 9)
+        case "wait":
+            os.open(os.environ["BOOT"] + ".fifo", os.O_RDONLY)
+        case _:
+            pass
+
+
+@linepool.handler
+def add(a: int, b: int) -> int:
+    """Add two whole numbers."""
+    return a + b

@@ -1,0 +1,166 @@
+"""Listeners: every kind of address, alone and together."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import stat
+
+import pytest
+
+from tests.conftest import Launch
+from tests.process.running import PATIENCE
+
+
+def test_several_listeners_together_serve_and_stop(tmp_path, launch: Launch):
+    bind = ("127.0.0.1:0", "[::1]:0", f"unix:{tmp_path}/a", f"unix:{tmp_path}/b", "127.0.0.1:0")
+    server = launch(
+        "hooks.py", "--workers", "2", bind=bind, environment={"JOURNAL": str(tmp_path / "j")}
+    )
+    ports = [address.rpartition(":")[2] for address in server.addresses]
+
+    for number, address in enumerate(server.addresses):
+        with server.connect(number) as peer:
+            peer.line()
+            _, client, listener, _ = peer.ask("WHO").split()
+            assert listener == address
+            assert client == ("unix" if address.startswith("unix") else _own_address(peer.socket))
+
+    assert server.addresses[1] == f"[::1]:{ports[1]}"
+    assert server.addresses[2:4] == list(bind[2:4])
+    assert "0" not in ports
+    assert ports[0] != ports[4]
+    assert [one["address"] for one in server.status()["listeners"]] == server.addresses
+    assert server.stop() == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["j"]
+
+
+def test_several_listeners_share_the_workers(launch: Launch):
+    server = launch("workshop.py", "--workers", "3", bind=("127.0.0.1:0", "127.0.0.1:0"))
+    peers = [server.connect(number % 2) for number in range(3)]
+
+    assert len({peer.ask("PID") for peer in peers}) == 3
+    for peer in peers:
+        peer.close()
+
+
+@pytest.mark.parametrize(("option", "mode"), [([], 0o600), (["--unix-mode", "660"], 0o660)])
+def test_a_unix_socket_has_the_mode_that_was_asked_for(tmp_path, launch: Launch, option, mode):
+    launch("workshop.py", "--workers", "1", *option, bind=(f"unix:{tmp_path}/s",))
+
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("value", ["'440'", "0o440"])
+def test_a_mode_in_a_file_is_octal_too(tmp_path, launch: Launch, value):
+    (tmp_path / "linepool.toml").write_text(f"unix_mode = {value}\n")
+
+    launch("workshop.py", "--workers", "1", bind=(f"unix:{tmp_path}/s",))
+
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o440
+
+
+@pytest.mark.parametrize("value", [440, 660])
+def test_a_mode_that_looks_octal_but_is_not_never_becomes_another(tmp_path, launch: Launch, value):
+    (tmp_path / "linepool.toml").write_text(f"unix_mode = {value}\n")
+
+    server = launch("workshop.py", "--workers", "1", bind=(f"unix:{tmp_path}/s",), ready=False)
+
+    if any(line.startswith("ready:") for line in server.lines()):
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == int(str(value), 8)
+    else:
+        assert "unix_mode" in server.text
+        assert server.ended() == 2
+
+
+def test_the_socket_of_a_dead_server_is_replaced(tmp_path, launch: Launch):
+    bind = (f"unix:{tmp_path}/s",)
+    first = launch("workshop.py", "--workers", "1", bind=bind)
+    first.send(signal.SIGKILL)
+    assert first.ended() == -signal.SIGKILL
+    assert (tmp_path / "s").exists()
+
+    second = launch("workshop.py", "--workers", "1", bind=bind)
+
+    assert second.ask("ADD 2 3") == "5"
+    assert second.stop() == 0
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_socket_of_a_live_server_is_left_alone(tmp_path, launch: Launch):
+    bind = (f"unix:{tmp_path}/s",)
+    first = launch("workshop.py", "--workers", "1", bind=bind)
+    second = launch("workshop.py", "--workers", "1", bind=bind, ready=False)
+
+    assert second.ended() == 1
+    assert "another server listens there" in second.text
+    assert first.ask("ADD 2 3") == "5"
+
+
+def test_a_stop_does_not_remove_the_socket_of_a_successor(tmp_path, launch: Launch):
+    bind = (f"unix:{tmp_path}/s",)
+    first = launch("workshop.py", "--workers", "1", bind=bind)
+    (tmp_path / "s").unlink()
+    second = launch("workshop.py", "--workers", "1", bind=bind)
+
+    assert first.stop() == 0
+
+    assert second.ask("ADD 2 3") == "5"
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_inherited_socket_is_served(tmp_path, launch: Launch, family, count):
+    with socket.socket(family) as given:
+        given.bind(("127.0.0.1", 0) if family == socket.AF_INET else f"{tmp_path}/s")
+        given.listen()
+        with socket.socket(family) as early:
+            early.settimeout(PATIENCE)
+            early.connect(given.getsockname())
+            early.sendall(b"ADD 2 3\n")
+            bind = (f"fd://{given.fileno()}", "127.0.0.1:0")[:count]
+            server = launch("workshop.py", "--workers", "2", bind=bind, pass_fds=[given.fileno()])
+
+            assert early.recv(100) == b"5\n"
+        name = given.getsockname()
+        name = f"unix:{name}" if family == socket.AF_UNIX else "{}:{}".format(*name)
+        assert server.addresses[0] == name
+        assert server.ask("ADD 3 3") == "6"
+        assert server.stop() == 0
+    # Whoever made the socket file removes it.
+    assert (tmp_path / "s").exists() == (family == socket.AF_UNIX)
+
+
+def test_an_address_can_be_listened_on_again_at_once(launch: Launch):
+    first = launch("workshop.py", "--workers", "1")
+    with first.connect() as peer:
+        assert peer.ask("ADD 2 3") == "5"
+        assert first.stop() == 0  # it closes first, so the connection stays in TIME_WAIT
+
+    second = launch("workshop.py", "--workers", "1", bind=(first.addresses[0],))
+
+    assert second.ask("ADD 2 3") == "5"
+
+
+def test_a_name_is_looked_up(launch: Launch):
+    server = launch("workshop.py", "--workers", "1", bind=("localhost:0",))
+
+    assert server.ask("ADD 2 3") == "5"
+
+
+def test_many_connections_one_after_another(launch: Launch):
+    server = launch("workshop.py", "--workers", "2", bind=("127.0.0.1:0", "127.0.0.1:0"))
+
+    for number in range(600):
+        with server.connect(number % 2) as peer:
+            assert peer.ask(f"ADD {number} 1") == str(number + 1)
+
+    # A worker notes a connection's end after the client has seen it.
+    state = server.until(lambda state: state["connections"]["hot"] == 0)
+    assert state["counters"]["connections"] == 600
+    assert state["counters"]["requests"] == 600
+
+
+def _own_address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,110 @@
+"""The size of the pool, as orders and signals change it."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from linepool.errors import SetupError
+from linepool.testing import Peer
+from tests.conftest import Launch
+from tests.process.running import Gate
+
+
+def test_scale_sets_the_size_up_and_down(launch: Launch):
+    server = launch("workshop.py", "--workers", "2")
+
+    assert server.order("SCALE 5") == "workers 5"
+    up = server.until(lambda state: state["tally"]["idle"] == 5)
+    assert server.order("SCALE 1") == "workers 1"
+    down = server.until(lambda state: state["tally"]["total"] == 1)
+
+    assert (up["tally"]["min"], up["tally"]["max"]) == (5, 5)
+    assert (down["tally"]["min"], down["tally"]["max"]) == (1, 1)
+    assert (down["counters"]["spawned"], down["counters"]["retired"]) == (5, 4)
+    assert down["counters"]["kills"] == down["counters"]["crashes"] == 0
+    assert server.ask("ADD 2 3") == "5"
+
+
+@pytest.mark.parametrize(
+    ("order", "bounds"),
+    [("SCALE +2", "4:6"), ("SCALE -1", "1:3"), ("SCALE 3:3", "3"), ("scale 1:9", "1:9")],
+)
+def test_scale_moves_or_sets_both_bounds(launch: Launch, order, bounds):
+    server = launch("workshop.py", "--workers", "2:4")
+
+    assert server.order(order) == f"workers {bounds}"
+
+    low = int(bounds.split(":")[0])
+    server.until(lambda state: state["tally"]["idle"] >= low)
+
+
+@pytest.mark.parametrize("size", ["0", "-2", "+1000", "3:2", "many", "1:1001", "", "+", "1 2"])
+def test_a_size_that_cannot_be_is_refused_and_changes_nothing(launch: Launch, size):
+    server = launch("workshop.py", "--workers", "2")
+
+    with pytest.raises(SetupError):
+        server.order(f"SCALE {size}")
+
+    assert server.status()["tally"]["max"] == 2
+
+
+def test_ttin_and_ttou_move_the_bounds_by_one(launch: Launch):
+    server = launch("workshop.py", "--workers", "1")
+
+    server.send(signal.SIGTTIN)
+    server.until(lambda state: state["tally"]["idle"] == 2)
+    server.send(signal.SIGTTOU)
+    server.until(lambda state: state["tally"]["total"] == 1)
+    server.send(signal.SIGTTOU)  # one is the least
+    server.send(signal.SIGTTIN)
+    server.until(lambda state: state["tally"]["idle"] == 2)
+
+
+def test_a_busy_worker_that_is_retired_finishes_its_request(launch: Launch, gate: Gate):
+    server = launch("workshop.py", "--workers", "2")
+    with server.connect() as one, server.connect() as other:
+        one.send(b"HOLD one\n")
+        other.send(b"HOLD other\n")
+        gate.wait(2)
+
+        server.order("SCALE 1")
+        server.until(lambda state: state["tally"]["leaving"] == 1)
+        gate.open(2)
+
+        assert [one.line(), other.line()] == ["one", "other"]
+        state = server.until(lambda state: state["tally"]["total"] == 1)
+        assert state["counters"]["kills"] == 0
+        assert sorted([_asks(one), _asks(other)]) == [False, True]
+
+
+def test_the_idle_are_retired_before_the_busy(launch: Launch, gate: Gate):
+    server = launch("workshop.py", "--workers", "4")
+    with server.connect() as busy:
+        busy.send(b"HOLD x\n")
+        (worker,) = gate.wait()
+
+        server.order("SCALE 1")
+
+        server.until(lambda state: [one["pid"] for one in state["workers"]] == [worker])
+        gate.open()
+        assert busy.line() == "x"
+
+
+def test_scaling_while_workers_boot_and_leave_ends_at_the_last_size(launch: Launch):
+    server = launch("workshop.py", "--workers", "1")
+
+    for size in (30, 2, 25, 1, 12, 3, 7):
+        server.order(f"SCALE {size}")
+
+    state = server.until(lambda state: state["tally"]["total"] == state["tally"]["idle"] == 7)
+    assert state["counters"]["crashes"] == state["counters"]["kills"] == 0
+
+
+def _asks(peer: Peer) -> bool:
+    """Whether a connection is still served."""
+    try:
+        return peer.ask("ADD 1 1") == "2"
+    except OSError:
+        return False

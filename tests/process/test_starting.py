@@ -1,0 +1,381 @@
+"""How the command line fails: an exit status and one line, and never a traceback of ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Launch
+from tests.process.running import HANDLERS, PATIENCE
+
+WORKSHOP = str(HANDLERS / "workshop.py")
+
+
+def complaint(
+    place: Path, *words: str, environment: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Run a command that must fail; return its exit status and its one line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "linepool", *words],
+        cwd=place,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    return done.returncode, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("nowhere.py", "there is no file nowhere.py"),
+        ("nowhere", "No module named 'nowhere'"),
+        ("nowhere:app", "No module named 'nowhere'"),
+        ("there/nowhere.py:app", "there is no file there/nowhere.py"),
+        ("app.py:nothing", "nothing does not exist"),
+        ("app.py:number", "number is no linepool.App"),
+        ("app.py:", "'app.py:' is no target"),
+        ("notes.txt", "notes.txt is no Python file"),
+        (".", ". is no Python file"),
+        ("folder.py", "there is no file folder.py"),
+        ("no-module", "'no-module' is no target"),
+        ("", "'' is no target"),
+    ],
+)
+def test_a_wrong_target_is_told_in_one_line(tmp_path, target, words):
+    (tmp_path / "app.py").write_text("import linepool\napp = linepool.App()\nnumber = 1\n")
+    (tmp_path / "notes.txt").write_text("notes\n")
+    (tmp_path / "folder.py").mkdir()
+
+    status, line = complaint(tmp_path, "run", target)
+
+    assert status == 1
+    assert line.startswith("linepool: ")
+    assert words in line
+
+
+HANDLER = "import linepool\n@linepool.handler\ndef add(a: int): ...\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (b"def f(:\n", ["SyntaxError", "app.py", "line 1"]),
+        (b"\xff\xfe\x00rubbish", ["SyntaxError", "app.py"]),
+        (
+            b"x = 1\n\nraise ValueError('not\\ntoday')\n",
+            ["ValueError: not today", "app.py, line 3"],
+        ),
+        (b"import nowhere\n", ["No module named 'nowhere'", "app.py, line 1"]),
+        (b"import sys\nsys.exit('enough')\n", ["SystemExit: enough", "app.py, line 2"]),
+        (b"raise KeyboardInterrupt\n", ["KeyboardInterrupt"]),
+        (b"import broken\n", ["SyntaxError", "broken.py, line 2"]),
+        (b"x = 1\n", ["app.py has no handlers"]),
+        (HANDLER.encode() + b"linepool.run()\n", ["if __name__ == '__main__':"]),
+        (
+            b"import linepool\na = linepool.App()\nb = linepool.App()\n",
+            ["several apps", ":a", ":b"],
+        ),
+        (
+            HANDLER.encode() + b"@linepool.handler('ADD')\ndef plus(): ...\n",
+            ["command ADD has two handlers", "app.py:2", "app.py:4"],
+        ),
+        (
+            b"import linepool\n@linepool.handler\nasync def add(): ...\n",
+            ["add at app.py:2 is async"],
+        ),
+        (
+            b"import linepool\n@linepool.handler\ndef add(a: 'Nothing'): ...\n",
+            ["handler add at app.py:2", "Nothing"],
+        ),
+        (
+            b"import linepool\n@linepool.on_start\ndef f(): raise OSError('no disk')\n"
+            + HANDLER.encode(),
+            ["no disk"],
+        ),
+    ],
+)
+def test_a_broken_file_is_told_in_one_line(tmp_path, code, words):
+    (tmp_path / "app.py").write_bytes(code)
+    (tmp_path / "broken.py").write_text("\nclass\n")
+
+    status, line = complaint(tmp_path, "run", "app.py", "--bind", "127.0.0.1:0")
+
+    assert status == 1
+    assert line.startswith("linepool: ")
+    assert [word for word in words if word not in line] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["fly"],
+        ["run"],
+        ["run", WORKSHOP, "--no-such-option"],
+        ["run", WORKSHOP, "--work", "3"],
+        ["run", WORKSHOP, "--workers", "0"],
+        ["run", WORKSHOP, "--workers", "4:2"],
+        ["run", WORKSHOP, "--workers", "many"],
+        ["run", WORKSHOP, "--workers", "100000"],
+        ["run", WORKSHOP, "--idle-timeout", "nan"],
+        ["run", WORKSHOP, "--read-timeout", "-1"],
+        ["run", WORKSHOP, "--backlog", "1.5"],
+        ["run", WORKSHOP, "--unix-mode", "999"],
+        ["run", WORKSHOP, "--log-level", "loud"],
+        ["run", WORKSHOP, "--config", "nowhere.toml"],
+        ["check", WORKSHOP, "--workers", "0"],
+        ["run", WORKSHOP, "--bind", "nonsense"],
+        ["run", WORKSHOP, "--bind", "127.0.0.1:65536"],
+        ["run", WORKSHOP, "--bind", "::1:7000"],
+        ["run", WORKSHOP, "--bind", "unix:"],
+        ["run", WORKSHOP, "--bind", "fd://x"],
+        ["scale"],
+        ["stop", "--soon"],
+    ],
+    ids=lambda words: " ".join(words[:1] + words[2:]),
+)
+def test_a_wrong_use_ends_with_status_2(tmp_path, words):
+    status, line = complaint(tmp_path, *words)
+
+    assert status == 2
+    assert line.startswith("linepool")
+    # The line says which word is wrong.
+    assert not words[2:] or words[-1] in line or words[-2] in line
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("linepool.toml", b"idel_timeout = 3\n", ["idel_timeout", "did you mean 'idle_timeout'"]),
+        ("linepool.toml", b"idle_timeout = 'soon'\n", ["linepool.toml", "idle_timeout", "'soon'"]),
+        ("linepool.toml", b"workers = [1]\n", ["linepool.toml", "workers"]),
+        ("linepool.toml", b"bind = 7000\n", ["linepool.toml", "bind"]),
+        ("linepool.toml", b"control = 'a\\u0000b'\n", ["control"]),
+        ("linepool.toml", b"idle_timeout =\n", ["linepool.toml is no TOML"]),
+        ("linepool.toml", b"# caf\xe9\n", ["linepool.toml"]),
+        ("pyproject.toml", b"[tool.linepool]\nworker = 3\n", ["pyproject.toml", "'workers'"]),
+        ("pyproject.toml", b"tool = 5\n", ["pyproject.toml"]),
+        ("pyproject.toml", b"[tool]\nlinepool = 5\n", ["pyproject.toml"]),
+    ],
+)
+def test_a_wrong_setting_in_a_file_names_the_file(tmp_path, file, text, words):
+    (tmp_path / file).write_bytes(text)
+
+    status, line = complaint(tmp_path, "run", WORKSHOP, "--bind", "127.0.0.1:0")
+
+    assert status == 2
+    assert [word for word in words if word not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("LINEPOOL_WORKERS", "none", ["environment", "workers", "'none'"]),
+        ("LINEPOOL_WROKERS", "2", ["environment", "wrokers", "'workers'"]),
+        ("LINEPOOL_READ_TIMEOUT", "", ["environment", "read_timeout"]),
+    ],
+)
+def test_a_wrong_setting_in_the_environment_is_named(tmp_path, name, value, words):
+    status, line = complaint(tmp_path, "run", WORKSHOP, environment={name: value})
+
+    assert status == 2
+    assert [word for word in words if word not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("bind", "words"),
+    [
+        ("192.0.2.1:0", ["192.0.2.1:0", "assign requested address"]),
+        ("a..b:7000", ["a..b:7000"]),
+        ("unix:here", ["unix:here", "is no socket"]),
+        ("unix:missing/sock", ["unix:missing/sock", "No such file"]),
+        ("unix:" + "x" * 120, ["too long"]),
+        ("fd://99", ["fd://99", "Bad file descriptor"]),
+        ("fd://0", ["fd://0", "non-socket"]),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
+)
+def test_an_address_that_cannot_be_had_is_told_in_one_line(tmp_path, bind, words):
+    (tmp_path / "here").write_text("precious")
+
+    status, line = complaint(tmp_path, "run", WORKSHOP, "--control", "off", "--bind", bind)
+
+    assert status == 1
+    assert [word for word in words if word.lower() not in line.lower()] == []
+    assert (tmp_path / "here").read_text() == "precious"
+
+
+def test_a_port_in_use_is_told_in_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        status, line = complaint(tmp_path, "run", WORKSHOP, "--bind", f"127.0.0.1:{port}")
+
+    assert status == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in line
+
+
+def test_one_address_given_twice_is_told_in_one_line(tmp_path):
+    words = ("--bind", "unix:s", "--bind", "unix:s", "--control", "off")
+
+    status, line = complaint(tmp_path, "run", WORKSHOP, *words)
+
+    assert status == 1
+    assert "unix:s" in line
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_unix_socket_of_a_live_server_is_refused_at_once(tmp_path, is_full):
+    path = tmp_path / "sock"
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(str(path))
+        server.listen(0)
+        if is_full:
+            client.connect(str(path))
+
+        status, line = complaint(
+            tmp_path, "run", WORKSHOP, "--bind", f"unix:{path}", "--control", "off"
+        )
+
+    assert status == 1
+    assert "another server listens there" in line
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("control", "words"),
+    [
+        ("here", ["control", "is no socket"]),
+        ("missing/sock", ["control", "missing/sock", "No such file"]),
+        ("x" * 120, ["control", "too long"]),
+    ],
+    ids=["file", "missing", "long"],
+)
+def test_a_control_socket_that_cannot_be_had_is_told_in_one_line(tmp_path, control, words):
+    (tmp_path / "here").write_text("precious")
+
+    status, line = complaint(tmp_path, "run", WORKSHOP, "--bind", "unix:sock", "--control", control)
+
+    assert status == 1
+    assert [word for word in words if word not in line] == []
+    assert not (tmp_path / "sock").exists()
+
+
+def test_a_runtime_directory_that_is_a_file_is_told_in_one_line(tmp_path):
+    (tmp_path / "linepool").write_text("")
+
+    status, line = complaint(
+        tmp_path,
+        "run",
+        WORKSHOP,
+        "--bind",
+        "127.0.0.1:0",
+        environment={"XDG_RUNTIME_DIR": str(tmp_path)},
+    )
+
+    assert status == 1
+    assert str(tmp_path / "linepool") in line
+
+
+def test_an_interrupt_while_the_target_is_loaded_leaves_no_traceback(tmp_path, launch: Launch):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "slow.py").write_text(
+        "import os, sys\nprint('loading', file=sys.stderr, flush=True)\nopen('fifo').read()\n"
+    )
+    server = launch("slow.py", ready=False)
+    server.wait_for("loading")
+
+    server.send(signal.SIGINT)
+
+    assert server.ended() != 0
+    assert "Traceback" not in server.text
+
+
+def test_the_promised_lines_come_in_order(launch: Launch):
+    server = launch("workshop.py", "--workers", "3", bind=("127.0.0.1:0", "unix:sock"))
+
+    promised = [line for line in server.log if line.startswith(("listening on ", "ready:"))]
+    assert promised[0].startswith("listening on 127.0.0.1:")
+    assert promised[1:] == ["listening on unix:sock", "ready: 3 workers"]
+    assert server.stop() == 0
+
+
+def test_help_has_an_example_for_every_command():
+    for command in ("run", "check", "status", "scale", "stop"):
+        done = subprocess.run(
+            [sys.executable, "-m", "linepool", command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"linepool {command}" in done.stdout.partition("example")[2]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_it_runs_without_standard_descriptors(tmp_path, launch: Launch, closed):
+    (tmp_path / "bare.py").write_text(
+        "import os, sys\n"
+        f"words = ['sh', '-c', 'exec \"$@\" {closed}', 'sh', sys.executable, '-m', 'linepool', 'run']\n"
+        "os.execv('/bin/sh', words + sys.argv[1:])\n"
+    )
+    silent = "2>" in closed
+    server = launch(command=("bare.py",), bind=("unix:s",), ready=not silent)
+    if silent:
+        server.addresses = ["unix:s"]
+        while not (tmp_path / "s").exists():
+            assert server.process.poll() is None
+
+    assert server.ask("ADD 2 3") == "5"
+    assert server.order("STOP") == "stopping graceful"
+    assert server.ended() == 0
+    assert "Traceback" not in server.text
+
+
+def test_a_full_disk_behind_stdout_harms_nobody(launch: Launch):
+    with open("/dev/full", "w") as full:
+        server = launch("workshop.py", "--workers", "2", bind=("unix:sock",), stdout=full)
+    with server.connect() as one, server.connect() as other:
+        one.ask("SHOW hello")
+        other.ask("SHOW hello")
+        server.order("SCALE 1")
+        server.until(lambda state: state["tally"]["total"] == 1)
+    server.order("SCALE 3")
+    server.until(lambda state: state["tally"]["idle"] == 3)
+
+    assert server.ask("ADD 2 3") == "5"
+    assert server.stop() == 0
+    assert "Traceback" not in server.text
+    assert "cannot fork" not in server.text
+
+
+def test_a_reader_of_the_log_that_goes_away_stops_nothing(tmp_path, launch: Launch):
+    boot = tmp_path / "boot"
+    boot.write_text("wait")
+    os.mkfifo(f"{boot}.fifo")
+    server = launch("boots.py", "--workers", "1", ready=False, environment={"BOOT": str(boot)})
+    address = server.wait_for("listening on").removeprefix("listening on ")
+    assert server.process.stderr is not None
+    server.process.stderr.close()
+    server.addresses = [address]
+
+    with open(f"{boot}.fifo", "w"):
+        assert server.ask("ADD 2 3") == "5"
+
+    assert server.order("STOP") == "stopping graceful"
+    assert server.process.wait(PATIENCE) == 0

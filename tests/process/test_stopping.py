@@ -1,0 +1,400 @@
+"""Stopping: in order, at once, and when the master is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from linepool.testing import Peer
+from tests.conftest import Launch
+from tests.process.running import PATIENCE, Gate, Running, is_over
+
+LISTENERS = {
+    "tcp": ("127.0.0.1:0",),
+    "unix": ("unix:sock",),
+    "several": ("127.0.0.1:0", "unix:sock", "[::1]:0"),
+}
+every_kind_of_listener = pytest.mark.parametrize("kind", LISTENERS)
+
+
+@pytest.fixture
+def serve(launch: Launch) -> Callable[..., Running]:
+    """Start the workshop on a kind of listener."""
+
+    def start(kind: str, *options: str) -> Running:
+        return launch("workshop.py", *options, bind=LISTENERS[kind])
+
+    return start
+
+
+# -- in order
+
+
+@every_kind_of_listener
+def test_a_server_with_nothing_to_do_stops_within_a_second(serve, kind):
+    server = serve(kind, "--workers", "3")
+    assert server.ask("ADD 2 3") == "5"
+
+    server.send(signal.SIGTERM)
+    told_at = time.monotonic()
+
+    assert server.ended() == 0
+    assert time.monotonic() - told_at < 1
+    assert "killed" not in server.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@every_kind_of_listener
+def test_a_graceful_stop_finishes_the_request_in_hand_and_closes_idle_connections(
+    serve, gate: Gate, kind, number
+):
+    server = serve(kind, "--workers", "3")
+    with server.connect() as idle, server.connect() as fresh, server.connect() as busy:
+        assert idle.ask("ADD 2 3") == "5"
+        assert fresh.ask("ADD 2 3") == "5"
+        busy.send(b"HOLD in hand\nADD 1 1\n")
+        gate.wait()
+
+        server.send(number)
+
+        assert idle.line() == ""
+        assert fresh.line() == ""
+        gate.open()
+        assert busy.line() == "in hand"
+        assert busy.line() == "2"
+        assert busy.line() == ""
+    assert server.ended() == 0
+    assert "Traceback" not in server.text
+
+
+@every_kind_of_listener
+def test_clients_that_wait_in_the_queue_are_served_before_the_server_stops(serve, gate: Gate, kind):
+    server = serve(kind, "--workers", "2")
+    holders = [server.connect() for _ in range(2)]
+    for holder in holders:
+        holder.send(b"HOLD x\n")
+    gate.wait(2)
+    queued = [server.connect() for _ in range(60)]
+    for number, peer in enumerate(queued):
+        peer.send(b"ADD %d 1\n" % number)
+
+    server.send(signal.SIGTERM)
+    server.wait_for("stopping")
+    gate.open(2)
+
+    assert [peer.line() for peer in holders] == ["x", "x"]
+    assert [peer.line() for peer in queued] == [str(number + 1) for number in range(60)]
+    assert [peer.line() for peer in queued] == [""] * 60
+    told_at = time.monotonic()
+    assert server.ended() == 0
+    assert time.monotonic() - told_at < 1
+    for peer in holders + queued:
+        peer.close()
+
+
+def test_a_request_that_outlasts_the_graceful_timeout_is_killed(serve, gate: Gate):
+    server = serve("tcp", "--workers", "2", "--graceful-timeout", "0.3")
+    with server.connect() as peer:
+        peer.send(b"CLING\n")
+        (worker,) = gate.wait()
+
+        server.send(signal.SIGTERM)
+        told_at = time.monotonic()
+
+        assert server.ended() == 0
+        assert 0.3 <= time.monotonic() - told_at < 1.3
+        assert peer.line() != "let go"
+    assert f"killed pid={worker}" in server.text
+
+
+def test_a_client_that_never_stops_sending_does_not_hold_up_a_stop(serve):
+    server = serve("tcp", "--workers", "1")
+    with server.connect() as peer:
+        over = threading.Event()
+
+        def send_for_ever() -> None:
+            try:
+                while not over.is_set():
+                    peer.socket.sendall(b"ADD 2 3\n" * 1000)
+            except OSError:
+                over.set()
+
+        def read_for_ever() -> None:
+            try:
+                while peer.socket.recv(65536):
+                    pass
+            except OSError:
+                pass
+
+        threads = [threading.Thread(target=send_for_ever), threading.Thread(target=read_for_ever)]
+        for thread in threads:
+            thread.start()
+        server.until(lambda state: state["counters"]["requests"] > 10_000)
+
+        server.send(signal.SIGTERM)
+        told_at = time.monotonic()
+        try:
+            assert server.ended() == 0
+            assert time.monotonic() - told_at < 3
+        finally:
+            over.set()
+            peer.socket.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()
+
+
+# -- at once
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda server: server.send(signal.SIGINT),
+        lambda server: server.send(signal.SIGQUIT),
+        lambda server: server.order("STOP now"),
+    ],
+    ids=["INT", "QUIT", "STOP now"],
+)
+def test_an_immediate_stop_ends_a_busy_worker_at_once(serve, gate: Gate, order):
+    server = serve("tcp", "--workers", "2")
+    with server.connect() as peer:
+        peer.send(b"HOLD x\n")
+        gate.wait()
+
+        told_at = time.monotonic()
+        order(server)
+
+        assert server.ended() == 0
+        assert time.monotonic() - told_at < 0.8
+        assert peer.line() != "x"
+    assert "Traceback" not in server.text
+
+
+def test_an_immediate_stop_ends_a_handler_that_catches_everything(serve, gate: Gate):
+    server = serve("tcp", "--workers", "2")
+    with server.connect() as peer:
+        peer.send(b"CLING\n")
+        gate.wait()
+
+        server.send(signal.SIGINT)
+        told_at = time.monotonic()
+
+        assert server.ended() == 0
+        assert time.monotonic() - told_at < 2.5
+        assert peer.line() != "let go"
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_stops_at_once(serve, gate: Gate, second):
+    server = serve("tcp", "--workers", "1")
+    with server.connect() as peer:
+        peer.send(b"HOLD x\n")
+        gate.wait()
+        server.send(signal.SIGTERM)
+        server.wait_for("stopping when")
+
+        server.send(second)
+
+        assert server.ended() == 0
+        assert peer.line() != "x"
+    assert "Traceback" not in server.text
+
+
+def test_a_stop_during_the_boot_is_obeyed(launch: Launch, tmp_path):
+    boot = tmp_path / "boot"
+    boot.write_text("wait")
+    os.mkfifo(f"{boot}.fifo")
+    server = launch("boots.py", "--workers", "2", ready=False, environment={"BOOT": str(boot)})
+    server.wait_for("listening on")
+    server.until(lambda state: state["tally"]["starting"] == 2)
+
+    server.send(signal.SIGINT)
+
+    assert server.ended() == 0
+    assert "Traceback" not in server.text
+
+
+# -- when the master is killed
+
+
+@every_kind_of_listener
+def test_orphans_with_nothing_to_do_leave_within_a_second(serve, kind):
+    server = serve(kind, "--workers", "3")
+    workers = server.watch()
+    with server.connect() as idle:
+        assert idle.ask("ADD 2 3") == "5"
+
+        server.send(signal.SIGKILL)
+        killed_at = time.monotonic()
+
+        assert idle.line() == ""
+        assert len(workers) == 3
+        assert all(is_over(pidfd) for pidfd in workers.values())
+        assert time.monotonic() - killed_at < 1
+    assert server.ended() == -signal.SIGKILL
+
+
+@every_kind_of_listener
+def test_an_orphan_finishes_the_request_in_hand_while_its_address_is_free(
+    serve, launch: Launch, gate: Gate, kind
+):
+    server = serve(kind, "--workers", "2")
+    with server.connect() as peer:
+        peer.send(b"HOLD in hand\n")
+        (worker,) = gate.wait()
+
+        server.send(signal.SIGKILL)
+        killed_at = time.monotonic()
+        while not _is_free(server.reachable[0]):
+            assert time.monotonic() - killed_at < 1
+
+        gate.open()
+        assert peer.line() == "in hand"
+        assert peer.line() == ""
+        assert is_over(server.watch()[worker], 1)
+
+
+def test_a_new_server_takes_the_place_of_one_that_was_killed(serve, launch: Launch, gate: Gate):
+    first = serve("tcp", "--workers", "2")
+    with first.connect() as peer:
+        peer.send(b"HOLD in hand\n")
+        gate.wait()
+        first.send(signal.SIGKILL)
+        first.process.wait(PATIENCE)
+
+        second = launch("workshop.py", "--workers", "1", bind=(first.addresses[0],))
+
+        assert second.ask("ADD 2 3") == "5"
+        gate.open()
+        assert peer.line() == "in hand"
+
+
+def test_an_orphan_that_boots_leaves(launch: Launch, tmp_path):
+    boot = tmp_path / "boot"
+    boot.write_text("wait")
+    os.mkfifo(f"{boot}.fifo")
+    server = launch("boots.py", "--workers", "1", ready=False, environment={"BOOT": str(boot)})
+    server.wait_for("listening on")
+    server.until(lambda state: state["tally"]["starting"] == 1)
+    server.send(signal.SIGKILL)
+    server.process.wait(PATIENCE)
+
+    with open(f"{boot}.fifo", "w"):
+        assert all(is_over(pidfd, 1) for pidfd in server.watch().values())
+
+
+# -- under load
+
+
+class Load:
+    """Clients that open a connection for every request, until they are refused.
+
+    Args:
+        server: Whom to load.
+        gap: Whether a client lets a moment pass between its connect and its request.
+    """
+
+    def __init__(self, server: Running, clients: int, gap: bool) -> None:
+        self.server = server
+        self.gap = gap
+        self.served = 0
+        self.failures: list[tuple[float, str]] = []
+        self.over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=[n]) for n in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        """End the clients and wait for them."""
+        self.over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number: int) -> None:
+        addresses = self.server.reachable
+        while not self.over.is_set():
+            number += 1
+            try:
+                peer = Peer(addresses[number % len(addresses)])
+            except OSError:
+                return
+            connected_at = time.monotonic()
+            with peer:
+                got = self._ask(peer, number)
+            if got == str(number + 1):
+                self.served += 1
+            else:
+                self.failures.append((connected_at, got))
+
+    def _ask(self, peer: Peer, number: int) -> str:
+        try:
+            if self.gap:
+                # Nothing comes; it is only a moment that passes.
+                peer.socket.settimeout(0.002)
+                try:
+                    return f"early {peer.socket.recv(1)!r}"
+                except TimeoutError:
+                    peer.socket.settimeout(PATIENCE)
+            return peer.ask(f"ADD {number} 1")
+        except OSError as error:
+            return repr(error)
+
+
+@pytest.mark.parametrize("gap", [False, True], ids=["at once", "a moment later"])
+@every_kind_of_listener
+def test_retiring_workers_under_load_loses_no_connection(serve, kind, gap):
+    server = serve(kind, "--workers", "4")
+    load = Load(server, clients=3, gap=gap)
+    try:
+        for _ in range(6):
+            server.order("SCALE 1")
+            server.until(lambda state: state["tally"]["total"] == 1)
+            server.order("SCALE 4")
+            served = load.served
+            server.until(lambda state: state["tally"]["total"] == 4)
+            server.until(lambda _: load.served >= served + 30)  # noqa: B023 - called at once
+    finally:
+        load.join()
+
+    assert load.failures == []
+    assert server.status()["counters"]["retired"] == 18
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("gap", [False, True], ids=["at once", "a moment later"])
+@every_kind_of_listener
+def test_whoever_was_connected_before_the_stop_gets_a_reply(serve, kind, gap):
+    for _ in range(3):
+        server = serve(kind, "--workers", "3")
+        load = Load(server, clients=6, gap=gap)
+        try:
+            server.until(lambda _: load.served >= 100)  # noqa: B023 - called at once
+            stopped_at = time.monotonic()
+            assert server.stop() == 0
+        finally:
+            load.join()
+
+        assert [got for at, got in load.failures if at < stopped_at] == []
+        assert "killed" not in server.text
+
+
+def _is_free(address: str) -> bool:
+    """Whether an address can be listened on."""
+    if address.startswith("unix:"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(address.removeprefix("unix:")) != 0
+    host, _, port = address.rpartition(":")
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, int(port)))
+            sock.listen()
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,179 @@
+"""``linepool.testing``: real servers in a user's tests."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import linepool
+from linepool.testing import Peer, Server, serve
+
+
+class Note:
+    """What the resource yields."""
+
+    pid = 0
+
+
+def make_app() -> linepool.App:
+    """Return a small app."""
+    app = linepool.App("notes")
+
+    @app.resource
+    def note() -> Iterator[Note]:
+        opened = Note()
+        opened.pid = os.getpid()
+        yield opened
+
+    @app.handler
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    @app.handler
+    def mine(note: Note) -> str:
+        return f"{note.pid} {os.getpid()}"
+
+    @app.handler
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @app.handler
+    def rows() -> list[str]:
+        return ["a", "b"]
+
+    return app
+
+
+def test_serve_runs_real_processes_until_the_block_ends():
+    with serve(make_app(), workers=2) as server:
+        assert server.ask("ADD 2 3") == "5"
+        opened, serving = server.ask("MINE").split()
+        assert opened == serving
+        assert int(serving) not in (os.getpid(), server.pid)
+        assert server.ask("ROWS").split() == ["a", "b", "END"]
+        with server.connect() as peer:
+            assert peer.ask_lines("ROWS") == ["a", "b"]
+        address = server.address
+
+    with pytest.raises(OSError, match="refused"):
+        Peer(address)
+    with pytest.raises(ProcessLookupError):
+        os.kill(server.pid, 0)
+
+
+def test_serve_takes_settings_and_any_listener(tmp_path):
+    bind = ["127.0.0.1:0", f"unix:{tmp_path}/s"]
+    with serve(make_app(), bind=bind, max_line_bytes=20) as server:
+        assert server.addresses[1] == bind[1]
+        assert server.ask("ADD 1 " + "1" * 20).startswith("CLIENT_ERROR a line may hold 20 bytes")
+        with Peer(server.addresses[1]) as peer:
+            assert peer.ask("ADD 2 3") == "5"
+
+
+def test_serve_survives_the_death_of_a_worker():
+    with serve(make_app(), workers=1) as server:
+        assert server.ask("DIE") == ""
+        assert server.ask("ADD 2 3") == "5"
+
+
+def test_serve_says_why_it_cannot_start():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = serve(make_app(), bind=f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(linepool.SetupError, match="Address already in use"), server:
+            pass
+    server = serve(make_app(), idel_timeout=3)
+    with pytest.raises(linepool.SetupError, match="'idle_timeout'"), server:
+        pass
+
+
+def test_serve_says_that_the_first_generation_failed():
+    app = make_app()
+
+    @app.on_worker_start
+    def fail() -> None:
+        raise RuntimeError("no database")
+
+    with serve(app, workers=1) as server:
+        with server.connect() as peer:
+            assert _ends(peer)
+        assert server.stop() == 1
+
+
+def test_an_exception_in_on_start_is_told():
+    app = make_app()
+
+    @app.on_start
+    def fail() -> None:
+        raise RuntimeError("no licence")
+
+    with pytest.raises(linepool.SetupError, match="no licence"), serve(app):
+        pass
+
+
+def test_a_failure_inside_the_block_ends_the_server_too():
+    pids = []
+
+    def fail() -> None:
+        with serve(make_app()) as server:
+            pids.append(server.pid)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def test_a_server_that_is_stopped_as_soon_as_it_listens_stops_in_order(tmp_path):
+    for _ in range(10):
+        with serve(make_app(), bind=f"unix:{tmp_path}/s", workers=1) as server:
+            assert server.stop() == 0
+        assert not (tmp_path / "s").exists()
+
+
+def test_the_fixture_starts_several_servers(linepool_server: Callable[..., Server]):
+    one = linepool_server(make_app())
+    other = linepool_server(make_app(), workers=1)
+
+    assert one.address != other.address
+    assert one.ask("ADD 2 3") == other.ask("ADD 2 3") == "5"
+
+
+def test_a_second_server_does_not_keep_the_first_ones_connections_open(
+    linepool_server: Callable[..., Server], tmp_path
+):
+    app = make_app()
+    os.mkfifo(tmp_path / "fifo")
+    gone = os.open(tmp_path / "fifo", os.O_RDWR)
+
+    @app.on_disconnect
+    def part() -> None:
+        os.write(gone, b"!")
+
+    first = linepool_server(app)
+    with first.connect() as peer:
+        assert peer.ask("ADD 2 3") == "5"
+        linepool_server(make_app())
+
+    assert select.select([gone], [], [], 3)[0]
+    os.close(gone)
+
+
+def test_a_refused_connect_leaks_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Peer(f"unix:{tmp_path}/nobody")
+    with pytest.raises(ConnectionRefusedError):
+        Peer("127.0.0.1:1")
+
+
+def _ends(peer: Peer) -> bool:
+    """Whether the server ends a connection without a word."""
+    try:
+        return peer.line() == ""
+    except ConnectionResetError:
+        return True

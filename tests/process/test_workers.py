@@ -1,0 +1,362 @@
+"""Workers: what they are given, how they die, and how the master replaces them."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import os
+import re
+import resource
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Launch
+from tests.process.running import Gate, Running, is_over
+
+# -- death and replacement
+
+
+def test_a_killed_worker_is_noticed_and_replaced_at_once(launch: Launch):
+    server = launch("workshop.py", "--workers", "3")
+    victim = server.pids()[1]
+
+    os.kill(victim, signal.SIGKILL)
+    killed_at = time.monotonic()
+    line = server.wait_for("worker died")
+    noticed_after = time.monotonic() - killed_at
+    state = server.until(lambda state: state["tally"]["idle"] == 3)
+
+    assert f"pid={victim} signal=SIGKILL" in line
+    assert noticed_after < 0.5
+    assert victim not in [worker["pid"] for worker in state["workers"]]
+    assert (state["counters"]["crashes"], state["counters"]["spawned"]) == (1, 4)
+
+
+def test_the_log_names_the_command_that_killed_its_worker(launch: Launch):
+    server = launch("workshop.py", "--workers", "1")
+    with server.connect() as peer:
+        assert peer.ask("ADD 2 3") == "5"
+
+        assert peer.ask("DIE 11") == ""
+
+    assert "signal=SIGSEGV command=DIE 11 requests=1" in server.wait_for("worker died")
+
+
+def test_a_death_costs_only_the_clients_of_that_worker(launch: Launch):
+    server = launch("workshop.py", "--workers", "2")
+    with server.connect() as lucky, server.connect() as unlucky:
+        survivor = lucky.ask("PID")
+
+        assert unlucky.ask("DIE") == ""
+
+        assert lucky.ask("PID") == survivor
+        assert server.ask("ADD 2 3") == "5"
+
+
+@pytest.mark.parametrize("status", [0, 7])
+def test_a_worker_that_exits_by_itself_is_replaced(launch: Launch, status):
+    server = launch("workshop.py", "--workers", "1")
+    before = server.pids()
+
+    assert server.ask(f"LEAVE {status}") == ""
+
+    server.until(lambda state: state["tally"]["idle"] == 1)
+    assert server.pids() != before
+
+
+def test_many_deaths_at_once_leave_no_zombie_and_no_descriptor(launch: Launch):
+    server = launch("workshop.py", "--workers", "20")
+    master = server.process.pid
+    descriptors = sorted(map(_lead, Path(f"/proc/{master}/fd").iterdir()))
+
+    for victim in server.pids():
+        os.kill(victim, signal.SIGKILL)
+    state = server.until(
+        lambda state: state["counters"]["crashes"] == 20 and state["tally"]["idle"] == 20
+    )
+
+    pids = {worker["pid"] for worker in state["workers"]}
+    assert set(_children(master)) == pids
+    assert sorted(map(_lead, Path(f"/proc/{master}/fd").iterdir())) == descriptors
+
+
+def test_term_makes_one_worker_leave_in_order(launch: Launch):
+    server = launch("workshop.py", "--workers", "2")
+    leaving = server.pids()[0]
+
+    os.kill(leaving, signal.SIGTERM)
+    server.until(lambda state: leaving not in [worker["pid"] for worker in state["workers"]])
+
+    state = server.until(lambda state: state["tally"]["idle"] == 2)
+    assert state["counters"]["crashes"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU])
+def test_signals_that_are_meant_for_the_master_do_not_stop_a_worker(launch: Launch, number):
+    server = launch("workshop.py", "--workers", "1")
+    with server.connect() as peer:
+        worker = int(peer.ask("PID"))
+
+        os.kill(worker, number)
+
+        assert int(peer.ask("PID")) == worker
+    assert server.pids() == [worker]
+
+
+# -- boots
+
+
+def _boots(
+    launch: Launch, place: Path, *options: str, how: str = "", ready: bool = True
+) -> Running:
+    boot = place / "boot"
+    boot.write_text(how)
+    if how == "wait":
+        os.mkfifo(f"{boot}.fifo")
+    return launch("boots.py", *options, ready=ready, environment={"BOOT": str(boot)})
+
+
+@pytest.mark.parametrize("how", ["raise", "exit", "kill"])
+@pytest.mark.parametrize("workers", ["1", "4", "2:4"])
+def test_it_gives_up_when_the_whole_first_generation_fails(tmp_path, launch: Launch, how, workers):
+    server = _boots(launch, tmp_path, "--workers", workers, how=how, ready=False)
+
+    assert server.ended() == 1
+    assert "no worker came up; giving up" in server.text
+    assert "ready:" not in server.text
+
+
+def test_it_gives_up_when_no_worker_is_ready_in_time(tmp_path, launch: Launch):
+    options = ("--workers", "2", "--spawn-timeout", "0.2")
+    server = _boots(launch, tmp_path, *options, how="wait", ready=False)
+
+    assert server.ended() == 1
+    assert "no worker came up; giving up" in server.text
+
+
+def test_failed_boots_back_off_and_the_server_recovers(tmp_path, launch: Launch):
+    server = _boots(launch, tmp_path, "--workers", "2", "--respawn-backoff", "0.05")
+    boot = tmp_path / "boot"
+
+    boot.write_text("exit")
+    os.kill(server.pids()[0], signal.SIGKILL)
+    server.wait_for("signal=SIGKILL")
+    moments = [_moment(server.wait_for("status=3")) for _ in range(5)]
+    assert server.ask("ADD 2 3") == "5"  # by the other worker
+    boot.write_text("")
+    server.until(lambda state: state["tally"]["idle"] == 2)
+
+    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    assert [gap >= 0.05 * 1.5**failures for failures, gap in enumerate(gaps)] == [True] * 4
+    assert gaps[-1] < 1
+
+
+def test_the_master_sleeps_while_a_failed_boot_backs_off_and_a_stop_waits(tmp_path, launch: Launch):
+    server = _boots(launch, tmp_path, "--workers", "2", "--respawn-backoff", "30")
+    (tmp_path / "boot").write_text("wait")
+    os.mkfifo(tmp_path / "boot.fifo")
+    first, second = server.pids()
+    os.kill(first, signal.SIGKILL)
+    server.until(lambda state: state["tally"]["starting"] == 1)
+    starting = next(pid for pid in server.pids() if pid != second)
+    os.kill(starting, signal.SIGKILL)
+    server.wait_for(f"worker died pid={starting}")
+    (tmp_path / "boot").write_text("wait")
+    # The one that is left never boots, so the stop has to wait for it.
+    os.kill(second, signal.SIGSTOP)
+    server.send(signal.SIGTERM)
+    server.wait_for("stopping")
+
+    before = _cpu_ticks(server.process.pid)
+    assert not is_over(server.watch()[second], 0.5)
+    spent = _cpu_ticks(server.process.pid) - before
+
+    os.kill(second, signal.SIGCONT)
+    assert spent <= 5
+    assert server.ended() == 0
+
+
+@pytest.mark.parametrize("limit", range(28, 36))
+def test_a_lack_of_descriptors_does_not_end_the_master(launch: Launch, limit):
+    def few_descriptors() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    server = launch("workshop.py", "--workers", "1", preexec_fn=few_descriptors)
+
+    server.order("SCALE 20")
+    server.wait_for("cannot fork")
+    server.order("SCALE 1")
+    server.until(lambda state: state["tally"]["total"] == 1)
+
+    assert server.ask("ADD 2 3") == "5"
+    assert server.stop() == 0
+    assert "Traceback" not in server.text
+
+
+# -- what they are given
+
+
+def test_the_app_is_loaded_once_and_resources_are_opened_and_closed_in_each_worker(
+    tmp_path, launch: Launch
+):
+    journal = tmp_path / "journal"
+    server = launch("hooks.py", "--workers", "3", environment={"JOURNAL": str(journal)})
+    workers = server.pids()
+    with server.connect() as peer:
+        hello = peer.line()
+        identity, address, listener, opened_by = peer.ask("WHO").split()
+        assert hello == f"hello {identity}"
+        assert address == "{}:{}".format(*peer.socket.getsockname())
+        assert listener == server.addresses[0]
+        assert int(opened_by) in workers
+
+    assert server.stop() == 0
+
+    lines = journal.read_text().splitlines()
+    master = server.process.pid
+    assert lines[:2] == [f"{master} loaded", f"{master} start"]
+    for worker in workers:
+        told = [line.partition(" ")[2] for line in lines if line.startswith(f"{worker} ")]
+        told = [line for line in told if "connect" not in line]
+        assert told == ["opened", "worker-start True", "worker-exit True", "closed"]
+    assert len(lines) == 2 + 4 * 3 + 2
+
+
+def test_on_disconnect_runs_once_however_a_connection_ends(tmp_path, launch: Launch):
+    journal = tmp_path / "journal"
+    options = ("--workers", "1", "--idle-timeout", "0.2", "--read-timeout", "0.2")
+    server = launch("hooks.py", *options, environment={"JOURNAL": str(journal)})
+
+    for last_words in (
+        b"QUIT\n",
+        b"HANG_UP\n",
+        b"",
+        b"half a line",
+        b"x" * 100_000,
+        b"GET / HTTP/1.1\n",
+    ):
+        with server.connect() as peer:
+            peer.send(last_words)
+            peer.rest()
+    with server.connect() as silent:
+        assert silent.line()
+        assert silent.line() == ""
+    with server.connect() as slow:
+        slow.send(b"W")
+        assert slow.line()
+        assert slow.line().startswith("CLIENT_ERROR")
+        assert slow.line() == ""
+    with server.connect() as rude:
+        assert rude.line()
+        rude.socket.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER: reset
+    (tmp_path / "journal.full").touch()
+    with server.connect() as refused:
+        assert refused.line() == "CLIENT_ERROR no room"
+        assert refused.line() == ""
+    (tmp_path / "journal.full").unlink()
+    with server.connect() as stopped:
+        assert stopped.line()
+        assert server.stop() == 0
+        assert stopped.line() == ""
+
+    words = [line.split() for line in journal.read_text().splitlines()]
+    connected = [line[2] for line in words if line[1] == "connect"]
+    assert len(connected) == 11
+    assert [line[2] for line in words if line[1] == "disconnect"] == connected
+
+
+def test_on_disconnect_and_the_exit_hooks_run_when_the_server_stops_at_once(
+    tmp_path, launch: Launch
+):
+    journal = tmp_path / "journal"
+    server = launch("hooks.py", "--workers", "1", environment={"JOURNAL": str(journal)})
+    with server.connect() as peer:
+        assert peer.line()
+
+        server.send(signal.SIGINT)
+
+        assert server.ended() == 0
+        assert peer.line() == ""
+    told = [line.split()[1] for line in journal.read_text().splitlines()]
+    assert told[-4:] == ["connect", "disconnect", "worker-exit", "closed"]
+
+
+def test_the_collector_leaves_alone_what_was_loaded_before_the_fork(launch: Launch):
+    server = launch("workshop.py", "--workers", "1")
+
+    assert int(server.ask("FROZEN")) > 10_000
+
+
+# -- descriptors
+
+
+@pytest.mark.parametrize("listeners", [1, 2])
+def test_a_worker_holds_only_its_own_descriptors(launch: Launch, gate: Gate, listeners):
+    bind = ("127.0.0.1:0", "unix:sock")[:listeners]
+    server = launch("workshop.py", "--workers", "4", bind=bind)
+    with server.connect() as busy, server.connect() as dying, server.connect() as peer:
+        first = peer.ask_lines("DESCRIPTORS")
+        busy.send(b"HOLD x\n")
+        gate.wait()
+        assert dying.ask("DIE") == ""
+        with server.connect():
+            state = server.until(lambda state: state["counters"]["spawned"] == 5)
+            newest = max(worker["pid"] for worker in state["workers"])
+            later = _descriptors_of(server, newest)
+
+    for lines in (first, later):
+        kinds = [re.sub(r"\[?\d+\]?$", "", line.partition(" ")[2]) for line in lines]
+        assert kinds.count("socket:") == listeners + 2  # listeners, channel, client
+        assert kinds.count("pipe:") == 2  # stderr, status
+        assert not any("pidfd" in kind for kind in kinds)
+        assert sum("eventpoll" in kind for kind in kinds) == (listeners > 1)
+        assert len(kinds) <= 12
+    assert [_kind(line) for line in first] == [_kind(line) for line in later]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_program_that_a_handler_starts_inherits_none_of_our_descriptors(launch: Launch, given):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd = listener.fileno()
+        bind = (f"fd://{fd}" if given else "127.0.0.1:0",)
+        server = launch("workshop.py", "--workers", "2", bind=bind, pass_fds=[fd] if given else [])
+
+        with server.connect() as peer:
+            inherited = peer.ask_lines("INHERITED")
+
+    # The last is the directory that ls itself reads.
+    assert [line.split()[0] for line in inherited] == ["0", "1", "2", "3"]
+    assert "socket:" not in "".join(inherited)
+
+
+def _descriptors_of(server: Running, worker: int) -> list[str]:
+    """Ask one worker for its descriptors."""
+    while True:
+        with server.connect() as peer:
+            if int(peer.ask("PID")) == worker:
+                return peer.ask_lines("DESCRIPTORS")
+
+
+def _kind(line: str) -> str:
+    return re.sub(r"\d+", "#", line.partition(" ")[2])
+
+
+def _lead(link: Path) -> str:
+    return re.sub(r"\d+", "#", os.readlink(link))
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def _moment(line: str) -> float:
+    return datetime.datetime.fromisoformat(line.split(maxsplit=1)[0]).timestamp()

@@ -1,0 +1,282 @@
+"""People at a terminal: real telnet, real netcat, and the keys that end a server."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from linepool.testing import Peer
+from tests.conftest import Launch
+from tests.process.running import HANDLERS, PATIENCE, Gate, Running
+
+SUMS = Path(__file__).parents[2] / "examples" / "sums.py"
+
+
+@contextlib.contextmanager
+def terminal(*words: str, **options: str) -> Iterator[pexpect.spawn]:
+    """Run a program in a terminal of its own."""
+    child = pexpect.spawn(
+        words[0], list(words[1:]), timeout=PATIENCE, echo=False, env={**os.environ, **options}
+    )
+    child.delaybeforesend = None
+    try:
+        yield child
+    finally:
+        child.close(force=True)
+
+
+def host_and_port(server: Running) -> tuple[str, str]:
+    """Return where a server listens, as two words."""
+    host, _, port = server.addresses[0].rpartition(":")
+    return host, port
+
+
+# -- sessions
+
+
+def test_a_session_with_netcat(launch: Launch):
+    server = launch(str(SUMS), "--workers", "1")
+    with terminal("nc", *host_and_port(server)) as nc:
+        for said, answered in [
+            ("add 2 3", "5"),
+            ("ADD 2 x", "CLIENT_ERROR b must be int, not 'x'. Usage: ADD a:int b:int"),
+            ("ADD 2", "CLIENT_ERROR"),
+            ("fro", "ERROR unknown command 'fro'. HELP lists the commands."),
+            ("", None),
+            ("DIVIDE 1 0", "CLIENT_ERROR b must not be 0"),
+            ("mean 1 2 6", "3.0"),
+        ]:
+            nc.sendline(said)
+            if answered is not None:
+                nc.expect_exact(answered)
+                nc.expect_exact("\r\n")
+        nc.sendline("countdown 3")
+        nc.expect_exact("3\r\n2\r\n1\r\nEND\r\n")
+        nc.sendline("help")
+        nc.expect(r"ADD a:int b:int +Add two whole numbers\.\r\n")
+        nc.expect_exact("END\r\n")
+        nc.sendline("help add")
+        nc.expect_exact("ADD a:int b:int\r\n")
+        nc.sendline("QUIT")
+        nc.expect_exact("OK\r\n")
+        nc.sendeof()  # this netcat reads on until its user has no more to say
+        nc.expect(pexpect.EOF)
+        nc.wait()
+        assert nc.exitstatus == 0
+
+
+def test_a_session_with_telnet(launch: Launch):
+    server = launch(str(SUMS), "--workers", "1")
+    with terminal("telnet", *host_and_port(server)) as telnet:
+        telnet.expect_exact("Escape character is '^]'.\r\n")
+        telnet.sendline("ADD 2 3")
+        telnet.expect_exact("5\r\n")
+        telnet.sendline("ADD 2 x")
+        telnet.expect_exact("CLIENT_ERROR b must be int, not 'x'. Usage: ADD a:int b:int\r\n")
+        telnet.sendline("countdown 2")
+        telnet.expect_exact("2\r\n1\r\nEND\r\n")
+        telnet.sendline("QUIT")
+        telnet.expect_exact("Connection closed by foreign host.")
+        telnet.expect(pexpect.EOF)
+
+
+def test_telnet_goes_on_after_its_commands(launch: Launch):
+    server = launch(str(SUMS), "--workers", "1")
+    with terminal("telnet", *host_and_port(server)) as telnet:
+        telnet.expect_exact("Escape character is '^]'.\r\n")
+        for command in ("send ayt", "send nop", "send brk"):
+            telnet.sendcontrol("]")
+            telnet.expect_exact("telnet> ")
+            telnet.sendline(command)
+            telnet.sendline("ADD 2 3")
+            telnet.expect_exact("5\r\n")
+        telnet.sendcontrol("]")
+        telnet.expect_exact("telnet> ")
+        telnet.sendline("quit")
+        telnet.expect_exact("Connection closed.")
+
+    assert server.ask("ADD 2 3") == "5"
+
+
+def test_an_interrupt_key_in_telnet_spoils_nothing(launch: Launch):
+    server = launch(str(SUMS), "--workers", "1")
+    with terminal("telnet", *host_and_port(server)) as telnet:
+        telnet.expect_exact("Escape character is '^]'.\r\n")
+        telnet.send("ADD 1 ")
+        telnet.sendcontrol("c")
+        telnet.sendline("ADD 2 3")
+        telnet.expect_exact("5\r\n")
+
+
+def test_people_share_a_server_with_programs(launch: Launch):
+    server = launch(str(SUMS), "--workers", "3")
+    where = host_and_port(server)
+    with terminal("nc", *where) as nc, terminal("telnet", *where) as telnet:
+        telnet.expect_exact("Escape character is '^]'.\r\n")
+        for number in range(3):
+            nc.sendline(f"ADD {number} 1")
+            telnet.sendline(f"ADD {number} 2")
+            assert server.ask(f"ADD {number} 3") == str(number + 3)
+            nc.expect_exact(f"{number + 1}\r\n")
+            telnet.expect_exact(f"{number + 2}\r\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "answered"),
+    [
+        (b"ADD 2 3\n", b"5\n"),
+        (b"ADD 2 3\r\n", b"5\r\n"),
+        (b"ADD 2 3\nADD 3 3\nQUIT\nADD 4 4\n", b"5\n6\nOK\n"),
+        (b"COUNTDOWN 2\n\n\nADD 1 1\n", b"2\n1\nEND\n2\n"),
+        (b"", b""),
+        (
+            b"ADD 1 1\nADD 2 3",
+            b"2\nCLIENT_ERROR the last line has no line ending; it was not run\n",
+        ),
+    ],
+)
+def test_a_client_that_has_sent_all_gets_all_its_replies(launch: Launch, said, answered):
+    server = launch(str(SUMS), "--workers", "1")
+
+    done = subprocess.run(
+        ["nc", "-N", *host_and_port(server)],
+        input=said,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+
+    assert done.stdout == answered
+
+
+def test_netcat_reaches_a_unix_socket_and_the_control_socket(launch: Launch, tmp_path):
+    server = launch(str(SUMS), "--workers", "1", bind=("unix:s",))
+
+    for path, said, answered in [
+        (f"{tmp_path}/s", b"ADD 2 3\n", b"5\n"),
+        (server.control, b"SCALE 2\nQUIT\n", b"workers 2\nOK\n"),
+    ]:
+        done = subprocess.run(
+            ["nc", "-N", "-U", path], input=said, capture_output=True, timeout=PATIENCE, check=True
+        )
+        assert done.stdout == answered
+
+
+# -- the keys that end a server
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+@pytest.mark.parametrize("keys", ["c", "cc", "\\"])
+def test_a_key_in_the_terminal_stops_the_server_without_a_traceback(
+    tmp_path, gate: Gate, keys, busy
+):
+    options = ("--bind", "127.0.0.1:0", "--workers", "2", "--control", "off")
+    workshop = str(HANDLERS / "workshop.py")
+    with terminal(
+        sys.executable, "-m", "linepool", "run", workshop, *options, GATE=str(gate.path)
+    ) as server:
+        server.expect(r"listening on 127\.0\.0\.1:(\d+)\r\n")
+        port = server.match.group(1).decode()
+        server.expect_exact("ready: 2 workers\r\n")
+        with Peer(f"127.0.0.1:{port}") as peer:
+            assert peer.ask("ADD 2 3") == "5"
+            if busy:
+                peer.send(b"HOLD x\n")
+                gate.wait()
+
+            for key in keys:
+                server.sendcontrol(key)
+
+            server.expect(pexpect.EOF)
+            said = server.before.decode()
+            server.wait()
+            assert peer.line() != "x"
+    assert (server.exitstatus, server.signalstatus) == (0, None)
+    assert "stopping at once" in said
+    assert "Traceback" not in said
+
+
+def test_a_terminal_that_is_closed_stops_the_server(tmp_path):
+    options = ("--bind", f"unix:{tmp_path}/s", "--workers", "1", "--control", "off")
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "linepool", "run", str(SUMS), *options],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    ) as server:
+        os.close(theirs)
+        said = b""
+        while b"ready: 1 workers" not in said:
+            said += os.read(ours, 1000)
+
+        os.close(ours)
+
+        assert server.wait(PATIENCE) == 0
+    assert not (tmp_path / "s").exists()
+
+
+# -- the ways to start it
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        ("-m", "linepool", "run"),
+        ("-c", "import sys, linepool.cli; sys.exit(linepool.cli.main(['run', *sys.argv[1:]]))"),
+    ],
+    ids=["the script itself", "python -m linepool", "linepool"],
+)
+def test_a_script_is_served_however_it_is_started(launch: Launch, command):
+    server = launch(str(SUMS), "--workers", "2", command=command)
+
+    assert server.ask("ADD 2 3") == "5"
+    assert server.status()["name"] == "sums"
+    assert server.stop() == 0
+
+
+def test_a_script_of_its_own_complains_in_one_line_too(tmp_path):
+    for words, status, text in [
+        (["--no-such-option"], 2, "--no-such-option"),
+        (["--workers", "0"], 2, "workers must be"),
+        (["--bind", "192.0.2.1:0"], 1, "cannot listen on 192.0.2.1:0"),
+    ]:
+        done = subprocess.run(
+            [sys.executable, str(SUMS), *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == status
+        assert len(done.stderr.splitlines()) == 1
+        assert text in done.stderr
+
+
+def test_the_server_is_found_by_module_and_name(launch: Launch, tmp_path):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "stock.py").write_text(
+        "import linepool\n"
+        "app = linepool.App()\n"
+        "@app.handler\n"
+        "def count(item: str) -> int:\n"
+        "    return len(item)\n"
+    )
+
+    server = launch("shop.stock:app", "--workers", "1")
+
+    assert server.ask("COUNT apple") == "5"
+    assert server.status()["name"] == "stock"
