@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, overload
 
+import attrs
 from attrs import frozen
 
 from linepool.arguments import Signature, Supply, compile_signature
@@ -18,10 +19,11 @@ from linepool.errors import ClientError, SetupError
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
 from linepool.session import Connection, Reply, Session, Verb
-from linepool.settings import check_names
+from linepool.settings import check_names, parse_setting
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_LONGEST_TIMEOUT = 1e9  # seconds
 _HELP_COLUMN = 40  # characters; a longer usage text pushes its description aside
 
 
@@ -99,7 +101,7 @@ class App:
                 raise SetupError(
                     f"{name!r} cannot name a command: it must be a word without blanks"
                 )
-        if timeout is not None and not timeout >= 0:
+        if timeout is not None and not _is_seconds(timeout):
             raise SetupError(f"timeout must be seconds, 0 or more, not {timeout!r}")
         return lambda function: self._register(function, names, timeout)
 
@@ -130,7 +132,10 @@ class App:
             raise SetupError(
                 f"resource {function.__name__} must be a generator function (yield it)"
             )
-        self._resources[function.__name__] = function
+        before = self._resources.setdefault(function.__name__, function)
+        if before is not function:
+            places = f"{_place(before)} and {_place(function)}"
+            raise SetupError(f"resource {function.__name__} is registered twice: at {places}")
         return function
 
     def on_start(self, function: F) -> F:
@@ -170,6 +175,8 @@ class App:
             SetupError: A handler, hook or resource cannot be served; the text names it.
         """
         supplies = _Supplies(self._resources)
+        for name in ("on_worker_start", "on_worker_exit"):
+            self._compiled(name, supplies)  # a wrong one is told now, not in each worker
         table: dict[bytes, Entry] = {}
         unknown = self._unknown
         service = Service(
@@ -222,7 +229,7 @@ class App:
         one connection to a worker of its own, so resources are opened and closed by each call.
         """
         self.start()
-        service = self.freeze()
+        service = self.freeze(self._limits())
         with self.worker() as resources:
             session = Session("ask", "ask", "ask")
             connection = _Recorder(session)
@@ -239,12 +246,19 @@ class App:
 
     # -- inside
 
+    def _limits(self) -> Limits:
+        names = [field.name for field in attrs.fields(Limits)]
+        given = {name: self.settings[name] for name in names if name in self.settings}
+        return Limits(**{k: parse_setting(k, v, "App(...)") for k, v in given.items()})
+
     def _register(self, function: Any, names: tuple[str, ...], timeout: float | None) -> Any:
         _check_plain_function(function)
         if not names:
             name = function.__name__
             names = (name[:-1] if name.endswith("_") else name,)
-        registration = _Registration(tuple(n.upper() for n in names), function, timeout)
+        # Of other letters than those of ASCII, the case counts: bytes.upper() leaves them alone.
+        upper = tuple(name.encode().upper().decode() for name in names)
+        registration = _Registration(upper, function, timeout)
         for name in registration.names:
             if name in self._handlers:
                 before = self._handlers[name].place
@@ -340,17 +354,18 @@ def _entry(registration: _Registration, supplies: _Supplies) -> Entry:
 
 
 def _hook_signature(name: str, function: Callable[..., Any], supplies: _Supplies) -> Signature:
-    signature = compile_signature(function, supplies)
+    place = f"{name} {function.__name__} at {_place(function)}"
+    try:
+        signature = compile_signature(function, supplies)
+    except SetupError as error:
+        raise SetupError(f"{place}: {error}") from None
     from_line = signature.words or signature.many or signature.options or signature.rest
     per_worker = name.startswith("on_worker")
     if from_line or (per_worker and {Session, Connection, Verb} & set(_hints(function).values())):
         what = (
             "the app's resources" if per_worker else "Session, Connection and the app's resources"
         )
-        raise SetupError(
-            f"{name} {function.__name__} at {_place(function)}: a hook is handed {what},"
-            " by annotation, and nothing else"
-        )
+        raise SetupError(f"{place}: a hook is handed {what}, by annotation, and nothing else")
     return signature
 
 
@@ -360,7 +375,7 @@ def _builtins(service: Service) -> Iterable[_Registration]:
     def help_(command: str | None = None) -> list[str]:
         """List the commands, or explain one."""
         if command is not None:
-            entry = service.table.get(command.upper().encode())
+            entry = service.table.get(command.encode().upper())
             if entry is None:
                 raise ClientError(f"no command {command!r}. HELP lists the commands.")
             return [entry.usage, *_aliases(entry), *entry.doc.splitlines()]
@@ -407,6 +422,10 @@ def _check_plain_function(function: Any) -> None:
             f"{function.__name__} at {_place(function)} is async; linepool calls plain functions"
             " (each worker serves one request at a time)"
         )
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= _LONGEST_TIMEOUT
 
 
 def _place(function: Callable[..., Any]) -> str:

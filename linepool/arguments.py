@@ -22,6 +22,7 @@ from linepool.errors import ClientError, SetupError
 from linepool.protocols.base import Request, printable
 from linepool.session import Body, Range, Rest
 
+_NOT_BYTES = "is a data block, so it must be bytes"
 Convert = Callable[[bytes], Any]
 Supply = Callable[[Request, Any], object]
 """Gives a parameter its value from the request and the conversation that it belongs to."""
@@ -215,18 +216,22 @@ def compile_signature(
     """
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
+    except Exception as error:  # noqa: BLE001 - annotations may be any code
         raise SetupError(f"annotation: {error}") from None
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError as error:
+        raise SetupError(str(error)) from None
     builder = Signature([], None, {}, None, None, None, {}, [])
     body: Body | None = None
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in parameters:
         hint = hints.get(parameter.name, str)
         supply = supply_for(hint, parameter.name)
         if supply is not None:
             builder.supplied[parameter.name] = supply
         elif isinstance(parameter.default, Body):
             body = parameter.default
-            _check(hint in (bytes, str), parameter, "is a data block, so it must be bytes")
+            _check(hints.get(parameter.name, bytes) is bytes, parameter, _NOT_BYTES)
             builder.body = parameter.name
         else:
             _add(builder, parameter, hint)
@@ -246,6 +251,9 @@ def _add(builder: Signature, parameter: inspect.Parameter, hint: Any) -> None:
     _check(builder.rest is None, parameter, "stands behind the rest of the line")
     default = parameter.default
     if hint is Rest:
+        _check(
+            parameter.kind is not parameter.VAR_POSITIONAL, parameter, "is the rest, so no *args"
+        )
         builder.rest = Word(parameter.name, _to_rest, "", default)
         _check(builder.many is None, parameter, "cannot follow *args")
         return
@@ -259,7 +267,7 @@ def _add(builder: Signature, parameter: inspect.Parameter, hint: Any) -> None:
     if parameter.kind is parameter.VAR_POSITIONAL:
         builder.many = word
     elif parameter.kind is parameter.KEYWORD_ONLY:
-        builder.options[parameter.name.upper().encode()] = word
+        builder.options[parameter.name.encode().upper()] = word
     else:
         last_optional = bool(builder.words) and not builder.words[-1].required
         _check(
@@ -358,7 +366,7 @@ def converter(hint: Any) -> tuple[Convert, str]:
     if origin is Annotated:
         return _annotated(*get_args(hint))
     if origin is Literal:
-        return _choice({str(value): value for value in get_args(hint)})
+        return _choice({_shown_literal(value): value for value in get_args(hint)})
     if origin in (Union, types.UnionType):
         return _union([arm for arm in get_args(hint) if arm is not type(None)])
     if isinstance(hint, type):
@@ -375,13 +383,21 @@ def converter(hint: Any) -> tuple[Convert, str]:
 
 
 def _allows_none(hint: Any) -> bool:
+    if get_origin(hint) is Annotated:
+        return _allows_none(get_args(hint)[0])
     return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+
+
+def _shown_literal(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _annotated(hint: Any, *notes: Any) -> tuple[Convert, str]:
     convert, shown = converter(hint)
     for bounds in notes:
         if isinstance(bounds, Range):
+            if hint in (str, bytes, bool):
+                raise TypeError(f"a Range bounds numbers, not {shown}")
             convert, shown = _bounded(convert, shown, bounds), f"{shown}({bounds})"
     return convert, shown
 
@@ -389,8 +405,12 @@ def _annotated(hint: Any, *notes: Any) -> tuple[Convert, str]:
 def _bounded(convert: Convert, shown: str, bounds: Range) -> Convert:
     def bounded(word: bytes) -> Any:
         value = convert(word)
-        too_low = bounds.min is not None and not value >= bounds.min
-        if too_low or (bounds.max is not None and not value <= bounds.max):
+        try:
+            too_low = bounds.min is not None and not value >= bounds.min
+            too_high = bounds.max is not None and not value <= bounds.max
+        except ArithmeticError:  # decimal refuses to compare NaN
+            too_low = too_high = True
+        if too_low or too_high:
             raise ValueError(f"{shown} in {bounds}")
         return value
 

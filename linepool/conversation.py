@@ -144,12 +144,13 @@ class Conversation:
             try:
                 said = hook(self)
                 if said is not None:
-                    parts.append(self.encode(said))
+                    reply = self._encode(said, self._request)
+                    parts += [reply] if isinstance(reply, bytes) else reply
             except ReplyError as error:
                 self.closing = True
                 parts.append(self.protocol.encode_error(error, None))
                 break
-            except Exception:  # noqa: BLE001 - logged with its id
+            except (Exception, SystemExit):  # noqa: BLE001 - logged with its id
                 self.closing = True
                 parts.append(self._failed(None))
                 break
@@ -210,7 +211,7 @@ class Conversation:
         for hook in self.service.on_disconnect:
             try:
                 hook(self)
-            except Exception:
+            except (Exception, SystemExit):
                 log.exception("on_disconnect failed peer=%s", self.session.peer)
 
     def _reply(self, request: Request) -> bytes | Iterator[bytes]:
@@ -254,8 +255,15 @@ class Conversation:
             while part := self._next(parts, request):
                 yield part
         finally:
-            if isinstance(items, Generator):
+            self._close(items)
+
+    def _close(self, items: Iterator[object]) -> None:
+        """End a generator that may not have come to its end."""
+        if isinstance(items, Generator):
+            try:
                 items.close()
+            except (Exception, SystemExit):
+                log.exception("a stream failed to end peer=%s", self.session.peer)
 
     def _next(self, parts: Iterator[bytes], request: Request) -> bytes:
         """Return the next part of a stream, its error reply, or b"": that was the last."""

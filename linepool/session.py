@@ -29,8 +29,8 @@ class Range:
     max: float | None = None
 
     def __str__(self) -> str:
-        low = "" if self.min is None else f"{self.min:g}"
-        high = "" if self.max is None else f"{self.max:g}"
+        low = "" if self.min is None else str(self.min)
+        high = "" if self.max is None else str(self.max)
         return f"{low}..{high}"
 
 

@@ -34,7 +34,7 @@ class Workers:
 
 def default_workers(cpus: int) -> Workers:
     """Return the bounds of the pool on a machine with so many processors."""
-    return Workers(1, max(4, 4 * cpus))
+    return Workers(1, min(max(4, 4 * cpus), MAX_WORKERS))
 
 
 # -- how a value is written: from text, or from a value of the file, to the setting's value
@@ -62,11 +62,15 @@ def _number(
         except ValueError:
             raise ValueError(what) from None
         if isinstance(value, bool) or not low <= number <= high:
-            most = f" and at most {high:g}" if high < math.inf else ""
-            raise ValueError(f"{what}, at least {low:g}{most}")
+            most = f" and at most {_exact(high)}" if high < math.inf else ""
+            raise ValueError(f"{what}, at least {_exact(low)}{most}")
         return number
 
     return parse
+
+
+def _exact(number: float) -> str:
+    return str(int(number) if number == int(number) else number)
 
 
 def _seconds(low: float = 0.0) -> Callable[[object], Any]:
@@ -118,10 +122,9 @@ def _text(value: object) -> str:
 
 
 def _mode(value: object) -> int:
-    if isinstance(value, int) and 0 <= value <= 0o777:
-        return value
     try:
-        mode = int(str(value), 8)
+        # A number, as 0o660 in a file, is the mode itself; only a text is read as octal digits.
+        mode = value if isinstance(value, int) else int(str(value), 8)
     except ValueError:
         mode = -1
     if not 0 <= mode <= 0o777:
@@ -288,7 +291,7 @@ def check_names(names: Iterable[str]) -> None:
     """Raise SetupError for the first name that is no setting, with the nearest one that is."""
     for name in names:
         if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0)[0]
+            near = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0)[0]
             raise SetupError(f"there is no setting {name!r}; did you mean {near!r}?")
 
 
@@ -317,4 +320,4 @@ def written(name: str, value: object) -> str:
         return "on" if value else "off"
     if isinstance(value, tuple):
         return " ".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return _exact(value) if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -189,7 +190,8 @@ def _replay(app: App, parts: list[bytes], limits: Limits | None, *, moving: bool
                 conversation.protocol = service.open_protocol()
                 conversation.protocol.load(blob)
         replies.append(conversation.ended())
-        return b"".join(replies)
+        # The id of a failure is different each time.
+        return re.sub(rb"internal error, id [0-9a-f]{8}", b"internal error", b"".join(replies))
 
 
 class _Nobody(Connection):

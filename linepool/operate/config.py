@@ -11,7 +11,7 @@ from attrs import frozen
 
 from linepool.app import App
 from linepool.errors import SetupError
-from linepool.settings import FIELDS, Settings, check_names, default_workers, parse_setting
+from linepool.settings import Settings, check_names, default_workers, parse_setting
 
 _PREFIX = "LINEPOOL_"
 
@@ -91,21 +91,30 @@ def _cpus() -> int:
 def _file_layer(file: str | None) -> tuple[str, Mapping[str, object]]:
     if file is not None:
         return file, _read(file)
-    if os.path.exists("linepool.toml"):
-        return "linepool.toml", _read("linepool.toml")
-    if os.path.exists("pyproject.toml"):
-        table = _read("pyproject.toml").get("tool", {}).get("linepool", {})
-        return "pyproject.toml", table
+    for found in ("linepool.toml", "pyproject.toml"):
+        if os.path.exists(found):
+            return found, _read(found)
     return "file", {}
 
 
 def _read(file: str) -> dict[str, Any]:
+    """Return the settings in a TOML file; keys may be written as options are: idle-timeout."""
     try:
         with open(file, "rb") as stream:
             table = tomllib.load(stream)
     except OSError as error:
         raise SetupError(f"cannot read {file}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # no TOML, or no UTF-8
         raise SetupError(f"{file} is no TOML: {error}") from None
-    # Keys may be written as options are: idle-timeout.
-    return {key if key in FIELDS else key.replace("-", "_"): value for key, value in table.items()}
+    if os.path.basename(file) == "pyproject.toml":
+        for key in ("tool", "linepool"):
+            table = table.get(key, {})
+            if not isinstance(table, dict):
+                raise SetupError(f"{file}: {key} must be a table, not {table!r}")
+    settings: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name in settings:
+            raise SetupError(f"{file}: {name} is written twice")
+        settings[name] = value
+    return settings

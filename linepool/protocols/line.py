@@ -37,7 +37,7 @@ from linepool.protocols.base import Bad, Command, Protocol, Request, printable
 _IAC = b"\xff"
 # RFC 854: IAC SB .. IAC SE; IAC WILL/WONT/DO/DONT option; IAC IAC; IAC command. A line may cut one.
 _TELNET = re.compile(rb"\xff(?:\xfa.*?(?:\xff\xf0|\Z)|[\xfb-\xfe](?:.|\Z)|.|\Z)", re.DOTALL)
-_HTTP = re.compile(rb"[A-Z]+ \S+ HTTP/[0-9.]+ *\Z")
+_HTTP = re.compile(rb"\S+ \S+ HTTP/[0-9.]+ *\Z")
 _TLS_HELLO = b"\x16\x03"
 _WORD = re.compile(
     rb"""[ \t\v\f]*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^"' \t\v\f][^ \t\v\f]*))(?=[ \t\v\f]|\Z)"""
@@ -113,6 +113,9 @@ class Line(Protocol):
         """Return what to say to a client that ended its stream inside a request."""
         if self.at_boundary:
             return None
+        if not self._needed and (bad := self.next_request()) is not None:
+            # Only after a load: until then nobody had looked at what the other process left.
+            return bad if isinstance(bad, Bad) else None
         if self._needed:
             return self._lost("the data block is incomplete; the request was not run")
         return self._lost("the last line has no line ending; it was not run")
