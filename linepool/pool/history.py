@@ -16,6 +16,8 @@ from linepool.settings import Settings
 
 _REPAY = 5
 """How much faster than it grew the time without anybody idle is forgotten while somebody is."""
+_MOMENT_NS = 2_000_000
+"""Who is taken so soon after he said that he is idle had only not looked who waits."""
 _WARN_NS = 60_000_000_000
 
 
@@ -34,6 +36,7 @@ class History:
         self._idle_past = Sliding(0)
         self._busy_past = Sliding(0)  # negated: its minimum is the peak
         self._nobody_idle_ns = 0
+        self._flipped_ns = now_ns  # when nobody became somebody, or the reverse
         self._budget = Budget()
         self._spawned_ns: int | None = None
         self._failed_ns = now_ns
@@ -53,16 +56,23 @@ class History:
     def changed(self, idle: int, busy: int, at_ns: int) -> None:
         """Note how many workers are idle and how many are busy from a moment on."""
         at_ns = max(at_ns, self._now_ns)
-        past_ns = at_ns - self._now_ns
-        if self._idle_past.value:
-            # Twice the delay is remembered, so that right after such a moment it is still over.
-            known_ns = min(self._nobody_idle_ns, 2 * self._grow_delay_ns)
-            self._nobody_idle_ns = max(0, known_ns - _REPAY * past_ns)
-        else:
-            self._nobody_idle_ns += past_ns
+        if bool(idle) != bool(self._idle_past.value):
+            self._account(at_ns)
         self._now_ns = at_ns
         self._idle_past.set(idle, at_ns)
         self._busy_past.set(-busy, at_ns)
+
+    def _account(self, at_ns: int) -> None:
+        """Add up for how long nobody was idle, or take from it for how long somebody was."""
+        past_ns = at_ns - self._flipped_ns
+        self._flipped_ns = at_ns
+        if self._idle_past.value:
+            # Twice the delay is remembered, so that right after such a moment it is still over.
+            known_ns = min(self._nobody_idle_ns, 2 * self._grow_delay_ns)
+            paid_ns = _REPAY * max(0, past_ns - _MOMENT_NS)
+            self._nobody_idle_ns = max(0, known_ns - paid_ns)
+        else:
+            self._nobody_idle_ns += past_ns
 
     def spawned(self, settings: Settings, now_ns: int) -> None:
         """Note that a worker has been forked."""
@@ -76,7 +86,7 @@ class History:
 
     def restart(self, now_ns: int) -> None:
         """Forget who was idle or busy: records were lost, so the past is not known."""
-        self._since_ns = self._now_ns = max(now_ns, self._now_ns)
+        self._since_ns = self._flipped_ns = self._now_ns = max(now_ns, self._now_ns)
         self._nobody_idle_ns = 0
         self._idle_past = Sliding(self._idle_past.value)
         self._busy_past = Sliding(self._busy_past.value)
@@ -108,7 +118,7 @@ class History:
         """
         if self._idle_past.value:
             return 0.0
-        return (self._nobody_idle_ns + max(0, now_ns - self._now_ns)) / 1e9
+        return (self._nobody_idle_ns + max(0, now_ns - self._flipped_ns)) / 1e9
 
     def snapshot(
         self,

@@ -10,6 +10,7 @@ from linepool.pool.status import State
 from linepool.settings import Settings, Workers
 
 SECOND = 1_000_000_000
+MS = 1_000_000
 STEPS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), max_size=60)
 
 
@@ -153,14 +154,15 @@ def test_the_time_without_anybody_idle_is_counted():
     assert past.nobody_idle_for(seconds(2.25)) == 0.25
 
 
-def test_moments_of_idleness_do_not_end_the_time_without_anybody_idle():
+@pytest.mark.parametrize(("busy_ms", "idle_ms"), [(9.8, 0.2), (0.5, 1.9), (95, 5)])
+def test_moments_of_idleness_do_not_end_the_time_without_anybody_idle(busy_ms, idle_ms):
     past = history(grow_delay=0.1)
     now = seconds(1)
     past.changed(1, 0, now - SECOND)
     past.changed(0, 1, now)
-    for _ in range(30):  # each 10 ms a worker says IDLE, and is taken 0.2 ms later
-        past.changed(1, 0, now := now + 9_800_000)
-        past.changed(0, 1, now := now + 200_000)
+    for _ in range(300):
+        past.changed(1, 0, now := now + seconds(busy_ms / 1000))
+        past.changed(0, 1, now := now + seconds(idle_ms / 1000))
 
     assert past.nobody_idle_for(now) >= 0.1
 
@@ -171,8 +173,10 @@ def test_who_is_idle_for_a_good_part_of_the_time_ends_it():
     past.changed(1, 0, now - SECOND)
     past.changed(0, 1, now)
     for _ in range(1000):
-        past.changed(1, 0, now := now + 5_000_000)
-        past.changed(0, 1, now := now + 5_000_000)
+        past.changed(1, 0, now := now + 5 * MS)
+        past.changed(2, 0, now := now + 2 * MS)
+        past.changed(1, 0, now := now + MS)
+        past.changed(0, 1, now := now + 2 * MS)
 
     assert past.nobody_idle_for(now) < 0.1
 
