@@ -3,8 +3,11 @@
 import io
 import itertools
 import json
+import re
 import sys
+from pathlib import Path
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,6 +159,7 @@ def test_the_spawn_rate_is_kept(trace, settings, boot_ns):
         assert last - first + 1 <= at_once + settings.max_spawn_rate * seconds + 1e-6
 
 
+@hypothesis.settings(max_examples=80)
 @given(
     st.lists(
         st.builds(
@@ -307,6 +311,21 @@ def test_arrivals_at_random_are_as_many_and_as_long_as_asked_for():
 
 
 # -- the command
+
+GUIDE = Path(__file__).parents[2] / "docs" / "sizing.md"
+SHOWN = re.findall(
+    r"^\$ linepool (simulate [^|\n]*)(?: \| grep \^(\w+))?\n((?:(?!\$|```).*\n)*)",
+    GUIDE.read_text(encoding="utf-8"),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("command", "kept", "shown"), SHOWN, ids=[shown[0] for shown in SHOWN])
+def test_the_guide_shows_what_the_command_prints(command, kept, shown, capsys):
+    assert main(command.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+
+    assert [line for line in lines if line.startswith(kept)] == shown.splitlines()
 
 
 @pytest.fixture(autouse=True)
