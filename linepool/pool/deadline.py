@@ -16,7 +16,7 @@ DUMP_NS = 20_000_000
 """Between asking for the stack of a stuck process and reading it; it takes 0.6 to 11 ms."""
 STALL_NS = 250_000_000
 """A master that is later than this was not running."""
-_MOST_STALLS = 64
+_MOST_STALLS = 1024
 
 
 class Step(IntEnum):
@@ -79,16 +79,20 @@ class Attention:
     def stalled(self, from_ns: int, to_ns: int) -> bool:
         """Note that the master should have run from one moment on, but ran only at the other.
 
-        Returns whether that was long enough to count.
+        Returns whether what was not known of that yet was long enough to count by itself.
         """
-        if to_ns - from_ns < STALL_NS:
+        known_ns = self._stalls[-1][1] if self._stalls else from_ns
+        new_ns = to_ns - max(from_ns, known_ns)
+        if to_ns - from_ns < STALL_NS or new_ns <= 0:
             return False
-        if self._stalls:
-            from_ns = max(from_ns, self._stalls[-1][1])
-        self._stalls.append((from_ns, to_ns))
-        return True
+        self._stalls.append((to_ns - new_ns, to_ns))
+        return new_ns >= STALL_NS
 
     def charged(self, started_ns: int, now_ns: int) -> int:
         """Return how long something has run, without the time that nobody watched it."""
-        lost = sum(max(0, end - max(begin, started_ns)) for begin, end in self._stalls)
-        return now_ns - started_ns - lost
+        lost_ns = 0
+        for begin_ns, end_ns in reversed(self._stalls):
+            if end_ns <= started_ns:
+                break
+            lost_ns += end_ns - max(begin_ns, started_ns)
+        return now_ns - started_ns - lost_ns

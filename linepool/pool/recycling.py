@@ -18,17 +18,19 @@ class Wear:
 
     Attributes:
         share: Of its number of requests, age or memory, whichever is used up most; 1.0: all of it.
-        leaving: It is on its way out, or has a license.
+        away: It is on its way out or still starting, or may leave at any time: it has a license.
     """
 
     slot: int
     share: float
-    leaving: bool
+    away: bool
 
 
 def licensed(workers: Iterable[Wear]) -> list[int]:
     """Return the slots of those that may be replaced now, the most worn first."""
     everyone = list(workers)
-    free = max(1, len(everyone) // 3) - sum(wear.leaving for wear in everyone)
-    rest = sorted((w for w in everyone if not w.leaving), key=lambda w: w.share, reverse=True)
+    free = max(1, len(everyone) // 3) - sum(wear.away for wear in everyone)
+    rest = sorted(
+        (wear for wear in everyone if not wear.away), key=lambda wear: wear.share, reverse=True
+    )
     return [wear.slot for wear in rest[: max(0, free)]]

@@ -44,6 +44,7 @@ class Child:
         if not self.kill_at or kill_at < self.kill_at:
             self.kill_at = kill_at
             self.why = why
+            self.asked = False  # what it was asked for earlier is out of date by then
 
     def ask_for_stack(self) -> None:
         """Have the worker write its stack; that takes a moment."""

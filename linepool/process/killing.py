@@ -50,7 +50,7 @@ class Process:
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if result is None:
             return None
-        if result.si_code != os.CLD_EXITED:
+        if result.si_code != os.CLD_EXITED or result.si_status != 0:
             self._kill_group()  # before it is reaped: until then no stranger can have its number
         os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
@@ -70,8 +70,13 @@ class Process:
     def take_socket(self, number: int, cookie: int) -> socket.socket | None:
         """Return a copy of one of its sockets, or None: it cannot be had, or is another by now."""
         try:
-            sock = socket.socket(fileno=self.take_descriptor(number))
+            copy = self.take_descriptor(number)
         except OSError:
+            return None
+        try:
+            sock = socket.socket(fileno=copy)
+        except OSError:  # it is a file by now
+            os.close(copy)
             return None
         if socket_cookie(sock) == cookie:
             return sock

@@ -78,9 +78,11 @@ class Overdue:
             if child.kill_at == math.inf:
                 continue
             if child.kill_at:
-                due_ns = min(due_ns, self._doomed(child, now_ns))
-                if due_ns <= now_ns:
+                look_ns = self._doomed(child, now_ns)
+                if look_ns <= now_ns:
                     yield slot, child.why
+                    continue
+                due_ns = min(due_ns, look_ns)
             if self._board.slots[slot].words[STARTED_NS]:
                 busy = True
                 sight = self._board.slots[slot].look()

@@ -93,11 +93,11 @@ class Recycler:
     def _served(self, seat: Seat) -> Wear:
         words = self._board.slots[seat.slot].words
         share = words[REQUESTS] / self._spans[seat.slot].requests
-        return Wear(seat.slot, share, seat.leaving or bool(words[LICENSE]))
+        return Wear(seat.slot, share, _is_away(seat) or bool(words[LICENSE]))
 
     def _worn(self, seats: list[Seat], now: float) -> list[int]:
         """Return the slots of those too old or too big that may be told to leave now."""
-        wears = [Wear(seat.slot, self._age_and_size(seat, now), seat.leaving) for seat in seats]
+        wears = [Wear(seat.slot, self._age_and_size(seat, now), _is_away(seat)) for seat in seats]
         shares = {wear.slot: wear.share for wear in wears}
         return [slot for slot in licensed(wears) if shares[slot] >= 1]
 
@@ -115,6 +115,11 @@ class Recycler:
             words = self._board.slots[seat.slot].words
             if hang_up_at and now >= hang_up_at and words[ORDER] == Order.RECYCLE:
                 words[ORDER] = Order.RETIRE
+
+
+def _is_away(seat: Seat) -> bool:
+    """Whether a worker is missing: it leaves, or has yet to come up in the place of one that left."""
+    return seat.leaving or seat.state is None
 
 
 def resident_bytes(pid: int) -> int:
