@@ -16,10 +16,12 @@ from attrs import define
 
 from linepool.pool.recycling import Wear, licensed
 from linepool.pool.scoreboard import Seat
+from linepool.pool.status import State
 from linepool.process.board import LICENSE, ORDER, REQUESTS, Board, Order
 from linepool.settings import Settings
 
 _LOOK_EVERY = 1.0  # seconds between two looks at memory and age
+_LONG_CLIENT = 1.0  # seconds after which a client is one that stays
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1024 * 1024
 
@@ -78,7 +80,10 @@ class Recycler:
             if self._held:
                 self._board.slots[seat.slot].words[LICENSE] = 0
         if self._settings.max_requests and not self._held:
-            for slot in licensed(self._served(seat) for seat in seats):
+            wears = [self._served(seat, now) for seat in seats]
+            if any(wear.share >= 1 and not wear.away for wear in wears):
+                self._take_back(seats, now)
+            for slot in licensed(wears):
                 self._board.slots[slot].words[LICENSE] = 1
         return []
 
@@ -90,10 +95,21 @@ class Recycler:
         limit = self._spans[slot].requests
         return bool(limit) and self._board.slots[slot].words[REQUESTS] >= limit
 
-    def _served(self, seat: Seat) -> Wear:
+    def _served(self, seat: Seat, now: float) -> Wear:
         words = self._board.slots[seat.slot].words
         share = words[REQUESTS] / self._spans[seat.slot].requests
+        if _is_kept(seat, now):
+            share = 0.0  # it cannot leave now, however much it has served
         return Wear(seat.slot, share, _is_away(seat) or bool(words[LICENSE]))
+
+    def _take_back(self, seats: list[Seat], now: float) -> None:
+        """Take the licenses of those who are kept by a client: others wait for one.
+
+        They go to the others in a later turn; who used one meanwhile is seen to leave by then.
+        """
+        for seat in seats:
+            if _is_kept(seat, now):
+                self._board.slots[seat.slot].words[LICENSE] = 0
 
     def _worn(self, seats: list[Seat], now: float) -> list[int]:
         """Return the slots of those too old or too big that may be told to leave now."""
@@ -115,6 +131,11 @@ class Recycler:
             words = self._board.slots[seat.slot].words
             if hang_up_at and now >= hang_up_at and words[ORDER] == Order.RECYCLE:
                 words[ORDER] = Order.RETIRE
+
+
+def _is_kept(seat: Seat, now: float) -> bool:
+    """Whether a worker has had one client for so long that it may have it for ever."""
+    return seat.state is State.TAKEN and now - seat.since_ns / 1e9 >= _LONG_CLIENT
 
 
 def _is_away(seat: Seat) -> bool:
