@@ -21,6 +21,8 @@ from linepool.testing import Peer
 HANDLERS = Path(__file__).parents[1] / "handlers"
 PATIENCE = 10.0
 """Seconds; only there to fail."""
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""Standard output is buffered, as it is for most users."""
 _PIPE_BYTES = 1024 * 1024
 _numbers = itertools.count()
 
@@ -93,7 +95,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd=place,
-            env={**os.environ, **(environment or {})},
+            env={**ENVIRONMENT, **(environment or {})},
             **{"stdout": subprocess.DEVNULL, **more},
         )
         assert self.process.stderr is not None

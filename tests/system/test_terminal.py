@@ -130,32 +130,26 @@ def test_people_share_a_server_with_programs(launch: Launch):
             telnet.expect_exact(f"{number + 2}\r\n")
 
 
-@pytest.mark.parametrize(
-    ("said", "answered"),
-    [
+def test_a_client_that_has_sent_all_gets_all_its_replies(launch: Launch):
+    server = launch(str(SUMS), "--workers", "1")
+
+    for said, answered in [
         (b"ADD 2 3\n", b"5\n"),
         (b"ADD 2 3\r\n", b"5\r\n"),
         (b"ADD 2 3\nADD 3 3\nQUIT\nADD 4 4\n", b"5\n6\nOK\n"),
         (b"COUNTDOWN 2\n\n\nADD 1 1\n", b"2\n1\nEND\n2\n"),
         (b"", b""),
-        (
-            b"ADD 1 1\nADD 2 3",
-            b"2\nCLIENT_ERROR the last line has no line ending; it was not run\n",
-        ),
-    ],
-)
-def test_a_client_that_has_sent_all_gets_all_its_replies(launch: Launch, said, answered):
-    server = launch(str(SUMS), "--workers", "1")
-
-    done = subprocess.run(
-        ["nc", "-N", *host_and_port(server)],
-        input=said,
-        capture_output=True,
-        timeout=PATIENCE,
-        check=True,
-    )
-
-    assert done.stdout == answered
+        (b"ADD 2 3", b"CLIENT_ERROR the last line has no line ending; it was not run\r\n"),
+        (b"ADD 1 1\nADD 2", b"2\nCLIENT_ERROR the last line has no line ending; it was not run\n"),
+    ]:
+        done = subprocess.run(
+            ["nc", "-N", *host_and_port(server)],
+            input=said,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        assert done.stdout == answered
 
 
 def test_netcat_reaches_a_unix_socket_and_the_control_socket(launch: Launch, tmp_path):
@@ -182,7 +176,7 @@ def test_a_key_in_the_terminal_stops_the_server_without_a_traceback(
     options = ("--bind", "127.0.0.1:0", "--workers", "2", "--control", "off")
     workshop = str(HANDLERS / "workshop.py")
     with terminal(
-        sys.executable, "-m", "linepool", "run", workshop, *options, GATE=str(gate.path)
+        sys.executable, "-P", "-m", "linepool", "run", workshop, *options, GATE=str(gate.path)
     ) as server:
         server.expect(r"listening on 127\.0\.0\.1:(\d+)\r\n")
         port = server.match.group(1).decode()
@@ -209,12 +203,12 @@ def test_a_terminal_that_is_closed_stops_the_server(tmp_path):
     options = ("--bind", f"unix:{tmp_path}/s", "--workers", "1", "--control", "off")
     ours, theirs = os.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "linepool", "run", str(SUMS), *options],
+        [sys.executable, "-P", "-m", "linepool", "run", str(SUMS), *options],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads here
     ) as server:
         os.close(theirs)
         said = b""

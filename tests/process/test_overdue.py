@@ -1,0 +1,506 @@
+"""Requests that take too long: first RequestTimeout, then the kill, and who is spared."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from linepool.testing import Peer
+from tests.conftest import Launch
+from tests.process.running import Running, is_over
+
+TOO_LONG = "SERVER_ERROR the request took longer than 0.3 s"
+ENDED = "SERVER_ERROR the request was ended: it took longer than 0.3 s"
+NOBODY = 65534
+LIMITS = ("--request-timeout", "0.3", "--kill-grace", "0.2", "--log-level", "debug")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Give a server whose workers are never killed: the first step must do."""
+    options = ("--workers", "4", "--request-timeout", "0.3", "--kill-grace", "9")
+    place = tmp_path_factory.mktemp("python")
+    server = Running(place, "stuck_in_python.py", *options)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Give a server that soon kills."""
+    place = tmp_path_factory.mktemp("killing")
+    server = Running(place, "stuck_for_good.py", "--workers", "3", *LIMITS)
+    yield server
+    server.end()
+
+
+def counters(server: Running, *names: str) -> list[int]:
+    """Return some of the server's counts."""
+    state = server.status()
+    return [state["counters"][name] for name in names]
+
+
+def between(server: Running, first: str, last: str) -> str:
+    """Wait for two lines of the log, one after the other; return them and all between."""
+    server.wait_for(first)
+    begin = len(server.log) - 1
+    server.wait_for(last)
+    return "\n".join(server.log[begin:])
+
+
+def all_of(peer: Peer) -> bytes:
+    """Return all bytes up to the end of the stream, which must be a clean one."""
+    data = b""
+    while chunk := peer.socket.recv(65536):
+        data += chunk
+    return data
+
+
+# -- the first step
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["asleep", "in_recv", "in_a_loop", "at_a_lock", "in_a_regex", "behind_except"],
+)
+def test_an_overdue_request_ends_with_an_error_in_its_place(python: Running, way):
+    timeouts, errors, kills = counters(python, "timeouts", "errors", "kills")
+    with python.connect() as peer:
+        worker = peer.ask("PID")
+
+        peer.send(
+            f"ADD 1 1\nSTUCK_{way} some words\nADD 2 2\n".encode().replace(b" some words", b"")
+        )
+
+        assert [peer.line() for _ in range(3)] == ["2", TOO_LONG, "4"]
+        assert peer.ask("PID") == worker
+        client = "{}:{}".format(*peer.socket.getsockname())
+    told = between(python, "request overdue", "RequestTimeout: ")
+    assert f"command=STUCK_{way} peer={client} " in told
+    assert f"in stuck_{way}\n" in told
+    assert counters(python, "timeouts", "errors", "kills") == [timeouts + 1, errors + 1, kills]
+
+
+def test_an_overdue_request_costs_nobody_else_anything(python: Running):
+    with python.connect() as stuck, python.connect() as other:
+        stuck.send(b"STUCK_IN_A_LOOP\n")
+        answers = []
+        while not select.select([stuck.socket], [], [], 0)[0]:
+            answers.append(other.ask("ADD 2 3"))
+
+        assert stuck.line() == TOO_LONG
+        assert set(answers) == {"5"}
+        assert len(answers) > 10
+
+
+def test_a_handler_has_the_deadline_that_it_was_registered_with(python: Running):
+    with python.connect() as longer, python.connect() as shorter, python.connect() as none:
+        longer.send(b"PATIENT 0.6\n")
+        none.send(b"TIMELESS 0.6\n")
+        shorter.send(b"HASTY 0.6\n")
+
+        assert shorter.line() == "SERVER_ERROR the request took longer than 0.1 s"
+        assert longer.line() == "awake"
+        assert none.line() == "awake"
+
+
+def test_a_deadline_can_be_moved_by_the_handler(python: Running):
+    with python.connect() as granted, python.connect() as used_up:
+        granted.send(b"EXTENDED 5 0.6\n")
+        used_up.send(b"EXTENDED 0.6 1000\n")
+
+        assert granted.line() == "awake"
+        assert used_up.line().startswith("SERVER_ERROR the request took longer than 0.6")
+        # It was for that request alone.
+        assert granted.ask("NAP 1000") == TOO_LONG
+
+
+def test_without_a_limit_only_handlers_with_their_own_have_a_deadline(launch: Launch):
+    server = launch("stuck_in_python.py", "--workers", "2", "--request-timeout", "0")
+    with server.connect() as free, server.connect() as bound:
+        free.send(b"NAP 0.6\n")
+        bound.send(b"HASTY 1000\n")
+
+        assert bound.line() == "SERVER_ERROR the request took longer than 0.1 s"
+        assert free.line() == "awake"
+
+
+def test_a_handler_can_clean_up_when_its_time_is_up(python: Running):
+    with python.connect() as peer:
+        assert [peer.ask("TIDY"), peer.line()] == ["tidied up", TOO_LONG]
+
+
+def test_a_stream_that_gets_stuck_ends_with_an_error_and_the_connection_goes_on(python: Running):
+    with python.connect() as peer:
+        peer.send(b"STUCK_IN_A_STREAM\nADD 1 1\n")
+
+        assert [peer.line() for _ in range(4)] == ["one", "two", TOO_LONG, "2"]
+    assert "in stuck_in_a_stream\n" in between(python, "request overdue", "RequestTimeout: ")
+
+
+def test_a_stream_that_goes_on_past_its_deadline_ends_with_an_error(launch: Launch):
+    limits = ("--request-timeout", "0.3", "--kill-grace", "0.5")
+    server = launch("stuck_in_python.py", "--workers", "4", *limits)
+    last: list[str] = []
+
+    def read_a_flood() -> None:
+        with server.connect() as peer:
+            peer.send(b"FLOOD\n")
+            while (line := peer.line()).startswith("x"):
+                pass
+            last.append(line)
+
+    readers = [threading.Thread(target=read_a_flood) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+
+    assert last == [TOO_LONG] * 4
+    assert counters(server, "timeouts", "kills") == [4, 0]
+
+
+def test_middleware_counts_as_part_of_the_request(python: Running):
+    with python.connect() as peer:
+        assert peer.ask("HELD_UP") == TOO_LONG
+        assert peer.ask("ADD 2 3") == "5"
+    assert "in hold_up\n" in between(python, "request overdue", "RequestTimeout: ")
+
+
+def test_a_slow_greeting_is_not_charged_to_the_first_request(launch: Launch):
+    limits = ("--request-timeout", "0.3", "--kill-grace", "1")
+    server = launch("stuck_hooks.py", "--workers", "1", *limits, environment={"GREETING": "0.5"})
+    with server.connect() as peer:
+        assert peer.ask("NAP 1000") == TOO_LONG
+        assert peer.ask("NAP 0") == "awake"
+
+
+def test_a_client_that_left_a_stream_behind_does_not_use_up_the_next_ones_time(launch: Launch):
+    limits = ("--request-timeout", "0.3", "--kill-grace", "1")
+    server = launch("stuck_in_python.py", "--workers", "1", *limits, bind=("unix:sock",))
+    with server.connect() as gone:
+        gone.send(b"STUCK_IN_A_STREAM\n")
+        assert gone.line() == "one"
+    with server.connect() as peer:
+        assert peer.ask("NAP 1000") == TOO_LONG
+    assert counters(server, "timeouts", "kills") == [2, 0]
+
+
+# -- who is not stuck, only slow
+
+
+def test_a_client_that_is_slow_to_send_is_not_overdue(launch: Launch):
+    server = launch("stuck_in_python.py", "--workers", "2", *LIMITS)
+    with server.connect() as slow, server.connect() as clock:
+        worker = slow.ask("PID")
+        for byte in b"ADD 2 3\n":
+            slow.send(bytes([byte]))
+            assert clock.ask("NAP 0.1") == "awake"
+
+        assert slow.line() == "5"
+        assert slow.ask("PID") == worker
+    assert counters(server, "timeouts", "kills") == [0, 0]
+
+
+@pytest.mark.parametrize("command", ["BIG 20000000", "STREAM 20 1000000"])
+def test_a_client_that_is_slow_to_read_is_not_overdue(launch: Launch, command):
+    server = launch("stuck_in_python.py", "--workers", "2", *LIMITS)
+    with server.connect() as slow, server.connect() as clock:
+        slow.send(f"{command}\nPID\n".encode())
+        for _ in range(4):
+            assert clock.ask("NAP 0.2") == "awake"
+
+        got = sum(len(slow.line()) for _ in range(1 if "BIG" in command else 20))
+
+        assert got == 20_000_000
+        assert slow.line() == ("END" if "STREAM" in command else slow.ask("PID"))
+    assert counters(server, "timeouts", "kills") == [0, 0]
+
+
+def test_a_slow_request_is_logged_once_with_its_stack_and_completes(launch: Launch):
+    limits = ("--request-timeout", "5", "--slow-request", "0.1")
+    server = launch("stuck_in_python.py", "--workers", "1", *limits)
+    with server.connect() as peer:
+        assert peer.ask("NAP 0.4") == "awake"
+        assert peer.ask("ADD 2 3") == "5"
+        assert peer.ask("TIMELESS 0.3") == "awake"
+    server.stop()
+
+    slow = [number for number, line in enumerate(server.log) if "slow request" in line]
+    assert [re.sub(r".*command=(.*) ran_s=.*", r"\1", server.log[number]) for number in slow] == [
+        "NAP 0.4",
+        "TIMELESS 0.3",
+    ]
+    for number in slow:
+        assert "Current thread" in server.log[number + 1]
+        assert "in nap" in server.log[number + 2]
+
+
+# -- the second step
+
+
+@pytest.mark.parametrize("way", ["behind_except", "in_c", "in_a_hash", "when_stopped", "and_deaf"])
+def test_what_no_exception_ends_is_killed_and_its_client_told(killing: Running, way):
+    timeouts, kills = counters(killing, "timeouts", "kills")
+    with killing.connect() as netcat, killing.connect() as telnet:
+        workers = [netcat.ask("PID"), telnet.ask("PID")]
+
+        netcat.send(f"STUCK_{way}\n".encode())
+        telnet.send(f"STUCK_{way}\r\n".encode())
+
+        assert all_of(netcat) == ENDED.encode() + b"\n"
+        assert all_of(telnet) == ENDED.encode() + b"\r\n"
+        clients = ["{}:{}".format(*peer.socket.getsockname()) for peer in (netcat, telnet)]
+    for _ in workers:
+        killing.wait_for("worker left")
+    state = killing.until(lambda state: state["tally"]["idle"] == 3)
+    assert not set(map(int, workers)) & {worker["pid"] for worker in state["workers"]}
+    assert counters(killing, "timeouts", "kills") == [timeouts, kills + 2]
+    for worker, client in zip(workers, clients, strict=True):
+        line, stack = account_of(killing, worker)
+        assert "why='took longer than 0.3 s'" in line
+        assert f"command=STUCK_{way} client={client} " in line
+        assert re.search(r" ran_s=0\.[5-9]\d limit_s=0\.3", line)
+        if way in ("when_stopped", "and_deaf"):
+            assert line.endswith(" stack=none (the process is stopped, or blocks the signal)")
+        else:
+            assert f"in stuck_{way}\n" in stack
+
+
+def account_of(server: Running, worker: str) -> tuple[str, str]:
+    """Return the line of the log that says that a worker was killed, and the stack behind it."""
+    begin = next(
+        number for number, line in enumerate(server.log) if f"worker killed pid={worker} " in line
+    )
+    stack = []
+    for line in server.log[begin + 1 :]:
+        if not line.startswith("    "):
+            break
+        stack.append(line)
+    return server.log[begin], "\n".join(stack)
+
+
+def test_a_kill_costs_nobody_else_anything(killing: Running):
+    with killing.connect() as stuck, killing.connect() as other:
+        worker = other.ask("PID")
+        stuck.send(b"STUCK_IN_C\n")
+        answers = []
+        while not select.select([stuck.socket], [], [], 0)[0]:
+            answers.append(other.ask("ADD 2 3"))
+
+        assert all_of(stuck) == ENDED.encode() + b"\n"
+        assert set(answers) == {"5"}
+        assert len(answers) > 10
+        assert other.ask("PID") == worker
+
+
+def test_a_client_that_goes_on_sending_reads_the_error_and_a_clean_end(killing: Running):
+    with killing.connect() as peer:
+        peer.send(b"STUCK_IN_C\n")
+        while not select.select([peer.socket], [], [], 0)[0]:
+            peer.send(b"ADD 1 1\n")
+        peer.send(b"ADD 1 1\n")
+
+        assert all_of(peer) == ENDED.encode() + b"\n"
+
+
+def test_replies_that_were_read_do_not_keep_the_error_back(killing: Running):
+    with killing.connect() as peer:
+        assert peer.ask("ADD 2 3") == "5"
+        peer.send(b"STUCK_IN_C\n")
+
+        assert all_of(peer) == ENDED.encode() + b"\n"
+
+
+def test_no_error_line_is_sent_in_place_of_replies_that_were_not(killing: Running):
+    with killing.connect() as peer:
+        peer.send(b"ADD 1 1\nSTUCK_IN_C\n")
+
+        assert all_of(peer) == b""
+
+
+def test_no_error_line_is_sent_behind_the_beginning_of_a_reply(killing: Running):
+    with killing.connect() as peer:
+        peer.send(b"STUCK_IN_A_STREAM\n")
+
+        assert all_of(peer) == b"one\n"
+
+
+def test_a_client_that_left_a_stream_behind_does_not_silence_the_next_ones_error(launch: Launch):
+    server = launch("stuck_for_good.py", "--workers", "1", *LIMITS)
+    with server.connect() as gone:
+        gone.send(b"FLOOD\n")
+        assert gone.line()
+    with server.connect() as peer:
+        peer.send(b"STUCK_IN_C\n")
+
+        assert all_of(peer) == ENDED.encode() + b"\n"
+
+
+def test_a_client_that_has_gone_does_not_disturb_the_kill(killing: Running):
+    (kills,) = counters(killing, "kills")
+    with killing.connect() as peer:
+        worker = peer.ask("PID")
+        peer.send(b"STUCK_IN_C\n")
+
+    killing.wait_for(f"worker left pid={worker}")
+
+    assert "in stuck_in_c" in account_of(killing, worker)[1]
+    assert counters(killing, "kills") == [kills + 1]
+
+
+def test_a_stuck_hook_is_killed_and_its_client_told(launch: Launch):
+    server = launch("stuck_hooks.py", "--workers", "1", *LIMITS, environment={"GREETING": "1000"})
+    with server.connect() as peer:
+        assert all_of(peer).rstrip() == ENDED.encode()
+    assert "in greet" in between(server, "worker killed", "worker left")
+
+
+@pytest.mark.parametrize("child", ["fork", "program"])
+def test_what_a_stuck_handler_has_started_dies_with_it(killing: Running, child):
+    with killing.connect() as peer:
+        pidfd = os.pidfd_open(int(peer.ask(f"STUCK_WITH_A_{child}")))
+
+        assert all_of(peer) == ENDED.encode() + b"\n"
+
+    with contextlib.closing(open(pidfd, closefd=True)):
+        assert is_over(pidfd)
+
+
+def test_a_daemon_that_keeps_the_clients_socket_does_not_keep_the_client(killing: Running):
+    with killing.connect() as peer:
+        daemon = os.pidfd_open(int(peer.ask("STUCK_WITH_A_DAEMON")))
+
+        assert all_of(peer) == ENDED.encode() + b"\n"
+
+    with open(daemon, closefd=True):
+        assert not is_over(daemon, 0)
+        signal.pidfd_send_signal(daemon, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("way", "how"), [("abort", "signal=SIGABRT"), ("segv", "signal=SIGSEGV"), ("exit", "status=3")]
+)
+def test_a_handler_that_crashes_its_worker_is_named_and_its_client_let_go(
+    killing: Running, way, how
+):
+    (crashes,) = counters(killing, "crashes")
+    with killing.connect() as peer:
+        worker = peer.ask("PID")
+        peer.send(f"DIE {way}\n".encode())
+
+        assert all_of(peer) == b""
+
+    line = killing.wait_for("worker died")
+    assert f"pid={worker} {how} command=DIE {way} requests=1" in line
+    killing.until(lambda state: state["tally"]["idle"] == 3)
+    assert counters(killing, "crashes") == [crashes + 1]
+
+
+@pytest.mark.parametrize("way", ["abort", "segv", "exit"])
+def test_what_a_crashing_handler_has_started_dies_with_it(killing: Running, way):
+    with killing.connect() as peer:
+        pidfd = os.pidfd_open(int(peer.ask(f"DIE_WITH_A_FORK {way}")))
+
+        assert all_of(peer) == b""
+
+    with open(pidfd, closefd=True):
+        assert is_over(pidfd)
+
+
+def test_the_client_of_a_request_that_outlasts_a_stop_is_told_too(launch: Launch):
+    limits = ("--request-timeout", "0", "--graceful-timeout", "0.3")
+    server = launch("stuck_for_good.py", "--workers", "1", *limits)
+    with server.connect() as peer:
+        peer.send(b"STUCK_IN_C\n")
+        server.until(lambda state: state["workers"][0]["command"] == "STUCK_IN_C")
+        peer.send(b"ADD 1 1\n")
+
+        assert server.stop() == 0
+
+        why = "it did not end before the server stopped"
+        assert all_of(peer) == f"SERVER_ERROR the request was ended: {why}\n".encode()
+    assert "in stuck_in_c" in server.text
+
+
+def test_a_stop_does_not_kill_early_beside_a_worker_that_is_killed(tmp_path, launch: Launch):
+    boot = tmp_path / "boot"
+    environment = {"BOOT": str(boot)}
+    options = ("--workers", "2", "--spawn-timeout", "0.4", "--graceful-timeout", "9")
+    server = launch("stuck_boots.py", *options, environment=environment)
+    first, second = server.pids()
+    boot.touch()
+    os.kill(first, signal.SIGKILL)
+    server.until(lambda state: state["tally"]["starting"] == 1)
+    never_up = next(pid for pid in server.pids() if pid != second)
+    boot.unlink()
+    os.kill(second, signal.SIGKILL)
+    server.until(lambda state: state["tally"]["idle"] == 1)
+    with server.connect() as peer:
+        peer.send(b"NAP 1\n")
+        server.until(lambda state: "NAP" in [worker["command"] for worker in state["workers"]])
+
+        server.send(signal.SIGTERM)
+
+        assert f"pid={never_up} why='was not ready in time'" in server.wait_for("worker killed")
+        assert peer.line() == "awake"
+    assert server.ended() == 0
+
+
+# -- where the kernel does not let us
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """Give a directory in which another user may write, if we may become one."""
+    with tempfile.TemporaryDirectory(prefix="linepool-test-") as name:
+        if os.getuid() == 0:
+            os.chown(name, NOBODY, NOBODY)
+        yield Path(name)
+
+
+def test_where_descriptors_cannot_be_taken_it_says_so_and_the_rest_works(open_place: Path):
+    # Root may take them always; others may not from a process that is not dumpable (ptrace(2)).
+    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
+    server = Running(
+        open_place,
+        "stuck_for_good.py",
+        "--workers",
+        "1",
+        *LIMITS,
+        environment={"UNDUMPABLE": "1"},
+        **user,
+    )
+    with contextlib.closing(_Ender(server)):
+        with server.connect() as peer:
+            worker = peer.ask("PID")
+            peer.send(b"STUCK_IN_C\n")
+
+            assert all_of(peer) == b""
+
+        server.wait_for(f"worker left pid={worker}")
+        line, stack = account_of(server, worker)
+        assert "command=STUCK_IN_C client=- " in line
+        assert "in stuck_in_c" in stack
+        assert server.ask("ADD 2 3") == "5"
+        said = [line for line in server.log if "pidfd_getfd is not allowed here" in line]
+        assert len(said) == 1
+        assert counters(server, "kills", "crashes") == [1, 0]
+
+
+class _Ender:
+    def __init__(self, server: Running) -> None:
+        self._server = server
+
+    def close(self) -> None:
+        self._server.end()
