@@ -1,0 +1,289 @@
+"""What the documents show must be what happens."""
+
+import datetime
+import decimal
+import enum
+import itertools
+import re
+import signal
+import subprocess
+import sys
+import typing
+
+import pytest
+
+import linepool
+from linepool.app import App
+from linepool.cli import main
+from linepool.process import master
+from linepool.testing import Peer
+from tests.examples import settings_page
+from tests.examples.running import ROOT, plain_environment, run
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text(encoding="utf-8")
+HANDLERS = (ROOT / "docs/handlers.md").read_text(encoding="utf-8")
+OPERATING = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+REGISTERING = ("handler", "unknown", "middleware", "resource", "on_connect", "on_start")
+
+Shade = enum.Enum("Shade", ["red", "green"])
+
+
+def blocks(text, kind):
+    return [code for found, code in FENCE.findall(text) if found == kind]
+
+
+def rows(text, head):
+    """Return the cells of the table that begins with a row, without its two head rows."""
+    table = text[text.index(head) :].split("\n\n")[0]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
+
+
+def typed(cell):
+    """Return what stands in code marks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.fixture
+def default_app(monkeypatch):
+    """A default app of its own, on which ``linepool.handler`` and its siblings act meanwhile."""
+    app = App()
+    for name in REGISTERING:
+        monkeypatch.setattr(linepool, name, getattr(app, name))
+    return app
+
+
+def nc_session():
+    (session,) = [block for block in blocks(README, "") if block.startswith("$ nc ")]
+    return session.splitlines()[1:]
+
+
+def check_session(ask):
+    """Walk through the README's dialogue: each request's reply is what stands below it."""
+    expected = nc_session()
+    while expected:
+        line = expected.pop(0)
+        for reply in ask(line):
+            assert (line, reply) == (line, expected.pop(0))
+
+
+def test_the_first_example_answers_as_the_readme_shows(default_app):
+    exec(blocks(README, "python")[0], {"__name__": "sums"})
+    check_session(lambda line: default_app.ask(line.encode() + b"\n").decode().splitlines())
+
+
+def test_the_first_example_is_served_as_the_readme_shows(tmp_path):
+    (tmp_path / "sums.py").write_text(blocks(README, "python")[0], encoding="utf-8")
+    session = next(block for block in blocks(README, "") if block.startswith("$ linepool run"))
+    with run("sums.py", directory=tmp_path) as server:
+        check_session(lambda line: server.converse(line.encode() + b"\n").decode().splitlines())
+        plain = [line for line in server.log if " INFO " not in line]
+        shown = session.replace("127.0.0.1:7000", server.address).splitlines()
+        assert plain[: len(shown) - 1] == shown[1:]
+
+
+def test_the_first_example_has_the_twelve_lines_of_code_that_are_promised():
+    assert len([line for line in blocks(README, "python")[0].splitlines() if line]) == 12
+
+
+def dialogues():
+    """Return each example of the page on handlers with the dialogue below it."""
+    found = FENCE.findall(HANDLERS)
+    pairs = itertools.pairwise(found)
+    return [
+        (code, said)
+        for (kind, code), (next_kind, said) in pairs
+        if (kind, next_kind) == ("python", "")
+    ]
+
+
+def test_there_are_dialogues_to_check():
+    assert len(dialogues()) >= 7
+
+
+@pytest.mark.parametrize(("code", "dialogue"), dialogues())
+def test_a_handler_answers_as_its_page_shows(default_app, code, dialogue):
+    exec(code, {"__name__": "example"})
+    lines = dialogue.splitlines(keepends=True)
+    asked = "".join(line[2:] for line in lines if line.startswith("> "))
+    told = "".join(line for line in lines if not line.startswith("> "))
+    assert default_app.ask(asked.encode()).decode().replace("\r\n", "\n") == told
+
+
+def test_the_tests_that_the_page_shows_pass():
+    first, second = (code for code in blocks(HANDLERS, "python") if "def test_" in code)
+    space: dict[str, typing.Any] = {"__name__": "example"}
+    exec(first, space)
+    space["test_add"]()
+    exec(second, space)
+    space["test_two_clients"]()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "word", "message"),
+    [
+        (str, b"\xfe", "a must be UTF-8 text, not '\\xfe'."),
+        (int, b"x", "a must be int, not 'x'."),
+        (bool, b"x", "a must be bool (true or false), not 'x'."),
+        (decimal.Decimal, b"x", "a must be Decimal, not 'x'."),
+        (datetime.date, b"x", "a must be date such as 2026-01-31, not 'x'."),
+        (Shade, b"x", "a must be red or green, not 'x'."),
+        (typing.Literal["on", "off"], b"x", "a must be on or off, not 'x'."),
+        (typing.Annotated[int, linepool.Range(1, 100)], b"0", "a must be int in 1..100, not '0'."),
+    ],
+)
+def test_a_wrong_argument_is_refused_as_its_page_shows(annotation, word, message):
+    app = App()
+
+    def f(a):
+        pass
+
+    f.__annotations__["a"] = annotation
+    app.handler(f)
+    assert app.ask(b"F " + word + b"\n").decode().startswith(f"CLIENT_ERROR {message} Usage: F a:")
+    assert f"`{message}`" in HANDLERS
+
+
+def test_the_page_on_settings_is_made_from_the_settings():
+    page = settings_page.PAGE.read_text(encoding="utf-8")
+    assert page == settings_page.page(), "run: ./dev python -m tests.examples.settings_page"
+
+
+def test_run_has_an_option_for_every_setting(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    shown = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert set(settings_page.option_names()) <= shown
+
+
+def test_the_signal_table_names_exactly_the_signals_that_the_master_takes():
+    table = rows(README, "| signal to the master |")
+    named = [name for row in table for name in row[0].split(", ")]
+    assert sorted(named) == sorted(s.name.removeprefix("SIG") for s in master._SIGNALS)
+
+
+@pytest.mark.parametrize("name", ["TERM", "HUP", "INT", "QUIT"])
+def test_every_signal_that_stops_ends_with_exit_status_0(tmp_path, name):
+    with run(ROOT / "examples/sums.py", directory=tmp_path) as server:
+        server.process.send_signal(signal.Signals[f"SIG{name}"])
+        assert server.process.wait(20) == 0
+
+
+def test_the_files_that_are_named_exist():
+    code = [typed(row[0])[0] for row in rows(README, "| file | what you know")]
+    assert len(code) >= 8
+    for name in code:
+        assert (ROOT / name).is_file(), name
+
+
+def anchors(page):
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        if path.startswith("https:"):
+            continue
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_that_is_named_exists(page, capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    commands = set(re.findall(r"^    ([a-z]+)  ", capsys.readouterr().out, re.MULTILINE))
+    assert {"run", "stop"} <= commands
+    text = page.read_text(encoding="utf-8")
+    lines = [
+        line.removeprefix("$ ") for _, code in FENCE.findall(text) for line in code.splitlines()
+    ]
+    for line in [*lines, *typed(FENCE.sub("", text))]:
+        words = line.split()
+        if words[:1] != ["linepool"] or not words[1:] or not words[1].isalpha():
+            continue
+        assert words[1] in commands, line
+        with pytest.raises(SystemExit):
+            main([words[1], "--help"])
+        options = re.findall(r"--[a-z-]+", capsys.readouterr().out)
+        for word in words[2:]:
+            assert not word.startswith("--") or word in options, line
+
+
+def keys_in(head):
+    return [key for row in rows(OPERATING, head) for key in typed(row[0])]
+
+
+def test_status_has_the_keys_that_its_page_names(tmp_path):
+    with run(ROOT / "examples/sums.py", directory=tmp_path) as server:
+        state = server.status()
+    assert keys_in("| key | meaning |") == list(state)
+    assert sorted(keys_in("| counter | counts |")) == sorted(state["counters"])
+    meanings = {row[0]: row[1] for row in rows(OPERATING, "| key | meaning |")}
+    for key in ("listeners", "tally", "connections", "workers"):
+        value = state[key]
+        keys = list(value[0] if isinstance(value, list) else value)
+        assert typed(meanings[f"`{key}`"]) == keys
+
+
+def test_the_control_socket_answers_as_its_page_shows(tmp_path):
+    (session,) = [block for block in blocks(OPERATING, "") if "SCALE" in block]
+    command, *replies = session.splitlines()
+    asked = re.search(r"printf '(.*)' \|", command)
+    assert asked is not None
+    with (
+        run(ROOT / "examples/sums.py", directory=tmp_path) as server,
+        Peer(f"unix:{server.control}") as peer,
+    ):
+        peer.send(asked[1].replace("\\n", "\n").encode())
+        assert peer.rest().decode().splitlines() == replies
+
+
+def test_every_log_line_that_is_named_is_written_somewhere():
+    source = "".join(path.read_text() for path in (ROOT / "linepool").rglob("*.py"))
+    named = [text for row in rows(OPERATING, "| line | level |") for text in typed(row[0])]
+    assert len(named) > 15
+    for text in named:
+        words = re.split(r"=|\.\.\.|: | N | \{", text)[0].strip()
+        assert f'"{words}' in source or words.startswith("worker "), text
+
+
+def test_dev_has_the_commands_that_the_readme_names():
+    dev = (ROOT / "dev").read_text(encoding="utf-8")
+    for command in set(re.findall(r"\./dev ([a-z]+)", README)):
+        assert re.search(rf"^    {command}\)", dev, re.MULTILINE), command
+
+
+def test_the_one_liner_of_the_readme_works(tmp_path):
+    (one_liner,) = [text for text in typed(FENCE.sub("", README)) if text.startswith("printf 'ADD")]
+    with run(ROOT / "examples/sums.py", directory=tmp_path) as server:
+        port = server.address.rpartition(":")[2]
+        shell = subprocess.run(
+            ["sh", "-c", one_liner.replace("7000", port)],
+            env=plain_environment(),
+            capture_output=True,
+            timeout=20,
+            check=True,
+        )
+    assert shell.stdout == b"5\n"
+
+
+def test_a_script_that_ends_with_run_takes_the_options(tmp_path):
+    script = tmp_path / "sums.py"
+    script.write_text(blocks(README, "python")[0], encoding="utf-8")
+    shown = subprocess.run(
+        [sys.executable, script, "--bind", "127.0.0.1:x"],
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert "127.0.0.1:x" in shown.stderr
+    assert shown.stderr.count("\n") == 1
