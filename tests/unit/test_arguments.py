@@ -122,6 +122,7 @@ def usage_of(function: Any) -> str:
         (Literal["red", "green"], b"red", "red"),
         (Literal["red", "green"], b"GREEN", "green"),
         (Literal["a", "A"], b"A", "A"),
+        (Literal["ab", "AB"], b"Ab", "ab"),
         (Literal[1, 2], b"2", 2),
         (Literal[b"x", b"y"], b"x", b"x"),
         (int | None, b"5", 5),

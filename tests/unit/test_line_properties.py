@@ -70,7 +70,17 @@ PIECES = [
         b"a",
         b"\xe9",
     ),
-    *(b"\xff", b"\xff\xff", b"\xff\xfb", b"\xff\xfb\x01", b"\xff\xfa", b"\xff\xf0", b"\xff\xfa\n"),
+    *(
+        b"\xff\xfd\x01",
+        b"\xff\xfd\x06",
+        b"\xff",
+        b"\xff\xff",
+        b"\xff\xfb",
+        b"\xff\xfb\x01",
+        b"\xff\xfa",
+        b"\xff\xf0",
+        b"\xff\xfa\n",
+    ),
     *(
         b"put k 3\r\nabc\r\n",
         b"put k 2\n\r\n\n",
@@ -94,6 +104,27 @@ CUTS = st.lists(st.integers(0, 200), max_size=8)
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     marks = [0, *sorted(min(place, len(data)) for place in places), len(data)]
     return [data[start:stop] for start, stop in itertools.pairwise(marks)]
+
+
+def replies(parts: list[bytes], *, moving: bool = False) -> list[bytes]:
+    """Return what a protocol says to a stream that comes in these parts, each request echoed."""
+    protocol: Protocol = Line().open(TABLE, SMALL)
+    said: list[bytes] = []
+    for part in parts:
+        protocol.feed(part)
+        while (request := protocol.next_request()) is not None:
+            if isinstance(request, Bad):
+                said.append(request.reply)
+                if request.close:
+                    return said
+            else:
+                said.append(protocol.encode(repr(request), request))
+        if moving:
+            blob = protocol.dump()
+            protocol = Line().open(TABLE, SMALL)
+            protocol.load(blob)
+    bad = protocol.eof()
+    return [*said, bad.reply] if bad else said
 
 
 def parse(
@@ -137,6 +168,7 @@ def parse(
         b"count\nput k 3",
         b"\xff\xfb\x01count\r\nwords a\xff\xffb\xff\xf1\r\nwords \xff\xfa\n\xff\xf0b\n\xff\r\n",
         b"put k 3\n\xff\xfb\x01\nwo\xff\xfb\x01rds\n",
+        b"\xff\xfd\x01put k 3\nabc\ncount\n",
         b"fro\r\ncount x\nfail\r\nlines x\nfail 'a\nb'\nfail \"a\\nb\"\n\0\na\rb\r\ncount\n",
         b"count\nquit\ncount\n",
         b"bye\r\ncount\r\n",
@@ -192,6 +224,7 @@ def test_a_protocol_that_depends_on_the_cut_is_found_out(protocol):
 
 
 @given(STREAMS, CUTS)
+@example(b"\x16\x03" + b"x" * 30 + b"\n", [2])
 def test_no_cut_changes_what_is_parsed(data, places):
     whole = parse([data])
 
@@ -204,6 +237,12 @@ def test_no_cut_changes_what_is_parsed(data, places):
 @example(b"put k 3\nabc\ncount\n", [8, 10])
 def test_no_move_between_processes_changes_what_is_parsed(data, places):
     assert parse(cut(data, places), moving=True) == parse([data])
+
+
+@given(STREAMS, CUTS, st.booleans())
+@example(b"\xff\xfd\x01put k 3\nabc\n", [14], False)
+def test_no_cut_and_no_move_changes_what_is_said(data, places, moving):
+    assert replies(cut(data, places), moving=moving) == replies([data])
 
 
 # -- any bytes

@@ -154,7 +154,11 @@ def test_a_record_of_another_worker_is_rubbish(foreign):
 
 @pytest.mark.parametrize(
     "late",
-    [record(at_ns=SPAWNED_NS + 9, requests=5), record(at_ns=0, requests=9), record(requests=0)],
+    [
+        record(at_ns=SPAWNED_NS + 9, requests=5),
+        record(at_ns=0, requests=9),
+        record(at_ns=SPAWNED_NS + 11, requests=4),
+    ],
 )
 def test_a_record_that_goes_back_is_rubbish(late):
     board = scoreboard()
