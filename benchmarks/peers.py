@@ -31,13 +31,15 @@ class Peer(ABC):
     Attributes:
         name: For the table and the plot.
         floor: The largest pool that its settings let stand when nothing happens.
-        request: What a client sends; the answer ends with ``OK`` or is closed after it.
+        request: What a client sends.
+        answers_in_lines: The answer is one line; otherwise it is all until the connection ends.
         stop_signal: What ends it in order.
     """
 
     name: str
     floor = MIN
     request = b"BLOCK\n"
+    answers_in_lines = False
     stop_signal: int = signal.SIGTERM
 
     def __init__(self, seconds: float) -> None:
@@ -57,15 +59,12 @@ class Peer(ABC):
     def arguments(self, directory: Path) -> list[str]:
         """Write what it needs into a directory of its own and return its command line."""
 
-    def is_answered(self, data: bytes, ended: bool) -> bool:
-        """Whether this is the whole answer."""
-        return data.endswith(b"OK\n") or ended
-
 
 class Linepool(Peer):
     """linepool, with its own settings except for the size of the pool."""
 
     name = "linepool"
+    answers_in_lines = True
 
     def __init__(self, seconds: float, more: list[str]) -> None:
         super().__init__(seconds)
@@ -90,6 +89,7 @@ class NetServer(Peer):
     """Net::Server::PreFork."""
 
     name = "Net::Server::PreFork"
+    answers_in_lines = True
 
     @property
     def settings(self) -> str:
@@ -177,7 +177,7 @@ class Uwsgi(Peer):
         del directory
         arguments = [_find("uwsgi"), "--http-socket", f"127.0.0.1:{self.port}", "--master"]
         arguments += ["--workers", str(MAX), "--cheaper", str(MIN)]
-        arguments += ["--cheaper-algo", self._algorithm, "--env", f"BLOCK_SECONDS={self.seconds}"]
+        arguments += ["--cheaper-algo", self._algorithm]
         arguments += ["--wsgi-file", str(harness.TARGETS / "hello_wsgi.py"), "--need-app"]
         return [*arguments, "--die-on-term", "--disable-logging"]
 
@@ -216,9 +216,6 @@ class PhpFpm(Peer):
         config = directory / "fpm.conf"
         config.write_text("\n".join(lines) + "\n")
         return [self._binary(), "--nodaemonize", "--no-php-ini", "--fpm-config", str(config)]
-
-    def is_answered(self, data: bytes, ended: bool) -> bool:
-        return ended
 
     def _binary(self) -> str:
         for place in ("/usr/sbin", "/usr/bin"):

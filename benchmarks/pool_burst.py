@@ -45,7 +45,7 @@ class Course:
     forked_at: list[float] = Factory(list)
     ended_at: list[float] = Factory(list)
     replied_at: list[float] = Factory(list)
-    lost: int = 0
+    lost: list[str] = Factory(list)
     watched_until: float = 0.0
 
     @property
@@ -200,7 +200,7 @@ class Watch:
         if client.is_right:
             self._course.replied_at.append(self._now())
         else:
-            self._course.lost += 1
+            self._course.lost.append(client.fault or "not answered")
 
 
 class _Client:
@@ -209,6 +209,7 @@ class _Client:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._reply = b""
+        self.fault = ""
         self.socket = socket.socket()
         self.socket.setblocking(False)
         self.socket.connect_ex(("127.0.0.1", peer.port))
@@ -226,10 +227,12 @@ class _Client:
                 selector.modify(self.socket, selectors.EVENT_READ, self)
                 return True
             data = self.socket.recv(65536)
-        except OSError:
+        except OSError as error:
+            self.fault = type(error).__name__
             return False
         self._reply += data
-        return not self._peer.is_answered(self._reply, not data)
+        self.fault = f"read {self._reply!r}"
+        return bool(data) and not (self._peer.answers_in_lines and data.endswith(b"\n"))
 
 
 @frozen
@@ -255,6 +258,9 @@ def _burst(peer: Peer, program: harness.Program, bounds: Bounds) -> tuple[Course
     print(f"{peer.name}: {watch.size} workers; burst", file=sys.stderr)
     watch.burst(peer, bounds.clients, bounds.growing)
     print(f"{peer.name}: answered after {course.quiet_at:.2f} s", file=sys.stderr)
+    if course.lost:
+        print(f"{peer.name}: lost {course.lost}; its log:", file=sys.stderr)
+        print(program.log.read_text(errors="replace")[-2000:], file=sys.stderr)
     return course, watch
 
 
@@ -340,13 +346,14 @@ def _run() -> int:
     parser = harness.parser(__doc__)
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="servers named so")
     parser.add_argument("--clients", type=int, default=_CLIENTS, help="default: %(default)s")
-    parser.add_argument("--block", type=float, default=2.0, help="seconds; default: %(default)s")
+    parser.add_argument("--block", type=float, default=2.0, help="seconds; %(default)s")
     parser.add_argument("--limit", type=float, default=120, help="seconds up, and as many down")
     parser.add_argument(
         "--linepool", nargs="+", default=[], metavar="OPTION=VALUE", help="as --shrink-window=10"
     )
     parser.add_argument("--output", type=Path, default=harness.HERE / "results")
     options = parser.parse_args()
+    os.environ["BLOCK_SECONDS"] = str(options.block)  # for the targets in Python
     given = ["--" + option.lstrip("-") for option in options.linepool]
     peers = all_peers(options.block, given)
     if options.only:
