@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,25 +21,80 @@ from tests.process.running import HANDLERS, PATIENCE
 WORKSHOP = str(HANDLERS / "workshop.py")
 
 
-def complaint(
-    place: Path, *words: str, environment: Mapping[str, str] | None = None
-) -> tuple[int, str]:
+class CommandLine:
+    """A process that has linepool loaded and forks for every command, which is quicker by far."""
+
+    PROGRAM = """
+import json, os, sys
+import linepool.cli
+
+for line in sys.stdin:
+    place, environment, words, *streams = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        os.chdir(place)
+        os.environ.update(environment)
+        for number, file in enumerate(streams):
+            os.dup2(os.open(file, os.O_RDWR), number)
+        sys.exit(linepool.cli.main(words))
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+    def __init__(self, place: Path) -> None:
+        self._streams = [os.devnull, str(place / "stdout"), str(place / "stderr")]
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", self.PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(
+        self, place: Path, words: Sequence[str], environment: Mapping[str, str]
+    ) -> tuple[int, str, str]:
+        """Run a command; return its exit status and what it has written to stdout and stderr."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        for stream in self._streams[1:]:
+            Path(stream).write_text("")
+        order = [str(place), dict(environment), list(words), *self._streams]
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        assert select.select([self._process.stdout], [], [], PATIENCE)[0], f"{words} does not end"
+        status = int(self._process.stdout.readline())
+        return status, Path(self._streams[1]).read_text(), Path(self._streams[2]).read_text()
+
+    def close(self) -> None:
+        """End it, and a command that hangs."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        with self._process:
+            pass
+
+
+Complain = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def command_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """Give the one that all tests of this module share."""
+    with contextlib.closing(CommandLine(tmp_path_factory.mktemp("streams"))) as command_line:
+        yield command_line
+
+
+@pytest.fixture
+def complaint(command_line: CommandLine, tmp_path: Path) -> Complain:
     """Run a command that must fail; return its exit status and its one line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "linepool", *words],
-        cwd=place,
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    return done.returncode, lines[0]
+
+    def run(*words: str, **environment: str) -> tuple[int, str]:
+        status, stdout, stderr = command_line.run(tmp_path, words, environment)
+        assert "Traceback" not in stderr
+        assert stdout == ""
+        lines = stderr.splitlines()
+        assert len(lines) == 1, stderr
+        return status, lines[0]
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -56,12 +114,12 @@ def complaint(
         ("", "'' is no target"),
     ],
 )
-def test_a_wrong_target_is_told_in_one_line(tmp_path, target, words):
+def test_a_wrong_target_is_told_in_one_line(complaint: Complain, tmp_path, target, words):
     (tmp_path / "app.py").write_text("import linepool\napp = linepool.App()\nnumber = 1\n")
     (tmp_path / "notes.txt").write_text("notes\n")
     (tmp_path / "folder.py").mkdir()
 
-    status, line = complaint(tmp_path, "run", target)
+    status, line = complaint("run", target)
 
     assert status == 1
     assert line.startswith("linepool: ")
@@ -108,11 +166,11 @@ HANDLER = "import linepool\n@linepool.handler\ndef add(a: int): ...\n"
         ),
     ],
 )
-def test_a_broken_file_is_told_in_one_line(tmp_path, code, words):
+def test_a_broken_file_is_told_in_one_line(complaint: Complain, tmp_path, code, words):
     (tmp_path / "app.py").write_bytes(code)
     (tmp_path / "broken.py").write_text("\nclass\n")
 
-    status, line = complaint(tmp_path, "run", "app.py", "--bind", "127.0.0.1:0")
+    status, line = complaint("run", "app.py", "--bind", "127.0.0.1:0")
 
     assert status == 1
     assert line.startswith("linepool: ")
@@ -148,8 +206,8 @@ def test_a_broken_file_is_told_in_one_line(tmp_path, code, words):
     ],
     ids=lambda words: " ".join(words[:1] + words[2:]),
 )
-def test_a_wrong_use_ends_with_status_2(tmp_path, words):
-    status, line = complaint(tmp_path, *words)
+def test_a_wrong_use_ends_with_status_2(complaint: Complain, tmp_path, words):
+    status, line = complaint(*words)
 
     assert status == 2
     assert line.startswith("linepool")
@@ -171,10 +229,10 @@ def test_a_wrong_use_ends_with_status_2(tmp_path, words):
         ("pyproject.toml", b"[tool]\nlinepool = 5\n", ["pyproject.toml"]),
     ],
 )
-def test_a_wrong_setting_in_a_file_names_the_file(tmp_path, file, text, words):
+def test_a_wrong_setting_in_a_file_names_the_file(complaint: Complain, tmp_path, file, text, words):
     (tmp_path / file).write_bytes(text)
 
-    status, line = complaint(tmp_path, "run", WORKSHOP, "--bind", "127.0.0.1:0")
+    status, line = complaint("run", WORKSHOP, "--bind", "127.0.0.1:0")
 
     assert status == 2
     assert [word for word in words if word not in line] == []
@@ -188,8 +246,10 @@ def test_a_wrong_setting_in_a_file_names_the_file(tmp_path, file, text, words):
         ("LINEPOOL_READ_TIMEOUT", "", ["environment", "read_timeout"]),
     ],
 )
-def test_a_wrong_setting_in_the_environment_is_named(tmp_path, name, value, words):
-    status, line = complaint(tmp_path, "run", WORKSHOP, environment={name: value})
+def test_a_wrong_setting_in_the_environment_is_named(
+    complaint: Complain, tmp_path, name, value, words
+):
+    status, line = complaint("run", WORKSHOP, **{name: value})
 
     assert status == 2
     assert [word for word in words if word not in line] == []
@@ -208,30 +268,32 @@ def test_a_wrong_setting_in_the_environment_is_named(tmp_path, name, value, word
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )
-def test_an_address_that_cannot_be_had_is_told_in_one_line(tmp_path, bind, words):
+def test_an_address_that_cannot_be_had_is_told_in_one_line(
+    complaint: Complain, tmp_path, bind, words
+):
     (tmp_path / "here").write_text("precious")
 
-    status, line = complaint(tmp_path, "run", WORKSHOP, "--control", "off", "--bind", bind)
+    status, line = complaint("run", WORKSHOP, "--control", "off", "--bind", bind)
 
     assert status == 1
     assert [word for word in words if word.lower() not in line.lower()] == []
     assert (tmp_path / "here").read_text() == "precious"
 
 
-def test_a_port_in_use_is_told_in_one_line(tmp_path):
+def test_a_port_in_use_is_told_in_one_line(complaint: Complain, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-        status, line = complaint(tmp_path, "run", WORKSHOP, "--bind", f"127.0.0.1:{port}")
+        status, line = complaint("run", WORKSHOP, "--bind", f"127.0.0.1:{port}")
 
     assert status == 1
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in line
 
 
-def test_one_address_given_twice_is_told_in_one_line(tmp_path):
+def test_one_address_given_twice_is_told_in_one_line(complaint: Complain, tmp_path):
     words = ("--bind", "unix:s", "--bind", "unix:s", "--control", "off")
 
-    status, line = complaint(tmp_path, "run", WORKSHOP, *words)
+    status, line = complaint("run", WORKSHOP, *words)
 
     assert status == 1
     assert "unix:s" in line
@@ -239,7 +301,7 @@ def test_one_address_given_twice_is_told_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-def test_a_unix_socket_of_a_live_server_is_refused_at_once(tmp_path, is_full):
+def test_a_unix_socket_of_a_live_server_is_refused_at_once(complaint: Complain, tmp_path, is_full):
     path = tmp_path / "sock"
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
         server.bind(str(path))
@@ -247,9 +309,7 @@ def test_a_unix_socket_of_a_live_server_is_refused_at_once(tmp_path, is_full):
         if is_full:
             client.connect(str(path))
 
-        status, line = complaint(
-            tmp_path, "run", WORKSHOP, "--bind", f"unix:{path}", "--control", "off"
-        )
+        status, line = complaint("run", WORKSHOP, "--bind", f"unix:{path}", "--control", "off")
 
     assert status == 1
     assert "another server listens there" in line
@@ -265,26 +325,27 @@ def test_a_unix_socket_of_a_live_server_is_refused_at_once(tmp_path, is_full):
     ],
     ids=["file", "missing", "long"],
 )
-def test_a_control_socket_that_cannot_be_had_is_told_in_one_line(tmp_path, control, words):
+def test_a_control_socket_that_cannot_be_had_is_told_in_one_line(
+    complaint: Complain, tmp_path, control, words
+):
     (tmp_path / "here").write_text("precious")
 
-    status, line = complaint(tmp_path, "run", WORKSHOP, "--bind", "unix:sock", "--control", control)
+    status, line = complaint("run", WORKSHOP, "--bind", "unix:sock", "--control", control)
 
     assert status == 1
     assert [word for word in words if word not in line] == []
     assert not (tmp_path / "sock").exists()
 
 
-def test_a_runtime_directory_that_is_a_file_is_told_in_one_line(tmp_path):
+def test_a_runtime_directory_that_is_a_file_is_told_in_one_line(complaint: Complain, tmp_path):
     (tmp_path / "linepool").write_text("")
 
     status, line = complaint(
-        tmp_path,
         "run",
         WORKSHOP,
         "--bind",
         "127.0.0.1:0",
-        environment={"XDG_RUNTIME_DIR": str(tmp_path)},
+        XDG_RUNTIME_DIR=str(tmp_path),
     )
 
     assert status == 1

@@ -168,8 +168,9 @@ def test_netcat_reaches_a_unix_socket_and_the_control_socket(launch: Launch, tmp
 # -- the keys that end a server
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-@pytest.mark.parametrize("keys", ["c", "cc", "\\"])
+@pytest.mark.parametrize(
+    ("keys", "busy"), [("c", False), ("c", True), ("cc", True), ("\\", False), ("\\", True)]
+)
 def test_a_key_in_the_terminal_stops_the_server_without_a_traceback(
     tmp_path, gate: Gate, keys, busy
 ):
