@@ -108,7 +108,7 @@ class App:
     def unknown(self, function: F) -> F:
         """Call a function for commands that have no handler; ask for ``Verb`` to learn which."""
         _check_plain_function(function)
-        self._unknown = _Registration(("UNKNOWN",), function, None)
+        self._unknown = _Registration((), function, None)
         return function
 
     def middleware(self, function: F) -> F:
@@ -288,6 +288,9 @@ class _Supplies:
 
     def __call__(self, hint: Any, name: str) -> Supply | None:
         """Return the way to hand in a parameter, or None: it comes from the line."""
+        arms = [arm for arm in get_args(hint) if arm is not type(None)]
+        if len(arms) == 1 and type(None) in get_args(hint):  # Session | None is handed in as well
+            hint = arms[0]
         if hint is Session:
             return lambda _request, conversation: conversation.session
         if hint is Verb:

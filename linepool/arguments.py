@@ -228,6 +228,8 @@ def compile_signature(
         hint = hints.get(parameter.name, str)
         supply = supply_for(hint, parameter.name)
         if supply is not None:
+            variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            _check(not variable, parameter, "is handed in once, so no * or **")
             builder.supplied[parameter.name] = supply
         elif isinstance(parameter.default, Body):
             body = parameter.default

@@ -13,7 +13,14 @@ from typing import Any, cast
 from attrs import define, frozen
 
 from linepool.arguments import Signature
-from linepool.errors import ClientError, ReplyError, RequestTimeout, ServerError, UnknownCommand
+from linepool.errors import (
+    ClientError,
+    LeaveNow,
+    ReplyError,
+    RequestTimeout,
+    ServerError,
+    UnknownCommand,
+)
 from linepool.protocols.base import Bad, Limits, Protocol, Request, printable
 from linepool.session import Connection, Reply, Session
 
@@ -43,7 +50,7 @@ class Entry:
     """One entry of the command table: all that is known of a command.
 
     Attributes:
-        names: Upper case; the first is shown, the others are aliases.
+        names: Upper case; the first is shown, the others are aliases; none: for unknown commands.
         timeout: Seconds after which a request is overdue; None: the setting ``request_timeout``.
         doc: The handler's docstring, without indentation.
         place: ``file:line`` of the handler, for messages.
@@ -75,7 +82,8 @@ class Entry:
         try:
             args, kwargs = self.signature.bind(request, conversation)
         except ClientError as error:
-            raise ClientError(f"{error} Usage: {self.usage}") from None
+            usage = f" Usage: {self.usage}" if self.names else ""
+            raise ClientError(f"{error}{usage}") from None
         return self.function(*args, **kwargs)
 
 
@@ -223,7 +231,9 @@ class Conversation:
             return self._encode(value, request)
         except ReplyError as error:
             return self._refused(error, request)
-        except (Exception, SystemExit):  # noqa: BLE001 - logged with its id
+        except (LeaveNow, RequestTimeout):
+            raise
+        except BaseException:  # noqa: BLE001 - SystemExit and its like end a request, not a worker
             return self._failed(request)
 
     def _call(self, request: Request) -> Any:
@@ -252,7 +262,7 @@ class Conversation:
         """Yield the parts of a reply; the handler runs only while the next one is asked for."""
         parts = self.protocol.encode_stream(items, request)
         try:
-            while part := self._next(parts, request):
+            while (part := self._next(parts, request)) is not None:
                 yield part
         finally:
             self._close(items)
@@ -265,12 +275,12 @@ class Conversation:
             except (Exception, SystemExit):
                 log.exception("a stream failed to end peer=%s", self.session.peer)
 
-    def _next(self, parts: Iterator[bytes], request: Request) -> bytes:
-        """Return the next part of a stream, its error reply, or b"": that was the last."""
+    def _next(self, parts: Iterator[bytes], request: Request) -> bytes | None:
+        """Return the next part of a stream, its error reply, or None: that was the last."""
         try:
             self.armed = True
             try:
-                return next(parts, b"")
+                return next(parts, None)
             finally:
                 self.armed = False
         except ReplyError as error:
@@ -278,7 +288,9 @@ class Conversation:
         except RequestTimeout as error:
             self.armed = False
             return self._timed_out(error, request)
-        except (Exception, SystemExit):  # noqa: BLE001 - logged with its id
+        except LeaveNow:
+            raise
+        except BaseException:  # noqa: BLE001 - as for a handler that is no stream
             return self._failed(request)
 
     def _refused(self, error: ReplyError, request: Request) -> bytes:

@@ -31,6 +31,10 @@ class ServerError(ReplyError):
     """The server could not do it; in the line protocol the client reads ``SERVER_ERROR <text>``."""
 
 
+class LeaveNow(BaseException):
+    """Raised in a worker wherever it is, when the server stops without waiting for requests."""
+
+
 class RequestTimeout(BaseException):
     """Raised inside a handler that has run past its deadline.
 

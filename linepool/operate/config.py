@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from linepool.errors import SetupError
 from linepool.settings import Settings, check_names, default_workers, parse_setting
 
 _PREFIX = "LINEPOOL_"
+_KUBERNETES = re.compile(r"LINEPOOL_(PORT|SERVICE)(_|$)")  # set for a Service named linepool
 
 
 class MisuseError(SetupError):
@@ -60,7 +62,7 @@ def _configure(
     variables = {
         name.removeprefix(_PREFIX).lower(): value
         for name, value in environment.items()
-        if name.startswith(_PREFIX)
+        if name.startswith(_PREFIX) and not _KUBERNETES.match(name)
     }
     layers: list[tuple[str, Mapping[str, object]]] = [
         ("App(...)", app.settings),

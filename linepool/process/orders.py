@@ -13,11 +13,8 @@ import socket
 from collections.abc import Callable
 from types import FrameType
 
+from linepool.errors import LeaveNow
 from linepool.process.board import ORDER, Order, Slot
-
-
-class LeaveNow(BaseException):
-    """Raised in a worker wherever it is, when the server stops without waiting for requests."""
 
 
 class Orders:

@@ -29,6 +29,7 @@ log = logging.getLogger("linepool")
 
 _LONG = 1.0  # seconds; a shorter absence of the master is not worth a line in the log
 _LINGER = 1.0  # seconds to go on reading what a client sends to its dead worker
+_CALLER = "linepool/conversation.py"  # frames from here on are the server's, not the handler's
 _DRAIN_BYTES = 65536
 
 
@@ -225,4 +226,6 @@ def _indented(stack: str) -> str:
     """Return a stack as lines behind the event that they belong to."""
     if not stack:
         return " stack=none (the process is stopped, or blocks the signal)"
-    return "".join(f"\n    {line}" for line in stack.splitlines())
+    lines = stack.splitlines()
+    ours = next((at for at, line in enumerate(lines) if _CALLER in line), len(lines))
+    return "".join(f"\n    {line}" for line in lines[:ours])

@@ -16,11 +16,11 @@ from typing import NoReturn
 
 from linepool.app import App
 from linepool.conversation import Service
+from linepool.errors import LeaveNow
 from linepool.process.board import Board
 from linepool.process.children import Child, Dumps
 from linepool.process.inbox import signals_blocked
 from linepool.process.listeners import Listener, Waker
-from linepool.process.orders import LeaveNow
 from linepool.process.status_pipe import StatusPipe
 from linepool.process.worker import Place, Worker
 from linepool.settings import Settings

@@ -16,13 +16,14 @@ from attrs import frozen
 
 from linepool.app import App
 from linepool.conversation import Service
+from linepool.errors import LeaveNow
 from linepool.pool.status import Record, State
 from linepool.process.alarm import Alarm
 from linepool.process.board import CONNECTIONS, LICENSE, REQUESTS, SINCE_NS, STATE, Slot
 from linepool.process.connection import LiveConnection, Station
 from linepool.process.intake import Accept, Client
 from linepool.process.listeners import Listener, Waker, show
-from linepool.process.orders import LeaveNow, Orders
+from linepool.process.orders import Orders
 from linepool.process.status_pipe import StatusPipe
 from linepool.session import Session
 from linepool.settings import Settings

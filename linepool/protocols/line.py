@@ -47,6 +47,7 @@ _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))")
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
 _WILL, _WONT, _DO, _DONT = b"\xfb", b"\xfc", b"\xfd", b"\xfe"
 _TIMING_MARK = b"\x06"
+_MOST_ANSWERS = 255  # bytes
 _DUMP = struct.Struct("<B?2sI")
 _VERSION = 1
 
@@ -94,12 +95,10 @@ class Line(Protocol):
             if end > begin and self._buffer[end - 1] == 0x0D:
                 eol = b"\r\n"
                 stop = end - 1
-            if stop - begin > self.limits.max_line_bytes:
-                return self._too_long()
             line = self._buffer[begin:stop]
-            if self._first and (line.startswith(_TLS_HELLO) or _HTTP.match(line)):
-                self._eol = eol
-                return self._stranger(line)
+            if bad := self._unacceptable(line, eol):
+                return bad
+            answers = self._telnet
             if _IAC in line:
                 line = _TELNET.sub(self._on_telnet, line)
             self._at = end + 1
@@ -107,7 +106,10 @@ class Line(Protocol):
             if words:
                 self._first = False
                 self._eol = eol
-                return self._request(line, words, begin)
+                request = self._request(line, words, begin)
+                if request is None:  # the line is read again when its data block is here
+                    self._telnet = answers
+                return request
 
     def eof(self) -> Bad | None:
         """Return what to say to a client that ended its stream inside a request."""
@@ -165,7 +167,9 @@ class Line(Protocol):
     def _on_telnet(self, match: re.Match[bytes]) -> bytes:
         """Note the answer to one of telnet's commands; return what stays of it in the line."""
         kind, option = match[0][1:2], match[0][2:3]
-        if kind == _DO and option:
+        if len(self._telnet) >= _MOST_ANSWERS:
+            pass  # who sends no request needs no answers
+        elif kind == _DO and option:
             self._telnet += _IAC + (_WILL if option == _TIMING_MARK else _WONT) + option
         elif kind == _WILL and option:
             self._telnet += _IAC + _DONT + option
@@ -194,6 +198,17 @@ class Line(Protocol):
         # One byte more may be the CR of the ending.
         if len(self._buffer) - begin > self.limits.max_line_bytes + 1:
             return self._too_long()
+        return None
+
+    def _unacceptable(self, line: bytes, eol: bytes) -> Bad | None:
+        """Refuse a line that is too long, or a first line that a stranger sent."""
+        if self._first and line.startswith(_TLS_HELLO):
+            return self._stranger(line)
+        if len(line) > self.limits.max_line_bytes:
+            return self._too_long()
+        if self._first and _HTTP.match(line):
+            self._eol = eol
+            return self._stranger(line)
         return None
 
     def _request(self, line: bytes, words: list[bytes], begin: int) -> Request | Bad | None:
@@ -310,7 +325,7 @@ def _line(item: object) -> bytes:
 
 
 def _word(value: object) -> bytes:
-    text = _scalar(value)
+    text = b"-" if value is None else _scalar(value)
     if text is None:
         raise TypeError(f"no line is defined for {type(value).__name__}")
     if b"\n" in text or b"\r" in text:
@@ -359,6 +374,8 @@ def _scalar(value: object) -> bytes | None:
         return value.isoformat().encode()
     if type(value).__module__.partition(".")[0] in _SHOWN_BY_STR:
         return str(value).encode()
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
     for kind in (str, bytes, int, float):
         if isinstance(value, kind):
             return _SCALARS[kind](value)
