@@ -290,14 +290,33 @@ def test_a_port_in_use_is_told_in_one_line(complaint: Complain, tmp_path):
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in line
 
 
-def test_one_address_given_twice_is_told_in_one_line(complaint: Complain, tmp_path):
-    words = ("--bind", "unix:s", "--bind", "unix:s", "--control", "off")
+@pytest.mark.parametrize("kind", ["unix", "tcp", "fd"])
+def test_one_address_given_twice_is_told_in_one_line(tmp_path, launch: Launch, kind):
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        fd = given.fileno()
+        port = given.getsockname()[1]
+        bind = {"unix": "unix:s", "tcp": f"127.0.0.2:{port}", "fd": f"fd://{fd}"}[kind]
 
-    status, line = complaint("run", WORKSHOP, *words)
+        server = launch(bind=(bind, bind), pass_fds=[fd], ready=False)
 
-    assert status == 1
-    assert "unix:s" in line
+        assert server.ended() != 0
+    assert len(server.log) == 1
+    assert bind in server.log[0]
     assert not (tmp_path / "s").exists()
+
+
+def test_a_working_directory_that_is_gone_does_not_matter(tmp_path, launch: Launch):
+    (tmp_path / "elsewhere.py").write_text(
+        "import os, sys\n"
+        "os.mkdir('gone')\n"
+        "os.chdir('gone')\n"
+        "os.rmdir('../gone')\n"
+        "os.execv(sys.executable, [sys.executable, '-P', '-m', 'linepool', 'run', *sys.argv[1:]])\n"
+    )
+
+    server = launch(command=("elsewhere.py",))
+
+    assert server.ask("ADD 2 3") == "5"
 
 
 @pytest.mark.parametrize("is_full", [False, True])

@@ -12,9 +12,8 @@ from collections.abc import Callable
 
 import pytest
 
-from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import PATIENCE, Gate, Running, is_over
+from tests.process.running import PATIENCE, Gate, Load, Running, is_over
 
 LISTENERS = {
     "tcp": ("127.0.0.1:0",),
@@ -300,60 +299,6 @@ def test_an_orphan_that_boots_leaves(launch: Launch, tmp_path):
 
 
 # -- under load
-
-
-class Load:
-    """Clients that open a connection for every request, until they are refused.
-
-    Args:
-        server: Whom to load.
-        gap: Whether a client lets a moment pass between its connect and its request.
-    """
-
-    def __init__(self, server: Running, clients: int, gap: bool) -> None:
-        self.server = server
-        self.gap = gap
-        self.served = 0
-        self.failures: list[tuple[float, str]] = []
-        self.over = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=[n]) for n in range(clients)]
-        for thread in self._threads:
-            thread.start()
-
-    def join(self) -> None:
-        """End the clients and wait for them."""
-        self.over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, number: int) -> None:
-        addresses = self.server.reachable
-        while not self.over.is_set():
-            number += 1
-            try:
-                peer = Peer(addresses[number % len(addresses)])
-            except OSError:
-                return
-            connected_at = time.monotonic()
-            with peer:
-                got = self._ask(peer, number)
-            if got == str(number + 1):
-                self.served += 1
-            else:
-                self.failures.append((connected_at, got))
-
-    def _ask(self, peer: Peer, number: int) -> str:
-        try:
-            if self.gap:
-                # Nothing comes; it is only a moment that passes.
-                peer.socket.settimeout(0.002)
-                try:
-                    return f"early {peer.socket.recv(1)!r}"
-                except TimeoutError:
-                    peer.socket.settimeout(PATIENCE)
-            return peer.ask(f"ADD {number} 1")
-        except OSError as error:
-            return repr(error)
 
 
 @pytest.mark.parametrize("gap", [False, True], ids=["at once", "a moment later"])

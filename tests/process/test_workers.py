@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import time
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import Gate, Running, is_over
+from tests.process.running import Gate, Load, Running, is_over
+
+RESET = repr(ConnectionResetError(104, "Connection reset by peer"))
 
 # -- death and replacement
 
@@ -83,6 +86,25 @@ def test_many_deaths_at_once_leave_no_zombie_and_no_descriptor(launch: Launch):
     pids = {worker["pid"] for worker in state["workers"]}
     assert set(_children(master)) == pids
     assert sorted(map(_lead, Path(f"/proc/{master}/fd").iterdir())) == descriptors
+
+
+def test_kills_under_load_cost_only_the_requests_in_hand(launch: Launch):
+    server = launch("workshop.py", "--workers", "4")
+    load = Load(server, clients=4)
+    try:
+        for killed in range(1, 21):
+            served = load.served
+            os.kill(server.pids()[killed % 4], signal.SIGKILL)
+            server.until(lambda state: state["counters"]["crashes"] == killed)  # noqa: B023
+            server.until(lambda _: load.served > served + 5)  # noqa: B023
+    finally:
+        load.join()
+
+    assert len(load.failures) <= 20
+    # Whoever was not answered read the end of the connection, never a wrong reply.
+    assert {got for _, got in load.failures} <= {"", RESET}
+    server.until(lambda state: state["tally"]["idle"] == 4)
+    assert server.stop() == 0
 
 
 def test_term_makes_one_worker_leave_in_order(launch: Launch):
@@ -179,6 +201,74 @@ def test_the_master_sleeps_while_a_failed_boot_backs_off_and_a_stop_waits(tmp_pa
     os.kill(second, signal.SIGCONT)
     assert spent <= 5
     assert server.ended() == 0
+
+
+def _ignore_children() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def _block_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+
+
+@pytest.mark.parametrize("habit", [_ignore_children, _block_signals])
+def test_what_it_inherits_about_signals_does_not_matter(launch: Launch, habit):
+    server = launch("workshop.py", "--workers", "2", preexec_fn=habit)
+
+    os.kill(server.pids()[0], signal.SIGKILL)
+    server.until(lambda state: state["counters"]["crashes"] == 1 and state["tally"]["idle"] == 2)
+
+    assert server.stop() == 0
+    assert "Traceback" not in server.text
+
+
+def test_a_default_timeout_for_sockets_is_for_the_apps_own(tmp_path, launch: Launch):
+    (tmp_path / "app.py").write_text(
+        "import linepool, socket\n"
+        "socket.setdefaulttimeout(0.2)\n"
+        "@linepool.handler\n"
+        "def default() -> float:\n"
+        "    return socket.getdefaulttimeout()\n"
+    )
+    server = launch("app.py", "--workers", "2")
+    with server.connect() as peer, server.connect() as other:
+        assert peer.ask("DEFAULT") == "0.2"
+        assert not select.select([peer.socket], [], [], 0.6)[0]
+        assert peer.ask("DEFAULT") == "0.2"
+        assert other.ask("DEFAULT") == "0.2"
+        server.order("SCALE 1")
+        server.until(lambda state: state["tally"]["total"] == 1)
+    assert server.stop() == 0
+    assert "Traceback" not in server.text
+
+
+def test_a_worker_survives_whatever_a_handler_raises(tmp_path, launch: Launch):
+    (tmp_path / "app.py").write_text(
+        "import asyncio, builtins, linepool, os\n"
+        "@linepool.handler\n"
+        "def fail(kind: str) -> None:\n"
+        "    raise getattr(builtins, kind, asyncio.CancelledError)('x')\n"
+        "@linepool.handler\n"
+        "def pid() -> int:\n"
+        "    return os.getpid()\n"
+    )
+    server = launch("app.py", "--workers", "1")
+    with server.connect() as peer:
+        worker = peer.ask("PID")
+
+        for kind in (
+            "ValueError",
+            "StopIteration",
+            "BrokenPipeError",
+            "MemoryError",
+            "RecursionError",
+            "SystemExit",
+            "CancelledError",
+            "KeyboardInterrupt",
+        ):
+            assert peer.ask(f"FAIL {kind}").startswith("SERVER_ERROR internal error, id "), kind
+
+        assert peer.ask("PID") == worker
 
 
 @pytest.mark.parametrize("limit", range(40, 44))
