@@ -416,7 +416,7 @@ def test_it_runs_without_standard_descriptors(tmp_path, launch: Launch, closed):
     server = launch(command=("bare.py",), bind=("unix:s",), ready=not silent)
     if silent:
         server.addresses = ["unix:s"]
-        while not (tmp_path / "s").exists():
+        while not _accepts(tmp_path / "s"):
             assert server.process.poll() is None
 
     assert server.ask("ADD 2 3") == "5"
@@ -476,3 +476,9 @@ def test_a_reader_of_the_log_that_goes_away_stops_nothing(tmp_path, launch: Laun
 
     assert server.order("STOP") == "stopping graceful"
     assert server.process.wait(PATIENCE) == 0
+
+
+def _accepts(path: Path) -> bool:
+    """Whether somebody listens at a path."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
