@@ -18,19 +18,27 @@ class Wear:
 
     Attributes:
         share: Of its number of requests, age or memory, whichever is used up most; 1.0: all of it.
-        away: It is on its way out or still starting, or may leave at any time: it has a license.
+        away: It counts towards the third: it is on its way out, still starting, or may leave at any
+            time, for it has a license.
+        settled: It is on its way out, or has a license already.
     """
 
     slot: int
     share: float
     away: bool
+    settled: bool
 
 
 def licensed(workers: Iterable[Wear]) -> list[int]:
     """Return the slots of those that may be replaced now, the most worn first."""
     everyone = list(workers)
     free = max(1, len(everyone) // 3) - sum(wear.away for wear in everyone)
-    rest = sorted(
-        (wear for wear in everyone if not wear.away), key=lambda wear: wear.share, reverse=True
-    )
-    return [wear.slot for wear in rest[: max(0, free)]]
+    chosen: list[int] = []
+    for wear in sorted(everyone, key=lambda wear: wear.share, reverse=True):
+        if wear.settled:
+            continue
+        free -= not wear.away
+        if free < 0:
+            break
+        chosen.append(wear.slot)
+    return chosen

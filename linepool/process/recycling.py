@@ -100,7 +100,8 @@ class Recycler:
         share = words[REQUESTS] / self._spans[seat.slot].requests
         if _is_kept(seat, now):
             share = 0.0  # it cannot leave now, however much it has served
-        return Wear(seat.slot, share, _is_away(seat) or bool(words[LICENSE]))
+        settled = seat.leaving or bool(words[LICENSE])
+        return Wear(seat.slot, share, settled or _is_starting(seat), settled)
 
     def _take_back(self, seats: list[Seat], now: float) -> None:
         """Take the licenses of those who are kept by a client: others wait for one.
@@ -113,7 +114,10 @@ class Recycler:
 
     def _worn(self, seats: list[Seat], now: float) -> list[int]:
         """Return the slots of those too old or too big that may be told to leave now."""
-        wears = [Wear(seat.slot, self._age_and_size(seat, now), _is_away(seat)) for seat in seats]
+        wears = []
+        for seat in seats:
+            away = seat.leaving or _is_starting(seat)
+            wears.append(Wear(seat.slot, self._age_and_size(seat, now), away, away))
         shares = {wear.slot: wear.share for wear in wears}
         return [slot for slot in licensed(wears) if shares[slot] >= 1]
 
@@ -138,9 +142,9 @@ def _is_kept(seat: Seat, now: float) -> bool:
     return seat.state is State.TAKEN and now - seat.since_ns / 1e9 >= _LONG_CLIENT
 
 
-def _is_away(seat: Seat) -> bool:
-    """Whether a worker is missing: it leaves, or has yet to come up in the place of one that left."""
-    return seat.leaving or seat.state is None
+def _is_starting(seat: Seat) -> bool:
+    """Whether a worker has yet to come up, perhaps in the place of one that left."""
+    return seat.state is None
 
 
 def resident_bytes(pid: int) -> int:
