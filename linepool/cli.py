@@ -6,6 +6,7 @@ import argparse
 import difflib
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SetupError as error:
         _complain(str(error))
         return FAILED
+    except KeyboardInterrupt:  # while the target is loaded; a server takes the signal itself
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output is gone, as in: linepool status | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,10 +18,14 @@ from linepool.operate import logs
 from linepool.operate.config import configure
 from linepool.operate.serve import serve as serve_app
 from linepool.process.listeners import Listener
+from linepool.process.orders import ask_for_term_at_parents_end
 from linepool.protocols.base import Limits
 from linepool.session import Connection, Session
 
 _TIMEOUT = 10.0  # seconds; only there to fail
+
+
+_peers: weakref.WeakSet[Peer] = weakref.WeakSet()
 
 
 class Peer:
@@ -28,13 +33,16 @@ class Peer:
 
     def __init__(self, address: str) -> None:
         if address.startswith("unix:"):
-            self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.settimeout(_TIMEOUT)
-            self.socket.connect(address.removeprefix("unix:"))
+            with contextlib.ExitStack() as undo:
+                self.socket = undo.enter_context(socket.socket(socket.AF_UNIX))
+                self.socket.settimeout(_TIMEOUT)
+                self.socket.connect(address.removeprefix("unix:"))
+                undo.pop_all()
         else:
             host, _, port = address.rpartition(":")
             self.socket = socket.create_connection((host.strip("[]"), int(port)), _TIMEOUT)
         self._stream = self.socket.makefile("rb")
+        _peers.add(self)
 
     def __enter__(self) -> Peer:
         return self
@@ -131,7 +139,10 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
         status = 1
         try:
             os.close(reader)
+            for peer in _peers:
+                peer.close()  # the server must not keep the test's own connections open
             signal.set_wakeup_fd(-1)
+            ask_for_term_at_parents_end()  # a test that dies takes its servers along
             logs.set_up(configuration.settings.log_level)
 
             def tell(listeners: list[Listener]) -> None:

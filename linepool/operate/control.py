@@ -76,7 +76,7 @@ class Control:
         sock.listen(_MOST_CLIENTS)
         sock.setblocking(False)
         self._listener = Listener(sock, path)
-        self._clients: set[_Client] = set()
+        self._clients: dict[_Client, None] = {}  # in the order of their last word
 
     def open(self, selector: selectors.BaseSelector) -> None:
         """Register with the master's loop."""
@@ -99,11 +99,10 @@ class Control:
         with contextlib.suppress(OSError):
             sock, _ = self._listener.socket.accept()
             if len(self._clients) >= _MOST_CLIENTS:
-                sock.close()
-                return
+                self._drop(next(iter(self._clients)))  # the one that has been silent longest
             sock.setblocking(False)
             client = _Client(sock, self._service)
-            self._clients.add(client)
+            self._clients[client] = None
             call = functools.partial(self._serve, client)
             self._selector.register(sock, selectors.EVENT_READ, call)
 
@@ -115,12 +114,14 @@ class Control:
         if not going_on:
             self._drop(client)
             return
+        del self._clients[client]
+        self._clients[client] = None
         key = self._selector.get_key(client.socket)
         if key.events != client.events:
             self._selector.modify(client.socket, client.events, key.data)
 
     def _drop(self, client: _Client) -> None:
-        self._clients.discard(client)
+        del self._clients[client]
         self._selector.unregister(client.socket)
         client.socket.close()
 

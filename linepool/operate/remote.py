@@ -60,9 +60,11 @@ def order(path: str, line: str) -> str:
             sock.shutdown(socket.SHUT_WR)
             with sock.makefile("rb") as stream:
                 reply = stream.read().decode().rstrip("\n")
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise SetupError(f"no server answers at {path}: {reason}") from None
+    if not reply:
+        raise SetupError(f"no server answers at {path}: it said nothing")
     kind, _, text = reply.partition(" ")
     if kind in ("ERROR", "CLIENT_ERROR", "SERVER_ERROR"):
         raise SetupError(text)
@@ -75,5 +77,9 @@ def status(path: str) -> dict[str, Any]:
     Raises:
         SetupError: As for ``order``.
     """
-    state: dict[str, Any] = json.loads(order(path, "STATUS json"))
+    reply = order(path, "STATUS json")
+    try:
+        state: dict[str, Any] = json.loads(reply)
+    except ValueError:
+        raise SetupError(f"no linepool server answers at {path}: it said {reply[:40]!r}") from None
     return state

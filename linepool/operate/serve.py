@@ -9,6 +9,7 @@ from collections.abc import Callable
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.operate.control import Control, own_path
+from linepool.operate.target import explained
 from linepool.process.listeners import Listener, open_listeners
 from linepool.process.master import Master, announce
 from linepool.protocols.base import Limits
@@ -31,7 +32,10 @@ def serve(
         SetupError: It cannot start; the text says why.
     """
     service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
-    app.start()
+    try:
+        app.start()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, told in one line
+        raise SetupError(f"on_start failed: {explained(error)}") from None
     _warn_of_threads()
     listeners = open_listeners(settings)
     master = Master(app, service, settings, listeners)
@@ -39,9 +43,7 @@ def serve(
         if settings.record:
             master.record(settings.record)
         if settings.control != "off":
-            path = own_path() if settings.control == "auto" else settings.control
-            master.watch(_control(master, path))
-            log.info("control socket path=%s", path)
+            master.watch(_control(master, settings.control))
     except SetupError:
         for listener in listeners:
             listener.remove()
@@ -55,11 +57,17 @@ def serve(
 
 def _control(master: Master, path: str) -> Control:
     try:
-        return Control(master, path)
+        path = own_path() if path == "auto" else path
+        control = Control(master, path)
     except OSError as error:
-        raise SetupError(f"control: cannot listen on {path}: {error.strerror}") from None
+        reason = error.strerror or error
+        raise SetupError(
+            f"control: cannot listen on {path}: {reason}; give --control PATH or off"
+        ) from None
     except SetupError as error:
         raise SetupError(f"control: {error}") from None
+    log.info("control socket path=%s", path)
+    return control
 
 
 def _warn_of_threads() -> None:

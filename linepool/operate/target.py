@@ -82,7 +82,7 @@ def _run(target: str, load_module: Any) -> ModuleType:
         except SetupError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, told in one line
-            raise SetupError(f"cannot load {target}: {_explained(error)}") from None
+            raise SetupError(f"cannot load {target}: {explained(error)}") from None
     return module
 
 
@@ -96,7 +96,7 @@ def _noting(target: str) -> Iterator[None]:
         _loading = None
 
 
-def _explained(error: BaseException) -> str:
+def explained(error: BaseException) -> str:
     """Return one line: what went wrong, and in which line of the user's code."""
     if isinstance(error, SyntaxError):
         place = f" ({error.filename}, line {error.lineno})"
@@ -104,7 +104,10 @@ def _explained(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = os.path.dirname(default_app.__file__)
     theirs = [f for f in frames if "importlib" not in f.filename and not f.filename.startswith(own)]
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - an exception of the user's that cannot even be shown
+        text = "(it has no text)"
     place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
     return f"{type(error).__name__}: {text}{place}"
 

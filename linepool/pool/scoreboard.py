@@ -96,8 +96,7 @@ class Scoreboard:
     def told_asleep(self) -> int:
         """Return how many have been told to leave but wait for a client, as far as is known."""
         return sum(
-            seat.told and seat.state not in (State.TAKEN, State.LEAVING)
-            for seat in self.seats.values()
+            seat.told and seat.state in (State.READY, State.IDLE) for seat in self.seats.values()
         )
 
     def tally(self) -> Tally:

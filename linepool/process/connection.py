@@ -42,7 +42,8 @@ from linepool.settings import Settings
 _CHUNK = 65536  # bytes of one recv(), and of replies that may wait for their send()
 _SOON_NS = 5_000_000  # a reply does not wait longer than this for those behind it
 _LINGER = 1.0  # seconds to go on reading after the last word was ours
-_QUIET = 0.1  # seconds without input after which a client that sent nonsense has stopped
+_QUIET = 0.1  # seconds without input after which a client has stopped sending
+_PATIENCE = 1.0  # seconds for clients that go on sending, or are new, when the worker leaves
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset, forget what is unsent (socket(7))
 _INT = struct.Struct("i")
 T = TypeVar("T")
@@ -73,6 +74,9 @@ class LiveConnection(Connection):
         self._conversation = Conversation(station.service, session, self, station.resources)
         self._protocol = self._conversation.protocol
         self._read_by = 0.0  # when an unfinished request must be complete; 0: none has begun
+        self._accepted_at = time.monotonic()
+        self._served = False  # a request has come
+        self._end_by = 0.0  # when the connection ends though the client goes on; 0: not yet
         self._lost = False  # the client sent what cannot be understood, and may go on sending
 
     # What a handler may do with it.
@@ -143,7 +147,7 @@ class LiveConnection(Connection):
     def _receive(self) -> bytes | None:
         """Return what the client sent; b"": it ended its stream; None: it is time to close."""
         if self._orders.hanging_up():
-            return self._receive_now()
+            return self._receive_last()
         if self._read_by:
             seconds = self._read_by - time.monotonic()
         else:
@@ -153,13 +157,36 @@ class LiveConnection(Connection):
                 seconds = self._settings.idle_timeout
         give_up_at = time.monotonic() + seconds
         while self._wait(give_up_at - time.monotonic()):
-            data = self._receive_now()
-            if data is not None or self._orders.hanging_up():
+            if (data := self._receive_now()) is not None:
                 return data
+            if self._orders.hanging_up():
+                return self._receive_last()
         if self._read_by:
             limit = f"{self._settings.read_timeout:g} s"
             error = ClientError(f"the request did not arrive within {limit}; it was not run")
             self._send(self._protocol.encode_error(error, None))
+        return None
+
+    def _receive_last(self) -> bytes | None:
+        """Return what the client still sends though it is time to end, or None: it is quiet.
+
+        A client that has just connected, or has just read a reply, may have sent a request that is
+        not here yet; to close now would lose it. One that goes on and on is cut off in the end.
+        """
+        now = time.monotonic()
+        if not self._end_by:
+            self._end_by = now + _PATIENCE
+        if not self._served:
+            wait_until = self._accepted_at + _PATIENCE
+        elif self._protocol.at_boundary:
+            wait_until = now + _QUIET
+        else:
+            wait_until = self._end_by
+        seconds = min(wait_until, self._end_by) - now
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        if now < self._end_by and poller.poll(max(0.0, seconds) * 1000):
+            return self._receive_now()
         return None
 
     def _receive_now(self) -> bytes | None:
@@ -186,7 +213,7 @@ class LiveConnection(Connection):
         words = slot.words
         replies: list[bytes] = []
         waiting = 0  # bytes in replies
-        began_ns = sent_ns = time.monotonic_ns()
+        began_ns = first_ns = sent_ns = time.monotonic_ns()
         while not conversation.closing and (request := self._protocol.next_request()) is not None:
             if isinstance(request, Bad):
                 self._lost |= request.close
@@ -219,6 +246,9 @@ class LiveConnection(Connection):
             words[ERRORS] += conversation.errors
             words[TIMEOUTS] += conversation.timeouts
             conversation.errors = conversation.timeouts = 0
+        if began_ns != first_ns:
+            self._served = True
+            self._read_by = 0.0  # what is left belongs to another request
         if self._protocol.at_boundary:
             self._read_by = 0.0
         elif not self._read_by:

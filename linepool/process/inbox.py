@@ -19,6 +19,8 @@ class Inbox:
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._before = {number: signal.signal(number, _noted) for number in signals}
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would make children vanish
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def fileno(self) -> int:

@@ -11,8 +11,9 @@ import select
 import socket
 import time
 
-from linepool.process.listeners import Listener, Waker
+from linepool.process.listeners import Listener, Waker, set_tick, tick
 from linepool.process.orders import Orders
+from linepool.settings import Settings
 
 log = logging.getLogger("linepool")
 
@@ -31,8 +32,11 @@ class Accept:
     the sleepers in turn. With several it sleeps in epoll, which wakes one of them for each client.
     """
 
-    def __init__(self, listeners: list[Listener], orders: Orders, waker: Waker) -> None:
+    def __init__(
+        self, listeners: list[Listener], orders: Orders, waker: Waker, settings: Settings
+    ) -> None:
         self._listeners = listeners
+        self._tick = tick(settings)
         self._orders = orders
         self._waker = waker
         self._poller = None if len(listeners) == 1 else _poller(listeners, orders)
@@ -80,6 +84,10 @@ class Accept:
         if self._waker.is_mine(listener, address):
             sock.close()
             return None
+        if sock.gettimeout() is not None:  # the app has set a default for sockets of its own
+            sock.settimeout(None)
+        if listener.is_unix:  # which, unlike TCP, does not hand its options on
+            set_tick(sock, self._tick)
         return sock, address, listener
 
     def _explain(self, error: OSError) -> None:

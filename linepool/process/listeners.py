@@ -18,8 +18,7 @@ from linepool.process.board import Board
 from linepool.process.diag import unix_queue
 from linepool.settings import Settings
 
-TICK = 0.25
-"""Seconds after which a worker that waits in accept() or recv() looks up for once."""
+_TICK = 0.25  # seconds after which a worker that waits in accept() or recv() looks up for once
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 _SO_COOKIE = 57  # socket(7); the socket module has no name for it
 _PORTS = range(1, 64)  # places in the board's head for the ports of wake-up connections
@@ -73,8 +72,9 @@ def open_listeners(settings: Settings) -> list[Listener]:
         for text in settings.bind:
             try:
                 listener = _open(parse_address(text), settings)
-            except OSError as error:
-                raise SetupError(f"cannot listen on {text}: {error.strerror or error}") from None
+            except (OSError, UnicodeError) as error:  # the latter: no name that DNS can have
+                reason = getattr(error, "strerror", None) or error
+                raise SetupError(f"cannot listen on {text}: {reason}") from None
             undo.callback(listener.remove)
             listeners.append(listener)
         undo.pop_all()
@@ -119,10 +119,15 @@ def bind_unix(path: str, mode: int) -> socket.socket:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise SetupError(f"cannot listen on unix:{path}: the file exists and is no socket")
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)  # a live server may have a full backlog
             try:
                 probe.connect(path)
             except ConnectionRefusedError:
                 os.unlink(path)
+            except BlockingIOError:
+                raise SetupError(
+                    f"cannot listen on unix:{path}: another server listens there"
+                ) from None
             else:
                 raise SetupError(f"cannot listen on unix:{path}: another server listens there")
     sock = socket.socket(socket.AF_UNIX)
@@ -139,8 +144,7 @@ def bind_unix(path: str, mode: int) -> socket.socket:
 
 
 def _set_inherited_options(sock: socket.socket, settings: Settings) -> None:
-    tick = min(TICK, settings.idle_timeout)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(tick))
+    set_tick(sock, tick(settings))
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -148,8 +152,15 @@ def _set_inherited_options(sock: socket.socket, settings: Settings) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _timeval(seconds: float) -> bytes:
-    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+def tick(settings: Settings) -> float:
+    """Return the seconds after which a worker that waits looks up."""
+    return min(_TICK, settings.idle_timeout)
+
+
+def set_tick(sock: socket.socket, seconds: float) -> None:
+    """Have accept() and recv() give up after so long (socket(7), SO_RCVTIMEO)."""
+    value = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
 
 
 def show(address: object) -> str:

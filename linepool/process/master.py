@@ -6,13 +6,13 @@ code after the start, and never waits for a worker or for who speaks to its cont
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import math
 import os
 import selectors
 import signal
-import sys
 import time
 from typing import Protocol as Interface
 
@@ -90,6 +90,7 @@ class Master:
         self.children: dict[int, Child] = {}
         self.generation = 1
         self.pid = os.getpid()
+        self._inbox = Inbox(_SIGNALS)  # from now on a signal to stop waits until the loop runs
         self.started_at = time.monotonic()
         self.stopping = False
         self._status = 0
@@ -265,7 +266,6 @@ class Master:
     # Inside.
 
     def _open(self) -> None:
-        self._inbox = Inbox(_SIGNALS)
         self._selector = selectors.DefaultSelector()
         self._pipes = selectors.DefaultSelector()
         self._selector.register(self._inbox, selectors.EVENT_READ, _nothing)
@@ -442,7 +442,8 @@ class Master:
 
 def announce(line: str) -> None:
     """Write a line that other programs may wait for, plain, whatever the log's form or level."""
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode() + b"\n")
 
 
 def _nothing() -> None:

@@ -75,7 +75,7 @@ class Orders:
         # A worker that reads from the terminal gets an error, not a stop.
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        _ask_for_term_when_master_dies()
+        ask_for_term_at_parents_end()
         self.check_master()
 
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:
@@ -96,9 +96,9 @@ def _on_other(_number: int, _frame: FrameType | None) -> None:
     """Do nothing."""
 
 
-def _ask_for_term_when_master_dies() -> None:
-    """Have the kernel send TERM when the master ends, however it ends (prctl(2), Linux)."""
-    import ctypes  # noqa: PLC0415 - loaded by workers only
+def ask_for_term_at_parents_end() -> None:
+    """Have the kernel send TERM when the parent process ends, however it ends (prctl(2), Linux)."""
+    import ctypes  # noqa: PLC0415 - not for who only parses options
 
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG

@@ -79,6 +79,8 @@ class Spawner:
                 self._master,
                 recycle_at,
             )
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()  # what waits in the buffer would be written by each worker again
             with signals_blocked():
                 pid = os.fork()
                 if pid == 0:

@@ -68,7 +68,7 @@ class Worker:
         self._orders = Orders(place.slot, place.channel, place.master, self._let_go)
         self._orders.listen()
         self._alarm = Alarm(place.slot, place.dump)
-        self._intake = Accept(listeners, self._orders, waker)
+        self._intake = Accept(listeners, self._orders, waker, settings)
 
     def run(self) -> int:
         """Serve until told to leave; return the exit status of the process."""
