@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 import linepool
@@ -16,6 +17,7 @@ def boot() -> None:
         with open(path, encoding="ascii") as file:
             if file.read() == "fail":
                 raise RuntimeError("no database")
+        print(os.getpid(), "waiting for ever", file=sys.stderr, flush=True)
         time.sleep(1000)
 
 

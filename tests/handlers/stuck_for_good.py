@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import ctypes
 import hashlib
 import itertools
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -21,6 +23,15 @@ FOREVER = 1000.0  # seconds
 _PR_SET_DUMPABLE = 4
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@linepool.on_start
+def become_another_user() -> None:
+    """Give up root's rights, if the environment says so."""
+    if user := int(os.environ.get("USER_ID", "0")):
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
 
 
 @linepool.on_worker_start
@@ -42,6 +53,22 @@ def pid() -> int:
     return os.getpid()
 
 
+@linepool.handler
+def nap(seconds: float) -> str:
+    """Be slow."""
+    time.sleep(seconds)
+    return "awake"
+
+
+@linepool.handler
+def limit_processes(count: int) -> int:
+    """Allow the master so many processes of its user; return how many were allowed before."""
+    master = os.getppid()
+    before, most = resource.prlimit(master, resource.RLIMIT_NPROC)
+    resource.prlimit(master, resource.RLIMIT_NPROC, (count, most))
+    return before
+
+
 # -- ways to be stuck
 
 
@@ -51,7 +78,7 @@ def stuck_behind_except() -> None:
     while True:
         try:
             time.sleep(FOREVER)
-        except BaseException:  # noqa: BLE001, PERF203 - this one is meant to be bad
+        except BaseException:  # noqa: BLE001 - this one is meant to be bad
             continue
 
 
@@ -92,6 +119,26 @@ def flood() -> Iterator[str]:
     """Send lines without end."""
     while True:
         yield "x" * 1000
+
+
+@linepool.handler
+def babble() -> None:
+    """Write nonsense into every pipe, until the end."""
+    pipes = [
+        number
+        for number in map(int, os.listdir("/proc/self/fd"))
+        if number > 2 and _is_a_pipe(number)
+    ]
+    while True:
+        for pipe in pipes:
+            os.write(pipe, b"nonsense")
+        time.sleep(0.01)
+
+
+def _is_a_pipe(number: int) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISFIFO(os.fstat(number).st_mode)
+    return False
 
 
 # -- with children

@@ -80,7 +80,7 @@ def stuck_behind_except() -> None:
     while True:
         try:
             time.sleep(FOREVER)
-        except Exception:  # noqa: BLE001, PERF203 - that is the point
+        except Exception:  # noqa: BLE001 - that is the point
             continue
 
 

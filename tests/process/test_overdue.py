@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import select
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -50,12 +50,27 @@ def counters(server: Running, *names: str) -> list[int]:
     return [state["counters"][name] for name in names]
 
 
-def between(server: Running, first: str, last: str) -> str:
-    """Wait for two lines of the log, one after the other; return them and all between."""
-    server.wait_for(first)
+def told_of(server: Running, peer: Peer) -> str:
+    """Return what the log says of the overdue request of a client, down to the exception."""
+    server.wait_for(f"peer={name_of(peer)} why=")
     begin = len(server.log) - 1
-    server.wait_for(last)
+    server.wait_for("RequestTimeout: ")
     return "\n".join(server.log[begin:])
+
+
+def account_of(server: Running, worker: str | int) -> tuple[str, str]:
+    """Return the line of the log that says that a worker was killed, and the stack behind it."""
+    if not any(f"worker left pid={worker} " in line for line in server.log):
+        server.wait_for(f"worker left pid={worker} ")
+    killed = f"worker killed pid={worker} "
+    begin = next(number for number, line in enumerate(server.log) if killed in line)
+    stack = itertools.takewhile(lambda line: line.startswith("    "), server.log[begin + 1 :])
+    return server.log[begin], "\n".join(stack)
+
+
+def name_of(peer: Peer) -> str:
+    """Return what the server calls a client."""
+    return "{}:{}".format(*peer.socket.getsockname())
 
 
 def all_of(peer: Peer) -> bytes:
@@ -84,9 +99,8 @@ def test_an_overdue_request_ends_with_an_error_in_its_place(python: Running, way
 
         assert [peer.line() for _ in range(3)] == ["2", TOO_LONG, "4"]
         assert peer.ask("PID") == worker
-        client = "{}:{}".format(*peer.socket.getsockname())
-    told = between(python, "request overdue", "RequestTimeout: ")
-    assert f"command=STUCK_{way} peer={client} " in told
+        told = told_of(python, peer)
+    assert f"request overdue command=STUCK_{way} " in told
     assert f"in stuck_{way}\n" in told
     assert counters(python, "timeouts", "errors", "kills") == [timeouts + 1, errors + 1, kills]
 
@@ -145,7 +159,7 @@ def test_a_stream_that_gets_stuck_ends_with_an_error_and_the_connection_goes_on(
         peer.send(b"STUCK_IN_A_STREAM\nADD 1 1\n")
 
         assert [peer.line() for _ in range(4)] == ["one", "two", TOO_LONG, "2"]
-    assert "in stuck_in_a_stream\n" in between(python, "request overdue", "RequestTimeout: ")
+        assert "in stuck_in_a_stream\n" in told_of(python, peer)
 
 
 def test_a_stream_that_goes_on_past_its_deadline_ends_with_an_error(launch: Launch):
@@ -174,7 +188,7 @@ def test_middleware_counts_as_part_of_the_request(python: Running):
     with python.connect() as peer:
         assert peer.ask("HELD_UP") == TOO_LONG
         assert peer.ask("ADD 2 3") == "5"
-    assert "in hold_up\n" in between(python, "request overdue", "RequestTimeout: ")
+        assert "in hold_up\n" in told_of(python, peer)
 
 
 def test_a_slow_greeting_is_not_charged_to_the_first_request(launch: Launch):
@@ -193,6 +207,7 @@ def test_a_client_that_left_a_stream_behind_does_not_use_up_the_next_ones_time(l
         assert gone.line() == "one"
     with server.connect() as peer:
         assert peer.ask("NAP 1000") == TOO_LONG
+        assert peer.ask("NAP 0") == "awake"
     assert counters(server, "timeouts", "kills") == [2, 0]
 
 
@@ -260,9 +275,7 @@ def test_what_no_exception_ends_is_killed_and_its_client_told(killing: Running, 
 
         assert all_of(netcat) == ENDED.encode() + b"\n"
         assert all_of(telnet) == ENDED.encode() + b"\r\n"
-        clients = ["{}:{}".format(*peer.socket.getsockname()) for peer in (netcat, telnet)]
-    for _ in workers:
-        killing.wait_for("worker left")
+        clients = [name_of(netcat), name_of(telnet)]
     state = killing.until(lambda state: state["tally"]["idle"] == 3)
     assert not set(map(int, workers)) & {worker["pid"] for worker in state["workers"]}
     assert counters(killing, "timeouts", "kills") == [timeouts, kills + 2]
@@ -275,19 +288,6 @@ def test_what_no_exception_ends_is_killed_and_its_client_told(killing: Running, 
             assert line.endswith(" stack=none (the process is stopped, or blocks the signal)")
         else:
             assert f"in stuck_{way}\n" in stack
-
-
-def account_of(server: Running, worker: str) -> tuple[str, str]:
-    """Return the line of the log that says that a worker was killed, and the stack behind it."""
-    begin = next(
-        number for number, line in enumerate(server.log) if f"worker killed pid={worker} " in line
-    )
-    stack = []
-    for line in server.log[begin + 1 :]:
-        if not line.startswith("    "):
-            break
-        stack.append(line)
-    return server.log[begin], "\n".join(stack)
 
 
 def test_a_kill_costs_nobody_else_anything(killing: Running):
@@ -353,17 +353,16 @@ def test_a_client_that_has_gone_does_not_disturb_the_kill(killing: Running):
         worker = peer.ask("PID")
         peer.send(b"STUCK_IN_C\n")
 
-    killing.wait_for(f"worker left pid={worker}")
-
     assert "in stuck_in_c" in account_of(killing, worker)[1]
     assert counters(killing, "kills") == [kills + 1]
 
 
 def test_a_stuck_hook_is_killed_and_its_client_told(launch: Launch):
     server = launch("stuck_hooks.py", "--workers", "1", *LIMITS, environment={"GREETING": "1000"})
+    (worker,) = server.pids()
     with server.connect() as peer:
         assert all_of(peer).rstrip() == ENDED.encode()
-    assert "in greet" in between(server, "worker killed", "worker left")
+    assert "in greet" in account_of(server, worker)[1]
 
 
 @pytest.mark.parametrize("child", ["fork", "program"])
@@ -373,7 +372,7 @@ def test_what_a_stuck_handler_has_started_dies_with_it(killing: Running, child):
 
         assert all_of(peer) == ENDED.encode() + b"\n"
 
-    with contextlib.closing(open(pidfd, closefd=True)):
+    with open(pidfd, closefd=True):
         assert is_over(pidfd)
 
 
@@ -436,18 +435,17 @@ def test_the_client_of_a_request_that_outlasts_a_stop_is_told_too(launch: Launch
 def test_a_stop_does_not_kill_early_beside_a_worker_that_is_killed(tmp_path, launch: Launch):
     boot = tmp_path / "boot"
     environment = {"BOOT": str(boot)}
-    options = ("--workers", "2", "--spawn-timeout", "0.4", "--graceful-timeout", "9")
+    options = ("--workers", "2", "--spawn-timeout", "1", "--graceful-timeout", "9")
     server = launch("stuck_boots.py", *options, environment=environment)
     first, second = server.pids()
     boot.touch()
     os.kill(first, signal.SIGKILL)
-    server.until(lambda state: state["tally"]["starting"] == 1)
-    never_up = next(pid for pid in server.pids() if pid != second)
+    never_up = server.wait_for("waiting for ever").split()[0]
     boot.unlink()
     os.kill(second, signal.SIGKILL)
-    server.until(lambda state: state["tally"]["idle"] == 1)
+    server.until(lambda state: state["tally"]["idle"] and state["workers"][1]["pid"] != second)
     with server.connect() as peer:
-        peer.send(b"NAP 1\n")
+        peer.send(b"NAP 1.3\n")
         server.until(lambda state: "NAP" in [worker["command"] for worker in state["workers"]])
 
         server.send(signal.SIGTERM)
@@ -471,24 +469,20 @@ def open_place() -> Iterator[Path]:
 
 def test_where_descriptors_cannot_be_taken_it_says_so_and_the_rest_works(open_place: Path):
     # Root may take them always; others may not from a process that is not dumpable (ptrace(2)).
-    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
-    server = Running(
-        open_place,
-        "stuck_for_good.py",
-        "--workers",
-        "1",
-        *LIMITS,
-        environment={"UNDUMPABLE": "1"},
-        **user,
-    )
-    with contextlib.closing(_Ender(server)):
+    environment = {"UNDUMPABLE": "1"}
+    if os.getuid() == 0:
+        environment["USER_ID"] = str(NOBODY)
+    options = ("--workers", "1", *LIMITS)
+    bind = ("unix:sock",)
+    server = Running(open_place, "stuck_for_good.py", *options, bind=bind, environment=environment)
+    with contextlib.ExitStack() as end:
+        end.callback(server.end)
         with server.connect() as peer:
             worker = peer.ask("PID")
             peer.send(b"STUCK_IN_C\n")
 
             assert all_of(peer) == b""
 
-        server.wait_for(f"worker left pid={worker}")
         line, stack = account_of(server, worker)
         assert "command=STUCK_IN_C client=- " in line
         assert "in stuck_in_c" in stack
@@ -496,11 +490,3 @@ def test_where_descriptors_cannot_be_taken_it_says_so_and_the_rest_works(open_pl
         said = [line for line in server.log if "pidfd_getfd is not allowed here" in line]
         assert len(said) == 1
         assert counters(server, "kills", "crashes") == [1, 0]
-
-
-class _Ender:
-    def __init__(self, server: Running) -> None:
-        self._server = server
-
-    def close(self) -> None:
-        self._server.end()

@@ -1,0 +1,190 @@
+"""What goes wrong around the pool does not end it: boots, forks, descriptors, deaths, nonsense."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Launch
+from tests.process.running import Running
+
+SOMEBODY = 54321
+"""A user whom no other process belongs to."""
+
+
+def state_of(pid: int) -> str:
+    """Return the state of a process, Z for a zombie (proc(5), stat)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, zombies included."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+# -- boots
+
+
+def test_a_server_that_has_lost_all_workers_comes_back_when_boots_succeed_again(
+    tmp_path: Path, launch: Launch
+):
+    boot = tmp_path / "boot"
+    backoff = ("--respawn-backoff", "0.05")
+    server = launch("stuck_boots.py", "--workers", "4", *backoff, environment={"BOOT": str(boot)})
+    boot.write_text("fail")
+    for worker in server.pids():
+        os.kill(worker, signal.SIGKILL)
+    for _ in range(4):
+        server.wait_for("signal=SIGKILL")
+    with server.connect() as waiting:
+        waiting.send(b"PID\n")
+        for _ in range(3):
+            server.wait_for("RuntimeError: no database")
+            server.wait_for("worker died")
+        # One at a time, however many are missing.
+        assert server.status()["tally"]["total"] <= 1
+
+        boot.unlink()
+
+        assert int(waiting.line())
+        state = server.until(lambda state: state["tally"]["total"] == 4)
+    failures = state["counters"]["spawned"] - 4 - 4
+    assert state["counters"]["crashes"] == 4 + failures
+    assert 3 <= failures < 10
+
+
+# -- forks
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """Give a directory in which another user may write, if we may become one."""
+    with tempfile.TemporaryDirectory(prefix="linepool-test-") as name:
+        if os.getuid() == 0:
+            os.chown(name, SOMEBODY, SOMEBODY)
+        yield Path(name)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without processes")
+def test_a_fork_that_the_kernel_refuses_is_tried_again(open_place: Path):
+    environment = {"USER_ID": str(SOMEBODY)}
+    options = ("--workers", "3", "--respawn-backoff", "0.05")
+    bind = ("unix:sock",)
+    server = Running(open_place, "stuck_for_good.py", *options, bind=bind, environment=environment)
+    with contextlib.ExitStack() as end:
+        end.callback(server.end)
+        before = server.ask("LIMIT_PROCESSES 1")
+        assert server.ask("DIE exit") == ""
+
+        for _ in range(3):
+            assert "cannot fork: Resource temporarily unavailable" in server.wait_for("cannot fork")
+        assert server.ask("ADD 2 3") == "5"
+
+        assert server.ask(f"LIMIT_PROCESSES {before}") == "1"
+        state = server.until(lambda state: state["tally"]["idle"] == 3)
+        workers = {worker["pid"] for worker in state["workers"]}
+        assert set(children_of(server.process.pid)) == workers
+
+
+def test_a_fork_for_which_there_are_no_descriptors_is_tried_again(launch: Launch):
+    server = launch("stuck_for_good.py", "--workers", "2", "--respawn-backoff", "0.05")
+    master = server.process.pid
+    free = lowest_free_descriptor(master)
+    hard = resource.prlimit(master, resource.RLIMIT_NOFILE)[1]
+    # Room for the control socket's client, and for a part of what a fork needs.
+    for room in (1, 2, 3):
+        limits = resource.prlimit(master, resource.RLIMIT_NOFILE, (free + room, hard))
+        os.kill(server.pids()[0], signal.SIGKILL)
+
+        server.wait_for("cannot fork: Too many open files")
+        assert server.ask("ADD 2 3") == "5"
+
+        resource.prlimit(master, resource.RLIMIT_NOFILE, limits)
+        server.until(lambda state: state["tally"]["idle"] == 2)
+
+
+# -- descriptors
+
+
+@pytest.mark.parametrize("listeners", [1, 2])
+def test_a_worker_without_descriptors_is_replaced_and_its_clients_are_served(
+    launch: Launch, listeners
+):
+    bind = ("127.0.0.1:0", "unix:sock")[:listeners]
+    server = launch("stuck_for_good.py", "--workers", "1", bind=bind)
+    (worker,) = server.pids()
+    free = lowest_free_descriptor(worker)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (free, free))
+
+    # It has set one descriptor aside already if it waits in accept().
+    served = [int(server.ask("PID")) for _ in range(3)]
+
+    assert served[-1] != worker
+    assert set(served) <= {worker, served[-1]}
+    state = server.until(lambda state: state["tally"]["idle"] == 1)
+    assert state["workers"][0]["pid"] == served[-1]
+    assert (state["counters"]["crashes"], state["counters"]["kills"]) == (0, 0)
+    server.stop()
+    pauses = [line for line in server.log if "cannot accept: Too many open files" in line]
+    assert len(pauses) == 3
+
+
+def lowest_free_descriptor(pid: int) -> int:
+    """Return the number that the next descriptor of a process will have."""
+    open_ones = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+    return next(number for number in range(1000) if number not in open_ones)
+
+
+# -- deaths
+
+
+def test_two_hundred_deaths_at_once_leave_no_zombie_and_the_pool_returns_to_its_size(
+    launch: Launch,
+):
+    options = ("--workers", "200", "--max-spawn-rate", "1000")
+    server = launch("stuck_for_good.py", *options, bind=("unix:sock",))
+    victims = server.pids()
+
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    for _ in victims:
+        server.wait_for("worker died")
+    state = server.until(
+        lambda state: state["counters"]["crashes"] == 200 and state["tally"]["idle"] == 200
+    )
+
+    workers = {worker["pid"] for worker in state["workers"]}
+    children = children_of(server.process.pid)
+    assert set(children) == workers
+    assert len(workers) == 200
+    assert not workers & set(victims)
+    assert "Z" not in [state_of(child) for child in children]
+    assert server.ask("ADD 2 3") == "5"
+
+
+# -- nonsense
+
+
+def test_a_worker_that_writes_rubbish_is_replaced(launch: Launch):
+    server = launch("stuck_for_good.py", "--workers", "2")
+    with server.connect() as peer, server.connect() as other:
+        mad = int(peer.ask("PID"))
+        sane = other.ask("PID")
+
+        peer.send(b"BABBLE\n")
+
+        line = server.wait_for("worker killed")
+        assert f"pid={mad} why='was in a worker that went mad' command=BABBLE" in line
+        assert peer.line() == "SERVER_ERROR the request was ended: it was in a worker that went mad"
+        assert peer.line() == ""
+        assert other.ask("PID") == sane
+    state = server.until(lambda state: state["tally"]["idle"] == 2)
+    assert mad not in [worker["pid"] for worker in state["workers"]]
+    assert (state["counters"]["kills"], state["counters"]["crashes"]) == (1, 0)

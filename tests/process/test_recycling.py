@@ -1,0 +1,172 @@
+"""Recycling: workers are replaced after so much work, memory or time, and no client notices."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Launch
+from tests.process.running import Running
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    """Give the stem of the files that make workers slow."""
+    return tmp_path / "slow"
+
+
+@pytest.fixture
+def start(launch: Launch, slow: Path):
+    """Start a server whose workers may be slow to come and to go."""
+
+    def begin(*options: str) -> Running:
+        environment = {"SLOW": str(slow)}
+        return launch("stuck_in_recycling.py", *options, environment=environment)
+
+    return begin
+
+
+def served_by_each(server: Running, requests: int) -> list[int]:
+    """Send requests one after the other; return how many each worker served, but for the last."""
+    pids = []
+    for _ in range(requests):
+        pids.append(server.ask("PID"))
+        server.until(lambda state: state["tally"]["idle"] == 1)
+    return [pids.count(pid) for pid in dict.fromkeys(pids)][:-1]
+
+
+def test_each_worker_serves_its_number_of_requests_and_up_to_the_jitter_more(start):
+    server = start("--workers", "1", "--max-requests", "5", "--max-requests-jitter", "1")
+
+    served = served_by_each(server, 100)
+
+    assert set(served) <= set(range(5, 11))
+    assert len(set(served)) > 1
+    state = server.until(lambda state: state["tally"]["total"] == 1)
+    recycled = state["counters"]["recycled"]
+    assert recycled - len(served) in (0, 1)
+    assert (state["counters"]["crashes"], state["counters"]["kills"]) == (0, 0)
+    server.stop()
+    assert sum("worker recycled pid=" in line for line in server.log) == recycled
+
+
+def test_without_jitter_the_number_is_exact(start):
+    server = start("--workers", "1", "--max-requests", "7", "--max-requests-jitter", "0")
+
+    assert served_by_each(server, 36) == [7] * 5
+
+
+def test_never_more_than_a_third_of_the_pool_is_away(start, slow: Path):
+    server = start("--workers", "6", "--max-requests", "1", "--max-requests-jitter", "0")
+    Path(f"{slow}.to-come").touch()
+
+    for _ in range(100):
+        assert server.ask("PID")
+
+    state = server.until(lambda state: state["tally"]["starting"] == 2)
+    assert state["tally"]["total"] == 6
+    assert state["counters"]["recycled"] == 2
+    Path(f"{slow}.to-come").unlink()
+    server.until(lambda state: state["tally"]["idle"] == 6)
+
+
+def test_under_load_no_client_loses_its_connection_or_a_reply(start):
+    server = start("--workers", "4", "--max-requests", "10", "--max-requests-jitter", "1")
+    wrong: list[str] = []
+
+    def ask_many() -> None:
+        for number in range(250):
+            with server.connect() as peer:
+                replies = [peer.ask("PID") for _ in range(1 + number % 3)]
+                if len(set(replies)) != 1 or not replies[0].isdigit():
+                    wrong.append(f"{replies}")
+
+    clients = [threading.Thread(target=ask_many) for _ in range(4)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+
+    state = server.status()
+    assert wrong == []
+    assert state["counters"]["recycled"] > 10
+    assert (state["counters"]["crashes"], state["counters"]["kills"]) == (0, 0)
+    assert state["counters"]["connections"] == 1000
+
+
+def test_a_connection_is_not_cut_for_the_number_of_requests(start):
+    server = start("--workers", "2", "--max-requests", "5")
+    with server.connect() as peer:
+        worker = peer.ask("PID")
+
+        assert {peer.ask("PID") for _ in range(50)} == {worker}
+
+    assert int(worker) in server.pids() or server.wait_for(f"worker recycled pid={worker}")
+
+
+def test_a_client_that_stays_does_not_keep_the_other_workers_from_being_recycled(start):
+    server = start("--workers", "3", "--max-requests", "5")
+    held = [server.connect() for _ in range(3)]
+    first = str(server.pids()[0])  # the license is first his
+    pids = [peer.ask("PID") for peer in held]
+    for peer, worker in zip(held, pids, strict=True):
+        if worker != first:
+            peer.close()
+
+    server.until(
+        lambda state: (
+            state["counters"]["recycled"] >= 2 or not all(server.ask("PID") for _ in range(20))
+        )
+    )
+    stays = held[pids.index(first)]
+    assert stays.ask("PID") == first
+    stays.close()
+
+
+def test_a_worker_that_uses_too_much_memory_is_replaced_when_its_client_has_left(start):
+    server = start("--workers", "2", "--max-rss-mb", "100")
+    with server.connect() as peer:
+        fat = int(peer.ask("GAIN 100"))
+
+        assert f"pid={fat}" in server.wait_for("worker recycled")
+
+        state = server.until(lambda state: state["tally"]["idle"] == 2)
+        assert state["tally"]["leaving"] == 1
+        assert int(peer.ask("PID")) == fat
+    server.until(lambda state: fat not in [worker["pid"] for worker in state["workers"]])
+    assert server.status()["counters"]["recycled"] == 1
+
+
+def test_workers_that_are_too_old_are_replaced_a_third_at_a_time(start):
+    server = start("--workers", "3", "--max-age", "0.1", "--max-requests-jitter", "0")
+    first = set(server.pids())
+
+    state = server.until(lambda state: state["counters"]["recycled"])
+
+    assert state["counters"]["recycled"] == 1
+    state = server.until(lambda state: state["tally"]["total"] == state["tally"]["idle"])
+    assert len({worker["pid"] for worker in state["workers"]} & first) == 2
+
+
+def test_a_client_that_stays_is_let_go_some_time_after_its_worker_was_recycled(start):
+    limits = ("--max-age", "0.1", "--graceful-timeout", "0.5")
+    server = start("--workers", "1", *limits)
+    with server.connect() as peer:
+        worker = peer.ask("PID")
+        server.wait_for(f"worker recycled pid={worker}")
+        assert peer.ask("PID") == worker
+
+        assert peer.line() == ""
+
+
+def test_a_worker_that_does_not_go_when_it_is_recycled_is_killed(start, slow: Path):
+    limits = ("--max-requests", "2", "--graceful-timeout", "0.3")
+    server = start("--workers", "2", *limits)
+    Path(f"{slow}.to-go").touch()
+    for _ in range(8):
+        server.ask("PID")
+    stuck = server.wait_for("does not go").split()[0]
+
+    assert f"pid={stuck} " in server.wait_for("worker killed")

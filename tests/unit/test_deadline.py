@@ -1,0 +1,229 @@
+"""When which step is due, and what a request is charged for."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linepool.pool.deadline import DUMP_NS, STALL_NS, Attention, Case, Rules, Step
+
+MS = 1_000_000
+S = 1000 * MS
+NEVER = 10**18
+
+
+def steps(limit_ns: int, rules: Rules) -> list[tuple[Step, int]]:
+    """Return all steps in the order in which they come, each with its time."""
+    case = Case(1)
+    taken = []
+    while due := case.due(limit_ns, rules):
+        taken.append(due)
+        case.step = due[0]
+    return taken
+
+
+# -- the steps
+
+
+def test_an_overdue_request_is_interrupted_then_asked_for_its_stack_then_killed():
+    assert steps(10 * S, Rules(slow_ns=0, grace_ns=2 * S)) == [
+        (Step.RAISE, 10 * S),
+        (Step.ASK_STUCK, 12 * S),
+        (Step.KILL, 12 * S + DUMP_NS),
+    ]
+
+
+def test_a_slow_one_is_asked_for_its_stack_before_all_that():
+    assert steps(10 * S, Rules(slow_ns=S, grace_ns=2 * S)) == [
+        (Step.ASK_SLOW, S),
+        (Step.TELL_SLOW, S + DUMP_NS),
+        (Step.RAISE, 10 * S),
+        (Step.ASK_STUCK, 12 * S),
+        (Step.KILL, 12 * S + DUMP_NS),
+    ]
+
+
+def test_without_a_limit_nothing_is_overdue():
+    assert steps(0, Rules(slow_ns=0, grace_ns=2 * S)) == []
+    assert [step for step, _ in steps(0, Rules(slow_ns=S, grace_ns=2 * S))] == [
+        Step.ASK_SLOW,
+        Step.TELL_SLOW,
+    ]
+
+
+@pytest.mark.parametrize("limit_ns", [S, S - 1, 1])
+def test_a_request_that_is_overdue_before_it_is_slow_is_not_told_of_twice(limit_ns):
+    assert [step for step, _ in steps(limit_ns, Rules(slow_ns=S, grace_ns=S))] == [
+        Step.RAISE,
+        Step.ASK_STUCK,
+        Step.KILL,
+    ]
+
+
+def test_without_grace_the_stack_is_asked_for_at_once():
+    assert steps(S, Rules(slow_ns=0, grace_ns=0)) == [
+        (Step.RAISE, S),
+        (Step.ASK_STUCK, S),
+        (Step.KILL, S + DUMP_NS),
+    ]
+
+
+def test_more_time_moves_the_steps_that_are_left_and_repeats_none():
+    rules = Rules(slow_ns=0, grace_ns=S)
+    case = Case(1)
+    assert case.due(2 * S, rules) == (Step.RAISE, 2 * S)
+    assert case.due(9 * S, rules) == (Step.RAISE, 9 * S)
+    case.step = Step.RAISE
+    assert case.due(20 * S, rules) == (Step.ASK_STUCK, 21 * S)
+    case.step = Step.KILL
+    assert case.due(30 * S, rules) is None
+
+
+@given(st.integers(0, 100 * S), st.integers(0, 100 * S), st.integers(0, 100 * S), st.data())
+def test_each_step_is_taken_once_and_in_order_however_the_limit_is_moved(
+    limit_ns, slow_ns, grace_ns, data
+):
+    case = Case(1)
+    taken = []
+    ran_ns = 0
+    while due := case.due(limit_ns, Rules(slow_ns, grace_ns)):
+        step, at_ns = due
+        ran_ns = max(ran_ns, at_ns)
+        taken.append(step)
+        case.step = step
+        if data.draw(st.booleans()):
+            limit_ns = ran_ns + data.draw(st.integers(1, 100 * S))
+
+    assert taken == sorted(set(taken))
+    assert (Step.KILL in taken) == bool(limit_ns)
+    assert (Step.RAISE in taken) >= (limit_ns > 0 and Step.ASK_STUCK in taken)
+    assert (Step.ASK_SLOW in taken) == (Step.TELL_SLOW in taken)
+    if limit_ns:
+        assert ran_ns >= grace_ns
+
+
+# -- what is charged
+
+
+def test_time_in_which_the_master_ran_is_charged():
+    assert Attention().charged(5 * S, 7 * S) == 2 * S
+
+
+def test_a_short_absence_counts_as_running():
+    attention = Attention()
+
+    assert not attention.stalled(S, S + STALL_NS - 1)
+
+    assert attention.charged(0, 2 * S) == 2 * S
+
+
+@pytest.mark.parametrize(
+    ("started_s", "now_s", "charged_s"),
+    [
+        (0, 9, 4),  # around the absence
+        (0, 6, 1),  # right after it
+        (3, 9, 3),  # began in it
+        (3, 6, 0),
+        (6, 9, 3),  # began when it ended
+        (7, 9, 2),
+    ],
+)
+def test_an_absence_is_not_charged(started_s, now_s, charged_s):
+    attention = Attention()
+
+    assert attention.stalled(1 * S, 6 * S)
+
+    assert attention.charged(started_s * S, now_s * S) == charged_s * S
+
+
+def test_an_absence_that_is_noticed_in_several_places_counts_once():
+    attention = Attention()
+
+    assert attention.stalled(2 * S, 5 * S)
+    assert not attention.stalled(2 * S, 5 * S)
+    assert not attention.stalled(1 * S, 5 * S + MS)
+    assert not attention.stalled(4 * S, 5 * S)
+
+    assert attention.charged(0, 6 * S) == 3 * S - MS
+
+
+def test_several_absences_add_up():
+    attention = Attention()
+    for second in range(0, 20, 2):
+        assert attention.stalled(second * S, (second + 1) * S)
+
+    assert attention.charged(0, 20 * S) == 10 * S
+    assert attention.charged(10 * S, 20 * S) == 5 * S
+    assert attention.charged(19 * S, 20 * S) == 1 * S
+
+
+def test_what_claims_to_begin_in_the_future_is_never_overdue():
+    attention = Attention()
+    attention.stalled(0, S)
+
+    assert attention.charged(NEVER, 2 * S) < 0
+
+
+@st.composite
+def lives(draw) -> list[tuple[int, int]]:
+    """Return the absences of a master, in order, each from one moment to another."""
+    now = 0
+    absences = []
+    for _ in range(draw(st.integers(0, 8))):
+        begin = now + draw(st.integers(0, 3 * S))
+        now = begin + draw(st.integers(1, 3 * S))
+        absences.append((begin, now))
+    return absences
+
+
+@given(lives(), st.integers(0, 120 * S), st.integers(0, 120 * S))
+def test_a_request_is_charged_exactly_for_what_the_master_could_have_seen(absences, one, other):
+    started, now = sorted((one, other))
+    attention = Attention()
+    seen = now - started
+    for begin, end in absences:
+        if end > now:
+            break
+        assert attention.stalled(begin, end) == (end - begin >= STALL_NS)
+        if end - begin >= STALL_NS:
+            seen -= max(0, end - max(begin, started))
+
+    assert attention.charged(started, now) == seen
+
+
+@given(lives(), st.data())
+def test_who_reports_an_absence_once_more_or_in_part_changes_nothing_for_the_worse(absences, data):
+    once, often = Attention(), Attention()
+    now = 0
+    for begin, end in absences:
+        once.stalled(begin, end)
+        for _ in range(data.draw(st.integers(1, 3))):
+            often.stalled(begin, end)
+            often.stalled(data.draw(st.integers(begin, end)), end)
+        now = end
+    started = data.draw(st.integers(0, now))
+
+    assert often.charged(started, now) == once.charged(started, now)
+
+
+@given(lives(), st.data())
+def test_nothing_is_charged_twice_or_negative(absences, data):
+    attention = Attention()
+    now = 0
+    for _, end in absences:
+        attention.stalled(data.draw(st.integers(0, end)), end)
+        now = end
+    started = data.draw(st.integers(0, now))
+
+    charged = attention.charged(started, now)
+
+    assert 0 <= charged <= now - started
+
+
+def test_a_master_that_was_away_a_thousand_times_in_one_request_still_charges_it_rightly():
+    attention = Attention()
+    for number in range(1000):
+        attention.stalled(number * S, number * S + S // 2)
+
+    assert attention.charged(0, 1000 * S) == 500 * S

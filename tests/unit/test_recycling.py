@@ -1,0 +1,164 @@
+"""Who may be replaced: the most worn, and never more than a third at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linepool.pool.recycling import Wear, licensed
+from linepool.pool.scoreboard import Seat
+from linepool.pool.status import State
+from linepool.process.board import LICENSE, REQUESTS, Board
+from linepool.process.recycling import Recycler
+from linepool.settings import Settings
+
+
+def worn(*shares: float, gone: int = 0, starting: int = 0) -> list[Wear]:
+    """Return a pool: those with a share of wear, those who leave, those who start."""
+    pool = [Wear(slot, share, away=False, settled=False) for slot, share in enumerate(shares)]
+    pool += [Wear(100 + slot, 1.0, away=True, settled=True) for slot in range(gone)]
+    pool += [Wear(200 + slot, 0.0, away=True, settled=False) for slot in range(starting)]
+    return pool
+
+
+@pytest.mark.parametrize(
+    ("pool", "chosen"),
+    [
+        (worn(), []),
+        (worn(0.0), [0]),
+        (worn(0.1, 0.2), [1]),
+        (worn(0.1, 0.2, 0.3, 0.4, 0.5), [4]),
+        (worn(0.6, 0.5, 0.4, 0.3, 0.2, 0.1), [0, 1]),
+        (worn(0.1, 5.0, 0.2, 3.0, 0.3, 2.0, 0.4, 0.5, 0.6), [1, 3, 5]),
+        (worn(0.1, 0.2, gone=1), []),
+        (worn(0.1, 0.2, 0.3, 0.4, gone=2), []),
+        (worn(0.1, 0.2, 0.3, 0.4, 0.5, gone=1), [4]),
+        # Who has yet to come up is missing too, so the others must stay.
+        (worn(0.1, 0.2, starting=1), []),
+        (worn(0.1, 0.2, 0.3, 0.4, starting=2), []),
+        (worn(0.1, 0.2, 0.3, 0.4, 0.5, starting=1), [4]),
+        (worn(starting=3), []),
+        (worn(gone=1, starting=1), []),
+        # The only worker of a pool need not wait until it is up.
+        (worn(starting=1), [200]),
+    ],
+)
+def test_the_most_worn_may_go_a_third_at_most(pool, chosen):
+    assert licensed(pool) == chosen
+
+
+wears = st.lists(
+    st.tuples(st.floats(0, 10), st.sampled_from([(False, False), (True, False), (True, True)])),
+    max_size=40,
+).map(lambda kinds: [Wear(slot, share, *kind) for slot, (share, kind) in enumerate(kinds)])
+
+
+@given(wears)
+def test_never_more_than_a_third_is_away_or_may_go(pool):
+    chosen = set(licensed(pool))
+
+    away = {wear.slot for wear in pool if wear.away}
+    if chosen:
+        assert len(away | chosen) <= max(1, len(pool) // 3)
+    assert not chosen & {wear.slot for wear in pool if wear.settled}
+
+
+@given(wears)
+def test_no_place_is_left_free_and_nobody_is_passed_over(pool):
+    chosen = set(licensed(pool))
+
+    away = {wear.slot for wear in pool if wear.away}
+    waiting = [wear for wear in pool if not wear.settled and wear.slot not in chosen]
+    shares = [wear.share for wear in pool if wear.slot in chosen]
+    assert max([wear.share for wear in waiting], default=0) <= min(shares, default=10)
+    if len(away | chosen) < max(1, len(pool) // 3):
+        assert waiting == []
+
+
+# -- the master's part
+
+
+def recycler(**settings: Any) -> tuple[Recycler, Board]:
+    """Return a recycler and its board."""
+    board = Board()
+    return Recycler(Settings(**settings), board), board
+
+
+def seat(slot: int, state: State | None = State.IDLE, **more: Any) -> Seat:
+    """Return the seat of a worker."""
+    return Seat(slot, 1000 + slot, 1, 0, state, **more)
+
+
+@given(st.integers(1, 10**9), st.floats(0, 1))
+def test_the_number_of_requests_is_at_least_the_setting_and_at_most_the_jitter_more(number, jitter):
+    one, _ = recycler(max_requests=number, max_requests_jitter=jitter)
+
+    assert all(number <= one.spawned(slot) <= number * (1 + jitter) + 1 for slot in range(5))
+
+
+def test_workers_get_different_numbers():
+    one, _ = recycler(max_requests=1000)
+
+    assert len({one.spawned(slot) for slot in range(50)}) > 20
+
+
+def test_without_limits_nobody_is_licensed():
+    one, board = recycler()
+    assert [one.spawned(slot) for slot in range(3)] == [0, 0, 0]
+
+    assert one.turn([seat(slot) for slot in range(3)]) == []
+
+    assert [board.slots[slot].words[LICENSE] for slot in range(3)] == [0, 0, 0]
+    assert one.due_at == float("inf")
+
+
+def test_a_license_goes_to_those_who_are_nearest_to_their_number_and_stays_there():
+    one, board = recycler(max_requests=100, max_requests_jitter=0)
+    seats = [seat(slot) for slot in range(6)]
+    for slot in range(6):
+        one.spawned(slot)
+        board.slots[slot].words[REQUESTS] = 10 * slot
+
+    one.turn(seats)
+    first = [board.slots[slot].words[LICENSE] for slot in range(6)]
+    board.slots[0].words[REQUESTS] = 99
+    one.turn(seats)
+    second = [board.slots[slot].words[LICENSE] for slot in range(6)]
+
+    assert first == second == [0, 0, 0, 0, 1, 1]
+
+
+def test_the_license_of_one_who_is_kept_by_a_client_goes_to_one_who_waits_for_it():
+    one, board = recycler(max_requests=100, max_requests_jitter=0)
+    seats = [seat(0, State.TAKEN), seat(1), seat(2)]  # the first since the machine was started
+    for slot in range(3):
+        one.spawned(slot)
+    board.slots[0].words[LICENSE] = 1
+
+    one.turn(seats)
+    nobody_waits = [board.slots[slot].words[LICENSE] for slot in range(3)]
+    board.slots[2].words[REQUESTS] = 100
+    one.turn(seats)
+    taken_back = [board.slots[slot].words[LICENSE] for slot in range(3)]
+    one.turn(seats)
+    given = [board.slots[slot].words[LICENSE] for slot in range(3)]
+
+    assert nobody_waits == [1, 0, 0]
+    assert taken_back == [0, 0, 0]
+    assert given == [0, 0, 1]
+
+
+def test_who_left_by_itself_was_recycled_if_it_had_served_its_number_and_had_a_license():
+    one, board = recycler(max_requests=5, max_requests_jitter=0)
+    one.spawned(0)
+    words = board.slots[0].words
+
+    answers = []
+    for requests, license_ in ((5, 1), (7, 1), (4, 1), (5, 0)):
+        words[REQUESTS], words[LICENSE] = requests, license_
+        answers.append(one.was_recycled(0))
+
+    assert answers == [True, True, False, False]
