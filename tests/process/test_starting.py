@@ -385,6 +385,26 @@ def test_an_interrupt_while_the_target_is_loaded_leaves_no_traceback(tmp_path, l
     assert "Traceback" not in server.text
 
 
+def test_check_shows_what_would_be_served_and_serves_nothing(
+    command_line: CommandLine, tmp_path: Path
+):
+    (tmp_path / "linepool.toml").write_text("idle_timeout = 60\n")
+    words = ["check", WORKSHOP, "--workers", "3", "--bind", "unix:s"]
+
+    status, stdout, stderr = command_line.run(tmp_path, words, {"LINEPOOL_BACKLOG": "7"})
+    shown = json.loads(command_line.run(tmp_path, [*words, "--json"], {})[1])
+
+    assert (status, stderr) == (0, "")
+    assert "ADD a:int b:int" in stdout
+    for line in ("workers 3 (command line)", "idle_timeout 60 (linepool.toml)"):
+        assert line in " ".join(stdout.split())
+    assert "backlog 7 (environment)" in " ".join(stdout.split())
+    assert shown["name"] == "workshop"
+    assert {"names": ["ADD"], "usage": "ADD a:int b:int"}.items() <= shown["commands"][0].items()
+    assert (shown["settings"]["workers"], shown["settings"]["bind"]) == ("3", "unix:s")
+    assert not (tmp_path / "s").exists()
+
+
 def test_the_promised_lines_come_in_order(launch: Launch):
     server = launch("workshop.py", "--workers", "3", bind=("127.0.0.1:0", "unix:sock"))
 
