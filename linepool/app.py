@@ -435,7 +435,10 @@ def _place(function: Callable[..., Any]) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None:
         return "an unknown place"
-    return f"{os.path.relpath(code.co_filename)}:{code.co_firstlineno}"
+    path = code.co_filename
+    with contextlib.suppress(OSError):  # the working directory is gone
+        path = os.path.relpath(path)
+    return f"{path}:{code.co_firstlineno}"
 
 
 default = App()

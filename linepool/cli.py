@@ -30,6 +30,7 @@ MISUSED = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
+    _fill_standard_descriptors()
     options = _parse(_parser(), sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = options.run(options)
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_script(app: App, settings: Mapping[str, Any]) -> int:
     """Serve an app from its own script, with the options of ``linepool run`` on its command line."""
+    _fill_standard_descriptors()
     try:
         target.refuse_while_loading()
         app.settings = {**app.settings, **settings}
@@ -65,6 +67,15 @@ def run_script(app: App, settings: Mapping[str, Any]) -> int:
             raise
         _complain(str(error))
         return FAILED
+
+
+def _fill_standard_descriptors() -> None:
+    """Have 0, 1 and 2 open, if on nothing: else a socket could get the number that logs go to."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 class _Parser(argparse.ArgumentParser):

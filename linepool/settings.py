@@ -112,6 +112,8 @@ def _addresses(value: object) -> tuple[str, ...]:
         raise ValueError("one address at least")
     for text in texts:
         parse_address(text)
+        if texts.count(text) > 1 and not text.endswith(":0"):
+            raise ValueError(f"addresses that differ; {text} is given twice")
     return texts
 
 

@@ -118,5 +118,8 @@ def _read(file: str) -> dict[str, Any]:
         name = key.replace("-", "_")
         if name in settings:
             raise SetupError(f"{file}: {name} is written twice")
+        if name == "unix_mode" and isinstance(value, int):
+            # 440 and 0o670 are the same number to TOML.
+            raise SetupError(f"{file}: unix_mode must be a text of octal digits, such as '660'")
         settings[name] = value
     return settings

@@ -61,6 +61,7 @@ def _control(master: Master, path: str) -> Control:
         control = Control(master, path)
     except OSError as error:
         reason = error.strerror or error
+        path = error.filename or path
         raise SetupError(
             f"control: cannot listen on {path}: {reason}; give --control PATH or off"
         ) from None

@@ -43,6 +43,7 @@ _CHUNK = 65536  # bytes of one recv(), and of replies that may wait for their se
 _SOON_NS = 5_000_000  # a reply does not wait longer than this for those behind it
 _LINGER = 1.0  # seconds to go on reading after the last word was ours
 _QUIET = 0.1  # seconds without input after which a client has stopped sending
+_BREATH = 0.03  # seconds in which a client that has just read a reply sends its next request
 _PATIENCE = 1.0  # seconds for clients that go on sending, or are new, when the worker leaves
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset, forget what is unsent (socket(7))
 _INT = struct.Struct("i")
@@ -179,7 +180,7 @@ class LiveConnection(Connection):
         if not self._served:
             wait_until = self._accepted_at + _PATIENCE
         elif self._protocol.at_boundary:
-            wait_until = now + _QUIET
+            wait_until = now + _BREATH
         else:
             wait_until = self._end_by
         seconds = min(wait_until, self._end_by) - now

@@ -58,10 +58,10 @@ class Accept:
             return True
         if not self._orders.take_queued():
             return False
-        if self._left < 0:
-            self._left = sum(listener.queue()[0] for listener in self._listeners)
-        self._left -= 1
-        return self._left >= 0
+        queued = sum(listener.queue()[0] for listener in self._listeners)
+        # No more than were there at the stop, and no longer than any are: others take them too.
+        self._left = min(queued, self._left - 1) if self._left >= 0 else queued
+        return self._left > 0
 
     def _ready(self) -> list[Listener]:
         """Return the listeners on which a client may wait."""

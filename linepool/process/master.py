@@ -51,7 +51,7 @@ _SIGNALS = (
 _DRAIN_PAUSE = 0.01
 """Seconds between two drains of the status pipes; to wake for every record costs more than it."""
 _WAKE_PAUSE = 0.05
-"""Seconds after which sleepers that were told to leave and have not are woken again."""
+"""Seconds after which sleepers that were told to leave and have not are woken again; it doubles."""
 _QUIT_GRACE = 1.0
 """Seconds that a worker has to unwind when the server stops at once."""
 _RUBBISH_LIMIT = 3
@@ -97,6 +97,7 @@ class Master:
         self._watched: list[Watched] = []
         self._waker = Waker(self.board)
         self._wake_at = 0.0  # when sleepers that were told to leave are woken (again)
+        self._wake_pause = _WAKE_PAUSE
         self._listen_at = 0.0  # from when on the loop looks at the status pipes again; 0: it does
         self._dead: set[int] = set()  # slots whose process has ended but is not reaped
         self._awake_at = self.started_at  # when the loop last came out of its sleep
@@ -148,7 +149,8 @@ class Master:
         if not self.stopping:
             log.info("stopping %s", "when requests in hand are done" if graceful else "at once")
         self.stopping = True
-        self._wake_at = now
+        self._watch_listeners(False)
+        self._wake_now()
         grace = self.settings.graceful_timeout if graceful else _QUIT_GRACE
         for slot, child in self.children.items():
             child.doom(now + grace, "did not end before the server stopped")
@@ -254,14 +256,15 @@ class Master:
             self._carry_out(policy.plan(snapshot, self.settings))
             for slot in self._recycler.turn(self.scoreboard.seats.values()):
                 self._tell(slot, Order.RECYCLE)
-                self._wake_at = 0.0
+                self._wake_now()
                 self.counters.recycled += 1
                 log.info("worker recycled pid=%d", self.scoreboard.seats[slot].pid)
         now = time.monotonic()
         told = self.scoreboard.told_asleep()
         if told and len(self.listeners) == 1 and now >= self._wake_at:
             self._waker.wake(self.listeners[0], told + self.scoreboard.tally().idle)
-            self._wake_at = now + _WAKE_PAUSE
+            self._wake_at = now + self._wake_pause
+            self._wake_pause *= 2
 
     # Inside.
 
@@ -309,8 +312,13 @@ class Master:
 
     def _next_due(self) -> float | None:
         """Return the next moment at which something is due, or None: nothing is."""
-        moments = [moment for moment in (self._listen_at, self._plan_at) if moment]
-        moments += [self._overdue.due_at, self._recycler.due_at]
+        moments = [self._overdue.due_at]
+        if self._listen_at:
+            moments.append(self._listen_at)
+        if not self.stopping:
+            moments.append(self._recycler.due_at)
+            if self._plan_at:
+                moments.append(self._plan_at)
         moments += [
             self._boot_by(seat)
             for slot, seat in self.scoreboard.seats.items()
@@ -381,9 +389,14 @@ class Master:
         staying.sort(key=lambda seat: (seat.state is State.TAKEN, seat.since_ns))
         for seat in staying[:count]:
             self._tell(seat.slot, Order.RETIRE)
-            self._wake_at = 0.0
+            self._wake_now()
             self.counters.retired += 1
             log.info("worker retired pid=%d requests=%d", seat.pid, seat.requests)
+
+    def _wake_now(self) -> None:
+        """Have the sleepers that were told to leave woken in this turn."""
+        self._wake_at = 0.0
+        self._wake_pause = _WAKE_PAUSE
 
     def _tell(self, slot: int, order: Order) -> None:
         self.board.slots[slot].words[ORDER] = order

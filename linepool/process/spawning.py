@@ -79,8 +79,7 @@ class Spawner:
                 self._master,
                 recycle_at,
             )
-            with contextlib.suppress(OSError, ValueError):
-                sys.stdout.flush()  # what waits in the buffer would be written by each worker again
+            _flush()  # what waits in the buffer would be written by each worker again
             with signals_blocked():
                 pid = os.fork()
                 if pid == 0:
@@ -117,6 +116,12 @@ class Spawner:
         except BaseException:
             log.exception("worker failed pid=%d", os.getpid())
         finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
+            _flush()
             os._exit(status)
+
+
+def _flush() -> None:
+    """Write out what was printed, if there is anywhere to write it."""
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()

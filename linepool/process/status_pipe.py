@@ -12,6 +12,7 @@ import os
 from linepool.pool.status import SIZE, Record
 
 _CHUNK = 1024 * SIZE
+_MOST = 8 * _CHUNK
 PIPE_FULL = 64 * 1024 - 4096
 """Bytes; a pipe that holds more may have refused a record (pipe(7): 64 KiB, in pages)."""
 
@@ -32,13 +33,11 @@ class StatusPipe:
             os.write(self.writer, record.pack())
 
     def drain(self) -> bytes:
-        """Return all that waits, in the master."""
+        """Return all that waits, in the master; of a worker that writes without end, a part."""
         data = b""
         with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self.reader, _CHUNK):
+            while len(data) < _MOST and (chunk := os.read(self.reader, _CHUNK)):
                 data += chunk
-                if len(chunk) < _CHUNK:
-                    break
         return data
 
     def close(self) -> None:

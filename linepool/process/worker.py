@@ -6,6 +6,7 @@ Nothing it does waits for the master.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -73,31 +74,38 @@ class Worker:
     def run(self) -> int:
         """Serve until told to leave; return the exit status of the process."""
         try:
-            with self._app.worker() as resources:
-                self._report(State.READY)
-                station = Station(
-                    self._service,
-                    self._settings,
-                    resources,
-                    self._place.slot,
-                    self._orders,
-                    self._alarm,
-                )
-                while client := self._intake.next():
-                    self._report(State.TAKEN)
-                    self._serve(client, station)
-                    if self._is_worn():
-                        break
-                    self._report(State.IDLE)
-                self._report(State.LEAVING)
+            # The inner one catches a stop at once and the master's end, so that resources see an
+            # ordinary end in both cases.
+            with (
+                self._app.worker() as resources,
+                contextlib.suppress(LeaveNow, BrokenPipeError),
+            ):
+                self._work(resources)
         except LeaveNow:
-            return 0
-        except BrokenPipeError:  # the master is gone
             return 0
         except Exception:
             log.exception("worker failed pid=%d", self._pid)
             return 1
         return 0
+
+    def _work(self, resources: dict[str, object]) -> None:
+        """Serve one client after another."""
+        station = Station(
+            self._service,
+            self._settings,
+            resources,
+            self._place.slot,
+            self._orders,
+            self._alarm,
+        )
+        self._report(State.READY)
+        while client := self._intake.next():
+            self._report(State.TAKEN)
+            self._serve(client, station)
+            if self._is_worn():
+                break
+            self._report(State.IDLE)
+        self._report(State.LEAVING)
 
     def _serve(self, client: Client, station: Station) -> None:
         sock, address, listener = client

@@ -83,7 +83,7 @@ class Running:
         bind: tuple[str, ...] = ("127.0.0.1:0",),
         ready: bool = True,
         environment: Mapping[str, str] | None = None,
-        command: tuple[str, ...] = ("-m", "linepool", "run"),
+        command: tuple[str, ...] = ("-P", "-m", "linepool", "run"),
         **more: Any,
     ) -> None:
         self.place = place

@@ -44,6 +44,7 @@ COUNTERS = [
     "spawned",
     "retired",
     "refused",
+    "saturated_s",
 ]
 
 

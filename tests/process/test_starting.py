@@ -417,7 +417,7 @@ def test_the_promised_lines_come_in_order(launch: Launch):
 def test_help_has_an_example_for_every_command():
     for command in ("run", "check", "status", "scale", "stop"):
         done = subprocess.run(
-            [sys.executable, "-m", "linepool", command, "--help"],
+            [sys.executable, "-P", "-m", "linepool", command, "--help"],
             capture_output=True,
             text=True,
             check=True,
