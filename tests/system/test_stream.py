@@ -89,6 +89,35 @@ def test_many_clients_pipeline_at_once(launch: Launch):
     assert server.status()["counters"]["requests"] == 27_000
 
 
+def test_a_master_that_looks_often_takes_no_quick_request_for_a_slow_one(launch: Launch, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "import linepool, time\n"
+        "@linepool.handler(timeout=0.0001)\n"  # has the master look all the time
+        "def never_called() -> None: ...\n"
+        "@linepool.handler\n"
+        "def add(a: int, b: int) -> int:\n"
+        "    end = time.perf_counter() + 0.00005\n"
+        "    while time.perf_counter() < end:\n"
+        "        pass\n"
+        "    return a + b\n"
+    )
+    server = launch("app.py", "--workers", "4", "--request-timeout", "1000")
+    wrong: list[str] = []
+
+    def play() -> None:
+        with server.connect() as peer:
+            replies = ((n, peer.ask(f"ADD {n} 0")) for n in range(12_000))
+            wrong.extend(reply for n, reply in replies if reply != str(n))
+
+    clients = [threading.Thread(target=play) for _ in range(3)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+
+    assert wrong == []
+
+
 def _send_in_pieces(peer: Peer, stream: bytes, source: random.Random) -> None:
     at = 0
     while at < len(stream):
