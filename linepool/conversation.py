@@ -171,7 +171,7 @@ class Conversation:
             log.warning("closed a stranger peer=%s why=%s", self.session.peer, bad.why)
         return bad.reply
 
-    def answer(self, request: Request) -> bytes | Iterator[bytes]:
+    def answer(self, request: Request) -> bytes | Generator[bytes, None, None]:
         """Return the reply to one request; a handler that is a generator gives it in parts.
 
         Never raises for what a handler does: the client gets an error reply, the log the traceback.
@@ -222,7 +222,7 @@ class Conversation:
             except (Exception, SystemExit):
                 log.exception("on_disconnect failed peer=%s", self.session.peer)
 
-    def _reply(self, request: Request) -> bytes | Iterator[bytes]:
+    def _reply(self, request: Request) -> bytes | Generator[bytes, None, None]:
         try:
             if self.service.middleware:
                 value = self._through(self.service.middleware, request)
@@ -248,7 +248,7 @@ class Conversation:
             return self._call(request)
         return layers[0](request, self.session, lambda inner: self._through(layers[1:], inner))
 
-    def _encode(self, value: object, request: Request) -> bytes | Iterator[bytes]:
+    def _encode(self, value: object, request: Request) -> bytes | Generator[bytes, None, None]:
         if isinstance(value, Reply):
             self.closing |= value.close
             if value.raw is not None:
@@ -258,7 +258,7 @@ class Conversation:
             return self._stream(cast("Iterator[object]", value), request)
         return self.protocol.encode(value, request)
 
-    def _stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
+    def _stream(self, items: Iterator[object], request: Request) -> Generator[bytes, None, None]:
         """Yield the parts of a reply; the handler runs only while the next one is asked for."""
         parts = self.protocol.encode_stream(items, request)
         try:

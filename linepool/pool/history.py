@@ -19,6 +19,7 @@ _REPAY = 5
 _MOMENT_NS = 2_000_000
 """Who is taken so soon after he said that he is idle had only not looked who waits."""
 _WARN_NS = 60_000_000_000
+_LASTING_NS = 1_000_000_000
 
 
 class History:
@@ -227,17 +228,23 @@ class Saturation:
     def __init__(self) -> None:
         self.seconds = 0.0
         self._since_ns: int | None = None
+        self._began_ns: int | None = None
         self._warned_ns: int | None = None
 
     def look(self, saturated: bool, now_ns: int) -> bool:
-        """Take what is seen now; return whether to warn: when it begins, then once a minute.
+        """Take what is seen now; return whether to warn: when it has lasted a second, then once a minute.
 
         The time between two looks counts if both of them saw it.
         """
+        if not saturated:
+            self._began_ns = None
+        elif self._began_ns is None:
+            self._began_ns = now_ns
         if saturated and self._since_ns is not None:
             self.seconds += (now_ns - self._since_ns) / 1e9
         self._since_ns = now_ns if saturated else None
-        due = self._warned_ns is None or now_ns - self._warned_ns >= _WARN_NS
+        lasting = self._began_ns is not None and now_ns - self._began_ns >= _LASTING_NS
+        due = lasting and (self._warned_ns is None or now_ns - self._warned_ns >= _WARN_NS)
         if saturated and due:
             self._warned_ns = now_ns
         return saturated and due

@@ -13,7 +13,7 @@ from types import FrameType
 
 from linepool.conversation import Conversation
 from linepool.errors import RequestTimeout
-from linepool.process.board import LIMIT_NS, OVERDUE, REQUESTS, Slot
+from linepool.process.board import LIMIT_NS, OVERDUE, SERIAL, Slot
 
 RAISE = signal.SIGUSR1
 DUMP = signal.SIGUSR2
@@ -36,7 +36,7 @@ class Alarm:
         """Raise RequestTimeout, if the request that the master meant is still with its handler."""
         words = self._words
         conversation = self.conversation
-        if conversation is None or words[OVERDUE] != words[REQUESTS] + 1:
+        if conversation is None or words[OVERDUE] != words[SERIAL]:
             return
         if conversation.armed:
             conversation.armed = False

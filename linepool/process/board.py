@@ -51,8 +51,9 @@ ORDER = 11  # written by the master
 LINE_LENGTH = 12  # bytes of the request's line that stand at the slot's end
 EOL_LENGTH = 13  # of the line's ending, for the reply that the master may have to write
 COOKIE = 14  # of the client's socket (SO_COOKIE): the descriptor's number may have been used again
-OVERDUE = 15  # written by the master: number of the request in which RequestTimeout is to be raised
+OVERDUE = 15  # written by the master: the serial number of what RequestTimeout is to be raised in
 TIMEOUTS = 16  # requests in which it was raised
+SERIAL = 18  # counts requests begun and hooks called: which of them STARTED_NS belongs to
 LICENSE = (
     17  # written by the master: the worker may leave once it has served its number of requests
 )
@@ -60,7 +61,7 @@ LICENSE = (
 
 @frozen
 class Sight:
-    """What the master saw in a worker's slot; ``number`` is that of the request in hand."""
+    """What the master saw in a worker's slot; ``number`` is the serial number of what is in hand."""
 
     number: int
     started_ns: int
@@ -94,11 +95,25 @@ class Slot:
         """Note the request that goes to its handler."""
         line = request.line[:_LINE_BYTES]
         words = self.words
+        words[SERIAL] += 1
         self._line[: len(line)] = line
         words[LINE_LENGTH] = len(line)
         words[EOL_LENGTH] = len(request.eol)
         words[LIMIT_NS] = limit_ns
         words[STARTED_NS] = now_ns
+
+    def begin_hook(self, now_ns: int, limit_ns: int) -> None:
+        """Note that a hook is called; it has no line, and no number among the requests."""
+        words = self.words
+        words[SERIAL] += 1
+        words[LINE_LENGTH] = 0
+        words[LIMIT_NS] = limit_ns
+        words[STARTED_NS] = now_ns
+
+    def drop(self) -> None:
+        """Note that what was in hand is over, however it ended."""
+        self.words[STARTED_NS] = 0
+        self.words[BEGUN] = 0
 
     def pause(self, now_ns: int) -> int:
         """Stop the clock of the request in hand; return what ``resume`` wants."""
@@ -139,11 +154,15 @@ class Slot:
             ).pack()
         return b""
 
+    def is_of(self, sight: Sight) -> bool:
+        """Whether what was seen is still in hand: else the worker has finished meanwhile."""
+        return bool(self.words[STARTED_NS]) and self.words[SERIAL] == sight.number
+
     def look(self) -> Sight:
         """Return what stands in the slot, in the master."""
         words = self.words
         return Sight(
-            words[REQUESTS] + 1,
+            words[SERIAL],
             words[STARTED_NS],
             words[LIMIT_NS],
             words[REQUESTS],

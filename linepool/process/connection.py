@@ -27,9 +27,6 @@ from linepool.process.board import (
     COOKIE,
     ERRORS,
     HELD,
-    LIMIT_NS,
-    LINE_LENGTH,
-    STARTED_NS,
     TIMEOUTS,
     Slot,
 )
@@ -46,6 +43,7 @@ _QUIET = 0.1  # seconds without input after which a client has stopped sending
 _BREATH = 0.03  # seconds in which a client that has just read a reply sends its next request
 _PATIENCE = 1.0  # seconds for clients that go on sending, or are new, when the worker leaves
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset, forget what is unsent (socket(7))
+_LONGEST = 2_000_000  # seconds that poll(2) can wait
 _INT = struct.Struct("i")
 T = TypeVar("T")
 
@@ -117,20 +115,18 @@ class LiveConnection(Connection):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         finally:
             self._alarm.conversation = None
+            self._slot.drop()
             words[CLIENT_FD] = words[HELD] = 0
             self._socket.close()
             self._hooked(self._conversation.end)
 
     def _hooked(self, call: Callable[[], T]) -> T:
         """Call what runs hooks: they have a deadline too, though only the last step reaches them."""
-        words = self._slot.words
-        words[LINE_LENGTH] = 0
-        words[LIMIT_NS] = self._limit_ns
-        words[STARTED_NS] = time.monotonic_ns()
+        self._slot.begin_hook(time.monotonic_ns(), self._limit_ns)
         try:
             return call()
         finally:
-            words[STARTED_NS] = 0
+            self._slot.drop()
 
     def _talk(self) -> bool:
         """Answer requests until one side ends it; return whether it was ours."""
@@ -202,7 +198,7 @@ class LiveConnection(Connection):
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         poller.register(self._orders, select.POLLIN)
-        ready = poller.poll(max(0, seconds * 1000))
+        ready = poller.poll(max(0, min(seconds, _LONGEST) * 1000))
         if any(fd == self._orders.fileno() for fd, _ in ready):
             self._orders.heed()
         return bool(ready)
@@ -230,8 +226,9 @@ class LiveConnection(Connection):
                 words[BEGUN] = 1
                 self._send(b"".join(replies))
                 replies.clear()
-                for part in reply:
-                    self._send(part)
+                with contextlib.closing(reply):  # its handler ends even if the client has gone
+                    for part in reply:
+                        self._send(part)
             ended_ns = time.monotonic_ns()
             slot.finish(ended_ns - began_ns)
             began_ns = ended_ns
@@ -279,7 +276,7 @@ class LiveConnection(Connection):
         give_up_at = time.monotonic() + self._settings.write_timeout
         while rest:
             seconds = give_up_at - time.monotonic()
-            if seconds <= 0 or not poller.poll(seconds * 1000):
+            if seconds <= 0 or not poller.poll(min(seconds, _LONGEST) * 1000):
                 raise TimeoutError("the client does not read")
             with contextlib.suppress(BlockingIOError):
                 rest = rest[self._socket.send(rest, socket.MSG_DONTWAIT) :]

@@ -54,6 +54,8 @@ _WAKE_PAUSE = 0.05
 """Seconds after which sleepers that were told to leave and have not are woken again; it doubles."""
 _QUIT_GRACE = 1.0
 """Seconds that a worker has to unwind when the server stops at once."""
+_LONGEST = 86400.0
+"""Seconds of one sleep; what is due later is looked at again."""
 _RUBBISH_LIMIT = 3
 """A worker that wrote so often what is no record of its own has lost its mind."""
 
@@ -170,7 +172,7 @@ class Master:
             self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
         self._overdue.absent(self._awake_at, now)
         due = self._next_due()
-        ready = self._selector.select(None if due is None else max(0.0, due - now))
+        ready = self._selector.select(None if due is None else max(0.0, min(due - now, _LONGEST)))
         self._awake_at = time.monotonic()
         if due is not None:
             self._overdue.absent(max(due, now), self._awake_at)

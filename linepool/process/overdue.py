@@ -84,9 +84,12 @@ class Overdue:
                     yield slot, child.why
                     continue
                 due_ns = min(due_ns, look_ns)
-            if self._board.slots[slot].words[STARTED_NS]:
+            board_slot = self._board.slots[slot]
+            if board_slot.words[STARTED_NS]:
                 busy = True
-                sight = self._board.slots[slot].look()
+                sight = board_slot.look()
+                if not board_slot.is_of(sight):
+                    continue  # it finished while we looked: what we saw is of two requests
                 wait_ns = self._step_by_step(slot, child, sight, now_ns)
                 if child.case.step is Step.KILL:
                     yield slot, f"took longer than {sight.limit_ns / 1e9:g} s"
@@ -133,10 +136,11 @@ class Overdue:
         peer = _peer(client)
         ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if before.started_ns else 0.0
         log.error(
-            "worker killed pid=%d why=%r command=%s client=%s ran_s=%.2f limit_s=%g%s",
+            "worker killed pid=%d why=%r command=%s handler=%r client=%s ran_s=%.2f limit_s=%g%s",
             child.process.pid,
             why,
             printable(before.line) if before.started_ns else "-",
+            self._handler(before) if before.started_ns else "-",
             peer,
             ran_s,
             before.limit_ns / 1e9,
@@ -175,6 +179,12 @@ class Overdue:
         return self._service.open_protocol().encode_error(
             ServerError(f"the request was ended: it {why}"), request
         )
+
+    def _handler(self, sight: Sight) -> str:
+        """Return where the handler of a request stands; a stopped process cannot show its stack."""
+        words = sight.line.split()
+        entry = self._service.table.get(words[0].upper()) if words else None
+        return f"{entry.function.__name__} at {entry.place}" if entry else "-"
 
     def _say_farewells(self) -> None:
         now = time.monotonic()
