@@ -43,7 +43,7 @@ class Gauge:
         self._saturation = Saturation()
         self._taken = 0  # clients that the workers have taken ...
         self._taken_at = 0.0  # ... and when that changed last
-        self._done = -1  # requests done when the pool was seen saturated last
+        self._done = -1  # requests done when saturation began or was warned of; -1: there is none
 
     @property
     def saturated_s(self) -> float:
@@ -70,17 +70,19 @@ class Gauge:
         saturated = is_saturated(snapshot, settings)
         due = self._saturation.look(saturated, time.monotonic_ns())
         if not saturated:
+            self._done = -1
             return
         slots = self._board.slots
         done = sum(slots[slot].words[REQUESTS] for slot in scoreboard.seats)
         stuck = done == self._done
-        self._done = done
+        if due or self._done < 0:
+            self._done = done
         if due:
             log.warning(
                 "saturated: %d connections wait, all %d workers are %s; saturated for %.1f s so far; %s",
                 snapshot.backlog,
                 snapshot.tally.total,
-                "stuck, none has finished a request since the last look" if stuck else "busy",
+                "stuck, none has finished a request meanwhile" if stuck else "busy",
                 self.saturated_s,
                 _hint(snapshot.tally, settings, stuck=stuck),
             )
@@ -105,7 +107,8 @@ class Gauge:
 
 def _hint(tally: Tally, settings: Settings, *, stuck: bool) -> str:
     if stuck and settings.request_timeout:
-        return f"lower request_timeout (now {settings.request_timeout:g} s) or raise workers"
+        limit = f"lower request_timeout (now {settings.request_timeout:g} s)"
+        return f"{limit} or raise workers (now {settings.workers})"
     return f"raise workers (now {settings.workers})" if tally.busy else "workers are still starting"
 
 
