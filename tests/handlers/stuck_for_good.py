@@ -54,6 +54,12 @@ def pid() -> int:
 
 
 @linepool.handler
+def big(size: int) -> bytes:
+    """Return a long line."""
+    return b"x" * size
+
+
+@linepool.handler
 def nap(seconds: float) -> str:
     """Be slow."""
     time.sleep(seconds)
