@@ -123,6 +123,7 @@ class Conversation:
         protocol: Fed by whoever owns the bytes.
         closing: Set once the connection shall end after what has been answered so far.
         armed: Whether RequestTimeout may be raised now, from a signal handler: a handler runs.
+        overdue: What would have been raised if a handler had been running; a stream ends with it.
         errors: How many requests ended in SERVER_ERROR.
         timeouts: How many of these had run past their deadline.
     """
@@ -141,9 +142,11 @@ class Conversation:
         self.protocol = service.open_protocol()
         self.closing = False
         self.armed = False
+        self.overdue: RequestTimeout | None = None
         self.errors = 0
         self.timeouts = 0
         self._request = _NO_REQUEST
+        self._broken = False  # a stream has ended with an error
 
     def greet(self) -> bytes:
         """Run the ``on_connect`` hooks and return what the server says first."""
@@ -177,6 +180,7 @@ class Conversation:
         Never raises for what a handler does: the client gets an error reply, the log the traceback.
         """
         self._request = request
+        self.overdue = None
         # RequestTimeout can strike at any place while armed; the outer try catches it wherever that
         # is, and it strikes once at most for each request.
         try:
@@ -264,6 +268,8 @@ class Conversation:
         try:
             while (part := self._next(parts, request)) is not None:
                 yield part
+                if self._broken:
+                    break
         finally:
             self._close(items)
 
@@ -276,11 +282,14 @@ class Conversation:
                 log.exception("a stream failed to end peer=%s", self.session.peer)
 
     def _next(self, parts: Iterator[bytes], request: Request) -> bytes | None:
-        """Return the next part of a stream, its error reply, or None: that was the last."""
+        """Return the next part of a stream, the error reply that ends it, or None: it has ended."""
+        self._broken = True
         try:
             self.armed = True
             try:
-                return next(parts, None)
+                if self.overdue is not None:
+                    raise self.overdue
+                part = next(parts, None)
             finally:
                 self.armed = False
         except ReplyError as error:
@@ -292,6 +301,8 @@ class Conversation:
             raise
         except BaseException:  # noqa: BLE001 - as for a handler that is no stream
             return self._failed(request)
+        self._broken = False
+        return part
 
     def _refused(self, error: ReplyError, request: Request) -> bytes:
         self.errors += isinstance(error, ServerError)

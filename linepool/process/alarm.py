@@ -38,6 +38,9 @@ class Alarm:
         conversation = self.conversation
         if conversation is None or words[OVERDUE] != words[SERIAL]:
             return
-        if conversation.armed:
-            conversation.armed = False
-            raise RequestTimeout(f"the request took longer than {words[LIMIT_NS] / 1e9:g} s")
+        timeout = RequestTimeout(f"the request took longer than {words[LIMIT_NS] / 1e9:g} s")
+        if not conversation.armed:
+            conversation.overdue = timeout  # a stream whose last part is being sent
+            return
+        conversation.armed = False
+        raise timeout

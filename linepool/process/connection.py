@@ -116,6 +116,7 @@ class LiveConnection(Connection):
         finally:
             self._alarm.conversation = None
             self._slot.drop()
+            self._count_errors()
             words[CLIENT_FD] = words[HELD] = 0
             self._socket.close()
             self._hooked(self._conversation.end)
@@ -240,10 +241,7 @@ class LiveConnection(Connection):
             words[BEGUN] = waiting
         self._send(b"".join(replies))
         words[BEGUN] = 0
-        if conversation.errors:
-            words[ERRORS] += conversation.errors
-            words[TIMEOUTS] += conversation.timeouts
-            conversation.errors = conversation.timeouts = 0
+        self._count_errors()
         if began_ns != first_ns:
             self._served = True
             self._read_by = 0.0  # what is left belongs to another request
@@ -251,6 +249,13 @@ class LiveConnection(Connection):
             self._read_by = 0.0
         elif not self._read_by:
             self._read_by = time.monotonic() + self._settings.read_timeout
+
+    def _count_errors(self) -> None:
+        conversation = self._conversation
+        if conversation.errors:
+            self._slot.words[ERRORS] += conversation.errors
+            self._slot.words[TIMEOUTS] += conversation.timeouts
+            conversation.errors = conversation.timeouts = 0
 
     def _send(self, data: bytes) -> None:
         """Send it all.

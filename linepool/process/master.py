@@ -341,7 +341,8 @@ class Master:
             log.info("pool plan spawn=%d retire=%d why=%r", plan.spawn, plan.retire, plan.why)
         self._retire(plan.retire)
         for _ in range(plan.spawn):
-            self._spawn()
+            if not self._spawn():
+                break
 
     def _watch_listeners(self, wanted: bool) -> None:
         """Have the loop wake when a connection waits; wanted only while nobody is idle to take it."""
@@ -354,8 +355,8 @@ class Master:
             else:
                 self._selector.unregister(listener.socket)
 
-    def _spawn(self) -> None:
-        """Fork one worker."""
+    def _spawn(self) -> bool:
+        """Fork one worker; return whether it worked."""
         slot = self.scoreboard.free_slot(MAX_WORKERS)
         now_ns = time.monotonic_ns()  # before the fork: the child may be quicker than we
         try:
@@ -363,7 +364,10 @@ class Master:
         except OSError as error:
             log.error("cannot fork: %s", error.strerror)  # noqa: TRY400 - one line says it all
             self.gauge.history.boot_failed(now_ns)
-            return
+            failures = self.gauge.history.boot_failures
+            pause = policy.boot_delay(failures, self.settings.respawn_backoff)
+            self._plan_at = time.monotonic() + pause  # nothing else would make us try again
+            return False
         self.children[slot] = child
         self._selector.register(child.process.pidfd, selectors.EVENT_READ, slot)
         self._pipes.register(child.pipe.reader, selectors.EVENT_READ, slot)
@@ -371,6 +375,7 @@ class Master:
         self.gauge.history.spawned(self.settings, now_ns)
         self.counters.spawned += 1
         log.debug("worker spawned pid=%d slot=%d", child.process.pid, slot)
+        return True
 
     def _leave(self) -> None:
         """Close a new worker's copies of what is the master's."""

@@ -136,12 +136,12 @@ class Overdue:
         peer = _peer(client)
         ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if before.started_ns else 0.0
         log.error(
-            "worker killed pid=%d why=%r command=%s handler=%r client=%s ran_s=%.2f limit_s=%g%s",
+            "worker killed pid=%d why=%r command=%s client=%s handler=%r ran_s=%.2f limit_s=%g%s",
             child.process.pid,
             why,
             printable(before.line) if before.started_ns else "-",
-            self._handler(before) if before.started_ns else "-",
             peer,
+            self._handler(before) if before.started_ns else "-",
             ran_s,
             before.limit_ns / 1e9,
             _indented(child.stack()),

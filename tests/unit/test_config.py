@@ -69,7 +69,7 @@ def test_every_setting_can_come_from_every_layer(directory):
 
 def test_values_of_a_file_may_have_the_types_of_toml(directory):
     (directory / "linepool.toml").write_text(
-        'bind = ["127.0.0.1:1", "unix:/tmp/x"]\nworkers = 3\nidle_timeout = 5\nunix_mode = 0o660\n'
+        'bind = ["127.0.0.1:1", "unix:/tmp/x"]\nworkers = 3\nidle_timeout = 5\nunix_mode = "660"\n'
     )
     settings = configure(App(), {}, {}).settings
 

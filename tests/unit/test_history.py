@@ -263,15 +263,15 @@ def test_saturation_is_counted_from_the_first_to_the_last_sight_of_it():
     assert saturation.seconds == 3.0
 
 
-def test_saturation_is_warned_about_at_once_and_then_each_minute():
+def test_saturation_is_warned_about_when_it_has_lasted_a_second_and_then_each_minute():
     saturation = Saturation()
     warned = [at for at in range(200) if saturation.look(at >= 5, seconds(at))]
 
-    assert warned == [5, 65, 125, 185]
+    assert warned == [6, 66, 126, 186]
 
 
-def test_saturation_that_comes_and_goes_is_warned_about_each_minute():
+def test_saturation_that_does_not_last_a_second_is_not_warned_about():
     saturation = Saturation()
     warned = [at for at in range(130) if saturation.look(at % 2 == 1, seconds(at))]
 
-    assert warned == [1, 61, 121]
+    assert warned == []

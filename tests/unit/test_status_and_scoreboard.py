@@ -205,6 +205,9 @@ def test_a_worker_that_was_told_to_leave_does_not_stay():
     board.told(SLOT)
 
     assert board.tally() == Tally(leaving=1)
+    assert board.told_asleep() == 0  # it starts, and will see the order before it waits
+
+    board.heard(SLOT, record(State.READY).pack())
     assert board.told_asleep() == 1
 
     board.heard(SLOT, record(State.TAKEN).pack())
