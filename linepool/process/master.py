@@ -206,6 +206,9 @@ class Master:
         for record in records:
             if not self.scoreboard.seats[record.slot].told:
                 self.gauge.history.worker_changed(record.slot, record.state, record.at_ns)
+            if record.state is State.LEAVING:
+                leave_by = time.monotonic() + self.settings.graceful_timeout
+                self.children[record.slot].doom(leave_by, "did not leave in time")
             if self._recording is not None:
                 self._recording.note(record)
         if records:
@@ -219,7 +222,7 @@ class Master:
             self._pipes.unregister(child.pipe.reader)
             child.close()
             self.gauge.history.worker_changed(slot, None, time.monotonic_ns())
-            self._account(seat, status, killed=bool(child.kill_at))
+            self._account(seat, status, killed=child.kill_at == math.inf)
             self.counters.add(self.board.slots[slot].look())
 
     def _obey(self) -> None:
@@ -256,11 +259,12 @@ class Master:
             snapshot = self.gauge.snapshot(self.scoreboard, self.settings)
             self.gauge.warn(snapshot, self.scoreboard, self.settings)
             self._carry_out(policy.plan(snapshot, self.settings))
-            for slot in self._recycler.turn(self.scoreboard.seats.values()):
-                self._tell(slot, Order.RECYCLE)
+            for slot, order in self._recycler.turn(self.scoreboard.seats.values()):
+                self._tell(slot, order)
                 self._wake_now()
-                self.counters.recycled += 1
-                log.info("worker recycled pid=%d", self.scoreboard.seats[slot].pid)
+                if order is Order.RECYCLE:
+                    self.counters.recycled += 1
+                    log.info("worker recycled pid=%d", self.scoreboard.seats[slot].pid)
         now = time.monotonic()
         told = self.scoreboard.told_asleep()
         if told and len(self.listeners) == 1 and now >= self._wake_at:

@@ -59,15 +59,15 @@ class Recycler:
         self._spans[slot] = Span(int(settings.max_requests * more), settings.max_age * more)
         return self._spans[slot].requests
 
-    def turn(self, seats: Iterable[Seat]) -> list[int]:
-        """Hand out licenses; return the slots of those that are to be told to leave."""
+    def turn(self, seats: Iterable[Seat]) -> list[tuple[int, Order]]:
+        """Hand out licenses; return who is to be told to leave, by slot, and how."""
         if not self._on:
             return []
         seats = list(seats)
         now = time.monotonic()
         if self._timed and now >= self.due_at:
             self.due_at = now + _LOOK_EVERY
-            self._hang_up(seats, now)
+            overstayed = self._overstayed(seats, now)
             worn = self._worn(seats, now)
             told = worn if self._held else []
             # Those who hold a license may leave at any time. So first all are taken back, and
@@ -75,7 +75,9 @@ class Recycler:
             self._held = bool(worn)
             for slot in told:
                 self._spans[slot].hang_up_at = now + self._settings.graceful_timeout
-            return told
+            return [(slot, Order.RETIRE) for slot in overstayed] + [
+                (slot, Order.RECYCLE) for slot in told
+            ]
         for seat in seats:
             if self._held:
                 self._board.slots[seat.slot].words[LICENSE] = 0
@@ -129,12 +131,14 @@ class Recycler:
             resident_bytes(seat.pid) / most if most else 0.0,
         )
 
-    def _hang_up(self, seats: list[Seat], now: float) -> None:
-        for seat in seats:
-            hang_up_at = self._spans[seat.slot].hang_up_at
-            words = self._board.slots[seat.slot].words
-            if hang_up_at and now >= hang_up_at and words[ORDER] == Order.RECYCLE:
-                words[ORDER] = Order.RETIRE
+    def _overstayed(self, seats: list[Seat], now: float) -> list[int]:
+        """Return the slots of those whose client has had the time that it gets to leave by itself."""
+        return [
+            seat.slot
+            for seat in seats
+            if 0 < self._spans[seat.slot].hang_up_at <= now
+            and self._board.slots[seat.slot].words[ORDER] == Order.RECYCLE
+        ]
 
 
 def _is_kept(seat: Seat, now: float) -> bool:
