@@ -1,7 +1,7 @@
 """The control socket: the master answers orders in the line protocol (``nc -U``).
 
-Served by the master's loop without ever waiting for a client: what does not go out at once waits in
-a buffer, and who lets it grow is cut off.
+Served by the master's loop without ever waiting for a client: one request in a turn, what does not
+go out at once waits in a buffer, and nothing more is read from who has not taken his reply.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from linepool.session import Connection, Session
 from linepool.settings import Workers, parse_setting
 
 _MOST_CLIENTS = 16
-_MOST_UNSENT = 1024 * 1024  # bytes of replies that a client may leave unread
 _LINE_BYTES = 1024
 _DIRECTORY_MODE = 0o700
 
@@ -133,13 +132,15 @@ class _Client(Connection):
         self.socket = sock
         self.unsent = b""
         self._ended = False
+        self._pending = False  # more requests may have arrived than were answered
         self._conversation = Conversation(service, Session("", "control", ""), self, {})
 
     @property
     def events(self) -> int:
-        """What the loop shall wait for."""
-        reading = 0 if self._ended else selectors.EVENT_READ
-        return reading | (selectors.EVENT_WRITE if self.unsent else 0)
+        """What the loop shall wait for: no more is read while a reply is owed."""
+        owing = self.unsent or self._pending
+        reading = 0 if owing or self._ended else selectors.EVENT_READ
+        return reading | (selectors.EVENT_WRITE if owing else 0)
 
     @property
     def peer(self) -> str:
@@ -158,22 +159,25 @@ class _Client(Connection):
         """Do nothing: orders have no deadline."""
 
     def turn(self) -> bool:
-        """Read, answer and write what is possible now; return whether there is more to come.
+        """Read, answer one request and write what goes out now; return whether there is more to come.
 
         Raises:
             OSError: The client is gone.
         """
-        if not self._ended:
-            with contextlib.suppress(BlockingIOError):
-                data = self.socket.recv(4 * _LINE_BYTES)
-                self._ended = not data
-                self._conversation.protocol.feed(data)
-                self.unsent += b"".join(self._conversation.answers())
+        if not self.unsent:
+            if not self._pending and not self._ended:
+                with contextlib.suppress(BlockingIOError):
+                    data = self.socket.recv(4 * _LINE_BYTES)
+                    self._ended = not data
+                    self._conversation.protocol.feed(data)
+            reply = next(self._conversation.answers(), None)
+            self._pending = reply is not None
+            self.unsent += reply or b""
         if self.unsent:
             with contextlib.suppress(BlockingIOError):
                 self.unsent = self.unsent[self.socket.send(self.unsent) :]
-        done = self._ended or self._conversation.closing
-        return len(self.unsent) < _MOST_UNSENT and not (done and not self.unsent)
+        done = self._conversation.closing or (self._ended and not self._pending)
+        return bool(self.unsent) or not done
 
 
 def directory() -> str:
