@@ -393,11 +393,15 @@ def test_a_worker_holds_only_its_own_descriptors(launch: Launch, gate: Gate, lis
         first = peer.ask_lines("DESCRIPTORS")
         busy.send(b"HOLD x\n")
         gate.wait()
-        assert dying.ask("DIE") == ""
-        with server.connect():
-            state = server.until(lambda state: state["counters"]["spawned"] == 5)
-            newest = max(worker["pid"] for worker in state["workers"])
-            later = _descriptors_of(server, newest)
+        with server.connect() as idle:
+            assert idle.ask("ADD 2 3") == "5"
+            before = server.pids()
+            assert dying.ask("DIE") == ""
+            server.until(lambda state: state["tally"]["idle"] == 1)
+            # The other three have a client, so the next one goes to the worker that came last.
+            with server.connect() as newcomer:
+                assert int(newcomer.ask("PID")) not in before
+                later = newcomer.ask_lines("DESCRIPTORS")
 
     for lines in (first, later):
         kinds = [re.sub(r"\[?\d+\]?$", "", line.partition(" ")[2]) for line in lines]
@@ -422,14 +426,6 @@ def test_a_program_that_a_handler_starts_inherits_none_of_our_descriptors(launch
     # The last is the directory that ls itself reads.
     assert [line.split()[0] for line in inherited] == ["0", "1", "2", "3"]
     assert "socket:" not in "".join(inherited)
-
-
-def _descriptors_of(server: Running, worker: int) -> list[str]:
-    """Ask one worker for its descriptors."""
-    while True:
-        with server.connect() as peer:
-            if int(peer.ask("PID")) == worker:
-                return peer.ask_lines("DESCRIPTORS")
 
 
 def _kind(line: str) -> str:
