@@ -8,12 +8,13 @@ reached it, and a clean end of the stream in any case.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import selectors
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from linepool.conversation import Service
 from linepool.errors import ServerError
@@ -21,6 +22,7 @@ from linepool.pool.deadline import DUMP_NS, Attention, Case, Rules, Step
 from linepool.process.alarm import RAISE
 from linepool.process.board import OVERDUE, STARTED_NS, Board, Sight
 from linepool.process.children import Child
+from linepool.process.killing import Process
 from linepool.process.listeners import show
 from linepool.protocols.base import Request, printable
 from linepool.settings import Settings
@@ -31,6 +33,8 @@ _LONG = 1.0  # seconds; a shorter absence of the master is not worth a line in t
 _LINGER = 1.0  # seconds to go on reading what a client sends to its dead worker
 _CALLER = "linepool/conversation.py"  # frames from here on are the server's, not the handler's
 _DRAIN_BYTES = 65536
+_PATIENCE_NS = 20_000_000  # how much longer to wait for a stack ...
+_GLANCE_NS = 4_000_000  # ... and how often to look whether it is there
 
 
 class Overdue:
@@ -116,6 +120,9 @@ class Overdue:
             step, at_ns = due
             if ran_ns < at_ns:
                 return at_ns - ran_ns
+            wants_stack = step in (Step.TELL_SLOW, Step.KILL)
+            if wants_stack and ran_ns < at_ns + _PATIENCE_NS and not child.stack():
+                return _GLANCE_NS  # a busy machine; from a stopped process it never comes
             child.case.step = step
             if step is Step.KILL:
                 break
@@ -131,7 +138,7 @@ class Overdue:
         client = None
         if before.client_fd >= 0:
             client = child.process.take_socket(before.client_fd, before.cookie)
-        dead = child.process.kill()
+        child.process.kill()
         child.kill_at = math.inf
         peer = _peer(client)
         ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if before.started_ns else 0.0
@@ -147,11 +154,10 @@ class Overdue:
             _indented(child.stack()),
         )
         if client is not None:
-            # It is dead, so this is the last that it did: is the request still the same one?
-            after = board_slot.look()
-            in_hand = bool(after.started_ns) and after.number == before.number
-            words = self._last_words(after, why) if dead and in_hand and not after.begun else b""
-            self._farewells.append(_Farewell(client, words, self._selector))
+            words = functools.partial(self._last_words, slot, before.number, why)
+            farewell = _Farewell(client, child.process, words, self._selector)
+            farewell.say()
+            self._farewells.append(farewell)
 
     def close(self) -> None:
         """Close the connections of dead workers, also in a new worker."""
@@ -173,7 +179,11 @@ class Overdue:
                 _indented(child.stack()),
             )
 
-    def _last_words(self, sight: Sight, why: str) -> bytes:
+    def _last_words(self, slot: int, number: int, why: str) -> bytes:
+        """Return what to tell the client of a dead worker about what it had in hand."""
+        sight = self._board.slots[slot].look()  # the last that it did: is it still the same?
+        if not sight.started_ns or sight.number != number or sight.begun:
+            return b""
         verb = sight.line.split(b" ")[0]
         request = Request(verb, [], eol=sight.eol, line=sight.line)
         return self._service.open_protocol().encode_error(
@@ -189,30 +199,59 @@ class Overdue:
     def _say_farewells(self) -> None:
         now = time.monotonic()
         for farewell in self._farewells:
+            farewell.say()
             if farewell.over or now >= farewell.until:
-                self._selector.unregister(farewell.socket)
-                farewell.socket.close()
-                farewell.until = 0.0
-        self._farewells = [farewell for farewell in self._farewells if farewell.until]
+                farewell.end()
+        self._farewells = [one for one in self._farewells if one.socket.fileno() >= 0]
 
 
 class _Farewell:
-    """The connection of a dead worker: what it is told, and the wait until it has heard."""
+    """The connection of a killed worker: what its client is told, and the wait until it has heard.
+
+    It is told once the worker is dead, so that nobody else can write any more. On a busy machine
+    that may take a while, and the master does not wait for it.
+    """
 
     def __init__(
-        self, client: socket.socket, words: bytes, selector: selectors.BaseSelector
+        self,
+        client: socket.socket,
+        process: Process,
+        words: Callable[[], bytes],
+        selector: selectors.BaseSelector,
     ) -> None:
         self.socket = client
         self.over = False
         self.until = time.monotonic() + _LINGER
+        self._process = process
+        self._words = words
+        self._selector = selector
+        self._said = False
         client.setblocking(False)
+
+    def say(self) -> None:
+        """Tell the client, if the worker is dead by now."""
+        if self._said or not self._process.is_dead():
+            return
+        self._said = True
+        self.until = time.monotonic() + _LINGER
         with contextlib.suppress(OSError):
-            client.send(words)
+            self.socket.send(self._words())
+        self._shut_down()
+        self._selector.register(self.socket, selectors.EVENT_READ, self._drain)
+
+    def end(self) -> None:
+        """Close the connection."""
+        if self._said:
+            self._selector.unregister(self.socket)
+        else:
+            self._shut_down()
+        self.socket.close()
+
+    def _shut_down(self) -> None:
         with contextlib.suppress(OSError):
             # Acts on the socket itself, so it reaches the client even if a process that the handler
             # started still holds it.
-            client.shutdown(socket.SHUT_WR)
-        selector.register(client, selectors.EVENT_READ, self._drain)
+            self.socket.shutdown(socket.SHUT_WR)
 
     def _drain(self) -> None:
         """Read away what the client still sends: unread input would reset the connection."""
