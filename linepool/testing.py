@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -134,6 +135,7 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
     given: dict[str, Any] = {"bind": "127.0.0.1:0", "control": "off", "workers": 2, **settings}
     configuration = configure(app, given, {}, os.devnull)
     reader, writer = os.pipe()
+    sys.stdout.flush()  # what waits in the buffer would be written by the server again
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -146,7 +148,7 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
             logs.set_up(configuration.settings.log_level)
 
             def tell(listeners: list[Listener]) -> None:
-                os.write(writer, " ".join(listener.name for listener in listeners).encode())
+                os.write(writer, "\n".join(listener.name for listener in listeners).encode())
                 os.close(writer)
 
             status = serve_app(app, configuration.settings, tell)
@@ -160,7 +162,7 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
     if not said or said.startswith("!"):
         os.waitpid(pid, 0)
         raise SetupError(said.removeprefix("! ") or "the server did not start; see its log")
-    server = Server(pid, said.split(" "))
+    server = Server(pid, said.split("\n"))
     try:
         yield server
     finally:

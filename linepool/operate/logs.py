@@ -1,15 +1,23 @@
-"""Logs: one line an event on stderr, written with one system call, so lines of workers never mix."""
+"""Logs: one line an event on stderr, written with one system call, so lines of workers never mix.
+
+Nobody waits for who reads the log: what does not fit into a full pipe is dropped, and counted.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import select
 import time
 
 
 class StderrHandler(logging.Handler):
-    """Writes each record to descriptor 2; where that fails (a full disk), the record is lost."""
+    """Writes each record to descriptor 2; where that cannot be done now, the record is lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
@@ -17,8 +25,25 @@ class StderrHandler(logging.Handler):
             line = self.format(record)
         except Exception:  # noqa: BLE001 - a bad format string must not stop a request
             line = f"unprintable log record from {record.pathname}:{record.lineno}"
-        with contextlib.suppress(OSError):
-            os.write(2, line.encode("utf-8", "replace") + b"\n")
+        if self._dropped:
+            line = f"{self._dropped} log records dropped, nobody reads the log\n{line}"
+        if _write(line.encode("utf-8", "replace") + b"\n"):
+            self._dropped = 0
+        else:
+            self._dropped += 1
+
+
+def _write(data: bytes) -> bool:
+    """Write to descriptor 2 without waiting for its reader; return whether all of it went out.
+
+    A pipe that is writable has room for PIPE_BUF bytes (poll(2), pipe(7)).
+    """
+    poller = select.poll()
+    poller.register(2, select.POLLOUT)
+    with contextlib.suppress(OSError):
+        while data and poller.poll(0):
+            data = data[os.write(2, data[: select.PIPE_BUF]) :]
+    return not data
 
 
 class _Formatter(logging.Formatter):

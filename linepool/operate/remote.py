@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from typing import Any
 
 from linepool.errors import SetupError
 from linepool.operate.control import directory
 
 _TIMEOUT = 10.0  # seconds
+_PAUSE = 0.01  # seconds
 
 
 def find(path: str | None) -> str:
@@ -37,13 +39,31 @@ def _is_alive(path: str) -> bool:
     """Whether somebody listens there; the file of a dead server is removed."""
     with socket.socket(socket.AF_UNIX) as sock:
         try:
+            sock.setblocking(False)
             sock.connect(path)
+        except BlockingIOError:  # its queue is full
+            return True
         except ConnectionRefusedError:
             os.unlink(path)
             return False
         except OSError:
             return False
         return True
+
+
+def _connect(sock: socket.socket, path: str) -> None:
+    """Connect to a server, also if its queue is full for a moment."""
+    give_up_at = time.monotonic() + _TIMEOUT
+    sock.settimeout(_TIMEOUT)
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:  # at once, whatever the time limit (unix(7))
+            if time.monotonic() >= give_up_at:
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return
 
 
 def order(path: str, line: str) -> str:
@@ -54,8 +74,7 @@ def order(path: str, line: str) -> str:
     """
     try:
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(_TIMEOUT)
-            sock.connect(path)
+            _connect(sock, path)
             sock.sendall(line.encode() + b"\n")
             sock.shutdown(socket.SHUT_WR)
             with sock.makefile("rb") as stream:

@@ -11,7 +11,6 @@ import fcntl
 import select
 import socket
 import struct
-import termios
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -44,6 +43,8 @@ _BREATH = 0.03  # seconds in which a client that has just read a reply sends its
 _PATIENCE = 1.0  # seconds for clients that go on sending, or are new, when the worker leaves
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset, forget what is unsent (socket(7))
 _LONGEST = 2_000_000  # seconds that poll(2) can wait
+_STEP = 0.005  # seconds between two looks whether all is sent
+_SIOCOUTQNSD = 0x894B  # <linux/sockios.h>
 _INT = struct.Struct("i")
 T = TypeVar("T")
 
@@ -301,11 +302,13 @@ class LiveConnection(Connection):
             if data == b"":
                 return
             if data is None:
-                patience = _QUIET if self._lost or self._unsent() else 0.0
+                patience = _QUIET if self._lost else _STEP
                 if not poller.poll(patience * 1000) and not self._unsent():
                     return
 
     def _unsent(self) -> int:
-        """Return how many bytes the client's side has not confirmed (tcp(7), SIOCOUTQ)."""
-        size: int = _INT.unpack(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_INT.size)))[0]
+        """Return how many bytes the kernel has yet to send; what has left will arrive."""
+        if self._socket.family == socket.AF_UNIX:  # where what was sent is with the client already
+            return 0
+        size: int = _INT.unpack(fcntl.ioctl(self._socket, _SIOCOUTQNSD, bytes(_INT.size)))[0]
         return size

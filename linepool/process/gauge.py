@@ -11,6 +11,8 @@ import os
 import time
 from collections.abc import Iterable
 
+from attrs import evolve
+
 from linepool.pool.history import History, Saturation
 from linepool.pool.policy import Snapshot, is_saturated
 from linepool.pool.scoreboard import Scoreboard, Tally
@@ -21,6 +23,8 @@ from linepool.settings import Settings
 log = logging.getLogger("linepool")
 
 _SAMPLE = 0.05  # seconds between two looks at the processors' clocks
+_FRESH = 0.5  # seconds that a sample may cover
+_REMEMBER = 1.0  # seconds for which what one sample said holds; they are noisy
 _PATIENCE = 0.5  # seconds without a client being taken after which the queue stands still
 _ALL = 0.8  # of the processors, burnt by the workers alone: no other worker can help
 _LARGE = 0.3  # of them, burnt by the workers of a machine that has no time left
@@ -53,17 +57,16 @@ class Gauge:
     def snapshot(self, scoreboard: Scoreboard, settings: Settings) -> Snapshot:
         """Measure what the policy looks at."""
         tally = scoreboard.tally()
-        short = tally.idle + tally.starting < max(1, settings.min_spare)
-        pids = [seat.pid for seat in scoreboard.seats.values()]
-        return self.history.snapshot(
+        snapshot = self.history.snapshot(
             tally,
             settings,
             time.monotonic_ns(),
             backlog=0 if tally.idle else self._waiting(),
-            cpu_bound=short
-            and self._processors.are_bottleneck(pids)
-            and self._queue_moves(scoreboard),
         )
+        pids = [seat.pid for seat in scoreboard.seats.values()]
+        bottleneck = tally.busy > 0 and self._processors.are_bottleneck(pids)
+        moves = self._queue_moves(scoreboard)
+        return evolve(snapshot, cpu_bound=True) if bottleneck and moves else snapshot
 
     def warn(self, snapshot: Snapshot, scoreboard: Scoreboard, settings: Settings) -> None:
         """Count the time of saturation; warn when it begins and then once a minute."""
@@ -120,21 +123,24 @@ class Processors:
         self._sampled_at = 0.0
         self._clocks: dict[int, int] = {}
         self._machine = (0, 0)
-        self._answer = False
+        self._bottleneck_until = 0.0
 
     def are_bottleneck(self, pids: Iterable[int]) -> bool:
         """Return whether another worker would find no time to run in."""
         now = time.monotonic()
         elapsed = now - self._sampled_at
         if elapsed < _SAMPLE:
-            return self._answer
+            return now < self._bottleneck_until
         clocks = {pid: _clock(pid) for pid in pids}
         spent_ns = sum(clock - self._clocks.get(pid, clock) for pid, clock in clocks.items())
         used = spent_ns / 1e9 / elapsed / self._count
         idle = self._idle_share()
         self._sampled_at, self._clocks = now, clocks
-        self._answer = used >= _ALL or (used >= _LARGE and idle < _NO_TIME_LEFT)
-        return self._answer
+        # A sample over a longer pause says nothing about the present.
+        fresh = elapsed < _FRESH
+        if fresh and (used >= _ALL or (used >= _LARGE and idle < _NO_TIME_LEFT)):
+            self._bottleneck_until = now + _REMEMBER
+        return now < self._bottleneck_until
 
     def _idle_share(self) -> float:
         """Return how much of the machine's time was idle since the last call (proc(5), stat)."""
