@@ -169,14 +169,14 @@ def test_a_stream_that_gets_stuck_ends_with_an_error_and_the_connection_goes_on(
 def test_a_stream_that_goes_on_past_its_deadline_ends_with_an_error(launch: Launch):
     limits = ("--request-timeout", "0.2", "--kill-grace", "0.5")
     server = launch("stuck_in_python.py", "--workers", "4", *limits)
-    last: list[str] = []
+    last: list[tuple[str, str]] = []
 
     def read_a_flood() -> None:
         with server.connect() as peer:
-            peer.send(b"FLOOD\n")
+            peer.send(b"FLOOD\nADD 2 3\n")
             while (line := peer.line()).startswith("x"):
                 pass
-            last.append(line)
+            last.append((line, peer.line()))
 
     readers = [threading.Thread(target=read_a_flood) for _ in range(4)]
     for reader in readers:
@@ -184,7 +184,8 @@ def test_a_stream_that_goes_on_past_its_deadline_ends_with_an_error(launch: Laun
     for reader in readers:
         reader.join()
 
-    assert last == [TOO_LONG] * 4
+    assert last == [(TOO_LONG, "5")] * 4
+    server.until(lambda state: state["tally"]["idle"] == 4)
     assert counters(server, "timeouts", "kills") == [4, 0]
 
 

@@ -166,8 +166,7 @@ def test_a_worker_that_does_not_go_when_it_is_recycled_is_killed(start, slow: Pa
     limits = ("--max-requests", "2", "--graceful-timeout", "0.3")
     server = start("--workers", "2", *limits)
     Path(f"{slow}.to-go").touch()
-    for _ in range(8):
-        server.ask("PID")
+    server.until(lambda state: state["tally"]["leaving"] or not server.ask("PID"))
     stuck = server.wait_for("does not go").split()[0]
 
     assert f"pid={stuck} " in server.wait_for("worker killed")

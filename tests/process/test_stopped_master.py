@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -101,6 +102,28 @@ def test_a_master_that_is_stopped_again_and_again_under_load_kills_nobody(server
                     assert server.ask("ADD 2 3") == "5"
             assert clock.ask("NAP 0.1") == "awake"
         assert totals(server.status()) == (0, 0, 0, 0)
+
+
+def test_a_master_that_loses_the_processor_while_it_catches_up_kills_nobody(launch: Launch):
+    server = launch("stuck_master.py", "--workers", "1", bind=("unix:sock",))
+    enough = threading.Event()
+    replies: list[str] = []
+
+    def ask_on_and_on() -> None:
+        while not enough.is_set():
+            replies.append(server.ask("ADD 2 3"))
+
+    client = threading.Thread(target=ask_on_and_on)
+    with stopped(server):
+        client.start()
+        while len(replies) < PIPE_RECORDS and client.is_alive():  # each connection writes two
+            client.join(0.01)
+    state = server.until(lambda state: state["counters"]["requests"] > 2 * PIPE_RECORDS)
+    enough.set()
+    client.join()
+
+    assert set(replies) == {"5"}
+    assert totals(state) == (0, 0, 0, 0)
 
 
 def test_a_worker_that_died_while_the_master_was_stopped_is_replaced(server: Running):
