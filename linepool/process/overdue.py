@@ -33,7 +33,7 @@ _LONG = 1.0  # seconds; a shorter absence of the master is not worth a line in t
 _LINGER = 1.0  # seconds to go on reading what a client sends to its dead worker
 _CALLER = "linepool/conversation.py"  # frames from here on are the server's, not the handler's
 _DRAIN_BYTES = 65536
-_PATIENCE_NS = 20_000_000  # how much longer to wait for a stack ...
+_PATIENCE_NS = 12_000_000  # how much longer to wait for a stack ...
 _GLANCE_NS = 4_000_000  # ... and how often to look whether it is there
 
 
