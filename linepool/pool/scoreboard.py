@@ -15,6 +15,7 @@ class Seat:
         state: What it said last; None: it has not said anything, it is starting.
         since_ns: When it said so.
         told: It has been told to leave, so it no longer counts as one that stays.
+        caught_up_ns: Older records than this are no news, and no rubbish either.
         rubbish: How many times it wrote what is no record of its own.
     """
 
@@ -28,6 +29,7 @@ class Seat:
     connections: int = 0
     told: bool = False
     rubbish: int = 0
+    caught_up_ns: int = -1
 
     @property
     def leaving(self) -> bool:
@@ -81,8 +83,22 @@ class Scoreboard:
         """
         seat = self.seats[slot]
         records, rubbish = unpack(data)
-        believed = [record for record in records if _believe(seat, record)]
-        seat.rubbish += rubbish + len(records) - len(believed)
+        believed = []
+        for record in records:
+            if _believe(seat, record):
+                believed.append(record)
+            elif not _is_old_news(seat, record):
+                rubbish += 1
+        seat.rubbish += rubbish
+        return believed
+
+    def caught_up(self, slot: int, data: bytes) -> list[Record]:
+        """Take a record that came by another way than the pipe; return it if it was believed.
+
+        What the worker wrote meanwhile may still be in its pipe, and older by then.
+        """
+        believed = self.heard(slot, data)
+        self.seats[slot].caught_up_ns = self.seats[slot].since_ns
         return believed
 
     def reaped(self, slot: int) -> Seat:
@@ -111,9 +127,18 @@ class Scoreboard:
         return next(slot for slot in range(slots) if slot not in self.seats)
 
 
+def _names(seat: Seat, record: Record) -> bool:
+    return (record.slot, record.pid, record.generation) == (seat.slot, seat.pid, seat.generation)
+
+
+def _is_old_news(seat: Seat, record: Record) -> bool:
+    """Whether a record was overtaken by what stood on the board."""
+    return _names(seat, record) and record.at_ns <= seat.caught_up_ns
+
+
 def _believe(seat: Seat, record: Record) -> bool:
     """Take over one record, if it can be true."""
-    if (record.slot, record.pid, record.generation) != (seat.slot, seat.pid, seat.generation):
+    if not _names(seat, record):
         return False
     if record.at_ns < seat.since_ns or record.requests < seat.requests:
         return False

@@ -74,6 +74,7 @@ class LiveConnection(Connection):
         self._conversation = Conversation(station.service, session, self, station.resources)
         self._protocol = self._conversation.protocol
         self._read_by = 0.0  # when an unfinished request must be complete; 0: none has begun
+        self._replies: list[bytes] = []  # that go out together
         self._accepted_at = time.monotonic()
         self._served = False  # a request has come
         self._end_by = 0.0  # when the connection ends though the client goes on; 0: not yet
@@ -91,8 +92,9 @@ class LiveConnection(Connection):
         self._conversation.closing = True
 
     def push(self, value: object) -> None:
-        """Send a value now, encoded as a reply."""
-        self._send(self._conversation.encode(value))
+        """Send a value now, encoded as a reply, behind those to earlier requests."""
+        self._replies.append(self._conversation.encode(value))
+        self._flush()
 
     def extend(self, seconds: float) -> None:
         """Give the request in hand that much more time from now."""
@@ -210,7 +212,7 @@ class LiveConnection(Connection):
         conversation = self._conversation
         slot = self._slot
         words = slot.words
-        replies: list[bytes] = []
+        replies = self._replies
         waiting = 0  # bytes in replies
         began_ns = first_ns = sent_ns = time.monotonic_ns()
         while not conversation.closing and (request := self._protocol.next_request()) is not None:
@@ -226,8 +228,7 @@ class LiveConnection(Connection):
                 waiting += len(reply)
             else:
                 words[BEGUN] = 1
-                self._send(b"".join(replies))
-                replies.clear()
+                self._flush()
                 with contextlib.closing(reply):  # its handler ends even if the client has gone
                     for part in reply:
                         self._send(part)
@@ -235,12 +236,11 @@ class LiveConnection(Connection):
             slot.finish(ended_ns - began_ns)
             began_ns = ended_ns
             if waiting > _CHUNK or ended_ns - sent_ns > _SOON_NS:
-                self._send(b"".join(replies))
-                replies.clear()
+                self._flush()
                 waiting = 0
                 began_ns = sent_ns = time.monotonic_ns()
             words[BEGUN] = waiting
-        self._send(b"".join(replies))
+        self._flush()
         words[BEGUN] = 0
         self._count_errors()
         if began_ns != first_ns:
@@ -257,6 +257,12 @@ class LiveConnection(Connection):
             self._slot.words[ERRORS] += conversation.errors
             self._slot.words[TIMEOUTS] += conversation.timeouts
             conversation.errors = conversation.timeouts = 0
+
+    def _flush(self) -> None:
+        """Send the replies that wait."""
+        data = b"".join(self._replies)
+        self._replies.clear()
+        self._send(data)
 
     def _send(self, data: bytes) -> None:
         """Send it all.

@@ -198,10 +198,11 @@ class Master:
         for key, _ in self._pipes.select(0):
             slot: int = key.data
             data = self.children[slot].pipe.drain()
-            if len(data) >= PIPE_FULL:  # then the last word may be missing; the board has it
-                data += self.board.slots[slot].record(self.scoreboard.seats[slot])
-                self.gauge.history.restart(time.monotonic_ns())
             records += self.scoreboard.heard(slot, data)
+            if len(data) >= PIPE_FULL:  # then the last word may be missing; the board has it
+                last = self.board.slots[slot].record(self.scoreboard.seats[slot])
+                records += self.scoreboard.caught_up(slot, last)
+                self.gauge.history.restart(time.monotonic_ns())
         records.sort(key=lambda record: record.at_ns)
         for record in records:
             if not self.scoreboard.seats[record.slot].told:
