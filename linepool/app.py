@@ -7,7 +7,7 @@ import importlib
 import inspect
 import os
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, overload
 
 import attrs
@@ -15,16 +15,15 @@ from attrs import frozen
 
 from linepool.arguments import Signature, Supply, compile_signature
 from linepool.conversation import Conversation, Entry, Hook, Middleware, Service
-from linepool.errors import ClientError, SetupError
-from linepool.protocols.base import Limits, Protocol
+from linepool.errors import SetupError
+from linepool.protocols.base import Limits, Protocol, Request
 from linepool.protocols.line import Line
-from linepool.session import Connection, Reply, Session, Verb
+from linepool.session import Connection, Session, Verb
 from linepool.settings import check_names, parse_setting
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LONGEST_TIMEOUT = 1e9  # seconds
-_HELP_COLUMN = 40  # characters; a longer usage text pushes its description aside
 
 
 @frozen
@@ -33,7 +32,8 @@ class _Registration:
 
     names: tuple[str, ...]
     function: Callable[..., Any]
-    timeout: float | None
+    timeout: float | None = None
+    options: Mapping[str, Any] = {}
 
     @property
     def place(self) -> str:
@@ -47,7 +47,8 @@ class App:
     Args:
         name: Shown in status and logs; the default is the name of the file that is served.
         protocol: A pattern for the protocol of each connection; the default is ``Line()``.
-        builtins: Serve HELP and QUIT where the app has no handlers of these names.
+        builtins: Serve the protocol's own commands (HELP and QUIT in ``Line``) where the app has no
+            handlers of these names.
         settings: Any setting by name, as a default below file, environment and command line.
 
     Raises:
@@ -80,9 +81,11 @@ class App:
     def handler(self, function: F, /) -> F: ...
 
     @overload
-    def handler(self, *names: str, timeout: float | None = None) -> Callable[[F], F]: ...
+    def handler(
+        self, *names: str, timeout: float | None = None, **options: Any
+    ) -> Callable[[F], F]: ...
 
-    def handler(self, *names: Any, timeout: float | None = None) -> Any:
+    def handler(self, *names: Any, timeout: float | None = None, **options: Any) -> Any:
         """Serve a function as a command, named after it or by ``names``; further names are aliases.
 
         Args:
@@ -90,12 +93,13 @@ class App:
                 one trailing underscore (``def set_``).
             timeout: Seconds after which a request is overdue, in place of ``request_timeout``;
                 0: never.
+            options: What the protocol wants to know of a command; ``Protocol.options`` lists them.
 
         Raises:
             SetupError: The command has a handler already, or the function cannot be one.
         """
         if len(names) == 1 and callable(names[0]):
-            return self._register(names[0], (), None)
+            return self._register(names[0], (), None, {})
         for name in names:
             if not isinstance(name, str) or not name or not name.isprintable() or " " in name:
                 raise SetupError(
@@ -103,12 +107,16 @@ class App:
                 )
         if timeout is not None and not _is_seconds(timeout):
             raise SetupError(f"timeout must be seconds, 0 or more, not {timeout!r}")
-        return lambda function: self._register(function, names, timeout)
+        for option in options:
+            if option not in self.protocol.options:
+                known = ", ".join(["timeout", *self.protocol.options])
+                raise SetupError(f"handler() has no option {option!r}; there is {known}")
+        return lambda function: self._register(function, names, timeout, options)
 
     def unknown(self, function: F) -> F:
         """Call a function for commands that have no handler; ask for ``Verb`` to learn which."""
         _check_plain_function(function)
-        self._unknown = _Registration((), function, None)
+        self._unknown = _Registration((), function)
         return function
 
     def middleware(self, function: F) -> F:
@@ -174,7 +182,7 @@ class App:
         Raises:
             SetupError: A handler, hook or resource cannot be served; the text names it.
         """
-        supplies = _Supplies(self._resources)
+        supplies = _Supplies(self._resources, self.protocol)
         for name in ("on_worker_start", "on_worker_exit"):
             self._compiled(name, supplies)  # a wrong one is told now, not in each worker
         table: dict[bytes, Entry] = {}
@@ -189,12 +197,18 @@ class App:
             on_disconnect=self._compiled("on_disconnect", supplies),
             limits=limits or Limits(),
         )
-        registrations = list(dict.fromkeys(self._handlers.values()))
+        registrations = list({id(r): r for r in self._handlers.values()}.values())
         if self.builtins:
-            registrations += [r for r in _builtins(service) if r.names[0] not in self._handlers]
+            own = set(self._handlers)
+            for names, function in self.protocol.builtins():
+                if left := tuple(name for name in names if name.upper() not in own):
+                    registrations.append(_Registration(left, function))
         for registration in registrations:
             entry = _entry(registration, supplies)
+            if self.protocol.ignores_case:
+                entry.names = tuple(_upper(name) for name in entry.names)
             table.update((name.encode(), entry) for name in entry.names)
+        self.protocol.check(service.commands)
         return service
 
     def start(self) -> None:
@@ -207,7 +221,7 @@ class App:
     @contextlib.contextmanager
     def worker(self) -> Iterator[dict[str, Any]]:
         """Open what a worker has: its resources, by name, between its start and exit hooks."""
-        supplies = _Supplies(self._resources)
+        supplies = _Supplies(self._resources, self.protocol)
         with contextlib.ExitStack() as stack:
             resources: dict[str, Any] = {}
             for name, function in self._resources.items():
@@ -251,15 +265,19 @@ class App:
         given = {name: self.settings[name] for name in names if name in self.settings}
         return Limits(**{k: parse_setting(k, v, "App(...)") for k, v in given.items()})
 
-    def _register(self, function: Any, names: tuple[str, ...], timeout: float | None) -> Any:
+    def _register(
+        self,
+        function: Any,
+        names: tuple[str, ...],
+        timeout: float | None,
+        options: Mapping[str, Any],
+    ) -> Any:
         _check_plain_function(function)
         if not names:
             name = function.__name__
             names = (name[:-1] if name.endswith("_") else name,)
-        # Of other letters than those of ASCII, the case counts: bytes.upper() leaves them alone.
-        upper = tuple(name.encode().upper().decode() for name in names)
-        registration = _Registration(upper, function, timeout)
-        for name in registration.names:
+        registration = _Registration(names, function, timeout, options)
+        for name in map(_upper, names):
             if name in self._handlers:
                 before = self._handlers[name].place
                 raise SetupError(
@@ -283,7 +301,10 @@ class App:
 class _Supplies:
     """Says how a parameter is handed in by annotation."""
 
-    def __init__(self, resources: dict[str, Callable[[], Iterator[Any]]]) -> None:
+    def __init__(
+        self, resources: dict[str, Callable[[], Iterator[Any]]], protocol: Protocol
+    ) -> None:
+        self._protocol = protocol
         self._types = {name: _provided_type(name, f) for name, f in resources.items()}
 
     def __call__(self, hint: Any, name: str) -> Supply | None:
@@ -291,14 +312,28 @@ class _Supplies:
         arms = [arm for arm in get_args(hint) if arm is not type(None)]
         if len(arms) == 1 and type(None) in get_args(hint):  # Session | None is handed in as well
             hint = arms[0]
+        for kind, supply in self._protocol.supplies.items():
+            if hint is kind:
+                return supply
+        if (
+            inspect.isclass(hint)
+            and issubclass(hint, Protocol)
+            and isinstance(self._protocol, hint)
+        ):
+            return lambda _request, conversation: conversation.protocol
         if hint is Session:
             return lambda _request, conversation: conversation.session
         if hint is Verb:
-            return lambda request, _conversation: Verb(
-                request.verb.decode("utf-8", "replace").upper()
-            )
+            return self._verb
         if hint is Connection:
             return lambda _request, conversation: conversation.connection
+        return self._resource(hint, name)
+
+    def _verb(self, request: Request, _conversation: Any) -> Verb:
+        verb = Verb(request.verb.decode("utf-8", "replace"))
+        return Verb(verb.upper()) if self._protocol.ignores_case else verb
+
+    def _resource(self, hint: Any, name: str) -> Supply | None:
         offers = [resource for resource, kind in self._types.items() if kind == hint]
         if not offers:
             return None
@@ -353,6 +388,7 @@ def _entry(registration: _Registration, supplies: _Supplies) -> Entry:
         registration.timeout,
         inspect.getdoc(registration.function) or "",
         _place(registration.function),
+        registration.options,
     )
 
 
@@ -370,32 +406,6 @@ def _hook_signature(name: str, function: Callable[..., Any], supplies: _Supplies
         )
         raise SetupError(f"{place}: a hook is handed {what}, by annotation, and nothing else")
     return signature
-
-
-def _builtins(service: Service) -> Iterable[_Registration]:
-    """HELP and QUIT, which every app has unless it says no."""
-
-    def help_(command: str | None = None) -> list[str]:
-        """List the commands, or explain one."""
-        if command is not None:
-            entry = service.table.get(command.encode().upper())
-            if entry is None:
-                raise ClientError(f"no command {command!r}. HELP lists the commands.")
-            return [entry.usage, *_aliases(entry), *entry.doc.splitlines()]
-        entries = service.commands
-        width = min(_HELP_COLUMN, max(len(entry.usage) for entry in entries))
-        firsts = [(entry.usage, *entry.doc.splitlines()[:1]) for entry in entries]
-        return ["  ".join([first[0].ljust(width), *first[1:]]).rstrip() for first in firsts]
-
-    def quit_() -> Reply:
-        """Close the connection."""
-        return Reply(close=True)
-
-    return _Registration(("HELP",), help_, None), _Registration(("QUIT",), quit_, None)
-
-
-def _aliases(entry: Entry) -> list[str]:
-    return [f"Also: {' '.join(entry.names[1:])}"] if entry.names[1:] else []
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -425,6 +435,11 @@ def _check_plain_function(function: Any) -> None:
             f"{function.__name__} at {_place(function)} is async; linepool calls plain functions"
             " (each worker serves one request at a time)"
         )
+
+
+def _upper(name: str) -> str:
+    """Return a command's name in upper case; of letters beyond ASCII, the case counts."""
+    return name.encode().upper().decode()
 
 
 def _is_seconds(value: object) -> bool:

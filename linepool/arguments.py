@@ -15,8 +15,8 @@ from typing import Any
 from attrs import define, frozen
 
 from linepool.converters import Convert, allows_none, converter, to_bool, to_rest
-from linepool.errors import ClientError, SetupError
-from linepool.protocols.base import Request, printable
+from linepool.errors import SetupError, UsageError
+from linepool.protocols.base import Parameter, Request, printable
 from linepool.session import Body, Rest
 
 _NOT_BYTES = "is a data block, so it must be bytes"
@@ -34,12 +34,14 @@ class Word:
             that goes behind "<name> must be ".
         hint: What the usage text shows behind the name: ``int``, ``red|green``.
         default: The value when the word is left out; ``inspect.Parameter.empty``: it is required.
+        annotation: The parameter's type.
     """
 
     name: str
     convert: Convert
     hint: str
     default: Any = inspect.Parameter.empty
+    annotation: Any = str
 
     @property
     def required(self) -> bool:
@@ -66,6 +68,7 @@ class Signature:
         size_word: Which word announces the data block's size.
         supplied: Parameters handed in by annotation.
         order: Names of all parameters that are passed by position.
+        returns: The annotation of what the handler returns, or None.
     """
 
     words: list[Word]
@@ -76,6 +79,7 @@ class Signature:
     size_word: int | None
     supplied: dict[str, Supply]
     order: list[str]
+    returns: Any = None
 
     def __attrs_post_init__(self) -> None:
         self.required = sum(word.required for word in self.words)
@@ -88,6 +92,22 @@ class Signature:
     def rest_after(self) -> int | None:
         """How many words stand before the rest of the line, or None."""
         return len(self.words) if self.rest else None
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """What the client fills."""
+        found = [_parameter(word, "word") for word in self.words]
+        if self.many:
+            found.append(_parameter(self.many, "many"))
+        found += [
+            _parameter(word, "flag" if _is_flag(word) else "option")
+            for word in self.options.values()
+        ]
+        if self.rest:
+            found.append(_parameter(self.rest, "rest"))
+        if self.body:
+            found.append(Parameter(self.body, "body", bytes, "bytes", required=True))
+        return found
 
     @property
     def usage(self) -> str:
@@ -108,7 +128,7 @@ class Signature:
         """Return the positional and the keyword arguments for the handler.
 
         Raises:
-            ClientError: A word is missing, too many, or of the wrong kind; the text says which.
+            UsageError: A word is missing, too many, or of the wrong kind; the text says which.
         """
         words = request.words
         if self._words_only and len(words) == self.required:
@@ -143,7 +163,7 @@ class Signature:
                 values[word.name] = _converted(word, words[taken])
                 taken += 1
             elif word.required:
-                raise ClientError(f"{word.name} is missing.")
+                raise _missing(word.name)
             else:
                 values[word.name] = word.default
         return taken
@@ -153,7 +173,7 @@ class Signature:
         if taken < len(words):
             values[self.rest.name] = _converted(self.rest, words[taken])
         elif self.rest.required:
-            raise ClientError(f"{self.rest.name} is missing.")
+            raise _missing(self.rest.name)
         else:
             values[self.rest.name] = self.rest.default
 
@@ -165,32 +185,43 @@ class Signature:
         while at < len(words):
             option = self.options.get(words[at].upper())
             if option is None:
-                raise ClientError(self._surplus(words, at))
+                raise self._surplus(words, at)
             at += 1
             if _is_flag(option):
                 values[option.name] = True
                 continue
             if at == len(words):
-                raise ClientError(f"{option.name.upper()} needs a value.")
+                raise UsageError(f"{option.name.upper()} needs a value.", "option", option.name)
             values[option.name] = _converted(option, words[at])
             at += 1
         for word in self.options.values():
             if word.name not in values:
-                raise ClientError(f"{word.name.upper()} is missing.")
+                raise _missing(word.name.upper())
 
-    def _surplus(self, words: list[bytes], at: int) -> str:
+    def _surplus(self, words: list[bytes], at: int) -> UsageError:
         if self.options:
             known = ", ".join(name.decode() for name in self.options)
-            return f"'{printable(words[at])}' is no option; there is {known}."
-        most = len(self.words)
-        return f"{len(words)} words are too many; {most or 'none'} can be given."
+            return UsageError(f"'{printable(words[at])}' is no option; there is {known}.", "option")
+        most = len(self.words) or "none"
+        return UsageError(f"{len(words)} words are too many; {most} can be given.", "surplus")
 
 
 def _converted(word: Word, data: bytes) -> Any:
     try:
         return word.convert(data)
     except ValueError as error:
-        raise ClientError(f"{word.name} must be {error}, not '{printable(data)}'.") from None
+        text = f"{word.name} must be {error}, not '{printable(data)}'."
+        raise UsageError(text, "value", word.name) from None
+
+
+def _missing(name: str) -> UsageError:
+    return UsageError(f"{name} is missing.", "missing", name)
+
+
+def _parameter(word: Word, kind: str) -> Parameter:
+    default = None if word.required or kind == "many" else word.default
+    required = word.required and kind != "many"
+    return Parameter(word.name, kind, word.annotation, word.hint, required, default)
 
 
 def _is_flag(word: Word) -> bool:
@@ -235,7 +266,8 @@ def compile_signature(
             _add(builder, parameter, hint)
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             builder.order.append(parameter.name)
-    if body is not None:
+    builder.returns = hints.get("return")
+    if body is not None and body.size:
         builder.size_word = _size_word(builder, body)
     if builder.options and (builder.many or builder.rest):
         raise SetupError("option words (keyword-only parameters) cannot follow *args or Rest")
@@ -252,7 +284,7 @@ def _add(builder: Signature, parameter: inspect.Parameter, hint: Any) -> None:
         _check(
             parameter.kind is not parameter.VAR_POSITIONAL, parameter, "is the rest, so no *args"
         )
-        builder.rest = Word(parameter.name, to_rest, "", default)
+        builder.rest = Word(parameter.name, to_rest, "", default, Rest)
         _check(builder.many is None, parameter, "cannot follow *args")
         return
     try:
@@ -261,7 +293,7 @@ def _add(builder: Signature, parameter: inspect.Parameter, hint: Any) -> None:
         raise SetupError(f"parameter {parameter.name}: {error}") from None
     if default is parameter.empty and allows_none(hint):
         default = None
-    word = Word(parameter.name, convert, shown, default)
+    word = Word(parameter.name, convert, shown, default, hint)
     if parameter.kind is parameter.VAR_POSITIONAL:
         builder.many = word
     elif parameter.kind is parameter.KEYWORD_ONLY:

@@ -14,12 +14,12 @@ from attrs import define, frozen
 
 from linepool.arguments import Signature
 from linepool.errors import (
-    ClientError,
     LeaveNow,
     ReplyError,
     RequestTimeout,
     ServerError,
     UnknownCommand,
+    UsageError,
 )
 from linepool.protocols.base import Bad, Limits, Protocol, Request, printable
 from linepool.session import Connection, Reply, Session
@@ -50,10 +50,12 @@ class Entry:
     """One entry of the command table: all that is known of a command.
 
     Attributes:
-        names: Upper case; the first is shown, the others are aliases; none: for unknown commands.
+        names: The first is shown, the others are aliases; none: for unknown commands. In upper
+            case, if the protocol ignores case.
         timeout: Seconds after which a request is overdue; None: the setting ``request_timeout``.
         doc: The handler's docstring, without indentation.
         place: ``file:line`` of the handler, for messages.
+        options: What the handler's registration says to the protocol.
     """
 
     names: tuple[str, ...]
@@ -62,8 +64,12 @@ class Entry:
     timeout: float | None = None
     doc: str = ""
     place: str = ""
+    options: Mapping[str, Any] = {}
 
     def __attrs_post_init__(self) -> None:
+        self.parameters = self.signature.parameters
+        self.returns = self.signature.returns
+        self.body = self.signature.body
         self.rest_after = self.signature.rest_after
         self.size_word = self.signature.size_word
         self.limit_ns = None if self.timeout is None else int(self.timeout * 1e9)
@@ -77,13 +83,13 @@ class Entry:
         """Convert the words and call the handler.
 
         Raises:
-            ClientError: The words do not fit; the text ends with the usage.
+            UsageError: The words do not fit; the text ends with the usage.
         """
         try:
             args, kwargs = self.signature.bind(request, conversation)
-        except ClientError as error:
-            usage = f" Usage: {self.usage}" if self.names else ""
-            raise ClientError(f"{error}{usage}") from None
+        except UsageError as error:
+            error.usage = self.usage if self.names else ""
+            raise error from None
         return self.function(*args, **kwargs)
 
 
@@ -92,7 +98,7 @@ class Service:
     """An app made ready to serve: nothing in it changes any more, so all workers share it.
 
     Attributes:
-        table: The command table, by upper-case name; aliases have entries of their own.
+        table: The command table, by name; aliases have entries of their own.
         unknown: Called for a command that is not in the table, or None.
         middleware: From the outermost to the innermost.
     """
@@ -109,6 +115,10 @@ class Service:
     def open_protocol(self) -> Protocol:
         """Return a protocol for a new connection."""
         return self.protocol.open(self.table, self.limits, self.unknown)
+
+    def find(self, verb: bytes) -> Entry | None:
+        """Return the command of that name, if there is one."""
+        return self.table.get(verb.upper() if self.protocol.ignores_case else verb)
 
     @property
     def commands(self) -> list[Entry]:
@@ -147,6 +157,8 @@ class Conversation:
         self.timeouts = 0
         self._request = _NO_REQUEST
         self._broken = False  # a stream has ended with an error
+        plain = type(self.protocol).around is Protocol.around
+        self._around = None if plain else self.protocol.around
 
     def greet(self) -> bytes:
         """Run the ``on_connect`` hooks and return what the server says first."""
@@ -163,7 +175,7 @@ class Conversation:
                 break
             except (Exception, SystemExit):  # noqa: BLE001 - logged with its id
                 self.closing = True
-                parts.append(self._failed(None))
+                parts.append(self.protocol.encode_error(self._failed(None), None))
                 break
         return b"".join(parts)
 
@@ -228,7 +240,11 @@ class Conversation:
 
     def _reply(self, request: Request) -> bytes | Generator[bytes, None, None]:
         try:
-            if self.service.middleware:
+            if self._around is not None:
+                value = self._around(request, self.session, self.outcome)
+                if isinstance(value, ReplyError):
+                    return self.protocol.encode_error(value, request)
+            elif self.service.middleware:
                 value = self._through(self.service.middleware, request)
             else:
                 value = self._call(request)
@@ -238,6 +254,24 @@ class Conversation:
         except (LeaveNow, RequestTimeout):
             raise
         except BaseException:  # noqa: BLE001 - SystemExit and its like end a request, not a worker
+            return self.protocol.encode_error(self._failed(request), request)
+
+    def outcome(self, request: Request, *, whole: bool = False) -> Any:
+        """Run the handler of a request, and return its value, or the error if it could not.
+
+        Args:
+            request: The one in hand, or a part of it: its protocol makes one reply of them all.
+            whole: Return what a stream yields as a list.
+        """
+        try:
+            value = self._through(self.service.middleware, request)
+            return list(value) if whole and hasattr(value, "__next__") else value
+        except ReplyError as error:
+            self.errors += isinstance(error, ServerError)
+            return error
+        except (LeaveNow, RequestTimeout):
+            raise
+        except BaseException:  # noqa: BLE001 - as for a request that is no part of another
             return self._failed(request)
 
     def _call(self, request: Request) -> Any:
@@ -300,7 +334,7 @@ class Conversation:
         except LeaveNow:
             raise
         except BaseException:  # noqa: BLE001 - as for a handler that is no stream
-            return self._failed(request)
+            return self.protocol.encode_error(self._failed(request), request)
         self._broken = False
         return part
 
@@ -308,8 +342,8 @@ class Conversation:
         self.errors += isinstance(error, ServerError)
         return self.protocol.encode_error(error, request)
 
-    def _failed(self, request: Request | None) -> bytes:
-        """Log what went wrong under an id, and return the error reply that names the id."""
+    def _failed(self, request: Request | None) -> ServerError:
+        """Log what went wrong under an id, and return the error that names the id."""
         self.errors += 1
         reference = os.urandom(4).hex()
         log.exception(
@@ -318,7 +352,7 @@ class Conversation:
             printable(request.verb) if request else "on_connect",
             self.session.peer,
         )
-        return self.protocol.encode_error(ServerError(f"internal error, id {reference}"), request)
+        return ServerError(f"internal error, id {reference}")
 
     def _timed_out(self, error: RequestTimeout, request: Request) -> bytes:
         """Log where the handler was when its time was up, and return the error reply."""

@@ -10,7 +10,10 @@ from attrs import frozen
 
 
 class Verb(str):
-    """Annotate a parameter with it to be told which of a handler's names was used, in upper case."""
+    """Annotate a parameter with it to be told which of a handler's names was used.
+
+    In upper case, where the protocol ignores the case of commands.
+    """
 
     __slots__ = ()
 
@@ -36,12 +39,16 @@ class Range:
 
 @frozen
 class Body:
-    """The default value that marks a parameter as the data block; made by ``body``."""
+    """The default value that marks a parameter as the data block; made by ``body``.
+
+    Attributes:
+        size: The parameter that announces the length; "": the protocol finds the end by itself.
+    """
 
     size: str
 
 
-def body(size: str) -> Any:
+def body(size: str = "") -> Any:
     """Mark a ``bytes`` parameter as the data block that follows the request's line.
 
     ::
@@ -51,7 +58,8 @@ def body(size: str) -> Any:
 
     Args:
         size: The name of the parameter that announces the block's length in bytes. The line ending
-            that must follow the block does not count and is not handed in.
+            that must follow the block does not count and is not handed in. Without a name: the
+            protocol has its own end of a block, such as the dot of a dialogue.
     """
     return Body(size)
 

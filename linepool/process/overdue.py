@@ -193,7 +193,7 @@ class Overdue:
     def _handler(self, sight: Sight) -> str:
         """Return where the handler of a request stands; a stopped process cannot show its stack."""
         words = sight.line.split()
-        entry = self._service.table.get(words[0].upper()) if words else None
+        entry = self._service.find(words[0]) if words else None
         return f"{entry.function.__name__} at {entry.place}" if entry else "-"
 
     def _say_farewells(self) -> None:

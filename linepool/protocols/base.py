@@ -9,17 +9,64 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
 from typing import Protocol as Interface
 
 from attrs import define, frozen
 
-from linepool.errors import ReplyError
+from linepool.errors import ReplyError, SetupError
+from linepool.session import Session
+
+
+@frozen
+class Parameter:
+    """One parameter of a handler that its client fills.
+
+    Attributes:
+        name: As the handler's author wrote it.
+        kind: ``word``, ``many`` (all further words), ``option`` (a word with its value), ``flag`` (a
+            word alone), ``rest`` (of the line) or ``body`` (the data block).
+        annotation: The type, resolved.
+        shown: The type as usage texts show it.
+        required: Whether it may not be left out.
+        default: What it is when it is left out; None if it is required.
+    """
+
+    name: str
+    kind: str
+    annotation: Any
+    shown: str
+    required: bool
+    default: Any = None
 
 
 class Command(Interface):
-    """What a protocol must know of a command to find the end of its requests."""
+    """What a protocol may know of a command: to find the end of its requests, and to describe it."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The name and its aliases: in upper case, if the protocol ignores case."""
+
+    @property
+    def doc(self) -> str:
+        """The handler's docstring, without indentation."""
+
+    @property
+    def usage(self) -> str:
+        """The command with its words, in one line."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What ``handler(..., name=value)`` said to the protocol."""
+
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """What the client fills, in the order of the signature."""
+
+    @property
+    def returns(self) -> Any:
+        """The annotation of what the handler returns; None if there is none."""
 
     @property
     def rest_after(self) -> int | None:
@@ -28,6 +75,14 @@ class Command(Interface):
     @property
     def size_word(self) -> int | None:
         """Which word (0 is the first after the command) gives the size of a data block."""
+
+    @property
+    def body(self) -> str | None:
+        """The parameter that takes the data block, or None: the command has none."""
+
+
+Builtin = tuple[tuple[str, ...], Callable[..., Any]]
+"""The names of a command that a protocol brings along, and its handler."""
 
 
 @define
@@ -42,6 +97,8 @@ class Request:
         body: The data block without its line ending, or None: the command has none.
         eol: The line ending that the client used, for the reply.
         line: The request's line without its ending, for logs.
+        values: The arguments where the protocol has types of its own (JSON), by position or by name,
+            in place of ``words``.
     """
 
     verb: bytes
@@ -50,6 +107,7 @@ class Request:
     body: bytes | None = None
     eol: bytes = b"\r\n"
     line: bytes = b""
+    values: list[Any] | dict[str, Any] | None = None
 
 
 @frozen
@@ -75,6 +133,13 @@ class Limits:
     max_body_bytes: int = 1024 * 1024
 
 
+class Call(Interface):
+    """Runs the handler of a request; see ``Protocol.around``."""
+
+    def __call__(self, request: Request, *, whole: bool = False) -> Any:
+        """Return the handler's value, or the ReplyError."""
+
+
 class Protocol(ABC):
     """The base of every protocol.
 
@@ -82,9 +147,52 @@ class Protocol(ABC):
     ``open`` makes the object for one connection from it.
     """
 
+    ignores_case: ClassVar[bool] = True
+    """Whether the case of a command's name does not count; then the table has it in upper case."""
+    options: ClassVar[Mapping[str, str]] = {}
+    """What ``handler(..., name=value)`` may say to the protocol: names, and what each is for."""
+    supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {}
+    """More that a handler is handed by annotation: from the request and the conversation."""
+
     commands: Mapping[bytes, Command]
     unknown: Command | None
     limits: Limits
+
+    def builtins(self) -> Iterable[Builtin]:
+        """Return the commands that an app has unless it says no or has its own of that name.
+
+        Their handlers are as a user's; one that needs the connection's protocol object asks for it
+        by annotating a parameter with the protocol's class.
+        """
+        return ()
+
+    def check(self, commands: Iterable[Command]) -> None:
+        """Look at all commands once, before anything is served.
+
+        Raises:
+            SetupError: A command cannot be served in this protocol; the text names it.
+        """
+        for command in commands:
+            if command.body is not None and command.size_word is None:
+                raise SetupError(
+                    f"command {command.names[0]}: body() must name the parameter with the size;"
+                    f" {type(self).__name__} has no other end of a data block"
+                )
+
+    def around(self, request: Request, session: Session, call: Call) -> Any:
+        """Answer one request; to be overridden where more happens than one call of its handler.
+
+        Args:
+            request: The request, or what holds several (a batch).
+            session: What the connection remembers.
+            call: Runs the handler of a request, the middleware around it, and returns its value, or
+                the ReplyError if it could not; ``call(request, whole=True)`` returns a stream as a
+                list.
+
+        Returns:
+            What is to be encoded: a value, a Reply, or a ReplyError.
+        """
+        return call(request)
 
     def open(
         self, commands: Mapping[bytes, Command], limits: Limits, unknown: Command | None = None
@@ -92,7 +200,7 @@ class Protocol(ABC):
         """Return a protocol for one new connection.
 
         Args:
-            commands: The command table, by upper-case name.
+            commands: The command table, by name (in upper case, if case is ignored).
             limits: The sizes beyond which a request is refused.
             unknown: The entry for commands that are not in the table.
         """

@@ -32,7 +32,8 @@ from typing import Any
 import attrs
 
 from linepool.errors import ClientError, ReplyError, ServerError, UnknownCommand
-from linepool.protocols.base import Bad, Command, Protocol, Request, printable
+from linepool.protocols.base import Bad, Builtin, Command, Protocol, Request, printable
+from linepool.protocols.builtin import HELP, QUIT
 
 _IAC = b"\xff"
 # RFC 854: IAC SB .. IAC SE; IAC WILL/WONT/DO/DONT option; IAC IAC; IAC command. A line may cut one.
@@ -54,6 +55,10 @@ _VERSION = 1
 
 class Line(Protocol):
     """The default protocol; the head of the module has its rules."""
+
+    def builtins(self) -> Iterable[Builtin]:
+        """HELP and QUIT."""
+        return HELP, QUIT
 
     def start(self) -> None:
         """Set up the state of a new connection."""

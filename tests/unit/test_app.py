@@ -387,7 +387,7 @@ def test_middleware_sees_unknown_commands_and_the_errors_of_handlers():
             raise
 
     app.ask(b"fro\nfail\nfail 1\n")
-    assert seen == ["UnknownCommand", "KeyError", "ClientError"]
+    assert seen == ["UnknownCommand", "KeyError", "UsageError"]
 
 
 def test_middleware_that_fails_costs_one_reply():
