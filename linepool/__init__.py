@@ -14,6 +14,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from linepool.app import (
     App,
     handler,
@@ -41,6 +44,17 @@ from linepool.protocols.line import Line
 from linepool.session import Connection, Range, Reply, Rest, Session, Verb, body
 
 __version__ = "0.1.0"
+
+# Imported at first use: most apps speak one protocol.
+_LAZY: dict[str, str] = {}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'linepool' has no attribute {name!r}")
+    module = importlib.import_module(_LAZY[name])
+    return getattr(module, name, module)
+
 
 __all__ = [
     "App",
