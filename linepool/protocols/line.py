@@ -32,7 +32,8 @@ from typing import Any
 import attrs
 
 from linepool.errors import ClientError, ReplyError, ServerError, UnknownCommand
-from linepool.protocols.base import Bad, Builtin, Command, Protocol, Request, printable
+from linepool.protocols.base import Bad, Builtin, Command, Request, printable
+from linepool.protocols.buffered import Buffered
 from linepool.protocols.builtin import HELP, QUIT
 
 _IAC = b"\xff"
@@ -53,7 +54,7 @@ _DUMP = struct.Struct("<B?2sI")
 _VERSION = 1
 
 
-class Line(Protocol):
+class Line(Buffered):
     """The default protocol; the head of the module has its rules."""
 
     def builtins(self) -> Iterable[Builtin]:
@@ -62,29 +63,10 @@ class Line(Protocol):
 
     def start(self) -> None:
         """Set up the state of a new connection."""
-        self._buffer = b""
-        self._at = 0  # where in the buffer the next request begins
-        self._arriving = bytearray()  # of a data block, kept apart so that feeding it stays linear
-        self._needed = 0  # bytes from _at on that must be here before it is worth looking again
+        super().start()
         self._first = True  # no line has been read yet
         self._eol = b"\r\n"
         self._telnet = b""  # answers to telnet's commands, sent ahead of the next reply
-
-    def feed(self, data: bytes) -> None:
-        """Take what the client sent; any cut is possible."""
-        if self._needed:
-            self._arriving += data
-        elif self._at < len(self._buffer):
-            self._buffer = self._buffer[self._at :] + data
-            self._at = 0
-        else:
-            self._buffer = data
-            self._at = 0
-
-    @property
-    def at_boundary(self) -> bool:
-        """Whether nothing of a further request has arrived."""
-        return self._at >= len(self._buffer)
 
     def next_request(self) -> Request | Bad | None:
         """Return the next complete request, what is wrong in its place, or None: feed me more."""
@@ -129,9 +111,8 @@ class Line(Protocol):
 
     def dump(self) -> bytes:
         """Return all state: the bytes not yet read, and what was learnt of the client."""
-        rest = self._buffer[self._at :] + bytes(self._arriving)
         head = _DUMP.pack(_VERSION, self._first, self._eol, len(self._telnet))
-        return head + self._telnet + rest
+        return head + self._telnet + self._rest()
 
     def load(self, blob: bytes) -> None:
         """Take over the state that ``dump`` gave."""
@@ -185,16 +166,6 @@ class Line(Protocol):
         if self._telnet:
             reply, self._telnet = self._telnet + reply, b""
         return reply
-
-    def _has_arrived(self) -> bool:
-        """Join the parts of a data block once they are all here."""
-        if len(self._buffer) - self._at + len(self._arriving) < self._needed:
-            return False
-        self._buffer = self._buffer[self._at :] + bytes(self._arriving)
-        self._at = 0
-        self._arriving = bytearray()
-        self._needed = 0
-        return True
 
     def _unfinished(self, begin: int) -> Bad | None:
         """Judge bytes without a line ending: wait for more, or give up."""
@@ -276,13 +247,6 @@ class Line(Protocol):
             return Bad(b"", close=True, why="TLS hello")
         error = UnknownCommand("this is not an HTTP server")
         return Bad(self.encode_error(error, None), close=True, why="HTTP")
-
-    def _forget(self) -> None:
-        """Drop what has arrived: nothing behind a lost place may be executed."""
-        self._buffer = b""
-        self._at = 0
-        self._arriving = bytearray()
-        self._needed = 0
 
 
 def _split(text: bytes, rest_after: int | None) -> list[bytes]:
