@@ -46,7 +46,7 @@ from linepool.session import Connection, Range, Reply, Rest, Session, Verb, body
 __version__ = "0.1.0"
 
 # Imported at first use: most apps speak one protocol.
-_LAZY: dict[str, str] = {}
+_LAZY = {"Memcache": "linepool.protocols.memcache", "memcache": "linepool.memcache"}
 
 
 def __getattr__(name: str) -> Any:

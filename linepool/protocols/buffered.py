@@ -12,6 +12,11 @@ class Buffered(Protocol):
     until then is kept apart, so that feeding it stays linear however small the pieces are.
     """
 
+    _buffer: bytes
+    _at: int  # where in the buffer the next request begins
+    _needed: int  # bytes from _at on that must be here before it is worth looking again
+    _arriving: bytearray
+
     def start(self) -> None:
         """Set up the state of a new connection."""
         self._forget()
@@ -49,6 +54,6 @@ class Buffered(Protocol):
     def _forget(self) -> None:
         """Drop what has arrived: nothing behind a lost place may be executed."""
         self._buffer = b""
-        self._at = 0  # where in the buffer the next request begins
+        self._at = 0
         self._arriving = bytearray()
-        self._needed = 0  # bytes from _at on that must be here before it is worth looking again
+        self._needed = 0

@@ -32,6 +32,7 @@ _LONG_GET = re.compile(rb" {0,100}gets? ")
 _MOST_KEY_BYTES = 250
 _ITEM_BYTES = 57  # what memcached adds to key and value when it weighs an item
 _MOST_SIZE = 2**31 - 3
+_TIME = (-(2**63), 2**63 - 1)  # seconds; a moment beyond the year 2038 is one
 _BINARY = 0x80
 _DUMP = struct.Struct("<B?Q")
 _VERSION = 1
@@ -97,7 +98,7 @@ class Memcache(Buffered):
 
     ignores_case = False
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {
-        Flags: lambda request, _conversation: getattr(request, "flags", None) or Flags()
+        Flags: lambda request, _conversation: _flags(request)
     }
 
     def __init__(
@@ -188,7 +189,7 @@ class Memcache(Buffered):
             if request.answer is not None:
                 return b"" if request.quiet else request.answer + b"\r\n"
             if isinstance(value, Meta):
-                return encode_meta(value, request.verb, request.flags or Flags(), request.quiet)
+                return encode_meta(value, request.verb, _flags(request), request.quiet)
             if request.quiet and request.flags is None:
                 return b""
         if isinstance(value, Mapping) and request.verb not in _GETS:
@@ -257,10 +258,12 @@ class Memcache(Buffered):
         return MemcacheRequest(verb, words, self._command(verb), line=line)
 
     def _get_and_touch(self, line: bytes, words: list[bytes], begin: int) -> Request | Bad:
-        if len(words) < 3:
+        if len(words) < 2:
             return _refused(_ERROR)
-        if not _is_int(words[1], -(2**31), 2**31 - 1):
+        if not _is_int(words[1], *_TIME):
             return _refused(_EXPTIME)
+        if len(words) == 2:  # no keys, no items
+            return _refused(b"END")
         return self._get(line, words, begin)
 
     def _storage(self, line: bytes, words: list[bytes], begin: int) -> Request | Bad | None:
@@ -275,7 +278,7 @@ class Memcache(Buffered):
         if not (
             len(key) <= _MOST_KEY_BYTES
             and _is_int(flags, 0, 2**32 - 1)
-            and _is_int(exptime, -(2**31), 2**31 - 1)
+            and _is_int(exptime, *_TIME)
             and _is_int(size, 0, _MOST_SIZE)
             and (count == 5 or _is_int(words[4], 0, 2**64 - 1))
         ):
@@ -335,7 +338,7 @@ class Memcache(Buffered):
             return _refused(_ERROR)
         if len(words[1]) > _MOST_KEY_BYTES:
             return _refused(_FORMAT, quiet)
-        if not _is_int(words[2], -(2**31), 2**31 - 1):
+        if not _is_int(words[2], *_TIME):
             return _refused(_EXPTIME, quiet)
         return self._classic(line, words, 3, quiet)
 
@@ -356,15 +359,23 @@ class Memcache(Buffered):
         if len(words) > 3:
             return _refused(_ERROR)
         given = words[1 : len(words) - quiet]
-        if given and not _is_int(given[0], -(2**31), 2**31 - 1):
-            return _refused(_FORMAT, quiet)
+        if given and not _is_int(given[0], *_TIME):
+            return _refused(_EXPTIME, quiet)
         return self._classic(line, words, 2 if given else 1, quiet)
+
+    def _plain(self, line: bytes, words: list[bytes], _begin: int) -> Request | Bad:
+        """A command that always has a reply, whatever words follow it."""
+        return MemcacheRequest(words[0], words[1:], self._command(words[0]), line=line)
 
     def _verbosity(self, line: bytes, words: list[bytes], _begin: int) -> Request | Bad:
         """``verbosity level [noreply]``."""
         quiet = words[-1] == b"noreply"
-        if len(words) not in (2, 3) or (quiet and len(words) == 2):
+        if len(words) not in (2, 3):
             return _refused(_ERROR)
+        if quiet and len(words) == 2:
+            return _refused(b"")
+        if not _is_int(words[1], 0, 2**32 - 1):
+            return _refused(_FORMAT, quiet)
         return self._classic(line, words, 2, quiet)
 
     def _classic(self, line: bytes, words: list[bytes], count: int, quiet: bool) -> Request:
@@ -379,12 +390,14 @@ class Memcache(Buffered):
         if verb == b"mn":
             return MemcacheRequest(verb, [], self._command(verb), line=line)
         at = 3 if verb == b"ms" else 2
+        if len(words) < 2 and verb != b"me":
+            return _refused(_ERROR)
         if len(words) < at or len(words[1]) > _MOST_KEY_BYTES:
             return _refused(_FORMAT)
         size = 0
         if verb == b"ms":
             if not _is_int(words[2], 0, _MOST_SIZE):
-                return _refused(_CHUNK)
+                return _refused(_FORMAT)
             size = int(_number(words[2]))
         key, flags, problem = parse_flags(verb, words[1], words[at:])
         if problem:
@@ -410,6 +423,7 @@ _PARSERS: dict[bytes, _Parser] = {
     **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), Memcache._storage),
     **dict.fromkeys((b"incr", b"decr"), Memcache._arithmetic),
     **dict.fromkeys((b"mg", b"ms", b"md", b"ma", b"mn", b"me"), Memcache._meta),
+    **dict.fromkeys((b"stats", b"version", b"quit"), Memcache._plain),
     b"touch": Memcache._touch,
     b"delete": Memcache._delete,
     b"flush_all": Memcache._flush_all,
@@ -445,7 +459,12 @@ _BUILTINS: tuple[Builtin, ...] = (
 
 
 def _refused(text: bytes, quiet: bool = False) -> Bad:
-    return Bad(b"" if quiet else text + b"\r\n", close=False)
+    return Bad(b"" if quiet or not text else text + b"\r\n", close=False)
+
+
+def _flags(request: Request) -> Flags:
+    found = request.flags if isinstance(request, MemcacheRequest) else None
+    return Flags() if found is None else found
 
 
 def _number(word: bytes) -> bytes:

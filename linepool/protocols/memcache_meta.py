@@ -9,17 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from attrs import field, frozen
 
-_LETTERS = {
-    b"mg": "bcfhklOqstvuENRTLPx",
-    b"ms": "bckfOqstFITMNCELPx",
-    b"md": "bCIkOqTExLPstcf",
-    b"ma": "bctkvqNJDTMOCELPf",
-    b"me": "bOkq",
-}
 _KNOWN = frozenset("bcfhklstvuqNTRFCMJDIOELPxS")
 _TOKEN = b"CLIENT_ERROR bad token in command line format"
-_TOO_LONG = b"CLIENT_ERROR bad command line format"
-_MOST_KEY_BYTES = 250
 _INT = re.compile(rb"[+-]?[0-9]{1,20}\Z")
 # What a letter's token must be, and what is said if it is not.
 _NUMBERS = {
@@ -29,15 +20,10 @@ _NUMBERS = {
     "J": (0, 2**64 - 1, b"CLIENT_ERROR invalid numeric initial value"),
     "D": (0, 2**64 - 1, b"CLIENT_ERROR invalid numeric delta value"),
 }
-_MODES = {b"ms": "eEaApPrRsS", b"ma": "iI+dD-"}
+_MOST_OPAQUE = 31  # bytes of the token behind O
+_MODES = {b"ms": b"eEaApPrRsS", b"ma": b"iI+dD-"}
 # The replies that the flag q hides: what the client expects.
-_QUIET = {
-    b"mg": ("EN",),
-    b"me": ("EN",),
-    b"ms": ("HD",),
-    b"md": ("HD", "NF"),
-    b"ma": ("HD", "NF"),
-}
+_QUIET = {b"mg": ("EN",), b"ms": ("HD",), b"md": ("HD",), b"ma": ("HD", "VA")}
 
 
 class Flags(dict[str, bytes]):
@@ -61,7 +47,7 @@ class Meta:
         data: The value that stands behind ``VA``.
         answers: What the flags that ask for something get: ``{"c": 17, "t": -1}``. The flags O, k
             and b are answered without.
-        marks: ``W``, ``X`` and ``Z``, as they apply.
+        marks: ``Z``, ``X`` and ``W``, as they apply; they stand behind the answers.
     """
 
     code: str
@@ -79,28 +65,38 @@ def parse_flags(
     problem: bytes | None = None
     for word in words:
         letter = chr(word[0])
-        if letter in flags:
-            return key, flags, b"CLIENT_ERROR duplicate flag"
-        flags[letter] = token = word[1:]
-        if letter not in _KNOWN:
-            return key, flags, b"CLIENT_ERROR invalid flag"
+        if letter in flags or letter not in _KNOWN:
+            what = b"duplicate" if letter in flags else b"invalid"
+            problem = b"CLIENT_ERROR %b flag" % what
+            break
+        flags[letter] = word[1:]
         if letter == "b":
-            try:
-                key = base64.b64decode(key, validate=True)
-            except binascii.Error:
-                return key, flags, b"CLIENT_ERROR error decoding key"
-            if not key:
-                return key, flags, b"CLIENT_ERROR error decoding key"
-        elif letter in _NUMBERS:
-            low, high, text = _NUMBERS[letter]
-            if not (_INT.match(token) and low <= int(token) <= high):
-                problem = problem or text
-        elif letter == "M" and len(token) != 1:
-            problem = problem or b"CLIENT_ERROR incorrect length for M token"
-    mode = flags.get("M", b"").decode("latin-1")
-    if not problem and mode and mode not in _MODES.get(verb, mode):
-        problem = b"CLIENT_ERROR invalid mode for " + verb
+            key = _decoded(key)
+            problem = problem or (None if key else b"CLIENT_ERROR error decoding key")
+        problem = problem or _wrong_token(verb, letter, word[1:])
+    if problem and verb in (b"md", b"ma") and not problem.endswith(b" M token"):
+        problem = b"CLIENT_ERROR invalid or duplicate flag"
     return key, flags, problem
+
+
+def _decoded(key: bytes) -> bytes:
+    """Return a key that was in base64, or b"": it was not."""
+    try:
+        return base64.b64decode(key, validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _wrong_token(verb: bytes, letter: str, token: bytes) -> bytes | None:
+    """Return what is wrong with the token of a flag, or None."""
+    if letter in _NUMBERS:
+        low, high, text = _NUMBERS[letter]
+        return None if _INT.match(token) and low <= int(token) <= high else text
+    if letter == "M" and (len(token) != 1 or token not in _MODES.get(verb, token)):
+        return b"CLIENT_ERROR invalid mode for %b M token" % verb
+    if letter == "O" and len(token) > _MOST_OPAQUE:
+        return b"CLIENT_ERROR opaque token too long"
+    return None
 
 
 def encode_meta(reply: Meta, verb: bytes, flags: Flags, quiet: bool) -> bytes:
@@ -114,9 +110,7 @@ def encode_meta(reply: Meta, verb: bytes, flags: Flags, quiet: bool) -> bytes:
         if letter == "O":
             parts.append(b"O" + token)
         elif letter == "k":
-            parts.append(b"k" + flags.key)
-        elif letter == "b":
-            parts.append(b"b")
+            parts += (b"k" + flags.key, b"b") if "b" in flags else (b"k" + flags.key,)
         elif letter in reply.answers:
             parts.append(b"%b%d" % (letter.encode(), reply.answers[letter]))
     parts += [mark.encode() for mark in reply.marks]
