@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from linepool.app import (
     App,
@@ -49,11 +49,16 @@ __version__ = "0.1.0"
 _LAZY = {"Memcache": "linepool.protocols.memcache", "memcache": "linepool.memcache"}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'linepool' has no attribute {name!r}")
-    module = importlib.import_module(_LAZY[name])
-    return getattr(module, name, module)
+if TYPE_CHECKING:
+    from linepool import memcache as memcache
+    from linepool.protocols.memcache import Memcache as Memcache
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module 'linepool' has no attribute {name!r}")
+        module = importlib.import_module(_LAZY[name])
+        return module if _LAZY[name] == f"linepool.{name}" else getattr(module, name)
 
 
 __all__ = [
@@ -64,6 +69,7 @@ __all__ = [
     "Limits",
     "Line",
     "LinepoolError",
+    "Memcache",
     "Protocol",
     "Range",
     "Reply",
@@ -78,6 +84,7 @@ __all__ = [
     "Verb",
     "body",
     "handler",
+    "memcache",
     "middleware",
     "on_connect",
     "on_disconnect",

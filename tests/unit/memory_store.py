@@ -36,8 +36,8 @@ class MemoryStore(Store):
         if len(new.data) > self._most_bytes:
             raise OutOfMemory
         if not new.cas:
-            new = evolve(new, cas=self._cas + 1)
-        self._cas = max(self._cas, new.cas)
+            self._cas += 1
+            new = evolve(new, cas=self._cas)
         self._number += 1
         self.items[key] = new, self._number
         return new

@@ -1,0 +1,64 @@
+"""A memcached whose workers are processes; see README.md beside this file."""
+
+import atexit
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from lmdb_store import LmdbStore, opened
+
+import linepool
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def memory() -> int:
+    """Return how many bytes all items may weigh: MEMCACHED_MEMORY, such as 64M."""
+    text = os.environ.get("MEMCACHED_MEMORY", "64M").upper().removesuffix("B")
+    match = re.fullmatch(r"([0-9]+)([KMG]?)", text)
+    if not match or int(match[1]) * _UNITS[match[2]] < 2**20:
+        raise linepool.SetupError(
+            f"MEMCACHED_MEMORY is a size such as 64M, 1M at least, not {text!r}"
+        )
+    return int(match[1]) * _UNITS[match[2]]
+
+
+LIMIT = memory()
+
+
+def store() -> Iterator[LmdbStore]:
+    """Open the store in each worker: an LMDB environment must not cross a fork."""
+    yield from opened(os.environ["MEMCACHED_DIR"], LIMIT)
+
+
+app = linepool.memcache.server(store, "memcached")
+
+
+@app.on_start
+def choose_directory() -> None:
+    """Without MEMCACHED_DIR, keep the items in memory, and drop them at the end."""
+    if "MEMCACHED_DIR" in os.environ:
+        return
+    memory_disk = "/dev/shm"  # noqa: S108 - the kernel's own name for it
+    directory = tempfile.mkdtemp(
+        prefix="memcached-", dir=memory_disk if os.path.isdir(memory_disk) else None
+    )
+    os.environ["MEMCACHED_DIR"] = directory
+    master = os.getpid()
+
+    @atexit.register
+    def clean_up() -> None:
+        if os.getpid() == master:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@app.on_connect
+def count_connection(store: linepool.memcache.Store) -> None:
+    """Count for ``stats``."""
+    store.count("total_connections")
+
+
+if __name__ == "__main__":
+    linepool.run(app)
