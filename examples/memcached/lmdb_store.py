@@ -94,9 +94,9 @@ class LmdbStore(Store):
     def read(self, keys: Sequence[bytes]) -> list[Item | None]:
         """Return the items in order, from one snapshot."""
         now_ms = time.time_ns() // 1_000_000
-        with self._env.begin(db=self._items) as txn:
+        with self._env.begin() as txn:
             flush_at = self._sums(txn).flush_at
-            rows = [_row(txn.get(key)) for key in keys]
+            rows = [self._row(txn, key) for key in keys]
         return [row.item if row and _lives(row, flush_at, now_ms) else None for row in rows]
 
     def update(self, key: bytes, change: Change) -> Item | None:
@@ -167,7 +167,7 @@ class LmdbStore(Store):
         with self._env.begin(write=True) as txn:
             sums = self._sums(txn)
             self._sweep(txn, sums, now_ms)
-            before = _row(txn.get(key, db=self._items))
+            before = self._row(txn, key)
             old = before.item if before and _lives(before, sums.flush_at, now_ms) else None
             new = change(old)
             if new is old and old is not None:
@@ -213,8 +213,8 @@ class LmdbStore(Store):
     def _evict(self, txn: lmdb.Transaction, sums: _Sums) -> None:
         """Drop the item that was stored first."""
         with txn.cursor(self._places) as cursor:
-            key = cursor.value() if cursor.first() else b""
-        row = _row(txn.get(key, db=self._items)) if key else None
+            key = bytes(cursor.value()) if cursor.first() else b""
+        row = self._row(txn, key) if key else None
         if row is not None:
             self._drop(txn, sums, key, row)
             sums.evicted += 1
@@ -223,7 +223,7 @@ class LmdbStore(Store):
         """Drop a few items that have expired, or were stored before a flush that has come."""
         for _ in range(_SWEPT):
             key = self._expired(txn, now_ms) or self._flushed(txn, sums, now_ms)
-            row = _row(txn.get(key, db=self._items)) if key else None
+            row = self._row(txn, key) if key else None
             if row is None:
                 return
             self._drop(txn, sums, key, row)
@@ -239,11 +239,15 @@ class LmdbStore(Store):
             return b""
         with txn.cursor(self._places) as cursor:
             key = bytes(cursor.value()) if cursor.first() else b""
-        row = _row(txn.get(key, db=self._items)) if key else None
+        row = self._row(txn, key) if key else None
         return key if row is not None and row.stored_ms < sums.flush_at else b""
 
+    def _row(self, txn: lmdb.Transaction, key: bytes) -> _Row | None:
+        blob = txn.get(key, db=self._items)
+        return None if blob is None else _unpacked(bytes(blob))
+
     def _sums(self, txn: lmdb.Transaction) -> _Sums:
-        blob = txn.get(b"sums", db=None)
+        blob = txn.get(b"sums")
         return _Sums(*_SUMS.unpack(blob)) if blob else _Sums()
 
 
@@ -346,9 +350,7 @@ def _packed(row: _Row) -> bytes:
     return head + item.data
 
 
-def _row(blob: bytes | None) -> _Row | None:
-    if blob is None:
-        return None
+def _unpacked(blob: bytes) -> _Row:
     flags, last_access, expires_at, cas, place, stored_ms, bits = _HEAD.unpack_from(blob)
     item = Item(
         blob[_HEAD.size :],

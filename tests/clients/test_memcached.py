@@ -1,0 +1,304 @@
+"""The example memcached, against the clients that people have."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import memcache as python_memcached
+import pylibmc
+import pytest
+from pymemcache.client.base import Client
+from pymemcache.exceptions import MemcacheError
+
+import linepool
+from linepool.testing import assert_split_invariant
+from tests.clients.running import Killer, Recorder, all_together, nutcracker, output, port, serve
+from tests.examples.running import EXAMPLES
+from tests.unit.memory_store import memory_store
+
+MEMCACHED = "memcached/memcached.py"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serve(MEMCACHED, tmp_path_factory.mktemp("memcached"), "--workers", "4:16") as running:
+        yield running
+
+
+@pytest.fixture
+def fresh(server):
+    assert server.converse(b"flush_all\r\n") == b"OK\r\n"
+    return server
+
+
+def test_memccapable_passes_all_27_tests(fresh):
+    said = output("memccapable", "-a", "-h", "127.0.0.1", "-p", port(fresh))
+    assert said.count("[pass]") == 27
+    assert "All tests passed" in said
+
+
+def test_memcaslap_verifies_every_value(fresh):
+    where = f"127.0.0.1:{port(fresh)}"
+    said = output("memcaslap", "-s", where, "-T", 1, "-c", 4, "-x", 10000, "-v", "1.0", "-d", 4)
+    for line in ("get_misses: 0", "verify_misses: 0", "verify_failed: 0"):
+        assert line in said
+    assert "ERROR" not in said.upper()
+
+
+def test_pymemcache(fresh):
+    client = Client(("127.0.0.1", port(fresh)), default_noreply=True)
+    client.set("a", "1")  # noreply, as it does by default
+    client.set("b", b"x" * 100_000, expire=100)
+    assert client.get_many(["a", "b", "c"]) == {"a": b"1", "b": b"x" * 100_000}
+    assert client.add("a", "2", noreply=False) is False
+    assert client.replace("c", "2", noreply=False) is False
+    assert client.incr("a", 41, noreply=False) == 42
+    client.append("a", "!")
+    client.prepend("a", "<")
+    value, number = client.gets("a")
+    assert value == b"<42!"
+    assert client.cas("a", "new", number, noreply=False) is True
+    assert client.cas("a", "newer", number, noreply=False) is False
+    assert client.cas("none", "x", number, noreply=False) is None
+    assert client.touch("a", 100, noreply=False) is True
+    assert client.delete_many(["a", "b"], noreply=False) is True
+    assert client.get("a") is None
+    assert client.version().startswith(b"1.6")
+    assert client.stats()[b"curr_items"] == 0
+    with pytest.raises(MemcacheError):
+        client.set("big", b"x" * 2_000_000, noreply=False)
+    assert client.raw_command(b"mn", b"\r\n") == b"MN"
+    client.close()
+
+
+def test_python_memcached(fresh):
+    client = python_memcached.Client([fresh.address])
+    assert client.set("a", {"any": "thing"}, time=100)
+    assert client.get("a") == {"any": "thing"}
+    assert client.set_multi({f"k{n}": n for n in range(100)}) == []
+    assert client.get_multi([f"k{n}" for n in range(100)]) == {f"k{n}": n for n in range(100)}
+    assert client.add("k1", 5) == 0
+    assert client.incr("k1", 5) == 6
+    assert client.decr("k1", 10) == 0
+    assert client.gets("k1") == 0
+    assert client.cas("k1", 7)
+    assert client.touch("k1", 100)
+    assert client.delete("k1")
+    assert client.get("k1") is None
+    assert client.get_stats()[0][1]["cmd_get"]
+    client.disconnect_all()
+
+
+def test_pylibmc(fresh):
+    client = pylibmc.Client([fresh.address], behaviors={"cas": True, "tcp_nodelay": True})
+    assert client.set("a", "text", time=100)
+    assert client.get("a") == "text"
+    assert client.set_multi({f"k{n}": "v" * n for n in range(50)}) == []
+    assert client.get_multi([f"k{n}" for n in range(50)])["k49"] == "v" * 49
+    assert client.set("n", 5)
+    assert client.incr("n", 3) == 8
+    value, number = client.gets("n")
+    assert client.cas("n", value + 1, number)
+    with pytest.raises(pylibmc.NotFound):
+        client.incr("none")
+    assert client.append("a", "!")
+    assert client.delete("a")
+    assert client.get("a") is None
+    client.disconnect_all()
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
+def test_a_meta_client(fresh):  # which leaves its sockets to the garbage collector
+    from meta_memcache import CacheClient, Key, ServerAddress, connection_pool_factory_builder
+
+    pool = CacheClient.cache_client_from_servers(
+        servers=[ServerAddress("127.0.0.1", port(fresh))],
+        connection_pool_factory_fn=connection_pool_factory_builder(),
+    )
+    assert pool.set(key=Key("a"), value="text", ttl=100)
+    assert pool.get(key=Key("a")) == "text"
+    assert pool.set(key=Key("long" * 100), value=b"bytes", ttl=100)  # sent in base64
+    assert pool.multi_get(keys=[Key("a"), Key("none")]) == {Key("a"): "text", Key("none"): None}
+    assert pool.delta(key=Key("n"), delta=5, refresh_ttl=None) is False
+    assert pool.delta_initialize(key=Key("n"), delta=1, initial_value=10, initial_ttl=100)
+    assert pool.delta_and_get(key=Key("n"), delta=5) == 15
+    _, number = pool.get_cas(key=Key("a"))
+    assert pool.set(key=Key("a"), value="new", ttl=100, cas_token=number)
+    assert not pool.set(key=Key("a"), value="newer", ttl=100, cas_token=number)
+    assert pool.invalidate(key=Key("a"))
+    assert pool.delete(key=Key("n"))
+
+
+def test_twemproxy_in_front(fresh, tmp_path):
+    with nutcracker(tmp_path, fresh, redis=False) as front:
+        client = Client(("127.0.0.1", front), default_noreply=False)
+        for number in range(200):
+            assert client.set(f"k{number}", str(number))
+        keys = [f"k{number}" for number in range(200)]
+        assert client.get_many(keys) == {key: key[1:].encode() for key in keys}
+        assert client.incr("k7", 1) == 8
+        assert client.delete("k7")
+        assert client.get("k7") is None
+        client.close()
+
+
+def test_incr_from_8_workers_at_once_is_exact(tmp_path):
+    each = 1000
+    with serve(MEMCACHED, tmp_path, "--workers", "8") as server:
+        server.converse(b"set n 0 0 1\r\n0\r\n")
+
+        def count(_: int) -> None:
+            assert server.converse(b"incr n 1\r\n" * each).endswith(b"\r\n")
+
+        all_together(8, count)
+        assert server.converse(b"get n\r\n") == b"VALUE n 0 4\r\n%d\r\nEND\r\n" % (8 * each)
+
+
+def test_kills_lose_no_acknowledged_write(tmp_path):
+    """Writers remember what was acknowledged; a write without an answer may have happened or not."""
+    with serve(MEMCACHED, tmp_path, "--workers", "8") as server, Killer(server, 20) as killer:
+
+        def write(number: int) -> tuple[int, int]:
+            at = ("127.0.0.1", port(server))
+            known = tried = lost = 0
+            client = Client(at, default_noreply=False, timeout=10)
+            while killer.killed < 20:
+                tried += 1
+                try:
+                    assert client.set(f"k{number}", str(tried))
+                    known = tried
+                    value = int(client.get(f"k{number}"))
+                    assert value == known
+                except (OSError, MemcacheError):
+                    lost += 1
+                    client.close()
+                    client = Client(at, default_noreply=False, timeout=10)
+                    with contextlib.suppress(OSError, MemcacheError):
+                        assert known <= int(client.get(f"k{number}") or 0) <= tried
+            client.close()
+            return known, tried
+
+        with ThreadPoolExecutor(4) as pool:
+            outcomes = list(pool.map(write, range(4)))
+        for number, (known, tried) in enumerate(outcomes):
+            value = int(server.converse(b"get k%d\r\n" % number).split(b"\r\n")[1])
+            assert known <= value <= tried
+        assert killer.killed == 20
+        assert sum(known for known, _ in outcomes) > 100
+
+
+def test_memcaslap_goes_on_while_workers_are_killed(tmp_path):
+    with serve(MEMCACHED, tmp_path, "--workers", "8") as server, Killer(server, 10) as killer:
+        where = f"127.0.0.1:{port(server)}"
+        options = ("-T", 1, "-c", 4, "-t", "3s", "-v", "1.0", "-R")
+        said = output("memcaslap", "-s", where, *options)
+    assert killer.killed
+    assert "verify_failed: 0" in said
+    assert int(re.findall(r"cmd_get: (\d+)", said)[0]) > 1000
+
+
+def test_the_oldest_items_make_room(tmp_path):
+    with serve(MEMCACHED, tmp_path, "--workers", "2", MEMCACHED_MEMORY="1M") as server:
+        script = b"".join(b"set k%d 0 0 1000\r\n%b\r\n" % (n, b"x" * 1000) for n in range(5000))
+        assert server.converse(script) == b"STORED\r\n" * 5000
+        assert server.converse(b"get k0\r\n") == b"END\r\n"
+        assert server.converse(b"get k4999\r\n").startswith(b"VALUE k4999")
+        stats = dict(re.findall(r"STAT (\w+) (\d+)", server.converse(b"stats\r\n").decode()))
+        assert int(stats["bytes"]) <= int(stats["limit_maxbytes"]) == 2**20
+        assert int(stats["curr_items"]) + int(stats["evictions"]) == 5000
+        assert int(stats["cmd_set"]) == 5000
+        assert server.converse(b"set big 0 0 1048000\r\n%b\r\n" % (b"x" * 1_048_000)).startswith(
+            b"SERVER_ERROR"
+        )
+        assert server.converse(b"set small 0 0 1\r\nx\r\n") == b"STORED\r\n"
+
+
+def test_items_outlive_the_server_in_a_directory_of_their_own(tmp_path):
+    for script, reply in (
+        (b"set a 0 0 1\r\nx\r\n", b"STORED\r\n"),
+        (b"get a\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n"),
+    ):
+        with serve(MEMCACHED, tmp_path, MEMCACHED_DIR=str(tmp_path / "items")) as server:
+            assert server.converse(script) == reply
+
+
+def test_a_writer_stopped_inside_the_store_is_killed_and_the_others_go_on(tmp_path):
+    options = ("--workers", "4", "--request-timeout", "0.5", "--kill-grace", "0.5")
+    with serve(MEMCACHED, tmp_path, *options) as server, server.connect() as writer:
+        writer.send(b"set a 0 0 5\r\nabcde\r\n")
+        assert writer.line() == "STORED"
+        (pid,) = [
+            worker["pid"] for worker in server.status()["workers"] if worker["state"] == "busy"
+        ]
+        feeding = threading.Thread(target=_feed, args=(writer.socket,))
+        feeding.start()
+        try:
+            for _ in range(500):  # until the signal strikes while it holds the store's lock
+                os.kill(pid, signal.SIGSTOP)
+                with server.connect() as other:
+                    other.send(b"set b 0 0 1\r\nx\r\n")
+                    assert other.line().startswith(("STORED", "SERVER_ERROR"))
+                if any("worker killed" in line and str(pid) in line for line in server.log):
+                    break
+                os.kill(pid, signal.SIGCONT)
+            else:
+                raise AssertionError("it was never stopped inside the store")
+        finally:
+            writer.socket.shutdown(socket.SHUT_RDWR)
+            feeding.join()
+        assert server.converse(b"set b 0 0 1\r\nx\r\n") == b"STORED\r\n"
+        value = server.converse(b"get a\r\n").split(b"\r\n")[1]
+        assert value.startswith(b"abcde")
+        assert set(value[5:]) <= set(b"x")
+
+
+def _feed(sock: socket.socket) -> None:
+    """Send writes, and read their replies, until the connection ends."""
+    with contextlib.suppress(OSError):
+        while True:
+            sock.sendall(b"append a 0 0 1\r\nx\r\n" * 100)
+            if not sock.recv(65536):
+                return
+
+
+def test_a_wrong_size_of_memory_is_told_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "linepool", "run", EXAMPLES / MEMCACHED],
+        env={**os.environ, "MEMCACHED_MEMORY": "lots"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr == "linepool: MEMCACHED_MEMORY is a size such as 64M, 1M at least, not 'LOTS'\n"
+    )
+
+
+def test_what_clients_send_may_be_cut_anywhere(fresh):
+    with Recorder(fresh) as recorder:
+        client = Client(("127.0.0.1", recorder.port))
+        client.set("a", "1")
+        client.get_many(["a", "b"])
+        client.incr("a", 1, noreply=False)
+        client.append("a", "x", noreply=False)
+        client.gets("a")
+        client.delete("a")
+        client.touch("a", 5, noreply=False)
+        client.close()
+    with Recorder(fresh) as other:
+        old = python_memcached.Client([f"127.0.0.1:{other.port}"])
+        old.set_multi({"a": 1, "b": "two"})
+        old.get_multi(["a", "b"])
+        old.disconnect_all()
+    script = recorder.sent + other.sent
+    assert b"noreply" in script
+    assert_split_invariant(linepool.memcache.server(memory_store), script)
