@@ -6,10 +6,9 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import memcache as python_memcached
@@ -19,6 +18,8 @@ from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheError
 
 import linepool
+import linepool.testing
+from linepool.memcache import Item, Store
 from linepool.testing import assert_split_invariant
 from tests.clients.running import Killer, Recorder, all_together, nutcracker, output, port, serve
 from tests.examples.running import EXAMPLES
@@ -230,43 +231,34 @@ def test_items_outlive_the_server_in_a_directory_of_their_own(tmp_path):
             assert server.converse(script) == reply
 
 
-def test_a_writer_stopped_inside_the_store_is_killed_and_the_others_go_on(tmp_path):
-    options = ("--workers", "4", "--request-timeout", "0.5", "--kill-grace", "0.5")
-    with serve(MEMCACHED, tmp_path, *options) as server, server.connect() as writer:
-        writer.send(b"set a 0 0 5\r\nabcde\r\n")
-        assert writer.line() == "STORED"
-        (pid,) = [
-            worker["pid"] for worker in server.status()["workers"] if worker["state"] == "busy"
-        ]
-        feeding = threading.Thread(target=_feed, args=(writer.socket,))
-        feeding.start()
-        try:
-            for _ in range(500):  # until the signal strikes while it holds the store's lock
-                os.kill(pid, signal.SIGSTOP)
-                with server.connect() as other:
-                    other.send(b"set b 0 0 1\r\nx\r\n")
-                    assert other.line().startswith(("STORED", "SERVER_ERROR"))
-                if any("worker killed" in line and str(pid) in line for line in server.log):
-                    break
-                os.kill(pid, signal.SIGCONT)
-            else:
-                raise AssertionError("it was never stopped inside the store")
-        finally:
-            writer.socket.shutdown(socket.SHUT_RDWR)
-            feeding.join()
-        assert server.converse(b"set b 0 0 1\r\nx\r\n") == b"STORED\r\n"
-        value = server.converse(b"get a\r\n").split(b"\r\n")[1]
-        assert value.startswith(b"abcde")
-        assert set(value[5:]) <= set(b"x")
+def test_a_writer_stopped_inside_the_store_is_killed_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES / "memcached"))
+    from lmdb_store import LmdbStore, opened
 
+    def store() -> Iterator[LmdbStore]:
+        yield from opened(str(tmp_path), 2**20)
 
-def _feed(sock: socket.socket) -> None:
-    """Send writes, and read their replies, until the connection ends."""
-    with contextlib.suppress(OSError):
-        while True:
-            sock.sendall(b"append a 0 0 1\r\nx\r\n" * 100)
-            if not sock.recv(65536):
-                return
+    app = linepool.memcache.server(store)
+
+    @app.handler
+    def freeze(key: bytes, store: Store) -> None:
+        def change(old: Item | None) -> Item | None:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return None
+
+        store.update(key, change)
+
+    with (
+        linepool.testing.serve(app, workers=2, request_timeout=0.3, kill_grace=0.3) as server,
+        server.connect() as frozen,
+        server.connect() as other,
+    ):
+        other.send(b"set a 0 0 1\r\nx\r\n")
+        assert other.line() == "STORED"
+        frozen.send(b"freeze a\r\n")
+        assert frozen.line().startswith("SERVER_ERROR")
+        other.send(b"get a\r\nset b 0 0 1\r\ny\r\nmn\r\n")
+        assert [other.line() for _ in range(5)] == ["VALUE a 0 1", "x", "END", "STORED", "MN"]
 
 
 def test_a_wrong_size_of_memory_is_told_in_one_line(tmp_path):
