@@ -46,12 +46,17 @@ from linepool.session import Connection, Range, Reply, Rest, Session, Verb, body
 __version__ = "0.1.0"
 
 # Imported at first use: most apps speak one protocol.
-_LAZY = {"Memcache": "linepool.protocols.memcache", "memcache": "linepool.memcache"}
+_LAZY = {
+    "Memcache": "linepool.protocols.memcache",
+    "Resp": "linepool.protocols.resp",
+    "memcache": "linepool.memcache",
+}
 
 
 if TYPE_CHECKING:
     from linepool import memcache as memcache
     from linepool.protocols.memcache import Memcache as Memcache
+    from linepool.protocols.resp import Resp as Resp
 else:
 
     def __getattr__(name: str) -> Any:
@@ -76,6 +81,7 @@ __all__ = [
     "ReplyError",
     "Request",
     "RequestTimeout",
+    "Resp",
     "Rest",
     "ServerError",
     "Session",

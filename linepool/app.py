@@ -304,7 +304,7 @@ class _Supplies:
     def __init__(
         self, resources: dict[str, Callable[[], Iterator[Any]]], protocol: Protocol
     ) -> None:
-        self._protocol = protocol
+        self.protocol = protocol
         self._types = {name: _provided_type(name, f) for name, f in resources.items()}
 
     def __call__(self, hint: Any, name: str) -> Supply | None:
@@ -312,14 +312,10 @@ class _Supplies:
         arms = [arm for arm in get_args(hint) if arm is not type(None)]
         if len(arms) == 1 and type(None) in get_args(hint):  # Session | None is handed in as well
             hint = arms[0]
-        for kind, supply in self._protocol.supplies.items():
+        for kind, supply in self.protocol.supplies.items():
             if hint is kind:
                 return supply
-        if (
-            inspect.isclass(hint)
-            and issubclass(hint, Protocol)
-            and isinstance(self._protocol, hint)
-        ):
+        if inspect.isclass(hint) and issubclass(hint, Protocol) and isinstance(self.protocol, hint):
             return lambda _request, conversation: conversation.protocol
         if hint is Session:
             return lambda _request, conversation: conversation.session
@@ -331,7 +327,7 @@ class _Supplies:
 
     def _verb(self, request: Request, _conversation: Any) -> Verb:
         verb = Verb(request.verb.decode("utf-8", "replace"))
-        return Verb(verb.upper()) if self._protocol.ignores_case else verb
+        return Verb(verb.upper()) if self.protocol.ignores_case else verb
 
     def _resource(self, hint: Any, name: str) -> Supply | None:
         offers = [resource for resource, kind in self._types.items() if kind == hint]
@@ -378,7 +374,7 @@ class _Recorder(Connection):
 
 def _entry(registration: _Registration, supplies: _Supplies) -> Entry:
     try:
-        signature = compile_signature(registration.function, supplies)
+        signature = compile_signature(registration.function, supplies, supplies.protocol.converters)
     except SetupError as error:
         raise SetupError(f"handler {registration.place}: {error}") from None
     return Entry(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define, frozen
@@ -229,7 +229,9 @@ def _is_flag(word: Word) -> bool:
 
 
 def compile_signature(
-    function: Callable[..., Any], supply_for: Callable[[Any, str], Supply | None]
+    function: Callable[..., Any],
+    supply_for: Callable[[Any, str], Supply | None],
+    own: Mapping[Any, Convert] | None = None,
 ) -> Signature:
     """Return the compiled signature of a handler.
 
@@ -237,6 +239,7 @@ def compile_signature(
         function: The handler.
         supply_for: Given a parameter's annotation and name, says how to hand it in, or None: the
             parameter comes from the line.
+        own: The protocol's own converters for simple types.
 
     Raises:
         SetupError: The signature cannot be served; the text says why.
@@ -263,7 +266,7 @@ def compile_signature(
             _check(hints.get(parameter.name, bytes) is bytes, parameter, _NOT_BYTES)
             builder.body = parameter.name
         else:
-            _add(builder, parameter, hint)
+            _add(builder, parameter, hint, own or {})
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             builder.order.append(parameter.name)
     builder.returns = hints.get("return")
@@ -275,7 +278,9 @@ def compile_signature(
     return builder
 
 
-def _add(builder: Signature, parameter: inspect.Parameter, hint: Any) -> None:
+def _add(
+    builder: Signature, parameter: inspect.Parameter, hint: Any, own: Mapping[Any, Convert]
+) -> None:
     """Add one parameter that comes from the line."""
     _check(parameter.kind is not parameter.VAR_KEYWORD, parameter, "(**) has no place in a line")
     _check(builder.rest is None, parameter, "stands behind the rest of the line")
@@ -288,7 +293,7 @@ def _add(builder: Signature, parameter: inspect.Parameter, hint: Any) -> None:
         _check(builder.many is None, parameter, "cannot follow *args")
         return
     try:
-        convert, shown = converter(hint)
+        convert, shown = converter(hint, own)
     except TypeError as error:
         raise SetupError(f"parameter {parameter.name}: {error}") from None
     if default is parameter.empty and allows_none(hint):

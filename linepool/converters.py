@@ -78,25 +78,31 @@ _SIMPLE: dict[Any, tuple[Convert, str]] = {
     inspect.Parameter.empty: (_to_str, "str"),
 }
 # By name, so that the module is imported by the user who writes the annotation, not by us.
+_NONE: Mapping[Any, Convert] = {}
 _FROM_TEXT = {"decimal.Decimal", "uuid.UUID", "fractions.Fraction"}
 _PATHS = {"Path", "PurePath", "PosixPath", "PurePosixPath"}
 
 
-def converter(hint: Any) -> tuple[Convert, str]:
+def converter(hint: Any, own: Mapping[Any, Convert] = _NONE) -> tuple[Convert, str]:
     """Return the converter for an annotation, and how the usage text names it.
+
+    Args:
+        hint: The annotation.
+        own: The protocol's own converters for simple types.
 
     Raises:
         TypeError: There is no conversion from a word to such a type.
     """
     if hint in _SIMPLE:
-        return _SIMPLE[hint]
+        convert, shown = _SIMPLE[hint]
+        return own.get(hint, convert), shown
     origin = get_origin(hint)
     if origin is Annotated:
-        return _annotated(*get_args(hint))
+        return _annotated(own, *get_args(hint))
     if origin is Literal:
         return _choice({_shown_literal(value): value for value in get_args(hint)})
     if origin in (Union, types.UnionType):
-        return _union([arm for arm in get_args(hint) if arm is not type(None)])
+        return _union([arm for arm in get_args(hint) if arm is not type(None)], own)
     if isinstance(hint, type):
         if issubclass(hint, Enum):
             names = {member.name: member for member in hint}
@@ -121,8 +127,8 @@ def _shown_literal(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _annotated(hint: Any, *notes: Any) -> tuple[Convert, str]:
-    convert, shown = converter(hint)
+def _annotated(own: Mapping[Any, Convert], hint: Any, *notes: Any) -> tuple[Convert, str]:
+    convert, shown = converter(hint, own)
     for bounds in notes:
         if isinstance(bounds, Range):
             if hint in (str, bytes, bool):
@@ -164,8 +170,8 @@ def _choice(
     return choose, shown
 
 
-def _union(arms: list[Any]) -> tuple[Convert, str]:
-    converters = [converter(arm) for arm in arms]
+def _union(arms: list[Any], own: Mapping[Any, Convert]) -> tuple[Convert, str]:
+    converters = [converter(arm, own) for arm in arms]
     if len(converters) == 1:
         return converters[0]
     shown = "|".join(name for _, name in converters)

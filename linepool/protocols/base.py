@@ -151,6 +151,8 @@ class Protocol(ABC):
     """Whether the case of a command's name does not count; then the table has it in upper case."""
     options: ClassVar[Mapping[str, str]] = {}
     """What ``handler(..., name=value)`` may say to the protocol: names, and what each is for."""
+    converters: ClassVar[Mapping[Any, Callable[[bytes], Any]]] = {}
+    """Its own ways from a word to a value, by annotation; each raises ValueError (what it must be)."""
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {}
     """More that a handler is handed by annotation: from the request and the conversation."""
 

@@ -1,0 +1,176 @@
+"""Values in RESP, the protocol of Redis: how each Python type is sent, in version 2 and in version 3."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Set
+from datetime import date, time
+from enum import Enum
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from linepool.errors import ReplyError, ServerError
+
+_INT64 = range(-(2**63), 2**63)
+# Known by their module, so that none of them need be imported before the user does.
+_SHOWN_BY_STR = {"decimal", "uuid", "pathlib", "ipaddress", "fractions"}
+_LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
+
+
+class Status(str):
+    """A simple string, such as ``+OK``; a plain str or bytes is a bulk string."""
+
+    __slots__ = ()
+
+
+OK = Status("OK")
+
+
+@frozen
+class Verbatim:
+    """Text with a format of three letters (``txt``, ``mkd``); in version 2 a bulk string."""
+
+    text: str
+    format: str = "txt"
+
+
+@frozen
+class Push:
+    """Something that is no reply; in version 2 an array."""
+
+    items: list[Any]
+
+
+class NullArray:
+    """The null of a command whose reply is an array: ``*-1`` in version 2, null in version 3."""
+
+
+def encode(value: object, version: int) -> bytes:
+    """Return a value in RESP 2 or 3.
+
+    Raises:
+        TypeError: No reply is defined for such a value.
+    """
+    if value is None:
+        return b"_\r\n" if version == 3 else b"$-1\r\n"
+    if isinstance(value, bytes):
+        return b"$%d\r\n%b\r\n" % (len(value), value)
+    parts: list[bytes] = []
+    _add(parts, value, version)
+    return b"".join(parts)
+
+
+def encode_error(error: ReplyError) -> bytes:
+    """Return an error reply; line breaks in its text become blanks, as Redis does it."""
+    code = error.code if isinstance(error.code, str) else "ERR"
+    text = str(error)
+    if isinstance(error, ServerError) and error.code is None and not text:
+        text = "internal error"
+    return b"-%b\r\n" % f"{code} {text}".encode("utf-8", "replace").translate(_LINE_BREAKS)
+
+
+def _add(parts: list[bytes], value: Any, version: int) -> None:
+    text = _bulk(value)
+    if text is not None:
+        parts.append(b"$%d\r\n%b\r\n" % (len(text), text))
+    elif isinstance(value, Status):
+        parts.append(b"+%b\r\n" % value.encode().translate(_LINE_BREAKS))
+    elif value is None or (isinstance(value, (int, float)) and not isinstance(value, Enum)):
+        parts.append(_number(value, version))
+    elif isinstance(value, Mapping):
+        _add_pairs(parts, value.items(), len(value), version)
+    elif isinstance(value, (list, tuple, Set)):
+        mark = b"~" if version == 3 and isinstance(value, Set) else b"*"
+        _add_all(parts, mark, value, len(value), version)
+    else:
+        _add_other(parts, value, version)
+
+
+def _add_other(parts: list[bytes], value: Any, version: int) -> None:
+    kind: type = type(value)
+    if isinstance(value, ReplyError):
+        parts.append(encode_error(value))
+    elif isinstance(value, NullArray):
+        parts.append(b"_\r\n" if version == 3 else b"*-1\r\n")
+    elif isinstance(value, Push):
+        mark = b">" if version == 3 else b"*"
+        _add_all(parts, mark, value.items, len(value.items), version)
+    elif isinstance(value, Verbatim):
+        text = value.text.encode()
+        mark = b"="
+        if version == 3:
+            text = value.format.encode()[:3].ljust(3) + b":" + text
+        else:
+            mark = b"$"
+        parts.append(b"%b%d\r\n%b\r\n" % (mark, len(text), text))
+    elif isinstance(value, Enum):
+        _add(parts, value.value, version)
+    elif attrs.has(kind):
+        names = [field.name for field in attrs.fields(kind)]
+        _add_pairs(parts, [(name, getattr(value, name)) for name in names], len(names), version)
+    elif fields := getattr(kind, "__dataclass_fields__", None):
+        _add_pairs(parts, [(name, getattr(value, name)) for name in fields], len(fields), version)
+    elif isinstance(value, Iterable):
+        items = list(value)
+        _add_all(parts, b"*", items, len(items), version)
+    else:
+        raise TypeError(f"no reply is defined for {kind.__name__}")
+
+
+def _add_all(
+    parts: list[bytes], mark: bytes, items: Iterable[Any], count: int, version: int
+) -> None:
+    parts.append(b"%b%d\r\n" % (mark, count))
+    for item in items:
+        _add(parts, item, version)
+
+
+def _add_pairs(
+    parts: list[bytes], pairs: Iterable[tuple[Any, Any]], count: int, version: int
+) -> None:
+    parts.append(b"%%%d\r\n" % count if version == 3 else b"*%d\r\n" % (2 * count))
+    for key, value in pairs:
+        _add(parts, key, version)
+        _add(parts, value, version)
+
+
+def _bulk(value: object) -> bytes | None:
+    """Return the text of a bulk string, or None: it is none."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, str) and not isinstance(value, (Status, Enum)):
+        return value.encode()
+    if isinstance(value, (date, time)):
+        return value.isoformat().encode()
+    if type(value).__module__.partition(".")[0] in _SHOWN_BY_STR:
+        return str(value).encode()
+    return None
+
+
+def _number(value: float | None, version: int) -> bytes:
+    if value is None:
+        return b"_\r\n" if version == 3 else b"$-1\r\n"
+    if isinstance(value, bool):
+        return (b"#t\r\n" if value else b"#f\r\n") if version == 3 else b":%d\r\n" % value
+    if isinstance(value, int):
+        return _int(value, version)
+    text = float_text(value)
+    return b",%b\r\n" % text if version == 3 else b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+def _int(value: int, version: int) -> bytes:
+    if value in _INT64:
+        return b":%d\r\n" % value
+    text = b"%d" % value
+    return b"(%b\r\n" % text if version == 3 else b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+def float_text(value: float) -> bytes:
+    """Return a float as Redis writes it: the shortest text that reads back, ``inf``, ``nan``."""
+    if math.isinf(value) or math.isnan(value):
+        return repr(value).encode()
+    if value == int(value) and abs(value) < 1e17:
+        return b"%d" % int(value) if value or math.copysign(1, value) > 0 else b"-0"
+    return repr(value).encode()
