@@ -1,0 +1,45 @@
+"""The app on which the modules beside this one register their commands, and its store."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from db import Db
+
+import linepool
+
+app = linepool.App(
+    "redis", protocol=linepool.Resp(transactions=True), max_body_bytes=512 * 1024 * 1024
+)
+SIZE_MB = int(os.environ.get("REDIS_SIZE_MB", "1024"))
+
+
+@app.on_start
+def choose_directory() -> None:
+    """Without REDIS_DIR, keep the keys in memory, and drop them at the end."""
+    if "REDIS_DIR" in os.environ:
+        os.makedirs(os.environ["REDIS_DIR"], exist_ok=True)
+        return
+    memory_disk = "/dev/shm"  # noqa: S108 - the kernel's own name for it
+    directory = tempfile.mkdtemp(
+        prefix="redis-", dir=memory_disk if os.path.isdir(memory_disk) else None
+    )
+    os.environ["REDIS_DIR"] = directory
+    master = os.getpid()
+
+    @atexit.register
+    def clean_up() -> None:
+        if os.getpid() == master:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@app.resource
+def db() -> Iterator[Db]:
+    """Open the store in each worker: an LMDB environment must not cross a fork."""
+    store = Db(os.environ["REDIS_DIR"], SIZE_MB * 2**20)
+    yield store
+    store.close()

@@ -1,0 +1,190 @@
+"""Commands for hashes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from application import app
+from db import HASH, Db
+from keyspace import scanned
+from strings import INT64, decimal_sum, whole
+
+from linepool import ClientError, Resp, Verb
+from linepool.protocols.resp import OK, Status
+
+
+@app.handler("HSET", "HMSET", flags="write denyoom fast")
+def hset(key: bytes, field: bytes, value: bytes, *more: bytes, db: Db, verb: Verb) -> int | Status:
+    """Set fields; give how many are new."""
+    if len(more) % 2:
+        raise ClientError(f"wrong number of arguments for '{verb.lower()}' command")
+    words = (field, value, *more)
+    with db.write() as t:
+        header = t.made(key, HASH)
+        new = sum(t.put(header, *pair) for pair in zip(words[::2], words[1::2], strict=True))
+        t.save(header)
+    return OK if verb == "HMSET" else new
+
+
+@app.handler(flags="write denyoom fast")
+def hsetnx(key: bytes, field: bytes, value: bytes, db: Db) -> int:
+    """Set a field if it is not there."""
+    with db.write() as t:
+        header = t.made(key, HASH)
+        if t.get(header, field) is not None:
+            return 0
+        t.put(header, field, value)
+        t.save(header)
+        return 1
+
+
+@app.handler(flags="readonly fast")
+def hget(key: bytes, field: bytes, db: Db) -> bytes | None:
+    """Get a field."""
+    with db.read() as t:
+        header = t.typed(key, HASH)
+        return None if header is None else t.get(header, field)
+
+
+@app.handler(flags="readonly fast")
+def hmget(key: bytes, field: bytes, *fields: bytes, db: Db) -> list[bytes | None]:
+    """Get several fields; null for what is none."""
+    with db.read() as t:
+        header = t.typed(key, HASH)
+        return [t.get(header, one) if header else None for one in (field, *fields)]
+
+
+@app.handler(flags="readonly")
+def hgetall(key: bytes, db: Db) -> dict[bytes, bytes]:
+    """Get all fields with their values."""
+    with db.read() as t:
+        return dict(t.items(t.typed(key, HASH)))
+
+
+@app.handler(flags="readonly")
+def hkeys(key: bytes, db: Db) -> list[bytes]:
+    """Get the names of all fields."""
+    with db.read() as t:
+        return [field for field, _ in t.items(t.typed(key, HASH))]
+
+
+@app.handler(flags="readonly")
+def hvals(key: bytes, db: Db) -> list[bytes]:
+    """Get the values of all fields."""
+    with db.read() as t:
+        return [value for _, value in t.items(t.typed(key, HASH))]
+
+
+@app.handler(flags="write fast")
+def hdel(key: bytes, field: bytes, *fields: bytes, db: Db) -> int:
+    """Drop fields; give how many there were."""
+    with db.write() as t:
+        header = t.typed(key, HASH)
+        count = sum(t.pop(header, one) for one in (field, *fields)) if header else 0
+        if header and count:
+            t.save(header)
+        return count
+
+
+@app.handler(flags="readonly fast")
+def hexists(key: bytes, field: bytes, db: Db) -> int:
+    """Tell whether a field is there."""
+    with db.read() as t:
+        header = t.typed(key, HASH)
+        return int(header is not None and t.get(header, field) is not None)
+
+
+@app.handler(flags="readonly fast")
+def hlen(key: bytes, db: Db) -> int:
+    """Count the fields."""
+    with db.read() as t:
+        header = t.typed(key, HASH)
+        return header.count if header else 0
+
+
+@app.handler(flags="readonly fast")
+def hstrlen(key: bytes, field: bytes, db: Db) -> int:
+    """Give the length of a field's value."""
+    with db.read() as t:
+        header = t.typed(key, HASH)
+        return len((header and t.get(header, field)) or b"")
+
+
+@app.handler(flags="write denyoom fast")
+def hincrby(key: bytes, field: bytes, increment: int, db: Db) -> int:
+    """Add to the number in a field."""
+    with db.write() as t:
+        header = t.made(key, HASH)
+        number = whole(t.get(header, field) or b"0")
+        if number is None:
+            raise ClientError("hash value is not an integer")
+        number += increment
+        if number not in INT64:
+            raise ClientError("increment or decrement would overflow")
+        t.put(header, field, b"%d" % number)
+        t.save(header)
+        return number
+
+
+@app.handler(flags="write denyoom fast")
+def hincrbyfloat(key: bytes, field: bytes, increment: bytes, db: Db) -> bytes:
+    """Add to the number with decimals in a field."""
+    decimal_sum(b"0", increment, "value is not a valid float")
+    with db.write() as t:
+        header = t.made(key, HASH)
+        old = t.get(header, field) or b"0"
+        text = decimal_sum(old, increment, "hash value is not a float")
+        t.put(header, field, text)
+        t.save(header)
+        return text
+
+
+@app.handler(flags="readonly")
+def hscan(key: bytes, cursor: bytes, *words: bytes, db: Db) -> list[Any]:
+    """List fields with their values."""
+    with db.read() as t:
+        items = dict(t.items(t.typed(key, HASH)))
+    names = scanned(cursor, words, list(items))
+    return ["0", [text for name in names for text in (name, items[name])]]
+
+
+@app.handler(flags="readonly")
+def hrandfield(key: bytes, db: Db, resp: Resp, *words: bytes) -> Any:
+    """Give some fields at random: HRANDFIELD key [count [WITHVALUES]]."""
+    count, with_values = count_and(words, b"WITHVALUES")
+    with db.read() as t:
+        items = t.items(t.typed(key, HASH))
+    if count is None:
+        return random.choice(items)[0] if items else None  # noqa: S311 - nothing is secret here
+    chosen = some(items, count)
+    if not with_values:
+        return [field for field, _ in chosen]
+    if resp.version == 3:
+        return [list(pair) for pair in chosen]
+    return [text for pair in chosen for text in pair]
+
+
+def some(items: list[Any], count: int) -> list[Any]:
+    """Return so many of the items at random, each once; a negative number may repeat them."""
+    if count < 0:
+        return random.choices(items, k=-count) if items else []  # noqa: S311
+    return random.sample(items, min(count, len(items)))
+
+
+def count_and(words: tuple[bytes, ...], option: bytes) -> tuple[int | None, bool]:
+    """Return the count that may follow a key, and whether the option follows it.
+
+    Raises:
+        ClientError: Something else follows.
+    """
+    if not words:
+        return None, False
+    count = whole(words[0])
+    if count is None:
+        raise ClientError("value is not an integer or out of range")
+    if abs(count) > 2**62:
+        raise ClientError("value is out of range")
+    if len(words) > 2 or (len(words) == 2 and words[1].upper() != option):
+        raise ClientError("syntax error")
+    return count, len(words) == 2

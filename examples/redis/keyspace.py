@@ -1,0 +1,293 @@
+"""Commands for keys of any kind: expiry, names, SCAN, transactions."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+
+from application import app
+from db import KINDS, ZSET, Db, Txn
+
+from linepool import ClientError, Resp, Session, Verb
+from linepool.protocols.glob import matches
+from linepool.protocols.resp import OK, NullArray, Queued, Status
+from linepool.protocols.resp_commands import discard as drop_queue
+
+_SYNTAX = "syntax error"
+_MOST_MS = 2**63 - 1
+
+
+def deadline(t: Txn, unit: str, time: int, command: str) -> int:
+    """Return when a key ends, in ms of Unix time, from a time and what it means (ex, pxat, ...).
+
+    Raises:
+        ClientError: There is no such time.
+    """
+    ms = time if unit.startswith("p") else time * 1000
+    if not unit.endswith("at"):
+        ms += t.now_ms
+    if time <= 0 or ms > _MOST_MS:
+        raise ClientError(f"invalid expire time in '{command}' command")
+    return ms
+
+
+@app.handler("DEL", "UNLINK", flags="write", keys=(1, -1, 1))
+def delete(key: bytes, *keys: bytes, db: Db) -> int:
+    """Drop keys; give how many there were."""
+    with db.write() as t:
+        count = 0
+        for one in (key, *keys):
+            if header := t.find(one):
+                t.remove(header)
+                count += 1
+        return count
+
+
+@app.handler("EXISTS", "TOUCH", flags="readonly fast", keys=(1, -1, 1))
+def exists(key: bytes, *keys: bytes, db: Db) -> int:
+    """Count which of the keys are there."""
+    with db.read() as t:
+        return sum(t.find(one) is not None for one in (key, *keys))
+
+
+@app.handler("TYPE", flags="readonly fast")
+def kind_of(key: bytes, db: Db) -> Status:
+    """Give the kind of value that a key holds."""
+    with db.read() as t:
+        header = t.find(key)
+    return Status("none" if header is None else KINDS[header.kind])
+
+
+@app.handler("EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT", flags="write fast")
+def expire(key: bytes, time: int, db: Db, verb: Verb, *conditions: str) -> int:
+    """Set when a key ends; NX XX GT LT: only under a condition."""
+    wanted = {word.upper() for word in conditions}
+    for word in conditions:
+        if word.upper() not in ("NX", "XX", "GT", "LT"):
+            raise ClientError(f"Unsupported option {word}")
+    if "NX" in wanted and len(wanted) > 1:
+        raise ClientError("NX and XX, GT or LT options at the same time are not compatible")
+    if {"GT", "LT"} <= wanted:
+        raise ClientError("GT and LT options at the same time are not compatible")
+    with db.write() as t:
+        ms = time if verb.startswith("P") else time * 1000
+        ms += 0 if verb.endswith("AT") else t.now_ms
+        if not -(2**63) <= ms <= _MOST_MS:
+            raise ClientError(f"invalid expire time in '{verb.lower()}' command")
+        header = t.find(key)
+        if header is None:
+            return 0
+        now = header.expires_at
+        refused = (
+            ("NX" in wanted and now)
+            or ("XX" in wanted and not now)
+            or ("GT" in wanted and (not now or ms <= now))
+            or ("LT" in wanted and now and ms >= now)
+        )
+        if refused:
+            return 0
+        if ms <= t.now_ms:
+            t.remove(header)
+        else:
+            t.expire(header, ms)
+        return 1
+
+
+@app.handler("TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME", flags="readonly fast")
+def ttl(key: bytes, db: Db, verb: Verb) -> int:
+    """Tell when a key ends; -1: never; -2: there is no such key."""
+    with db.read() as t:
+        header = t.find(key)
+        if header is None:
+            return -2
+        if not header.expires_at:
+            return -1
+        if verb.endswith("TIME"):
+            return header.expires_at if verb.startswith("P") else (header.expires_at + 500) // 1000
+        left = header.expires_at - t.now_ms
+        return left if verb == "PTTL" else (left + 500) // 1000
+
+
+@app.handler(flags="write fast")
+def persist(key: bytes, db: Db) -> int:
+    """Let a key live for ever."""
+    with db.write() as t:
+        header = t.find(key)
+        if header is None or not header.expires_at:
+            return 0
+        t.expire(header, 0)
+        return 1
+
+
+def copied(t: Txn, source: bytes, target: bytes) -> None:
+    """Make a key hold what another holds, in place of what it held."""
+    old = t.find(target)
+    if old is not None:
+        t.remove(old)
+    header = t.find(source)
+    assert header is not None
+    new = t.made(target, header.kind)
+    new.value = header.value
+    if header.kind == ZSET:
+        for member, score in t.ranked(header):
+            t.set_score(new, member, score)
+    elif KINDS[header.kind] == "list":
+        t.replace_list(new, t.slice(header, 0, header.count - 1))
+    else:
+        for field, value in t.items(header) if KINDS[header.kind] != "string" else ():
+            t.put(new, field, value)
+    t.expire(new, header.expires_at)
+
+
+@app.handler("RENAME", "RENAMENX", flags="write", keys=(1, 2, 1))
+def rename(key: bytes, newkey: bytes, db: Db, verb: Verb) -> Status | int:
+    """Give a key another name; RENAMENX: if nobody has it."""
+    with db.write() as t:
+        if t.find(key) is None:
+            raise ClientError("no such key")
+        if verb == "RENAMENX" and t.find(newkey):
+            return 0
+        if key != newkey:
+            copied(t, key, newkey)
+            if header := t.find(key):
+                t.remove(header)
+    return OK if verb == "RENAME" else 1
+
+
+@app.handler(flags="write denyoom", keys=(1, 2, 1))
+def copy(key: bytes, target: bytes, db: Db, *, replace: bool = False) -> int:
+    """Copy what a key holds."""
+    if key == target:
+        raise ClientError("source and destination objects are the same")
+    with db.write() as t:
+        if t.find(key) is None or (t.find(target) and not replace):
+            return 0
+        copied(t, key, target)
+        return 1
+
+
+@app.handler("KEYS", flags="readonly")
+def list_keys(pattern: bytes, db: Db) -> list[bytes]:
+    """List the keys whose names fit a pattern."""
+    with db.read() as t:
+        return [header.key for _, header in t.all_keys() if matches(pattern, header.key)]
+
+
+@app.handler(flags="readonly")
+def scan(
+    cursor: bytes,
+    db: Db,
+    *,
+    match: bytes = b"*",
+    count: int = 10,
+    type: str | None = None,
+) -> list[object]:
+    """List some keys, and the cursor with which to go on; 0: that was all."""
+    if not cursor.isdigit():
+        raise ClientError("invalid cursor")
+    if count < 1:
+        raise ClientError(_SYNTAX)
+    with db.read() as t:
+        found = list(islice(t.all_keys(int(cursor)), count))
+    after = found[-1][0] if len(found) == count else 0
+    names = [
+        header.key
+        for _, header in found
+        if matches(match, header.key) and (type is None or KINDS[header.kind] == type.lower())
+    ]
+    return [str(after), names]
+
+
+def scanned(cursor: bytes, words: tuple[bytes, ...], names: list[bytes]) -> list[bytes]:
+    """Return which elements a HSCAN, SSCAN or ZSCAN gives: it gives all at once.
+
+    Raises:
+        ClientError: The cursor or the options are wrong.
+    """
+    if not cursor.isdigit():
+        raise ClientError("invalid cursor")
+    if len(words) % 2:
+        raise ClientError(_SYNTAX)
+    for option, value in zip(words[::2], words[1::2], strict=True):
+        if option.upper() == b"MATCH":
+            names = [name for name in names if matches(value, name)]
+        elif option.upper() == b"COUNT":
+            if not value.isdigit():
+                raise ClientError("value is not an integer or out of range")
+            if int(value) < 1:
+                raise ClientError(_SYNTAX)
+        else:
+            raise ClientError(_SYNTAX)
+    return names
+
+
+@app.handler(flags="readonly")
+def randomkey(db: Db) -> bytes | None:
+    """Give any key."""
+    with db.read() as t:
+        start = random.randint(0, t.last_number())  # noqa: S311 - nothing is secret here
+        for behind in (start, 0):
+            for _, header in t.all_keys(behind):
+                return header.key
+    return None
+
+
+@app.handler(flags="readonly fast")
+def dbsize(db: Db) -> int:
+    """Count the keys."""
+    with db.read() as t:
+        return t.count()
+
+
+@app.handler("FLUSHDB", "FLUSHALL", flags="write")
+def flush(db: Db, mode: str = "SYNC") -> Status:
+    """Drop all keys."""
+    if mode.upper() not in ("SYNC", "ASYNC"):
+        raise ClientError(_SYNTAX)
+    with db.write() as t:
+        t.drop_all()
+    return OK
+
+
+# -- transactions
+
+
+@app.handler(flags="noscript fast", keys=(1, -1, 1))
+def watch(key: bytes, *keys: bytes, db: Db, session: Session) -> Status:
+    """Let the next EXEC do nothing if one of the keys has changed by then."""
+    with db.read() as t:
+        versions = session.get("watched", {})
+        for one in (key, *keys):
+            versions.setdefault(one.decode("latin-1"), version(t, one))
+        session["watched"] = versions
+    return OK
+
+
+@app.handler(flags="noscript fast")
+def unwatch(session: Session) -> Status:
+    """Watch no key any more."""
+    session.pop("watched", None)
+    return OK
+
+
+@app.handler(flags="noscript fast")
+def discard(session: Session, resp: Resp) -> Status:
+    """Forget the commands behind MULTI."""
+    session.pop("watched", None)
+    return drop_queue(resp)
+
+
+@app.handler("EXEC", flags="noscript")
+def execute(queued: Queued, db: Db, session: Session) -> list[object] | NullArray:
+    """Run the commands behind MULTI, with no other client's between them."""
+    watched = session.pop("watched", {})
+    with db.together() as t:
+        for name, before in watched.items():
+            if version(t, name.encode("latin-1")) != before:
+                return NullArray()
+        return queued()
+
+
+def version(t: Txn, key: bytes) -> int:
+    header = t.find(key)
+    return 0 if header is None else header.version

@@ -1,0 +1,337 @@
+"""Commands for strings and counters."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation, localcontext
+
+from application import app
+from db import STRING, Db, Header, Txn
+from keyspace import deadline
+
+from linepool import ClientError, Verb
+from linepool.protocols.resp import OK, Status
+
+INT64 = range(-(2**63), 2**63)
+_LONGEST_STRING = 512 * 1024 * 1024
+_SYNTAX = "syntax error"
+
+
+def value_of(t: Txn, key: bytes) -> bytes | None:
+    header = t.typed(key, STRING)
+    return None if header is None else header.value
+
+
+def store(t: Txn, key: bytes, value: bytes, expires_at: int = 0) -> None:
+    """Give a key a string, whatever it held before."""
+    if len(value) > _LONGEST_STRING:
+        raise ClientError("string exceeds maximum allowed size (proto-max-bulk-len)")
+    old = t.find(key)
+    if old is not None and old.kind != STRING:
+        t.remove(old)
+        old = None
+    header = old or Header(key, STRING, t.next_number())
+    header.value = value
+    if header.expires_at or expires_at:
+        t.expire(header, expires_at)
+    else:
+        t.save(header)
+
+
+def changed(t: Txn, header: Header | None, key: bytes, value: bytes) -> None:
+    """Give a key a new string that ends when the old one would have."""
+    store(t, key, value, header.expires_at if header else 0)
+
+
+@app.handler(flags="readonly fast")
+def get(key: bytes, db: Db) -> bytes | None:
+    """Get a string."""
+    with db.read() as t:
+        return value_of(t, key)
+
+
+@app.handler(flags="write denyoom")
+def set_(
+    key: bytes,
+    value: bytes,
+    db: Db,
+    *,
+    ex: int | None = None,
+    px: int | None = None,
+    exat: int | None = None,
+    pxat: int | None = None,
+    nx: bool = False,
+    xx: bool = False,
+    keepttl: bool = False,
+    get: bool = False,
+) -> Status | bytes | None:
+    """Set a string, and when it ends."""
+    times = {"ex": ex, "px": px, "exat": exat, "pxat": pxat}
+    given = [name for name, time in times.items() if time is not None]
+    if len(given) + keepttl > 1 or (nx and xx):
+        raise ClientError(_SYNTAX)
+    with db.write() as t:
+        old = t.find(key)
+        before = None
+        if get and old is not None:
+            before = value_of(t, key)
+        expires_at = deadline(t, given[0], times[given[0]] or 0, "set") if given else 0
+        if (nx and old) or (xx and not old):
+            return before
+        if keepttl and old is not None:
+            expires_at = old.expires_at
+        store(t, key, value, expires_at)
+    return before if get else OK
+
+
+@app.handler(flags="write denyoom fast")
+def setnx(key: bytes, value: bytes, db: Db) -> int:
+    """Set a string if the key is not there."""
+    with db.write() as t:
+        if t.find(key):
+            return 0
+        store(t, key, value)
+        return 1
+
+
+@app.handler("SETEX", "PSETEX", flags="write denyoom")
+def setex(key: bytes, time: int, value: bytes, db: Db, verb: Verb) -> Status:
+    """Set a string that ends after some time."""
+    with db.write() as t:
+        unit = "ex" if verb == "SETEX" else "px"
+        store(t, key, value, deadline(t, unit, time, verb.lower()))
+    return OK
+
+
+@app.handler(flags="write denyoom fast")
+def getset(key: bytes, value: bytes, db: Db) -> bytes | None:
+    """Set a string; give the old one."""
+    with db.write() as t:
+        old = value_of(t, key)
+        store(t, key, value)
+        return old
+
+
+@app.handler(flags="write fast")
+def getdel(key: bytes, db: Db) -> bytes | None:
+    """Get a string, and drop it."""
+    with db.write() as t:
+        header = t.typed(key, STRING)
+        if header is None:
+            return None
+        t.remove(header)
+        return header.value
+
+
+@app.handler(flags="write fast")
+def getex(
+    key: bytes,
+    db: Db,
+    *,
+    ex: int | None = None,
+    px: int | None = None,
+    exat: int | None = None,
+    pxat: int | None = None,
+    persist: bool = False,
+) -> bytes | None:
+    """Get a string, and set when it ends."""
+    times = {"ex": ex, "px": px, "exat": exat, "pxat": pxat}
+    given = [name for name, time in times.items() if time is not None]
+    if len(given) + persist > 1:
+        raise ClientError(_SYNTAX)
+    with db.write() as t:
+        header = t.typed(key, STRING)
+        if header is None:
+            return None
+        if given:
+            t.expire(header, deadline(t, given[0], times[given[0]] or 0, "getex"))
+        elif persist and header.expires_at:
+            t.expire(header, 0)
+        return header.value
+
+
+@app.handler(flags="readonly fast", keys=(1, -1, 1))
+def mget(key: bytes, *keys: bytes, db: Db) -> list[bytes | None]:
+    """Get several strings; null for what is none."""
+    with db.read() as t:
+        headers = [t.find(one) for one in (key, *keys)]
+    return [header.value if header and header.kind == STRING else None for header in headers]
+
+
+@app.handler("MSET", "MSETNX", flags="write denyoom", keys=(1, -1, 2))
+def mset(key: bytes, value: bytes, *more: bytes, db: Db, verb: Verb) -> Status | int:
+    """Set several strings; MSETNX: all of them or none, if none of the keys is there."""
+    if len(more) % 2:
+        raise ClientError(f"wrong number of arguments for '{verb.lower()}' command")
+    words = (key, value, *more)
+    with db.write() as t:
+        if verb == "MSETNX" and any(t.find(one) for one in words[::2]):
+            return 0
+        for name, text in zip(words[::2], words[1::2], strict=True):
+            store(t, name, text)
+    return OK if verb == "MSET" else 1
+
+
+@app.handler(flags="write denyoom fast")
+def append(key: bytes, value: bytes, db: Db) -> int:
+    """Put text behind a string; give its length."""
+    with db.write() as t:
+        header = t.typed(key, STRING)
+        text = (header.value if header else b"") + value
+        changed(t, header, key, text)
+        return len(text)
+
+
+@app.handler(flags="readonly fast")
+def strlen(key: bytes, db: Db) -> int:
+    """Give a string's length."""
+    with db.read() as t:
+        return len(value_of(t, key) or b"")
+
+
+@app.handler("GETRANGE", "SUBSTR", flags="readonly")
+def getrange(key: bytes, start: int, end: int, db: Db) -> bytes:
+    """Give a part of a string; negative places count from its end."""
+    with db.read() as t:
+        text = value_of(t, key) or b""
+    if start < 0 and end < 0 and start > end:
+        return b""
+    first = max(0, start + len(text) if start < 0 else start)
+    last = max(0, end + len(text) if end < 0 else end)
+    return text[first : last + 1] if text else b""
+
+
+@app.handler(flags="write denyoom")
+def setrange(key: bytes, offset: int, value: bytes, db: Db) -> int:
+    """Write over a part of a string; give its length."""
+    if offset < 0:
+        raise ClientError("offset is out of range")
+    if offset + len(value) > _LONGEST_STRING:
+        raise ClientError("string exceeds maximum allowed size (proto-max-bulk-len)")
+    with db.write() as t:
+        header = t.typed(key, STRING)
+        text = header.value if header else b""
+        if value:
+            text = text[:offset].ljust(offset, b"\0") + value + text[offset + len(value) :]
+            changed(t, header, key, text)
+        return len(text)
+
+
+def count_by(t: Txn, key: bytes, by: int) -> int:
+    header = t.typed(key, STRING)
+    text = header.value if header else b"0"
+    number = whole(text)
+    if number is None:
+        raise ClientError("value is not an integer or out of range")
+    number += by
+    if number not in INT64:
+        raise ClientError("increment or decrement would overflow")
+    changed(t, header, key, b"%d" % number)
+    return number
+
+
+def whole(text: bytes) -> int | None:
+    """Return the 64-bit number that a text is, written without any frills; or None."""
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return number if b"%d" % number == text and number in INT64 else None
+
+
+@app.handler(flags="write denyoom fast")
+def incr(key: bytes, db: Db) -> int:
+    """Add 1 to a number."""
+    with db.write() as t:
+        return count_by(t, key, 1)
+
+
+@app.handler(flags="write denyoom fast")
+def decr(key: bytes, db: Db) -> int:
+    """Take 1 from a number."""
+    with db.write() as t:
+        return count_by(t, key, -1)
+
+
+@app.handler(flags="write denyoom fast")
+def incrby(key: bytes, increment: int, db: Db) -> int:
+    """Add to a number."""
+    with db.write() as t:
+        return count_by(t, key, increment)
+
+
+@app.handler(flags="write denyoom fast")
+def decrby(key: bytes, decrement: int, db: Db) -> int:
+    """Take from a number."""
+    if decrement == -(2**63):
+        raise ClientError("decrement would overflow")
+    with db.write() as t:
+        return count_by(t, key, -decrement)
+
+
+def decimal_sum(text: bytes, increment: bytes, wrong: str) -> bytes:
+    """Return the sum of two numbers in decimals, as INCRBYFLOAT writes it."""
+    try:
+        with localcontext() as context:
+            context.prec = 40
+            if text.strip() != text or b"_" in text:
+                raise ClientError(wrong)
+            number = Decimal(text.decode()) + Decimal(increment.decode())
+            if not number.is_finite():
+                raise ClientError("increment would produce NaN or Infinity")
+            shown = f"{round(number, 17):f}"
+    except (InvalidOperation, UnicodeDecodeError):
+        raise ClientError(wrong) from None
+    if "." in shown:
+        shown = shown.rstrip("0").rstrip(".")
+    return b"0" if shown == "-0" else shown.encode()
+
+
+@app.handler(flags="write denyoom fast")
+def incrbyfloat(key: bytes, increment: bytes, db: Db) -> bytes:
+    """Add to a number with decimals."""
+    with db.write() as t:
+        header = t.typed(key, STRING)
+        decimal_sum(b"0", increment, "value is not a valid float")
+        text = decimal_sum(
+            header.value if header else b"0", increment, "value is not a valid float"
+        )
+        changed(t, header, key, text)
+        return text
+
+
+@app.handler(flags="write denyoom")
+def setbit(key: bytes, offset: int, value: int, db: Db) -> int:
+    """Set one bit; give the old one."""
+    if not 0 <= offset < _LONGEST_STRING * 8:
+        raise ClientError("bit offset is not an integer or out of range")
+    if value not in (0, 1):
+        raise ClientError("bit is not an integer or out of range")
+    with db.write() as t:
+        header = t.typed(key, STRING)
+        text = bytearray((header.value if header else b"").ljust(offset // 8 + 1, b"\0"))
+        mask = 0x80 >> offset % 8
+        old = bool(text[offset // 8] & mask)
+        text[offset // 8] = text[offset // 8] & ~mask | mask * value
+        changed(t, header, key, bytes(text))
+        return int(old)
+
+
+@app.handler(flags="readonly fast")
+def getbit(key: bytes, offset: int, db: Db) -> int:
+    """Give one bit."""
+    if not 0 <= offset < _LONGEST_STRING * 8:
+        raise ClientError("bit offset is not an integer or out of range")
+    with db.read() as t:
+        text = value_of(t, key) or b""
+    byte = text[offset // 8] if offset // 8 < len(text) else 0
+    return byte >> (7 - offset % 8) & 1
+
+
+@app.handler(flags="readonly")
+def bitcount(key: bytes, db: Db, start: int = 0, end: int = -1) -> int:
+    """Count the bits that are set."""
+    with db.read() as t:
+        text = value_of(t, key) or b""
+    first = max(0, start + len(text) if start < 0 else start)
+    last = end + len(text) if end < 0 else end
+    return int.from_bytes(text[first : max(0, last + 1)], "big").bit_count()

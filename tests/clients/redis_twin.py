@@ -1,0 +1,101 @@
+"""Random commands for a real Redis and the example beside it: their replies must be the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+KEYS = [b"a", b"b", b"c", b"d"]
+FIELDS = [b"f", b"g", b"h", b"", b"long" * 200]
+TEXTS = [b"", b"x", b"1", b"-7", b"3.5", b"abc", b"9223372036854775807", b"010", b"\r\n\0", b" 5"]
+NUMBERS = [b"0", b"1", b"-1", b"2", b"-3", b"10", b"x", b"9223372036854775807", b"-9223372036854775808"]
+SCORES = [b"0", b"1", b"1.5", b"-2", b"inf", b"-inf", b"3e2", b"x", b"nan", b"-0"]
+BOUNDS = [b"-inf", b"+inf", b"(1", b"1", b"2", b"(x", b"-2", b"300"]
+NAMES = [b"-", b"+", b"[f", b"(f", b"[g", b"[h", b"f"]
+INDEXES = [b"0", b"1", b"-1", b"2", b"-2", b"5", b"-9", b"x"]
+TIMES = [b"100", b"0", b"-1", b"x", b"9223372036854775807", b"1000000"]
+COUNTS = [b"1", b"2", b"0", b"10"]
+
+# K key, F field, T text, N number, S score, B bound, L name, I index, M time, C count; the rest as it is.
+# A star: the words behind it, up to and with the next star, any number of times from 1.
+PLAIN = """
+GET K|SET K T|SET K T EX M|SET K T PX M NX|SET K T XX GET|SET K T KEEPTTL|SET K T GET|SET K T NX XX|SET K T EX
+SETNX K T|SETEX K M T|PSETEX K M T|GETSET K T|GETDEL K|GETEX K|GETEX K PERSIST|GETEX K EX M|MGET * K *
+MSET * K T *|MSETNX * K T *|MSET K|APPEND K T|STRLEN K|GETRANGE K I I|SETRANGE K I T|INCR K|DECR K|INCRBY K N
+DECRBY K N|INCRBYFLOAT K S|INCRBYFLOAT K T|SETBIT K C 1|GETBIT K C|BITCOUNT K|BITCOUNT K I I
+DEL * K *|UNLINK K|EXISTS * K *|TYPE K|EXPIRE K M|PEXPIRE K M|EXPIRE K M NX|EXPIRE K M XX|EXPIRE K M GT
+EXPIRE K M LT|EXPIRE K M NX XX|EXPIRE K M GT LT|EXPIRE K M ZZ|PERSIST K|TTL K|RENAME K K|RENAMENX K K|TOUCH * K *
+COPY K K|COPY K K REPLACE|KEYS *|KEYS [ab]|DBSIZE
+HSET K * F T *|HSETNX K F T|HGET K F|HMSET K * F T *|HMGET K * F *|HGETALL K|HDEL K * F *|HEXISTS K F|HLEN K
+HKEYS K|HVALS K|HINCRBY K F N|HINCRBYFLOAT K F S|HSTRLEN K F|HSET K F|HSCAN K 0|HSCAN K 0 MATCH f COUNT C
+LPUSH K * T *|RPUSH K * T *|LPUSHX K T|RPUSHX K T|LPOP K|RPOP K|LPOP K C|RPOP K I|LLEN K|LRANGE K I I|LINDEX K I
+LSET K I T|LREM K I T|LTRIM K I I|LINSERT K BEFORE T T|LINSERT K AFTER T T|LINSERT K ZZ T T|RPOPLPUSH K K
+LMOVE K K LEFT RIGHT|LMOVE K K RIGHT LEFT|LPOS K T|LPOS K T RANK I|LPOS K T COUNT C|LPOS K T MAXLEN C
+SADD K * F *|SREM K * F *|SISMEMBER K F|SMISMEMBER K * F *|SMEMBERS K|SCARD K|SINTER * K *|SUNION * K *|SDIFF * K *
+SINTERSTORE K * K *|SUNIONSTORE K * K *|SDIFFSTORE K * K *|SINTERCARD 2 K K|SINTERCARD 2 K K LIMIT C
+SINTERCARD I K|SMOVE K K F|SSCAN K 0
+ZADD K * S F *|ZADD K NX S F|ZADD K XX CH S F|ZADD K GT S F|ZADD K LT CH S F|ZADD K INCR S F|ZADD K NX XX S F
+ZADD K GT LT S F|ZADD K S|ZADD K XX INCR S F|ZINCRBY K S F|ZREM K * F *|ZSCORE K F|ZMSCORE K * F *|ZCARD K
+ZCOUNT K B B|ZRANK K F|ZREVRANK K F|ZRANGE K I I|ZRANGE K I I WITHSCORES|ZRANGE K I I REV|ZRANGE K B B BYSCORE
+ZRANGE K B B BYSCORE REV LIMIT I I|ZRANGE K L L BYLEX|ZRANGE K L L BYLEX REV|ZRANGE K I I LIMIT 0 1
+ZRANGEBYSCORE K B B|ZRANGEBYSCORE K B B WITHSCORES LIMIT I I|ZREVRANGE K I I|ZREVRANGE K I I WITHSCORES
+ZREVRANGEBYSCORE K B B|ZRANGEBYLEX K L L|ZREVRANGEBYLEX K L L LIMIT I I|ZLEXCOUNT K L L|ZREMRANGEBYRANK K I I
+ZREMRANGEBYSCORE K B B|ZREMRANGEBYLEX K L L|ZPOPMIN K|ZPOPMAX K|ZPOPMIN K C|ZUNIONSTORE K 2 K K
+ZUNIONSTORE K 2 K K WEIGHTS 2 C|ZINTERSTORE K 2 K K AGGREGATE MAX|ZUNION 2 K K WITHSCORES|ZINTER 2 K K
+ZDIFF 2 K K WITHSCORES|ZUNIONSTORE K I K|ZSCAN K 0
+MULTI|EXEC|DISCARD|WATCH K|UNWATCH|PING|ECHO T|GET|NOSUCH K T|SET K T ZZ
+"""
+CHOICES = {
+    "K": KEYS, "F": FIELDS, "T": TEXTS, "N": NUMBERS, "S": SCORES, "B": BOUNDS, "L": NAMES,
+    "I": INDEXES, "M": TIMES, "C": COUNTS,
+}  # fmt: skip
+SHAPES = [shape.split() for line in PLAIN.split("\n") for shape in line.split("|") if shape]
+UNORDERED = {b"SMEMBERS", b"SINTER", b"SUNION", b"SDIFF", b"HGETALL", b"HKEYS", b"HVALS", b"KEYS",
+             b"SSCAN", b"HSCAN"}  # fmt: skip
+# Their exact time depends on when the command came.
+TIMED = {b"TTL"}
+
+
+def commands(seed: int, count: int) -> Iterator[list[bytes]]:
+    """Yield random commands; the same for the same seed. Now and then, all keys are dropped."""
+    chance = random.Random(seed)
+    for number in range(count):
+        if number % 200 == 199:
+            yield [b"FLUSHALL"]
+        shape = chance.choice(SHAPES)
+        if shape[0] != "KEYS" and "*" in shape:
+            first, last = shape.index("*"), len(shape) - 1 - shape[::-1].index("*")
+            repeated = shape[first + 1 : last] * chance.randint(1, 3)
+            shape = shape[:first] + repeated + shape[last + 1 :]
+        yield [chance.choice(CHOICES[word]) if word in CHOICES else word.encode() for word in shape]
+
+
+def packed(words: list[bytes]) -> bytes:
+    """Return a command as it is sent."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)
+
+
+class Reader:
+    """Reads replies, in RESP 2 and 3, as nested lists of what was sent."""
+
+    def __init__(self, stream) -> None:
+        self._stream = stream
+
+    def reply(self):
+        line = self._stream.readline()
+        assert line.endswith(b"\r\n"), line
+        kind, rest = line[:1], line[1:-2]
+        if kind in (b"$", b"=") and rest != b"-1":
+            return (kind, self._stream.read(int(rest) + 2)[:-2])
+        if kind in (b"*", b"~", b">", b"%") and rest != b"-1":
+            count = int(rest) * (2 if kind == b"%" else 1)
+            return (kind, [self.reply() for _ in range(count)])
+        return (kind, rest)
+
+
+def comparable(words: list[bytes], reply):
+    """Return a reply so that two of them can be compared whatever the order of a set is."""
+    kind, value = reply
+    if isinstance(value, list) and words[0].upper() in UNORDERED:
+        return kind, sorted(map(repr, value))
+    return reply

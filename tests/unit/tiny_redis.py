@@ -1,0 +1,48 @@
+"""A few commands of Redis over a dict, for tests of the protocol."""
+
+from __future__ import annotations
+
+from linepool import App, Resp
+from linepool.protocols.resp import OK, Status
+
+
+def tiny_redis(**options) -> App:
+    app = App("tiny", protocol=Resp(transactions=True, **options))
+    values: dict[bytes, bytes] = {}
+
+    @app.handler
+    def get(key: bytes) -> bytes | None:
+        return values.get(key)
+
+    @app.handler
+    def set_(
+        key: bytes,
+        value: bytes,
+        *,
+        ex: int | None = None,
+        px: int | None = None,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Status:
+        values[key] = value
+        return OK
+
+    @app.handler
+    def incrby(key: bytes, increment: int) -> int:
+        values[key] = b"%d" % (int(values.get(key, b"0")) + increment)
+        return int(values[key])
+
+    @app.handler("DEL")
+    def delete(key: bytes, *keys: bytes) -> int:
+        return sum(values.pop(one, None) is not None for one in (key, *keys))
+
+    @app.handler
+    def flushall() -> Status:
+        values.clear()
+        return OK
+
+    @app.handler
+    def mget(key: bytes, *keys: bytes) -> list[bytes | None]:
+        return [values.get(one) for one in (key, *keys)]
+
+    return app
