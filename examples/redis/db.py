@@ -31,6 +31,7 @@ _HEAD = struct.Struct("<BQQQQqI")
 _U64 = struct.Struct(">Q")
 _LENGTH = struct.Struct("<I")
 _SCORE = struct.Struct(">d")
+INT64 = range(-(2**63), 2**63)
 _BIAS = 2**63
 _SIGN = 2**63
 _SWEPT = 2  # expired keys that one write looks for
@@ -395,6 +396,15 @@ def name(text: bytes) -> bytes:
     if len(text) <= LONGEST:
         return b"\0" + text
     return b"\1" + text[:_KEPT] + hashlib.sha256(text).digest()
+
+
+def whole(text: bytes) -> int | None:
+    """Return the 64-bit number that a text is, written without any frills; or None."""
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return number if b"%d" % number == text and number in INT64 else None
 
 
 def _unpacked(key: bytes, blob: bytes) -> Header:

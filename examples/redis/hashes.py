@@ -6,9 +6,9 @@ import random
 from typing import Any
 
 from application import app
-from db import HASH, Db
+from db import HASH, INT64, Db, whole
 from keyspace import scanned
-from strings import INT64, decimal_sum, whole
+from strings import decimal, decimal_sum
 
 from linepool import ClientError, Resp, Verb
 from linepool.protocols.resp import OK, Status
@@ -116,7 +116,8 @@ def hincrby(key: bytes, field: bytes, increment: int, db: Db) -> int:
     """Add to the number in a field."""
     with db.write() as t:
         header = t.made(key, HASH)
-        number = whole(t.get(header, field) or b"0")
+        old = t.get(header, field)
+        number = whole(b"0" if old is None else old)
         if number is None:
             raise ClientError("hash value is not an integer")
         number += increment
@@ -130,11 +131,14 @@ def hincrby(key: bytes, field: bytes, increment: int, db: Db) -> int:
 @app.handler(flags="write denyoom fast")
 def hincrbyfloat(key: bytes, field: bytes, increment: bytes, db: Db) -> bytes:
     """Add to the number with decimals in a field."""
-    decimal_sum(b"0", increment, "value is not a valid float")
+    by = decimal(increment, "value is not a valid float")
+    if not by.is_finite():
+        raise ClientError("value is NaN or Infinity")
     with db.write() as t:
         header = t.made(key, HASH)
-        old = t.get(header, field) or b"0"
-        text = decimal_sum(old, increment, "hash value is not a float")
+        old = t.get(header, field)
+        number = decimal(b"0" if old is None else old, "hash value is not a float")
+        text = decimal_sum(number, by)
         t.put(header, field, text)
         t.save(header)
         return text
@@ -144,8 +148,9 @@ def hincrbyfloat(key: bytes, field: bytes, increment: bytes, db: Db) -> bytes:
 def hscan(key: bytes, cursor: bytes, *words: bytes, db: Db) -> list[Any]:
     """List fields with their values."""
     with db.read() as t:
-        items = dict(t.items(t.typed(key, HASH)))
-    names = scanned(cursor, words, list(items))
+        header = t.typed(key, HASH)
+        items = dict(t.items(header))
+    names = scanned(cursor, words, list(items) if header else None)
     return ["0", [text for name in names for text in (name, items[name])]]
 
 

@@ -6,7 +6,7 @@ import random
 from itertools import islice
 
 from application import app
-from db import KINDS, ZSET, Db, Txn
+from db import KINDS, ZSET, Db, Txn, whole
 
 from linepool import ClientError, Resp, Session, Verb
 from linepool.protocols.glob import matches
@@ -14,6 +14,7 @@ from linepool.protocols.resp import OK, NullArray, Queued, Status
 from linepool.protocols.resp_commands import discard as drop_queue
 
 _SYNTAX = "syntax error"
+_NOT_INTEGER = "value is not an integer or out of range"
 _MOST_MS = 2**63 - 1
 
 
@@ -59,7 +60,7 @@ def kind_of(key: bytes, db: Db) -> Status:
 
 
 @app.handler("EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT", flags="write fast")
-def expire(key: bytes, time: int, db: Db, verb: Verb, *conditions: str) -> int:
+def expire(key: bytes, moment: bytes, db: Db, verb: Verb, *conditions: str) -> int:
     """Set when a key ends; NX XX GT LT: only under a condition."""
     wanted = {word.upper() for word in conditions}
     for word in conditions:
@@ -69,6 +70,9 @@ def expire(key: bytes, time: int, db: Db, verb: Verb, *conditions: str) -> int:
         raise ClientError("NX and XX, GT or LT options at the same time are not compatible")
     if {"GT", "LT"} <= wanted:
         raise ClientError("GT and LT options at the same time are not compatible")
+    time = whole(moment)
+    if time is None:
+        raise ClientError(_NOT_INTEGER)
     with db.write() as t:
         ms = time if verb.startswith("P") else time * 1000
         ms += 0 if verb.endswith("AT") else t.now_ms
@@ -198,14 +202,32 @@ def scan(
     return [str(after), names]
 
 
-def scanned(cursor: bytes, words: tuple[bytes, ...], names: list[bytes]) -> list[bytes]:
+def positive(word: bytes | None) -> int | None:
+    """Return how many elements a command is to take; None: it was not said.
+
+    Raises:
+        ClientError: The word is no number, or negative.
+    """
+    if word is None:
+        return None
+    count = whole(word)
+    if count is None or count < 0:
+        raise ClientError("value is out of range, must be positive")
+    return count
+
+
+def scanned(cursor: bytes, words: tuple[bytes, ...], names: list[bytes] | None) -> list[bytes]:
     """Return which elements a HSCAN, SSCAN or ZSCAN gives: it gives all at once.
+
+    ``names`` are all that there are; None: there is no such key.
 
     Raises:
         ClientError: The cursor or the options are wrong.
     """
     if not cursor.isdigit():
         raise ClientError("invalid cursor")
+    if names is None:
+        return []
     if len(words) % 2:
         raise ClientError(_SYNTAX)
     for option, value in zip(words[::2], words[1::2], strict=True):

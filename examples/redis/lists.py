@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from application import app
-from db import LIST, Db, Header, Txn
+from db import LIST, Db, Header, Txn, whole
+from keyspace import positive
 
 from linepool import ClientError, Verb
 from linepool.protocols.resp import OK, NullArray, Status
 
-_NOT_POSITIVE = "value is out of range, must be positive"
 End = Literal["LEFT", "RIGHT"]
 
 
@@ -38,11 +38,10 @@ def push(key: bytes, element: bytes, *elements: bytes, db: Db, verb: Verb) -> in
 
 @app.handler("LPOP", "RPOP", flags="write fast")
 def pop(
-    key: bytes, db: Db, verb: Verb, count: int | None = None
+    key: bytes, db: Db, verb: Verb, times: bytes | None = None
 ) -> bytes | list[bytes] | NullArray | None:
     """Take elements from an end of a list."""
-    if count is not None and count < 0:
-        raise ClientError(_NOT_POSITIVE)
+    count = positive(times)
     with db.write() as t:
         header = t.typed(key, LIST)
         if header is None:
@@ -81,12 +80,15 @@ def lindex(key: bytes, index: int, db: Db) -> bytes | None:
 
 
 @app.handler(flags="write denyoom")
-def lset(key: bytes, index: int, element: bytes, db: Db) -> Status:
+def lset(key: bytes, place: bytes, element: bytes, db: Db) -> Status:
     """Replace one element of a list."""
     with db.write() as t:
         header = t.typed(key, LIST)
         if header is None:
             raise ClientError("no such key")
+        index = whole(place)
+        if index is None:
+            raise ClientError("value is not an integer or out of range")
         if not -header.count <= index < header.count:
             raise ClientError("index out of range")
         t.set_at(header, index % header.count, element)

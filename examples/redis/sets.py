@@ -9,11 +9,9 @@ from typing import Any
 from application import app
 from db import SET, Db, Txn
 from hashes import count_and, some
-from keyspace import scanned
+from keyspace import positive, scanned
 
 from linepool import ClientError, Verb
-
-_NOT_POSITIVE = "value is out of range, must be positive"
 
 
 @app.handler(flags="write denyoom fast")
@@ -70,10 +68,9 @@ def scard(key: bytes, db: Db) -> int:
 
 
 @app.handler(flags="write fast")
-def spop(key: bytes, db: Db, count: int | None = None) -> bytes | set[bytes] | None:
+def spop(key: bytes, db: Db, times: bytes | None = None) -> bytes | set[bytes] | None:
     """Take members at random."""
-    if count is not None and count < 0:
-        raise ClientError(_NOT_POSITIVE)
+    count = positive(times)
     with db.write() as t:
         header = t.typed(key, SET)
         if header is None:
@@ -102,8 +99,10 @@ def smove(key: bytes, target: bytes, member: bytes, db: Db) -> int:
     """Move a member to another set."""
     with db.write() as t:
         source = t.typed(key, SET)
+        if source is None:
+            return 0
         header = t.typed(target, SET)
-        if source is None or t.get(source, member) is None:
+        if t.get(source, member) is None:
             return 0
         if key != target:
             header = header or t.made(target, SET)
@@ -169,5 +168,6 @@ def sintercard(numkeys: bytes, *words: bytes, db: Db) -> int:
 def sscan(key: bytes, cursor: bytes, *words: bytes, db: Db) -> list[Any]:
     """List members."""
     with db.read() as t:
-        members = sorted(t.members(t.typed(key, SET)))
+        header = t.typed(key, SET)
+        members = sorted(t.members(header)) if header else None
     return ["0", scanned(cursor, words, members)]

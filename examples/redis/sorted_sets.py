@@ -9,7 +9,7 @@ from typing import Any
 from application import app
 from db import ZSET, Db, Header, Txn
 from hashes import count_and, some
-from keyspace import scanned
+from keyspace import positive, scanned
 
 from linepool import ClientError, Resp, Verb
 from linepool.protocols.resp_values import float_text
@@ -44,16 +44,15 @@ def shown(pairs: Pairs, resp: Resp, *, scores: bool) -> list[Any]:
 
 
 @app.handler(flags="write denyoom fast")
-def zadd(key: bytes, *words: bytes, db: Db) -> int | float | None:
+def zadd(key: bytes, first: bytes, second: bytes, *more: bytes, db: Db) -> int | float | None:
     """Set scores: ZADD key [NX|XX] [GT|LT] [CH] [INCR] score member ..."""
+    words = (first, second, *more)
     options: set[bytes] = set()
     at = 0
     while at < len(words) and words[at].upper() in (b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"):
         options.add(words[at].upper())
         at += 1
     pairs = words[at:]
-    if len(words) < 2:
-        raise ClientError("wrong number of arguments for 'zadd' command")
     if not pairs or len(pairs) % 2:
         raise ClientError(_SYNTAX)
     if {b"NX", b"XX"} <= options:
@@ -155,10 +154,9 @@ def zrank(key: bytes, member: bytes, db: Db, verb: Verb) -> int | None:
 
 
 @app.handler("ZPOPMIN", "ZPOPMAX", flags="write fast")
-def zpop(key: bytes, db: Db, verb: Verb, resp: Resp, count: int | None = None) -> list[Any]:
+def zpop(key: bytes, db: Db, verb: Verb, resp: Resp, times: bytes | None = None) -> list[Any]:
     """Take the members with the lowest or the highest scores."""
-    if count is not None and count < 0:
-        raise ClientError("value is out of range, must be positive")
+    count = positive(times)
     with db.write() as t:
         header = t.typed(key, ZSET)
         if header is None:
@@ -191,6 +189,7 @@ def zrandmember(key: bytes, db: Db, resp: Resp, *words: bytes) -> Any:
 def zscan(key: bytes, cursor: bytes, *words: bytes, db: Db) -> list[Any]:
     """List members with their scores."""
     with db.read() as t:
-        scores = dict(t.ranked(t.typed(key, ZSET)))
-    names = scanned(cursor, words, list(scores))
+        header = t.typed(key, ZSET)
+        scores = dict(t.ranked(header))
+    names = scanned(cursor, words, list(scores) if header else None)
     return ["0", [text for name in names for text in (name, float_text(scores[name]))]]

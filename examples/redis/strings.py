@@ -5,15 +5,15 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation, localcontext
 
 from application import app
-from db import STRING, Db, Header, Txn
+from db import INT64, STRING, Db, Header, Txn, whole
 from keyspace import deadline
 
 from linepool import ClientError, Verb
 from linepool.protocols.resp import OK, Status
 
-INT64 = range(-(2**63), 2**63)
 _LONGEST_STRING = 512 * 1024 * 1024
 _SYNTAX = "syntax error"
+_NOT_FLOAT = "value is not a valid float"
 
 
 def value_of(t: Txn, key: bytes) -> bytes | None:
@@ -229,15 +229,6 @@ def count_by(t: Txn, key: bytes, by: int) -> int:
     return number
 
 
-def whole(text: bytes) -> int | None:
-    """Return the 64-bit number that a text is, written without any frills; or None."""
-    try:
-        number = int(text)
-    except ValueError:
-        return None
-    return number if b"%d" % number == text and number in INT64 else None
-
-
 @app.handler(flags="write denyoom fast")
 def incr(key: bytes, db: Db) -> int:
     """Add 1 to a number."""
@@ -268,19 +259,28 @@ def decrby(key: bytes, decrement: int, db: Db) -> int:
         return count_by(t, key, -decrement)
 
 
-def decimal_sum(text: bytes, increment: bytes, wrong: str) -> bytes:
-    """Return the sum of two numbers in decimals, as INCRBYFLOAT writes it."""
+def decimal(text: bytes, wrong: str) -> Decimal:
+    """Return a number with decimals.
+
+    Raises:
+        ClientError: The text, ``wrong``: it is none.
+    """
     try:
-        with localcontext() as context:
-            context.prec = 40
-            if text.strip() != text or b"_" in text:
-                raise ClientError(wrong)
-            number = Decimal(text.decode()) + Decimal(increment.decode())
-            if not number.is_finite():
-                raise ClientError("increment would produce NaN or Infinity")
-            shown = f"{round(number, 17):f}"
+        number = Decimal(text.decode())
     except (InvalidOperation, UnicodeDecodeError):
         raise ClientError(wrong) from None
+    if number.is_nan() or text.strip() != text or b"_" in text:
+        raise ClientError(wrong)
+    return number
+
+
+def decimal_sum(number: Decimal, increment: Decimal) -> bytes:
+    """Return the sum of two numbers, as INCRBYFLOAT writes it."""
+    if not (number.is_finite() and increment.is_finite()):
+        raise ClientError("increment would produce NaN or Infinity")
+    with localcontext() as context:
+        context.prec = 400
+        shown = f"{round(number + increment, 17):f}"
     if "." in shown:
         shown = shown.rstrip("0").rstrip(".")
     return b"0" if shown == "-0" else shown.encode()
@@ -291,10 +291,8 @@ def incrbyfloat(key: bytes, increment: bytes, db: Db) -> bytes:
     """Add to a number with decimals."""
     with db.write() as t:
         header = t.typed(key, STRING)
-        decimal_sum(b"0", increment, "value is not a valid float")
-        text = decimal_sum(
-            header.value if header else b"0", increment, "value is not a valid float"
-        )
+        number = decimal(header.value if header else b"0", _NOT_FLOAT)
+        text = decimal_sum(number, decimal(increment, _NOT_FLOAT))
         changed(t, header, key, text)
         return text
 

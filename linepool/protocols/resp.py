@@ -12,7 +12,7 @@ from linepool.protocols.base import Builtin, Call, Command, Request
 from linepool.protocols.resp_commands import ALWAYS, BUILTINS, TRANSACTIONS, Authenticate, arity
 from linepool.protocols.resp_parser import RespParser, number
 from linepool.protocols.resp_values import OK, NullArray, Push, Status, Verbatim
-from linepool.session import Session
+from linepool.session import Reply, Session
 
 __all__ = ["OK", "NullArray", "Push", "Queued", "Resp", "Status", "Verbatim"]
 
@@ -51,7 +51,13 @@ class Queued:
 
     def __call__(self) -> list[Any]:
         """Run the commands."""
-        return [self._call(request, whole=True) for request in self._requests]
+        return [self._run(request) for request in self._requests]
+
+    def _run(self, request: Request) -> Any:
+        value = self._call(request, whole=True)
+        if isinstance(value, Reply):
+            value = value.value
+        return _in_redis_words(value, request) if isinstance(value, ReplyError) else value
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -131,7 +137,10 @@ class Resp(RespParser):
             return call(request)
         verb = request.verb.upper()
         if self.may_do_little and verb not in ALWAYS:
-            return ClientError("Authentication required.", code="NOAUTH")
+            if verb == b"EXEC":
+                text = "Transaction discarded because of: NOAUTH Authentication required."
+                return ClientError(text, code="EXECABORT")
+            return _wrong(request) or ClientError("Authentication required.", code="NOAUTH")
         if self.queue is not None:
             return self._behind_multi(verb, request, call)
         return call(request)
@@ -177,11 +186,7 @@ class Resp(RespParser):
 
     def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
         """Return the error reply, in Redis' words where it has some."""
-        if isinstance(error, UnknownCommand) and request is not None:
-            error = ClientError(_unknown(request))
-        elif isinstance(error, UsageError) and error.code is None and request is not None:
-            error = _usage(error, request)
-        return resp_values.encode_error(error)
+        return resp_values.encode_error(_in_redis_words(error, request))
 
 
 def exec_(queued: Queued) -> list[Any]:
@@ -206,12 +211,22 @@ def _wrong(request: Request) -> ReplyError | None:
     return None
 
 
+def _in_redis_words(error: ReplyError, request: Request | None) -> ReplyError:
+    """Return an error with Redis' text, if it has one for that."""
+    if isinstance(error, UnknownCommand) and request is not None:
+        return ClientError(_unknown(request))
+    if isinstance(error, UsageError) and error.code is None and request is not None:
+        return _usage(error, request)
+    return error
+
+
 def _unknown(request: Request) -> str:
     shown = b""
     for word in request.words:
         if len(shown) >= _MOST_SHOWN:
             break
-        shown += b"'%b' " % word[: _MOST_SHOWN - len(shown)]
+        text = word.partition(b"\0")[0]  # Redis is written in C
+        shown += b"'%b' " % text[: _MOST_SHOWN - len(shown)]
     verb = request.verb[:_MOST_SHOWN].decode("utf-8", "replace")
     return f"unknown command '{verb}', with args beginning with: {shown.decode('utf-8', 'replace')}"
 

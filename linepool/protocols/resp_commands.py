@@ -20,11 +20,11 @@ ALWAYS = {b"AUTH", b"HELLO", b"QUIT", b"RESET"}
 """What may be said before the password."""
 _MANY = 1 << 30
 _NOAUTH = (
-    "HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH"
+    "HELLO must be called with the client already authenticated, otherwise the HELLO AUTH"
     " <user> <pass> option can be used to authenticate the client and select the RESP protocol"
     " version at the same time"
 )
-_NO_PASSWORD = (
+_UNASKED = (
     "AUTH <password> called without any password configured for the default user."
     " Are you sure your configuration is correct?"
 )
@@ -41,7 +41,7 @@ def echo(message: bytes) -> bytes:
     return message
 
 
-def quit_() -> Reply:
+def quit_(*_ignored: bytes) -> Reply:
     """Close the connection."""
     return Reply(OK, close=True)
 
@@ -65,7 +65,7 @@ def auth(resp: RespParser, session: Session, *words: str) -> Status:
     if not 1 <= len(words) <= 2:
         raise UsageError("", "missing") if not words else UsageError("syntax error", "option")
     if resp.authenticate is None and len(words) == 1:
-        raise ClientError(_NO_PASSWORD)
+        raise ClientError(_UNASKED)
     user, password = words if len(words) == 2 else ("default", words[0])
     _authenticate(resp, session, user, password)
     return OK

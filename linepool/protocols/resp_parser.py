@@ -103,11 +103,13 @@ class RespParser(Buffered):
             "queue": _shown(self.queue),
             "spoilt": self.spoilt,
             "left": self._left,
-            "args": _shown([self._args]),
+            "args": _shown([self._args]) if self._args else None,
             "size": self._size,
             "taken": self._taken,
         }
-        head = json.dumps({name: value for name, value in state.items() if value}).encode()
+        head = json.dumps(
+            {name: value for name, value in state.items() if value or value == []}
+        ).encode()
         return b"%c%b\n%b" % (_VERSION, head, self._rest())
 
     def load(self, blob: bytes) -> None:
@@ -290,7 +292,7 @@ def number(text: bytes) -> int | None:
 
 
 def _shown(lists: list[list[bytes]] | None) -> list[list[str]] | None:
-    if lists is None or lists == [[]]:
+    if lists is None:
         return None
     return [[word.decode("latin-1") for word in words] for words in lists]
 

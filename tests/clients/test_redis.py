@@ -1,0 +1,336 @@
+"""The example Redis, beside the real one and against the clients that people have."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import coredis
+import pexpect
+import pytest
+import redis
+
+from linepool.testing import assert_split_invariant
+from tests.clients.redis_twin import Reader, commands, comparable, packed
+from tests.clients.running import (
+    PATIENCE,
+    Killer,
+    Recorder,
+    all_together,
+    nutcracker,
+    output,
+    port,
+    serve,
+    wait_for_port,
+)
+from tests.unit.tiny_redis import tiny_redis
+
+REDIS = "redis/redis_server.py"
+BENCHMARK = "ping,set,get,incr,lpush,lpop,sadd,hset,zadd,mset"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serve(REDIS, tmp_path_factory.mktemp("redis"), "--workers", "6:16") as running:
+        yield running
+
+
+@pytest.fixture
+def fresh(server):
+    assert server.converse(b"FLUSHALL\r\n") == b"+OK\r\n"
+    return server
+
+
+@pytest.fixture(scope="module")
+def real_redis(tmp_path_factory):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    command = ["redis-server", "--port", str(number), "--save", "", "--bind", "127.0.0.1"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path_factory.mktemp("real"), stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_for_port(number, process)
+        yield number
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def client(server, **options):
+    with redis.Redis("127.0.0.1", port(server), decode_responses=True, **options) as connected:
+        yield connected
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_it_answers_random_commands_as_redis_does(fresh, real_redis, seed, version):
+    start = packed([b"HELLO", b"%d" % version]) + packed([b"FLUSHALL"])
+    with contextlib.ExitStack() as stack:
+        readers = []
+        for number in (real_redis, port(fresh)):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", number), PATIENCE))
+            sock.sendall(start)
+            reader = Reader(stack.enter_context(sock.makefile("rb")))
+            reader.reply()
+            reader.reply()
+            readers.append((sock, reader))
+        for words in commands(seed, 3000):
+            for sock, _ in readers:
+                sock.sendall(packed(words))
+            theirs, ours = (comparable(words, reader.reply()) for _, reader in readers)
+            assert ours == theirs, words
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_redis_py(fresh, version):
+    with client(fresh, protocol=version) as r:
+        assert r.ping()
+        assert r.set("a", "1", ex=100)
+        assert r.get("a") == "1"
+        assert r.incr("a", 5) == 6
+        assert 0 < r.ttl("a") <= 100
+        assert r.hset("h", mapping={"x": "1", "y": "2"}) == 2
+        assert r.hgetall("h") == {"x": "1", "y": "2"}
+        assert r.rpush("l", "a", "b", "c") == 3
+        assert r.lrange("l", 0, -1) == ["a", "b", "c"]
+        assert r.sadd("s", "a", "b") == 2
+        assert r.smembers("s") == {"a", "b"}
+        assert r.zadd("z", {"a": 1, "b": 2.5}) == 2
+        scored = [tuple(pair) for pair in r.zrange("z", 0, -1, withscores=True)]
+        assert scored == [("a", 1.0), ("b", 2.5)]
+        assert r.zscore("z", "b") == 2.5
+        assert sorted(r.scan_iter(count=2)) == ["a", "h", "l", "s", "z"]
+        assert dict(r.hscan_iter("h")) == {"x": "1", "y": "2"}
+        with pytest.raises(redis.ResponseError, match="wrong kind"):
+            r.lpush("a", "x")
+        with pytest.raises(redis.ResponseError, match="unknown command"):
+            r.execute_command("NOSUCH")
+        assert r.client_setname("me")
+        assert r.client_getname() == "me"
+        assert r.dbsize() == 5
+        assert r.info()["redis_version"]
+        assert r.command_count() > 100
+        assert r.config_get("save") == {"save": ""}
+        assert r.delete("a", "h", "l", "s", "z", "none") == 5
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_pipelines_and_transactions_of_redis_py(fresh, version):
+    with client(fresh, protocol=version) as r:
+        pipe = r.pipeline(transaction=False)
+        for number in range(500):
+            pipe.set(f"k{number}", number)
+        assert pipe.execute() == [True] * 500
+        with r.pipeline() as pipe:
+            pipe.multi()
+            pipe.incr("n")
+            pipe.lpush("n", "x")
+            pipe.get("n")
+            first, second, third = pipe.execute(raise_on_error=False)
+        assert (first, third) == (1, "1")
+        assert isinstance(second, redis.ResponseError)
+        with r.pipeline() as pipe:
+            pipe.watch("n")
+            with client(fresh) as other:
+                other.set("n", "7")
+            pipe.multi()
+            pipe.set("n", "8")
+            with pytest.raises(redis.WatchError):
+                pipe.execute()
+        assert r.get("n") == "7"
+
+        def double(pipe):
+            value = int(pipe.get("n"))
+            pipe.multi()
+            pipe.set("n", 2 * value)
+
+        assert r.transaction(double, "n") == [True]
+        assert r.get("n") == "14"
+
+
+def test_transactions_from_many_workers_do_not_mix(fresh):
+    def move(number: int) -> None:
+        with client(fresh) as r:
+            for _ in range(100):
+                with r.pipeline() as pipe:
+                    pipe.incrby("left", number)
+                    pipe.decrby("right", number)
+                    pipe.mget("left", "right")
+                    *_, (left, right) = pipe.execute()
+                    assert int(left) + int(right) == 0
+
+    all_together(4, move)
+
+
+def test_coredis(fresh):
+    async def talk():
+        r = coredis.Redis(host="127.0.0.1", port=port(fresh), decode_responses=True)
+        async with r:
+            assert await r.set("a", "1")
+            assert await r.incr("a") == 2
+            await r.hset("h", {"x": "1"})
+            assert await r.hgetall("h") == {"x": "1"}
+            await r.zadd("z", {"a": 1.5})
+            assert await r.zscore("z", "a") == 1.5
+            assert await r.sadd("s", ["a"]) == 1
+            assert await r.smembers("s") == {"a"}
+
+    asyncio.run(talk())
+
+
+def test_a_session_with_redis_cli(fresh):
+    cli = pexpect.spawn("redis-cli", ["-p", str(port(fresh))], timeout=PATIENCE, encoding="utf-8")
+    prompt = r"127\.0\.0\.1:\d+> "
+    for line, reply in (
+        ('SET greeting "hello \\x41"', "OK"),
+        ("GET greeting", '"hello A"'),
+        ("INCR greeting", r"\(error\) ERR value is not an integer or out of range"),
+        ("HSET h a 1 b 2", r"\(integer\) 2"),
+        ("HELLO 3", "3# "),
+        ("ZADD z 1.5 a", r"\(integer\) 1"),
+        ("ZSCORE z a", r"\(double\) 1.5"),
+        ("MULTI", "OK"),
+        ("PING", "QUEUED"),
+        ("EXEC", "1\\) PONG"),
+        ("NOSUCH", "unknown command"),
+    ):
+        cli.expect(prompt)
+        cli.sendline(line)
+        cli.expect(reply)
+    cli.sendline("quit")
+    cli.expect(pexpect.EOF)
+    cli.close()
+
+
+@pytest.mark.parametrize("pipeline", [1, 16])
+def test_redis_benchmark(fresh, pipeline):
+    said = output(
+        *("redis-benchmark", "-p", port(fresh), "-t", BENCHMARK, "-P", pipeline),
+        *("-n", 2000, "-c", 4, "--csv"),
+    )
+    rows = re.findall(r'^"([^"]+)","([0-9.]+)"', said, re.M)
+    assert len(rows) == 11
+    assert all(float(rate) > 0 for _, rate in rows)
+    assert "rror" not in said
+
+
+def test_twemproxy_in_front(fresh, tmp_path):
+    with (
+        nutcracker(tmp_path, fresh, redis=True) as front,
+        redis.Redis("127.0.0.1", front, protocol=2, decode_responses=True) as r,
+    ):
+        for number in range(100):
+            assert r.set(f"k{number}", number)
+        assert r.mget([f"k{number}" for number in range(100)]) == [str(n) for n in range(100)]
+        assert r.hset("h", "f", "v") == 1
+        assert r.delete("k1", "k2", "none") == 2
+
+
+def test_incr_from_8_workers_at_once_is_exact(tmp_path):
+    with serve(REDIS, tmp_path, "--workers", "8") as server:
+
+        def count(_: int) -> None:
+            assert server.converse(b"INCR n\r\n" * 1000).count(b":") == 1000
+
+        all_together(8, count)
+        assert server.converse(b"GET n\r\n") == b"$4\r\n8000\r\n"
+
+
+def test_kills_lose_no_acknowledged_write(tmp_path):
+    with serve(REDIS, tmp_path, "--workers", "8") as server, Killer(server, 20) as killer:
+
+        def write(number: int) -> tuple[int, int]:
+            known = tried = 0
+            with client(server, socket_timeout=10) as r:
+                while killer.killed < 20:
+                    tried += 1
+                    with contextlib.suppress(redis.ConnectionError, redis.ResponseError):
+                        pipe = r.pipeline()
+                        pipe.set(f"k{number}", tried)
+                        pipe.rpush(f"l{number}", tried)
+                        pipe.execute()
+                        known = tried
+            return known, tried
+
+        with ThreadPoolExecutor(4) as pool:
+            outcomes = list(pool.map(write, range(4)))
+        with client(server) as r:
+            for number, (known, tried) in enumerate(outcomes):
+                assert known <= int(r.get(f"k{number}")) <= tried
+                pushed = list(map(int, r.lrange(f"l{number}", 0, -1)))
+                assert pushed == sorted(set(pushed))
+                assert pushed[-1] == int(r.get(f"k{number}"))
+        assert sum(known for known, _ in outcomes) > 100
+
+
+def test_redis_benchmark_goes_on_with_others_while_workers_are_killed(tmp_path):
+    """redis-benchmark itself ends at the first lost connection; so it runs again and again."""
+    with serve(REDIS, tmp_path, "--workers", "8") as server:
+        command = [
+            "redis-benchmark",
+            "-p",
+            str(port(server)),
+            "-t",
+            "incr",
+            "-n",
+            "2000",
+            "-c",
+            "4",
+            "-q",
+        ]
+        with Killer(server, 10) as killer:
+            while killer.killed < 10:
+                subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
+        said = output(*command)
+        assert "requests per second" in said
+        count = int(server.converse(b"GET counter:__rand_int__\r\n").split(b"\r\n")[1])
+        assert count >= 2000
+
+
+def test_keys_expire_and_a_full_store_says_so(tmp_path):
+    with serve(REDIS, tmp_path, "--workers", "2", REDIS_SIZE_MB="4") as server:
+        with client(server) as r:
+            r.set("short", "x", px=1)
+            r.set("kept", "y")
+            while r.exists("short"):
+                pass
+            assert r.get("short") is None
+            many = {f"big{number}": "z" * 100_000 for number in range(100)}
+            for number in range(20):
+                r.set(f"big{number}", many[f"big{number}"])
+            with pytest.raises(redis.ResponseError, match="maxmemory"):
+                r.mset(many)
+            assert r.get("kept") == "y"
+            assert r.get("big0") == "z" * 100_000
+            for number in range(40):
+                r.delete(f"big{number}")
+            assert r.set("again", "z" * 1000)
+        assert not [line for line in server.log if "handler failed" in line]
+
+
+def test_what_clients_send_may_be_cut_anywhere(fresh):
+    with (
+        Recorder(fresh) as recorder,
+        redis.Redis("127.0.0.1", recorder.port, protocol=3, client_name="me") as r,
+    ):
+        r.set("a", "1", ex=10)
+        r.get("a")
+        r.mget("a", "b")
+        with r.pipeline() as pipe:
+            pipe.incrby("a", 5)
+            pipe.delete("a")
+            pipe.execute()
+        with contextlib.suppress(redis.ResponseError):
+            r.execute_command("NOSUCH", "x")
+        r.connection_pool.disconnect()
+    with Recorder(fresh) as other:
+        output("redis-cli", "-p", other.port, "set", "k", "a b\r\nc")
+    assert b"HELLO" in recorder.sent
+    assert_split_invariant(tiny_redis(), recorder.sent + other.sent)
