@@ -157,8 +157,7 @@ class Conversation:
         self.timeouts = 0
         self._request = _NO_REQUEST
         self._broken = False  # a stream has ended with an error
-        plain = type(self.protocol).around is Protocol.around
-        self._around = None if plain else self.protocol.around
+        self._has_around = type(self.protocol).around is not Protocol.around
 
     def greet(self) -> bytes:
         """Run the ``on_connect`` hooks and return what the server says first."""
@@ -240,8 +239,8 @@ class Conversation:
 
     def _reply(self, request: Request) -> bytes | Generator[bytes, None, None]:
         try:
-            if self._around is not None:
-                value = self._around(request, self.session, self.outcome)
+            if self._has_around:
+                value = self.protocol.around(request, self.session, self.outcome)
                 if isinstance(value, ReplyError):
                     return self.protocol.encode_error(value, request)
             elif self.service.middleware:

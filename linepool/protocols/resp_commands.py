@@ -258,7 +258,18 @@ def _info(entry: Command) -> list[Any]:
     count = least + 1 if least == most else -(least + 1)
     flags = [Status(flag) for flag in str(entry.options.get("flags", "")).split()]
     first, last, step = _keys(entry)
-    return [entry.names[0].lower(), count, set(flags), first, last, step, set(), [], [], []]
+    return [
+        entry.names[0].lower(),
+        count,
+        dict.fromkeys(flags).keys(),
+        first,
+        last,
+        step,
+        set(),
+        [],
+        [],
+        [],
+    ]
 
 
 def _keys(entry: Command) -> tuple[int, int, int]:

@@ -193,7 +193,7 @@ def test_commands_tell_of_themselves():
         """Get several."""
 
     assert app.ask(b"COMMAND INFO mget nosuch\r\n") == (
-        b"*2\r\n*10\r\n$4\r\nmget\r\n:-2\r\n*2\r\n+fast\r\n+readonly\r\n:1\r\n:-1\r\n:1\r\n"
+        b"*2\r\n*10\r\n$4\r\nmget\r\n:-2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:-1\r\n:1\r\n"
         b"*0\r\n*0\r\n*0\r\n*0\r\n$-1\r\n"
     )
     assert b"Get several." in app.ask(b"COMMAND DOCS mget\r\n")
