@@ -202,9 +202,10 @@ def test_a_session_with_redis_cli(fresh):
         ("NOSUCH", "unknown command"),
     ):
         cli.expect(prompt)
-        cli.sendline(line)
+        cli.send(line + "\r")
         cli.expect(reply)
-    cli.sendline("quit")
+    cli.expect(prompt)
+    cli.send("quit\r")
     cli.expect(pexpect.EOF)
     cli.close()
 
@@ -222,15 +223,14 @@ def test_redis_benchmark(fresh, pipeline):
 
 
 def test_twemproxy_in_front(fresh, tmp_path):
-    with (
-        nutcracker(tmp_path, fresh, redis=True) as front,
-        redis.Redis("127.0.0.1", front, protocol=2, decode_responses=True) as r,
-    ):
-        for number in range(100):
-            assert r.set(f"k{number}", number)
-        assert r.mget([f"k{number}" for number in range(100)]) == [str(n) for n in range(100)]
-        assert r.hset("h", "f", "v") == 1
-        assert r.delete("k1", "k2", "none") == 2
+    with nutcracker(tmp_path, fresh, redis=True) as front:
+        words = [word for number in range(50) for word in (f"k{number}", str(number))]
+        assert output("redis-cli", "-p", front, "mset", *words) == "OK\n"
+        said = output("redis-cli", "-p", front, "mget", *words[::2])
+        assert said.split() == words[1::2]
+        assert output("redis-cli", "-p", front, "hset", "h", "f", "v") == "1\n"
+        assert output("redis-cli", "-p", front, "incrby", "k7", "5") == "12\n"
+        assert output("redis-cli", "-p", front, "del", "k1", "k2", "none") == "2\n"
 
 
 def test_incr_from_8_workers_at_once_is_exact(tmp_path):
