@@ -47,6 +47,8 @@ __version__ = "0.1.0"
 
 # Imported at first use: most apps speak one protocol.
 _LAZY = {
+    "Dialogue": "linepool.protocols.dialogue",
+    "JsonRpc": "linepool.protocols.jsonrpc",
     "Memcache": "linepool.protocols.memcache",
     "Resp": "linepool.protocols.resp",
     "memcache": "linepool.memcache",
@@ -55,6 +57,8 @@ _LAZY = {
 
 if TYPE_CHECKING:
     from linepool import memcache as memcache
+    from linepool.protocols.dialogue import Dialogue as Dialogue
+    from linepool.protocols.jsonrpc import JsonRpc as JsonRpc
     from linepool.protocols.memcache import Memcache as Memcache
     from linepool.protocols.resp import Resp as Resp
 else:
@@ -71,6 +75,8 @@ __all__ = [
     "Bad",
     "ClientError",
     "Connection",
+    "Dialogue",
+    "JsonRpc",
     "Limits",
     "Line",
     "LinepoolError",

@@ -15,11 +15,13 @@ from attrs import frozen
 
 from linepool.arguments import Signature, Supply, compile_signature
 from linepool.conversation import Conversation, Entry, Hook, Middleware, Service
+from linepool.converters import converter
 from linepool.errors import SetupError
 from linepool.protocols.base import Limits, Protocol, Request
 from linepool.protocols.line import Line
 from linepool.session import Connection, Session, Verb
 from linepool.settings import check_names, parse_setting
+from linepool.values import accepter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -305,6 +307,8 @@ class _Supplies:
         self, resources: dict[str, Callable[[], Iterator[Any]]], protocol: Protocol
     ) -> None:
         self.protocol = protocol
+        own = protocol.converters
+        self.convert_for = accepter if protocol.typed else lambda hint: converter(hint, own)
         self._types = {name: _provided_type(name, f) for name, f in resources.items()}
 
     def __call__(self, hint: Any, name: str) -> Supply | None:
@@ -374,7 +378,7 @@ class _Recorder(Connection):
 
 def _entry(registration: _Registration, supplies: _Supplies) -> Entry:
     try:
-        signature = compile_signature(registration.function, supplies, supplies.protocol.converters)
+        signature = compile_signature(registration.function, supplies, supplies.convert_for)
     except SetupError as error:
         raise SetupError(f"handler {registration.place}: {error}") from None
     return Entry(

@@ -8,8 +8,9 @@ left for a request is to call the converters.
 from __future__ import annotations
 
 import inspect
+import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define, frozen
@@ -130,6 +131,8 @@ class Signature:
         Raises:
             UsageError: A word is missing, too many, or of the wrong kind; the text says which.
         """
+        if request.values is not None:
+            return self._bind_values(request.values, request, conversation)
         words = request.words
         if self._words_only and len(words) == self.required:
             try:
@@ -152,6 +155,39 @@ class Signature:
         for name, supply in self.supplied.items():
             values[name] = supply(request, conversation)
         return [values.pop(name) for name in self.order] + many, values
+
+    def _bind_values(
+        self, given: list[Any] | dict[str, Any], request: Request, conversation: Any
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments from values that have types already, by position or by name."""
+        fixed = [*self.words, self.rest] if self.rest else self.words
+        many: list[Any] = []
+        if isinstance(given, list):
+            if len(given) > len(fixed) and self.many is None:
+                text = f"{len(given)} values are too many; {len(fixed) or 'none'} can be given."
+                raise UsageError(text, "surplus")
+            named = {word.name: value for word, value in zip(fixed, given, strict=False)}
+            many = given[len(fixed) :]
+        else:
+            named = dict(given)
+            if self.many is not None:
+                many = named.pop(self.many.name, [])
+                if not isinstance(many, list):
+                    raise UsageError(f"{self.many.name} must be a list.", "value", self.many.name)
+        values: dict[str, Any] = {}
+        for word in [*fixed, *self.options.values()]:
+            if word.name in named:
+                values[word.name] = _accepted(word, named.pop(word.name))
+            elif word.required:
+                raise _missing(word.name)
+            else:
+                values[word.name] = word.default
+        if named:
+            raise UsageError(f"there is no parameter {next(iter(named))!r}.", "surplus")
+        for name, supply in self.supplied.items():
+            values[name] = supply(request, conversation)
+        more = [_accepted(self.many, value) for value in many] if self.many else []
+        return [values.pop(name) for name in self.order] + more, values
 
     def _take_words(self, words: list[bytes], values: dict[str, Any]) -> int:
         """Convert the words that stand at fixed places; return how many were there."""
@@ -214,6 +250,15 @@ def _converted(word: Word, data: bytes) -> Any:
         raise UsageError(text, "value", word.name) from None
 
 
+def _accepted(word: Word, value: object) -> Any:
+    try:
+        return word.convert(value)  # type: ignore[arg-type]
+    except ValueError as error:
+        shown = printable(json.dumps(value, default=str).encode())
+        text = f"{word.name} must be {error}, not {shown}."
+        raise UsageError(text, "value", word.name) from None
+
+
 def _missing(name: str) -> UsageError:
     return UsageError(f"{name} is missing.", "missing", name)
 
@@ -231,7 +276,7 @@ def _is_flag(word: Word) -> bool:
 def compile_signature(
     function: Callable[..., Any],
     supply_for: Callable[[Any, str], Supply | None],
-    own: Mapping[Any, Convert] | None = None,
+    convert_for: Callable[[Any], tuple[Callable[[Any], Any], str]] = converter,
 ) -> Signature:
     """Return the compiled signature of a handler.
 
@@ -239,7 +284,7 @@ def compile_signature(
         function: The handler.
         supply_for: Given a parameter's annotation and name, says how to hand it in, or None: the
             parameter comes from the line.
-        own: The protocol's own converters for simple types.
+        convert_for: From an annotation to its converter, and how the usage text names the type.
 
     Raises:
         SetupError: The signature cannot be served; the text says why.
@@ -266,7 +311,7 @@ def compile_signature(
             _check(hints.get(parameter.name, bytes) is bytes, parameter, _NOT_BYTES)
             builder.body = parameter.name
         else:
-            _add(builder, parameter, hint, own or {})
+            _add(builder, parameter, hint, convert_for)
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             builder.order.append(parameter.name)
     builder.returns = hints.get("return")
@@ -279,7 +324,10 @@ def compile_signature(
 
 
 def _add(
-    builder: Signature, parameter: inspect.Parameter, hint: Any, own: Mapping[Any, Convert]
+    builder: Signature,
+    parameter: inspect.Parameter,
+    hint: Any,
+    convert_for: Callable[[Any], tuple[Callable[[Any], Any], str]],
 ) -> None:
     """Add one parameter that comes from the line."""
     _check(parameter.kind is not parameter.VAR_KEYWORD, parameter, "(**) has no place in a line")
@@ -293,7 +341,7 @@ def _add(
         _check(builder.many is None, parameter, "cannot follow *args")
         return
     try:
-        convert, shown = converter(hint, own)
+        convert, shown = convert_for(hint)
     except TypeError as error:
         raise SetupError(f"parameter {parameter.name}: {error}") from None
     if default is parameter.empty and allows_none(hint):

@@ -149,6 +149,8 @@ class Protocol(ABC):
 
     ignores_case: ClassVar[bool] = True
     """Whether the case of a command's name does not count; then the table has it in upper case."""
+    typed: ClassVar[bool] = False
+    """Whether arguments come as values with types (``Request.values``), not as words."""
     options: ClassVar[Mapping[str, str]] = {}
     """What ``handler(..., name=value)`` may say to the protocol: names, and what each is for."""
     converters: ClassVar[Mapping[Any, Callable[[bytes], Any]]] = {}
