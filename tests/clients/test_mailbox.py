@@ -1,0 +1,226 @@
+"""The mailbox: SMTP in, POP3 out, against the clients that people have."""
+
+from __future__ import annotations
+
+import contextlib
+import poplib
+import smtplib
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pexpect
+import pytest
+
+from linepool.testing import assert_split_invariant
+from tests.clients.running import Killer, Recorder, output, port, serve
+from tests.unit.test_dialogue import post_office
+
+
+@pytest.fixture
+def mail(tmp_path):
+    smtp_dir, pop3_dir = tmp_path / "smtp", tmp_path / "pop3"
+    smtp_dir.mkdir()
+    pop3_dir.mkdir()
+    file = {"MAIL_FILE": str(tmp_path / "mail.db")}
+    with (
+        serve("mailbox/smtp.py", smtp_dir, "--workers", "4", **file) as smtp,
+        serve("mailbox/pop3.py", pop3_dir, "--workers", "4", **file) as pop3,
+    ):
+        yield smtp, pop3
+
+
+@contextlib.contextmanager
+def mailbox(server, user="ann"):
+    client = poplib.POP3("127.0.0.1", port(server), timeout=20)
+    try:
+        client.user(user)
+        client.pass_("secret")
+        yield client
+    finally:
+        with contextlib.suppress(OSError, poplib.error_proto):
+            client.quit()
+
+
+def send(server, text: str, to: tuple[str, ...] = ("ann@mail.example",)) -> None:
+    with smtplib.SMTP("127.0.0.1", port(server), timeout=20) as client:
+        client.sendmail("me@there.example", to, text)
+
+
+def test_mail_by_smtplib_is_read_by_poplib(mail):
+    smtp, pop3 = mail
+    send(smtp, "Subject: one\n\n.dots\n..\n.\nend")
+    send(smtp, "Subject: two\n\nfor both", ("ann@mail.example", "bob@mail.example"))
+    with mailbox(pop3) as client:
+        count, size = client.stat()
+        assert count == 2
+        _, lines, _ = client.retr(1)
+        assert lines[-6:] == [b"Subject: one", b"", b".dots", b"..", b".", b"end"]
+        assert lines[0] == b"Return-Path: <me@there.example>"
+        assert sum(int(row.split()[1]) for row in client.list()[1]) == size
+        assert client.top(2, 0)[1][-2:] == [b"Subject: two", b""]
+        assert len({row.split()[1] for row in client.uidl()[1]}) == 2
+        client.dele(1)
+        assert client.stat()[0] == 1
+        client.rset()
+        client.dele(2)
+    with mailbox(pop3) as client:
+        assert client.stat()[0] == 1
+    with mailbox(pop3, "bob") as client:
+        assert client.stat()[0] == 1
+
+
+def test_smtplib_is_told_what_is_served_and_what_is_wrong(mail):
+    smtp, _ = mail
+    with smtplib.SMTP("127.0.0.1", port(smtp), timeout=20) as client:
+        client.ehlo("me")
+        assert client.has_extn("size")
+        assert client.has_extn("pipelining")
+        assert client.docmd("DATA")[0] == 503
+        assert client.mail("me")[0] == 250
+        assert client.rcpt("nobody@mail.example")[0] == 550
+        assert client.docmd("RCPT", "TO:ann")[0] == 501
+        assert client.rcpt("ann@mail.example")[0] == 250
+        assert client.rset()[0] == 250
+        assert client.docmd("MAIL", "FROM:<a@b> SIZE=99999999")[0] == 552
+        assert client.docmd("MAIL", "FROM:<a@b> FOO=1")[0] == 555
+        assert client.docmd("MAIL", "FROM:<>")[0] == 250
+        assert client.verify("ann")[0] == 252
+        assert client.noop()[0] == 250
+
+
+def test_swaks(mail):
+    smtp, pop3 = mail
+    for options in ((), ("--pipeline",)):
+        said = output(
+            *("swaks", "--server", f"127.0.0.1:{port(smtp)}", "--to", "ann@mail.example"),
+            *("--from", "me@there.example", "--body", "hello", *options),
+        )
+        assert "250 OK: it is in the mailbox" in said
+    with mailbox(pop3) as client:
+        assert client.stat()[0] == 2
+
+
+def test_poplib_is_told_what_is_wrong(mail):
+    _, pop3 = mail
+    client = poplib.POP3("127.0.0.1", port(pop3), timeout=20)
+    for call, why in (
+        (lambda: client.stat(), "not now"),
+        (lambda: client.pass_("secret"), "say USER first"),
+    ):
+        with pytest.raises(poplib.error_proto, match=why):
+            call()
+    client.user("ann")
+    with pytest.raises(poplib.error_proto, match="AUTH"):
+        client.pass_("wrong")
+    client.user("ann")
+    client.pass_("secret")
+    with pytest.raises(poplib.error_proto, match="no such message"):
+        client.retr(1)
+    assert client.capa()["TOP"] == []
+    client.quit()
+
+
+def test_a_mailbox_is_open_once_and_free_again_after_its_worker_dies(mail):
+    _, pop3 = mail
+    with mailbox(pop3), pytest.raises(poplib.error_proto, match="IN-USE"), mailbox(pop3):
+        pass
+    with mailbox(pop3) as client, Killer(pop3, 12) as killer:
+        while killer.killed < 12:
+            with contextlib.suppress(OSError, poplib.error_proto):
+                client.noop()
+    with mailbox(pop3) as client:
+        assert client.stat() == (0, 0)
+
+
+def test_kills_lose_no_acknowledged_mail_and_tear_none(mail):
+    smtp, pop3 = mail
+
+    def deliver(number: int) -> list[str]:
+        acknowledged = []
+        serial = 0
+        while killer.killed < 10:
+            serial += 1
+            name = f"{number}-{serial}"
+            with contextlib.suppress(OSError, smtplib.SMTPException):
+                send(smtp, f"Subject: {name}\n\n" + f"{name}\n" * 200 + "end")
+                acknowledged.append(name)
+        return acknowledged
+
+    with Killer(smtp, 10) as killer, ThreadPoolExecutor(2) as pool:
+        sent = [name for names in pool.map(deliver, range(2)) for name in names]
+    with mailbox(pop3) as client:
+        found = []
+        for number in range(1, client.stat()[0] + 1):
+            lines = client.retr(number)[1]
+            at = next(at for at, line in enumerate(lines) if line.startswith(b"Subject: "))
+            name = lines[at][9:]
+            assert lines[at + 1 :] == [b"", *[name] * 200, b"end"]
+            found.append(name.decode())
+    assert set(sent) <= set(found)
+    assert len(sent) > 5
+
+
+def test_a_session_by_hand(mail):
+    smtp, pop3 = mail
+    for server, script in (
+        (
+            smtp,
+            [
+                ("", "220 mail.example"),
+                ("EHLO me", "250 PIPELINING"),
+                ("MAIL FROM:<me@there.example>", "250 OK"),
+                ("RCPT TO:<ann@mail.example>", "250 OK"),
+                ("DATA", "354 End with a dot on a line"),
+                ("Subject: hello", ""),
+                ("", ""),
+                ("Hello Ann", ""),
+                (".", "250 OK: it is in the mailbox"),
+                ("QUIT", "221 Bye"),
+            ],
+        ),
+        (
+            pop3,
+            [
+                ("", r"\+OK mailbox"),
+                ("USER ann", r"\+OK now the password"),
+                ("PASS secret", r"\+OK 1 messages"),
+                ("RETR 1", r"Hello Ann\r\n\."),
+                ("QUIT", r"\+OK bye"),
+            ],
+        ),
+    ):
+        nc = pexpect.spawn("nc", ["-C", "127.0.0.1", str(port(server))], timeout=20, echo=False)
+        for number, (line, reply) in enumerate(script):
+            if number:
+                nc.sendline(line)
+            if reply:
+                nc.expect(reply)
+        nc.expect(pexpect.EOF)
+        nc.close()
+
+
+def test_a_smuggled_mail_is_refused(mail):
+    smtp, pop3 = mail
+    start = b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<ann@mail.example>\r\nDATA\r\n"
+    for end in (b"\n.\n", b"\n.\r\n", b"\r.\r"):
+        with socket.create_connection(("127.0.0.1", port(smtp)), 20) as sock:
+            sock.sendall(start + b"one" + end + start[9:] + b"two\r\n.\r\nQUIT\r\n")
+            said = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert b"554 A line ends with CR LF" in said
+    with mailbox(pop3) as client:
+        assert client.stat()[0] == 0
+
+
+def test_what_clients_send_may_be_cut_anywhere(mail):
+    smtp, pop3 = mail
+    with Recorder(smtp) as recorder, smtplib.SMTP("127.0.0.1", recorder.port) as client:
+        client.sendmail("a@b", ["ann@mail.example"], "Subject: x\n\n.y\n")
+    script = recorder.sent.replace(b"ehlo", b"HELO").replace(b"rcpt TO", b"NOOP")
+    assert b"\r\n..y\r\n.\r\n" in script
+    assert_split_invariant(post_office(), script)
+    with Recorder(pop3) as recorder:
+        pop = poplib.POP3("127.0.0.1", recorder.port)
+        pop.user("ann")
+        pop.pass_("secret")
+        pop.quit()
+    assert_split_invariant(post_office(), recorder.sent)

@@ -1,0 +1,267 @@
+"""Dialogues: states, replies of one line and several, and blocks that end with a dot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linepool import (
+    App,
+    ClientError,
+    Dialogue,
+    Limits,
+    Protocol,
+    Request,
+    Rest,
+    Session,
+    SetupError,
+    body,
+)
+from linepool.testing import assert_split_invariant
+
+
+def post_office(protocol: Protocol | None = None) -> App:
+    app = App(protocol=protocol or Dialogue.smtp())
+    kept: list[bytes] = []
+
+    @app.handler(to="greeted")
+    def helo(name: str) -> tuple[int, str]:
+        return 250, f"hello {name}"
+
+    @app.handler(when="greeted", to="mail", otherwise="503 say HELO first")
+    def mail(sender: Rest) -> None: ...
+
+    @app.handler("DATA", when="mail", to="greeted", prompt="354 go on")
+    def take(session: Session, data: bytes = body()) -> tuple[int, str]:
+        kept.append(data)
+        if data.startswith(b"spam"):
+            raise ClientError("no spam", code=550)
+        return 250, f"{len(data)} bytes"
+
+    @app.handler
+    def show() -> list[str]:
+        return [repr(data) for data in kept]
+
+    return app
+
+
+def talk(app: App, *lines: str) -> list[str]:
+    sent = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+    return app.ask(sent).decode().splitlines()[1:]
+
+
+MAIL = ("HELO me", "MAIL <a@b>", "DATA")
+
+
+def test_the_server_speaks_first():
+    assert post_office(Dialogue.smtp("220 hello")).ask(b"") == b"220 hello\r\n"
+
+
+def test_commands_have_their_states():
+    said = talk(
+        post_office(), "MAIL x", "DATA", "HELO", "HELO me", "DATA", "MAIL x", "MAIL x", "QUIT"
+    )
+    assert said == [
+        "503 say HELO first",
+        "503 Bad sequence of commands",
+        "501 name is missing. Usage: HELO name:str",
+        "250 hello me",
+        "503 Bad sequence of commands",
+        "250 OK",
+        "503 say HELO first",
+        "221 Bye",
+    ]
+
+
+def test_a_state_follows_only_success():
+    said = talk(post_office(), *MAIL, "spam", ".", "MAIL x", "DATA", "ham", ".", "MAIL x")
+    assert said[3:] == ["550 no spam", "503 say HELO first", "354 go on", "250 5 bytes", "250 OK"]
+
+
+def test_a_block_ends_with_a_dot_and_its_dots_are_undoubled():
+    said = talk(post_office(), *MAIL, "..", ". x", "...y", " .", "", ".", "SHOW")
+    assert said[2:] == ["354 go on", "250 14 bytes", r"250 b'.\r\n x\r\n..y\r\n .\r\n\r\n'"]
+
+
+def test_an_empty_block_and_pipelined_commands_behind_it():
+    assert talk(post_office(), *MAIL, ".", "NOOP")[2:] == ["354 go on", "250 0 bytes", "250 OK"]
+
+
+def test_a_command_is_refused_before_its_block():
+    said = talk(post_office(), "HELO me", "MAIL x", "DATA now", "NOOP")
+    assert said[2:] == ["501 there are too many words.", "250 OK"]
+
+
+# What other servers have taken for the end of a mail.
+SMUGGLED = [
+    b"\n.\n",
+    b"\n.\r\n",
+    b"\r.\r",
+    b"\r.\r\n",
+    b"\r\n.\n",
+    b"\r\n.\r",
+    b"\n.\r",
+    b"\r\n\0.\r\n",
+    b"\r.\n",
+]
+
+
+@pytest.mark.parametrize("end", SMUGGLED)
+def test_nothing_but_cr_lf_dot_cr_lf_ends_a_strict_block(end):
+    app = post_office()
+    sent = "".join(f"{line}\r\n" for line in MAIL).encode()
+    said = app.ask(sent + b"hello" + end + b"MAIL FROM:<x>\r\nDATA\r\nsmuggled\r\n.\r\nNOOP\r\n")
+    assert said.count(b"354") == 1
+    *_, block, noop = said.splitlines()
+    assert noop == b"250 OK"
+    if b"\0" not in end:
+        assert block == b"554 A line ends with CR LF, and nothing else does"
+        assert app.ask(b"SHOW\r\n").endswith(b"250 \r\n")
+
+
+@pytest.mark.parametrize("line", [b"NOOP\n", b"NO\rOP\r\n", b"NOOP\nNOOP\r\n", b"\r\r\n"])
+def test_a_strict_line_has_no_other_ending(line):
+    said = post_office().ask(line + b"\r\nNOOP\r\n").splitlines()
+    assert said[1].startswith((b"554", b"500"))
+    assert said[-1] == b"250 OK"
+
+
+def test_a_lenient_dialogue_takes_lines_of_any_ending():
+    said = post_office(Dialogue()).ask(b"HELO a\nMAIL b\r\n\nDATA\n.x\n..\n.\nNOOP\n")
+    assert said.splitlines()[3:] == [b"354 go on", b"250 6 bytes", b"250 OK"]
+
+
+def test_a_block_too_large_is_read_to_its_end_and_the_connection_goes_on():
+    app = post_office()
+    for row in (b"x" * 60 + b"\r\n", b"y" * 100_000):
+        protocol = app.freeze(Limits(max_body_bytes=1000)).open_protocol()
+        protocol._block = [b"DATA"]  # type: ignore[attr-defined]
+        most = 0
+        for _ in range(100):
+            protocol.feed(row)
+            assert protocol.next_request() is None
+            most = max(most, len(protocol.dump()))
+        protocol.feed(b"\r\n.\r\nNOOP\r\n")
+        bad, noop = protocol.next_request(), protocol.next_request()
+        assert getattr(bad, "reply", b"") == b"552 Message too large\r\n"
+        assert isinstance(noop, Request)
+        assert most < 6000
+
+
+def test_a_line_too_long_is_told():
+    protocol = post_office().freeze(Limits(max_line_bytes=10)).open_protocol()
+    protocol.feed(b"NOOP" + b"x" * 10 + b"\r\nNOOP\r\n")
+    assert getattr(protocol.next_request(), "reply", b"") == b"500 Line too long\r\n"
+    assert isinstance(protocol.next_request(), Request)
+    protocol.feed(b"x" * 12)
+    assert getattr(protocol.next_request(), "close", False)
+
+
+def test_too_many_errors_end_the_connection():
+    said = talk(post_office(Dialogue.smtp(max_errors=2)), "A", "MAIL x", "HELO", "NOOP")
+    assert said == ["500 Command not recognized", "503 say HELO first", "421 Too many errors"]
+
+
+def test_replies_have_one_line_or_several():
+    app = App(protocol=Dialogue())
+    values = iter([None, "text", (251, "one"), (252, ["a", "b", "c"]), ["x", "y"], 5])
+    app.handler("GIVE")(lambda: next(values))
+    assert talk(app, *["GIVE"] * 6) == [
+        *("250 OK", "250 text", "251 one", "252-a", "252-b", "252 c", "250-x", "250 y", "250 5")
+    ]
+
+
+def test_a_reply_cannot_be_forged():
+    app = App(protocol=Dialogue())
+    app.handler("GIVE")(lambda: "a\r\n250 b")
+
+    @app.handler
+    def fail() -> None:
+        raise ClientError("a\r\n250 b")
+
+    first, second = talk(app, "GIVE", "FAIL")
+    assert first.startswith("451 internal error")
+    assert second == "554 a\\x0d\\x0a250 b"
+
+
+def test_pop3_replies_end_with_a_dot():
+    app = App(protocol=Dialogue.pop3())
+
+    @app.handler
+    def names() -> tuple[str, list[str]]:
+        return "2 names", ["ann", ".bob"]
+
+    @app.handler
+    def mail() -> bytes:
+        return b"a\r\n.\r\nb"
+
+    @app.handler
+    def count() -> Iterator[int]:
+        yield from range(2)
+
+    @app.handler
+    def fail(how: str = "") -> None:
+        raise ClientError("busy", code="IN-USE")
+
+    said = talk(app, "NAMES", "MAIL", "COUNT", "FAIL", "FAIL a b", "NO", "NOOP", "QUIT")
+    assert said == [
+        *("+OK 2 names", "ann", "..bob", ".", "+OK", "a", "..", "b", ".", "+OK", "0", "1", "."),
+        "-ERR [IN-USE] busy",
+        "-ERR 2 words are too many; 1 can be given. Usage: FAIL [how:str]",
+        *("-ERR Command not recognized", "+OK", "+OK bye"),
+    ]
+
+
+def test_states_that_nothing_leads_to_are_told_at_the_start():
+    app = App(protocol=Dialogue())
+    app.handler("A", when="nowhere")(lambda: None)
+    with pytest.raises(SetupError, match="no command leads to the state 'nowhere'"):
+        app.freeze()
+
+
+def test_an_unknown_option_of_a_handler_is_told():
+    with pytest.raises(SetupError, match="no option 'whne'; there is timeout, when, to"):
+        App(protocol=Dialogue()).handler("A", whne="x")
+
+
+def test_cuts_change_nothing():
+    script = b"".join(
+        line + b"\r\n"
+        for line in (
+            b"HELO me",
+            b"MAIL x",
+            b"DATA",
+            b".." + b"x" * 50,
+            b"y\nz",
+            b".",
+            b"FOO",
+            b"NOOP",
+        )
+    )
+    assert_split_invariant(post_office(), script)
+    assert_split_invariant(post_office(), script.replace(b"\nz", b""), Limits(max_body_bytes=30))
+
+
+@given(st.lists(st.text(alphabet="ab. ", max_size=6), max_size=8))
+def test_stuffed_lines_come_back(lines):
+    data = "".join(f"{line}\r\n" for line in lines).encode()
+    app = App(protocol=Dialogue.pop3())
+    app.handler("GIVE")(lambda: data)
+    said = app.ask(b"GIVE\r\n").removeprefix(b"+OK ready\r\n+OK\r\n")
+    seen = []
+    other = App(protocol=Dialogue.smtp())
+
+    @other.handler("DATA")
+    def take(got: bytes = body()) -> None:
+        seen.append(got)
+
+    other.ask(b"DATA\r\n" + said)
+    assert seen == [data or b"\r\n"]
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_it(data):
+    assert b"internal error" not in post_office().ask(data + b"\r\n.\r\nNOOP\r\n")
