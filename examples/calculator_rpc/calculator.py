@@ -28,7 +28,7 @@ def checked(work: Callable[[], float]) -> float:
     """Return what a calculation gives, or raise the error that tells why it gives nothing."""
     try:
         value = work()
-        if isinstance(value, float) and not math.isfinite(value):
+        if type(value) is float and not math.isfinite(value):
             raise linepool.ClientError("the result is no number", code=NO_NUMBER)
     except ZeroDivisionError:
         raise linepool.ClientError("division by zero", code=DIVISION_BY_ZERO) from None

@@ -179,7 +179,7 @@ class Dialogue(Buffered):
 
     def dump(self) -> bytes:
         """Return all state: what has arrived, and a block that is not complete."""
-        state = {
+        state: dict[str, object] = {
             "errors": self._errors,
             "block": self._block and [word.decode("latin-1") for word in self._block],
             "body": b"".join(self._parts).decode("latin-1"),

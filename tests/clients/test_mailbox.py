@@ -39,6 +39,7 @@ def mailbox(server, user="ann"):
     finally:
         with contextlib.suppress(OSError, poplib.error_proto):
             client.quit()
+        client.close()
 
 
 def send(server, text: str, to: tuple[str, ...] = ("ann@mail.example",)) -> None:
@@ -104,7 +105,7 @@ def test_poplib_is_told_what_is_wrong(mail):
     _, pop3 = mail
     client = poplib.POP3("127.0.0.1", port(pop3), timeout=20)
     for call, why in (
-        (lambda: client.stat(), "not now"),
+        (client.stat, "not now"),
         (lambda: client.pass_("secret"), "say USER first"),
     ):
         with pytest.raises(poplib.error_proto, match=why):
@@ -184,7 +185,7 @@ def test_a_session_by_hand(mail):
                 ("", r"\+OK mailbox"),
                 ("USER ann", r"\+OK now the password"),
                 ("PASS secret", r"\+OK 1 messages"),
-                ("RETR 1", r"Hello Ann\r\n\."),
+                ("RETR 1", r"Hello Ann[\r\n]+\."),
                 ("QUIT", r"\+OK bye"),
             ],
         ),
@@ -195,6 +196,7 @@ def test_a_session_by_hand(mail):
                 nc.sendline(line)
             if reply:
                 nc.expect(reply)
+        nc.sendeof()
         nc.expect(pexpect.EOF)
         nc.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shutil
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +55,10 @@ def real_redis(tmp_path_factory):
         number = free.getsockname()[1]
     command = ["redis-server", "--port", str(number), "--save", "", "--bind", "127.0.0.1"]
     process = subprocess.Popen(
-        command, cwd=tmp_path_factory.mktemp("real"), stdout=subprocess.DEVNULL
+        command,
+        executable=shutil.which("redis-check-rdb"),  # the same program; redis-tools has it
+        cwd=tmp_path_factory.mktemp("real"),
+        stdout=subprocess.DEVNULL,
     )
     try:
         wait_for_port(number, process)

@@ -83,7 +83,7 @@ def test_a_state_follows_only_success():
 
 def test_a_block_ends_with_a_dot_and_its_dots_are_undoubled():
     said = talk(post_office(), *MAIL, "..", ". x", "...y", " .", "", ".", "SHOW")
-    assert said[2:] == ["354 go on", "250 14 bytes", r"250 b'.\r\n x\r\n..y\r\n .\r\n\r\n'"]
+    assert said[2:] == ["354 go on", "250 18 bytes", r"250 b'.\r\n x\r\n..y\r\n .\r\n\r\n'"]
 
 
 def test_an_empty_block_and_pipelined_commands_behind_it():
