@@ -8,9 +8,10 @@ from typing import Any
 from linepool.app import App
 from linepool.memcache import classic, meta
 from linepool.memcache.store import Change, Item, OutOfMemory, Store
-from linepool.protocols.memcache import Memcache
+from linepool.protocols.memcache import Memcache, Value
+from linepool.protocols.memcache_meta import Flags, Meta
 
-__all__ = ["Change", "Item", "OutOfMemory", "Store", "server"]
+__all__ = ["Change", "Flags", "Item", "Meta", "OutOfMemory", "Store", "Value", "server"]
 
 
 def server(

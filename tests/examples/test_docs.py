@@ -22,6 +22,7 @@ from tests.examples.running import ROOT, plain_environment, run
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
+PROTOCOLS = (ROOT / "docs/protocols.md").read_text(encoding="utf-8")
 HANDLERS = (ROOT / "docs/handlers.md").read_text(encoding="utf-8")
 OPERATING = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -96,6 +97,13 @@ def dialogues():
         for (kind, code), (next_kind, said) in pairs
         if (kind, next_kind) == ("python", "")
     ]
+
+
+@pytest.mark.parametrize("code", blocks(PROTOCOLS, "python"), ids=range(5))
+def test_the_apps_of_the_page_on_protocols_can_be_served(code):
+    names = {}
+    exec(compile(code, "protocols.md", "exec", dont_inherit=True), names)
+    assert names["app"].freeze().commands
 
 
 def test_there_are_dialogues_to_check():
