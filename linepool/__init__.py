@@ -41,7 +41,17 @@ from linepool.errors import (
 )
 from linepool.protocols.base import Bad, Limits, Protocol, Request
 from linepool.protocols.line import Line
-from linepool.session import Connection, Range, Reply, Rest, Session, Verb, body
+from linepool.session import (
+    Connection,
+    Message,
+    PubSub,
+    Range,
+    Reply,
+    Rest,
+    Session,
+    Verb,
+    body,
+)
 
 __version__ = "0.1.0"
 
@@ -81,7 +91,9 @@ __all__ = [
     "Line",
     "LinepoolError",
     "Memcache",
+    "Message",
     "Protocol",
+    "PubSub",
     "Range",
     "Reply",
     "ReplyError",

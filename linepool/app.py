@@ -19,7 +19,7 @@ from linepool.converters import converter
 from linepool.errors import SetupError
 from linepool.protocols.base import Limits, Protocol, Request
 from linepool.protocols.line import Line
-from linepool.session import Connection, Session, Verb
+from linepool.session import Connection, PubSub, Session, Verb
 from linepool.settings import check_names, parse_setting
 from linepool.values import accepter
 
@@ -327,6 +327,8 @@ class _Supplies:
             return self._verb
         if hint is Connection:
             return lambda _request, conversation: conversation.connection
+        if hint is PubSub:
+            return lambda _request, conversation: conversation.connection.pubsub
         return self._resource(hint, name)
 
     def _verb(self, request: Request, _conversation: Any) -> Verb:

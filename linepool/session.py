@@ -8,6 +8,8 @@ from typing import Any
 
 from attrs import frozen
 
+from linepool.errors import ClientError
+
 
 class Verb(str):
     """Annotate a parameter with it to be told which of a handler's names was used.
@@ -142,6 +144,48 @@ def _check_plain(value: object, where: str) -> None:
         )
 
 
+@frozen
+class Message:
+    """What somebody published.
+
+    Attributes:
+        channel: Where.
+        data: What.
+        pattern: The subscribed pattern that the channel fits; None: it was subscribed by its name.
+    """
+
+    channel: bytes
+    data: bytes
+    pattern: bytes | None = None
+
+
+class PubSub(ABC):
+    """Messages to all who have subscribed, in whichever worker of this machine they are.
+
+    Handed in by annotation. A protocol must say that it publishes (``Protocol.publishes``); with
+    another, there are no subscribers.
+    """
+
+    @abstractmethod
+    def publish(self, channel: bytes, message: bytes) -> int:
+        """Send a message; return how many subscriptions it goes to.
+
+        A subscriber that does not keep up is disconnected, after a second in which this waits.
+        """
+
+    @abstractmethod
+    def channels(self, pattern: bytes = b"*") -> list[bytes]:
+        """Return the channels that have subscribers, those that fit a pattern."""
+
+    @abstractmethod
+    def subscribers(self, channel: bytes) -> int:
+        """Return how many have subscribed to a channel by its name."""
+
+    @abstractmethod
+    def patterns(self) -> int:
+        """Return how many patterns have subscribers."""
+
+
 class Connection(ABC):
     """The live connection; a handler that asks for it by annotation keeps it in this worker."""
 
@@ -163,6 +207,51 @@ class Connection(ABC):
             TypeError, ValueError: No reply is defined for the value.
         """
 
+    def subscribe(self, topic: bytes, *, pattern: bool = False) -> None:
+        """Have messages sent to this connection, as they come, between replies.
+
+        Args:
+            topic: A channel's name, or a pattern as in Redis: ``news.*``.
+            pattern: It is a pattern.
+
+        Raises:
+            ClientError: The connection has subscribed to too much, or cannot.
+        """
+        raise ClientError("this server publishes nothing")
+
+    def unsubscribe(self, topic: bytes, *, pattern: bool = False) -> None:
+        """Take a subscription back."""
+        del topic, pattern  # there is none
+
+    def subscriptions(self, *, pattern: bool = False) -> list[bytes]:
+        """Return the channels, or the patterns, that this connection has subscribed to."""
+        return []
+
+    @property
+    def pubsub(self) -> PubSub:
+        """Where messages are published."""
+        return Nowhere()
+
     @abstractmethod
     def extend(self, seconds: float) -> None:
         """Give the request in hand that much more time, in seconds from now, before it is overdue."""
+
+
+class Nowhere(PubSub):
+    """Publishes to nobody."""
+
+    def publish(self, channel: bytes, message: bytes) -> int:
+        """Return 0."""
+        return 0
+
+    def channels(self, pattern: bytes = b"*") -> list[bytes]:
+        """Return none."""
+        return []
+
+    def subscribers(self, channel: bytes) -> int:
+        """Return 0."""
+        return 0
+
+    def patterns(self) -> int:
+        """Return 0."""
+        return 0

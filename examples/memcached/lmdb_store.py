@@ -28,6 +28,7 @@ _FETCHED, _STALE, _WON = 1, 2, 4
 _OVERHEAD = 128  # bytes of an item beyond its value and its two keys
 _SWEPT = 2  # expired items that one write looks for
 _EVICTED_AT_ONCE = 64  # items that go when LMDB itself is full
+_TRIES = 10
 _PAGE = 4096
 _MAP_PER_LIMIT = 4  # LMDB may not fill up: it needs room to free room
 
@@ -75,7 +76,7 @@ class LmdbStore(Store):
         # Nothing waits for a disk: memcached forgets at a power cut, too. The map is a sparse file.
         self._env = lmdb.open(
             path,
-            map_size=limit_bytes * _MAP_PER_LIMIT + 64 * 2**20,
+            map_size=map_bytes(limit_bytes),
             max_readers=READERS,
             max_dbs=4,
             sync=False,
@@ -101,15 +102,16 @@ class LmdbStore(Store):
 
     def update(self, key: bytes, change: Change) -> Item | None:
         """Replace an item, in one write transaction."""
-        try:
-            return self._update(key, change)
-        except lmdb.MapFullError:
+        for _ in range(_TRIES):
+            with contextlib.suppress(lmdb.MapFullError):
+                return self._update(key, change)
+            # LMDB itself is full, which the limit is there to prevent: its free room is in pieces.
             with contextlib.suppress(lmdb.MapFullError), self._env.begin(write=True) as txn:
                 sums = self._sums(txn)
                 for _ in range(_EVICTED_AT_ONCE):
                     self._evict(txn, sums)
                 txn.put(b"sums", sums.packed())
-            raise OutOfMemory from None
+        raise OutOfMemory
 
     def flush(self, at: int) -> None:
         """Drop every item that was stored before ``at`` once that has come."""
@@ -117,6 +119,10 @@ class LmdbStore(Store):
         with self._env.begin(write=True) as txn:
             sums = self._sums(txn)
             if at * 1000 > now_ms:
+                # One that is due already must have its effect before it is forgotten.
+                while key := self._flushed(txn, sums, now_ms):
+                    if row := self._row(txn, key):
+                        self._drop(txn, sums, key, row)
                 sums.flush_at = at * 1000
             else:
                 for table in (self._items, self._places, self._expiries):
@@ -314,6 +320,11 @@ class Counters:
                 self._words[row * self._WORDS] = os.getpid()
                 return row
         raise RuntimeError("more workers than rows of counters")
+
+
+def map_bytes(limit_bytes: int) -> int:
+    """Return how large the file may become whose items may weigh so much."""
+    return limit_bytes * _MAP_PER_LIMIT + 64 * 2**20
 
 
 def opened(path: str, limit_bytes: int) -> Iterator[LmdbStore]:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from lmdb_store import LmdbStore, opened
+from lmdb_store import LmdbStore, map_bytes, opened
 
 import linepool
 
@@ -42,9 +42,9 @@ def choose_directory() -> None:
     if "MEMCACHED_DIR" in os.environ:
         return
     memory_disk = "/dev/shm"  # noqa: S108 - the kernel's own name for it
-    directory = tempfile.mkdtemp(
-        prefix="memcached-", dir=memory_disk if os.path.isdir(memory_disk) else None
-    )
+    # A full one would end the worker that writes to it.
+    is_fit = os.path.isdir(memory_disk) and shutil.disk_usage(memory_disk).free > map_bytes(LIMIT)
+    directory = tempfile.mkdtemp(prefix="memcached-", dir=memory_disk if is_fit else None)
     os.environ["MEMCACHED_DIR"] = directory
     master = os.getpid()
 

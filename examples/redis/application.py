@@ -25,9 +25,9 @@ def choose_directory() -> None:
         os.makedirs(os.environ["REDIS_DIR"], exist_ok=True)
         return
     memory_disk = "/dev/shm"  # noqa: S108 - the kernel's own name for it
-    directory = tempfile.mkdtemp(
-        prefix="redis-", dir=memory_disk if os.path.isdir(memory_disk) else None
-    )
+    # A full one would end the worker that writes to it.
+    is_fit = os.path.isdir(memory_disk) and shutil.disk_usage(memory_disk).free > SIZE_MB * 2**20
+    directory = tempfile.mkdtemp(prefix="redis-", dir=memory_disk if is_fit else None)
     os.environ["REDIS_DIR"] = directory
     master = os.getpid()
 

@@ -73,7 +73,7 @@ def gat(store: Store, verb: Verb, exptime: int, key: bytes, *keys: bytes) -> Ite
         def touched(old: Item | None, read: list[Item] = read) -> Item | None:
             if old is None:
                 return None
-            read.append(old)
+            read[:] = [old]
             return evolve(old, expires_at=expires_at, last_access=int(now), fetched=True)
 
         store.update(name, touched)

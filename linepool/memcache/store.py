@@ -56,7 +56,8 @@ class Store(ABC):
             key: 1 to 250 bytes.
             change: Given None for an item that is absent, expired or flushed. When it returns the
                 very object that it was given, nothing is written; None deletes; an Item with cas 0
-                is stored under the next unique number, greater than any before; another cas is kept.
+                is stored under the next unique number, greater than any before; another cas is
+                kept. It may be called more than once; the last call counts.
 
         Raises:
             OutOfMemory: The old item is as it was.

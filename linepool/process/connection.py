@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import select
 import socket
 import struct
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from linepool.conversation import Conversation, Service
 from linepool.errors import ClientError
@@ -29,11 +30,14 @@ from linepool.process.board import (
     TIMEOUTS,
     Slot,
 )
+from linepool.process.bus import Desk, fitting
 from linepool.process.listeners import socket_cookie
 from linepool.process.orders import Orders
 from linepool.protocols.base import Bad
-from linepool.session import Connection, Session
+from linepool.session import Connection, Nowhere, PubSub, Session
 from linepool.settings import Settings
+
+log = logging.getLogger("linepool")
 
 _CHUNK = 65536  # bytes of one recv(), and of replies that may wait for their send()
 _SOON_NS = 5_000_000  # a reply does not wait longer than this for those behind it
@@ -59,6 +63,7 @@ class Station:
     slot: Slot
     orders: Orders
     alarm: Alarm
+    desk: Desk | None
 
 
 class LiveConnection(Connection):
@@ -70,6 +75,8 @@ class LiveConnection(Connection):
         self._slot = station.slot
         self._orders = station.orders
         self._alarm = station.alarm
+        self._desk = station.desk
+        self._topics: list[tuple[bool, bytes]] = []  # subscribed to: patterns and channels
         self._limit_ns = int(station.settings.request_timeout * 1e9)
         self._conversation = Conversation(station.service, session, self, station.resources)
         self._protocol = self._conversation.protocol
@@ -101,6 +108,29 @@ class LiveConnection(Connection):
         now_ns = time.monotonic_ns()
         self._slot.extend(now_ns, int(seconds * 1e9))
 
+    def subscribe(self, topic: bytes, *, pattern: bool = False) -> None:
+        """Have messages sent to this connection."""
+        if self._desk is None:
+            raise ClientError("this server publishes nothing")
+        if (pattern, topic) not in self._topics:
+            self._desk.listen([*self._topics, (pattern, topic)])
+            self._topics.append((pattern, topic))
+
+    def unsubscribe(self, topic: bytes, *, pattern: bool = False) -> None:
+        """Take a subscription back."""
+        if self._desk is not None and (pattern, topic) in self._topics:
+            self._topics.remove((pattern, topic))
+            self._desk.listen(self._topics)
+
+    def subscriptions(self, *, pattern: bool = False) -> list[bytes]:
+        """Return the channels, or the patterns, that this connection has subscribed to."""
+        return [name for is_pattern, name in self._topics if is_pattern == pattern]
+
+    @property
+    def pubsub(self) -> PubSub:
+        """Where messages are published."""
+        return Nowhere() if self._desk is None else self._desk
+
     # What the worker does with it.
 
     def serve(self) -> None:
@@ -122,6 +152,8 @@ class LiveConnection(Connection):
             self._count_errors()
             words[CLIENT_FD] = words[HELD] = 0
             self._socket.close()
+            if self._desk is not None and self._topics:
+                self._desk.reset()
             self._hooked(self._conversation.end)
 
     def _hooked(self, call: Callable[[], T]) -> T:
@@ -151,6 +183,8 @@ class LiveConnection(Connection):
             return self._receive_last()
         if self._read_by:
             seconds = self._read_by - time.monotonic()
+        elif self._topics:
+            seconds = _LONGEST  # who listens is not idle
         else:
             try:
                 return self._socket.recv(_CHUNK)
@@ -202,10 +236,28 @@ class LiveConnection(Connection):
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         poller.register(self._orders, select.POLLIN)
+        if self._desk is not None and self._topics:
+            poller.register(self._desk, select.POLLIN)
         ready = poller.poll(max(0, min(seconds, _LONGEST) * 1000))
         if any(fd == self._orders.fileno() for fd, _ in ready):
             self._orders.heed()
+        if self._topics and self._desk is not None:
+            self._deliver(self._desk)
         return bool(ready)
+
+    def _deliver(self, desk: Desk) -> None:
+        """Send the client the messages that have come for it.
+
+        Raises:
+            OSError: It does not keep up; messages are lost.
+        """
+        for channel, data in desk.messages():
+            for message in fitting(self._topics, channel):
+                self._replies.append(self._protocol.encode_message(evolve(message, data=data)))
+            self._flush()
+        if desk.overrun:
+            log.warning("subscriber cut off peer=%s why=%r", self.peer, "it does not keep up")
+            raise TimeoutError("the subscriber does not keep up")
 
     def _answer(self) -> None:
         """Answer every request that is complete; replies that are ready together go out together."""

@@ -225,6 +225,7 @@ class Master:
             self.gauge.history.worker_changed(slot, None, time.monotonic_ns())
             self._account(seat, status, killed=child.kill_at == math.inf)
             self.counters.add(self.board.slots[slot].look())
+            self._spawner.reaped(slot)
 
     def _obey(self) -> None:
         workers = self.settings.workers

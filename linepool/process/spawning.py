@@ -18,14 +18,17 @@ from linepool.app import App
 from linepool.conversation import Service
 from linepool.errors import LeaveNow
 from linepool.process.board import Board
+from linepool.process.bus import Bus
 from linepool.process.children import Child, Dumps
 from linepool.process.inbox import signals_blocked
 from linepool.process.listeners import Listener, Waker
 from linepool.process.status_pipe import StatusPipe
 from linepool.process.worker import Place, Worker
-from linepool.settings import Settings
+from linepool.settings import MAX_WORKERS, Settings
 
 log = logging.getLogger("linepool")
+
+_SPARE_SEATS = 8  # for workers that are asked for with SCALE
 
 
 class Spawner:
@@ -53,6 +56,7 @@ class Spawner:
         self._waker = waker
         self._leave = leave
         self._dumps = Dumps()
+        self._bus = Bus(_seats(settings)) if service.protocol.publishes else None
         self._master = os.getpid()
 
     def spawn(self, slot: int, generation: int, recycle_at: int) -> Child:
@@ -78,6 +82,7 @@ class Spawner:
                 dump,
                 self._master,
                 recycle_at,
+                self._bus,
             )
             _flush()  # what waits in the buffer would be written by each worker again
             with signals_blocked():
@@ -93,9 +98,16 @@ class Spawner:
         pipe.keep_reader()
         return child
 
+    def reaped(self, slot: int) -> None:
+        """Forget what a dead worker had subscribed to."""
+        if self._bus is not None:
+            self._bus.clear(slot)
+
     def close(self) -> None:
         """Give everything back."""
         self._dumps.keep(None)
+        if self._bus is not None:
+            self._bus.close()
 
     def _become_worker(self, place: Place) -> NoReturn:
         """Turn the new process into a worker, to its end."""
@@ -118,6 +130,11 @@ class Spawner:
         finally:
             _flush()
             os._exit(status)
+
+
+def _seats(settings: Settings) -> int:
+    """Return how many slots may be in use at once: a worker is replaced before it has left."""
+    return min(MAX_WORKERS, 2 * settings.workers.max + _SPARE_SEATS)
 
 
 def _flush() -> None:

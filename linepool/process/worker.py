@@ -21,6 +21,7 @@ from linepool.errors import LeaveNow
 from linepool.pool.status import Record, State
 from linepool.process.alarm import Alarm
 from linepool.process.board import CONNECTIONS, LICENSE, REQUESTS, SINCE_NS, STATE, Slot
+from linepool.process.bus import Bus
 from linepool.process.connection import LiveConnection, Station
 from linepool.process.intake import Accept, Client
 from linepool.process.listeners import Listener, Waker, show
@@ -44,6 +45,7 @@ class Place:
     dump: int
     master: int
     recycle_at: int  # leave after so many requests, with a license; 0: never
+    bus: Bus | None
 
 
 class Worker:
@@ -97,6 +99,7 @@ class Worker:
             self._place.slot,
             self._orders,
             self._alarm,
+            self._place.bus.desk(self._place.slot_number) if self._place.bus else None,
         )
         self._report(State.READY)
         while client := self._intake.next():

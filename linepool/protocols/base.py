@@ -16,7 +16,7 @@ from typing import Protocol as Interface
 from attrs import define, frozen
 
 from linepool.errors import ReplyError, SetupError
-from linepool.session import Session
+from linepool.session import Message, Session
 
 
 @frozen
@@ -153,6 +153,8 @@ class Protocol(ABC):
     """Whether arguments come as values with types (``Request.values``), not as words."""
     options: ClassVar[Mapping[str, str]] = {}
     """What ``handler(..., name=value)`` may say to the protocol: names, and what each is for."""
+    publishes: ClassVar[bool] = False
+    """Whether connections may subscribe to what others publish."""
     converters: ClassVar[Mapping[Any, Callable[[bytes], Any]]] = {}
     """Its own ways from a word to a value, by annotation; each raises ValueError (what it must be)."""
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {}
@@ -247,6 +249,10 @@ class Protocol(ABC):
             TypeError: No reply is defined for such a value.
             ValueError: The value would break the framing (a line break in a one-line reply).
         """
+
+    def encode_message(self, message: Message) -> bytes:
+        """Return what a subscriber is sent."""
+        return self.encode(message.data, Request(b"", []))
 
     def encode_stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
         """Yield the parts of a reply as a generator handler yields its items."""

@@ -11,8 +11,9 @@ from linepool.protocols import resp_values
 from linepool.protocols.base import Builtin, Call, Command, Request
 from linepool.protocols.resp_commands import ALWAYS, BUILTINS, TRANSACTIONS, Authenticate, arity
 from linepool.protocols.resp_parser import RespParser, number
+from linepool.protocols.resp_pubsub import ALLOWED
 from linepool.protocols.resp_values import OK, NullArray, Push, Status, Verbatim
-from linepool.session import Reply, Session
+from linepool.session import Message, Reply, Session
 
 __all__ = ["OK", "NullArray", "Push", "Queued", "Resp", "Status", "Verbatim"]
 
@@ -82,6 +83,7 @@ class Resp(RespParser):
             ``max_body_bytes``.
     """
 
+    publishes = True
     options: ClassVar[Mapping[str, str]] = {
         "flags": "words for COMMAND INFO, such as 'write fast'",
         "keys": "places of the first and the last key and the step, for COMMAND INFO",
@@ -128,6 +130,11 @@ class Resp(RespParser):
 
     def around(self, request: Request, session: Session, call: Call) -> Any:
         """Answer a request; or queue it, or refuse it before the password."""
+        if self.subscribed and self.version == 2 and request.verb.upper() not in ALLOWED:
+            return ClientError(
+                f"Can't execute '{request.verb.decode('utf-8', 'replace').lower()}': only (P|S)SUBSCRIBE /"
+                " (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+            )
         if self.authenticate is None and self.queue is None:
             if not self.transactions:
                 return call(request)
@@ -149,6 +156,9 @@ class Resp(RespParser):
         assert self.queue is not None
         if verb == b"MULTI":
             return ClientError("MULTI calls can not be nested")
+        if verb.endswith(b"SUBSCRIBE"):
+            self.spoilt = True
+            return ClientError("Command not allowed inside a transaction")
         if verb == b"WATCH":
             return ClientError("WATCH inside MULTI is not allowed")
         if verb == b"EXEC":
@@ -179,6 +189,11 @@ class Resp(RespParser):
         if value is OK:
             return b"+OK\r\n"
         return resp_values.encode(value, self.version)
+
+    def encode_message(self, message: Message) -> bytes:
+        """Return a message as Redis pushes it."""
+        head = ["message"] if message.pattern is None else ["pmessage", message.pattern]
+        return resp_values.encode(Push([*head, message.channel, message.data]), self.version)
 
     def encode_stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
         """Yield one array: it begins with its length, so a stream is read to its end first."""

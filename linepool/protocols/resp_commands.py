@@ -10,8 +10,9 @@ from linepool.errors import ClientError, UsageError
 from linepool.protocols.base import Builtin, Command
 from linepool.protocols.glob import matches
 from linepool.protocols.resp_parser import RespParser
+from linepool.protocols.resp_pubsub import PUBSUB, unsubscribe_all
 from linepool.protocols.resp_values import OK, Status, Verbatim
-from linepool.session import Reply, Session
+from linepool.session import Connection, Reply, Session
 
 Authenticate = Callable[[str, str], bool]
 """Whether a user and a password are right."""
@@ -31,8 +32,10 @@ _UNASKED = (
 _BAD_NAME = "Client names cannot contain spaces, newlines or special characters."
 
 
-def ping(message: bytes | None = None) -> Status | bytes:
+def ping(resp: RespParser, message: bytes | None = None) -> Status | bytes | list[bytes]:
     """Say PONG, or the message."""
+    if resp.subscribed and resp.version == 2:
+        return [b"pong", message or b""]
     return Status("PONG") if message is None else message
 
 
@@ -46,8 +49,9 @@ def quit_(*_ignored: bytes) -> Reply:
     return Reply(OK, close=True)
 
 
-def reset(resp: RespParser, session: Session) -> Status:
+def reset(resp: RespParser, session: Session, connection: Connection) -> Status:
     """Be as at the beginning of the connection."""
+    unsubscribe_all(connection, resp)
     resp.reset()
     session.user = None
     return Status("RESET")
@@ -240,6 +244,7 @@ BUILTINS: tuple[Builtin, ...] = (
     (("SELECT",), select),
     (("RESET",), reset),
     (("QUIT",), quit_),
+    *PUBSUB,
 )
 TRANSACTIONS: tuple[Builtin, ...] = ((("MULTI",), multi), (("DISCARD",), discard))
 

@@ -42,6 +42,7 @@ class RespParser(Buffered):
         name: What the client calls itself.
         queue: The words of the commands behind MULTI; None: there was none.
         spoilt: A command behind MULTI was wrong.
+        subscribed: How many subscriptions the connection has; such a one stays in its worker.
     """
 
     version: int
@@ -49,6 +50,7 @@ class RespParser(Buffered):
     name: str
     queue: list[list[bytes]] | None
     spoilt: bool
+    subscribed: int
     max_request_bytes: int
     redis_version: str
     authenticate: Callable[[str, str], bool] | None
@@ -69,6 +71,7 @@ class RespParser(Buffered):
         self.name = ""
         self.queue = None
         self.spoilt = False
+        self.subscribed = 0
 
     @property
     def at_boundary(self) -> bool:

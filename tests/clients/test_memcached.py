@@ -261,6 +261,23 @@ def test_a_writer_stopped_inside_the_store_is_killed_and_the_others_go_on(tmp_pa
         assert [other.line() for _ in range(5)] == ["VALUE a 0 1", "x", "END", "STORED", "MN"]
 
 
+def test_a_second_flush_brings_nothing_back(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES / "memcached"))
+    from lmdb_store import opened
+
+    now = 1_900_000_000
+    monkeypatch.setattr("time.time_ns", lambda: now * 1_000_000_000)
+    for store in opened(str(tmp_path), 2**20):
+        store.update(b"a", lambda _: Item(b"x"))
+        store.flush(now + 1)
+        assert store.read([b"a"]) != [None]
+        now += 2
+        assert store.read([b"a"]) == [None]
+        store.flush(now + 1000)
+        assert store.read([b"a"]) == [None]
+        assert dict(store.statistics() or {})["curr_items"] == 0
+
+
 def test_a_wrong_size_of_memory_is_told_in_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "linepool", "run", EXAMPLES / MEMCACHED],

@@ -161,6 +161,21 @@ def test_pipelines_and_transactions_of_redis_py(fresh, version):
         assert r.get("n") == "14"
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_publish_and_subscribe_with_redis_py(fresh, version):
+    with client(fresh, protocol=version) as r, r.pubsub() as subscriber:
+        subscriber.subscribe("news")
+        assert subscriber.get_message(timeout=PATIENCE)["type"] == "subscribe"
+        with client(fresh) as other:
+            assert other.publish("news", "hello") == 1
+            with other.pipeline() as pipe:
+                pipe.set("a", "1")
+                pipe.publish("news", "from a transaction")
+                assert pipe.execute() == [True, 1]
+        texts = [subscriber.get_message(timeout=PATIENCE)["data"] for _ in range(2)]
+        assert texts == ["hello", "from a transaction"]
+
+
 def test_transactions_from_many_workers_do_not_mix(fresh):
     def move(number: int) -> None:
         with client(fresh) as r:

@@ -101,7 +101,7 @@ def dialogues():
 
 @pytest.mark.parametrize("code", blocks(PROTOCOLS, "python"), ids=range(5))
 def test_the_apps_of_the_page_on_protocols_can_be_served(code):
-    names = {}
+    names: dict[str, typing.Any] = {}
     exec(compile(code, "protocols.md", "exec", dont_inherit=True), names)
     assert names["app"].freeze().commands
 

@@ -197,7 +197,7 @@ def test_commands_tell_of_themselves():
         b"*0\r\n*0\r\n*0\r\n*0\r\n$-1\r\n"
     )
     assert b"Get several." in app.ask(b"COMMAND DOCS mget\r\n")
-    assert app.ask(b"COMMAND COUNT\r\n") == b":12\r\n"
+    assert app.ask(b"COMMAND COUNT\r\n") == b":16\r\n"
     assert app.ask(b"COMMAND GETKEYS mget a b\r\n") == b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"
 
 
