@@ -244,8 +244,14 @@ class Txn:
                     yield _U64.unpack(number)[0], header
 
     def count(self) -> int:
-        """Return how many keys there are; expired ones count until they are dropped."""
-        return int(self._raw.stat(self._db.ids)["entries"])
+        """Return how many keys live."""
+        expired = 0
+        with self._raw.cursor(self._db.expiries) as cursor:
+            for moment in cursor.iternext(keys=True, values=False):
+                if _U64.unpack(moment[:8])[0] > self.now_ms:
+                    break
+                expired += 1
+        return int(self._raw.stat(self._db.ids)["entries"]) - expired
 
     def drop_all(self) -> None:
         """Drop every key."""

@@ -159,8 +159,18 @@ def rename(key: bytes, newkey: bytes, db: Db, verb: Verb) -> Status | int:
 
 
 @app.handler(flags="write denyoom", keys=(1, 2, 1))
-def copy(key: bytes, target: bytes, db: Db, *, replace: bool = False) -> int:
-    """Copy what a key holds."""
+def copy(key: bytes, target: bytes, *words: bytes, db: Db) -> int:
+    """Copy what a key holds: COPY key target [DB 0] [REPLACE]."""
+    options = [word.upper() for word in words]
+    replace = b"REPLACE" in options
+    if replace:
+        options.remove(b"REPLACE")
+    if options and (len(options) != 2 or options[0] != b"DB"):
+        raise ClientError(_SYNTAX)
+    if options and whole(options[1]) is None:
+        raise ClientError(_NOT_INTEGER)
+    if options and whole(options[1]) != 0:
+        raise ClientError("DB index is out of range")
     if key == target:
         raise ClientError("source and destination objects are the same")
     with db.write() as t:

@@ -303,3 +303,25 @@ def combine_and_store(
                 t.set_score(header, member, score)
             t.save(header)
         return len(pairs)
+
+
+@app.handler(flags="readonly")
+def zintercard(numkeys: bytes, key: bytes, *more: bytes, db: Db) -> int:
+    """Count what sorted sets have in common: ZINTERCARD numkeys key ... [LIMIT limit]."""
+    words = (key, *more)
+    if not numkeys.isdigit() or int(numkeys) == 0:
+        raise ClientError("at least 1 input key is needed for 'zintercard' command")
+    count = int(numkeys)
+    if count > len(words):
+        raise ClientError(_SYNTAX)
+    limit = 0
+    if options := words[count:]:
+        if len(options) != 2 or options[0].upper() != b"LIMIT":
+            raise ClientError(_SYNTAX)
+        limit = integer(options[1])
+        if limit < 0:
+            raise ClientError("LIMIT can't be negative")
+    with db.read() as t:
+        sources = [members_of(t, one).keys() for one in words[:count]]
+    size = len(set(sources[0]).intersection(*sources[1:]))
+    return min(size, limit) if limit else size

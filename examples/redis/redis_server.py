@@ -4,6 +4,7 @@ import hashes
 import keyspace
 import lists
 import ranges
+import server_commands
 import sets
 import sorted_sets
 import strings
@@ -11,7 +12,16 @@ from application import app
 
 import linepool
 
-COMMANDS = (strings, hashes, lists, sets, sorted_sets, ranges, keyspace)  # each registers its own
+COMMANDS = (
+    strings,
+    hashes,
+    lists,
+    sets,
+    sorted_sets,
+    ranges,
+    keyspace,
+    server_commands,
+)  # each registers its own
 
 if __name__ == "__main__":
     linepool.run(app)

@@ -107,9 +107,9 @@ def smove(key: bytes, target: bytes, member: bytes, db: Db) -> int:
         if key != target:
             header = header or t.made(target, SET)
             t.pop(source, member)
-            t.put(header, member)
             t.save(source)
-            t.save(header)
+            if t.put(header, member):
+                t.save(header)
         return 1
 
 
@@ -147,10 +147,11 @@ def combine_and_store(target: bytes, key: bytes, *keys: bytes, db: Db, verb: Ver
 
 
 @app.handler(flags="readonly")
-def sintercard(numkeys: bytes, *words: bytes, db: Db) -> int:
+def sintercard(numkeys: bytes, key: bytes, *more: bytes, db: Db) -> int:
     """Count what sets have in common: SINTERCARD numkeys key ... [LIMIT limit]."""
     if not numkeys.isdigit() or int(numkeys) == 0:
         raise ClientError("numkeys should be greater than 0")
+    words = (key, *more)
     count = int(numkeys)
     if count > len(words):
         raise ClientError("Number of keys can't be greater than number of args")

@@ -116,8 +116,9 @@ def ms(store: Store, key: bytes, size: int, flags: Flags, data: bytes = body("si
 
     store.count("cmd_set")
     seen.item = _update(store, key, change)
-    item = seen.item if seen.code == "HD" else None
-    answers = _answers(item, flags, now) if item else {}
+    answers = {"c": 0}  # what a failure has for a number
+    if seen.code == "HD" and seen.item is not None:
+        answers = _answers(seen.item, flags, now)
     answers = {letter: value for letter, value in answers.items() if letter in "cs"}
     return Meta(seen.code, answers=answers)
 
@@ -150,7 +151,10 @@ def _set(
     if mode in "AP" and old is not None:
         return evolve(extended(old, "prepend" if mode == "P" else "append", data), cas=number)
     client_flags = int(flags.get("F", b"0"))
-    return evolve(fresh(data, client_flags, expires_at, now), cas=number, stale=stale)
+    item = evolve(fresh(data, client_flags, expires_at, now), cas=number)
+    if stale and old is not None:  # it is no longer valid than what it replaces
+        item = evolve(item, stale=True, won=old.won, expires_at=old.expires_at)
+    return item
 
 
 def md(store: Store, key: bytes, flags: Flags) -> Meta:

@@ -216,6 +216,14 @@ def test_one_client_wins_the_right_to_recache(clock):
     assert app.ask(b"mg a R30 v\r\n") == b"VA 1\r\ny\r\n"
 
 
+def test_an_older_write_stores_a_stale_item_with_the_old_time_to_live(clock):
+    app = served(MemoryStore(clock))
+    app.ask(b"set a 0 0 1\r\nx\r\nset a 0 0 1\r\nx\r\nmd a I T30\r\nmg a\r\n")
+    assert app.ask(b"ms a 1 T90 C0 c\r\ny\r\n") == b"EX c0\r\n"
+    assert app.ask(b"ms a 1 I T90 C1\r\nz\r\n") == b"HD\r\n"
+    assert app.ask(b"mg a v t\r\n") == b"VA 1 t30 Z X\r\nz\r\n"
+
+
 def test_a_number_given_with_e_is_the_items_number():
     app = served(MemoryStore())
     assert app.ask(b"ms a 1 E77 c\r\nx\r\nmg a c\r\n") == b"HD c77\r\nHD c77\r\n"
