@@ -5,23 +5,20 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import os
-import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, overload
+from typing import Any, NoReturn, TypeVar, overload
 
 import attrs
 from attrs import frozen
 
-from linepool.arguments import Signature, Supply, compile_signature
+from linepool.arguments import Signature, compile_signature
 from linepool.conversation import Conversation, Entry, Hook, Middleware, Service
-from linepool.converters import converter
 from linepool.errors import SetupError
-from linepool.protocols.base import Limits, Protocol, Request
+from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
-from linepool.session import Connection, PubSub, Session, Verb
+from linepool.session import Connection, Session, Verb
 from linepool.settings import check_names, parse_setting
-from linepool.values import accepter
+from linepool.supplies import Supplies, hints, place_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,7 +37,7 @@ class _Registration:
     @property
     def place(self) -> str:
         """``name at file:line``, for messages."""
-        return f"{self.function.__name__} at {_place(self.function)}"
+        return f"{self.function.__name__} at {place_of(self.function)}"
 
 
 class App:
@@ -144,7 +141,7 @@ class App:
             )
         before = self._resources.setdefault(function.__name__, function)
         if before is not function:
-            places = f"{_place(before)} and {_place(function)}"
+            places = f"{place_of(before)} and {place_of(function)}"
             raise SetupError(f"resource {function.__name__} is registered twice: at {places}")
         return function
 
@@ -184,7 +181,7 @@ class App:
         Raises:
             SetupError: A handler, hook or resource cannot be served; the text names it.
         """
-        supplies = _Supplies(self._resources, self.protocol)
+        supplies = Supplies(self._resources, self.protocol)
         for name in ("on_worker_start", "on_worker_exit"):
             self._compiled(name, supplies)  # a wrong one is told now, not in each worker
         table: dict[bytes, Entry] = {}
@@ -223,7 +220,7 @@ class App:
     @contextlib.contextmanager
     def worker(self) -> Iterator[dict[str, Any]]:
         """Open what a worker has: its resources, by name, between its start and exit hooks."""
-        supplies = _Supplies(self._resources, self.protocol)
+        supplies = Supplies(self._resources, self.protocol)
         with contextlib.ExitStack() as stack:
             resources: dict[str, Any] = {}
             for name, function in self._resources.items():
@@ -293,59 +290,11 @@ class App:
         self._hooks.setdefault(name, []).append(function)
         return function
 
-    def _compiled(self, name: str, supplies: _Supplies) -> list[Hook]:
+    def _compiled(self, name: str, supplies: Supplies) -> list[Hook]:
         return [
             Hook(function, _hook_signature(name, function, supplies))
             for function in self._hooks.get(name, ())
         ]
-
-
-class _Supplies:
-    """Says how a parameter is handed in by annotation."""
-
-    def __init__(
-        self, resources: dict[str, Callable[[], Iterator[Any]]], protocol: Protocol
-    ) -> None:
-        self.protocol = protocol
-        own = protocol.converters
-        self.convert_for = accepter if protocol.typed else lambda hint: converter(hint, own)
-        self._types = {name: _provided_type(name, f) for name, f in resources.items()}
-
-    def __call__(self, hint: Any, name: str) -> Supply | None:
-        """Return the way to hand in a parameter, or None: it comes from the line."""
-        arms = [arm for arm in get_args(hint) if arm is not type(None)]
-        if len(arms) == 1 and type(None) in get_args(hint):  # Session | None is handed in as well
-            hint = arms[0]
-        for kind, supply in self.protocol.supplies.items():
-            if hint is kind:
-                return supply
-        if inspect.isclass(hint) and issubclass(hint, Protocol) and isinstance(self.protocol, hint):
-            return lambda _request, conversation: conversation.protocol
-        if hint is Session:
-            return lambda _request, conversation: conversation.session
-        if hint is Verb:
-            return self._verb
-        if hint is Connection:
-            return lambda _request, conversation: conversation.connection
-        if hint is PubSub:
-            return lambda _request, conversation: conversation.connection.pubsub
-        return self._resource(hint, name)
-
-    def _verb(self, request: Request, _conversation: Any) -> Verb:
-        verb = Verb(request.verb.decode("utf-8", "replace"))
-        return Verb(verb.upper()) if self.protocol.ignores_case else verb
-
-    def _resource(self, hint: Any, name: str) -> Supply | None:
-        offers = [resource for resource, kind in self._types.items() if kind == hint]
-        if not offers:
-            return None
-        if len(offers) > 1 and name not in offers:
-            raise SetupError(
-                f"parameter {name} could be any of the resources {', '.join(offers)};"
-                " give it the name of the one it is"
-            )
-        chosen = name if name in offers else offers[0]
-        return lambda _request, conversation: conversation.resources[chosen]
 
 
 class _Holder:
@@ -378,7 +327,7 @@ class _Recorder(Connection):
         """Do nothing: nobody watches the time here."""
 
 
-def _entry(registration: _Registration, supplies: _Supplies) -> Entry:
+def _entry(registration: _Registration, supplies: Supplies) -> Entry:
     try:
         signature = compile_signature(registration.function, supplies, supplies.convert_for)
     except SetupError as error:
@@ -389,20 +338,20 @@ def _entry(registration: _Registration, supplies: _Supplies) -> Entry:
         signature,
         registration.timeout,
         inspect.getdoc(registration.function) or "",
-        _place(registration.function),
+        place_of(registration.function),
         registration.options,
     )
 
 
-def _hook_signature(name: str, function: Callable[..., Any], supplies: _Supplies) -> Signature:
-    place = f"{name} {function.__name__} at {_place(function)}"
+def _hook_signature(name: str, function: Callable[..., Any], supplies: Supplies) -> Signature:
+    place = f"{name} {function.__name__} at {place_of(function)}"
     try:
         signature = compile_signature(function, supplies)
     except SetupError as error:
         raise SetupError(f"{place}: {error}") from None
     from_line = signature.words or signature.many or signature.options or signature.rest
     per_worker = name.startswith("on_worker")
-    if from_line or (per_worker and {Session, Connection, Verb} & set(_hints(function).values())):
+    if from_line or (per_worker and {Session, Connection, Verb} & set(hints(function).values())):
         what = (
             "the app's resources" if per_worker else "Session, Connection and the app's resources"
         )
@@ -410,31 +359,12 @@ def _hook_signature(name: str, function: Callable[..., Any], supplies: _Supplies
     return signature
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    return typing.get_type_hints(function)
-
-
-def _provided_type(name: str, function: Callable[..., Any]) -> Any:
-    """Return T of a resource that is annotated ``-> Iterator[T]``."""
-    try:
-        hint = _hints(function).get("return")
-    except NameError as error:
-        raise SetupError(f"resource {name}: annotation: {error}") from None
-    provided = get_args(hint)[:1]
-    if get_origin(hint) is None or not provided:
-        raise SetupError(
-            f"resource {name} at {_place(function)} must be annotated with what it yields,"
-            " such as '-> Iterator[sqlite3.Connection]'"
-        )
-    return provided[0]
-
-
 def _check_plain_function(function: Any) -> None:
     if not callable(function) or isinstance(function, type) or not hasattr(function, "__name__"):
         raise SetupError(f"{function!r} is no function")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise SetupError(
-            f"{function.__name__} at {_place(function)} is async; linepool calls plain functions"
+            f"{function.__name__} at {place_of(function)} is async; linepool calls plain functions"
             " (each worker serves one request at a time)"
         )
 
@@ -446,16 +376,6 @@ def _upper(name: str) -> str:
 
 def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and 0 <= value <= _LONGEST_TIMEOUT
-
-
-def _place(function: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is None:
-        return "an unknown place"
-    path = code.co_filename
-    with contextlib.suppress(OSError):  # the working directory is gone
-        path = os.path.relpath(path)
-    return f"{path}:{code.co_firstlineno}"
 
 
 default = App()

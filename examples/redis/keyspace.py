@@ -75,8 +75,9 @@ def expire(key: bytes, moment: bytes, db: Db, verb: Verb, *conditions: str) -> i
         raise ClientError(_NOT_INTEGER)
     with db.write() as t:
         ms = time if verb.startswith("P") else time * 1000
+        is_possible = ms >= -(2**63)
         ms += 0 if verb.endswith("AT") else t.now_ms
-        if not -(2**63) <= ms <= _MOST_MS:
+        if not is_possible or ms > _MOST_MS:
             raise ClientError(f"invalid expire time in '{verb.lower()}' command")
         header = t.find(key)
         if header is None:

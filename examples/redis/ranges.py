@@ -170,6 +170,18 @@ def old_zrange(
         return shown(wanted.of(t, key, start, stop), resp, scores=wanted.scores)
 
 
+@app.handler(flags="write denyoom", keys=(1, 2, 1))
+def zrangestore(target: bytes, key: bytes, start: bytes, stop: bytes, *words: bytes, db: Db) -> int:
+    """Store what ZRANGE gives; give how many members that are."""
+    wanted = Range()
+    wanted.parse(words)
+    wanted.check()
+    if wanted.scores:
+        raise ClientError(_SYNTAX)
+    with db.write() as t:
+        return replaced(t, target, wanted.of(t, key, start, stop))
+
+
 @app.handler("ZCOUNT", "ZLEXCOUNT", flags="readonly fast")
 def zcount(key: bytes, low: bytes, high: bytes, db: Db, verb: Verb) -> int:
     """Count the members within a range of scores, or of names."""
@@ -189,6 +201,18 @@ def zremrange(key: bytes, start: bytes, stop: bytes, db: Db, verb: Verb) -> int:
                 t.pop_score(header, member)
             t.save(header)
         return len(pairs)
+
+
+def replaced(t: Txn, key: bytes, pairs: Pairs) -> int:
+    """Give a key these members in place of what it held; return how many they are."""
+    if old := t.find(key):
+        t.remove(old)
+    if pairs:
+        header = t.made(key, ZSET)
+        for member, score in pairs:
+            t.set_score(header, member, score)
+        t.save(header)
+    return len(pairs)
 
 
 # -- several sets together
@@ -295,14 +319,7 @@ def combine_and_store(
     """Store what ZUNION, ZINTER or ZDIFF gives; give how many members that are."""
     with db.write() as t:
         pairs, _ = combined(t, verb, (numkeys, key, *words), may_show=False)
-        if old := t.find(target):
-            t.remove(old)
-        if pairs:
-            header = t.made(target, ZSET)
-            for member, score in pairs:
-                t.set_score(header, member, score)
-            t.save(header)
-        return len(pairs)
+        return replaced(t, target, pairs)
 
 
 @app.handler(flags="readonly")
@@ -318,9 +335,9 @@ def zintercard(numkeys: bytes, key: bytes, *more: bytes, db: Db) -> int:
     if options := words[count:]:
         if len(options) != 2 or options[0].upper() != b"LIMIT":
             raise ClientError(_SYNTAX)
-        limit = integer(options[1])
-        if limit < 0:
+        if not options[1].isdigit():
             raise ClientError("LIMIT can't be negative")
+        limit = int(options[1])
     with db.read() as t:
         sources = [members_of(t, one).keys() for one in words[:count]]
     size = len(set(sources[0]).intersection(*sources[1:]))

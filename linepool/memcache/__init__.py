@@ -8,8 +8,9 @@ from typing import Any
 from linepool.app import App
 from linepool.memcache import classic, meta
 from linepool.memcache.store import Change, Item, OutOfMemory, Store
-from linepool.protocols.memcache import Memcache, Value
+from linepool.protocols.memcache import Memcache
 from linepool.protocols.memcache_meta import Flags, Meta
+from linepool.protocols.memcache_replies import Value
 
 __all__ = ["Change", "Flags", "Item", "Meta", "OutOfMemory", "Store", "Value", "server"]
 

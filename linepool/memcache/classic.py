@@ -9,7 +9,7 @@ from typing import Any
 from attrs import evolve
 
 from linepool.memcache.store import Change, Item, OutOfMemory, Store
-from linepool.protocols.memcache import Value
+from linepool.protocols.memcache_replies import Value
 from linepool.session import Verb, body
 
 _MONTH = 60 * 60 * 24 * 30  # seconds; a longer time is a moment (protocol.txt, "Expiration times")

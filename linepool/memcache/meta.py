@@ -152,9 +152,12 @@ def _set(
         return evolve(extended(old, "prepend" if mode == "P" else "append", data), cas=number)
     client_flags = int(flags.get("F", b"0"))
     item = evolve(fresh(data, client_flags, expires_at, now), cas=number)
-    if stale and old is not None:  # it is no longer valid than what it replaces
-        item = evolve(item, stale=True, won=old.won, expires_at=old.expires_at)
-    return item
+    return _as_stale_as(old, item) if stale and old is not None else item
+
+
+def _as_stale_as(old: Item, item: Item) -> Item:
+    """Return an item that is valid for no longer than the one that it replaces."""
+    return evolve(item, stale=True, won=old.won, expires_at=old.expires_at)
 
 
 def md(store: Store, key: bytes, flags: Flags) -> Meta:

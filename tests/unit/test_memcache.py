@@ -22,7 +22,7 @@ from linepool import (
     memcache,
 )
 from linepool.memcache import Item, Store
-from linepool.protocols.memcache import Value
+from linepool.protocols.memcache_replies import Value
 from linepool.testing import assert_split_invariant
 from tests.unit.memory_store import MemoryStore, memory_store
 

@@ -1,0 +1,101 @@
+"""memcached's replies: from what a handler returns to lines and blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from attrs import frozen
+
+from linepool.protocols.base import Request
+
+# How a bool is said where memcached has words for it.
+_BOOLS = {
+    **dict.fromkeys(
+        (b"set", b"add", b"replace", b"append", b"prepend"), (b"STORED", b"NOT_STORED")
+    ),
+    b"cas": (b"STORED", b"EXISTS"),
+    b"delete": (b"DELETED", b"NOT_FOUND"),
+    b"touch": (b"TOUCHED", b"NOT_FOUND"),
+}
+_GETS = {b"get", b"gets", b"gat", b"gats"}
+
+
+@frozen
+class Value:
+    """One item in the reply to a get.
+
+    Attributes:
+        key: As the client wrote it.
+        data: The value, without the line ending behind it.
+        flags: 32 bits, the client's own.
+        cas: Its unique number, for ``gets`` and ``gats``; None: left out.
+    """
+
+    key: bytes
+    data: bytes
+    flags: int = 0
+    cas: int | None = None
+
+
+def encode_reply(value: object, request: Request) -> bytes:
+    """Return the reply to a classic command; ``Memcache.encode`` says what gives what."""
+    if isinstance(value, Mapping) and request.verb not in _GETS:
+        lines = [_line(b"STAT " + _text(k) + b" " + _text(v)) for k, v in value.items()]
+        return b"".join([*lines, b"END\r\n"])
+    if request.verb in _GETS:
+        return b"".join([*map(encode_value, _values(value, request)), b"END\r\n"])
+    if isinstance(value, bool) and request.verb in _BOOLS:
+        value = _BOOLS[request.verb][0 if value else 1]
+    return _line(b"OK" if value is None else _text(value))
+
+
+def _values(value: object, request: Request) -> Iterable[Value]:
+    """Return what a get handler returned as Values."""
+    if value is None:
+        return ()
+    if isinstance(value, Value):
+        return (value,)
+    wants_cas = 0 if request.verb in (b"gets", b"gats") else None
+    if isinstance(value, Mapping):
+        pairs = [(_text(key), data) for key, data in value.items() if data is not None]
+        return [
+            data if isinstance(data, Value) else Value(key, _text(data), 0, wants_cas)
+            for key, data in pairs
+        ]
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            if not isinstance(item, Value):
+                raise TypeError(f"a get gives Values, not {type(item).__name__}")
+        return value
+    if len(request.words) != 1:
+        raise TypeError(
+            f"{type(value).__name__} cannot answer a get of several keys; return a dict"
+        )
+    return (Value(request.words[0], _text(value), 0, wants_cas),)
+
+
+def encode_value(value: Value) -> bytes:
+    """Return the block of one item."""
+    head = b"VALUE %b %d %d" % (value.key, value.flags, len(value.data))
+    if value.cas is not None:
+        head += b" %d" % value.cas
+    return head + b"\r\n" + value.data + b"\r\n"
+
+
+def _text(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, (str, int, float)):
+        return str(value).encode()
+    raise TypeError(f"no reply is defined for {type(value).__name__}")
+
+
+def _line(text: bytes) -> bytes:
+    """Return one line of a reply.
+
+    Raises:
+        ValueError: It would be more than one.
+    """
+    if b"\n" in text or b"\r" in text:
+        raise ValueError("a one-line reply holds a line break")
+    return text + b"\r\n"
