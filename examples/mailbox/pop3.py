@@ -3,12 +3,15 @@
 import hmac
 from collections.abc import Iterator
 
-from store import Message, Store, opened, users
+from store import Message, Store, check, opened, users
 
 import linepool
 
 app = linepool.App("pop3", protocol=linepool.Dialogue.pop3("+OK mailbox"), max_line_bytes=512)
 OPEN = "open"
+
+
+app.on_start(check)
 
 
 @app.resource

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from store import Store, opened, stamp, users
+from store import Store, check, opened, stamp, users
 
 import linepool
 
@@ -21,6 +21,9 @@ _PATH = re.compile(
     r'(FROM|TO): ?<(?:@[^:>]*:)?((?:"(?:[^"\\]|\\.)*"|[^<>\s"@]+)(?:@[^<>\s]+)?|)>((?: .*)?)\Z',
     re.I,
 )
+
+
+app.on_start(check)
 
 
 @app.resource

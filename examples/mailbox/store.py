@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
+from linepool import SetupError
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
     id INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL, data BLOB NOT NULL, size INTEGER NOT NULL);
@@ -86,6 +88,19 @@ def opened() -> Iterator[Store]:
     store = Store(os.environ.get("MAIL_FILE", "mail.db"))
     yield store
     store.close()
+
+
+def check() -> None:
+    """Look at the variables once, before anything is served.
+
+    Raises:
+        SetupError: One of them is wrong.
+    """
+    directory = os.path.dirname(os.path.abspath(os.environ.get("MAIL_FILE", "mail.db")))
+    if not os.access(directory, os.W_OK):
+        raise SetupError(f"MAIL_FILE: there is no directory {directory} that can be written to")
+    if not users():
+        raise SetupError("MAIL_USERS is a list such as ann:secret,bob:other")
 
 
 def users() -> dict[str, str]:

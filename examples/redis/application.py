@@ -15,7 +15,10 @@ import linepool
 app = linepool.App(
     "redis", protocol=linepool.Resp(transactions=True), max_body_bytes=512 * 1024 * 1024
 )
-SIZE_MB = int(os.environ.get("REDIS_SIZE_MB", "1024"))
+_SIZE = os.environ.get("REDIS_SIZE_MB", "1024")
+if not _SIZE.isdigit() or int(_SIZE) < 1:
+    raise linepool.SetupError(f"REDIS_SIZE_MB is a number of megabytes, not {_SIZE!r}")
+SIZE_MB = int(_SIZE)
 
 
 @app.on_start
