@@ -13,6 +13,7 @@ from linepool.protocols.resp_commands import config as known_config
 
 # What only chooses how Redis lays a value out in memory; here, all values of a kind are kept alike.
 _LAYOUT = ("hash-max-", "list-max-", "list-compress-", "set-max-", "zset-max-")
+_ALREADY = {("save", b""), ("appendonly", b"no")}
 _LARGE = 512  # elements, or
 _LONG = 64  # bytes of one, from which on Redis uses its general form
 
@@ -24,8 +25,10 @@ def config(resp: Resp, subcommand: str, *words: bytes) -> object:
         return known_config(resp, subcommand, *words)
     if not words or len(words) % 2:
         raise ClientError("wrong number of arguments for 'config|set' command")
-    for name in words[::2]:
-        if not name.decode("latin-1").lower().startswith(_LAYOUT):
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        setting = name.decode("latin-1").lower()
+        is_so = (setting, value) in _ALREADY
+        if not is_so and not setting.startswith(_LAYOUT):
             return known_config(resp, subcommand, *words)
     return OK
 
