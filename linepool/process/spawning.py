@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -29,6 +30,7 @@ from linepool.settings import MAX_WORKERS, Settings
 log = logging.getLogger("linepool")
 
 _SPARE_SEATS = 8  # for workers that are asked for with SCALE
+_OTHER_FILES = 512  # descriptors for all else than the bus
 
 
 class Spawner:
@@ -133,8 +135,18 @@ class Spawner:
 
 
 def _seats(settings: Settings) -> int:
-    """Return how many slots may be in use at once: a worker is replaced before it has left."""
-    return min(MAX_WORKERS, 2 * settings.workers.max + _SPARE_SEATS)
+    """Return how many slots may be in use at once, and make room for their sockets.
+
+    A worker is replaced before it has left, so there may be twice as many as workers.
+    """
+    seats = min(MAX_WORKERS, 2 * settings.workers.max + _SPARE_SEATS)
+    wanted = 2 * seats + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return seats
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
+    return min(seats, (max(soft, limit) - _OTHER_FILES) // 2)
 
 
 def _flush() -> None:

@@ -168,6 +168,16 @@ def test_a_line_protocol_may_publish_too():
         assert one.line() == "hello all"
 
 
+def test_a_pool_may_be_larger_than_the_usual_limit_of_descriptors():
+    with serve(App(protocol=Resp()), workers="2:600") as server, server.connect() as peer:
+        peer.send(b"SUBSCRIBE c\r\n")
+        assert [peer.line() for _ in range(6)][-1] == ":1"
+        with server.connect() as other:
+            other.send(b"PUBLISH c x\r\n")
+            assert other.line() == ":1"
+        assert peer.line() == "*3"
+
+
 def test_a_protocol_that_does_not_publish_says_so():
     app = App()
 
