@@ -144,6 +144,8 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
             for peer in _peers:
                 peer.close()  # the server must not keep the test's own connections open
             signal.set_wakeup_fd(-1)
+            # What the master puts back at its end: a late order to stop must not change its status.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             ask_for_term_at_parents_end()  # a test that dies takes its servers along
             logs.set_up(configuration.settings.log_level)
 
