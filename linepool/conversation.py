@@ -116,6 +116,11 @@ class Service:
         """Return a protocol for a new connection."""
         return self.protocol.open(self.table, self.limits, self.unknown)
 
+    def busy_reply(self) -> bytes:
+        """Return what a client is told when there are too many."""
+        error = ServerError("too many connections; try again later")
+        return self.open_protocol().encode_error(error, None)
+
     def find(self, verb: bytes) -> Entry | None:
         """Return the command of that name, if there is one."""
         return self.table.get(verb.upper() if self.protocol.ignores_case else verb)
@@ -136,6 +141,7 @@ class Conversation:
         overdue: What would have been raised if a handler had been running; a stream ends with it.
         errors: How many requests ended in SERVER_ERROR.
         timeouts: How many of these had run past their deadline.
+        pinned: A handler or hook has asked for the live connection, so it stays where it is.
     """
 
     def __init__(
@@ -155,6 +161,7 @@ class Conversation:
         self.overdue: RequestTimeout | None = None
         self.errors = 0
         self.timeouts = 0
+        self.pinned = False
         self._request = _NO_REQUEST
         self._broken = False  # a stream has ended with an error
         self._has_around = type(self.protocol).around is not Protocol.around

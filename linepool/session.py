@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from attrs import frozen
 
 from linepool.errors import ClientError
+
+MOST_SESSION_BYTES = 8192
+"""How much a session may hold, in bytes of JSON."""
 
 
 class Verb(str):
@@ -85,8 +89,10 @@ class Session(dict[str, Any]):
     """What a connection remembers between its requests: a dict of plain data.
 
     Values are what JSON has: None, bool, int, float, str, and lists and dicts (with str keys) of
-    them. So a session can follow its connection into another process. A value of another kind is
-    refused when it is assigned; one that is changed in place later is not looked at again.
+    them, 8192 bytes of JSON in all. So a session can follow its connection into another process. A
+    value of another kind (TypeError), and one that is too large (ValueError), is refused when it is
+    assigned. One that is changed in place later is not looked at again; if it cannot travel, its
+    connection stays in its worker.
 
     Attributes:
         id: A name for the connection in logs.
@@ -106,7 +112,38 @@ class Session(dict[str, Any]):
         if not isinstance(key, str):
             raise TypeError(f"a session's keys are str, not {type(key).__name__}")
         _check_plain(value, key)
+        self._check_size({**self, key: value}, key)
         super().__setitem__(key, value)
+
+    def _check_size(self, would_be: dict[str, Any], key: str) -> None:
+        try:
+            size = len(json.dumps(would_be))
+        except (ValueError, RecursionError) as error:  # an int of too many digits, a circle
+            raise ValueError(f"session value {key!r} cannot be written as JSON: {error}") from None
+        if size > MOST_SESSION_BYTES:
+            raise ValueError(
+                f"with {key!r} the session would hold {size} bytes of JSON, and"
+                f" {MOST_SESSION_BYTES} are the most; keep larger things in a store"
+            )
+
+    def dump(self) -> bytes:
+        """Return all of it, for ``load`` in another process.
+
+        Raises:
+            TypeError, ValueError, RecursionError: A value that was changed in place is no plain data.
+        """
+        for key, value in self.items():
+            _check_plain(value, key)
+        return json.dumps([self.id, self.peer, self.listener, self.user, self]).encode()
+
+    @classmethod
+    def load(cls, blob: bytes) -> Session:
+        """Return the session that ``dump`` gave."""
+        id, peer, listener, user, values = json.loads(blob)
+        session = cls(id, peer, listener)
+        session.user = user
+        dict.update(session, values)
+        return session
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """As dict.setdefault, with the check of an assignment."""

@@ -159,10 +159,37 @@ class Settings:
         0o600, _mode, "octal", "file mode of unix sockets that are listened on"
     )
     scheme: str = _setting(
-        "accept",
-        _one_of("accept"),
+        "shared",
+        _one_of("shared", "dispatch", "accept"),
         "",
-        "how connections reach workers; accept: each worker accepts and stays with its connection",
+        "how connections reach workers; shared: workers accept, hold those that are busy and hand on"
+        " the others; dispatch: the parker accepts and passes on who has sent something; accept: each"
+        " worker accepts and stays with its connection to the end",
+    )
+    park_after: float = _setting(
+        0.05,
+        _seconds(0.001),
+        "s",
+        "scheme shared: hand a connection that has been quiet for so long to the parker",
+    )
+    hot_connections: int = _setting(
+        64,
+        _whole(1, 1000),
+        "connections",
+        "scheme shared: how many connections a worker may hold",
+    )
+    hand_on_after: float = _setting(
+        0.02,
+        _seconds(0.001),
+        "s",
+        "hand on the other connections of a worker whose request takes longer",
+    )
+    max_connections: int = _setting(
+        10000,
+        _whole(1, 1_000_000),
+        "connections",
+        "schemes shared and dispatch: refuse a client when there are so many; the limit of open files"
+        " may allow fewer",
     )
     workers: Workers = _setting(
         Workers(1, 4), _workers, "N or MIN:MAX", "size of the pool, fixed or between bounds"
@@ -284,6 +311,16 @@ class Settings:
             raise SetupError(
                 f"max_spare ({self.max_spare}) must not be below min_spare ({self.min_spare})"
             )
+
+    @property
+    def sleeps_in_accept(self) -> bool:
+        """Whether an idle worker waits in accept() itself, where it hears nothing else."""
+        return self.scheme == "accept" and len(self.bind) == 1
+
+    @property
+    def parks(self) -> bool:
+        """Whether connections may leave their worker: the scheme has a parker."""
+        return self.scheme != "accept"
 
 
 FIELDS: Mapping[str, Any] = {field.name: field for field in attrs.fields(Settings)}

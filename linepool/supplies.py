@@ -43,7 +43,7 @@ class Supplies:
         if hint is Verb:
             return self._verb
         if hint is Connection:
-            return lambda _request, conversation: conversation.connection
+            return _connection
         if hint is PubSub:
             return lambda _request, conversation: conversation.connection.pubsub
         return self._resource(hint, name)
@@ -63,6 +63,12 @@ class Supplies:
             )
         chosen = name if name in offers else offers[0]
         return lambda _request, conversation: conversation.resources[chosen]
+
+
+def _connection(_request: Request, conversation: Any) -> Connection:
+    conversation.pinned = True
+    connection: Connection = conversation.connection
+    return connection
 
 
 def hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -27,8 +27,21 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
         yield gate
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that is marked with several schemes in each of them."""
+    marker = metafunc.definition.get_closest_marker("scheme")
+    if marker is not None and "scheme" in metafunc.fixturenames:
+        metafunc.parametrize("scheme", marker.args, indirect=True)
+
+
 @pytest.fixture
-def launch(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Launch]:
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Give the scheme of the servers that are launched; "": the default."""
+    return str(getattr(request, "param", ""))
+
+
+@pytest.fixture
+def launch(tmp_path: Path, scheme: str, request: pytest.FixtureRequest) -> Iterator[Launch]:
     """Start servers with the options of ``Running``; all that they have left is ended."""
     with contextlib.ExitStack() as stack:
 
@@ -36,7 +49,7 @@ def launch(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Launch]:
             if "gate" in request.fixturenames:
                 path = request.getfixturevalue("gate").path
                 more["environment"] = {"GATE": str(path), **more.get("environment", {})}
-            running = Running(tmp_path, target, *options, **more)
+            running = Running(tmp_path, target, *options, **{"scheme": scheme, **more})
             stack.callback(running.end)
             return running
 

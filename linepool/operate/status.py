@@ -34,9 +34,13 @@ def status(master: Master) -> dict[str, Any]:
             for one in master.listeners
         ],
         "tally": {**asdict(tally), "total": tally.total, "min": bounds.min, "max": bounds.max},
-        "connections": {"hot": sum(sight.held for sight in sights.values()), "parked": 0},
+        "connections": {
+            "hot": sum(sight.held for sight in sights.values()),
+            "parked": master.parked,
+        },
         "counters": {
             **master.counters.plus(list(sights.values())),
+            "dropped": master.dropped,
             "saturated_s": round(master.gauge.saturated_s, 3),
         },
         "workers": [_worker(seat, sights[seat.slot], now_ns) for seat in seats],

@@ -1,9 +1,10 @@
 """The board: a shared page that tells who is late.
 
 Each worker has a slot that it alone writes, as aligned 64-bit words, without a system call; the
-master reads it on its own clock. The master has one word in each slot, the order to the worker, and
-the head of the board, where it announces its wake-up connections. What the master reads here is
-checked before use, and never used as an index or a pid.
+master reads it on its own clock. The master has a few words in each slot, such as the order to the
+worker, and the head of the board, where it announces its wake-up connections. The parker says in the
+head how many connections it has, and in each slot which it has given to the worker. What the master
+reads here is checked before use, and never used as an index or a pid.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from linepool.pool.status import Record, State
 from linepool.protocols.base import Request
 from linepool.settings import MAX_WORKERS
 
-_HEAD_WORDS = 64
+_WAKEUP_WORDS = 64
+_HEAD_WORDS = 72
 _SLOT_WORDS = 48
 _LINE_BYTES = 128
 _LINE_OFFSET = _SLOT_WORDS * 8 - _LINE_BYTES
+
+BOUND = 1 << 32
+"""Marks a connection that has left something with its worker."""
 
 
 class Order(IntEnum):
@@ -34,6 +39,13 @@ class Order(IntEnum):
     STOP = 2  # the same, but first take the clients that the kernel has queued already
     RECYCLE = 3  # leave when the client in hand has ended its connection
 
+
+# The words of the head, behind those of the wake-up connections.
+PARKED = 0  # connections that the parker holds; written by the parker
+WAITING = 1  # how many of them have sent something, but nobody is free; written by the parker
+WAITS_SINCE_NS = 2  # since when the first of them waits; written by the parker
+PARKER = 3  # whether there is a parker; written by the master, and by a parker that leaves
+SLOTS = 4  # slots from here on have never been used; written by the master
 
 # The words of a slot.
 STARTED_NS = 0  # of the request in hand, on the monotonic clock; 0: none
@@ -57,6 +69,13 @@ SERIAL = 18  # counts requests begun and hooks called: which of them STARTED_NS 
 LICENSE = (
     17  # written by the master: the worker may leave once it has served its number of requests
 )
+FREE_NS = 19  # since when it waits for work; 0: it works. Told at once, unlike the status record
+GIVEN = 20  # written by the parker: the number of the last connection given to this worker
+BEGUN_WITH = 21  # the number of the last given one that it has begun to serve
+UNSTARTED = (
+    22  # written by the parker: how many it has given that were not begun when it looked last
+)
+REFUSED = 23  # connections refused, for there were too many
 
 
 @frozen
@@ -74,22 +93,43 @@ class Sight:
     errors: int
     timeouts: int
     connections: int
+    refused: int
     cookie: int
     line: bytes
     eol: bytes
 
 
 class Slot:
-    """One worker's slot. The worker writes it through ``words``, at the places named above."""
+    """One worker's slot. The worker writes it through ``words``, at the places named above.
 
-    def __init__(self, view: memoryview) -> None:
+    Attributes:
+        held: Two words for each connection that the worker holds: its descriptor plus one, or 0, plus
+            ``BOUND`` if it could not go on without this worker; and its cookie.
+    """
+
+    def __init__(self, view: memoryview, held: memoryview) -> None:
         self.words = view.cast("Q")
+        self.held = held.cast("Q")
         self._line = view[_LINE_OFFSET:]
 
     def clear(self) -> None:
         """Make it ready for a new worker, in the master, before the fork."""
         for place in range(_SLOT_WORDS):
             self.words[place] = 0
+        for place in range(0, len(self.held), 2):
+            self.held[place] = 0
+
+    def neighbours(self) -> dict[int, tuple[int, int]]:
+        """Return the connections that could go on elsewhere as they are: descriptors and cookies.
+
+        By their places. Not the one whose request is in hand.
+        """
+        held, mine = self.held, self.words[CLIENT_FD]
+        return {
+            place: (held[place] - 1, held[place + 1])
+            for place in range(0, len(held), 2)
+            if 0 < held[place] < BOUND and held[place] != mine
+        }
 
     def begin(self, request: Request, now_ns: int, limit_ns: int) -> None:
         """Note the request that goes to its handler."""
@@ -173,6 +213,7 @@ class Slot:
             words[ERRORS],
             words[TIMEOUTS],
             words[CONNECTIONS],
+            words[REFUSED],
             words[COOKIE],
             bytes(self._line[: min(words[LINE_LENGTH], _LINE_BYTES)]),
             b"\n" if words[EOL_LENGTH] == 1 else b"\r\n",
@@ -180,25 +221,32 @@ class Slot:
 
 
 class Board:
-    """The page with its head and one slot for each worker there may be."""
+    """The page with its head and one slot for each worker there may be.
 
-    def __init__(self) -> None:
+    Args:
+        held: How many connections a worker may show in its slot.
+    """
+
+    def __init__(self, held: int = 0) -> None:
         head = _HEAD_WORDS * 8
-        size = _SLOT_WORDS * 8
+        size = (_SLOT_WORDS + 2 * held) * 8
         self._page = mmap.mmap(-1, head + MAX_WORKERS * size)
         view = memoryview(self._page)
-        self.wakeups = view[:head].cast("Q")
-        self.slots = _Slots(view[head:])
+        words = view[:head].cast("Q")
+        self.wakeups = words[:_WAKEUP_WORDS]
+        self.head = words[_WAKEUP_WORDS:]
+        self.slots = _Slots(view[head:], size)
 
 
 class _Slots(dict[int, Slot]):
     """The slots by number, made when they are first asked for."""
 
-    def __init__(self, view: memoryview) -> None:
+    def __init__(self, view: memoryview, size: int) -> None:
         super().__init__()
         self._view = view
+        self._size = size
 
     def __missing__(self, number: int) -> Slot:
-        size = _SLOT_WORDS * 8
-        self[number] = Slot(self._view[number * size : (number + 1) * size])
+        slot = self._view[number * self._size : (number + 1) * self._size]
+        self[number] = Slot(slot[: _SLOT_WORDS * 8], slot[_SLOT_WORDS * 8 :])
         return self[number]

@@ -210,7 +210,7 @@ class Desk(PubSub):
 
     def subscribers(self, channel: bytes) -> int:
         """Return how many listen to a channel by its name."""
-        return sum((False, channel) in topics for _, topics in self._bus.topics())
+        return sum(topics.count((False, channel)) for _, topics in self._bus.topics())
 
     def patterns(self) -> int:
         """Return how many patterns somebody listens to."""

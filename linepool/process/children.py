@@ -13,6 +13,7 @@ from linepool.pool.deadline import Case
 from linepool.process.alarm import DUMP
 from linepool.process.board import Sight
 from linepool.process.killing import Process
+from linepool.process.passing import BELL
 from linepool.process.status_pipe import StatusPipe
 
 _STACK_BYTES = 65536
@@ -27,9 +28,12 @@ class Child:
             been killed.
         why: The reason, for its client and the log: it "..."
         asked: Whether it has been asked for its stack.
+        nudged: The serial number of the request for which it was last told to make way.
     """
 
-    def __init__(self, pid: int, pipe: StatusPipe, channel: socket.socket, dump: int) -> None:
+    def __init__(
+        self, pid: int, pipe: StatusPipe, channel: socket.socket, bell: int, dump: int
+    ) -> None:
         self.process = Process(pid)
         self.pipe = pipe
         self.channel = channel
@@ -37,6 +41,8 @@ class Child:
         self.kill_at = 0.0
         self.why = ""
         self.asked = False
+        self.nudged = 0
+        self._bell = bell
         self._dump = dump
 
     def doom(self, kill_at: float, why: str) -> None:
@@ -52,6 +58,10 @@ class Child:
         self.process.send(DUMP)
         self.asked = True
 
+    def has_stack(self) -> bool:
+        """Whether the worker has written the stack of its main thread, which comes last."""
+        return "Current thread" in self.stack()
+
     def stack(self) -> str:
         """Return what the worker wrote when it was asked last; "": nothing."""
         return os.pread(self._dump, _STACK_BYTES, 0).decode("utf-8", "replace")
@@ -59,13 +69,23 @@ class Child:
     def ring(self) -> None:
         """Ring the worker's bell: an order stands on the board."""
         with contextlib.suppress(OSError):  # it is leaving, or has been rung already
-            self.channel.send(b"!", socket.MSG_DONTWAIT)
+            self.channel.send(BELL, socket.MSG_DONTWAIT)
+
+    def nudge(self, number: int) -> None:
+        """Have its second thread hand on the other connections while this request is in hand."""
+        self.nudged = number
+        os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
         """Give all descriptors back; also done by each new worker, with those of its siblings."""
+        self.close_but_channel()
+        self.channel.close()
+
+    def close_but_channel(self) -> None:
+        """Give back what a new parker does not need."""
         self.process.close()
         os.close(self.pipe.reader)
-        self.channel.close()
+        os.close(self._bell)
 
 
 class Dumps:
@@ -104,6 +124,7 @@ class Counters:
     spawned: int = 0
     retired: int = 0
     refused: int = 0
+    dropped: int = 0
 
     def add(self, sight: Sight) -> None:
         """Add the work of one worker."""
@@ -111,6 +132,7 @@ class Counters:
         self.errors += sight.errors
         self.timeouts += sight.timeouts
         self.connections += sight.connections
+        self.refused += sight.refused
 
     def plus(self, sights: list[Sight]) -> dict[str, int]:
         """Return all counts, with the work of the workers that are alive."""

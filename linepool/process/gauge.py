@@ -16,7 +16,7 @@ from attrs import evolve
 from linepool.pool.history import History, Saturation
 from linepool.pool.policy import Snapshot, is_saturated
 from linepool.pool.scoreboard import Scoreboard, Tally
-from linepool.process.board import CONNECTIONS, REQUESTS, Board
+from linepool.process.board import CONNECTIONS, REQUESTS, WAITING, Board
 from linepool.process.listeners import Listener
 from linepool.settings import Settings
 
@@ -43,6 +43,7 @@ class Gauge:
         self.history = History(settings, time.monotonic_ns())
         self._board = board
         self._listeners = listeners
+        self._progress = REQUESTS if settings.parks else CONNECTIONS
         self._processors = Processors()
         self._saturation = Saturation()
         self._taken = 0  # clients that the workers have taken ...
@@ -93,19 +94,20 @@ class Gauge:
     def _queue_moves(self, scoreboard: Scoreboard) -> bool:
         """Whether a client was taken lately: if not, those who wait will not be served by waiting.
 
-        A worker stays with its client, so busy clients who never leave need a worker each, however
-        busy the processors are.
+        In the scheme ``accept`` a worker stays with its client, so busy clients who never leave need
+        a worker each, however busy the processors are. Elsewhere who waits is served by turns.
         """
         now = time.monotonic()
         slots = self._board.slots
-        taken = sum(slots[slot].words[CONNECTIONS] for slot in scoreboard.seats)
+        taken = sum(slots[slot].words[self._progress] for slot in scoreboard.seats)
         if taken != self._taken:
             self._taken = taken
             self._taken_at = now
         return now - self._taken_at < _PATIENCE
 
     def _waiting(self) -> int:
-        return sum(listener.queue()[0] for listener in self._listeners)
+        queued = sum(listener.queue()[0] for listener in self._listeners)
+        return queued + int(self._board.head[WAITING])
 
 
 def _hint(tally: Tally, settings: Settings, *, stuck: bool) -> str:

@@ -20,9 +20,9 @@ log = logging.getLogger("linepool")
 Client = tuple[socket.socket, object, Listener]
 """An accepted connection, the peer's address, and the listener that it came to."""
 
-_FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
-_FULL_AT_MOST = 3  # times in a row
-_FULL_PAUSE = 0.1  # seconds; accept() at the limit fails at once, even with nobody waiting
+FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+FULL_AT_MOST = 3  # times in a row
+FULL_PAUSE = 0.1  # seconds; accept() at the limit fails at once, even with nobody waiting
 
 
 class Accept:
@@ -52,7 +52,7 @@ class Accept:
         return None
 
     def _may_go_on(self) -> bool:
-        if self._full >= _FULL_AT_MOST:
+        if self._full >= FULL_AT_MOST:
             return False  # descriptors that leaked go with the process
         if not self._orders.leaving():
             return True
@@ -91,10 +91,10 @@ class Accept:
         return sock, address, listener
 
     def _explain(self, error: OSError) -> None:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             self._full += 1
-            log.warning("cannot accept: %s; waiting %.1f s", error.strerror, _FULL_PAUSE)
-            time.sleep(_FULL_PAUSE)
+            log.warning("cannot accept: %s; waiting %.1f s", error.strerror, FULL_PAUSE)
+            time.sleep(FULL_PAUSE)
         # Else the client left the queue, or its network failed: accept(2) says to try again.
 
 

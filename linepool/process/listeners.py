@@ -103,9 +103,9 @@ def _open(address: Address, settings: Settings) -> Listener:
             raise
     _set_inherited_options(sock, settings)
     sock.listen(settings.backlog)
-    # With several listeners a worker polls, and accept() must not wait for a client that another
-    # worker has taken. The flag is not inherited by accepted sockets (accept(2), Linux).
-    sock.setblocking(len(settings.bind) == 1)
+    # Who polls first must not wait in accept() for a client that another worker has taken. The flag
+    # is not inherited by accepted sockets (accept(2), Linux).
+    sock.setblocking(settings.sleeps_in_accept)
     return Listener(sock, address.path)
 
 

@@ -24,13 +24,14 @@ from linepool.pool import policy
 from linepool.pool.deadline import DUMP_NS
 from linepool.pool.scoreboard import Scoreboard, Seat
 from linepool.pool.status import Record, State
-from linepool.process.board import ORDER, Board, Order
+from linepool.process.board import BEGUN_WITH, FREE_NS, HELD, ORDER, SLOTS, Board, Order
 from linepool.process.children import Child, Counters
 from linepool.process.gauge import Gauge
 from linepool.process.inbox import Inbox
 from linepool.process.killing import signal_name
 from linepool.process.listeners import Listener, Waker
 from linepool.process.overdue import Overdue
+from linepool.process.parking import Parking
 from linepool.process.recording import Recording
 from linepool.process.recycling import Recycler
 from linepool.process.spawning import Spawner
@@ -86,7 +87,7 @@ class Master:
         self.service = service
         self.settings = settings
         self.listeners = listeners
-        self.board = Board()
+        self.board = Board(settings.hot_connections if settings.parks else 0)
         self.scoreboard = Scoreboard()
         self.counters = Counters()
         self.children: dict[int, Child] = {}
@@ -108,6 +109,17 @@ class Master:
         self._watching = False  # the loop wakes when a connection waits
         self._recording: Recording | None = None
         self._was_ready = False
+        self._parking: Parking | None = None  # only in schemes with a parker
+
+    @property
+    def parked(self) -> int:
+        """How many connections no worker holds."""
+        return self._parking.parked if self._parking else 0
+
+    @property
+    def dropped(self) -> int:
+        """How many connections ended with the process that held them."""
+        return self.counters.dropped + (self._parking.dropped if self._parking else 0)
 
     def watch(self, watched: Watched) -> None:
         """Have the loop serve something else too; to be called before ``run``."""
@@ -159,6 +171,8 @@ class Master:
             self._tell(slot, Order.STOP)
             if not graceful:
                 child.process.send(signal.SIGQUIT)
+        if self._parking is not None:  # after the orders: from then on no worker hands on
+            self._parking.stop(graceful=graceful)
 
     # The turns of the loop. Their order is an argument: what a dead worker wrote is in its pipe by
     # the time that it is reaped, so after the drain the last of it is known; and who has just
@@ -224,8 +238,24 @@ class Master:
             child.close()
             self.gauge.history.worker_changed(slot, None, time.monotonic_ns())
             self._account(seat, status, killed=child.kill_at == math.inf)
+            words = self.board.slots[slot].words
             self.counters.add(self.board.slots[slot].look())
+            self._save_neighbours(slot, seat)
+            words[FREE_NS] = words[HELD] = 0  # which others look at
             self._spawner.reaped(slot)
+            if self._parking is not None:
+                self._parking.died(slot, words[BEGUN_WITH])
+
+    def _save_neighbours(self, slot: int, seat: Seat) -> None:
+        """Have others go on with the connections of a dead worker, as far as that can be."""
+        held = self.board.slots[slot].words[HELD]
+        saved = self._overdue.save_neighbours(slot)
+        lost = max(0, held - saved)
+        self.counters.dropped += lost
+        if held:
+            log.warning(
+                "connections of a dead worker pid=%d saved=%d lost=%d", seat.pid, saved, lost
+            )
 
     def _obey(self) -> None:
         workers = self.settings.workers
@@ -255,6 +285,8 @@ class Master:
 
     def _act(self) -> None:
         """Change the pool as the policy wants it."""
+        if self._parking is not None:
+            self._parking.turn()
         if not self._was_ready:
             self._look_for_first_generation()
         if not self.stopping:
@@ -269,7 +301,7 @@ class Master:
                     log.info("worker recycled pid=%d", self.scoreboard.seats[slot].pid)
         now = time.monotonic()
         told = self.scoreboard.told_asleep()
-        if told and len(self.listeners) == 1 and now >= self._wake_at:
+        if told and self.settings.sleeps_in_accept and now >= self._wake_at:
             self._waker.wake(self.listeners[0], told + self.scoreboard.tally().idle)
             self._wake_at = now + self._wake_pause
             self._wake_pause *= 2
@@ -285,7 +317,23 @@ class Master:
             watched.open(self._selector)
         self.gauge = Gauge(self.settings, self.board, self.listeners)
         self._recycler = Recycler(self.settings, self.board)
-        self._overdue = Overdue(self.board, self.service, self.settings, self._selector)
+        if self.settings.parks:
+            self._parking = Parking(
+                self.board,
+                self.service,
+                self.settings,
+                self.listeners,
+                self.children,
+                self._selector,
+                self._leave_to_park,
+            )
+        self._overdue = Overdue(
+            self.board,
+            self.service,
+            self.settings,
+            self._selector,
+            self._parking.adopt if self._parking else None,
+        )
         self._spawner = Spawner(
             self.app,
             self.service,
@@ -307,6 +355,8 @@ class Master:
             child.process.send(signal.SIGKILL)
             child.close()
         self._overdue.close()
+        if self._parking is not None:
+            self._parking.close()
         self._spawner.close()
         if self._recording is not None:
             self._recording.close()
@@ -321,6 +371,8 @@ class Master:
     def _next_due(self) -> float | None:
         """Return the next moment at which something is due, or None: nothing is."""
         moments = [self._overdue.due_at]
+        if self._parking is not None:
+            moments.append(self._parking.due_at)
         if self._listen_at:
             moments.append(self._listen_at)
         if not self.stopping:
@@ -332,7 +384,7 @@ class Master:
             for slot, seat in self.scoreboard.seats.items()
             if seat.state is None and not self.children[slot].kill_at
         ]
-        if len(self.listeners) == 1 and self.scoreboard.told_asleep():
+        if self.settings.sleeps_in_accept and self.scoreboard.told_asleep():
             moments.append(self._wake_at)
         due = min(moments)
         return None if due == math.inf else due
@@ -364,6 +416,7 @@ class Master:
     def _spawn(self) -> bool:
         """Fork one worker; return whether it worked."""
         slot = self.scoreboard.free_slot(MAX_WORKERS)
+        self.board.head[SLOTS] = max(self.board.head[SLOTS], slot + 1)
         now_ns = time.monotonic_ns()  # before the fork: the child may be quicker than we
         try:
             child = self._spawner.spawn(slot, self.generation, self._recycler.spawned(slot))
@@ -377,6 +430,8 @@ class Master:
         self.children[slot] = child
         self._selector.register(child.process.pidfd, selectors.EVENT_READ, slot)
         self._pipes.register(child.pipe.reader, selectors.EVENT_READ, slot)
+        if self._parking is not None:
+            self._parking.hired(slot, child)
         self.scoreboard.spawned(slot, child.process.pid, self.generation, now_ns)
         self.gauge.history.spawned(self.settings, now_ns)
         self.counters.spawned += 1
@@ -385,6 +440,21 @@ class Master:
 
     def _leave(self) -> None:
         """Close a new worker's copies of what is the master's."""
+        self._leave_office()
+        for sibling in self.children.values():
+            sibling.close()
+        if self._parking is not None:
+            self._parking.abandon()
+
+    def _leave_to_park(self) -> None:
+        """Close a new parker's copies, but for the channels of the workers."""
+        self._leave_office()
+        self._spawner.close()
+        self._waker.close()
+        for child in self.children.values():
+            child.close_but_channel()
+
+    def _leave_office(self) -> None:
         self._inbox.abandon()
         self._selector.close()
         self._pipes.close()
@@ -393,8 +463,6 @@ class Master:
             self._recording.close()
         for watched in self._watched:
             watched.abandon()
-        for sibling in self.children.values():
-            sibling.close()
 
     def _retire(self, count: int) -> None:
         """Tell workers to leave: those that are idle first, of them the one that the kernel wakes next."""

@@ -36,6 +36,7 @@ class Orders:
         self._master = master
         self._let_go = let_go
         self._told = False
+        self._is_orphaned = False
 
     def fileno(self) -> int:
         """Readable when an order came, or when the master is gone."""
@@ -48,6 +49,20 @@ class Orders:
     def hanging_up(self) -> bool:
         """Whether it shall end the connection in hand between two requests."""
         return self._told or int(self._words[ORDER]) in (Order.RETIRE, Order.STOP)
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether the master is gone."""
+        return self._is_orphaned
+
+    def resign(self) -> None:
+        """Leave, by the worker's own wish."""
+        self._told = True
+
+    def channel_ended(self) -> None:
+        """Note that nothing more comes through the channel."""
+        self._told = True
+        self.check_master()
 
     def take_queued(self) -> bool:
         """Whether it shall first take the clients that the kernel has queued."""
@@ -84,7 +99,7 @@ class Orders:
         self.check_master()
 
     def _orphaned(self) -> None:
-        self._told = True
+        self._told = self._is_orphaned = True
         self._let_go()
 
 

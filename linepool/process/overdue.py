@@ -20,7 +20,16 @@ from linepool.conversation import Service
 from linepool.errors import ServerError
 from linepool.pool.deadline import DUMP_NS, Attention, Case, Rules, Step
 from linepool.process.alarm import RAISE
-from linepool.process.board import OVERDUE, STARTED_NS, Board, Sight
+from linepool.process.board import (
+    HELD,
+    OVERDUE,
+    SERIAL,
+    STARTED_NS,
+    UNSTARTED,
+    Board,
+    Sight,
+    Slot,
+)
 from linepool.process.children import Child
 from linepool.process.killing import Process
 from linepool.process.listeners import show
@@ -31,6 +40,7 @@ log = logging.getLogger("linepool")
 
 _LONG = 1.0  # seconds; a shorter absence of the master is not worth a line in the log
 _LINGER = 1.0  # seconds to go on reading what a client sends to its dead worker
+_SECOND = "linepool/process/second.py"
 _CALLER = "linepool/conversation.py"  # frames from here on are the server's, not the handler's
 _DRAIN_BYTES = 65536
 _PATIENCE_NS = 12_000_000  # how much longer to wait for a stack ...
@@ -39,6 +49,10 @@ _GLANCE_NS = 4_000_000  # ... and how often to look whether it is there
 
 class Overdue:
     """Watches the requests in hand.
+
+    Args:
+        adopt: Takes connections, and when they were served last, of workers that were killed while
+            they served others; None: a worker holds one connection only.
 
     Attributes:
         due_at: When to be asked again, on the monotonic clock in seconds.
@@ -50,17 +64,21 @@ class Overdue:
         service: Service,
         settings: Settings,
         selector: selectors.BaseSelector,
+        adopt: Callable[[socket.socket, float], None] | None,
     ) -> None:
         self._board = board
         self._service = service
         self._selector = selector
         self._rules = Rules(int(settings.slow_request * 1e9), int(settings.kill_grace * 1e9))
-        limits = [settings.request_timeout, settings.slow_request]
+        self._adopt = adopt
+        self._hand_on_ns = int(settings.hand_on_after * 1e9) if settings.parks else 0
+        limits = [settings.request_timeout, settings.slow_request, self._hand_on_ns / 1e9]
         limits += [entry.timeout for entry in service.commands if entry.timeout is not None]
         # No request that began after one look can be overdue before the next.
         self._look_every = min((limit for limit in limits if limit), default=math.inf)
         self._attention = Attention()
         self._farewells: list[_Farewell] = []
+        self._rescues: dict[int, _Rescue] = {}
         self.due_at = math.inf
 
     def absent(self, since: float, now: float) -> None:
@@ -98,11 +116,23 @@ class Overdue:
                 if child.case.step is Step.KILL:
                     yield slot, f"took longer than {sight.limit_ns / 1e9:g} s"
                 due_ns = min(due_ns, now_ns + wait_ns)
+                if self._hand_on_ns:
+                    due_ns = min(due_ns, self._have_others_handed_on(child, board_slot, now_ns))
         self._say_farewells()
         moments = [due_ns / 1e9, *(farewell.until for farewell in self._farewells)]
         if busy:
             moments.append(now_ns / 1e9 + self._look_every)
         self.due_at = min(moments)
+
+    def _have_others_handed_on(self, child: Child, slot: Slot, now_ns: int) -> float:
+        """Nudge a worker whose request takes long while it has others; return when to look again."""
+        words = slot.words
+        started_ns, number = words[STARTED_NS], words[SERIAL]
+        if now_ns - started_ns < self._hand_on_ns:
+            return started_ns + self._hand_on_ns
+        if words[UNSTARTED] or (words[HELD] > 1 and child.nudged != number):
+            child.nudge(number)
+        return now_ns + self._hand_on_ns
 
     def _doomed(self, child: Child, now_ns: int) -> float:
         """Ask a worker that will be killed for its stack in time; return when to look again."""
@@ -121,7 +151,7 @@ class Overdue:
             if ran_ns < at_ns:
                 return at_ns - ran_ns
             wants_stack = step in (Step.TELL_SLOW, Step.KILL)
-            if wants_stack and ran_ns < at_ns + _PATIENCE_NS and not child.stack():
+            if wants_stack and ran_ns < at_ns + _PATIENCE_NS and not child.has_stack():
                 return _GLANCE_NS  # a busy machine; from a stopped process it never comes
             child.case.step = step
             if step is Step.KILL:
@@ -138,6 +168,8 @@ class Overdue:
         client = None
         if before.client_fd >= 0:
             client = child.process.take_socket(before.client_fd, before.cookie)
+        if self._adopt is not None:
+            self._rescues[slot] = _Rescue(child.process, board_slot)
         child.process.kill()
         child.kill_at = math.inf
         peer = _peer(client)
@@ -163,6 +195,22 @@ class Overdue:
         """Close the connections of dead workers, also in a new worker."""
         for farewell in self._farewells:
             farewell.socket.close()
+        for rescue in self._rescues.values():
+            rescue.close()
+
+    def save_neighbours(self, slot: int) -> int:
+        """Have others go on with what a killed worker held but did not serve; return how many.
+
+        To be called once it is dead and before its slot on the board is used again.
+        """
+        rescue = self._rescues.pop(slot, None)
+        if rescue is None or self._adopt is None:
+            return 0
+        now = time.monotonic()
+        saved = rescue.saved()
+        for sock in saved:
+            self._adopt(sock, now)
+        return len(saved)
 
     def _take(self, step: Step, slot: int, child: Child, sight: Sight, ran_ns: int) -> None:
         if step is Step.RAISE:
@@ -263,6 +311,37 @@ class _Farewell:
             self.over = True
 
 
+class _Rescue:
+    """The connections that a killed worker held beside the one in hand.
+
+    Copies of them are taken while it is still alive, and given to others once it is dead: it may come
+    back to itself at the last moment and serve them.
+    """
+
+    def __init__(self, process: Process, slot: Slot) -> None:
+        self._slot = slot
+        self._sockets: dict[int, tuple[socket.socket, tuple[int, int]]] = {}
+        for place, (descriptor, cookie) in slot.neighbours().items():
+            if sock := process.take_socket(descriptor, cookie):
+                self._sockets[place] = sock, (descriptor, cookie)
+
+    def saved(self) -> list[socket.socket]:
+        """Return those that it has not touched since; the caller owns them."""
+        neighbours = self._slot.neighbours()
+        saved = []
+        for place, (sock, known) in self._sockets.items():
+            if neighbours.get(place) == known:
+                saved.append(sock)
+            else:
+                sock.close()
+        return saved
+
+    def close(self) -> None:
+        """Close the copies."""
+        for sock, _ in self._sockets.values():
+            sock.close()
+
+
 def _peer(client: socket.socket | None) -> str:
     if client is None:
         return "-"
@@ -271,10 +350,16 @@ def _peer(client: socket.socket | None) -> str:
     return "-"
 
 
+def _without_ours(stack: str) -> str:
+    """Leave out the thread that is linepool's own."""
+    threads = stack.split("\n\n")
+    return "\n\n".join(one for one in threads if _SECOND not in one)
+
+
 def _indented(stack: str) -> str:
     """Return a stack as lines behind the event that they belong to."""
     if not stack:
         return " stack=none (the process is stopped, or blocks the signal)"
-    lines = stack.splitlines()
+    lines = _without_ours(stack).splitlines()
     ours = next((at for at, line in enumerate(lines) if _CALLER in line), len(lines))
     return "".join(f"\n    {line}" for line in lines[:ours])

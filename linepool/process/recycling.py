@@ -93,6 +93,12 @@ class Recycler:
         """Whether a worker that left by itself did so because it had served its number."""
         return bool(self._board.slots[slot].words[LICENSE]) and self._is_spent(slot)
 
+    def _is_kept(self, seat: Seat, now: float) -> bool:
+        """Whether a worker has had one client for so long that it may have it for ever."""
+        if self._settings.parks:  # it hands its clients on
+            return False
+        return seat.state is State.TAKEN and now - seat.since_ns / 1e9 >= _LONG_CLIENT
+
     def _is_spent(self, slot: int) -> bool:
         limit = self._spans[slot].requests
         return bool(limit) and self._board.slots[slot].words[REQUESTS] >= limit
@@ -100,7 +106,7 @@ class Recycler:
     def _served(self, seat: Seat, now: float) -> Wear:
         words = self._board.slots[seat.slot].words
         share = words[REQUESTS] / self._spans[seat.slot].requests
-        if _is_kept(seat, now):
+        if self._is_kept(seat, now):
             share = 0.0  # it cannot leave now, however much it has served
         settled = seat.leaving or bool(words[LICENSE])
         return Wear(seat.slot, share, settled or _is_starting(seat), settled)
@@ -111,7 +117,7 @@ class Recycler:
         They go to the others in a later turn; who used one meanwhile is seen to leave by then.
         """
         for seat in seats:
-            if _is_kept(seat, now):
+            if self._is_kept(seat, now):
                 self._board.slots[seat.slot].words[LICENSE] = 0
 
     def _worn(self, seats: list[Seat], now: float) -> list[int]:
@@ -139,11 +145,6 @@ class Recycler:
             if 0 < self._spans[seat.slot].hang_up_at <= now
             and self._board.slots[seat.slot].words[ORDER] == Order.RECYCLE
         ]
-
-
-def _is_kept(seat: Seat, now: float) -> bool:
-    """Whether a worker has had one client for so long that it may have it for ever."""
-    return seat.state is State.TAKEN and now - seat.since_ns / 1e9 >= _LONG_CLIENT
 
 
 def _is_starting(seat: Seat) -> bool:

@@ -10,7 +10,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -18,6 +17,7 @@ from typing import NoReturn
 from linepool.app import App
 from linepool.conversation import Service
 from linepool.errors import LeaveNow
+from linepool.process import passing
 from linepool.process.board import Board
 from linepool.process.bus import Bus
 from linepool.process.children import Child, Dumps
@@ -70,15 +70,19 @@ class Spawner:
         with contextlib.ExitStack() as undo:
             pipe = StatusPipe()
             undo.callback(pipe.close)
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = passing.pair()
             undo.callback(ours.close)
             undo.callback(theirs.close)
+            bell = os.eventfd(0, os.EFD_CLOEXEC)
+            undo.callback(os.close, bell)
             dump = self._dumps.of(slot)
             self._board.slots[slot].clear()
             place = Place(
                 slot,
                 generation,
+                self._board,
                 self._board.slots[slot],
+                bell,
                 pipe,
                 theirs,
                 dump,
@@ -94,7 +98,7 @@ class Spawner:
                     self._become_worker(place)
             undo.callback(os.waitpid, pid, 0)
             undo.callback(os.kill, pid, signal.SIGKILL)
-            child = Child(pid, pipe, ours, dump)
+            child = Child(pid, pipe, ours, bell, dump)
             undo.pop_all()
         theirs.close()
         pipe.keep_reader()

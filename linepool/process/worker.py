@@ -1,4 +1,4 @@
-"""The worker: serves one client after another until it is told to leave.
+"""The worker: serves clients until it is told to leave.
 
 Runs in a process of its own, forked by the master; it is the only process that runs handlers.
 Nothing it does waits for the master.
@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import socket
+import threading
 import time
 
 from attrs import frozen
@@ -19,14 +20,18 @@ from linepool.app import App
 from linepool.conversation import Service
 from linepool.errors import LeaveNow
 from linepool.pool.status import Record, State
+from linepool.process import second
 from linepool.process.alarm import Alarm
-from linepool.process.board import CONNECTIONS, LICENSE, REQUESTS, SINCE_NS, STATE, Slot
+from linepool.process.audience import Audience
+from linepool.process.board import CONNECTIONS, LICENSE, REQUESTS, SINCE_NS, STATE, Board, Slot
 from linepool.process.bus import Bus
-from linepool.process.connection import LiveConnection, Station
+from linepool.process.connection import Station
 from linepool.process.intake import Accept, Client
 from linepool.process.listeners import Listener, Waker, show
 from linepool.process.orders import Orders
+from linepool.process.sharing import Sharing
 from linepool.process.status_pipe import StatusPipe
+from linepool.process.staying import StayingConnection
 from linepool.session import Session
 from linepool.settings import Settings
 
@@ -35,11 +40,17 @@ log = logging.getLogger("linepool")
 
 @frozen
 class Place:
-    """What the master gives a worker at its fork."""
+    """What the master gives a worker at its fork.
+
+    Attributes:
+        bell: Rung by the master when the worker's other connections had better be handed on.
+    """
 
     slot_number: int
     generation: int
+    board: Board
     slot: Slot
+    bell: int
     pipe: StatusPipe
     channel: socket.socket
     dump: int
@@ -71,7 +82,8 @@ class Worker:
         self._orders = Orders(place.slot, place.channel, place.master, self._let_go)
         self._orders.listen()
         self._alarm = Alarm(place.slot, place.dump)
-        self._intake = Accept(listeners, self._orders, waker, settings)
+        self._waker = waker
+        self._sharing: Sharing | None = None
 
     def run(self) -> int:
         """Serve until told to leave; return the exit status of the process."""
@@ -91,7 +103,7 @@ class Worker:
         return 0
 
     def _work(self, resources: dict[str, object]) -> None:
-        """Serve one client after another."""
+        bus = self._place.bus
         station = Station(
             self._service,
             self._settings,
@@ -99,22 +111,47 @@ class Worker:
             self._place.slot,
             self._orders,
             self._alarm,
-            self._place.bus.desk(self._place.slot_number) if self._place.bus else None,
+            Audience(bus.desk(self._place.slot_number) if bus else None),
+            threading.RLock(),
         )
+        if self._settings.parks:
+            self._share(station)
+        else:
+            self._stay(station)
+        self._report(State.LEAVING)
+
+    def _share(self, station: Station) -> None:
+        """Serve many clients by turns."""
+        place = self._place
+        self._sharing = Sharing(
+            station,
+            place.board,
+            place.slot_number,
+            place.channel,
+            self._listeners if self._settings.scheme == "shared" else [],
+            self._report,
+            self._is_worn,
+        )
+        second.start(place.bell, station, self._sharing)
+        self._sharing.run()
+
+    def _stay(self, station: Station) -> None:
+        """Serve one client after another."""
+        station.at_rest.acquire()
+        intake = Accept(self._listeners, self._orders, self._waker, self._settings)
         self._report(State.READY)
-        while client := self._intake.next():
+        while client := intake.next():
             self._report(State.TAKEN)
             self._serve(client, station)
             if self._is_worn():
                 break
             self._report(State.IDLE)
-        self._report(State.LEAVING)
 
     def _serve(self, client: Client, station: Station) -> None:
         sock, address, listener = client
         self._words[CONNECTIONS] += 1
         session = Session(f"{self._pid}-{next(self._numbers)}", show(address), listener.name)
-        LiveConnection(sock, session, station).serve()
+        StayingConnection(sock, session, station, time.monotonic()).serve()
 
     def _is_worn(self) -> bool:
         """Whether it has served its number of requests and may leave."""
@@ -141,5 +178,7 @@ class Worker:
         )
 
     def _let_go(self) -> None:
+        if self._sharing is not None:
+            self._sharing.let_go()
         for listener in self._listeners:
             listener.close()

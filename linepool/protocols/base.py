@@ -266,6 +266,14 @@ class Protocol(ABC):
         """Return what the server says first, before any request."""
         return b""
 
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether a new object could take its place now: nothing has been learnt that counts.
+
+        Then the connection can be saved from a worker that is killed while it serves another one.
+        """
+        return False
+
     @abstractmethod
     def dump(self) -> bytes:
         """Return all state between two calls of ``next_request``, for ``load`` elsewhere."""

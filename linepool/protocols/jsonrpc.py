@@ -120,6 +120,11 @@ class JsonRpc(Buffered):
             return None
         return self._lost(PARSE_ERROR, "the message is incomplete; it was not run")
 
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether a new object could take its place now."""
+        return self.at_boundary
+
     def dump(self) -> bytes:
         """Return all state: the client's line ending, and what has arrived."""
         return _DUMP.pack(_VERSION, self._eol) + self._rest()

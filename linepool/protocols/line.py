@@ -109,6 +109,11 @@ class Line(Buffered):
             return self._lost("the data block is incomplete; the request was not run")
         return self._lost("the last line has no line ending; it was not run")
 
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether a new object could take its place now."""
+        return self.at_boundary and not self._telnet
+
     def dump(self) -> bytes:
         """Return all state: the bytes not yet read, and what was learnt of the client."""
         head = _DUMP.pack(_VERSION, self._first, self._eol, len(self._telnet))

@@ -137,6 +137,11 @@ class Memcache(Buffered):
         """Return None: memcached says nothing to a client that leaves inside a request."""
         return None
 
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether a new object could take its place now."""
+        return self.at_boundary and not self._swallow
+
     def dump(self) -> bytes:
         """Return all state: the bytes not yet read, and how many are to be read away."""
         return _DUMP.pack(_VERSION, self._first, self._swallow) + self._rest()

@@ -97,6 +97,12 @@ class RespParser(Buffered):
         """Return None: Redis says nothing to a client that leaves inside a request."""
         return None
 
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether a new object could take its place now."""
+        learnt = self.version != 2 or self.authenticated or self.name or self.queue is not None
+        return self.at_boundary and not learnt and not self.subscribed
+
     def dump(self) -> bytes:
         """Return all state: what the connection remembers, and what has arrived."""
         state: dict[str, Any] = {

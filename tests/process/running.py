@@ -67,6 +67,7 @@ class Running:
         ready: Whether to wait until the first generation is up.
         environment: Variables to add.
         command: The program, up to the target.
+        scheme: How connections reach workers; "": the default.
         more: Arguments of ``subprocess.Popen``.
 
     Attributes:
@@ -84,6 +85,7 @@ class Running:
         ready: bool = True,
         environment: Mapping[str, str] | None = None,
         command: tuple[str, ...] = ("-P", "-m", "linepool", "run"),
+        scheme: str = "",
         **more: Any,
     ) -> None:
         self.place = place
@@ -91,6 +93,7 @@ class Running:
         file = HANDLERS / target
         words = [sys.executable, *command, str(file) if file.is_file() else target]
         words += [word for address in bind for word in ("--bind", address)]
+        words += ["--scheme", scheme] if scheme else []
         self.process = subprocess.Popen(
             [*words, "--control", self.control, *options],
             stdin=subprocess.DEVNULL,

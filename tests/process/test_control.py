@@ -44,6 +44,7 @@ COUNTERS = [
     "spawned",
     "retired",
     "refused",
+    "dropped",
     "saturated_s",
 ]
 
@@ -68,6 +69,7 @@ def talk(server: Running) -> Peer:
 # -- what it says
 
 
+@pytest.mark.scheme("accept")
 def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
     server = launch("workshop.py", "--workers", "2:4", bind=("127.0.0.1:0", "unix:s"))
     with server.connect() as busy, server.connect() as idle:

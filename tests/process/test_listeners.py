@@ -35,6 +35,7 @@ def test_several_listeners_together_serve_and_stop(tmp_path, launch: Launch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["j"]
 
 
+@pytest.mark.scheme("accept")
 def test_several_listeners_share_the_workers(launch: Launch):
     server = launch("workshop.py", "--workers", "3", bind=("127.0.0.1:0", "127.0.0.1:0"))
     peers = [server.connect(number % 2) for number in range(3)]

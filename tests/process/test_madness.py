@@ -53,6 +53,7 @@ def test_a_worker_that_babbles_without_end_is_replaced(launch: Launch):
     assert_sane(server, 2)
 
 
+@pytest.mark.scheme("accept")
 @pytest.mark.parametrize("at_ns", [0, 2**63, 2**64 - 1])
 def test_a_worker_that_lies_about_itself_harms_only_itself(launch: Launch, at_ns):
     server = launch("madness.py", "--workers", "2")
@@ -82,6 +83,7 @@ def test_a_worker_that_writes_in_the_name_of_another_is_not_believed(launch: Lau
     assert_sane(server, 2)
 
 
+@pytest.mark.scheme("accept")
 @pytest.mark.parametrize("order", ["SCRIBBLE", "SCRIBBLE_EVERYWHERE"])
 def test_nonsense_on_the_board_stops_nobody_for_long(launch: Launch, order):
     server = launch("madness.py", "--workers", "3")

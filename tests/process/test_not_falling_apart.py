@@ -105,7 +105,7 @@ def test_a_fork_that_the_kernel_refuses_is_tried_again(open_place: Path):
         assert server.ask(f"LIMIT_PROCESSES {before}") == "1"
         state = server.until(lambda state: state["tally"]["idle"] == 3)
         workers = {worker["pid"] for worker in state["workers"]}
-        assert set(children_of(server.process.pid)) == workers
+        assert len(set(children_of(server.process.pid)) - workers) == 1  # the parker
 
 
 def test_a_fork_for_which_there_are_no_descriptors_is_tried_again(launch: Launch):
@@ -177,7 +177,7 @@ def test_two_hundred_deaths_at_once_leave_no_zombie_and_the_pool_returns_to_its_
 
     workers = {worker["pid"] for worker in state["workers"]}
     children = children_of(server.process.pid)
-    assert set(children) == workers
+    assert len(set(children) - workers) == 1  # the parker
     assert len(workers) == 200
     assert not workers & set(victims)
     assert "Z" not in [state_of(child) for child in children]

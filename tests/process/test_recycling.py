@@ -72,6 +72,7 @@ def test_never_more_than_a_third_of_the_pool_is_away(start, slow: Path):
     server.until(lambda state: state["tally"]["idle"] == 6)
 
 
+@pytest.mark.scheme("accept")
 def test_under_load_no_client_loses_its_connection_or_a_reply(start):
     server = start("--workers", "4", "--max-requests", "10", "--max-requests-jitter", "1")
     enough = threading.Event()
@@ -97,6 +98,7 @@ def test_under_load_no_client_loses_its_connection_or_a_reply(start):
     assert state["counters"]["requests"] == sum(map(len, replies))
 
 
+@pytest.mark.scheme("accept")
 def test_a_connection_is_not_cut_for_the_number_of_requests(start):
     server = start("--workers", "2", "--max-requests", "5")
     with server.connect() as peer:
@@ -107,6 +109,7 @@ def test_a_connection_is_not_cut_for_the_number_of_requests(start):
     assert int(worker) in server.pids() or server.wait_for(f"worker recycled pid={worker}")
 
 
+@pytest.mark.scheme("accept")
 def test_a_client_that_stays_does_not_keep_the_other_workers_from_being_recycled(start):
     server = start("--workers", "3", "--max-requests", "5")
     held = [server.connect() for _ in range(3)]
@@ -126,6 +129,7 @@ def test_a_client_that_stays_does_not_keep_the_other_workers_from_being_recycled
     stays.close()
 
 
+@pytest.mark.scheme("accept")
 def test_a_worker_that_uses_too_much_memory_is_replaced_when_its_client_has_left(start):
     server = start("--workers", "2", "--max-rss-mb", "100")
     with server.connect() as peer:
@@ -151,6 +155,7 @@ def test_workers_that_are_too_old_are_replaced_a_third_at_a_time(start):
     assert len({worker["pid"] for worker in state["workers"]} & first) == 2
 
 
+@pytest.mark.scheme("accept")
 def test_a_client_that_stays_is_let_go_some_time_after_its_worker_was_recycled(start):
     limits = ("--max-age", "0.1", "--graceful-timeout", "0.5")
     server = start("--workers", "1", *limits)

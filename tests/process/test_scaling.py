@@ -63,6 +63,7 @@ def test_ttin_and_ttou_move_the_bounds_by_one(launch: Launch):
     server.until(lambda state: state["tally"]["idle"] == 2)
 
 
+@pytest.mark.scheme("accept")
 def test_a_busy_worker_that_is_retired_finishes_its_request(launch: Launch, gate: Gate):
     server = launch("workshop.py", "--workers", "2")
     with server.connect() as one, server.connect() as other:

@@ -14,6 +14,9 @@ from linepool.testing import Peer
 from tests.conftest import Launch
 from tests.process.running import Running
 
+# In the other schemes a worker that finds work soon writes nothing, and clients are handed on.
+pytestmark = pytest.mark.scheme("accept")
+
 PIPE_RECORDS = 2048  # that a status pipe holds
 ENDED = "SERVER_ERROR the request was ended: it took longer than 0.5 s"
 

@@ -243,7 +243,7 @@ def test_orphans_with_nothing_to_do_leave_within_a_second(serve, kind):
         killed_at = time.monotonic()
 
         assert idle.line() == ""
-        assert len(workers) == 3
+        assert len(workers) == 4  # and the parker
         assert all(is_over(pidfd) for pidfd in workers.values())
         assert time.monotonic() - killed_at < 1
     assert server.ended() == -signal.SIGKILL

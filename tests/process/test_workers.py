@@ -49,6 +49,7 @@ def test_the_log_names_the_command_that_killed_its_worker(launch: Launch):
     assert "signal=SIGSEGV command=DIE 11 requests=1" in server.wait_for("worker died")
 
 
+@pytest.mark.scheme("accept")
 def test_a_death_costs_only_the_clients_of_that_worker(launch: Launch):
     server = launch("workshop.py", "--workers", "2")
     with server.connect() as lucky, server.connect() as unlucky:
@@ -84,7 +85,7 @@ def test_many_deaths_at_once_leave_no_zombie_and_no_descriptor(launch: Launch):
     )
 
     pids = {worker["pid"] for worker in state["workers"]}
-    assert set(_children(master)) == pids
+    assert len(set(_children(master)) - pids) == 1  # the parker
     assert sorted(map(_lead, Path(f"/proc/{master}/fd").iterdir())) == descriptors
 
 
@@ -385,6 +386,7 @@ def test_the_collector_leaves_alone_what_was_loaded_before_the_fork(launch: Laun
 # -- descriptors
 
 
+@pytest.mark.scheme("accept")
 @pytest.mark.parametrize("listeners", [1, 2])
 def test_a_worker_holds_only_its_own_descriptors(launch: Launch, gate: Gate, listeners):
     bind = ("127.0.0.1:0", "unix:sock")[:listeners]

@@ -84,7 +84,7 @@ def test_no_place_is_left_free_and_nobody_is_passed_over(pool):
 def recycler(**settings: Any) -> tuple[Recycler, Board]:
     """Return a recycler and its board."""
     board = Board()
-    return Recycler(Settings(**settings), board), board
+    return Recycler(Settings(**{"scheme": "accept", **settings}), board), board
 
 
 def seat(slot: int, state: State | None = State.IDLE, **more: Any) -> Seat:

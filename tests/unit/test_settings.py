@@ -165,7 +165,7 @@ def test_a_switch_is_on_or_off(name, value):
         ("max_line_bytes", 15, "a whole number, at least 16 and at most 1073741824, not 15"),
         ("max_body_bytes", -1, "a whole number, at least 0 and at most 1073741824, not -1"),
         ("max_requests", -1, "a whole number, at least 0, not -1"),
-        ("scheme", "magic", "accept, not 'magic'"),
+        ("scheme", "magic", "shared or dispatch or accept, not 'magic'"),
         ("log_level", "loud", "debug or info or warning or error, not 'loud'"),
         ("unix_mode", "999", "a file mode in octal, such as 660, not '999'"),
         ("unix_mode", "1000", "a file mode in octal, such as 660, not '1000'"),

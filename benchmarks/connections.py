@@ -1,0 +1,489 @@
+"""Measure what many connections cost, and how the schemes of linepool compare.
+
+Parts, for --only:
+  idle       thousands of idle connections beside busy ones: speed, and memory for each
+  parking    what it costs that a connection is parked between two requests
+  slow       what the others notice while one request in a hundred takes 100 ms
+  torture    kill, recycle and scale under load: nothing parked is dropped, nothing done twice
+  schemes    accept, dispatch and shared side by side
+
+Beside linepool runs a server on uvloop with the same commands. Every reply is checked. Rounds are
+interleaved, figures are medians over them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import harness
+import load
+import speed_meter
+import torture
+from attrs import define, field, frozen
+
+_LINES = harness.TARGETS / "lines_app.py"
+_UVLOOP = "uvloop"
+_SETTLE = 1.0  # seconds from the last idle connection to the load; parking takes a twentieth of it
+_SPEED = ["requests/s", "min-max", "to uvloop", "p50 µs", "p99 µs", "CPU µs/request"]
+_FOREIGN = 0.12  # processors; a run beside which others used more is told of
+
+
+@frozen(kw_only=True)
+class Contender:
+    """A server.
+
+    Attributes:
+        scheme: Of linepool; "": this is uvloop.
+        processes: That serve: linepool's workers, or the event loops.
+    """
+
+    scheme: str = ""
+    processes: int = 2
+    options: tuple[str, ...] = ()
+    remark: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return its name for the tables."""
+        kind = f"linepool {self.scheme}" if self.scheme else f"uvloop x{self.processes}"
+        return f"{kind}, {self.remark}" if self.remark else kind
+
+    @property
+    def missing(self) -> str:
+        """Return why it cannot run, or "": it can."""
+        if not self.scheme:
+            return "uvloop is not installed" if harness.module_missing(_UVLOOP) else ""
+        command = [sys.executable, "-m", "linepool", "check", str(_LINES), *self._settings()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stderr.strip() if done.returncode else ""
+
+    def _settings(self) -> list[str]:
+        return ["--scheme", self.scheme, "--workers", str(self.processes), *self.options]
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[Peer]:
+        """Run it while the block runs."""
+        with tempfile.TemporaryDirectory(prefix="linepool-bench-") as name:
+            directory = Path(name)
+            if self.scheme:
+                with harness.serving(_LINES, *self._settings(), directory=directory) as server:
+                    yield Peer(server.pid, server.port)
+                return
+            script = str(harness.TARGETS / "asyncio_lines.py")
+            command = [sys.executable, script, "--loop", _UVLOOP]
+            command += ["--processes", str(self.processes)]
+            program = harness.Program(command, directory / "log")
+            try:
+                harness.until("uvloop serves", lambda: program.said("ready"))
+                line = program.said("listening on ")
+                yield Peer(program.pid, int(line.rpartition(":")[2]))
+            finally:
+                program.stop()
+
+
+@frozen
+class Peer:
+    """A server that runs."""
+
+    pid: int
+    port: int
+
+
+@frozen
+class Case:
+    """A load, and what the tables call it."""
+
+    name: str
+    load: load.Load
+
+
+@frozen
+class Run:
+    """One server under one load, once.
+
+    Attributes:
+        cpu_us: Processor time of the server for a request, all its processes.
+        foreign: Processors that others used meanwhile.
+        memory: Private bytes before and after the idle connections, if there are any.
+    """
+
+    figures: load.Figures
+    cpu_us: float
+    foreign: float
+    memory: tuple[int, int] | None
+
+
+@define
+class _Watch:
+    """Looks at the server when lineload tells that a phase begins."""
+
+    peer: Peer
+    settle: float
+    looks: list[speed_meter.Look] = field(factory=list)
+    private: int = 0
+
+    def on_phase(self, phase: str) -> None:
+        """Note what there is to be noted."""
+        if phase == "settle":
+            time.sleep(0.8 * self.settle)
+            self.private = private_bytes(self.peer.pid)
+        elif phase in ("measure", "end"):
+            self.looks.append(speed_meter.look(self.peer.pid))
+
+
+def private_bytes(pid: int) -> int:
+    """Return the private memory of a process and all that descend from it."""
+    total = 0
+    for one in speed_meter.tree(pid):
+        with contextlib.suppress(OSError):  # it has ended
+            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+                if line.startswith(("Private_Clean:", "Private_Dirty:")):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
+def measure(peer: Peer, case: Case) -> Run:
+    """Load a server once."""
+    watch = _Watch(peer, case.load.settle)
+    before = private_bytes(peer.pid)
+    figures = load.run(peer.port, case.load, watch.on_phase)
+    first, last = watch.looks
+    server = last.server - first.server
+    others = last.machine - first.machine - (last.ours - first.ours) - server - figures.cpu_s
+    return Run(
+        figures,
+        server / max(1, figures.answered) * 1e6,
+        others / (last.at - first.at),
+        (before, watch.private) if case.load.idle else None,
+    )
+
+
+@define
+class Comparison:
+    """Contenders under the same cases, in rounds.
+
+    Attributes:
+        runs: By contender and case, both by name.
+        left_out: Why some do not take part.
+    """
+
+    contenders: Sequence[Contender]
+    cases: Sequence[Case]
+    runs: dict[tuple[str, str], list[Run]] = field(factory=dict)
+    left_out: list[str] = field(factory=list)
+
+    def make(self, rounds: int) -> None:
+        """Measure; a server is started anew for each round."""
+        able = []
+        for one in self.contenders:
+            if why := one.missing:
+                self.left_out.append(f"{one.name} ({why})")
+            else:
+                able.append(one)
+        self.contenders = able
+        for _ in range(rounds):
+            for one in able:
+                with one.serving() as peer:
+                    for case in self.cases:
+                        self.runs.setdefault((one.name, case.name), []).append(measure(peer, case))
+
+    def median(self, one: Contender, case: Case, figure: Callable[[Run], float]) -> float:
+        """Return the median of a figure over the rounds."""
+        return statistics.median(map(figure, self.runs[one.name, case.name]))
+
+    def ratio(self, one: Contender, case: Case, figure: Callable[[Run], float]) -> str:
+        """Return the ratio of a figure to that of the first uvloop, or "-": there is none."""
+        peers = [other for other in self.contenders if not other.scheme]
+        if not peers:
+            return "-"
+        return f"{self.median(one, case, figure) / self.median(peers[0], case, figure):.2f}"
+
+    def rows(self, cells: Callable[[Contender, Case], list[str]]) -> list[list[str]]:
+        """Return a row for each case and contender."""
+        return [cells(one, case) for case in self.cases for one in self.contenders]
+
+    def spread(self, one: Contender, case: Case, figure: Callable[[Run], float]) -> str:
+        """Return the least and the largest value of a figure."""
+        values = [figure(run) for run in self.runs[one.name, case.name]]
+        return f"{min(values):,.0f}-{max(values):,.0f}"
+
+    def note(self) -> str:
+        """Return what disturbed the runs, and who is not among them."""
+        every = [run for runs in self.runs.values() for run in runs]
+        disturbed = [run.foreign for run in every if run.foreign > _FOREIGN]
+        lines = [f"Left out: {one}." for one in self.left_out]
+        if every:
+            busiest = max(run.figures.cpu_s / run.figures.seconds for run in every)
+            lines.append(f"The load generator used up to {busiest:.2f} of a processor.")
+        if disturbed:
+            lines.append(
+                f"Others used more than {_FOREIGN:g} of a processor beside {len(disturbed)} of"
+                f" {len(every)} runs, up to {max(disturbed):.2f}."
+            )
+        return "\n".join(lines)
+
+    def faults(self) -> list[str]:
+        """Return what went wrong though replies came."""
+        return [
+            f"{name}, {case}: {run.figures.errors} errors, {run.figures.dropped_idle} idle dropped"
+            for (name, case), runs in self.runs.items()
+            for run in runs
+            if run.figures.errors or run.figures.dropped_idle
+        ]
+
+
+@frozen(kw_only=True)
+class Options:
+    """What the command line chooses."""
+
+    seconds: float
+    rounds: int
+    idle: int
+    kills: int
+
+
+def rps(run: Run) -> float:
+    return run.figures.rps
+
+
+def p50(run: Run) -> float:
+    return run.figures.latency.p50
+
+
+def p99(run: Run) -> float:
+    return run.figures.latency.p99
+
+
+def cpu_us(run: Run) -> float:
+    return run.cpu_us
+
+
+def _title(text: str) -> None:
+    print(f"## {text}\n")
+
+
+def part_idle(options: Options) -> list[str]:
+    """Thousands of idle connections beside busy ones."""
+    room = ("--max-connections", str(2 * options.idle))
+    contenders = [Contender(scheme="shared", options=room), Contender()]
+    cases = [
+        Case(
+            f"{idle:,} idle",
+            load.Load(
+                connections=64, seconds=options.seconds, idle=idle, settle=_SETTLE if idle else 0.0
+            ),
+        )
+        for idle in (0, options.idle)
+    ]
+    found = Comparison(contenders, cases)
+    found.make(options.rounds)
+    _title(f"{options.idle:,} idle connections beside 64 busy ones, 2 workers")
+    rows = found.rows(
+        lambda one, case: [
+            one.name,
+            f"{case.load.idle:,}",
+            f"{found.median(one, case, rps):,.0f}",
+            found.spread(one, case, rps),
+            found.ratio(one, case, rps),
+            f"{found.median(one, case, p50):,.0f}",
+            f"{found.median(one, case, p99):,.0f}",
+            f"{found.median(one, case, cpu_us):.1f}",
+        ]
+    )
+    print(harness.table(["server", "idle", *_SPEED], rows))
+    print("\nPrivate memory of all processes, before and after the idle connections:\n")
+    headings = ["server", "before MB", "after MB", "bytes/connection", "to uvloop"]
+    print(harness.table(headings, _memory_rows(found)))
+    print(f"\n{found.note()}\n")
+    return found.faults()
+
+
+def _memory_rows(found: Comparison) -> list[list[str]]:
+    def before(run: Run) -> float:
+        return run.memory[0] / 1e6 if run.memory else 0.0
+
+    def after(run: Run) -> float:
+        return run.memory[1] / 1e6 if run.memory else 0.0
+
+    case = found.cases[-1]
+
+    def each(run: Run) -> float:
+        return (run.memory[1] - run.memory[0]) / case.load.idle if run.memory else 0.0
+
+    return [
+        [
+            one.name,
+            f"{found.median(one, case, before):.1f}",
+            f"{found.median(one, case, after):.1f}",
+            f"{found.median(one, case, each):,.0f}",
+            found.ratio(one, case, each),
+        ]
+        for one in found.contenders
+    ]
+
+
+def part_parking(options: Options) -> list[str]:
+    """What it costs that a connection is parked between two requests."""
+    parked = Contender(scheme="shared", remark="parked")
+    keep = ("--park-after", "3600", "--hot-connections", "200")  # one worker may hold all of them
+    kept = Contender(scheme="shared", remark="never parked", options=keep)
+    case = Case(
+        "open", load.Load(connections=200, seconds=options.seconds, mode="open", rate=2000.0)
+    )
+    found = Comparison([parked, kept, Contender()], [case])
+    found.make(options.rounds)
+    _title("2,000 requests/s over 200 connections, each quiet for 100 ms in between, 2 workers")
+
+    def late(run: Run) -> float:
+        return run.figures.late.p50 if run.figures.late else 0.0
+
+    rows = found.rows(
+        lambda one, case: [
+            one.name,
+            f"{found.median(one, case, rps):,.0f}",
+            f"{found.median(one, case, p50):,.0f}",
+            found.spread(one, case, p50),
+            found.ratio(one, case, p50),
+            f"{found.median(one, case, p99):,.0f}",
+            f"{found.median(one, case, cpu_us):.1f}",
+            f"{found.median(one, case, late):,.0f}",
+        ]
+    )
+    headings = ["server", "requests/s", "p50 µs", "min-max", "to uvloop", "p99 µs"]
+    print(harness.table([*headings, "CPU µs/request", "sent late by µs"], rows))
+    if {parked, kept} <= set(found.contenders):
+        cost = found.median(parked, case, p50) - found.median(kept, case, p50)
+        print(f"\nParking and fetching back costs {cost:,.0f} µs at the median.")
+    print(f"\n{found.note()}\n")
+    return found.faults()
+
+
+def part_slow(options: Options) -> list[str]:
+    """What the others notice while one request in a hundred takes 100 ms."""
+    clients, workers = 64, 4
+    contenders = [
+        Contender(scheme="shared", processes=workers, remark=f"{workers} workers"),
+        Contender(scheme="accept", processes=clients, remark=f"{clients} workers"),
+        Contender(),
+        Contender(processes=workers),
+    ]
+    asked = load.Load(
+        connections=clients,
+        seconds=max(2.0, options.seconds),
+        slow=100,
+        slow_request=r"SLEEP 100\n",
+        slow_reply=r"OK\n",
+    )
+    found = Comparison(contenders, [Case("slow", asked)])
+    found.make(options.rounds)
+    _title(f"One request in 100 takes 100 ms, {clients} clients")
+
+    def slow(run: Run) -> float:
+        return run.figures.slow.p50 if run.figures.slow else 0.0
+
+    rows = found.rows(
+        lambda one, case: [
+            one.name,
+            f"{found.median(one, case, rps):,.0f}",
+            found.spread(one, case, rps),
+            found.ratio(one, case, rps),
+            f"{found.median(one, case, p50) / 1e3:,.2f}",
+            f"{found.median(one, case, p99) / 1e3:,.1f}",
+            f"{found.median(one, case, slow) / 1e3:,.0f}",
+        ]
+    )
+    headings = ["server", "requests/s", "min-max", "to uvloop", "quick p50 ms", "quick p99 ms"]
+    print(harness.table([*headings, "slow p50 ms"], rows))
+    print(f"\n{found.note()}\n")
+    return found.faults()
+
+
+def part_torture(options: Options) -> list[str]:
+    """Kill, recycle and scale under load."""
+    _title("Torture: kill -9, recycling and scaling under load")
+    if why := Contender(scheme="shared").missing:
+        print(f"Left out: {why}\n")
+        return []
+    faults = torture.report(torture.Plan(kills=options.kills))
+    print()
+    return faults
+
+
+def part_schemes(options: Options) -> list[str]:
+    """Compare accept, dispatch and shared."""
+    contenders = [
+        Contender(scheme="shared"),
+        Contender(scheme="dispatch"),
+        Contender(scheme="accept", processes=16, remark="16 workers"),
+        Contender(),
+    ]
+    seconds = options.seconds
+    cases = [
+        Case("2 clients", load.Load(connections=2, seconds=seconds)),
+        Case("16 clients", load.Load(connections=16, seconds=seconds)),
+        Case("2 clients, 16 deep", load.Load(connections=2, depth=16, seconds=seconds)),
+        Case(
+            "4 clients, a connection each time",
+            load.Load(connections=4, mode="connect", reset=True, seconds=seconds),
+        ),
+    ]
+    found = Comparison(contenders, cases)
+    found.make(options.rounds)
+    _title("The schemes side by side")
+    rows = found.rows(
+        lambda one, case: [
+            f"{case.name}: {one.name}",
+            f"{found.median(one, case, rps):,.0f}",
+            found.spread(one, case, rps),
+            found.ratio(one, case, rps),
+            f"{found.median(one, case, p50):,.0f}",
+            f"{found.median(one, case, p99):,.0f}",
+            f"{found.median(one, case, cpu_us):.1f}",
+        ]
+    )
+    print(harness.table(["load and server", *_SPEED], rows))
+    print(f"\n{found.note()}\n")
+    return found.faults()
+
+
+_PARTS: dict[str, Callable[[Options], list[str]]] = {
+    "idle": part_idle,
+    "parking": part_parking,
+    "slow": part_slow,
+    "torture": part_torture,
+    "schemes": part_schemes,
+}
+
+
+def _run() -> int:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(_PARTS), default=list(_PARTS))
+    parser.add_argument("--seconds", type=float, default=1.5, help="per run; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--idle", type=int, default=10_000, help="connections; default: 10000")
+    parser.add_argument("--kills", type=int, default=100, help="torture; default: %(default)s")
+    arguments = vars(parser.parse_args())
+    only = arguments.pop("only")
+    options = Options(**arguments)
+    load.build()
+    began = time.monotonic()
+    print(
+        f"# Connections\n\n{options.rounds} rounds of {options.seconds:g} s; {harness.machine()}\n"
+    )
+    faults = [
+        f"{name}: {fault}" for name in _PARTS if name in only for fault in _PARTS[name](options)
+    ]
+    print(f"Took {time.monotonic() - began:.0f} s.", flush=True)
+    print("FAILED: " + "; ".join(faults) if faults else "OK")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    harness.main(_run)

@@ -1,0 +1,451 @@
+"""What speed.py compares: the cases, and the servers of each with how they are started.
+
+All listen on a port of 127.0.0.1 and run as children of the benchmark, in a directory of their own;
+a service of the same name that the system may have is not touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import harness
+from attrs import frozen
+
+OURS = "linepool"
+PROCESSES = 2  # of each server that does not need one for each connection
+_FOR_BLOCKING = f"a process for each connection; with a connection per request, {PROCESSES}"
+
+_UNPRIVILEGED = "nobody"  # memcached does not run as root
+_VALUE = b"0123456789abcdef" * 2  # 32 bytes
+_KEY = b"key:__rand_int__"  # what redis-benchmark asks for
+
+
+@frozen
+class Case:
+    """A way to ask.
+
+    Attributes:
+        kind: Which servers take part.
+        connections: How many at once.
+        mode: closed: the next request after the reply; connect: each on a connection of its own;
+            open: at a fixed rate, whether there are replies or not.
+        depth: How many requests are sent at once.
+        rate: Requests per second in open mode.
+    """
+
+    name: str
+    title: str
+    kind: str
+    connections: int
+    mode: str = "closed"
+    depth: int = 1
+    rate: int = 0
+
+    @property
+    def blocking_processes(self) -> int:
+        """How many processes serve it where each stays with its connection."""
+        return PROCESSES if self.mode == "connect" else max(PROCESSES, self.connections)
+
+
+CASES = [
+    Case("pp1", "ping-pong, 1 connection", "lines", 1),
+    Case("pp2", "ping-pong, 2 connections", "lines", 2),
+    Case("pp16", "ping-pong, 16 connections", "lines", 16),
+    Case("pp64", "ping-pong, 64 connections", "lines", 64),
+    Case("pl16", "pipelined, 16 deep, 2 connections", "lines", 2, depth=16),
+    Case("pl128", "pipelined, 128 deep, 2 connections", "lines", 2, depth=128),
+    Case("conn2", "a connection per request, 2 clients", "lines", 2, mode="connect"),
+    Case("conn16", "a connection per request, 16 clients", "lines", 16, mode="connect"),
+    Case("open", "5,000 requests/s on 64 connections", "lines", 64, mode="open", rate=5000),
+    Case("rpc-pp2", "RPC, 2 connections kept", "rpc", 2),
+    Case("rpc-conn2", "RPC, a connection per call, 2 clients", "rpc", 2, mode="connect"),
+    Case("rpc-conn16", "RPC, a connection per call, 16 clients", "rpc", 16, mode="connect"),
+    Case("memcached", "memcached get, 32 bytes, 64 connections", "memcached", 64),
+    Case("redis", "Redis GET, 32 bytes, 64 connections, 16 deep", "redis", 64, depth=16),
+]
+
+# The server that the others of a kind are compared with, besides linepool.
+REFERENCES = {"lines": "C epoll", "memcached": "memcached", "redis": "redis"}
+
+
+@frozen
+class Exchange:
+    """One request and its reply.
+
+    Attributes:
+        ends: What a longer reply ends with; then ``reply`` is how it begins.
+        is_sum: Under load other sums are asked for, each time.
+    """
+
+    request: bytes
+    reply: bytes
+    ends: bytes = b""
+    is_sum: bool = False
+
+    def once(self, port: int) -> bytes:
+        """Ask once, on a connection of its own, and return the whole reply.
+
+        Raises:
+            OSError: Nobody listens, or there was no reply.
+            harness.BenchmarkError: The reply was a wrong one.
+        """
+        with socket.create_connection(("127.0.0.1", port), 5.0) as client:
+            client.sendall(self.request)
+            reply = b""
+            while not reply.endswith(self.ends or self.reply):
+                got = client.recv(65536)
+                if not got:
+                    break
+                reply += got
+        if not (reply.startswith(self.reply) and reply.endswith(self.ends)):
+            raise harness.BenchmarkError(f"{self.request!r} was answered with {reply!r}")
+        return reply
+
+
+_GIVEN = len(_VALUE), _VALUE
+_SUM = Exchange(b"ADD 1 2\n", b"3\n", is_sum=True)
+_JSON_RPC = Exchange(
+    b'{"jsonrpc":"2.0","method":"add","params":[1,2],"id":1}\n',
+    b'{"jsonrpc":"2.0","result":3,"id":1}\n',
+)
+_HTTP = Exchange(
+    b"GET /add?a=1&b=2 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n",
+    ends=b"\r\n\r\n3\n",
+)
+_MEMCACHED_GET = Exchange(b"get key\r\n", b"VALUE key 0 %d\r\n%b\r\nEND\r\n" % _GIVEN)
+_MEMCACHED_SET = Exchange(b"set key 0 0 %d\r\n%b\r\n" % _GIVEN, b"STORED\r\n")
+_REDIS_GET = Exchange(b"GET %b\r\n" % _KEY, b"$%d\r\n%b\r\n" % _GIVEN)
+_REDIS_SET = Exchange(b"SET %b %b\r\n" % (_KEY, _VALUE), b"+OK\r\n")
+
+
+def find(name: str) -> str:
+    """Return the path of a program, or "": it is not installed."""
+    where = [sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]
+    return shutil.which(name, path=os.pathsep.join(where)) or ""
+
+
+def _nothing() -> str:
+    return ""
+
+
+def _absent(program: str, package: str) -> Callable[[], str]:
+    return lambda: "" if find(program) else package
+
+
+def _first(*questions: Callable[[], str]) -> Callable[[], str]:
+    return lambda: next((answer for one in questions if (answer := one())), "")
+
+
+_REDIS_BENCHMARK = _absent("redis-benchmark", "Debian: redis-tools")
+
+
+@frozen(kw_only=True)
+class Contender:
+    """A server.
+
+    Attributes:
+        kind: The cases that it takes part in.
+        settings: What is set, for the report.
+        arguments: Makes the command line, from the port and the case.
+        exchange: What it is asked.
+        before: What is asked once, before.
+        says: What its log says when it is ready, or "": it shows by answering.
+        missing: Tells what must be installed, or "": nothing.
+        version: Tells its version, and of what it stands on.
+        keeps: Whether it serves more than one request on a connection.
+    """
+
+    name: str
+    kind: str
+    settings: str
+    arguments: Callable[[int, Case], list[str]]
+    exchange: Exchange
+    before: Exchange | None = None
+    says: str = "ready"
+    missing: Callable[[], str] = _nothing
+    version: Callable[[], str] = _nothing
+    keeps: bool = True
+
+    def takes(self, case: Case) -> bool:
+        """Whether it takes part in a case."""
+        return self.kind == case.kind and (self.keeps or case.mode == "connect")
+
+
+def all_contenders(cserver: Path, linepool_options: Sequence[str]) -> list[Contender]:
+    """Return every server that can be compared, linepool first.
+
+    Args:
+        cserver: Where targets/cserver.c will have been compiled to.
+        linepool_options: Further options for linepool.
+    """
+    return [
+        *_linepool(list(linepool_options)),
+        *_in_c(cserver),
+        *_asyncio(),
+        *_frameworks(),
+        *_http(),
+        _memcached(),
+        _redis(),
+    ]
+
+
+def _linepool(options: list[str]) -> list[Contender]:
+    def serving(file: Path) -> Callable[[int, Case], list[str]]:
+        def arguments(port: int, _case: Case) -> list[str]:
+            command = [sys.executable, "-m", "linepool", "run", str(file), "--control", "control"]
+            command += ["--bind", f"127.0.0.1:{port}", "--workers", str(PROCESSES)]
+            return command + options
+
+        return arguments
+
+    lines = harness.TARGETS / "lines_app.py"
+    calculator = harness.EXAMPLES / "calculator_rpc/calculator.py"
+    memcached = harness.EXAMPLES / "memcached/memcached.py"
+    redis = harness.EXAMPLES / "redis/redis_server.py"
+    lmdb = _lacking("lmdb")
+    return [
+        Contender(
+            name=name,
+            kind=kind,
+            settings=" ".join([f"{file.name}, --workers={PROCESSES}", *options]),
+            arguments=serving(file),
+            exchange=exchange,
+            before=before,
+            says="ready:",
+            missing=missing,
+            version=_release("linepool"),
+        )
+        for name, kind, file, exchange, before, missing in [
+            (OURS, "lines", lines, _SUM, None, _nothing),
+            (OURS, "rpc", lines, _SUM, None, _nothing),
+            (f"{OURS} JSON-RPC", "rpc", calculator, _JSON_RPC, None, _nothing),
+            (OURS, "memcached", memcached, _MEMCACHED_GET, _MEMCACHED_SET, lmdb),
+            (OURS, "redis", redis, _REDIS_GET, _REDIS_SET, _first(lmdb, _REDIS_BENCHMARK)),
+        ]
+    ]
+
+
+def _in_c(cserver: Path) -> list[Contender]:
+    def epoll(port: int, _case: Case) -> list[str]:
+        return [str(cserver), "-m", "epoll", "-p", str(PROCESSES), str(port)]
+
+    def prefork(port: int, case: Case) -> list[str]:
+        return [str(cserver), "-m", "prefork", "-p", str(case.blocking_processes), str(port)]
+
+    return [
+        Contender(
+            name=name,
+            kind="lines",
+            settings=settings,
+            arguments=arguments,
+            exchange=_SUM,
+            missing=_absent("cc", "Debian: gcc"),
+            version=_said("cc", "--version"),
+        )
+        for name, settings, arguments in [
+            ("C epoll", f"{PROCESSES} processes, SO_REUSEPORT", epoll),
+            ("C prefork", _FOR_BLOCKING, prefork),
+        ]
+    ]
+
+
+def _asyncio() -> list[Contender]:
+    def serving(loop: str, style: str, processes: int) -> Callable[[int, Case], list[str]]:
+        def arguments(port: int, _case: Case) -> list[str]:
+            command = [sys.executable, str(harness.TARGETS / "asyncio_lines.py"), "--loop", loop]
+            command += ["--style", style, "--processes", str(processes), "--port", str(port)]
+            return command
+
+        return arguments
+
+    return [
+        Contender(
+            name=name,
+            kind="lines",
+            settings=f"{style}, {processes} process{'es' * (processes > 1)}",
+            arguments=serving(loop, style, processes),
+            exchange=_SUM,
+            missing=_lacking(loop),
+            version=_release("uvloop") if loop == "uvloop" else _nothing,
+        )
+        for name, loop, style, processes in [
+            ("uvloop", "uvloop", "protocol", 1),
+            (f"uvloop x{PROCESSES}", "uvloop", "protocol", PROCESSES),
+            (f"asyncio x{PROCESSES}", "asyncio", "protocol", PROCESSES),
+            (f"asyncio streams x{PROCESSES}", "asyncio", "streams", PROCESSES),
+        ]
+    ]
+
+
+def _frameworks() -> list[Contender]:
+    def gevent(port: int, _case: Case) -> list[str]:
+        return [sys.executable, _target("gevent_lines.py"), str(port), str(PROCESSES)]
+
+    def twisted(port: int, _case: Case) -> list[str]:
+        return [sys.executable, _target("twisted_lines.py"), str(port), str(PROCESSES)]
+
+    def threading(port: int, _case: Case) -> list[str]:
+        return [sys.executable, _target("socketserver_lines.py"), "threading", str(port)]
+
+    def forking(port: int, _case: Case) -> list[str]:
+        return [sys.executable, _target("socketserver_lines.py"), "forking", str(port)]
+
+    def net_server(port: int, case: Case) -> list[str]:
+        return ["perl", _target("prefork_lines.pl"), str(port), str(case.blocking_processes)]
+
+    two = f"{PROCESSES} processes"
+    shipped = "request_queue_size = 1024, disable_nagle_algorithm"
+    return [
+        Contender(
+            name=name,
+            kind="lines",
+            settings=settings,
+            arguments=arguments,
+            exchange=_SUM,
+            missing=missing,
+            version=version,
+        )
+        for name, settings, arguments, missing, version in [
+            (
+                f"gevent x{PROCESSES}",
+                f"StreamServer, {two}",
+                gevent,
+                _lacking("gevent"),
+                _release("gevent"),
+            ),
+            (
+                f"Twisted x{PROCESSES}",
+                f"LineReceiver, {two}",
+                twisted,
+                _lacking("twisted"),
+                _release("Twisted"),
+            ),
+            ("socketserver threads", shipped, threading, _nothing, _nothing),
+            ("socketserver forks", f"{shipped}, max_children = 256", forking, _nothing, _nothing),
+            (
+                "Net::Server::PreFork",
+                _FOR_BLOCKING,
+                net_server,
+                lambda: "" if _net_server() else "Debian: libnet-server-perl",
+                _net_server,
+            ),
+        ]
+    ]
+
+
+def _http() -> list[Contender]:
+    app = ["--chdir", str(harness.TARGETS)]
+    module = "wsgi_add:application"
+
+    def sync(port: int, _case: Case) -> list[str]:
+        command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *app]
+        # The control socket would be one file in the user's home, for every gunicorn.
+        return [*command, "--workers", str(PROCESSES), "--no-control-socket", module]
+
+    def gthread(port: int, case: Case) -> list[str]:
+        *command, _module = sync(port, case)
+        return [*command, "--threads", "4", module]
+
+    def uwsgi(port: int, case: Case) -> list[str]:
+        kind = "--http-socket" if case.mode == "connect" else "--http11-socket"
+        command = [find("uwsgi"), kind, f"127.0.0.1:{port}", "--processes", str(PROCESSES), *app]
+        return [*command, "--module", module, "--master", "--need-app", "--die-on-term", "-L"]
+
+    gunicorn = (_lacking("gunicorn"), _release("gunicorn"))
+    return [
+        Contender(
+            name=name,
+            kind="rpc",
+            settings=f"{PROCESSES} processes{settings}",
+            arguments=arguments,
+            exchange=_HTTP,
+            says="",
+            missing=missing,
+            version=version,
+            keeps=keeps,
+        )
+        for name, settings, arguments, (missing, version), keeps in [
+            ("gunicorn sync", "; it keeps no connection", sync, gunicorn, False),
+            ("gunicorn gthread", " of 4 threads", gthread, gunicorn, True),
+            (
+                "uWSGI",
+                ", --master, no log; http11-socket to keep connections, else http-socket",
+                uwsgi,
+                (_absent("uwsgi", "PyPI: uwsgi"), _release("uWSGI")),
+                True,
+            ),
+        ]
+    ]
+
+
+def _memcached() -> Contender:
+    def arguments(port: int, _case: Case) -> list[str]:
+        user = ["-u", _UNPRIVILEGED] if os.geteuid() == 0 else []
+        return [find("memcached"), "-l", "127.0.0.1", "-p", str(port), *user]
+
+    return Contender(
+        name="memcached",
+        kind="memcached",
+        settings="as shipped: 4 threads",
+        arguments=arguments,
+        exchange=_MEMCACHED_GET,
+        before=_MEMCACHED_SET,
+        says="",
+        missing=_absent("memcached", "Debian: memcached"),
+        version=_said("memcached", "--version"),
+    )
+
+
+def _redis() -> Contender:
+    def arguments(port: int, _case: Case) -> list[str]:
+        return [find("redis-server"), "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+
+    return Contender(
+        name="redis",
+        kind="redis",
+        settings="as shipped, but saves nothing",
+        arguments=arguments,
+        exchange=_REDIS_GET,
+        before=_REDIS_SET,
+        says="",
+        missing=_first(_absent("redis-server", "Debian: redis-server"), _REDIS_BENCHMARK),
+        version=_said("redis-server", "--version"),
+    )
+
+
+def _target(name: str) -> str:
+    return str(harness.TARGETS / name)
+
+
+def _lacking(module: str) -> Callable[[], str]:
+    return lambda: f"PyPI: {module}" if harness.module_missing(module) else ""
+
+
+def _release(package: str) -> Callable[[], str]:
+    return lambda: f"{package} {metadata.version(package)}"
+
+
+def _said(program: str, *options: str) -> Callable[[], str]:
+    """Have a program tell its version, in the first line that it prints."""
+
+    def version() -> str:
+        done = subprocess.run([find(program), *options], capture_output=True, text=True, check=True)
+        return done.stdout.split("\n", 1)[0].strip()
+
+    return version
+
+
+def _net_server() -> str:
+    """Return the versions of Net::Server and Perl, or "": not installed."""
+    code = 'printf "Net::Server %s on Perl %vd", Net::Server->VERSION, $^V'
+    command = [find("perl") or "false", "-MNet::Server::PreFork", "-e", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout

@@ -1,0 +1,132 @@
+"""The commands of lines_app.py on asyncio or uvloop, as its own users would write them.
+
+Says ``listening on 127.0.0.1:PORT`` and, once every process serves, ``ready`` on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn, cast
+
+_BACKLOG = 1024  # as linepool's
+
+
+def answer(line: bytes) -> bytes:
+    """Return the reply to one line."""
+    command, *arguments = line.split()
+    if command == b"ADD":
+        a, b = arguments
+        return b"%d\n" % (int(a) + int(b))
+    if command == b"SLEEP":
+        time.sleep(int(arguments[0]) / 1000)  # what blocks a handler blocks its event loop too
+        return b"OK\n"
+    return b"ERROR unknown command\n"
+
+
+class Lines(asyncio.Protocol):
+    """One connection, with a buffer for the line that is not whole yet."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are not registered
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if lines:
+            self._transport.write(b"".join([answer(line) for line in lines]))
+
+
+async def serve_streams(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serve one connection on streams."""
+    with contextlib.suppress(ConnectionError):
+        while line := await reader.readline():
+            writer.write(answer(line))
+            await writer.drain()
+    writer.close()
+
+
+async def serve(sock: socket.socket, style: str, ready: Callable[[], None], watched: int) -> None:
+    """Serve until the other end of the watched pipe is closed, or for ever: -1."""
+    loop = asyncio.get_running_loop()
+    server: asyncio.AbstractServer
+    if style == "protocol":
+        server = await loop.create_server(Lines, sock=sock, backlog=_BACKLOG)
+    else:
+        server = await asyncio.start_server(serve_streams, sock=sock, backlog=_BACKLOG)
+    ended = asyncio.Event()
+    if watched >= 0:
+        loop.add_reader(watched, ended.set)
+    ready()
+    async with server:
+        await ended.wait()
+        os._exit(0)  # whoever measures has left; there is nothing to be tidied
+
+
+def bound(port: int) -> socket.socket:
+    """Return a socket of the port, which each process has one of: the kernel spreads the clients."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(("127.0.0.1", port))
+    return sock
+
+
+def run(loop: str, style: str, port: int, ready: Callable[[], None], watched: int) -> NoReturn:
+    """Serve in this process."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if loop == "uvloop":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(bound(port), style, ready, watched))
+    raise SystemExit
+
+
+def say_ready() -> None:
+    print("ready", file=sys.stderr, flush=True)
+
+
+def run_many(loop: str, style: str, port: int, count: int) -> None:
+    """Serve in so many children, until this process ends."""
+    life, held = os.pipe()  # every child sees the end of `held`, which is never written to
+    news, told = os.pipe()
+    for _ in range(count):
+        if not os.fork():
+            os.close(held)
+            run(loop, style, port, lambda: os.close(told), life)
+    os.close(told)
+    while os.read(news, 1):  # until the last child has closed its end
+        pass
+    say_ready()
+    signal.pause()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
+    parser.add_argument("--style", choices=["protocol", "streams"], default="protocol")
+    parser.add_argument("--processes", type=int, default=1, metavar="N")
+    parser.add_argument("--port", type=int, default=0, help="default: any free one")
+    options = parser.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with bound(options.port) as reserved:  # without listen(), it gets no clients
+        port = reserved.getsockname()[1]
+        print(f"listening on 127.0.0.1:{port}", file=sys.stderr, flush=True)
+        if options.processes == 1:
+            run(options.loop, options.style, port, say_ready, -1)
+        run_many(options.loop, options.style, port, options.processes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,513 @@
+"""The schemes ``shared`` and ``dispatch``, in the worker: it holds connections and serves who speaks.
+
+Runs in workers. In ``shared`` the worker accepts for itself, keeps connections while they are hot, and
+hands them on to the parker when they are quiet, when there are too many, when others are free to serve
+them, and when it leaves. In ``dispatch`` it is given each by the parker and gives it back at once. One
+request is served at a time; while that takes long, the second thread hands on the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+from linepool.pool.status import State
+from linepool.process import passing
+from linepool.process.board import (
+    BEGUN_WITH,
+    CLIENT_FD,
+    CONNECTIONS,
+    FREE_NS,
+    HELD,
+    ORDER,
+    PARKED,
+    PARKER,
+    REFUSED,
+    SLOTS,
+    WAITING,
+    WAITS_SINCE_NS,
+    Board,
+    Order,
+)
+from linepool.process.closing import Closing
+from linepool.process.connection import LONGEST, Station
+from linepool.process.hot import HotConnection
+from linepool.process.intake import FULL, FULL_AT_MOST, FULL_PAUSE
+from linepool.process.listeners import Listener, show
+from linepool.process.passing import Kind, Message
+from linepool.session import Session
+
+log = logging.getLogger("linepool")
+
+_MOMENT = 0.001  # seconds; a worker that finds work within it was not idle
+_STEP = 0.01  # seconds between two looks while something cannot be done yet
+_ASK_EVERY_NS = 1_000_000  # between two questions to the parker
+_STARVING_NS = 5_000_000  # after so long even a worker that has enough to do takes who waits
+_MESSAGES = 4  # that are heard before the other clients get their turn
+_WORTH_NS = 200_000  # a client that would wait longer than this is handed on, if somebody is free
+_REALLY_FREE_NS = 500_000  # who waits for so long is not only between two requests
+
+
+class Sharing:
+    """The connections of one worker, and their service.
+
+    Args:
+        station: What its connections share.
+        board: Where the worker sees who is free, and who waits.
+        number: The worker's slot.
+        channel: The worker's end of its channel.
+        listeners: Where it accepts; in ``dispatch`` none.
+        report: Tells the master a state.
+        is_worn: Whether the worker may leave because it has served its number.
+    """
+
+    def __init__(
+        self,
+        station: Station,
+        board: Board,
+        number: int,
+        channel: socket.socket,
+        listeners: list[Listener],
+        report: Callable[[State], None],
+        is_worn: Callable[[], bool],
+    ) -> None:
+        settings = station.settings
+        self._station = station
+        self._orders = station.orders
+        self._board = board
+        self._words = station.slot.words
+        self._held = station.slot.held
+        self._head = board.head
+        self._number = number
+        self._channel = channel
+        self._report = report
+        self._is_worn = is_worn
+        self._at_rest = station.at_rest
+        self._settings = settings
+        accepts = bool(listeners)
+        self._park_after = settings.park_after if accepts else 0.0
+        self._most = settings.hot_connections
+        self._pid = os.getpid()
+        self._numbers = itertools.count(1)
+        self._connections: dict[int, HotConnection] = {}
+        self._unfinished: dict[int, HotConnection] = {}
+        self._places = list(range(0, len(self._held), 2))
+        self._closing = Closing()
+        self._idle = True  # as the master knows it
+        self._left_at = 0.0  # when it was told to leave; 0: it stays
+        self._asked_ns = 0
+        self._mean_ns = 0  # what it took lately to serve one connection once
+        self._due = math.inf  # when to look at the quiet ones again
+        self._full = 0  # how often in a row there was no descriptor for a new connection
+        self._listen_at = 0.0  # when to listen again after a pause; 0: it listens
+        self._listeners: dict[int, Listener] = {one.socket.fileno(): one for one in listeners}
+        self._epoll = select.epoll()
+        self._epoll.register(channel, select.EPOLLIN)
+        if station.audience.fileno() >= 0:
+            self._epoll.register(station.audience, select.EPOLLIN)
+        self._listen()
+
+    def run(self) -> None:
+        """Serve until it is time to leave and everybody is gone."""
+        self._at_rest.acquire()
+        self._report(State.READY)
+        try:
+            self._work()
+        finally:
+            for connection in self._those_here(self._connections):  # it stops at once
+                self._end(connection)
+
+    def _work(self) -> None:
+        while not self._is_done():
+            events = self._wait()
+            began_ns = time.monotonic_ns()
+            if self._mean_ns * len(events) > _WORTH_NS:
+                self._share(events, began_ns)
+            for descriptor, _ in events:
+                connection = self._connections.get(descriptor)
+                if connection is not None:
+                    if descriptor not in self._unfinished:
+                        self._serve(connection, connection.turn)
+                elif descriptor in self._listeners:
+                    self._accept(self._listeners[descriptor])
+                else:
+                    self._hear(descriptor)
+            for connection in self._those_here(self._unfinished):
+                self._serve(connection, connection.go_on)
+            self._look_around(began_ns, len(events))
+        self._give_back()
+
+    # Waiting.
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """Wait for something to do, and tell others that this worker is free."""
+        poll = self._epoll.poll
+        words = self._words
+        if self._unfinished:
+            return poll(0)
+        if not self._left_at or words[ORDER] == Order.STOP:
+            words[FREE_NS] = now_ns = time.monotonic_ns()
+            if self._head[WAITING]:
+                self._ask(now_ns)
+        events = poll(_MOMENT)
+        if not events:
+            if not self._idle:
+                self._idle = True
+                self._report(State.IDLE)
+            pause = self._due - time.monotonic()
+            events = poll(None if pause == math.inf else min(max(0.0, pause), LONGEST))
+        words[FREE_NS] = 0
+        return events
+
+    def _ask(self, now_ns: int) -> None:
+        """Ask the parker for connections that wait."""
+        if now_ns - self._asked_ns > _ASK_EVERY_NS:
+            self._asked_ns = now_ns
+            passing.send(self._channel, Kind.FREE)
+
+    # Serving.
+
+    def _serve(self, connection: HotConnection, step: Callable[[], bool]) -> None:
+        """Have a connection do something, and see what has become of it."""
+        if self._idle:
+            self._idle = False
+            self._report(State.TAKEN)
+        was_blocked = connection.is_blocked
+        if not step():
+            self._end(connection)
+            return
+        if connection.unfinished and not connection.is_blocked:
+            self._unfinished[connection.descriptor] = connection
+        elif self._unfinished:
+            self._unfinished.pop(connection.descriptor, None)
+        if connection.is_blocked != was_blocked:
+            self._watch(connection)
+        connection.show(self._held)
+        if not self._park_after and not connection.unfinished and not self._left_at:
+            self._hand_on(connection)
+
+    def _watch(self, connection: HotConnection) -> None:
+        """Wait for a client to send, or to read what it owes us to read."""
+        if connection.is_blocked:
+            self._unfinished.pop(connection.descriptor, None)
+            self._due = 0.0
+        wanted = select.EPOLLOUT if connection.is_blocked else select.EPOLLIN
+        self._epoll.modify(connection.descriptor, wanted)
+
+    def _accept(self, listener: Listener) -> None:
+        if len(self._connections) >= self._most and not self._make_room():
+            self._stop_listening(_STEP)  # all of them are bound to this worker
+            return
+        try:
+            sock, address = listener.socket.accept()
+        except BlockingIOError:  # another worker was faster
+            return
+        except OSError as error:
+            if error.errno in FULL:
+                self._full += 1
+                log.warning("cannot accept: %s; waiting %.1f s", error.strerror, FULL_PAUSE)
+                self._stop_listening(FULL_PAUSE)
+                if self._full >= FULL_AT_MOST:
+                    self._orders.resign()  # descriptors that leaked go with the process
+            return  # else the client left the queue: accept(2) says to try again
+        self._full = 0
+        if self._is_crowded():
+            self._refuse(sock)
+            return
+        name = f"{self._pid}-{next(self._numbers)}"
+        session = Session(name, show(address), listener.name)
+        connection = self._take(sock, session, time.monotonic())
+        self._begin(connection)
+
+    def _begin(self, connection: HotConnection) -> None:
+        """Serve a new connection for the first time."""
+        self._words[CONNECTIONS] += 1
+        self._serve(connection, lambda: connection.greet() and connection.turn())
+
+    def _take(self, sock: socket.socket, session: Session, accepted_at: float) -> HotConnection:
+        """Hold one more connection."""
+        if sock.gettimeout() is not None:  # the app has set a default for sockets of its own
+            sock.settimeout(None)
+        connection = HotConnection(sock, session, self._station, accepted_at, self.make_way)
+        self._connections[connection.descriptor] = connection
+        self._words[HELD] = len(self._connections)
+        if self._places:
+            connection.place = self._places.pop()
+        self._epoll.register(connection.descriptor, select.EPOLLIN)
+        self._due = min(self._due, connection.quiet_since + (self._park_after or _STEP))
+        return connection
+
+    def _forget(self, connection: HotConnection) -> None:
+        """No longer hold a connection."""
+        # Not left to the close: as long as another process has the connection, the kernel would go
+        # on to tell of it, and nothing could stop it then (epoll(7)).
+        self._epoll.unregister(connection.descriptor)
+        del self._connections[connection.descriptor]
+        self._unfinished.pop(connection.descriptor, None)
+        self._words[HELD] = len(self._connections)
+        if connection.place >= 0:
+            self._hide(connection.place)
+            self._places.append(connection.place)
+
+    def _hide(self, place: int) -> int:
+        """Take a connection off the board; return what stood there."""
+        if place < 0:
+            return 0
+        shown, self._held[place] = self._held[place], 0
+        return shown
+
+    def _those_here(self, some: dict[int, HotConnection]) -> Iterator[HotConnection]:
+        """Yield connections as long as they are here: a hook for one may run until others are gone."""
+        for connection in list(some.values()):
+            if some.get(connection.descriptor) is connection:
+                yield connection
+
+    def _end(self, connection: HotConnection) -> None:
+        self._forget(connection)
+        if connection.lingers:
+            self._close_slowly(connection.socket, patient=connection.was_lost)
+        else:
+            connection.socket.close()
+        connection.end()
+
+    def _close_slowly(self, sock: socket.socket, *, patient: bool) -> None:
+        if self._closing.add(sock, patient=patient):
+            self._epoll.register(sock, select.EPOLLIN)
+            self._due = min(self._due, self._closing.due)
+
+    def _is_crowded(self) -> bool:
+        """Whether there are too many connections already, this one not counted."""
+        head, most = self._head, self._settings.max_connections
+        slots = head[SLOTS]
+        if head[PARKED] + slots * self._most < most:
+            return False
+        held = sum(self._board.slots[number].words[HELD] for number in range(slots))
+        return int(head[PARKED]) + held >= most
+
+    def _refuse(self, sock: socket.socket) -> None:
+        self._words[REFUSED] += 1
+        try:
+            sock.send(self._station.service.busy_reply(), socket.MSG_DONTWAIT)
+        except OSError:
+            sock.close()
+            return
+        self._close_slowly(sock, patient=True)
+
+    # Hearing.
+
+    def _hear(self, descriptor: int) -> None:
+        if descriptor == self._channel.fileno():
+            self._hear_channel()
+        elif descriptor == self._station.audience.fileno():
+            self._station.audience.deliver()
+            for connection in self._connections.values():
+                if connection.is_blocked:
+                    self._watch(connection)
+        elif descriptor in self._closing and self._closing.has_heard(descriptor):
+            self._epoll.unregister(descriptor)
+            self._closing.close(descriptor)
+        # Else it was handed on in the meantime.
+
+    def _hear_channel(self) -> None:
+        for _ in range(_MESSAGES):
+            try:
+                message = passing.receive(self._channel)
+            except EOFError:
+                self._epoll.unregister(self._channel)
+                self._orders.channel_ended()
+                return
+            if message is None:
+                return
+            if message.kind is Kind.CONNECTION:
+                self._welcome(message)
+
+    def _welcome(self, message: Message) -> None:
+        """Serve a connection that the parker has given."""
+        if not message.descriptors:
+            log.error("no descriptor left for a connection; given back")
+            passing.send(self._channel, Kind.BACK, message.number)
+            return
+        self._words[BEGUN_WITH] = message.number
+        baggage = message.baggage
+        state, protocol = passing.unpacked(baggage.state)
+        # The family does not matter to what is done with it; to ask the kernel would cost more.
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=message.descriptors[0])
+        connection = self._take(sock, Session.load(state), baggage.since)
+        connection.unpack(baggage, protocol)
+        if baggage.traits & passing.EXPIRED:
+            self._serve(connection, connection.expire)
+        elif baggage.traits & passing.NEW:
+            self._begin(connection)
+        else:
+            self._serve(connection, connection.turn)
+        if len(self._connections) > self._most:
+            self._make_room()
+
+    # Handing on.
+
+    def _hand_on(self, connection: HotConnection) -> bool:
+        """Pass a connection to the parker; return whether it is gone."""
+        if not self._head[PARKER]:
+            return False
+        baggage = connection.pack()
+        if baggage is None:
+            return False
+        place = connection.place
+        # First: who finds it on the board when this worker is dead may take it.
+        shown = self._hide(place)
+        if not passing.send(self._channel, Kind.CONNECTION, 0, baggage, (connection.descriptor,)):
+            if place >= 0:
+                self._held[place] = shown
+            return False
+        self._forget(connection)
+        connection.socket.close()
+        return True
+
+    def _share(self, events: list[tuple[int, int]], now_ns: int) -> None:
+        """Hand on a part of those who speak, if there are workers that would serve them sooner."""
+        slots, head = self._board.slots, self._head
+        free = 0
+        for number in range(head[SLOTS]):
+            since_ns = slots[number].words[FREE_NS]
+            if since_ns and now_ns - since_ns > _REALLY_FREE_NS and number != self._number:
+                free += not slots[number].words[ORDER]
+        speaking = [fd for fd, _ in events if fd in self._connections]
+        for descriptor in speaking[: len(speaking) * free // (free + 1)]:
+            connection = self._connections[descriptor]
+            connection.unfinished = True  # what it has sent is here, if not read yet
+            if not self._hand_on(connection):
+                connection.unfinished = descriptor in self._unfinished
+
+    def _make_room(self) -> bool:
+        """Hand on the connection that has been quiet longest; return whether one could be."""
+        for connection in sorted(self._connections.values(), key=lambda one: one.quiet_since):
+            if self._hand_on(connection):
+                return True
+        return False
+
+    def make_way(self) -> None:
+        """Hand on all connections but that in hand, for its handler takes long.
+
+        To be called by the second thread, or by who waits for a client to read.
+        """
+        with self._at_rest:
+            in_hand = self._words[CLIENT_FD] - 1
+            for connection in list(self._connections.values()):
+                if connection.descriptor != in_hand:
+                    self._hand_on(connection)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Give back to the parker what it has given, for it cannot be begun now."""
+        try:
+            while message := passing.receive(self._channel):
+                if message.kind is Kind.CONNECTION:
+                    passing.send(self._channel, Kind.BACK, message.number)
+                passing.close(message.descriptors)
+        except EOFError:
+            return  # the main thread hears it too
+
+    # Between the turns.
+
+    def _look_around(self, began_ns: int, served: int) -> None:
+        now_ns = time.monotonic_ns()
+        if served:
+            self._mean_ns += ((now_ns - began_ns) // served - self._mean_ns) >> 3
+        head = self._head
+        if head[WAITING] and now_ns - head[WAITS_SINCE_NS] > _STARVING_NS:
+            self._ask(now_ns)
+        now = now_ns / 1e9
+        if now >= self._due:
+            self._look_at_the_quiet(now)
+        if self._left_at or self._orders.leaving() or self._is_worn():
+            self._leave(now)
+
+    def _look_at_the_quiet(self, now: float) -> None:
+        """Hand on who is cold, end whose time is up; note when to look again."""
+        park_before = now - self._park_after
+        moments = []
+        for connection in self._those_here(self._connections):
+            cold = connection.quiet_since <= park_before
+            if cold and not self._left_at and self._hand_on(connection):
+                continue
+            if not connection.look_at_the_clock(now):
+                self._serve(connection, lambda: False)
+                continue
+            if cold:
+                wait_until = connection.deadline
+                if not connection.is_bound:  # it could not be handed on
+                    wait_until = min(wait_until, now + _STEP)
+            else:
+                wait_until = min(connection.quiet_since + self._park_after, connection.deadline)
+            moments.append(wait_until)
+        for descriptor in self._closing.look_at_the_clock(now):
+            self._epoll.unregister(descriptor)
+            self._closing.close(descriptor)
+        if self._closing:
+            moments.append(self._closing.due)
+        if self._listen_at:
+            if now >= self._listen_at:
+                self._listen()
+            else:
+                moments.append(self._listen_at)
+        self._due = min(moments, default=math.inf)
+
+    # Leaving.
+
+    def _leave(self, now: float) -> None:
+        """Hand on all connections, or end them when they are quiet."""
+        order = int(self._words[ORDER])
+        if not self._left_at:
+            self._left_at = now
+            self._take_queued(order)
+            self._stop_listening(0.0)
+        moving = order != Order.STOP and not self._orders.is_orphaned
+        patient = order == Order.RECYCLE or not self._orders.leaving()
+        for connection in self._those_here(self._connections):
+            if moving and (self._hand_on(connection) or patient or not connection.is_bound):
+                continue  # it is gone; or it stays until it ends by itself, or until it can go
+            if not connection.hang_up(now, self._left_at):
+                self._end(connection)
+        self._due = min(self._due, now + _STEP)
+
+    def _take_queued(self, order: int) -> None:
+        """Before a stop, take the clients that the kernel has queued: they think they are connected."""
+        if order != Order.STOP:
+            return
+        for listener in self._listeners.values():
+            for _ in range(listener.queue()[0]):
+                self._accept(listener)
+
+    def _is_done(self) -> bool:
+        if not self._left_at or self._connections or self._closing:
+            return False
+        # A stop of all: the parker may still have clients to be served.
+        return int(self._words[ORDER]) != Order.STOP or not self._head[PARKER]
+
+    def _listen(self) -> None:
+        self._listen_at = 0.0
+        for descriptor in self._listeners:
+            self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+
+    def _stop_listening(self, seconds: float) -> None:
+        """Do not accept, for some seconds; 0: never again."""
+        if not self._listen_at:
+            for descriptor in self._listeners:
+                self._epoll.unregister(descriptor)
+        self._listen_at = time.monotonic() + seconds if seconds else math.inf
+        self._due = min(self._due, self._listen_at)
+
+    def let_go(self) -> None:
+        """Close the listeners, for the master is gone; called from a signal handler too."""
+        listeners, self._listeners = self._listeners, {}
+        for descriptor, listener in listeners.items():
+            with contextlib.suppress(FileNotFoundError):  # it was not listening
+                self._epoll.unregister(descriptor)
+            listener.close()
