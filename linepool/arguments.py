@@ -90,6 +90,11 @@ class Signature:
         )
 
     @property
+    def quick_converters(self) -> list[Convert] | None:
+        """How each word becomes an argument, if all arguments are words that must be given."""
+        return self._converters if self._words_only else None
+
+    @property
     def rest_after(self) -> int | None:
         """How many words stand before the rest of the line, or None."""
         return len(self.words) if self.rest else None

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from linepool.session import Range, Rest
 
 Convert = Callable[[bytes], Any]
+_UNDERSCORE = ord("_")
 
 
 def _to_str(word: bytes) -> str:
@@ -37,7 +38,7 @@ def _to_bytes(word: bytes) -> bytes:
 
 def _to_int(word: bytes) -> int:
     try:
-        if b"_" not in word:
+        if _UNDERSCORE not in word:
             return int(word)
     except ValueError:
         pass
@@ -46,7 +47,7 @@ def _to_int(word: bytes) -> int:
 
 def _to_float(word: bytes) -> float:
     try:
-        if b"_" not in word:
+        if _UNDERSCORE not in word:
             return float(word)
     except ValueError:
         pass

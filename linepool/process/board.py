@@ -24,8 +24,6 @@ from linepool.settings import MAX_WORKERS
 _WAKEUP_WORDS = 64
 _HEAD_WORDS = 72
 _SLOT_WORDS = 48
-_LINE_BYTES = 128
-_LINE_OFFSET = _SLOT_WORDS * 8 - _LINE_BYTES
 
 BOUND = 1 << 32
 """Marks a connection that has left something with its worker."""
@@ -47,35 +45,41 @@ WAITS_SINCE_NS = 2  # since when the first of them waits; written by the parker
 PARKER = 3  # whether there is a parker; written by the master, and by a parker that leaves
 SLOTS = 4  # slots from here on have never been used; written by the master
 
-# The words of a slot.
-STARTED_NS = 0  # of the request in hand, on the monotonic clock; 0: none
-LIMIT_NS = 1  # after so long it is overdue; 0: never
-REQUESTS = 2  # done
-HANDLER_NS = 3  # spent in handlers
-CLIENT_FD = 4  # descriptor of the client, plus one; 0: none
-BEGUN = 5  # bytes of a reply may have gone out, or wait to: nobody else may write to the client
-HELD = 6  # connections held
-STATE = 7  # as in the last status record
-SINCE_NS = 8  # as in the last status record
-ERRORS = 9  # requests that ended in SERVER_ERROR
-CONNECTIONS = 10  # taken
-ORDER = 11  # written by the master
-LINE_LENGTH = 12  # bytes of the request's line that stand at the slot's end
-EOL_LENGTH = 13  # of the line's ending, for the reply that the master may have to write
-COOKIE = 14  # of the client's socket (SO_COOKIE): the descriptor's number may have been used again
-OVERDUE = 15  # written by the master: the serial number of what RequestTimeout is to be raised in
-TIMEOUTS = 16  # requests in which it was raised
-SERIAL = 18  # counts requests begun and hooks called: which of them STARTED_NS belongs to
-LICENSE = (
-    17  # written by the master: the worker may leave once it has served its number of requests
-)
-FREE_NS = 19  # since when it waits for work; 0: it works. Told at once, unlike the status record
-GIVEN = 20  # written by the parker: the number of the last connection given to this worker
-BEGUN_WITH = 21  # the number of the last given one that it has begun to serve
-UNSTARTED = (
-    22  # written by the parker: how many it has given that were not begun when it looked last
-)
-REFUSED = 23  # connections refused, for there were too many
+# The words of a slot, behind the line. What is written together at the beginning of a request, and at
+# its end, stands together: one call writes it, at less than half of what single words cost.
+SERIAL = 0  # counts requests begun and hooks called: which of them STARTED_NS belongs to
+LINE_LENGTH = 1  # bytes of the request's line that stand at the slot's beginning
+EOL_LENGTH = 2  # of the line's ending, for the reply that the master may have to write
+LIMIT_NS = 3  # after so long it is overdue; 0: never
+STARTED_NS = 4  # of the request in hand, on the monotonic clock; 0: none
+REQUESTS = 5  # done
+HANDLER_NS = 6  # spent in handlers
+BEGUN = 7  # bytes of a reply may have gone out, or wait to: nobody else may write to the client
+COOKIE = 8  # of the client's socket (SO_COOKIE): the descriptor's number may have been used again
+CLIENT_FD = 9  # descriptor of the client, plus one; 0: none
+HELD = 10  # connections held
+STATE = 11  # as in the last status record
+SINCE_NS = 12  # as in the last status record
+ERRORS = 13  # requests that ended in SERVER_ERROR
+TIMEOUTS = 14  # requests in which RequestTimeout was raised
+CONNECTIONS = 15  # taken
+REFUSED = 16  # connections refused, for there were too many
+FREE_NS = 17  # since when it waits for work; 0: it works. Told at once, unlike the status record
+BEGUN_WITH = 18  # the number of the last connection given by the parker that it has begun to serve
+WAITED_NS = 19  # for how long it has waited for work so far
+# Written by the master:
+ORDER = 20
+OVERDUE = 21  # the serial number of what RequestTimeout is to be raised in
+LICENSE = 22  # the worker may leave once it has served its number of requests
+# Written by the parker:
+GIVEN = 23  # the number of the last connection given to this worker
+UNSTARTED = 24  # how many it has given that were not begun when it looked last
+
+_LINE_BYTES = 128
+# In the machine's own order of bytes, and aligned: each word is written in one piece.
+_BEGIN = struct.Struct(f"@{_LINE_BYTES}s5Q")
+_FINISH = struct.Struct("@3Q")
+_FINISH_AT = _LINE_BYTES + STARTED_NS * 8
 
 
 @frozen
@@ -108,16 +112,18 @@ class Slot:
     """
 
     def __init__(self, view: memoryview, held: memoryview) -> None:
-        self.words = view.cast("Q")
+        self._view = view
+        self.words = view[_LINE_BYTES:].cast("Q")
         self.held = held.cast("Q")
-        self._line = view[_LINE_OFFSET:]
+        self._serial = self._requests = self._handler_ns = 0  # the worker's own memory of them
 
     def clear(self) -> None:
         """Make it ready for a new worker, in the master, before the fork."""
-        for place in range(_SLOT_WORDS):
+        for place in range(len(self.words)):
             self.words[place] = 0
         for place in range(0, len(self.held), 2):
             self.held[place] = 0
+        self._serial = self._requests = self._handler_ns = 0
 
     def neighbours(self) -> dict[int, tuple[int, int]]:
         """Return the connections that could go on elsewhere as they are: descriptors and cookies.
@@ -133,22 +139,14 @@ class Slot:
 
     def begin(self, request: Request, now_ns: int, limit_ns: int) -> None:
         """Note the request that goes to its handler."""
-        line = request.line[:_LINE_BYTES]
-        words = self.words
-        words[SERIAL] += 1
-        self._line[: len(line)] = line
-        words[LINE_LENGTH] = len(line)
-        words[EOL_LENGTH] = len(request.eol)
-        words[LIMIT_NS] = limit_ns
-        words[STARTED_NS] = now_ns
+        self._serial = serial = self._serial + 1
+        line = request.line
+        _BEGIN.pack_into(self._view, 0, line, serial, len(line), len(request.eol), limit_ns, now_ns)
 
     def begin_hook(self, now_ns: int, limit_ns: int) -> None:
         """Note that a hook is called; it has no line, and no number among the requests."""
-        words = self.words
-        words[SERIAL] += 1
-        words[LINE_LENGTH] = 0
-        words[LIMIT_NS] = limit_ns
-        words[STARTED_NS] = now_ns
+        self._serial = serial = self._serial + 1
+        _BEGIN.pack_into(self._view, 0, b"", serial, 0, 0, limit_ns, now_ns)
 
     def drop(self) -> None:
         """Note that what was in hand is over, however it ended."""
@@ -172,10 +170,9 @@ class Slot:
 
     def finish(self, spent_ns: int) -> None:
         """Note that the handler is done."""
-        words = self.words
-        words[STARTED_NS] = 0
-        words[REQUESTS] += 1
-        words[HANDLER_NS] += spent_ns
+        self._requests = requests = self._requests + 1
+        self._handler_ns = handler_ns = self._handler_ns + spent_ns
+        _FINISH.pack_into(self._view, _FINISH_AT, 0, requests, handler_ns)
 
     def record(self, seat: Seat) -> bytes:
         """Return what stands in the slot as a status record, b"" if it makes no sense; in the master."""
@@ -215,7 +212,7 @@ class Slot:
             words[CONNECTIONS],
             words[REFUSED],
             words[COOKIE],
-            bytes(self._line[: min(words[LINE_LENGTH], _LINE_BYTES)]),
+            bytes(self._view[: min(words[LINE_LENGTH], _LINE_BYTES)]),
             b"\n" if words[EOL_LENGTH] == 1 else b"\r\n",
         )
 

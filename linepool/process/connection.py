@@ -70,6 +70,8 @@ class LiveConnection(Connection):
         self._socket = sock
         self._settings = station.settings
         self._slot = station.slot
+        self._words = station.slot.words
+        self._number = sock.fileno() + 1  # as it stands on the board
         self._orders = station.orders
         self._alarm = station.alarm
         self._audience = station.audience
@@ -108,6 +110,7 @@ class LiveConnection(Connection):
     def subscribe(self, topic: bytes, *, pattern: bool = False) -> None:
         """Have messages sent to this connection."""
         self._audience.add(self, (pattern, topic))
+        self._conversation.pinned = True
 
     def unsubscribe(self, topic: bytes, *, pattern: bool = False) -> None:
         """Take a subscription back."""
@@ -137,15 +140,14 @@ class LiveConnection(Connection):
 
     def _take_in_hand(self) -> None:
         """Show on the board whose requests are answered from now on."""
-        words = self._slot.words
+        words = self._words
         words[COOKIE] = self._cookie
-        words[CLIENT_FD] = self._socket.fileno() + 1
+        words[CLIENT_FD] = self._number
         self._alarm.conversation = self._conversation
 
     def _put_down(self) -> None:
         """Show that nobody's are."""
-        self._alarm.conversation = None
-        self._slot.words[CLIENT_FD] = 0
+        self._words[CLIENT_FD] = 0
 
     def _greet(self) -> bytes:
         """Run the hooks for a new connection; return what the server says first."""
@@ -179,15 +181,12 @@ class LiveConnection(Connection):
 
         Returns whether to go on when the others have had their turn: there may be more of them.
         """
-        conversation = self._conversation
-        slot = self._slot
-        words = slot.words
-        at_rest = self._at_rest
-        replies = self._replies
+        conversation, protocol = self._conversation, self._protocol
+        slot, at_rest, replies = self._slot, self._at_rest, self._replies
         waiting = 0  # bytes in replies
         left = _MOST_AT_ONCE
         began_ns = first_ns = time.monotonic_ns()
-        while not conversation.closing and (request := self._protocol.next_request()) is not None:
+        while not conversation.closing and (request := protocol.next_request()) is not None:
             if isinstance(request, Bad):
                 self._lost |= request.close
                 replies.append(conversation.refuse(request))
@@ -208,19 +207,19 @@ class LiveConnection(Connection):
             slot.finish(ended_ns - began_ns)
             began_ns = ended_ns
             left -= 1
-            if not left:
-                break
             if waiting > CHUNK or ended_ns - first_ns > _SOON_NS:
                 left = 0  # the others have waited long enough
+            if not left:
                 break
-            words[BEGUN] = waiting
+            self._words[BEGUN] = waiting
         self._flush()
-        words[BEGUN] = 0
-        self._count_errors()
+        self._words[BEGUN] = 0
+        if conversation.errors:
+            self._count_errors()
         if began_ns != first_ns:
             self._served = True
             self._read_by = 0.0  # what is left belongs to another request
-        if self._protocol.at_boundary:
+        if protocol.at_boundary:
             self._read_by = 0.0
         elif not self._read_by:
             self._read_by = time.monotonic() + self._settings.read_timeout
@@ -228,7 +227,7 @@ class LiveConnection(Connection):
 
     def _stream(self, reply: Generator[bytes, None, None]) -> None:
         """Send the parts of a reply as they come."""
-        self._slot.words[BEGUN] = 1
+        self._words[BEGUN] = 1
         next_part = functools.partial(next, reply, None)
         try:
             self._flush_now()
@@ -238,11 +237,10 @@ class LiveConnection(Connection):
             self._in_handler(reply.close)  # its handler ends even if the client has gone
 
     def _count_errors(self) -> None:
-        conversation = self._conversation
-        if conversation.errors:
-            self._slot.words[ERRORS] += conversation.errors
-            self._slot.words[TIMEOUTS] += conversation.timeouts
-            conversation.errors = conversation.timeouts = 0
+        conversation, words = self._conversation, self._words
+        words[ERRORS] += conversation.errors
+        words[TIMEOUTS] += conversation.timeouts
+        conversation.errors = conversation.timeouts = 0
 
     @abstractmethod
     def _flush(self) -> bool:

@@ -21,6 +21,11 @@ from linepool.session import Session
 
 log = logging.getLogger("linepool")
 
+INPUT = 0  # it waits until the client sends something
+OUTPUT = 1  # it waits until the client has read what it was sent
+TURN = 2  # there is more to do for it, when the others have had their turn
+END = 3  # it has ended
+
 _MOST_UNSENT = 8 * 1024 * 1024  # bytes that wait for a subscriber; who lets more come is cut off
 
 
@@ -33,6 +38,8 @@ class HotConnection(LiveConnection):
         place: Where it stands on the board; -1: nowhere.
         quiet_since: When the client was served last; monotonic, in seconds.
         unfinished: There may be more requests in what has arrived.
+        waits_for: How it goes on: one of the constants above.
+        arranged: What its holder has arranged for.
         lingers: It has ended by our side, and the client may not have read all.
     """
 
@@ -50,12 +57,11 @@ class HotConnection(LiveConnection):
         self.place = -1
         self.quiet_since = time.monotonic()
         self.unfinished = False
+        self.waits_for = self.arranged = INPUT
         self.lingers = False
         self._unsent = b""
         self._write_by = 0.0  # when what is unsent must be gone
         self._end_by = 0.0  # when it ends though the client goes on; 0: not yet
-        self._given_up = False
-        self._homebound = False  # its session holds what cannot travel
         self._held_up = is_held_up
         self._shown = 0  # what stands on the board
 
@@ -70,7 +76,7 @@ class HotConnection(LiveConnection):
             session = conversation.session.dump()
         except (TypeError, ValueError, RecursionError) as error:
             log.warning("connection cannot be handed on peer=%s why=%r", self.peer, str(error))
-            self._homebound = True
+            conversation.pinned = True
             return None
         protocol = self._protocol
         traits = passing.SERVED * self._served + passing.MORE * self.unfinished
@@ -84,102 +90,96 @@ class HotConnection(LiveConnection):
         if protocol:
             self._protocol.load(protocol)
         self._served = bool(baggage.traits & passing.SERVED)
-        self.unfinished = bool(baggage.traits & passing.MORE)
+        if baggage.traits & passing.MORE:
+            self.unfinished = True
+            self.waits_for = TURN
         if baggage.traits & passing.PARTIAL:
             self._read_by = baggage.deadline
 
     @property
     def is_bound(self) -> bool:
         """Whether it must stay in this worker, at least for now."""
-        return bool(
-            self._conversation.pinned
-            or self._unsent
-            or self._homebound
-            or self._audience.topics(self)
-        )
+        return bool(self._conversation.pinned or self._unsent)
 
-    def show(self, held: memoryview) -> None:
+    def _show(self) -> None:
         """Show on the board whether it could go on elsewhere as it is, without what is kept here."""
-        if self.place < 0:
-            return
-        session = self._conversation.session
-        shown = self.descriptor + 1
-        if session or session.user or not self._protocol.is_replaceable or self.is_bound:
+        conversation = self._conversation
+        session = conversation.session
+        shown = self._number
+        if (
+            session
+            or session.user
+            or conversation.pinned
+            or self._unsent
+            or not self._protocol.is_replaceable
+        ):
             shown += BOUND
-        if shown != self._shown:
+        if shown != self._shown and self.place >= 0:
+            held = self._slot.held
             held[self.place + 1] = self._cookie
             held[self.place] = self._shown = shown
 
-    # Serving it. Each of these returns whether it goes on.
+    # Serving it. After each of these ``waits_for`` says how it goes on.
 
-    def greet(self) -> bool:
+    def greet(self) -> None:
         """Say what a new client is told first."""
         self._take_in_hand()
         try:
-            said = self._greet()
-            if said:
+            if said := self._greet():
                 self._replies.append(said)
                 self._flush()
         except OSError:
-            return self._is_gone()
-        finally:
-            self._put_down()
-        return self._goes_on()
+            self._is_gone()
+        self._put_down()
+        self._settle()
 
-    def turn(self) -> bool:
-        """Read what the client has sent, once, and answer it; or write, if it is slow to read."""
-        if self.is_blocked:
-            return self._write_on()
-        if self.unfinished:  # its end may be here already, but it is not its turn yet
-            return self.go_on()
+    def turn(self) -> None:
+        """Do what it waits for: read what the client has sent, once, and answer it."""
+        if self.waits_for != INPUT:
+            self._turn_otherwise()
+            return
         self._take_in_hand()  # before it is read: what was read is lost with this worker
         try:
             data = self.socket.recv(CHUNK, socket.MSG_DONTWAIT)
-            if not data:
-                return self._has_ended()
-            self._protocol.feed(data)
-            self.unfinished = self._answer()
+            if data:
+                self._protocol.feed(data)
+                self.unfinished = self._answer()
+            else:
+                self._has_ended()
         except BlockingIOError:
-            return True
+            pass
         except OSError:
-            self._slot.drop()
-            return self._is_gone()
-        finally:
-            self._put_down()
-            self.quiet_since = time.monotonic()
-        return self._goes_on()
+            self._is_gone()
+        self._put_down()
+        self.quiet_since = time.monotonic()
+        if self.unfinished or self._unsent or self._conversation.closing:
+            self._settle()
+        self._show()
 
-    def go_on(self) -> bool:
-        """Answer what has arrived."""
+    def _turn_otherwise(self) -> None:
+        """Send more of what the client has not read, or answer more of what has arrived."""
         self._take_in_hand()
         try:
-            self.unfinished = self._answer()
+            if self._unsent:
+                self._unsent = self._unsent[self._send_some(self._unsent) :]
+            if self.unfinished and not self._unsent:
+                self.unfinished = self._answer()
         except OSError:
-            self._slot.drop()
-            return self._is_gone()
-        finally:
-            self._put_down()
-            self.quiet_since = time.monotonic()
-        return self._goes_on()
-
-    def _write_on(self) -> bool:
-        """Send more of what the client has not read yet."""
-        try:
-            self._unsent = self._unsent[self._send_some(self._unsent) :]
-        except OSError:
-            return self._is_gone()
-        if self._unsent:
-            return True
+            self._is_gone()
+        self._put_down()
         self.quiet_since = time.monotonic()
-        return self.go_on() if self.unfinished else self._goes_on()
+        self._settle()
+        self._show()
 
-    def look_at_the_clock(self, now: float) -> bool:
+    def look_at_the_clock(self, now: float) -> None:
         """End it if its time is up."""
-        if now < self.deadline:
-            return True
-        return self._is_gone() if self.is_blocked else self.expire()
+        if now >= self.deadline:
+            if self._unsent:  # the client does not read
+                self._is_gone()
+            else:
+                self.expire()
 
-    def expire(self) -> bool:
+    def expire(self) -> None:
         """End it, for the client has not sent what it should have."""
         if self._read_by:
             limit = f"{self._settings.read_timeout:g} s"
@@ -187,32 +187,23 @@ class HotConnection(LiveConnection):
             with contextlib.suppress(OSError):
                 self._replies.append(self._protocol.encode_error(error, None))
                 self._flush()
-        self.lingers = True
-        return False
+        self._end_lingering()
 
-    def hang_up(self, now: float, since: float) -> bool:
+    def hang_up(self, now: float, since: float) -> None:
         """End it if the client is quiet, for the worker leaves, and has been told to at ``since``."""
         if not self._end_by:
             self._end_by = max(since, now) + PATIENCE
-        if self._unsent or now < self._last_call(max(self.quiet_since, since), self._end_by):
-            return True
-        self.lingers = True
-        return False
+        quiet_until = self._last_call(max(self.quiet_since, since), self._end_by)
+        if now >= quiet_until and not self._unsent:
+            self._end_lingering()
 
     def give_up(self) -> None:
-        """End it at once: the next look at the clock does it."""
-        self._given_up = True
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether it waits until the client reads; nothing is read from it meanwhile."""
-        return bool(self._unsent or self._given_up)
+        """End it at once, for the client does not keep up."""
+        self._is_gone()
 
     @property
     def deadline(self) -> float:
         """When its time is up, if nothing comes and nothing goes; monotonic, in seconds."""
-        if self._given_up:
-            return 0.0
         if self._unsent:
             return self._write_by
         if self._read_by:
@@ -233,28 +224,39 @@ class HotConnection(LiveConnection):
 
     # Inside.
 
-    def _goes_on(self) -> bool:
-        if self._conversation.closing and not self._unsent:
-            self.lingers = True
-            return False
-        return True
+    def _settle(self) -> None:
+        """Work out what it waits for."""
+        if self.waits_for == END:
+            return
+        if self._unsent:
+            self.waits_for = OUTPUT
+        elif self._conversation.closing:
+            self._end_lingering()
+        else:
+            self.waits_for = TURN if self.unfinished else INPUT
 
-    def _has_ended(self) -> bool:
+    def _has_ended(self) -> None:
         """Answer the end of the client's stream."""
-        with contextlib.suppress(OSError):
-            self._replies.append(self._conversation.ended())
-            self._flush()
-        return False
+        self.waits_for = END
+        self._replies.append(self._conversation.ended())
+        self._flush()
 
-    def _is_gone(self) -> bool:
+    def _end_lingering(self) -> None:
+        """End it by our side; the client may not have read all."""
+        self.lingers = True
+        self.waits_for = END
+
+    def _is_gone(self) -> None:
         """Have the connection reset when it is closed."""
+        self._slot.drop()
         self._forget_unsent()
         self._count_errors()
-        return False
+        self.waits_for = END
 
     def _flush(self) -> bool:
-        data = b"".join(self._replies)
-        self._replies.clear()
+        replies = self._replies
+        data = replies[0] if len(replies) == 1 else b"".join(replies)
+        replies.clear()
         if not data:
             return not self._unsent
         if self._unsent:
@@ -267,6 +269,7 @@ class HotConnection(LiveConnection):
             return True
         self._unsent = data[sent:]
         self._write_by = time.monotonic() + self._settings.write_timeout
+        self._settle()
         return False
 
     def _flush_now(self) -> None:

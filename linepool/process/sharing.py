@@ -31,6 +31,7 @@ from linepool.process.board import (
     PARKER,
     REFUSED,
     SLOTS,
+    WAITED_NS,
     WAITING,
     WAITS_SINCE_NS,
     Board,
@@ -38,7 +39,7 @@ from linepool.process.board import (
 )
 from linepool.process.closing import Closing
 from linepool.process.connection import LONGEST, Station
-from linepool.process.hot import HotConnection
+from linepool.process.hot import END, INPUT, OUTPUT, TURN, HotConnection
 from linepool.process.intake import FULL, FULL_AT_MOST, FULL_PAUSE
 from linepool.process.listeners import Listener, show
 from linepool.process.passing import Kind, Message
@@ -52,7 +53,11 @@ _ASK_EVERY_NS = 1_000_000  # between two questions to the parker
 _STARVING_NS = 5_000_000  # after so long even a worker that has enough to do takes who waits
 _MESSAGES = 4  # that are heard before the other clients get their turn
 _WORTH_NS = 200_000  # a client that would wait longer than this is handed on, if somebody is free
-_REALLY_FREE_NS = 500_000  # who waits for so long is not only between two requests
+_COMPARE_EVERY_NS = 5_000_000  # between two looks at the load of the others
+_NO_TIME_LEFT = 0.1  # of a worker's time is spent waiting
+_SOME_TIME_LEFT = 0.25  # likewise
+_MOST_AT_ONCE = 16  # connections that are handed on for it
+_REALLY_FREE_NS = 10_000_000  # who waits for so long is not only between two requests, or turns
 
 
 class Sharing:
@@ -103,6 +108,10 @@ class Sharing:
         self._idle = True  # as the master knows it
         self._left_at = 0.0  # when it was told to leave; 0: it stays
         self._asked_ns = 0
+        self._began_ns = 0  # when the round began
+        self._waited_ns = 0
+        self._compared_ns = 0  # when its load was last compared to that of the others ...
+        self._waited_then: dict[int, int] = {}  # ... and how long each had waited by then
         self._mean_ns = 0  # what it took lately to serve one connection once
         self._due = math.inf  # when to look at the quiet ones again
         self._full = 0  # how often in a row there was no descriptor for a new connection
@@ -127,7 +136,7 @@ class Sharing:
     def _work(self) -> None:
         while not self._is_done():
             events = self._wait()
-            began_ns = time.monotonic_ns()
+            began_ns = self._began_ns
             if self._mean_ns * len(events) > _WORTH_NS:
                 self._share(events, began_ns)
             for descriptor, _ in events:
@@ -140,7 +149,7 @@ class Sharing:
                 else:
                     self._hear(descriptor)
             for connection in self._those_here(self._unfinished):
-                self._serve(connection, connection.go_on)
+                self._serve(connection, connection.turn)
             self._look_around(began_ns, len(events))
         self._give_back()
 
@@ -150,10 +159,12 @@ class Sharing:
         """Wait for something to do, and tell others that this worker is free."""
         poll = self._epoll.poll
         words = self._words
+        now_ns = time.monotonic_ns()
         if self._unfinished:
+            self._began_ns = now_ns
             return poll(0)
         if not self._left_at or words[ORDER] == Order.STOP:
-            words[FREE_NS] = now_ns = time.monotonic_ns()
+            words[FREE_NS] = now_ns
             if self._head[WAITING]:
                 self._ask(now_ns)
         events = poll(_MOMENT)
@@ -164,6 +175,9 @@ class Sharing:
             pause = self._due - time.monotonic()
             events = poll(None if pause == math.inf else min(max(0.0, pause), LONGEST))
         words[FREE_NS] = 0
+        self._began_ns = began_ns = time.monotonic_ns()
+        self._waited_ns = waited_ns = self._waited_ns + began_ns - now_ns
+        words[WAITED_NS] = waited_ns
         return events
 
     def _ask(self, now_ns: int) -> None:
@@ -174,32 +188,31 @@ class Sharing:
 
     # Serving.
 
-    def _serve(self, connection: HotConnection, step: Callable[[], bool]) -> None:
+    def _serve(self, connection: HotConnection, step: Callable[[], None]) -> None:
         """Have a connection do something, and see what has become of it."""
         if self._idle:
             self._idle = False
             self._report(State.TAKEN)
-        was_blocked = connection.is_blocked
-        if not step():
-            self._end(connection)
-            return
-        if connection.unfinished and not connection.is_blocked:
-            self._unfinished[connection.descriptor] = connection
-        elif self._unfinished:
-            self._unfinished.pop(connection.descriptor, None)
-        if connection.is_blocked != was_blocked:
-            self._watch(connection)
-        connection.show(self._held)
-        if not self._park_after and not connection.unfinished and not self._left_at:
+        step()
+        if connection.waits_for != connection.arranged:
+            self._arrange(connection)
+        elif not self._park_after and not self._left_at:
             self._hand_on(connection)
 
-    def _watch(self, connection: HotConnection) -> None:
-        """Wait for a client to send, or to read what it owes us to read."""
-        if connection.is_blocked:
+    def _arrange(self, connection: HotConnection) -> None:
+        """Arrange for what a connection waits for."""
+        before, connection.arranged = connection.arranged, connection.waits_for
+        if connection.waits_for == END:
+            self._end(connection)
+            return
+        if connection.waits_for == TURN:
+            self._unfinished[connection.descriptor] = connection
+        else:
             self._unfinished.pop(connection.descriptor, None)
-            self._due = 0.0
-        wanted = select.EPOLLOUT if connection.is_blocked else select.EPOLLIN
-        self._epoll.modify(connection.descriptor, wanted)
+        if OUTPUT in (before, connection.waits_for):
+            writes = connection.waits_for == OUTPUT
+            self._epoll.modify(connection.descriptor, select.EPOLLOUT if writes else select.EPOLLIN)
+            self._due = 0.0  # the time for it is another one
 
     def _accept(self, listener: Listener) -> None:
         if len(self._connections) >= self._most and not self._make_room():
@@ -229,7 +242,9 @@ class Sharing:
     def _begin(self, connection: HotConnection) -> None:
         """Serve a new connection for the first time."""
         self._words[CONNECTIONS] += 1
-        self._serve(connection, lambda: connection.greet() and connection.turn())
+        self._serve(connection, connection.greet)
+        if connection.waits_for == INPUT:
+            self._serve(connection, connection.turn)
 
     def _take(self, sock: socket.socket, session: Session, accepted_at: float) -> HotConnection:
         """Hold one more connection."""
@@ -307,9 +322,9 @@ class Sharing:
             self._hear_channel()
         elif descriptor == self._station.audience.fileno():
             self._station.audience.deliver()
-            for connection in self._connections.values():
-                if connection.is_blocked:
-                    self._watch(connection)
+            for connection in self._those_here(self._connections):
+                if connection.waits_for != connection.arranged:
+                    self._arrange(connection)
         elif descriptor in self._closing and self._closing.has_heard(descriptor):
             self._epoll.unregister(descriptor)
             self._closing.close(descriptor)
@@ -383,7 +398,33 @@ class Sharing:
             connection = self._connections[descriptor]
             connection.unfinished = True  # what it has sent is here, if not read yet
             if not self._hand_on(connection):
-                connection.unfinished = descriptor in self._unfinished
+                connection.unfinished = connection.waits_for == TURN
+
+    def _compare(self, now_ns: int) -> None:
+        """Hand on a part of the connections if this worker has no time left and others have some."""
+        slots, ours = self._board.slots, self._number
+        elapsed_ns = now_ns - self._compared_ns
+        before, self._waited_then = self._waited_then, {}
+        self._compared_ns = now_ns
+        free: list[int] = []
+        for number in range(self._head[SLOTS]):
+            words = slots[number].words
+            waits_since_ns = words[FREE_NS]
+            waited_ns = words[WAITED_NS] + (now_ns - waits_since_ns if waits_since_ns else 0)
+            self._waited_then[number] = waited_ns
+            share = (waited_ns - before.get(number, waited_ns)) / elapsed_ns
+            if number == ours and share > _NO_TIME_LEFT:
+                free = []
+                break
+            if share > _SOME_TIME_LEFT and not words[ORDER] and number != ours:
+                free.append(words[HELD])
+        else:
+            for held in free:
+                self._hand_on_some(max(1, (len(self._connections) - held) // 2))
+
+    def _hand_on_some(self, count: int) -> None:
+        for connection in list(self._connections.values())[: min(count, _MOST_AT_ONCE)]:
+            self._hand_on(connection)
 
     def _make_room(self) -> bool:
         """Hand on the connection that has been quiet longest; return whether one could be."""
@@ -423,6 +464,8 @@ class Sharing:
         head = self._head
         if head[WAITING] and now_ns - head[WAITS_SINCE_NS] > _STARVING_NS:
             self._ask(now_ns)
+        if now_ns - self._compared_ns > _COMPARE_EVERY_NS and len(self._connections) > 1:
+            self._compare(now_ns)
         now = now_ns / 1e9
         if now >= self._due:
             self._look_at_the_quiet(now)
@@ -437,8 +480,9 @@ class Sharing:
             cold = connection.quiet_since <= park_before
             if cold and not self._left_at and self._hand_on(connection):
                 continue
-            if not connection.look_at_the_clock(now):
-                self._serve(connection, lambda: False)
+            connection.look_at_the_clock(now)
+            if connection.waits_for == END:
+                self._end(connection)
                 continue
             if cold:
                 wait_until = connection.deadline
@@ -473,7 +517,8 @@ class Sharing:
         for connection in self._those_here(self._connections):
             if moving and (self._hand_on(connection) or patient or not connection.is_bound):
                 continue  # it is gone; or it stays until it ends by itself, or until it can go
-            if not connection.hang_up(now, self._left_at):
+            connection.hang_up(now, self._left_at)
+            if connection.waits_for == END:
                 self._end(connection)
         self._due = min(self._due, now + _STEP)
 

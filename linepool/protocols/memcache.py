@@ -121,7 +121,7 @@ class Memcache(Buffered):
             stop = end - 1
         line = self._buffer[begin:stop]
         self._at = end + 1
-        if b"\0" in line:  # where the line ends for memcached, which is written in C
+        if 0 in line:  # where the line ends for memcached, which is written in C
             line = line[: line.index(b"\0")]
         words = line.split(b" ")
         if b"" in words:

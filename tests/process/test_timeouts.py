@@ -74,6 +74,19 @@ def test_every_request_has_a_read_timeout_of_its_own(launch: Launch):
 
 
 @tcp_and_unix
+@pytest.mark.scheme("shared", "dispatch")
+def test_a_client_that_does_not_read_holds_up_nobody_and_is_given_up(launch: Launch, kind):
+    server = start(launch, kind, "--write-timeout", "0.4")
+    with server.connect() as deaf:
+        deaf.send(b"BIG 50000000\n")
+
+        assert server.ask("ADD 2 3") == "5"  # there is only one worker
+
+        server.until(lambda state: state["connections"] == {"hot": 0, "parked": 0})
+
+
+@tcp_and_unix
+@pytest.mark.scheme("accept")
 def test_a_client_that_does_not_read_is_given_up_after_the_write_timeout(launch: Launch, kind):
     server = start(launch, kind, "--write-timeout", "0.4")
     with server.connect() as deaf:
