@@ -10,6 +10,7 @@ from linepool.app import App
 from linepool.errors import SetupError
 from linepool.operate.control import Control, own_path
 from linepool.operate.target import explained
+from linepool.process.limits import bounded_by_files
 from linepool.process.listeners import Listener, open_listeners
 from linepool.process.master import Master, announce
 from linepool.protocols.base import Limits
@@ -37,6 +38,7 @@ def serve(
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, told in one line
         raise SetupError(f"on_start failed: {explained(error)}") from None
     _warn_of_threads()
+    settings = bounded_by_files(settings)
     listeners = open_listeners(settings)
     master = Master(app, service, settings, listeners)
     try:

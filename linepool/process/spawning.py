@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from linepool.process.board import Board
 from linepool.process.bus import Bus
 from linepool.process.children import Child, Dumps
 from linepool.process.inbox import signals_blocked
+from linepool.process.limits import raise_file_limit
 from linepool.process.listeners import Listener, Waker
 from linepool.process.status_pipe import StatusPipe
 from linepool.process.worker import Place, Worker
@@ -30,7 +30,6 @@ from linepool.settings import MAX_WORKERS, Settings
 log = logging.getLogger("linepool")
 
 _SPARE_SEATS = 8  # for workers that are asked for with SCALE
-_OTHER_FILES = 512  # descriptors for all else than the bus
 
 
 class Spawner:
@@ -144,13 +143,7 @@ def _seats(settings: Settings) -> int:
     A worker is replaced before it has left, so there may be twice as many as workers.
     """
     seats = min(MAX_WORKERS, 2 * settings.workers.max + _SPARE_SEATS)
-    wanted = 2 * seats + _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return seats
-    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
-    return min(seats, (max(soft, limit) - _OTHER_FILES) // 2)
+    return min(seats, raise_file_limit(2 * seats) // 2)
 
 
 def _flush() -> None:
