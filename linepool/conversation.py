@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from linepool.arguments import Signature
 from linepool.errors import (
@@ -163,6 +163,7 @@ class Service:
         table: The command table, by name; aliases have entries of their own.
         unknown: Called for a command that is not in the table, or None.
         middleware: From the outermost to the innermost.
+        has_around: Whether the protocol makes one reply of several calls.
     """
 
     name: str
@@ -173,6 +174,11 @@ class Service:
     on_connect: Sequence[Hook]
     on_disconnect: Sequence[Hook]
     limits: Limits = Limits()
+    has_around: bool = field(init=False)
+
+    @has_around.default
+    def _has_around(self) -> bool:
+        return type(self.protocol).around is not Protocol.around
 
     def open_protocol(self) -> Protocol:
         """Return a protocol for a new connection."""
@@ -206,6 +212,15 @@ class Conversation:
         pinned: A handler or hook has asked for the live connection, so it stays where it is.
     """
 
+    # What most conversations never change stands here, so that a new one need not set it.
+    closing = False
+    armed = False
+    overdue: RequestTimeout | None = None
+    errors = 0
+    timeouts = 0
+    pinned = False
+    _broken = False  # a stream has ended with an error
+
     def __init__(
         self,
         service: Service,
@@ -218,15 +233,8 @@ class Conversation:
         self.connection = connection
         self.resources = resources
         self.protocol = service.open_protocol()
-        self.closing = False
-        self.armed = False
-        self.overdue: RequestTimeout | None = None
-        self.errors = 0
-        self.timeouts = 0
-        self.pinned = False
         self._request = _NO_REQUEST
-        self._broken = False  # a stream has ended with an error
-        self._has_around = type(self.protocol).around is not Protocol.around
+        self._has_around = service.has_around
         self._is_simple = not self._has_around and not service.middleware
 
     def greet(self) -> bytes:

@@ -134,15 +134,17 @@ class Session(dict[str, Any]):
         """
         for key, value in self.items():
             _check_plain(value, key)
-        return json.dumps([self.id, self.peer, self.listener, self.user, self]).encode()
+        values = json.dumps([self.user, self]) if self or self.user is not None else ""
+        return "\0".join((self.id, self.peer, self.listener, values)).encode()
 
     @classmethod
     def load(cls, blob: bytes) -> Session:
         """Return the session that ``dump`` gave."""
-        id, peer, listener, user, values = json.loads(blob)
+        id, peer, listener, values = blob.decode().split("\0", 3)
         session = cls(id, peer, listener)
-        session.user = user
-        dict.update(session, values)
+        if values:
+            session.user, items = json.loads(values)
+            dict.update(session, items)
         return session
 
     def setdefault(self, key: str, default: Any = None) -> Any:

@@ -21,6 +21,7 @@ def status(master: Master) -> dict[str, Any]:
     seats = sorted(master.scoreboard.seats.values(), key=lambda seat: seat.slot)
     sights = {seat.slot: master.board.slots[seat.slot].look() for seat in seats}
     tally = master.scoreboard.tally()
+    counters = master.counters.plus(list(sights.values()))
     bounds = master.settings.workers
     return {
         "name": master.app.name,
@@ -39,7 +40,8 @@ def status(master: Master) -> dict[str, Any]:
             "parked": master.parked,
         },
         "counters": {
-            **master.counters.plus(list(sights.values())),
+            **counters,
+            "refused": counters["refused"] + master.refused,
             "dropped": master.dropped,
             "saturated_s": round(master.gauge.saturated_s, 3),
         },

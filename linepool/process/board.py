@@ -43,7 +43,9 @@ PARKED = 0  # connections that the parker holds; written by the parker
 WAITING = 1  # how many of them have sent something, but nobody is free; written by the parker
 WAITS_SINCE_NS = 2  # since when the first of them waits; written by the parker
 PARKER = 3  # whether there is a parker; written by the master, and by a parker that leaves
-SLOTS = 4  # slots from here on have never been used; written by the master
+PARKER_FULL = 6  # whether it had better not be handed more connections; written by the parker
+TURNED_AWAY = 4  # connections refused, for there were too many; written by the parker
+SLOTS = 5  # slots from here on have never been used; written by the master
 
 # The words of a slot, behind the line. What is written together at the beginning of a request, and at
 # its end, stands together: one call writes it, at less than half of what single words cost.

@@ -17,7 +17,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from linepool.conversation import Conversation, Service
 from linepool.process.alarm import Alarm
@@ -47,6 +47,7 @@ class Station:
     """What a worker has that all its connections share.
 
     Attributes:
+        limit_ns: The setting ``request_timeout``.
         at_rest: Held by whoever changes the worker's tables: by its main thread but for while a
             handler runs.
     """
@@ -59,13 +60,27 @@ class Station:
     alarm: Alarm
     audience: Audience
     at_rest: threading.RLock
+    limit_ns: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "limit_ns", int(self.settings.request_timeout * 1e9))
 
 
 class LiveConnection(Connection):
     """A connection and its conversation."""
 
+    # What most connections never change stands here, so that a new one need not set it.
+    _read_by = 0.0  # when an unfinished request must be complete; 0: none has begun
+    _served = False  # a request has come
+    _lost = False  # the client sent what cannot be understood, and may go on sending
+
     def __init__(
-        self, sock: socket.socket, session: Session, station: Station, accepted_at: float
+        self,
+        sock: socket.socket,
+        session: Session,
+        station: Station,
+        accepted_at: float,
+        cookie: int = 0,
     ) -> None:
         self._socket = sock
         self._settings = station.settings
@@ -76,15 +91,12 @@ class LiveConnection(Connection):
         self._alarm = station.alarm
         self._audience = station.audience
         self._at_rest = station.at_rest
-        self._limit_ns = int(station.settings.request_timeout * 1e9)
+        self._limit_ns = station.limit_ns
         self._conversation = Conversation(station.service, session, self, station.resources)
         self._protocol = self._conversation.protocol
-        self._cookie = socket_cookie(sock)
+        self._cookie = cookie or socket_cookie(sock)
         self._accepted_at = accepted_at
-        self._read_by = 0.0  # when an unfinished request must be complete; 0: none has begun
         self._replies: list[bytes] = []  # that go out together
-        self._served = False  # a request has come
-        self._lost = False  # the client sent what cannot be understood, and may go on sending
 
     # What a handler may do with it.
 

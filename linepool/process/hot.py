@@ -43,27 +43,30 @@ class HotConnection(LiveConnection):
         lingers: It has ended by our side, and the client may not have read all.
     """
 
+    place = -1
+    unfinished = False
+    waits_for = INPUT
+    arranged = INPUT
+    lingers = False
+    _unsent = b""
+    _write_by = 0.0  # when what is unsent must be gone
+    _end_by = 0.0  # when it ends though the client goes on; 0: not yet
+    _shown = 0  # what stands on the board
+
     def __init__(
         self,
         sock: socket.socket,
         session: Session,
         station: Station,
         accepted_at: float,
+        cookie: int,
         is_held_up: Callable[[], None],
     ) -> None:
-        super().__init__(sock, session, station, accepted_at)
+        super().__init__(sock, session, station, accepted_at, cookie)
         self.socket = sock
         self.descriptor = sock.fileno()
-        self.place = -1
         self.quiet_since = time.monotonic()
-        self.unfinished = False
-        self.waits_for = self.arranged = INPUT
-        self.lingers = False
-        self._unsent = b""
-        self._write_by = 0.0  # when what is unsent must be gone
-        self._end_by = 0.0  # when it ends though the client goes on; 0: not yet
         self._held_up = is_held_up
-        self._shown = 0  # what stands on the board
 
     # Its way from process to process.
 
@@ -83,7 +86,7 @@ class HotConnection(LiveConnection):
         if not protocol.at_boundary:
             traits += passing.PARTIAL
         state = passing.packed(session, protocol.dump())
-        return Baggage(traits, self.deadline, self._accepted_at, state)
+        return Baggage(traits, self.deadline, self._accepted_at, state, self._cookie)
 
     def unpack(self, baggage: Baggage, protocol: bytes) -> None:
         """Take over what ``pack`` gave in another process."""
@@ -121,8 +124,8 @@ class HotConnection(LiveConnection):
 
     # Serving it. After each of these ``waits_for`` says how it goes on.
 
-    def greet(self) -> None:
-        """Say what a new client is told first."""
+    def begin(self) -> None:
+        """Say what a new client is told first, and hear what it says."""
         self._take_in_hand()
         try:
             if said := self._greet():
@@ -132,6 +135,8 @@ class HotConnection(LiveConnection):
             self._is_gone()
         self._put_down()
         self._settle()
+        if self.waits_for == INPUT:
+            self.turn()
 
     def turn(self) -> None:
         """Do what it waits for: read what the client has sent, once, and answer it."""
@@ -216,6 +221,12 @@ class HotConnection(LiveConnection):
         """Run the hooks for its end."""
         self._audience.drop(self)
         self._say_goodbye()
+        del self._conversation.connection  # a circle, which would wait for a collection
+
+    def let_go(self) -> None:
+        """Close this process's descriptor: another process goes on with the connection."""
+        self.socket.close()
+        del self._conversation.connection  # a circle, which would wait for a collection
 
     @property
     def was_lost(self) -> bool:

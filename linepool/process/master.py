@@ -24,7 +24,16 @@ from linepool.pool import policy
 from linepool.pool.deadline import DUMP_NS
 from linepool.pool.scoreboard import Scoreboard, Seat
 from linepool.pool.status import Record, State
-from linepool.process.board import BEGUN_WITH, FREE_NS, HELD, ORDER, SLOTS, Board, Order
+from linepool.process.board import (
+    BEGUN_WITH,
+    FREE_NS,
+    HELD,
+    ORDER,
+    SLOTS,
+    TURNED_AWAY,
+    Board,
+    Order,
+)
 from linepool.process.children import Child, Counters
 from linepool.process.gauge import Gauge
 from linepool.process.inbox import Inbox
@@ -115,6 +124,11 @@ class Master:
     def parked(self) -> int:
         """How many connections no worker holds."""
         return self._parking.parked if self._parking else 0
+
+    @property
+    def refused(self) -> int:
+        """How many connections the parker has refused."""
+        return int(self.board.head[TURNED_AWAY])
 
     @property
     def dropped(self) -> int:

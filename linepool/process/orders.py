@@ -26,6 +26,9 @@ class Orders:
         master: The master's pid.
         let_go: Called once when the master is gone, from a signal handler: closes the listeners, so
             that their addresses are free for the next master even while a request is in hand.
+
+    Attributes:
+        wake: Called, from a signal handler, to end the worker's sleep.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class Orders:
         self._channel = channel
         self._master = master
         self._let_go = let_go
+        # Ends a wait, which a signal alone does not.
+        self.wake: Callable[[], None] = lambda: channel.shutdown(socket.SHUT_RD)
         self._told = False
         self._is_orphaned = False
 
@@ -95,7 +100,7 @@ class Orders:
 
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:
         self._told = True
-        self._channel.shutdown(socket.SHUT_RD)  # ends a poll(), which a signal alone does not
+        self.wake()
         self.check_master()
 
     def _orphaned(self) -> None:

@@ -39,6 +39,8 @@ from linepool.process.board import (
     ORDER,
     PARKED,
     PARKER,
+    PARKER_FULL,
+    TURNED_AWAY,
     UNSTARTED,
     WAITING,
     WAITS_SINCE_NS,
@@ -56,9 +58,8 @@ log = logging.getLogger("linepool")
 
 _STEP = 0.01  # seconds between two looks whether given connections were begun with
 _GLANCE = 0.005  # seconds between two looks who is free while somebody waits
-_MESSAGES = 64  # from one worker, before the others get their turn
-_ACCEPTS = 64  # likewise
-_AT_ONCE = 8  # connections for one question of a worker
+_MESSAGES = 8  # from one worker, before those who have said something get their turn
+_AT_ONCE = 2  # connections for one question of a worker: the one may hold up the others
 _SPARE_FILES = 32  # descriptors that are kept for other things than connections
 _BELL_EVERY_NS = 10_000_000  # between two calls for the master, who may spawn a worker
 _INT = struct.Struct("i")
@@ -156,11 +157,12 @@ class Parker:
         self._stopped_at = 0.0
         self._listen_at = 0.0  # when to accept again after a pause; 0: it does
         self._numbers = itertools.count(1)
-        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES
+        self._most = 0  # descriptors that connections and channels may take
         self._epoll = select.epoll()
         self._epoll.register(hub, select.EPOLLIN)
         for slot, channel in channels.items():
             self._hire(slot, channel)
+        self._mind_the_room()
         self._listen()
 
     def run(self) -> None:
@@ -200,9 +202,17 @@ class Parker:
             elif message.kind is Kind.CONNECTION and message.descriptors:
                 self._park(message.descriptors[0], message.baggage)
             elif message.kind is Kind.STOP:
-                self._stopped_at = time.monotonic()
-                self._stop_by = self._stopped_at + PATIENCE
-                self._stop_listening(math.inf)
+                self._stop()
+
+    def _stop(self) -> None:
+        """Begin to end; who is in the kernel's queue thinks that he is connected, so he is taken."""
+        if not self._listen_at:
+            for listener in self._listeners.values():
+                for _ in range(listener.queue()[0]):
+                    self._accept(listener)
+        self._stop_listening(math.inf)
+        self._stopped_at = time.monotonic()
+        self._stop_by = self._stopped_at + PATIENCE
 
     def _hear_worker(self, colleague: _Colleague) -> None:
         try:
@@ -221,7 +231,13 @@ class Parker:
             self._epoll.unregister(colleague.channel)
 
     def _mind_the_room(self) -> None:
-        """While there is no descriptor for another connection, do not listen to the workers."""
+        """While there is no descriptor for another connection, do not listen to the workers.
+
+        They are told before it comes to that: what they have sent is not theirs any more.
+        """
+        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES
+        margin = min(self._most // 4, _MESSAGES * (len(self._colleagues) + 1))
+        self._head[PARKER_FULL] = not self._has_room(margin)
         if self._is_deaf == self._has_room():
             self._is_deaf = not self._is_deaf
             for descriptor in self._channels:
@@ -427,33 +443,34 @@ class Parker:
             with contextlib.suppress(OSError):
                 self._hub.send(BELL, socket.MSG_DONTWAIT)
 
-    def _has_room(self) -> bool:
-        """Whether there are descriptors for another connection."""
+    def _has_room(self, more: int = 0) -> bool:
+        """Whether there are descriptors for another connection, and for some more."""
         given = sum(len(colleague.given) for colleague in self._colleagues.values())
         taken = len(self._parked) + len(self._waiting) + given + len(self._colleagues)
-        return taken < self._most
+        return taken + more < self._most
 
     # Accepting, in the scheme ``dispatch``.
 
     def _accept(self, listener: Listener) -> None:
-        for _ in range(_ACCEPTS):
-            if not self._has_room():
+        if not self._has_room():
+            self._stop_listening(time.monotonic() + FULL_PAUSE)
+            return
+        try:
+            sock, address = listener.socket.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno in FULL:
+                log.warning("cannot accept: %s; waiting %.1f s", error.strerror, FULL_PAUSE)
                 self._stop_listening(time.monotonic() + FULL_PAUSE)
-                return
-            try:
-                sock, address = listener.socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in FULL:
-                    log.warning("cannot accept: %s; waiting %.1f s", error.strerror, FULL_PAUSE)
-                    self._stop_listening(time.monotonic() + FULL_PAUSE)
-                return
-            self._welcome(sock, show(address), listener)
+            return
+        self._welcome(sock, show(address), listener)
 
     def _welcome(self, sock: socket.socket, peer: str, listener: Listener) -> None:
         """Park a new connection, or refuse it."""
-        if len(self._parked) + len(self._waiting) >= self._settings.max_connections:
+        held = sum(one.words[HELD] for one in self._colleagues.values())
+        if len(self._parked) + len(self._waiting) + held >= self._settings.max_connections:
+            self._head[TURNED_AWAY] += 1
             with contextlib.suppress(OSError):
                 sock.send(self._manners.busy, socket.MSG_DONTWAIT)
             if self._closing.add(sock, patient=True):
@@ -464,7 +481,7 @@ class Parker:
         traits = passing.NEW | (passing.MORE if self._manners.greets else 0)
         deadline = now + self._settings.idle_timeout
         state = passing.packed(session.dump(), b"")
-        self._park(sock.detach(), Baggage(traits, deadline, now, state))
+        self._park(sock.detach(), Baggage(traits, deadline, now, state=state))
 
     def _listen(self) -> None:
         self._listen_at = 0.0

@@ -6,6 +6,7 @@ Runs in the master, and in each new parker until that begins.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import os
@@ -23,7 +24,6 @@ from linepool.process.children import Child
 from linepool.process.inbox import signals_blocked
 from linepool.process.killing import Process, signal_name
 from linepool.process.listeners import Listener, show
-from linepool.process.orders import ask_for_term_at_parents_end
 from linepool.process.parker import Manners, Parker
 from linepool.process.passing import Baggage, Kind
 from linepool.protocols.base import Protocol
@@ -32,6 +32,15 @@ from linepool.settings import Settings
 
 log = logging.getLogger("linepool")
 
+_DEAF_TO = (
+    signal.SIGTERM,  # a supervisor may send it to every process of the server
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 _QUICK = 1.0  # seconds; a parker that lived shorter has a fault that the next may have too
 _PAUSE = 0.1  # seconds before the next one then; grows by half each time
 _LONGEST_PAUSE = 5.0
@@ -78,6 +87,7 @@ class Parking:
         self._pause = _PAUSE
         self._stopping = False
         protocol = service.open_protocol()
+        self._numbers = itertools.count(1)
         self._manners = Manners(
             busy=service.busy_reply(),
             greets=bool(service.on_connect) or type(protocol).greeting is not Protocol.greeting,
@@ -113,7 +123,7 @@ class Parking:
 
     def died(self, slot: int, begun: int) -> None:
         """Tell the parker that a worker is dead, and the number of the last it had begun with."""
-        self._tell(Kind.DEAD, slot, Baggage(0, 0.0, 0.0, b"%d" % begun))
+        self._tell(Kind.DEAD, slot, Baggage(0, 0.0, 0.0, state=b"%d" % begun))
 
     def adopt(self, sock: socket.socket, since: float) -> None:
         """Give the parker a connection whose worker was killed while it served another one.
@@ -122,9 +132,10 @@ class Parking:
             sock: Taken over.
             since: When its client may have been served last.
         """
-        session = Session(f"saved-{sock.fileno()}", _peer(sock), self._name_of(sock))
+        session = Session(f"{self._master}-{next(self._numbers)}", _peer(sock), self._name_of(sock))
         deadline = since + self._settings.idle_timeout
-        baggage = Baggage(passing.SERVED, deadline, since, passing.packed(session.dump(), b""))
+        state = passing.packed(session.dump(), b"")
+        baggage = Baggage(passing.SERVED, deadline, since, state=state)
         self._tell(Kind.CONNECTION, 0, baggage, [sock.detach()])
 
     def stop(self, *, graceful: bool) -> None:
@@ -258,11 +269,8 @@ class Parking:
         try:
             self._leave()
             os.setpgid(0, 0)  # ^C at the terminal is meant for the master
-            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            for number in _DEAF_TO:  # the master says when it is time to end, or its end does
                 signal.signal(number, signal.SIG_IGN)
-            for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU):
-                signal.signal(number, signal.SIG_DFL)
-            ask_for_term_at_parents_end()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
             listeners = self._listeners if self._settings.scheme == "dispatch" else []
             if not listeners:
@@ -283,8 +291,9 @@ class Parking:
     def _name_of(self, sock: socket.socket) -> str:
         """Return the name of the listener that a connection came to."""
         with contextlib.suppress(OSError):
-            name = show(sock.getsockname())
-            port = name.rpartition(":")[2]
+            address = sock.getsockname()
+            name = f"unix:{address}" if isinstance(address, str) else show(address)
+            port = name.rpartition(":")[2]  # all that is known behind a bind to any address
             for listener in self._listeners:
                 if listener.name == name or listener.name.rpartition(":")[2] == port:
                     return listener.name

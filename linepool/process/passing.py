@@ -7,6 +7,7 @@ Used by workers, the parker and the master. The channel is a pair of SOCK_SEQPAC
 from __future__ import annotations
 
 import array
+import math
 import os
 import select
 import socket
@@ -18,7 +19,7 @@ from attrs import define
 BELL = b"!"
 """A message that says: look at the board."""
 
-_HEAD = struct.Struct("=BBQdd")  # kind, traits, number, deadline, since
+_HEAD = struct.Struct("=BBQddQ")  # kind, traits, number, deadline, since, cookie
 _LARGE = 32768  # bytes of state; more goes as a file, for a message must fit the socket's buffer
 _MOST = _HEAD.size + _LARGE
 _DESCRIPTORS = 2
@@ -56,12 +57,14 @@ class Baggage:
         deadline: When it is closed if nothing comes from the client; monotonic, in seconds.
         since: When it was accepted; monotonic, in seconds.
         state: Its session and its protocol, see ``packed``; nobody but a worker looks into it.
+        cookie: The socket's (SO_COOKIE); 0: not known yet.
     """
 
     traits: int
     deadline: float
     since: float
     state: bytes = b""
+    cookie: int = 0
 
 
 @define
@@ -127,7 +130,7 @@ def send(
         if len(state) > _LARGE:
             file = _as_file(state)
             traits, state, descriptors = traits | _AS_FILE, b"", (*descriptors, file)
-        head = _HEAD.pack(kind, traits, number, baggage.deadline, baggage.since)
+        head = _HEAD.pack(kind, traits, number, baggage.deadline, baggage.since, baggage.cookie)
         rights = array.array("i", descriptors)
         control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
         channel.sendmsg([head, state], control, socket.MSG_DONTWAIT)
@@ -169,8 +172,10 @@ def _is_closed(channel: socket.socket) -> bool:
 
 def _parsed(data: bytes, descriptors: list[int]) -> Message:
     try:
-        kind, traits, number, deadline, since = _HEAD.unpack_from(data)
+        kind, traits, number, deadline, since, cookie = _HEAD.unpack_from(data)
         state = data[_HEAD.size :]
+        if math.isnan(deadline) or math.isnan(since):  # which would spoil every order of time
+            raise ValueError
         if traits & _AS_FILE:
             traits -= _AS_FILE
             if len(descriptors) == _DESCRIPTORS:
@@ -180,7 +185,8 @@ def _parsed(data: bytes, descriptors: list[int]) -> Message:
             else:
                 close(descriptors)
                 descriptors = []
-        return Message(Kind(kind), number, Baggage(traits, deadline, since, state), descriptors)
+        baggage = Baggage(traits, deadline, since, state, cookie)
+        return Message(Kind(kind), number, baggage, descriptors)
     except (struct.error, ValueError):  # a bell; else who wrote it has lost its mind
         close(descriptors)
         return Message(None, 0, _NOTHING, [])

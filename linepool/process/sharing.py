@@ -9,12 +9,14 @@ request is served at a time; while that takes long, the second thread hands on t
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import math
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 
@@ -29,6 +31,7 @@ from linepool.process.board import (
     ORDER,
     PARKED,
     PARKER,
+    PARKER_FULL,
     REFUSED,
     SLOTS,
     WAITED_NS,
@@ -39,19 +42,19 @@ from linepool.process.board import (
 )
 from linepool.process.closing import Closing
 from linepool.process.connection import LONGEST, Station
-from linepool.process.hot import END, INPUT, OUTPUT, TURN, HotConnection
+from linepool.process.hot import END, OUTPUT, TURN, HotConnection
 from linepool.process.intake import FULL, FULL_AT_MOST, FULL_PAUSE
 from linepool.process.listeners import Listener, show
-from linepool.process.passing import Kind, Message
+from linepool.process.passing import Baggage, Kind, Message
 from linepool.session import Session
 
 log = logging.getLogger("linepool")
 
 _MOMENT = 0.001  # seconds; a worker that finds work within it was not idle
+_MOMENT_NS = 1_000_000
 _STEP = 0.01  # seconds between two looks while something cannot be done yet
 _ASK_EVERY_NS = 1_000_000  # between two questions to the parker
 _STARVING_NS = 5_000_000  # after so long even a worker that has enough to do takes who waits
-_MESSAGES = 4  # that are heard before the other clients get their turn
 _WORTH_NS = 200_000  # a client that would wait longer than this is handed on, if somebody is free
 _COMPARE_EVERY_NS = 5_000_000  # between two looks at the load of the others
 _NO_TIME_LEFT = 0.1  # of a worker's time is spent waiting
@@ -106,6 +109,7 @@ class Sharing:
         self._places = list(range(0, len(self._held), 2))
         self._closing = Closing()
         self._idle = True  # as the master knows it
+        self._is_calm = True  # it has waited for longer than a moment the last time
         self._left_at = 0.0  # when it was told to leave; 0: it stays
         self._asked_ns = 0
         self._began_ns = 0  # when the round began
@@ -119,6 +123,9 @@ class Sharing:
         self._listeners: dict[int, Listener] = {one.socket.fileno(): one for one in listeners}
         self._epoll = select.epoll()
         self._epoll.register(channel, select.EPOLLIN)
+        wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(wakeup, select.EPOLLIN | select.EPOLLET)
+        self._orders.wake = functools.partial(os.eventfd_write, wakeup, 1)
         if station.audience.fileno() >= 0:
             self._epoll.register(station.audience, select.EPOLLIN)
         self._listen()
@@ -163,11 +170,12 @@ class Sharing:
         if self._unfinished:
             self._began_ns = now_ns
             return poll(0)
-        if not self._left_at or words[ORDER] == Order.STOP:
+        if self._takes_work():
             words[FREE_NS] = now_ns
             if self._head[WAITING]:
                 self._ask(now_ns)
-        events = poll(_MOMENT)
+        # Work that came late the last time will come late again: then the short wait is left out.
+        events = [] if self._is_calm else poll(_MOMENT)
         if not events:
             if not self._idle:
                 self._idle = True
@@ -176,9 +184,16 @@ class Sharing:
             events = poll(None if pause == math.inf else min(max(0.0, pause), LONGEST))
         words[FREE_NS] = 0
         self._began_ns = began_ns = time.monotonic_ns()
+        self._is_calm = began_ns - now_ns > _MOMENT_NS
         self._waited_ns = waited_ns = self._waited_ns + began_ns - now_ns
         words[WAITED_NS] = waited_ns
         return events
+
+    def _takes_work(self) -> bool:
+        """Whether it may be given connections when it has nothing to do."""
+        if self._left_at:
+            return int(self._words[ORDER]) == Order.STOP
+        return not self._listen_at  # else it has no room, or no descriptors
 
     def _ask(self, now_ns: int) -> None:
         """Ask the parker for connections that wait."""
@@ -224,11 +239,8 @@ class Sharing:
             return
         except OSError as error:
             if error.errno in FULL:
-                self._full += 1
                 log.warning("cannot accept: %s; waiting %.1f s", error.strerror, FULL_PAUSE)
-                self._stop_listening(FULL_PAUSE)
-                if self._full >= FULL_AT_MOST:
-                    self._orders.resign()  # descriptors that leaked go with the process
+                self._has_no_descriptors()
             return  # else the client left the queue: accept(2) says to try again
         self._full = 0
         if self._is_crowded():
@@ -239,18 +251,25 @@ class Sharing:
         connection = self._take(sock, session, time.monotonic())
         self._begin(connection)
 
+    def _has_no_descriptors(self) -> None:
+        """Take no further connection for a while; after some such whiles, leave."""
+        self._stop_listening(FULL_PAUSE)
+        self._full += 1
+        if self._full >= FULL_AT_MOST:
+            self._orders.resign()  # descriptors that leaked go with the process
+
     def _begin(self, connection: HotConnection) -> None:
         """Serve a new connection for the first time."""
         self._words[CONNECTIONS] += 1
-        self._serve(connection, connection.greet)
-        if connection.waits_for == INPUT:
-            self._serve(connection, connection.turn)
+        self._serve(connection, connection.begin)
 
-    def _take(self, sock: socket.socket, session: Session, accepted_at: float) -> HotConnection:
+    def _take(
+        self, sock: socket.socket, session: Session, accepted_at: float, cookie: int = 0
+    ) -> HotConnection:
         """Hold one more connection."""
         if sock.gettimeout() is not None:  # the app has set a default for sockets of its own
             sock.settimeout(None)
-        connection = HotConnection(sock, session, self._station, accepted_at, self.make_way)
+        connection = HotConnection(sock, session, self._station, accepted_at, cookie, self.make_way)
         self._connections[connection.descriptor] = connection
         self._words[HELD] = len(self._connections)
         if self._places:
@@ -331,45 +350,61 @@ class Sharing:
         # Else it was handed on in the meantime.
 
     def _hear_channel(self) -> None:
-        for _ in range(_MESSAGES):
-            try:
-                message = passing.receive(self._channel)
-            except EOFError:
-                self._epoll.unregister(self._channel)
-                self._orders.channel_ended()
-                return
-            if message is None:
-                return
-            if message.kind is Kind.CONNECTION:
-                self._welcome(message)
+        """Take one message; if there are more, the next round does."""
+        try:
+            message = passing.receive(self._channel)
+        except EOFError:
+            self._epoll.unregister(self._channel)
+            self._orders.channel_ended()
+            return
+        if message is not None and message.kind is Kind.CONNECTION:
+            self._welcome(message)
 
     def _welcome(self, message: Message) -> None:
         """Serve a connection that the parker has given."""
         if not message.descriptors:
-            log.error("no descriptor left for a connection; given back")
+            log.warning("no descriptor left for a connection; given back")
             passing.send(self._channel, Kind.BACK, message.number)
+            self._has_no_descriptors()
             return
+        self._full = 0
         self._words[BEGUN_WITH] = message.number
-        baggage = message.baggage
-        state, protocol = passing.unpacked(baggage.state)
         # The family does not matter to what is done with it; to ask the kernel would cost more.
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=message.descriptors[0])
-        connection = self._take(sock, Session.load(state), baggage.since)
-        connection.unpack(baggage, protocol)
-        if baggage.traits & passing.EXPIRED:
+        connection = self._unpacked(sock, message.baggage)
+        if connection is None:
+            sock.close()
+        elif message.baggage.traits & passing.EXPIRED:
             self._serve(connection, connection.expire)
-        elif baggage.traits & passing.NEW:
+        elif message.baggage.traits & passing.NEW:
             self._begin(connection)
         else:
             self._serve(connection, connection.turn)
         if len(self._connections) > self._most:
             self._make_room()
 
+    def _unpacked(self, sock: socket.socket, baggage: Baggage) -> HotConnection | None:
+        """Hold a connection that was packed, or None: what came with it makes no sense."""
+        try:
+            state, protocol = passing.unpacked(baggage.state)
+            session = Session.load(state)
+            connection = self._take(sock, session, baggage.since, baggage.cookie)
+        except (ValueError, TypeError, struct.error) as error:
+            log.error("connection closed, its state makes no sense: %s", error)  # noqa: TRY400
+            return None
+        try:
+            connection.unpack(baggage, protocol)
+        except (ValueError, TypeError, LookupError, struct.error) as error:
+            log.error("connection closed, its state makes no sense: %s", error)  # noqa: TRY400
+            self._forget(connection)
+            return None
+        return connection
+
     # Handing on.
 
     def _hand_on(self, connection: HotConnection) -> bool:
         """Pass a connection to the parker; return whether it is gone."""
-        if not self._head[PARKER]:
+        if not self._head[PARKER] or self._head[PARKER_FULL]:
             return False
         baggage = connection.pack()
         if baggage is None:
@@ -382,7 +417,7 @@ class Sharing:
                 self._held[place] = shown
             return False
         self._forget(connection)
-        connection.socket.close()
+        connection.let_go()
         return True
 
     def _share(self, events: list[tuple[int, int]], now_ns: int) -> None:
@@ -484,13 +519,12 @@ class Sharing:
             if connection.waits_for == END:
                 self._end(connection)
                 continue
-            if cold:
-                wait_until = connection.deadline
-                if not connection.is_bound:  # it could not be handed on
-                    wait_until = min(wait_until, now + _STEP)
-            else:
-                wait_until = min(connection.quiet_since + self._park_after, connection.deadline)
-            moments.append(wait_until)
+            if not cold:
+                # Not for each of them at its own moment: to wake costs more than to hand on.
+                moments.append(max(connection.quiet_since + self._park_after, now + _STEP))
+            elif not connection.is_bound:  # it could not be handed on
+                moments.append(now + _STEP)
+            moments.append(connection.deadline)
         for descriptor in self._closing.look_at_the_clock(now):
             self._epoll.unregister(descriptor)
             self._closing.close(descriptor)
