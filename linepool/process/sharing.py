@@ -230,9 +230,7 @@ class Sharing:
             self._due = 0.0  # the time for it is another one
 
     def _accept(self, listener: Listener) -> None:
-        if len(self._connections) >= self._most and not self._make_room():
-            self._stop_listening(_STEP)  # all of them are bound to this worker
-            return
+        has_room = len(self._connections) < self._most or self._make_room()
         try:
             sock, address = listener.socket.accept()
         except BlockingIOError:  # another worker was faster
@@ -248,8 +246,20 @@ class Sharing:
             return
         name = f"{self._pid}-{next(self._numbers)}"
         session = Session(name, show(address), listener.name)
-        connection = self._take(sock, session, time.monotonic())
-        self._begin(connection)
+        # Who cannot take it must not leave it in the queue: the kernel has woken nobody else for it.
+        if has_room or not self._pass_on(sock, session):
+            self._begin(self._take(sock, session, time.monotonic()))
+
+    def _pass_on(self, sock: socket.socket, session: Session) -> bool:
+        """Hand on a new connection as it is; return whether it is gone."""
+        now = time.monotonic()
+        deadline = now + self._settings.idle_timeout
+        state = passing.packed(session.dump(), b"")
+        baggage = Baggage(passing.NEW | passing.MORE, deadline, now, state)
+        if not passing.send(self._channel, Kind.CONNECTION, 0, baggage, (sock.fileno(),)):
+            return False
+        sock.close()
+        return True
 
     def _has_no_descriptors(self) -> None:
         """Take no further connection for a while; after some such whiles, leave."""
