@@ -59,7 +59,7 @@ log = logging.getLogger("linepool")
 _STEP = 0.01  # seconds between two looks whether given connections were begun with
 _GLANCE = 0.005  # seconds between two looks who is free while somebody waits
 _MESSAGES = 8  # from one worker, before those who have said something get their turn
-_AT_ONCE = 2  # connections for one question of a worker: the one may hold up the others
+_AT_ONCE = 16  # connections for one question of a worker: one of them may hold up the others
 _SPARE_FILES = 32  # descriptors that are kept for other things than connections
 _BELL_EVERY_NS = 10_000_000  # between two calls for the master, who may spawn a worker
 _INT = struct.Struct("i")
@@ -104,6 +104,11 @@ class _Colleague:
         if self.given and not self.has_begun(self.given[-1]):
             return 0
         return self.words[FREE_NS] if leaving_too or not self.words[ORDER] else 0
+
+    @property
+    def unstarted(self) -> int:
+        """How many connections it has been given and has not begun with."""
+        return sum(not self.has_begun(given) for given in self.given)
 
     def has_begun(self, given: _Given) -> bool:
         """Whether it has begun with what it was given."""
@@ -252,7 +257,7 @@ class Parker:
                 log.error("a connection is lost: the parker has no descriptor left for it")
         elif message.kind is Kind.FREE:
             share = len(self._waiting) // max(1, len(self._colleagues)) + 1
-            for _ in range(min(share, _AT_ONCE, len(self._waiting))):
+            for _ in range(min(share, _AT_ONCE - colleague.unstarted, len(self._waiting))):
                 self._give(colleague)
         elif message.kind is Kind.BACK:
             for given in list(colleague.given):

@@ -27,6 +27,7 @@ from linepool.process.board import (
     CLIENT_FD,
     CONNECTIONS,
     FREE_NS,
+    GIVEN,
     HELD,
     ORDER,
     PARKED,
@@ -53,8 +54,10 @@ log = logging.getLogger("linepool")
 _MOMENT = 0.001  # seconds; a worker that finds work within it was not idle
 _MOMENT_NS = 1_000_000
 _STEP = 0.01  # seconds between two looks while something cannot be done yet
-_ASK_EVERY_NS = 1_000_000  # between two questions to the parker
-_STARVING_NS = 5_000_000  # after so long even a worker that has enough to do takes who waits
+_ASK_EVERY_NS = 1_000_000  # between two questions to the parker, if the first has no answer
+_STARVING_NS = 1_000_000  # after so long even a worker that has enough to do takes who waits
+_MESSAGES = 16  # that are heard before the other clients get their turn
+_FEW = 4  # clients of its own that a worker serves in a round while others wait
 _WORTH_NS = 200_000  # a client that would wait longer than this is handed on, if somebody is free
 _COMPARE_EVERY_NS = 5_000_000  # between two looks at the load of the others
 _NO_TIME_LEFT = 0.1  # of a worker's time is spent waiting
@@ -167,15 +170,16 @@ class Sharing:
         poll = self._epoll.poll
         words = self._words
         now_ns = time.monotonic_ns()
+        most = _FEW if self._head[WAITING] else -1
         if self._unfinished:
             self._began_ns = now_ns
-            return poll(0)
+            return poll(0, most)
         if self._takes_work():
             words[FREE_NS] = now_ns
             if self._head[WAITING]:
                 self._ask(now_ns)
         # Work that came late the last time will come late again: then the short wait is left out.
-        events = [] if self._is_calm else poll(_MOMENT)
+        events = [] if self._is_calm else poll(_MOMENT, most)
         if not events:
             if not self._idle:
                 self._idle = True
@@ -360,15 +364,21 @@ class Sharing:
         # Else it was handed on in the meantime.
 
     def _hear_channel(self) -> None:
-        """Take one message; if there are more, the next round does."""
-        try:
-            message = passing.receive(self._channel)
-        except EOFError:
-            self._epoll.unregister(self._channel)
-            self._orders.channel_ended()
-            return
-        if message is not None and message.kind is Kind.CONNECTION:
-            self._welcome(message)
+        words = self._words
+        self._asked_ns = 0  # what it had asked for may be this
+        for _ in range(_MESSAGES):
+            try:
+                message = passing.receive(self._channel)
+            except EOFError:
+                self._epoll.unregister(self._channel)
+                self._orders.channel_ended()
+                return
+            if message is None:
+                return
+            if message.kind is Kind.CONNECTION:
+                self._welcome(message)
+            if words[GIVEN] == words[BEGUN_WITH]:  # to look for more would cost a call in vain
+                return
 
     def _welcome(self, message: Message) -> None:
         """Serve a connection that the parker has given."""
