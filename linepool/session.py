@@ -111,12 +111,12 @@ class Session(dict[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
             raise TypeError(f"a session's keys are str, not {type(key).__name__}")
-        _check_plain(value, key)
-        self._check_size({**self, key: value}, key)
+        self._check({**self, key: value}, key)
         super().__setitem__(key, value)
 
-    def _check_size(self, would_be: dict[str, Any], key: str) -> None:
+    def _check(self, would_be: dict[str, Any], key: str) -> None:
         try:
+            _check_plain(would_be[key], key)
             size = len(json.dumps(would_be))
         except (ValueError, RecursionError) as error:  # an int of too many digits, a circle
             raise ValueError(f"session value {key!r} cannot be written as JSON: {error}") from None
@@ -135,12 +135,14 @@ class Session(dict[str, Any]):
         for key, value in self.items():
             _check_plain(value, key)
         values = json.dumps([self.user, self]) if self or self.user is not None else ""
-        return "\0".join((self.id, self.peer, self.listener, values)).encode()
+        text = "\0".join((self.id, self.peer, self.listener, values))
+        return text.encode("utf-8", "surrogatepass")  # a path may hold any bytes
 
     @classmethod
     def load(cls, blob: bytes) -> Session:
         """Return the session that ``dump`` gave."""
-        id, peer, listener, values = blob.decode().split("\0", 3)
+        text = blob.decode("utf-8", "surrogatepass")
+        id, peer, listener, values = text.split("\0", 3)
         session = cls(id, peer, listener)
         if values:
             session.user, items = json.loads(values)

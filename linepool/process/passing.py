@@ -7,11 +7,14 @@ Used by workers, the parker and the master. The channel is a pair of SOCK_SEQPAC
 from __future__ import annotations
 
 import array
+import fcntl
 import math
 import os
 import select
 import socket
+import stat
 import struct
+import termios
 from enum import IntEnum
 
 from attrs import define
@@ -20,7 +23,9 @@ BELL = b"!"
 """A message that says: look at the board."""
 
 _HEAD = struct.Struct("=BBQddQ")  # kind, traits, number, deadline, since, cookie
+_INT = struct.Struct("i")
 _LARGE = 32768  # bytes of state; more goes as a file, for a message must fit the socket's buffer
+_LARGEST = 2**31 - 4096  # bytes of such a file, and of one read(2)
 _MOST = _HEAD.size + _LARGE
 _DESCRIPTORS = 2
 _ROOM = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
@@ -165,6 +170,9 @@ def receive(channel: socket.socket) -> Message | None:
 
 
 def _is_closed(channel: socket.socket) -> bool:
+    """Whether the other end is closed, and nothing but empty messages is left."""
+    if _INT.unpack(fcntl.ioctl(channel, termios.FIONREAD, bytes(_INT.size)))[0]:
+        return False
     poller = select.poll()
     poller.register(channel, select.POLLIN | select.POLLRDHUP)
     return any(event & (select.POLLHUP | select.POLLRDHUP) for _, event in poller.poll(0))
@@ -179,15 +187,14 @@ def _parsed(data: bytes, descriptors: list[int]) -> Message:
         if traits & _AS_FILE:
             traits -= _AS_FILE
             if len(descriptors) == _DESCRIPTORS:
-                with open(descriptors.pop(), "rb") as file:
-                    file.seek(0)
-                    state = file.read()
+                state = _from_file(descriptors[-1])
+                os.close(descriptors.pop())
             else:
                 close(descriptors)
                 descriptors = []
         baggage = Baggage(traits, deadline, since, state, cookie)
         return Message(Kind(kind), number, baggage, descriptors)
-    except (struct.error, ValueError):  # a bell; else who wrote it has lost its mind
+    except (struct.error, ValueError, OSError):  # a bell; else who wrote it has lost its mind
         close(descriptors)
         return Message(None, 0, _NOTHING, [])
 
@@ -200,6 +207,18 @@ def _as_file(state: bytes) -> int:
         while view:
             view = view[file.write(view) :]
     return number
+
+
+def _from_file(number: int) -> bytes:
+    """Return the content of a file in memory.
+
+    Raises:
+        OSError, ValueError: It is something else, which might keep a reader waiting for ever.
+    """
+    status = os.fstat(number)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+        raise ValueError
+    return os.pread(number, status.st_size, 0)
 
 
 def close(descriptors: list[int]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 import linepool
 from linepool import App, Range, Reply, Rest, Session, Verb
+from linepool.session import MOST_SESSION_BYTES
 
 PLAIN = [None, True, 5, 2.5, "text", [], [1, [None, "a"]], {}, {"a": {"b": [1]}}]
 
@@ -64,7 +65,7 @@ def merge(session: Session, value: Any) -> None:
         ({"a": {"b": {1}}}, "'key.a.b' is a set"),
         ({"a": {1: 2}}, "'key.a' has a key 1; keys must be str"),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_plain_data_is_refused_with_its_place(put, value, where):
     session = Session()
@@ -97,6 +98,99 @@ def test_a_key_must_be_text():
 
     with pytest.raises(TypeError, match="a session's keys are str, not int"):
         session[1] = 2
+
+
+# -- its way to another process
+
+
+@pytest.mark.parametrize("value", [*PLAIN, "\0\ud800é", -(2**200), float("inf")], ids=repr)
+def test_a_session_that_was_dumped_is_loaded_as_it_was(value):
+    session = Session("4711-1", "127.0.0.1:41094", "[::1]:7000")
+    session["key"] = value
+    session.user = "ann"
+
+    loaded = Session.load(session.dump())
+
+    assert loaded == session
+    assert type(loaded["key"]) is type(value)
+    assert [loaded.id, loaded.peer, loaded.listener, loaded.user] == [
+        "4711-1",
+        "127.0.0.1:41094",
+        "[::1]:7000",
+        "ann",
+    ]
+
+
+@pytest.mark.parametrize("name", ["unix:/tmp/a b", "unix:/tmp/\udcff", "unix:/tmp/\n", "unix:é"])
+def test_a_session_keeps_the_name_of_any_listener(name):
+    session = Session("1-1", "unix", name)
+
+    assert Session.load(session.dump()).listener == name
+
+
+def test_a_loaded_session_looks_at_what_is_assigned():
+    session = Session.load(Session().dump())
+
+    with pytest.raises(TypeError, match="session value 'key' is a object"):
+        session["key"] = object()
+
+
+def circle() -> list[Any]:
+    """Return a list that holds itself."""
+    items: list[Any] = []
+    items.append(items)
+    return items
+
+
+@pytest.mark.parametrize(
+    "item",
+    [object(), b"bytes", (1, 2), {1: 2}, Text("x"), circle()],
+    ids=lambda item: repr(item)[:20],
+)
+def test_what_was_changed_in_place_to_no_plain_data_cannot_be_dumped(item):
+    session = Session()
+    session["key"] = []
+    session["key"].append(item)
+
+    with pytest.raises((TypeError, RecursionError)):
+        session.dump()
+
+
+def test_what_was_changed_in_place_may_be_larger_than_what_can_be_assigned():
+    session = Session()
+    session["key"] = []
+    session["key"].extend(range(10_000))
+
+    assert Session.load(session.dump()) == session
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("x" * MOST_SESSION_BYTES, "with 'key' the session would hold 8215 bytes of JSON"),
+        (10**5000, "session value 'key' cannot be written as JSON: "),
+        (circle(), "session value 'key' "),
+    ],
+    ids=["much", "number", "circle"],
+)
+def test_a_value_that_could_not_travel_is_refused_when_it_is_assigned(value, why):
+    session = Session()
+    session["other"] = 1
+
+    with pytest.raises(ValueError, match=why):
+        session["key"] = value
+    assert session == {"other": 1}
+
+
+def test_all_values_together_count():
+    session = Session()
+    for number in range(4):
+        session[str(number)] = "x" * 2000
+
+    with pytest.raises(ValueError, match="with '4' the session would hold 10045 bytes of JSON"):
+        session["4"] = "x" * 2000
+    session["3"] = ""  # what makes it smaller is taken
+    session["4"] = "x" * 2000
 
 
 def test_a_session_lasts_as_long_as_its_connection():

@@ -1,0 +1,117 @@
+"""The scheme ``dispatch``: the parker accepts, and workers see only clients that have spoken."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+import pytest
+
+from tests.conftest import Launch
+from tests.process.running import Load, Running
+from tests.process.travelling import (
+    clients,
+    parker_of,
+    serving,
+    until_parked,
+)
+
+pytestmark = pytest.mark.scheme("dispatch")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory):
+    """Give a server with a short time limit for what arrives."""
+    options = ("--workers", "4", "--read-timeout", "0.4")
+    with serving(tmp_path_factory.mktemp("dispatch"), "dispatch", *options) as running:
+        yield running
+
+
+def test_a_client_that_says_nothing_never_touches_a_worker(server: Running):
+    before = server.status()["counters"]["connections"]
+    with clients(server, 50):
+        state = until_parked(server, 50)
+
+        assert state["counters"]["connections"] == before
+        assert state["tally"]["idle"] == 4
+    until_parked(server, 0)
+
+
+def test_a_client_is_greeted_once_and_before_it_has_said_anything(launch: Launch, tmp_path):
+    journal = tmp_path / "journal"
+    server = launch("travels.py", "--workers", "2", environment={"JOURNAL": str(journal)})
+    with clients(server, 20) as peers:
+        greetings = [peer.line() for peer in peers]
+        until_parked(server, 20)
+        ids = [peer.ask("WHO").split()[0] for peer in peers]
+
+    assert greetings == [f"hello {name}" for name in ids]
+    connected = [line.split()[1] for line in journal.read_text().splitlines() if "dis" not in line]
+    assert sorted(connected) == sorted(ids)
+
+
+def test_a_request_that_comes_in_drops_has_one_limit_however_often_it_moves(server: Running):
+    with server.connect() as peer:
+        began_at = time.monotonic()
+        peer.send(b"ADD 1 1\nADD 2")
+        assert peer.line() == "2"
+
+        drops = 0
+        while not select.select([peer.socket], [], [], 0.02)[0]:
+            peer.send(b"0")
+            drops += 1
+
+        error = "CLIENT_ERROR the request did not arrive within 0.4 s; it was not run"
+        assert peer.line() == error
+        assert peer.line() == ""
+        assert 0.4 <= time.monotonic() - began_at < 1.4
+        assert drops >= 3
+
+
+def test_whoever_was_connected_before_the_stop_gets_a_reply(launch: Launch):
+    server = launch("travels.py", "--workers", "3")
+    load = Load(server, clients=9, gap=True)
+    try:
+        server.until(lambda _: load.served >= 100)
+        stopped_at = time.monotonic()
+        assert server.stop() == 0
+    finally:
+        load.join()
+
+    assert [got for at, got in load.failures if at < stopped_at] == []
+
+
+def test_clients_that_wait_in_the_kernels_queue_are_served_before_the_server_stops(launch: Launch):
+    server = launch("travels.py", "--workers", "2")
+    parker = parker_of(server)
+    os.kill(parker, signal.SIGSTOP)
+    with clients(server, 150) as queued:
+        for peer in queued:
+            peer.send(b"ADD 2 3\n")
+        server.send(signal.SIGTERM)
+        server.wait_for("stopping")
+
+        os.kill(parker, signal.SIGCONT)
+
+        assert [(peer.line(), peer.line()) for peer in queued] == [("5", "")] * 150
+    assert server.ended() == 0
+
+
+def test_retiring_workers_under_load_loses_no_connection(server: Running):
+    before = server.status()["counters"]["retired"]
+    load = Load(server, clients=3)
+    try:
+        for _ in range(3):
+            server.order("SCALE 1")
+            server.until(lambda state: state["tally"]["total"] == 1)
+            server.order("SCALE 4")
+            served = load.served
+            server.until(lambda state: state["tally"]["total"] == 4)
+            server.until(lambda _: load.served >= served + 30)  # noqa: B023 - called at once
+    finally:
+        load.join()
+
+    assert load.failures == []
+    assert server.status()["counters"]["retired"] == before + 9

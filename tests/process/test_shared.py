@@ -1,0 +1,160 @@
+"""The scheme ``shared``: workers accept, hold several hot connections, and hand the others on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+import pytest
+
+from tests.conftest import Launch
+from tests.process.running import Gate
+from tests.process.travelling import all_of, ask_all, clients, serving, until_parked
+
+pytestmark = pytest.mark.scheme("shared")
+
+
+# -- hot and parked
+
+
+def test_connections_are_not_parked_before_their_time(launch: Launch):
+    server = launch("travels.py", "--workers", "1", "--park-after", "60")
+    with clients(server, 20) as peers:
+        for count in ("1", "2", "3"):
+            assert ask_all(peers, "NEXT_NUMBER") == [count] * 20
+
+        until_parked(server, 0, hot=20)
+
+
+def test_a_worker_holds_no_more_connections_than_it_may(launch: Launch):
+    options = ("--park-after", "60", "--hot-connections", "3")
+    server = launch("travels.py", "--workers", "2", *options)
+    with clients(server, 20) as peers:
+        for count in (1, 2):
+            assert [peer.ask("NEXT_NUMBER") for peer in peers] == [str(count)] * 20
+
+        server.until(lambda state: state["connections"]["hot"] <= 6)
+
+
+def test_a_worker_full_of_pinned_connections_keeps_no_client_waiting(launch: Launch):
+    server = launch("travels.py", "--workers", "2", "--hot-connections", "2")
+    with contextlib.ExitStack() as stack:
+        pinned: list[str] = []
+        while not pinned or pinned.count(pinned[-1]) < 2:
+            pinned.append(stack.enter_context(server.connect()).ask("PIN"))
+        for _ in range(3):
+            with server.connect() as peer:
+                peer.socket.settimeout(2)  # or until the next client comes
+
+                assert peer.ask("ADD 2 3") == "5"
+
+
+def test_clients_that_speak_at_once_are_shared_out_among_idle_workers(launch: Launch, gate: Gate):
+    server = launch("travels.py", "--workers", "4", "--park-after", "60")
+    with clients(server, 4) as peers:
+        for peer in peers:
+            assert peer.ask("ADD 2 3") == "5"
+        for peer in peers:
+            peer.send(b"HOLD\n")
+
+        assert len(set(gate.wait(4))) == 4
+
+        gate.open(4)
+        assert [peer.line() for peer in peers] == ["let go"] * 4
+
+
+# -- the neighbours of a stuck request
+
+ENDED = b"SERVER_ERROR the request was ended: it took longer than 0.2 s\n"
+
+
+@pytest.fixture(scope="module")
+def killing(tmp_path_factory: pytest.TempPathFactory):
+    """Give a server with one worker that is soon killed, and the gate of its handlers."""
+    place = tmp_path_factory.mktemp("killing")
+    limits = ("--request-timeout", "0.2", "--kill-grace", "0.05")
+    with contextlib.closing(Gate(place / "gate")) as gate:
+        more = {"bind": ("127.0.0.1:0", "unix:sock"), "environment": {"GATE": str(gate.path)}}
+        options = ("--workers", "1", "--park-after", "60", *limits)
+        with serving(place, "shared", *options, **more) as server:
+            yield server, gate
+
+
+def test_a_kill_spares_the_neighbours_that_have_left_nothing_with_the_worker(killing):
+    server, gate = killing
+    before = server.status()["counters"]["dropped"]
+    with clients(server, 5) as peers:
+        stuck, quiet, waiting, remembered, known = peers
+        assert ask_all(peers, "ADD 2 3") == ["5"] * 5
+        assert remembered.ask("REMEMBER a") == "OK"
+        assert known.ask("LOG_IN ann") == "OK"
+        stuck.send(b"STUCK_IN_C\n")
+        (killed,) = gate.wait()
+        waiting.send(b"ADD 1 1\nREMEMBER b\n")
+
+        assert all_of(stuck) == ENDED
+        assert waiting.line() == "2"
+        assert waiting.line() == "OK"
+        assert waiting.ask("RECALL") == "b"
+        assert quiet.ask("ADD 2 3") == "5"
+        assert quiet.ask("PID") != str(killed)
+        assert all_of(remembered) == b""
+        assert all_of(known) == b""
+    # The two that remembered something, and the one whose request it was.
+    assert f"pid={killed} saved=2 lost=3" in server.wait_for("connections of a dead worker")
+    assert server.status()["counters"]["dropped"] == before + 3
+
+
+def test_a_neighbour_whose_half_line_the_worker_has_read_is_not_given_the_other_half(killing):
+    server, gate = killing
+    with clients(server, 2) as peers:
+        stuck, half = peers
+        half.send(b"ADD 1 1\nADD ")
+        assert half.line() == "2"
+        stuck.send(b"STUCK_IN_C\n")
+        gate.wait()
+        half.send(b"2 3\n")
+
+        assert all_of(stuck) == ENDED
+        with contextlib.suppress(ConnectionResetError):  # the worker had not read the rest
+            assert all_of(half) == b""
+
+
+def test_a_saved_connection_keeps_its_names(killing):
+    server, gate = killing
+    with server.connect(0) as tcp, server.connect(1) as unix, server.connect() as stuck:
+        known = [peer.ask("WHO").split()[1:] for peer in (tcp, unix)]
+        stuck.send(b"STUCK_IN_C\n")
+        gate.wait()
+
+        assert all_of(stuck) == ENDED
+        assert [peer.ask("WHO").split()[1:] for peer in (tcp, unix)] == known
+
+
+def test_saved_connections_have_different_names(killing):
+    server, gate = killing
+    names = set()
+    for _ in range(2):
+        with server.connect() as saved, server.connect() as stuck:
+            assert saved.ask("ADD 2 3") == "5"
+            stuck.send(b"STUCK_IN_C\n")
+            gate.wait()
+            assert all_of(stuck) == ENDED
+            names.add(saved.ask("WHO").split()[0])
+    assert len(names) == 2
+
+
+def test_a_worker_that_is_killed_from_outside_drops_what_it_holds_and_nothing_else(launch: Launch):
+    server = launch("travels.py", "--workers", "2")
+    with clients(server, 20) as quiet, server.connect() as pinned:
+        assert ask_all(quiet, "NEXT_NUMBER") == ["1"] * 20
+        worker = int(pinned.ask("PIN"))
+        until_parked(server, 20, hot=1)
+
+        os.kill(worker, signal.SIGKILL)
+
+        assert all_of(pinned) == b""
+        assert f"pid={worker} saved=0 lost=1" in server.wait_for("connections of a dead worker")
+        assert ask_all(quiet, "NEXT_NUMBER") == ["2"] * 20
+    assert server.status()["counters"]["dropped"] == 1
