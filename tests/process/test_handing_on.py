@@ -381,7 +381,7 @@ def reception(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
     """Give a server with hooks."""
     place = tmp_path_factory.mktemp("reception")
     with contextlib.closing(Gate(place / "gate")) as gate:
-        limits = ("--idle-timeout", "0.6", "--read-timeout", "0.3")
+        limits = ("--idle-timeout", "0.5", "--read-timeout", "0.3")
         reception = Reception(place, gate, request.param, *limits)
         yield reception
         reception.server.end()
@@ -452,6 +452,7 @@ def test_on_disconnect_runs_once_for_everybody_when_the_server_stops(tmp_path, g
         stack.callback(reception.server.end)
         guests = [stack.enter_context(reception.guest()) for _ in range(20)]
         peers = [peer for peer, _ in guests]
+        assert ask_all(peers, "ADD 2 3") == ["5"] * 20
         peers[0].ask("PIN")
         peers[1].send(b"HOLD\n")
         gate.wait()

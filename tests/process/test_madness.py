@@ -64,7 +64,8 @@ def test_a_worker_that_lies_about_itself_harms_only_itself(launch: Launch, at_ns
             with server.connect() as other:
                 assert other.ask("ADD 2 3") == "5"
     for _ in range(20):
-        server.ask("ADD 2 3")
+        with contextlib.suppress(ConnectionError):  # of who is with a worker that is being killed
+            server.ask("ADD 2 3")
 
     assert_sane(server, 2)
 

@@ -60,7 +60,7 @@ def test_the_parker_runs_no_code_of_the_apps(launch: Launch, journal: Path):
 def test_every_parker_holds_only_its_own_descriptors(launch: Launch, scheme):
     server = launch("travels.py", "--workers", "3")
     parker = 0
-    for _ in range(3):
+    for _ in range(2):
         parker = parker_of(server, besides=parker)
         with clients(server, 5) as peers:
             ask_all(peers, "ADD 2 3")
