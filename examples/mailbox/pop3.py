@@ -7,8 +7,14 @@ from store import Message, Store, check, opened, users
 
 import linepool
 
-app = linepool.App("pop3", protocol=linepool.Dialogue.pop3("+OK mailbox"), max_line_bytes=512)
+# A mailbox is locked for the process that opened it, so its connection stays there: scheme accept.
+app = linepool.App(
+    "pop3", protocol=linepool.Dialogue.pop3("+OK mailbox"), max_line_bytes=512, scheme="accept"
+)
 OPEN = "open"
+MOST = (
+    200  # messages that are shown at once: a session may hold 8192 bytes; the others come next time
+)
 
 
 app.on_start(check)
@@ -52,7 +58,7 @@ def password(word: linepool.Rest, session: linepool.Session, mailboxes: Store) -
         raise linepool.ClientError("the mailbox is open elsewhere", code="IN-USE")
     session.user = name
     # Numbers of messages hold for the whole session, whatever arrives meanwhile.
-    session["messages"] = [[one.id, one.size] for one in mailboxes.messages(name)]
+    session["messages"] = [[one.id, one.size] for one in mailboxes.messages(name)[:MOST]]
     session["deleted"] = []
     return f"{len(session['messages'])} messages"
 
@@ -139,6 +145,7 @@ def quit_(session: linepool.Session, mailboxes: Store) -> linepool.Reply:
     """Drop what is marked, and close the connection."""
     if session.user is not None:
         mailboxes.delete(session["messages"][number - 1][0] for number in session["deleted"])
+        mailboxes.unlock(session.id)  # before the client reads that it is done
     return linepool.Reply("bye", close=True)
 
 

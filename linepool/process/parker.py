@@ -236,9 +236,9 @@ class Parker:
             self._epoll.unregister(colleague.channel)
 
     def _mind_the_room(self) -> None:
-        """While there is no descriptor for another connection, do not listen to the workers.
+        """Tell the workers when there is little room left; listen to none when there is no more.
 
-        They are told before it comes to that: what they have sent is not theirs any more.
+        What they have handed on by then is not theirs any more, so there must be room to give it back.
         """
         self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES
         margin = min(self._most // 4, _MESSAGES * (len(self._colleagues) + 1))
@@ -289,8 +289,8 @@ class Parker:
     # Connections.
 
     def _park(self, descriptor: int, baggage: Baggage) -> None:
-        """Hold a connection until its client says something."""
-        if baggage.traits & passing.MORE:
+        """Hold a connection until its client says something; without room, pass it on as it is."""
+        if baggage.traits & passing.MORE or self._head[PARKER_FULL]:
             self._wait(descriptor, baggage)
             return
         self._parked[descriptor] = baggage
@@ -371,7 +371,7 @@ class Parker:
             moments.append(self._listen_at)
         if self._waiting:
             moments.append(now + _GLANCE)
-        if self._stop_by or self._is_deaf or any(one.given for one in self._colleagues.values()):
+        if self._stop_by or self._head[PARKER_FULL] or any(one.given for one in self._colleagues.values()):
             moments.append(now + _STEP)
         due = min(moments)
         return None if due == math.inf else min(max(0.0, due - now), LONGEST)

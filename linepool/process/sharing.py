@@ -46,6 +46,7 @@ from linepool.process.connection import LONGEST, Station
 from linepool.process.hot import END, OUTPUT, TURN, HotConnection
 from linepool.process.intake import FULL, FULL_AT_MOST, FULL_PAUSE
 from linepool.process.listeners import Listener, show
+from linepool.process.neighbours import Neighbours
 from linepool.process.passing import Baggage, Kind, Message
 from linepool.session import Session
 
@@ -59,11 +60,7 @@ _STARVING_NS = 1_000_000  # after so long even a worker that has enough to do ta
 _MESSAGES = 16  # that are heard before the other clients get their turn
 _FEW = 4  # clients of its own that a worker serves in a round while others wait
 _WORTH_NS = 200_000  # a client that would wait longer than this is handed on, if somebody is free
-_COMPARE_EVERY_NS = 5_000_000  # between two looks at the load of the others
-_NO_TIME_LEFT = 0.1  # of a worker's time is spent waiting
-_SOME_TIME_LEFT = 0.25  # likewise
-_MOST_AT_ONCE = 16  # connections that are handed on for it
-_REALLY_FREE_NS = 10_000_000  # who waits for so long is not only between two requests, or turns
+_MOST_AT_ONCE = 16  # connections that are handed on because another worker has time left
 
 
 class Sharing:
@@ -96,7 +93,7 @@ class Sharing:
         self._words = station.slot.words
         self._held = station.slot.held
         self._head = board.head
-        self._number = number
+        self._neighbours = Neighbours(board, number)
         self._channel = channel
         self._report = report
         self._is_worn = is_worn
@@ -117,8 +114,6 @@ class Sharing:
         self._asked_ns = 0
         self._began_ns = 0  # when the round began
         self._waited_ns = 0
-        self._compared_ns = 0  # when its load was last compared to that of the others ...
-        self._waited_then: dict[int, int] = {}  # ... and how long each had waited by then
         self._mean_ns = 0  # what it took lately to serve one connection once
         self._due = math.inf  # when to look at the quiet ones again
         self._full = 0  # how often in a row there was no descriptor for a new connection
@@ -251,11 +246,13 @@ class Sharing:
         name = f"{self._pid}-{next(self._numbers)}"
         session = Session(name, show(address), listener.name)
         # Who cannot take it must not leave it in the queue: the kernel has woken nobody else for it.
-        if has_room or not self._pass_on(sock, session):
+        if has_room or self._left_at or not self._pass_on(sock, session):
             self._begin(self._take(sock, session, time.monotonic()))
 
     def _pass_on(self, sock: socket.socket, session: Session) -> bool:
         """Hand on a new connection as it is; return whether it is gone."""
+        if not self._head[PARKER] or self._head[PARKER_FULL]:
+            return False
         now = time.monotonic()
         deadline = now + self._settings.idle_timeout
         state = passing.packed(session.dump(), b"")
@@ -442,12 +439,7 @@ class Sharing:
 
     def _share(self, events: list[tuple[int, int]], now_ns: int) -> None:
         """Hand on a part of those who speak, if there are workers that would serve them sooner."""
-        slots, head = self._board.slots, self._head
-        free = 0
-        for number in range(head[SLOTS]):
-            since_ns = slots[number].words[FREE_NS]
-            if since_ns and now_ns - since_ns > _REALLY_FREE_NS and number != self._number:
-                free += not slots[number].words[ORDER]
+        free = self._neighbours.free(now_ns)
         speaking = [fd for fd, _ in events if fd in self._connections]
         for descriptor in speaking[: len(speaking) * free // (free + 1)]:
             connection = self._connections[descriptor]
@@ -455,27 +447,10 @@ class Sharing:
             if not self._hand_on(connection):
                 connection.unfinished = connection.waits_for == TURN
 
-    def _compare(self, now_ns: int) -> None:
+    def _balance(self, now_ns: int) -> None:
         """Hand on a part of the connections if this worker has no time left and others have some."""
-        slots, ours = self._board.slots, self._number
-        elapsed_ns = now_ns - self._compared_ns
-        before, self._waited_then = self._waited_then, {}
-        self._compared_ns = now_ns
-        free: list[int] = []
-        for number in range(self._head[SLOTS]):
-            words = slots[number].words
-            waits_since_ns = words[FREE_NS]
-            waited_ns = words[WAITED_NS] + (now_ns - waits_since_ns if waits_since_ns else 0)
-            self._waited_then[number] = waited_ns
-            share = (waited_ns - before.get(number, waited_ns)) / elapsed_ns
-            if number == ours and share > _NO_TIME_LEFT:
-                free = []
-                break
-            if share > _SOME_TIME_LEFT and not words[ORDER] and number != ours:
-                free.append(words[HELD])
-        else:
-            for held in free:
-                self._hand_on_some(max(1, (len(self._connections) - held) // 2))
+        for held in self._neighbours.with_time_left(now_ns):
+            self._hand_on_some(max(1, (len(self._connections) - held) // 2))
 
     def _hand_on_some(self, count: int) -> None:
         for connection in list(self._connections.values())[: min(count, _MOST_AT_ONCE)]:
@@ -519,8 +494,8 @@ class Sharing:
         head = self._head
         if head[WAITING] and now_ns - head[WAITS_SINCE_NS] > _STARVING_NS:
             self._ask(now_ns)
-        if now_ns - self._compared_ns > _COMPARE_EVERY_NS and len(self._connections) > 1:
-            self._compare(now_ns)
+        if len(self._connections) > 1:
+            self._balance(now_ns)
         now = now_ns / 1e9
         if now >= self._due:
             self._look_at_the_quiet(now)

@@ -1,0 +1,59 @@
+"""The other workers, as the board shows them: who is free, and who has time left.
+
+Runs in workers, which decide by it whether to hand connections on.
+"""
+
+from __future__ import annotations
+
+from linepool.process.board import FREE_NS, HELD, ORDER, SLOTS, WAITED_NS, Board
+
+_REALLY_FREE_NS = 10_000_000  # who waits for so long is not only between two requests, or turns
+_COMPARE_EVERY_NS = 5_000_000  # between two looks at the load
+_NO_TIME_LEFT = 0.1  # of a worker's time is spent waiting
+_SOME_TIME_LEFT = 0.25  # likewise
+
+
+class Neighbours:
+    """The workers beside the one in a slot."""
+
+    def __init__(self, board: Board, ours: int) -> None:
+        self._slots = board.slots
+        self._head = board.head
+        self._ours = ours
+        self._compared_ns = 0  # when the load was last looked at ...
+        self._waited_then: dict[int, int] = {}  # ... and how long each had waited by then
+
+    def free(self, now_ns: int) -> int:
+        """Return how many have nothing to do."""
+        count = 0
+        for number in range(self._head[SLOTS]):
+            words = self._slots[number].words
+            since_ns = words[FREE_NS]
+            if since_ns and now_ns - since_ns > _REALLY_FREE_NS and number != self._ours:
+                count += not words[ORDER]
+        return count
+
+    def with_time_left(self, now_ns: int) -> list[int]:
+        """Return how many connections those hold who have time left; none, if we have some too.
+
+        What counts is the time since the last look; for a while after one, there is no other.
+        """
+        elapsed_ns = now_ns - self._compared_ns
+        if elapsed_ns < _COMPARE_EVERY_NS:
+            return []
+        before, self._waited_then, self._compared_ns = self._waited_then, {}, now_ns
+        shares = {}
+        for number in range(self._head[SLOTS]):
+            words = self._slots[number].words
+            waits_since_ns = words[FREE_NS]
+            waited_ns = words[WAITED_NS] + (now_ns - waits_since_ns if waits_since_ns else 0)
+            self._waited_then[number] = waited_ns
+            shares[number] = (waited_ns - before.get(number, waited_ns)) / elapsed_ns
+        if shares.pop(self._ours, 1.0) > _NO_TIME_LEFT:
+            return []
+        slots = self._slots
+        return [
+            slots[number].words[HELD]
+            for number, share in shares.items()
+            if share > _SOME_TIME_LEFT and not slots[number].words[ORDER]
+        ]
