@@ -371,7 +371,11 @@ class Parker:
             moments.append(self._listen_at)
         if self._waiting:
             moments.append(now + _GLANCE)
-        if self._stop_by or self._head[PARKER_FULL] or any(one.given for one in self._colleagues.values()):
+        if (
+            self._stop_by
+            or self._head[PARKER_FULL]
+            or any(one.given for one in self._colleagues.values())
+        ):
             moments.append(now + _STEP)
         due = min(moments)
         return None if due == math.inf else min(max(0.0, due - now), LONGEST)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from linepool.process.board import REQUESTS, SERIAL, Board
+from linepool.protocols.base import Request
 from tests.conftest import Launch
 from tests.process.running import Gate, Running
 from tests.process.travelling import (
@@ -236,6 +238,30 @@ def are_at_rest(server: Running, processes: list[int]) -> bool:
     for _ in range(30):
         server.status()
     return [switches(pid) for pid in processes] == before
+
+
+# -- words that others read while they are written
+
+
+def test_no_count_on_the_board_is_ever_seen_to_go_back():
+    slot = Board().slots[0]
+    request = Request(b"ADD", [], line=b"ADD 2 3")
+    writer = os.fork()
+    if writer == 0:
+        try:
+            for _ in range(100_000):
+                slot.begin(request, 1, 2)
+                slot.finish(3)
+        finally:
+            os._exit(0)
+    seen = []
+    while os.waitpid(writer, os.WNOHANG) == (0, 0):
+        seen += [(slot.words[SERIAL], slot.words[REQUESTS]) for _ in range(1000)]
+
+    serials, requests = zip(*seen, strict=True)
+    assert slot.words[REQUESTS] == 100_000
+    assert list(requests) == sorted(requests)
+    assert list(serials) == sorted(serials)
 
 
 # -- processes that are stopped, and such as have lost their mind
