@@ -47,13 +47,14 @@ PARKER_FULL = 6  # whether it had better not be handed more connections; written
 TURNED_AWAY = 4  # connections refused, for there were too many; written by the parker
 SLOTS = 5  # slots from here on have never been used; written by the master
 
-# The words of a slot, behind the line. What is written together at the beginning of a request, and at
-# its end, stands together: one call writes it, at less than half of what single words cost.
-SERIAL = 0  # counts requests begun and hooks called: which of them STARTED_NS belongs to
-LINE_LENGTH = 1  # bytes of the request's line that stand at the slot's beginning
-EOL_LENGTH = 2  # of the line's ending, for the reply that the master may have to write
-LIMIT_NS = 3  # after so long it is overdue; 0: never
-STARTED_NS = 4  # of the request in hand, on the monotonic clock; 0: none
+# The words of a slot, behind the line. What is written together at the beginning of a request stands
+# together: one call writes it, at half of what single words cost. That call clears it all first, so
+# nothing that counts may be among it; STARTED_NS, the last, is 0 at that moment anyway.
+LINE_LENGTH = 0  # bytes of the request's line that stand at the slot's beginning
+EOL_LENGTH = 1  # of the line's ending, for the reply that the master may have to write
+LIMIT_NS = 2  # after so long it is overdue; 0: never
+STARTED_NS = 3  # of the request in hand, on the monotonic clock; 0: none
+SERIAL = 4  # counts requests begun and hooks called: which of them STARTED_NS belongs to
 REQUESTS = 5  # done
 HANDLER_NS = 6  # spent in handlers
 BEGUN = 7  # bytes of a reply may have gone out, or wait to: nobody else may write to the client
@@ -79,9 +80,7 @@ UNSTARTED = 24  # how many it has given that were not begun when it looked last
 
 _LINE_BYTES = 128
 # In the machine's own order of bytes, and aligned: each word is written in one piece.
-_BEGIN = struct.Struct(f"@{_LINE_BYTES}s5Q")
-_FINISH = struct.Struct("@3Q")
-_FINISH_AT = _LINE_BYTES + STARTED_NS * 8
+_BEGIN = struct.Struct(f"@{_LINE_BYTES}s4Q")
 
 
 @frozen
@@ -141,14 +140,14 @@ class Slot:
 
     def begin(self, request: Request, now_ns: int, limit_ns: int) -> None:
         """Note the request that goes to its handler."""
-        self._serial = serial = self._serial + 1
+        self._serial = self.words[SERIAL] = self._serial + 1
         line = request.line
-        _BEGIN.pack_into(self._view, 0, line, serial, len(line), len(request.eol), limit_ns, now_ns)
+        _BEGIN.pack_into(self._view, 0, line, len(line), len(request.eol), limit_ns, now_ns)
 
     def begin_hook(self, now_ns: int, limit_ns: int) -> None:
         """Note that a hook is called; it has no line, and no number among the requests."""
-        self._serial = serial = self._serial + 1
-        _BEGIN.pack_into(self._view, 0, b"", serial, 0, 0, limit_ns, now_ns)
+        self._serial = self.words[SERIAL] = self._serial + 1
+        _BEGIN.pack_into(self._view, 0, b"", 0, 0, limit_ns, now_ns)
 
     def drop(self) -> None:
         """Note that what was in hand is over, however it ended."""
@@ -172,9 +171,10 @@ class Slot:
 
     def finish(self, spent_ns: int) -> None:
         """Note that the handler is done."""
-        self._requests = requests = self._requests + 1
-        self._handler_ns = handler_ns = self._handler_ns + spent_ns
-        _FINISH.pack_into(self._view, _FINISH_AT, 0, requests, handler_ns)
+        words = self.words
+        words[STARTED_NS] = 0
+        words[REQUESTS] = self._requests = self._requests + 1
+        words[HANDLER_NS] = self._handler_ns = self._handler_ns + spent_ns
 
     def record(self, seat: Seat) -> bytes:
         """Return what stands in the slot as a status record, b"" if it makes no sense; in the master."""
