@@ -178,9 +178,9 @@ class Parker:
                 for descriptor, event in self._epoll.poll(self._pause()):
                     self._hear(descriptor, event)
                 self._close_expired()
+                self._mind_the_room()  # before anybody is given what he may hand on again
                 self._serve_waiting()
                 self._look_who_has_begun()
-                self._mind_the_room()
                 self._tell()
         self._head[PARKER] = 0
 
@@ -232,7 +232,7 @@ class Parker:
             self._unhear(colleague)
 
     def _unhear(self, colleague: _Colleague) -> None:
-        if self._channels.pop(colleague.channel.fileno(), None) and not self._is_deaf:
+        if self._channels.pop(colleague.channel.fileno(), None):
             self._epoll.unregister(colleague.channel)
 
     def _mind_the_room(self) -> None:

@@ -382,6 +382,7 @@ class Sharing:
         if not message.descriptors:
             log.warning("no descriptor left for a connection; given back")
             passing.send(self._channel, Kind.BACK, message.number)
+            self._give_back()  # what came behind it too, so that they stay in order
             self._has_no_descriptors()
             return
         self._full = 0

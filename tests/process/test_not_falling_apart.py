@@ -187,6 +187,7 @@ def test_two_hundred_deaths_at_once_leave_no_zombie_and_the_pool_returns_to_its_
 # -- nonsense
 
 
+@pytest.mark.scheme("accept")
 def test_a_worker_that_writes_rubbish_is_replaced(launch: Launch):
     server = launch("stuck_for_good.py", "--workers", "2")
     with server.connect() as peer, server.connect() as other:
