@@ -133,26 +133,20 @@ class _Watch:
         """Note what there is to be noted."""
         if phase == "settle":
             time.sleep(0.8 * self.settle)
-            self.private = private_bytes(self.peer.pid)
+            self.private = _private_bytes(self.peer.pid)
         elif phase in ("measure", "end"):
             self.looks.append(speed_meter.look(self.peer.pid))
 
 
-def private_bytes(pid: int) -> int:
+def _private_bytes(pid: int) -> int:
     """Return the private memory of a process and all that descend from it."""
-    total = 0
-    for one in speed_meter.tree(pid):
-        with contextlib.suppress(OSError):  # it has ended
-            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
-                if line.startswith(("Private_Clean:", "Private_Dirty:")):
-                    total += int(line.split()[1]) * 1024
-    return total
+    return speed_meter.private_bytes(speed_meter.tree(pid))
 
 
 def measure(peer: Peer, case: Case) -> Run:
     """Load a server once."""
     watch = _Watch(peer, case.load.settle)
-    before = private_bytes(peer.pid)
+    before = _private_bytes(peer.pid)
     figures = load.run(peer.port, case.load, watch.on_phase)
     first, last = watch.looks
     server = last.server - first.server

@@ -11,10 +11,12 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -77,6 +79,12 @@ def until(what: str, done: Callable[[], Any], limit: float = _START_LIMIT) -> An
 def module_missing(name: str) -> bool:
     """Whether a module cannot be imported."""
     return importlib.util.find_spec(name) is None
+
+
+def find(name: str) -> str:
+    """Return the path of a program, or "": it is not installed."""
+    where = [sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]
+    return shutil.which(name, path=os.pathsep.join(where)) or ""
 
 
 def free_port() -> int:

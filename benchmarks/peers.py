@@ -7,16 +7,15 @@ benchmark; a service of the same name that the system may have is not touched.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import stat
 import struct
 import sys
-import sysconfig
 from abc import ABC, abstractmethod
 from pathlib import Path
 
 import harness
+from harness import find
 
 MIN, MAX = 2, 32
 SPARE = 2  # idle servers kept at least, and at most, where a server has such a setting
@@ -121,7 +120,7 @@ class Apache(Peer):
         return f"StartServers {MIN}, MinSpareServers {SPARE}, MaxSpareServers {SPARE + 1}"
 
     def missing(self) -> str:
-        found = _find("apache2") and (self._modules / "mod_mpm_prefork.so").exists()
+        found = find("apache2") and (self._modules / "mod_mpm_prefork.so").exists()
         return "" if found else "Debian: apache2-bin"
 
     def arguments(self, directory: Path) -> list[str]:
@@ -153,7 +152,7 @@ class Apache(Peer):
             lines += [f"User {_UNPRIVILEGED}", f"Group {_UNPRIVILEGED}"]
         config = directory / "apache.conf"
         config.write_text("\n".join(lines) + "\n")
-        return [_find("apache2"), "-d", str(directory), "-f", str(config), "-DFOREGROUND"]
+        return [find("apache2"), "-d", str(directory), "-f", str(config), "-DFOREGROUND"]
 
 
 class Uwsgi(Peer):
@@ -171,11 +170,11 @@ class Uwsgi(Peer):
         return f"cheaper {MIN}, cheaper-algo {self._algorithm}"
 
     def missing(self) -> str:
-        return "" if _find("uwsgi") else "PyPI: uwsgi"
+        return "" if find("uwsgi") else "PyPI: uwsgi"
 
     def arguments(self, directory: Path) -> list[str]:
         del directory
-        arguments = [_find("uwsgi"), "--http-socket", f"127.0.0.1:{self.port}", "--master"]
+        arguments = [find("uwsgi"), "--http-socket", f"127.0.0.1:{self.port}", "--master"]
         arguments += ["--workers", str(MAX), "--cheaper", str(MIN)]
         arguments += ["--cheaper-algo", self._algorithm]
         arguments += ["--wsgi-file", str(harness.TARGETS / "hello_wsgi.py"), "--need-app"]
@@ -221,7 +220,7 @@ class PhpFpm(Peer):
         for place in ("/usr/sbin", "/usr/bin"):
             for path in sorted(Path(place).glob("php-fpm[0-9]*"), reverse=True):
                 return str(path)
-        return _find("php-fpm")
+        return find("php-fpm")
 
 
 def all_peers(seconds: float, linepool_options: list[str]) -> list[Peer]:
@@ -235,12 +234,6 @@ def all_peers(seconds: float, linepool_options: list[str]) -> list[Peer]:
         Uwsgi(seconds, "backlog"),
         Uwsgi(seconds, "busyness"),
     ]
-
-
-def _find(name: str) -> str:
-    """Return the path of a program, or "": it is not installed."""
-    where = [sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]
-    return shutil.which(name, path=os.pathsep.join(where)) or ""
 
 
 def _make_public(script: Path) -> None:

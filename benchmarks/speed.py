@@ -29,8 +29,9 @@ import speed_load
 import speed_meter
 import speed_report
 from attrs import frozen
+from harness import find
 from speed_report import Run
-from speed_servers import CASES, Case, Contender, all_contenders, find
+from speed_servers import CASES, Case, Contender, all_contenders
 
 _MOST_SECONDS = 1.5  # of one run, unless told otherwise
 _LEAST_SECONDS = 0.3

@@ -13,8 +13,9 @@ from pathlib import Path
 import harness
 import load
 from attrs import frozen
+from harness import find
 from speed_meter import Look, look, memory_mb
-from speed_servers import Case, Exchange, find
+from speed_servers import Case, Exchange
 
 WARM_UP = 0.3  # seconds
 _GRACE = 30.0  # seconds longer than redis-benchmark is meant to take, until it is given up

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from attrs import frozen
@@ -40,23 +41,37 @@ def cpu_seconds(pid: int) -> float:
     total = 0.0
     for one in tree(pid):
         with contextlib.suppress(OSError):
-            # The clock of another process, by its pid: see clock_getcpuclockid(3).
-            total += time.clock_gettime((~one << 3) | 2)
+            total += own_cpu_seconds(one)
             # The name, in parentheses, may hold anything; cutime and cstime are fields 16 and 17.
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
             total += (int(fields[13]) + int(fields[14])) / _TICKS
     return total
 
 
+def own_cpu_seconds(pid: int) -> float:
+    """Return the processor time of one process so far."""
+    # The clock of another process, by its pid: see clock_getcpuclockid(3).
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def private_bytes(pids: Iterable[int]) -> int:
+    """Return the memory that each of the processes has for itself alone."""
+    return _rollup_bytes(pids, "Private_Clean:", "Private_Dirty:")
+
+
 def memory_mb(pid: int) -> float:
     """Return the memory of a tree in MB; a page that n processes share counts as 1/n for each."""
+    return _rollup_bytes(tree(pid), "Pss:") / 1e6
+
+
+def _rollup_bytes(pids: Iterable[int], *names: str) -> int:
     total = 0
-    for one in tree(pid):
-        with contextlib.suppress(OSError):
+    for one in pids:
+        with contextlib.suppress(OSError):  # it has ended
             for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
-    return total * 1024 / 1e6
+                if line.startswith(names):
+                    total += int(line.split()[1]) * 1024
+    return total
 
 
 def settle(pid: int, limit: float) -> None:

@@ -7,17 +7,16 @@ a service of the same name that the system may have is not touched.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import harness
 from attrs import frozen
+from harness import find
 
 OURS = "linepool"
 PROCESSES = 2  # of each server that does not need one for each connection
@@ -125,12 +124,6 @@ _MEMCACHED_GET = Exchange(b"get key\r\n", b"VALUE key 0 %d\r\n%b\r\nEND\r\n" % _
 _MEMCACHED_SET = Exchange(b"set key 0 0 %d\r\n%b\r\n" % _GIVEN, b"STORED\r\n")
 _REDIS_GET = Exchange(b"GET %b\r\n" % _KEY, b"$%d\r\n%b\r\n" % _GIVEN)
 _REDIS_SET = Exchange(b"SET %b %b\r\n" % (_KEY, _VALUE), b"+OK\r\n")
-
-
-def find(name: str) -> str:
-    """Return the path of a program, or "": it is not installed."""
-    where = [sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]
-    return shutil.which(name, path=os.pathsep.join(where)) or ""
 
 
 def _nothing() -> str:
