@@ -6,7 +6,8 @@ examples that speak like them. One connection to many, pipelined, a connection f
 a fixed rate.
 
 All servers of a case are measured one after the other, each started anew, in another order in each
-round. Prints a report, and writes it, the runs as JSON lines, and two plots.
+round. Prints a report, and writes it, the runs as JSON lines, and two plots, which the report shows:
+they are in a directory beside it that has its name.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 import attrs
 import harness
 import load
+import speed_goals
 import speed_load
 import speed_meter
 import speed_report
@@ -171,23 +173,36 @@ def _compile(program: Path) -> None:
 
 def _conditions(plan: Plan, runs: Sequence[Run]) -> list[str]:
     repeated = sum(run.tries > 1 for run in runs)
-    command = shlex.join(["benchmarks/speed.py", *sys.argv[1:]])
+    command = shlex.join(["./dev", "bench", "speed", *sys.argv[1:]])
     return [
         f"{time.strftime('%Y-%m-%d')}, {harness.machine()}, {speed_meter.processor()}",
         f"{plan.rounds} rounds; {plan.seconds:g} s for each run, after {speed_load.WARM_UP:g} s"
         " to warm up",
         f"{len(runs)} of {plan.total} runs made; {repeated} of them twice, because others used the"
         " processors",
-        f"to repeat: `python {command}`",
+        f"to repeat: `{command}`",
     ]
+
+
+def _plots(runs: Sequence[Run], page: Path) -> dict[str, str]:
+    """Draw the plots for a page; return their titles, and where they are as seen from it."""
+    if harness.module_missing("matplotlib"):
+        print("no plots: matplotlib is missing", file=sys.stderr)
+        return {}
+    directory = page.with_suffix("")
+    directory.mkdir(exist_ok=True)
+    drawn = speed_report.plot(runs, directory)
+    return {title: path.relative_to(page.parent).as_posix() for title, path in drawn.items()}
 
 
 def _run() -> int:
     options = _options()
-    options.output.mkdir(parents=True, exist_ok=True)
+    page: Path = options.report or options.output / "speed.md"
+    for directory in (options.output, page.parent):
+        directory.mkdir(parents=True, exist_ok=True)
     given = ["--" + option.lstrip("-") for option in options.linepool]
-    with tempfile.TemporaryDirectory(prefix="linepool-bench-") as directory:
-        cserver = Path(directory, "cserver")
+    with tempfile.TemporaryDirectory(prefix="linepool-bench-") as scratch:
+        cserver = Path(scratch, "cserver")
         contenders = all_contenders(cserver, given)
         if options.only:
             words = [word.lower() for word in options.only]
@@ -201,14 +216,10 @@ def _run() -> int:
         print(f"{plan.total} runs of {plan.seconds:g} s: {minutes:.0f} min", file=sys.stderr)
         runs = _run_all(plan, options.output / "speed.jsonl")
     measured = [one for one in contenders if any(one.takes(case) for case, _ in plan.pairs)]
-    report = speed_report.markdown(runs, measured, absent, _conditions(plan, runs))
+    goals, plots = speed_goals.table(runs), _plots(runs, page)
+    report = speed_report.markdown(runs, goals, plots, measured, absent, _conditions(plan, runs))
     print(report)
-    (options.report or options.output / "speed.md").write_text(report)
-    if harness.module_missing("matplotlib"):
-        print("no plots: matplotlib is missing", file=sys.stderr)
-    else:
-        for path in speed_report.plot(runs, options.output):
-            print(f"plot: {path}", file=sys.stderr)
+    page.write_text(report)
     return 1 if len(runs) < plan.total or any(run.told for run in runs) else 0
 
 

@@ -35,6 +35,7 @@ class Outcome:
         memory_mb: Of all its processes, under load.
         generator: Processors that the load generator used.
         foreign: Processors that everybody else used.
+        master: Processors that the server's first process used, which of linepool is the master.
     """
 
     requests: int
@@ -46,6 +47,7 @@ class Outcome:
     memory_mb: float
     generator: float
     foreign: float
+    master: float
 
 
 @frozen
@@ -99,6 +101,7 @@ def measure(job: Job) -> Outcome:
         memory[0],
         generator,
         everybody - server - generator,
+        (after.first - before.first) / took,
     )
 
 

@@ -93,12 +93,14 @@ class Look:
     Attributes:
         at: The moment, on the monotonic clock.
         server: By a tree of processes.
+        first: By the first of them.
         machine: By everybody; only differences mean something.
         ours: By the process that looks.
     """
 
     at: float
     server: float
+    first: float
     machine: float
     ours: float
 
@@ -109,7 +111,7 @@ def look(pid: int) -> Look:
     # The kernel counts idle time exactly, but busy time by whom a tick finds running: somebody who
     # is woken by a timer and sleeps before the next tick is never found.
     machine = at * (os.cpu_count() or 1) - _idle_seconds()
-    return Look(at, cpu_seconds(pid), machine, time.process_time())
+    return Look(at, cpu_seconds(pid), own_cpu_seconds(pid), machine, time.process_time())
 
 
 def _idle_seconds() -> float:

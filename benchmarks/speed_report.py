@@ -1,15 +1,24 @@
-"""What speed.py makes of its runs: a Markdown report and two plots."""
+"""What speed.py makes of its runs: a page in Markdown and two plots."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 import harness
 from attrs import asdict, frozen
 from speed_load import Outcome
-from speed_servers import CASES, OURS, REFERENCES, Case, Contender
+from speed_servers import (
+    CASES,
+    OURS,
+    PROCESSES,
+    REFERENCES,
+    STREAMS,
+    UVLOOP,
+    Case,
+    Contender,
+)
 
 _AT_ITS_LIMIT = 0.9  # share of a processor; a generator above it may be what is measured
 _DISTURBED = 0.25  # processors that others have used
@@ -83,16 +92,26 @@ class Results:
             names, key=lambda name: self.middle(case, name, _figure(case)), reverse=is_better_more
         )
 
-    def ratio(self, case: Case, server: str, other: str) -> float | None:
-        """Return how many times the other's figure, round by round, in the median."""
-        figure = _figure(case)
+    def ratios(
+        self, case: Case, server: str, other: str, figure: Callable[[Outcome], float]
+    ) -> list[float]:
+        """Return how many times the other's figure, round by round."""
         theirs = self.of(case, other)
-        pairs = [
+        return [
             figure(outcome) / figure(theirs[number])
             for number, outcome in self.of(case, server).items()
             if number in theirs and figure(theirs[number])
         ]
-        return median(pairs) if pairs else None
+
+    def ratio(self, case: Case, server: str, other: str) -> float | None:
+        """Return the median of these ratios, of what the servers of a case are compared by."""
+        ratios = self.ratios(case, server, other, _figure(case))
+        return median(ratios) if ratios else None
+
+    def is_limited(self, case: Case, server: str) -> bool:
+        """Whether the load generator may have been the limit."""
+        load = self.middle(case, server, lambda outcome: outcome.generator)
+        return load > _AT_ITS_LIMIT and case.mode != "open"
 
 
 def _figure(case: Case) -> Callable[[Outcome], float]:
@@ -102,45 +121,82 @@ def _figure(case: Case) -> Callable[[Outcome], float]:
 
 def markdown(
     runs: Sequence[Run],
+    goals: str,
+    plots: Mapping[str, str],
     contenders: Sequence[Contender],
     absent: Sequence[str],
     conditions: Sequence[str],
 ) -> str:
-    """Return the report.
+    """Return the page.
 
     Args:
         runs: All of them.
+        goals: The table of the goals.
+        plots: Their titles, and where they are, as seen from the page.
         contenders: Those that have been measured.
         absent: The servers that have been left out, and why.
         conditions: How it was measured, line by line.
     """
     results = Results(runs)
-    parts = ["# Speed", _list(conditions)]
+    parts = [_HEAD, _list(conditions), _NOTES, "## Goals", _GOALS, goals]
+    if plots:
+        parts += ["## Plots", *(f"![{title}]({path})" for title, path in plots.items())]
     for case in CASES:
         if any(run.case == case.name for run in runs):
             parts += [f"## {case.title}", _table(results, case), *_faults(results, case)]
-    parts += [
-        _NOTES,
-        "## Servers",
-        _list(_described(contenders)),
-        *([_list(absent)] * bool(absent)),
-    ]
+    parts += ["## Servers", _SERVERS, _list(_described(contenders))]
+    if absent:
+        parts += ["Left out:", _list(absent)]
     return "\n\n".join(parts) + "\n"
 
 
+_HEAD = """\
+<!-- Written by ./dev bench speed --report FILE, plots included: do not edit. -->
+
+# Benchmarks
+
+linepool beside other servers: how many requests they answer, after how long, and for how much
+processor time. Every figure is of one run on one machine, where the load generator shares the
+processors with the server. Elsewhere the figures are others; the ratios change less."""
+
 _NOTES = f"""\
-## The columns
+## How to read this
 
-Medians over the rounds; `min - max` are those of the first column. All servers of a case are
-measured one after the other in each round, and a ratio is the median of the rounds' ratios.
+What is asked:
 
-- ratios: of requests/s, so more is better; with a fixed rate, of p99, so less is better.
+- ping-pong: each connection sends its next request when it has the reply to the last (closed loop).
+- pipelined: each connection has so many requests on their way at once. A slower server finds larger
+  batches, which flatters it.
+- a connection per request: connect, ask, read the reply, close.
+- a fixed rate: requests are sent when they are due, whether there are replies or not (open loop). A
+  latency counts from the moment the request was due: who stalls is charged with all that fell due
+  meanwhile (no coordinated omission).
+
+Every reply is compared with the one that is due, of HTTP its length and beginning; a wrong one makes
+the run a failure. Only redis-benchmark, which asks in the Redis case, does not compare.
+
+What the columns mean - medians over the rounds; `min - max` are those of the first column:
+
+- CPU: of all processes of the server for one request, ended children included. On a machine with
+  other work it is the steadiest figure: compare this one first.
+- ratios: of requests/s, so more is better; with a fixed rate, of p99, so less is better. All servers of
+  a case are measured one after the other in each round, and a ratio is the median of the rounds'
+  ratios. `C epoll` is about what the kernel's part of the work costs.
 - `>=`: the load generator used more than {_AT_ITS_LIMIT:g} of a processor, so it may be what was
   measured; compare the CPU.
-- CPU: all processes of the server, ended children included. It is steadier than requests/s.
 - MB: all processes of the server under load (PSS).
 - load, others: processors that the load generator and the rest of the machine used.
 - With one or two connections, where the scheduler puts the processes decides more than the server."""
+
+_GOALS = f"""\
+What linepool is meant to reach, most of it as ratios to `{UVLOOP}` (a Protocol, {PROCESSES}
+processes), `{STREAMS}` (asyncio's streams, as its documentation shows them) and servers in C.
+What counts is the median of the rounds. `>=` or `<=` before what was measured: the load generator may
+have held back linepool or the other, so the ratio may be larger or smaller than that; `?`: both."""
+
+_SERVERS = f"""\
+Each is written and configured as its own users would do it, has {PROCESSES} processes unless told
+otherwise, and is started anew for each run. What is not installed is left out and named."""
 
 
 def _list(lines: Iterable[str]) -> str:
@@ -177,18 +233,16 @@ def _row(results: Results, case: Case, server: str, others: Sequence[str]) -> li
         return results.middle(case, server, figure)
 
     figures = [_figure(case)(outcome) for outcome in results.of(case, server).values()]
-    load = middle(lambda outcome: outcome.generator)
-    is_limited = load > _AT_ITS_LIMIT and case.mode != "open"
     return [
         _whose(server, case),
-        (">= " if is_limited else "") + f"{median(figures):,.0f}",
+        (">= " if results.is_limited(case, server) else "") + f"{median(figures):,.0f}",
         f"{min(figures):,.0f} - {max(figures):,.0f}",
         *(_times(results.ratio(case, server, other)) for other in others),
         f"{middle(lambda outcome: outcome.p50):,.0f}",
         f"{middle(lambda outcome: outcome.rps if case.mode == 'open' else outcome.p99):,.0f}",
         f"{middle(lambda outcome: outcome.cpu_us):.2f}",
         f"{middle(lambda outcome: outcome.memory_mb):.1f}",
-        f"{load:.2f}",
+        f"{middle(lambda outcome: outcome.generator):.2f}",
         f"{max(0.0, middle(lambda outcome: outcome.foreign)):.2f}",
     ]
 
@@ -207,8 +261,8 @@ def _faults(results: Results, case: Case) -> list[str]:
     return [_list(lines)] if lines else []
 
 
-def plot(runs: Sequence[Run], directory: Path) -> list[Path]:
-    """Draw the ratios and the processor time of each case; return the files."""
+def plot(runs: Sequence[Run], directory: Path) -> dict[str, Path]:
+    """Draw the ratios and the processor time of each case; return the files by their titles."""
     results = Results(runs)
     cases = [case for case in CASES if results.servers(case)]
 
@@ -220,22 +274,23 @@ def plot(runs: Sequence[Run], directory: Path) -> list[Path]:
         servers = results.servers(case)
         return {one: results.middle(case, one, lambda it: it.cpu_us) for one in servers}
 
-    drawn = []
+    drawn = {}
     for name, title, values in [
         ("ratios", "requests/s divided by linepool's; at a fixed rate, p99 by linepool's", ratios),
         ("cpu", "processor time of the server for each request, us", processor),
     ]:
         panels = [(case, bars) for case in cases if (bars := values(case))]
         if panels:
-            drawn.append(directory / f"speed-{name}.png")
-            _draw(drawn[-1], title, panels)
+            drawn[title] = directory / f"{name}.svg"
+            _draw(drawn[title], title, panels)
     return drawn
 
 
 def _draw(path: Path, title: str, cases: Sequence[tuple[Case, dict[str, float]]]) -> None:
     import matplotlib as mpl
 
-    mpl.use("Agg")
+    mpl.use("svg")
+    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": path.name}  # small; the same each time
     from matplotlib import pyplot as plt
 
     rows = -(-len(cases) // _COLUMNS)
@@ -253,8 +308,8 @@ def _draw(path: Path, title: str, cases: Sequence[tuple[Case, dict[str, float]]]
         panel.invert_yaxis()
         panel.set_title(case.title, fontsize=10)
         panel.tick_params(labelsize=8)
-        panel.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=100)
+        panel.set_xticks([])  # the numbers stand at the bars
+    figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 

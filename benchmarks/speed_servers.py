@@ -20,6 +20,8 @@ from harness import find
 
 OURS = "linepool"
 PROCESSES = 2  # of each server that does not need one for each connection
+UVLOOP = f"uvloop x{PROCESSES}"
+STREAMS = f"asyncio streams x{PROCESSES}"
 _FOR_BLOCKING = f"a process for each connection; with a connection per request, {PROCESSES}"
 
 _UNPRIVILEGED = "nobody"  # memcached does not run as root
@@ -110,7 +112,7 @@ class Exchange:
 
 
 _GIVEN = len(_VALUE), _VALUE
-_SUM = Exchange(b"ADD 1 2\n", b"3\n", is_sum=True)
+SUM = Exchange(b"ADD 1 2\n", b"3\n", is_sum=True)
 _JSON_RPC = Exchange(
     b'{"jsonrpc":"2.0","method":"add","params":[1,2],"id":1}\n',
     b'{"jsonrpc":"2.0","result":3,"id":1}\n',
@@ -218,8 +220,8 @@ def _linepool(options: list[str]) -> list[Contender]:
             version=_release("linepool"),
         )
         for name, kind, file, exchange, before, missing in [
-            (OURS, "lines", lines, _SUM, None, _nothing),
-            (OURS, "rpc", lines, _SUM, None, _nothing),
+            (OURS, "lines", lines, SUM, None, _nothing),
+            (OURS, "rpc", lines, SUM, None, _nothing),
             (f"{OURS} JSON-RPC", "rpc", calculator, _JSON_RPC, None, _nothing),
             (OURS, "memcached", memcached, _MEMCACHED_GET, _MEMCACHED_SET, lmdb),
             (OURS, "redis", redis, _REDIS_GET, _REDIS_SET, _first(lmdb, _REDIS_BENCHMARK)),
@@ -240,7 +242,7 @@ def _in_c(cserver: Path) -> list[Contender]:
             kind="lines",
             settings=settings,
             arguments=arguments,
-            exchange=_SUM,
+            exchange=SUM,
             missing=_absent("cc", "Debian: gcc"),
             version=_said("cc", "--version"),
         )
@@ -266,15 +268,15 @@ def _asyncio() -> list[Contender]:
             kind="lines",
             settings=f"{style}, {processes} process{'es' * (processes > 1)}",
             arguments=serving(loop, style, processes),
-            exchange=_SUM,
+            exchange=SUM,
             missing=_lacking(loop),
             version=_release("uvloop") if loop == "uvloop" else _nothing,
         )
         for name, loop, style, processes in [
             ("uvloop", "uvloop", "protocol", 1),
-            (f"uvloop x{PROCESSES}", "uvloop", "protocol", PROCESSES),
+            (UVLOOP, "uvloop", "protocol", PROCESSES),
             (f"asyncio x{PROCESSES}", "asyncio", "protocol", PROCESSES),
-            (f"asyncio streams x{PROCESSES}", "asyncio", "streams", PROCESSES),
+            (STREAMS, "asyncio", "streams", PROCESSES),
         ]
     ]
 
@@ -303,7 +305,7 @@ def _frameworks() -> list[Contender]:
             kind="lines",
             settings=settings,
             arguments=arguments,
-            exchange=_SUM,
+            exchange=SUM,
             missing=missing,
             version=version,
         )

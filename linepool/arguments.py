@@ -84,15 +84,6 @@ class Signature:
 
     def __attrs_post_init__(self) -> None:
         self.required = sum(word.required for word in self.words)
-        self._converters = [word.convert for word in self.words]
-        self._words_only = self.required == len(self.words) == len(self.order) and not (
-            self.many or self.options or self.rest or self.body or self.supplied
-        )
-
-    @property
-    def quick_converters(self) -> list[Convert] | None:
-        """How each word becomes an argument, if all arguments are words that must be given."""
-        return self._converters if self._words_only else None
 
     @property
     def rest_after(self) -> int | None:
@@ -139,13 +130,6 @@ class Signature:
         if request.values is not None:
             return self._bind_values(request.values, request, conversation)
         words = request.words
-        if self._words_only and len(words) == self.required:
-            try:
-                return [
-                    convert(word) for convert, word in zip(self._converters, words, strict=True)
-                ], {}
-            except ValueError:
-                pass  # the slow way finds out which word it was
         values: dict[str, Any] = {}
         taken = self._take_words(words, values)
         many: list[Any] = []

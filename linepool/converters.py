@@ -68,6 +68,14 @@ def to_bool(word: bytes) -> bool:
     raise ValueError("bool (true or false)")
 
 
+AS_SOURCE: dict[Convert, list[str]] = {
+    _to_str: ["{0} = {0}.decode()"],
+    _to_bytes: [],
+    _to_int: [f"if {_UNDERSCORE} in {{0}}: raise ValueError", "{0} = int({0})"],
+    _to_float: [f"if {_UNDERSCORE} in {{0}}: raise ValueError", "{0} = float({0})"],
+}
+"""The same as statements about a variable, but for the text of the ValueError; for ``calls``."""
+
 _SIMPLE: dict[Any, tuple[Convert, str]] = {
     str: (_to_str, "str"),
     bytes: (_to_bytes, "bytes"),

@@ -98,8 +98,10 @@ class Session(dict[str, Any]):
         id: A name for the connection in logs.
         peer: Who is at the other end: ``host:port``, or ``unix`` for a unix socket.
         listener: The address that the client connected to, as ``bind`` writes it.
-        user: Free for the app: who has logged in.
+        user: Free for the app: who has logged in. There are no further attributes.
     """
+
+    __slots__ = ("id", "listener", "peer", "user")  # one that an app made up would not travel
 
     def __init__(self, id: str = "", peer: str = "", listener: str = "") -> None:
         super().__init__()
@@ -132,6 +134,7 @@ class Session(dict[str, Any]):
         Raises:
             TypeError, ValueError, RecursionError: A value that was changed in place is no plain data.
         """
+        _check_plain(self.user, "user")
         for key, value in self.items():
             _check_plain(value, key)
         values = json.dumps([self.user, self]) if self or self.user is not None else ""

@@ -53,11 +53,11 @@ SLOTS = 5  # slots from here on have never been used; written by the master
 LINE_LENGTH = 0  # bytes of the request's line that stand at the slot's beginning
 EOL_LENGTH = 1  # of the line's ending, for the reply that the master may have to write
 LIMIT_NS = 2  # after so long it is overdue; 0: never
-STARTED_NS = 3  # of the request in hand, on the monotonic clock; 0: none
-SERIAL = 4  # counts requests begun and hooks called: which of them STARTED_NS belongs to
-REQUESTS = 5  # done
-HANDLER_NS = 6  # spent in handlers
-BEGUN = 7  # bytes of a reply may have gone out, or wait to: nobody else may write to the client
+BEGUN = 3  # bytes of a reply may have gone out, or wait to: nobody else may write to the client
+STARTED_NS = 4  # of the request in hand, on the monotonic clock; 0: none
+SERIAL = 5  # counts requests begun and hooks called: which of them STARTED_NS belongs to
+REQUESTS = 6  # done
+HANDLER_NS = 7  # spent in handlers
 COOKIE = 8  # of the client's socket (SO_COOKIE): the descriptor's number may have been used again
 CLIENT_FD = 9  # descriptor of the client, plus one; 0: none
 HELD = 10  # connections held
@@ -80,7 +80,7 @@ UNSTARTED = 24  # how many it has given that were not begun when it looked last
 
 _LINE_BYTES = 128
 # In the machine's own order of bytes, and aligned: each word is written in one piece.
-_BEGIN = struct.Struct(f"@{_LINE_BYTES}s4Q")
+_BEGIN = struct.Struct(f"@{_LINE_BYTES}s5Q")
 
 
 @frozen
@@ -138,21 +138,20 @@ class Slot:
             if 0 < held[place] < BOUND and held[place] != mine
         }
 
-    def begin(self, request: Request, now_ns: int, limit_ns: int) -> None:
+    def begin(self, request: Request, now_ns: int, limit_ns: int, begun: int) -> None:
         """Note the request that goes to its handler."""
         self._serial = self.words[SERIAL] = self._serial + 1
         line = request.line
-        _BEGIN.pack_into(self._view, 0, line, len(line), len(request.eol), limit_ns, now_ns)
+        _BEGIN.pack_into(self._view, 0, line, len(line), len(request.eol), limit_ns, begun, now_ns)
 
     def begin_hook(self, now_ns: int, limit_ns: int) -> None:
         """Note that a hook is called; it has no line, and no number among the requests."""
         self._serial = self.words[SERIAL] = self._serial + 1
-        _BEGIN.pack_into(self._view, 0, b"", 0, 0, limit_ns, now_ns)
+        _BEGIN.pack_into(self._view, 0, b"", 0, 0, limit_ns, 0, now_ns)
 
     def drop(self) -> None:
         """Note that what was in hand is over, however it ended."""
         self.words[STARTED_NS] = 0
-        self.words[BEGUN] = 0
 
     def pause(self, now_ns: int) -> int:
         """Stop the clock of the request in hand; return what ``resume`` wants."""

@@ -22,7 +22,8 @@ from linepool.settings import Settings
 
 log = logging.getLogger("linepool")
 
-_SAMPLE = 0.05  # seconds between two looks at the processors' clocks
+_SAMPLE = 0.05  # seconds between two looks at the processors' clocks while somebody waits
+_SAMPLE_QUIET = 0.25  # else: a look costs as much as serving ten requests
 _FRESH = 0.5  # seconds that a sample may cover
 _REMEMBER = 1.0  # seconds for which what one sample said holds; they are noisy
 _PATIENCE = 0.5  # seconds without a client being taken after which the queue stands still
@@ -65,7 +66,9 @@ class Gauge:
             backlog=0 if tally.idle else self._waiting(),
         )
         pids = [seat.pid for seat in scoreboard.seats.values()]
-        bottleneck = tally.busy > 0 and self._processors.are_bottleneck(pids)
+        bottleneck = tally.busy > 0 and self._processors.are_bottleneck(
+            pids, _SAMPLE if snapshot.backlog else _SAMPLE_QUIET
+        )
         moves = self._queue_moves(scoreboard)
         return evolve(snapshot, cpu_bound=True) if bottleneck and moves else snapshot
 
@@ -127,11 +130,11 @@ class Processors:
         self._machine = (0, 0)
         self._bottleneck_until = 0.0
 
-    def are_bottleneck(self, pids: Iterable[int]) -> bool:
-        """Return whether another worker would find no time to run in."""
+    def are_bottleneck(self, pids: Iterable[int], every: float = _SAMPLE) -> bool:
+        """Return whether another worker would find no time to run in, measured every so many seconds."""
         now = time.monotonic()
         elapsed = now - self._sampled_at
-        if elapsed < _SAMPLE:
+        if elapsed < every:
             return now < self._bottleneck_until
         clocks = {pid: _clock(pid) for pid in pids}
         spent_ns = sum(clock - self._clocks.get(pid, clock) for pid, clock in clocks.items())

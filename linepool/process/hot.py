@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from linepool.errors import ClientError
 from linepool.process import passing
-from linepool.process.board import BOUND
+from linepool.process.board import BOUND, CLIENT_FD, COOKIE
 from linepool.process.connection import CHUNK, PATIENCE, LiveConnection, Station
 from linepool.process.passing import Baggage
 from linepool.session import Session
@@ -33,25 +33,17 @@ class HotConnection(LiveConnection):
     """A connection that its worker serves when the client has sent something.
 
     Attributes:
-        socket: Its owner is who holds the connection.
         descriptor: The socket's.
         place: Where it stands on the board; -1: nowhere.
-        quiet_since: When the client was served last; monotonic, in seconds.
         unfinished: There may be more requests in what has arrived.
         waits_for: How it goes on: one of the constants above.
         arranged: What its holder has arranged for.
         lingers: It has ended by our side, and the client may not have read all.
     """
 
-    place = -1
-    unfinished = False
-    waits_for = INPUT
-    arranged = INPUT
     lingers = False
-    _unsent = b""
     _write_by = 0.0  # when what is unsent must be gone
     _end_by = 0.0  # when it ends though the client goes on; 0: not yet
-    _shown = 0  # what stands on the board
 
     def __init__(
         self,
@@ -63,9 +55,13 @@ class HotConnection(LiveConnection):
         is_held_up: Callable[[], None],
     ) -> None:
         super().__init__(sock, session, station, accepted_at, cookie)
-        self.socket = sock
         self.descriptor = sock.fileno()
+        self.place = -1
         self.quiet_since = time.monotonic()
+        self.unfinished = False
+        self.waits_for = self.arranged = INPUT
+        self._unsent: bytes | memoryview = b""
+        self._shown = 0  # what stands on the board
         self._held_up = is_held_up
 
     # Its way from process to process.
@@ -110,11 +106,11 @@ class HotConnection(LiveConnection):
         session = conversation.session
         shown = self._number
         if (
-            session
-            or session.user
+            not self._is_replaceable
             or conversation.pinned
+            or session
+            or session.user
             or self._unsent
-            or not self._protocol.is_replaceable
         ):
             shown += BOUND
         if shown != self._shown and self.place >= 0:
@@ -126,15 +122,15 @@ class HotConnection(LiveConnection):
 
     def begin(self) -> None:
         """Say what a new client is told first, and hear what it says."""
-        self._take_in_hand()
-        try:
-            if said := self._greet():
-                self._replies.append(said)
+        if self._conversation.service.greets:
+            self._take_in_hand()
+            try:
+                self._replies.append(self._greet())
                 self._flush()
-        except OSError:
-            self._is_gone()
-        self._put_down()
-        self._settle()
+            except OSError:
+                self._is_gone()
+            self._put_down()
+            self._settle()
         if self.waits_for == INPUT:
             self.turn()
 
@@ -143,20 +139,22 @@ class HotConnection(LiveConnection):
         if self.waits_for != INPUT:
             self._turn_otherwise()
             return
-        self._take_in_hand()  # before it is read: what was read is lost with this worker
+        words = self._words  # as _take_in_hand() and _put_down() do it, without their calls
+        words[COOKIE] = self._cookie
+        words[CLIENT_FD] = self._number  # before it is read: what was read is lost with this worker
+        self._alarm.conversation = self._conversation
         try:
             data = self.socket.recv(CHUNK, socket.MSG_DONTWAIT)
             if data:
-                self._protocol.feed(data)
+                self._protocol.feed(data if len(data) < CHUNK else self._with_more(data))
                 self.unfinished = self._answer()
             else:
                 self._has_ended()
-        except BlockingIOError:
-            pass
+        except BlockingIOError:  # a new client that has not said anything yet
+            self._is_replaceable = self._protocol.is_replaceable
         except OSError:
             self._is_gone()
-        self._put_down()
-        self.quiet_since = time.monotonic()
+        words[CLIENT_FD] = 0
         if self.unfinished or self._unsent or self._conversation.closing:
             self._settle()
         self._show()
@@ -166,7 +164,8 @@ class HotConnection(LiveConnection):
         self._take_in_hand()
         try:
             if self._unsent:
-                self._unsent = self._unsent[self._send_some(self._unsent) :]
+                # A view, for a copy at each step would make a long reply quadratic; b"" at the end.
+                self._unsent = memoryview(self._unsent)[self._send_some(self._unsent) :] or b""
             if self.unfinished and not self._unsent:
                 self.unfinished = self._answer()
         except OSError:
@@ -271,14 +270,17 @@ class HotConnection(LiveConnection):
         if not data:
             return not self._unsent
         if self._unsent:
-            self._unsent += data
+            self._unsent = b"".join((self._unsent, data))
             if len(self._unsent) > _MOST_UNSENT:
                 raise TimeoutError("the client does not keep up")
             return False
-        sent = self._send_some(data)
+        try:
+            sent = self.socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
         if sent == len(data):
             return True
-        self._unsent = data[sent:]
+        self._unsent = memoryview(data)[sent:]
         self._write_by = time.monotonic() + self._settings.write_timeout
         self._settle()
         return False

@@ -60,6 +60,10 @@ _SIGNALS = (
 )
 _DRAIN_PAUSE = 0.01
 """Seconds between two drains of the status pipes; to wake for every record costs more than it."""
+_LONGEST_DRAIN_PAUSE = 0.04
+"""What that grows to while records come all the time."""
+_SELDOM = 0.25
+"""Seconds after which the loop looks at the pool's size even if it wakes for nothing else."""
 _WAKE_PAUSE = 0.05
 """Seconds after which sleepers that were told to leave and have not are woken again; it doubles."""
 _QUIT_GRACE = 1.0
@@ -111,13 +115,18 @@ class Master:
         self._wake_at = 0.0  # when sleepers that were told to leave are woken (again)
         self._wake_pause = _WAKE_PAUSE
         self._listen_at = 0.0  # from when on the loop looks at the status pipes again; 0: it does
+        self._heard_at = 0.0  # since when it does
+        self._drain_pause = _DRAIN_PAUSE
+        self._was_signalled = True
         self._dead: set[int] = set()  # slots whose process has ended but is not reaped
+        self._acted_at = 0.0  # when it looked at the pool's size last
         self._awake_at = self.started_at  # when the loop last came out of its sleep
         self._plan_at = 0.0  # when the policy wants to be asked again; 0: when something happens
         self._exits: dict[int, int] = {}  # how those that were reaped in this turn ended
         self._watching = False  # the loop wakes when a connection waits
         self._recording: Recording | None = None
-        self._was_ready = False
+        self._has_come_up = False  # some worker has; that it died since says nothing of the app
+        self._was_ready = False  # the first generation, all of it
         self._parking: Parking | None = None  # only in schemes with a parker
 
     @property
@@ -153,13 +162,15 @@ class Master:
         try:
             self._act()
             while not self.stopping or self.children:
-                self._wait()
-                self._reap()
-                self._drain()
-                self._forget()
-                self._obey()
-                self._judge()
-                self._act()
+                if self._wait():
+                    self._reap()
+                    self._drain()
+                    self._forget()
+                    self._obey()
+                    self._judge()
+                    self._act()
+                else:  # it was only time to look at the requests in hand
+                    self._judge()
         finally:
             self._close()
         return self._status
@@ -192,26 +203,36 @@ class Master:
     # the time that it is reaped, so after the drain the last of it is known; and who has just
     # finished is known before anybody is judged.
 
-    def _wait(self) -> None:
-        """Sleep until something happens or something is due."""
+    def _wait(self) -> bool:
+        """Sleep until something happens or is due; return whether it is more than a look at requests."""
         now = time.monotonic()
         if self._listen_at and now >= self._listen_at:
-            self._listen_at = 0.0
             self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
+            self._heard_at, self._listen_at = self._listen_at, 0.0
         self._overdue.absent(self._awake_at, now)
-        due = self._next_due()
-        ready = self._selector.select(None if due is None else max(0.0, min(due - now, _LONGEST)))
+        act_at = self._act_at()
+        moments = [act_at, self._overdue.due_at]
+        if self._listen_at:
+            moments.append(self._listen_at)
+        due = min(moments)
+        pause = None if due == math.inf else max(0.0, min(due - now, _LONGEST))
+        ready = self._selector.select(pause)
         self._awake_at = time.monotonic()
-        if due is not None:
+        if due != math.inf:
             self._overdue.absent(max(due, now), self._awake_at)
         for key, _ in ready:
             if isinstance(key.data, int):
                 self._dead.add(key.data)
             elif key.data is self._pipes:
                 self._selector.unregister(self._pipes.fileno())
-                self._listen_at = now + _DRAIN_PAUSE
+                quiet = self._awake_at - self._heard_at > _DRAIN_PAUSE
+                longer = min(2 * self._drain_pause, _LONGEST_DRAIN_PAUSE)
+                self._drain_pause = _DRAIN_PAUSE if quiet else longer
+                self._listen_at = self._awake_at + self._drain_pause
             else:
                 key.data()
+        waiting = self._parking.waiting if self._parking else 0
+        return bool(ready or waiting or self._awake_at >= min(act_at, self._acted_at + _SELDOM))
 
     def _reap(self) -> None:
         self._exits.clear()
@@ -241,7 +262,8 @@ class Master:
             if self._recording is not None:
                 self._recording.note(record)
         if records:
-            self._overdue.absent(records[0].at_ns / 1e9 + _DRAIN_PAUSE, time.monotonic())
+            self._has_come_up = True
+            self._overdue.absent(records[0].at_ns / 1e9 + _LONGEST_DRAIN_PAUSE, time.monotonic())
 
     def _forget(self) -> None:
         for slot, status in self._exits.items():
@@ -271,7 +293,13 @@ class Master:
                 "connections of a dead worker pid=%d saved=%d lost=%d", seat.pid, saved, lost
             )
 
+    def _note_signal(self) -> None:
+        self._was_signalled = True
+
     def _obey(self) -> None:
+        if not self._was_signalled:
+            return
+        self._was_signalled = False
         workers = self.settings.workers
         for number in self._inbox.drain():
             if number in (signal.SIGINT, signal.SIGQUIT):
@@ -299,6 +327,7 @@ class Master:
 
     def _act(self) -> None:
         """Change the pool as the policy wants it."""
+        self._acted_at = time.monotonic()
         if self._parking is not None:
             self._parking.turn()
         if not self._was_ready:
@@ -325,7 +354,7 @@ class Master:
     def _open(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._pipes = selectors.DefaultSelector()
-        self._selector.register(self._inbox, selectors.EVENT_READ, _nothing)
+        self._selector.register(self._inbox, selectors.EVENT_READ, self._note_signal)
         self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
         for watched in self._watched:
             watched.open(self._selector)
@@ -382,13 +411,11 @@ class Master:
         self._inbox.close()
         gc.unfreeze()
 
-    def _next_due(self) -> float | None:
-        """Return the next moment at which something is due, or None: nothing is."""
-        moments = [self._overdue.due_at]
+    def _act_at(self) -> float:
+        """Return the next moment at which there is something to do even if nothing happens."""
+        moments = [math.inf]
         if self._parking is not None:
             moments.append(self._parking.due_at)
-        if self._listen_at:
-            moments.append(self._listen_at)
         if not self.stopping:
             moments.append(self._recycler.due_at)
             if self._plan_at:
@@ -400,8 +427,7 @@ class Master:
         ]
         if self.settings.sleeps_in_accept and self.scoreboard.told_asleep():
             moments.append(self._wake_at)
-        due = min(moments)
-        return None if due == math.inf else due
+        return min(moments)
 
     def _boot_by(self, seat: Seat) -> float:
         return seat.spawned_ns / 1e9 + self.settings.spawn_timeout
@@ -528,7 +554,7 @@ class Master:
             self._was_ready = True
             self._probe()
             announce(f"ready: {ready} workers")
-        elif self.gauge.history.boot_failures and not self.children:
+        elif self.gauge.history.boot_failures and not self.children and not self._has_come_up:
             log.error("no worker came up; giving up")
             self._status = 1
             self._was_ready = True

@@ -23,6 +23,10 @@ class Neighbours:
         self._compared_ns = 0  # when the load was last looked at ...
         self._waited_then: dict[int, int] = {}  # ... and how long each had waited by then
 
+    def held(self) -> int:
+        """Return how many connections the workers hold, this one too."""
+        return sum(self._slots[number].words[HELD] for number in range(self._head[SLOTS]))
+
     def free(self, now_ns: int) -> int:
         """Return how many have nothing to do."""
         count = 0

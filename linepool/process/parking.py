@@ -26,7 +26,6 @@ from linepool.process.killing import Process, signal_name
 from linepool.process.listeners import Listener, show
 from linepool.process.parker import Manners, Parker
 from linepool.process.passing import Baggage, Kind
-from linepool.protocols.base import Protocol
 from linepool.session import Session
 from linepool.settings import Settings
 
@@ -86,11 +85,10 @@ class Parking:
         self._born_at = 0.0
         self._pause = _PAUSE
         self._stopping = False
-        protocol = service.open_protocol()
         self._numbers = itertools.count(1)
         self._manners = Manners(
             busy=service.busy_reply(),
-            greets=bool(service.on_connect) or type(protocol).greeting is not Protocol.greeting,
+            greets=service.greets,
             mourns=bool(service.on_disconnect),
         )
 
@@ -164,10 +162,14 @@ class Parking:
             self._process.close()
         if self._hub is not None:
             self._hub.close()
-        while self._letters:
-            passing.close(self._letters.popleft()[3])
+        self._drop_letters()
 
     # Inside.
+
+    def _drop_letters(self) -> None:
+        """Close this process's copies of what the parker has not taken yet."""
+        while self._letters:
+            passing.close(self._letters.popleft()[3])
 
     def _tell(
         self,
@@ -268,6 +270,7 @@ class Parking:
         status = 1
         try:
             self._leave()
+            self._drop_letters()
             os.setpgid(0, 0)  # ^C at the terminal is meant for the master
             for number in _DEAF_TO:  # the master says when it is time to end, or its end does
                 signal.signal(number, signal.SIG_IGN)

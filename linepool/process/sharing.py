@@ -89,7 +89,6 @@ class Sharing:
         settings = station.settings
         self._station = station
         self._orders = station.orders
-        self._board = board
         self._words = station.slot.words
         self._held = station.slot.held
         self._head = board.head
@@ -97,16 +96,15 @@ class Sharing:
         self._channel = channel
         self._report = report
         self._is_worn = is_worn
-        self._at_rest = station.at_rest
-        self._settings = settings
         accepts = bool(listeners)
         self._park_after = settings.park_after if accepts else 0.0
         self._most = settings.hot_connections
-        self._pid = os.getpid()
-        self._numbers = itertools.count(1)
+        pid = os.getpid()
+        self._names = (f"{pid}-{number}" for number in itertools.count(1))  # of new connections
         self._connections: dict[int, HotConnection] = {}
         self._unfinished: dict[int, HotConnection] = {}
         self._places = list(range(0, len(self._held), 2))
+        self._to_return: list[int] = []  # numbers of connections whose giving back found no room
         self._closing = Closing()
         self._idle = True  # as the master knows it
         self._is_calm = True  # it has waited for longer than a moment the last time
@@ -130,7 +128,7 @@ class Sharing:
 
     def run(self) -> None:
         """Serve until it is time to leave and everybody is gone."""
-        self._at_rest.acquire()
+        self._station.at_rest.acquire()
         self._report(State.READY)
         try:
             self._work()
@@ -139,21 +137,29 @@ class Sharing:
                 self._end(connection)
 
     def _work(self) -> None:
+        connections, unfinished = self._connections, self._unfinished
+        gives_back = not self._park_after
         while not self._is_done():
             events = self._wait()
             began_ns = self._began_ns
             if self._mean_ns * len(events) > _WORTH_NS:
                 self._share(events, began_ns)
             for descriptor, _ in events:
-                connection = self._connections.get(descriptor)
+                connection = connections.get(descriptor)
                 if connection is not None:
-                    if descriptor not in self._unfinished:
-                        self._serve(connection, connection.turn)
+                    if descriptor in unfinished:
+                        continue
+                    # As _serve() does it, for the most frequent case: there is nothing to be arranged.
+                    if self._idle:
+                        self._begin_work()
+                    connection.turn()
+                    if connection.waits_for != connection.arranged or gives_back:
+                        self._arrange(connection)
                 elif descriptor in self._listeners:
                     self._accept(self._listeners[descriptor])
                 else:
                     self._hear(descriptor)
-            for connection in self._those_here(self._unfinished):
+            for connection in self._those_here(unfinished):
                 self._serve(connection, connection.turn)
             self._look_around(began_ns, len(events))
         self._give_back()
@@ -205,16 +211,20 @@ class Sharing:
     def _serve(self, connection: HotConnection, step: Callable[[], None]) -> None:
         """Have a connection do something, and see what has become of it."""
         if self._idle:
-            self._idle = False
-            self._report(State.TAKEN)
+            self._begin_work()
         step()
-        if connection.waits_for != connection.arranged:
-            self._arrange(connection)
-        elif not self._park_after and not self._left_at:
-            self._hand_on(connection)
+        self._arrange(connection)
+
+    def _begin_work(self) -> None:
+        self._idle = False
+        self._report(State.TAKEN)
 
     def _arrange(self, connection: HotConnection) -> None:
         """Arrange for what a connection waits for."""
+        if connection.waits_for == connection.arranged:
+            if not self._park_after and not self._left_at:
+                self._hand_on(connection)
+            return
         before, connection.arranged = connection.arranged, connection.waits_for
         if connection.waits_for == END:
             self._end(connection)
@@ -243,8 +253,7 @@ class Sharing:
         if self._is_crowded():
             self._refuse(sock)
             return
-        name = f"{self._pid}-{next(self._numbers)}"
-        session = Session(name, show(address), listener.name)
+        session = Session(next(self._names), show(address), listener.name)
         # Who cannot take it must not leave it in the queue: the kernel has woken nobody else for it.
         if has_room or self._left_at or not self._pass_on(sock, session):
             self._begin(self._take(sock, session, time.monotonic()))
@@ -254,7 +263,7 @@ class Sharing:
         if not self._head[PARKER] or self._head[PARKER_FULL]:
             return False
         now = time.monotonic()
-        deadline = now + self._settings.idle_timeout
+        deadline = now + self._station.settings.idle_timeout
         state = passing.packed(session.dump(), b"")
         baggage = Baggage(passing.NEW | passing.MORE, deadline, now, state)
         if not passing.send(self._channel, Kind.CONNECTION, 0, baggage, (sock.fileno(),)):
@@ -329,12 +338,11 @@ class Sharing:
 
     def _is_crowded(self) -> bool:
         """Whether there are too many connections already, this one not counted."""
-        head, most = self._head, self._settings.max_connections
+        head, most = self._head, self._station.settings.max_connections
         slots = head[SLOTS]
         if head[PARKED] + slots * self._most < most:
             return False
-        held = sum(self._board.slots[number].words[HELD] for number in range(slots))
-        return int(head[PARKED]) + held >= most
+        return int(head[PARKED]) + self._neighbours.held() >= most
 
     def _refuse(self, sock: socket.socket) -> None:
         self._words[REFUSED] += 1
@@ -381,7 +389,7 @@ class Sharing:
         """Serve a connection that the parker has given."""
         if not message.descriptors:
             log.warning("no descriptor left for a connection; given back")
-            passing.send(self._channel, Kind.BACK, message.number)
+            self._to_return.append(message.number)
             self._give_back()  # what came behind it too, so that they stay in order
             self._has_no_descriptors()
             return
@@ -469,7 +477,7 @@ class Sharing:
 
         To be called by the second thread, or by who waits for a client to read.
         """
-        with self._at_rest:
+        with self._station.at_rest:
             in_hand = self._words[CLIENT_FD] - 1
             for connection in list(self._connections.values()):
                 if connection.descriptor != in_hand:
@@ -478,13 +486,13 @@ class Sharing:
 
     def _give_back(self) -> None:
         """Give back to the parker what it has given, for it cannot be begun now."""
-        try:
+        with contextlib.suppress(EOFError):  # the main thread hears it too
             while message := passing.receive(self._channel):
                 if message.kind is Kind.CONNECTION:
-                    passing.send(self._channel, Kind.BACK, message.number)
+                    self._to_return.append(message.number)
                 passing.close(message.descriptors)
-        except EOFError:
-            return  # the main thread hears it too
+        while self._to_return and passing.send(self._channel, Kind.BACK, self._to_return[0]):
+            del self._to_return[0]
 
     # Between the turns.
 
@@ -500,6 +508,9 @@ class Sharing:
         now = now_ns / 1e9
         if now >= self._due:
             self._look_at_the_quiet(now)
+        if self._to_return:
+            self._give_back()
+            self._due = min(self._due, now + _STEP)
         if self._left_at or self._orders.leaving() or self._is_worn():
             self._leave(now)
 

@@ -38,6 +38,8 @@ class StatusPipe:
         with contextlib.suppress(BlockingIOError):
             while len(data) < _MOST and (chunk := os.read(self.reader, _CHUNK)):
                 data += chunk
+                if len(chunk) < _CHUNK:
+                    break
         return data
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ class StayingConnection(LiveConnection):
             self._count_errors()
             self._put_down()
             words[HELD] = 0
-            self._socket.close()
+            self.socket.close()
             self._audience.drop(self)
             self._say_goodbye()
 
@@ -61,7 +61,7 @@ class StayingConnection(LiveConnection):
             if not data:
                 self._send_now(self._conversation.ended())
                 return False
-            self._protocol.feed(data)
+            self._protocol.feed(data if len(data) < CHUNK else self._with_more(data))
             while self._answer():
                 pass
         return True
@@ -80,7 +80,7 @@ class StayingConnection(LiveConnection):
             seconds = LONGEST  # who listens is not idle
         else:
             try:
-                return self._socket.recv(CHUNK)
+                return self.socket.recv(CHUNK)
             except BlockingIOError:  # quiet for a tick
                 seconds = self._settings.idle_timeout
         give_up_at = time.monotonic() + seconds
@@ -102,7 +102,7 @@ class StayingConnection(LiveConnection):
             self._end_by = now + PATIENCE
         seconds = self._last_call(now, self._end_by) - now
         poller = select.poll()
-        poller.register(self._socket, select.POLLIN)
+        poller.register(self.socket, select.POLLIN)
         if now < self._end_by and poller.poll(max(0.0, seconds) * 1000):
             return self._receive_now()
         return None
@@ -110,7 +110,7 @@ class StayingConnection(LiveConnection):
     def _wait(self, seconds: float) -> bool:
         """Wait for the client or an order; return whether one of them came in time."""
         poller = select.poll()
-        poller.register(self._socket, select.POLLIN)
+        poller.register(self.socket, select.POLLIN)
         poller.register(self._orders, select.POLLIN)
         listens = bool(self._audience.topics(self))
         if listens:
@@ -128,9 +128,9 @@ class StayingConnection(LiveConnection):
         Without that, input that nobody read would make the kernel reset the connection and throw
         away replies that are still on their way (tcp(7); RFC 2525, 2.17).
         """
-        self._socket.shutdown(socket.SHUT_WR)
+        self.socket.shutdown(socket.SHUT_WR)
         poller = select.poll()
-        poller.register(self._socket, select.POLLIN)
+        poller.register(self.socket, select.POLLIN)
         give_up_at = time.monotonic() + _LINGER
         while time.monotonic() < give_up_at:
             data = self._receive_now()
@@ -138,5 +138,5 @@ class StayingConnection(LiveConnection):
                 return
             if data is None:
                 patience = _QUIET if self._lost else _STEP
-                if not poller.poll(patience * 1000) and not unsent_bytes(self._socket):
+                if not poller.poll(patience * 1000) and not unsent_bytes(self.socket):
                     return

@@ -199,6 +199,10 @@ class Protocol(ABC):
         """
         return call(request)
 
+    def is_plain(self, request: Request) -> bool:
+        """Whether ``around`` would do no more for a request than call its handler: it is left out then."""
+        return False
+
     def open(
         self, commands: Mapping[bytes, Command], limits: Limits, unknown: Command | None = None
     ) -> Self:
@@ -209,9 +213,11 @@ class Protocol(ABC):
             limits: The sizes beyond which a request is refused.
             unknown: The entry for commands that are not in the table.
         """
-        # As copy.copy() does it, in a tenth of the time.
+        # As copy.copy() does it, in a tenth of the time, and without making a dict of the attributes:
+        # they can be read twice as fast as long as nobody has asked for their dict.
         fresh = object.__new__(type(self))
-        fresh.__dict__.update(self.__dict__)
+        for name, value in self.__dict__.items():
+            setattr(fresh, name, value)
         fresh.commands = commands
         fresh.unknown = unknown
         fresh.limits = limits

@@ -18,6 +18,7 @@ from linepool.session import Message, Reply, Session
 __all__ = ["OK", "NullArray", "Push", "Queued", "Resp", "Status", "Verbatim"]
 
 _MOST_SHOWN = 128  # bytes of a wrong command that its error repeats
+_ENDS_MULTI = {b"EXEC", b"DISCARD"}
 _NOT_QUEUED = {b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"QUIT", b"RESET"}
 
 
@@ -135,14 +136,11 @@ class Resp(RespParser):
                 f"Can't execute '{request.verb.decode('utf-8', 'replace').lower()}': only (P|S)SUBSCRIBE /"
                 " (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
             )
+        verb = request.verb.upper()
         if self.authenticate is None and self.queue is None:
-            if not self.transactions:
-                return call(request)
-            verb = request.verb.upper()
-            if verb in (b"EXEC", b"DISCARD"):
+            if self.transactions and verb in _ENDS_MULTI:
                 return ClientError(f"{verb.decode()} without MULTI")
             return call(request)
-        verb = request.verb.upper()
         if self.may_do_little and verb not in ALWAYS:
             if verb == b"EXEC":
                 text = "Transaction discarded because of: NOAUTH Authentication required."
@@ -151,6 +149,15 @@ class Resp(RespParser):
         if self.queue is not None:
             return self._behind_multi(verb, request, call)
         return call(request)
+
+    def is_plain(self, request: Request) -> bool:
+        """Whether there is neither a password, a transaction nor a subscription to be heeded."""
+        return (
+            self.authenticate is None
+            and self.queue is None
+            and not self.subscribed
+            and not (self.transactions and request.verb.upper() in _ENDS_MULTI)
+        )
 
     def _behind_multi(self, verb: bytes, request: Request, call: Call) -> Any:
         assert self.queue is not None

@@ -72,12 +72,13 @@ def encode_error(error: ReplyError) -> bytes:
 
 
 def _add(parts: list[bytes], value: Any, version: int) -> None:
-    text = _bulk(value)
-    if text is not None:
+    if value is None or type(value) is int:  # the most frequent ones first
+        parts.append(_number(value, version))
+    elif (text := _bulk(value)) is not None:
         parts.append(b"$%d\r\n%b\r\n" % (len(text), text))
     elif isinstance(value, Status):
         parts.append(b"+%b\r\n" % value.encode().translate(_LINE_BREAKS))
-    elif value is None or (isinstance(value, (int, float)) and not isinstance(value, Enum)):
+    elif isinstance(value, (int, float)) and not isinstance(value, Enum):
         parts.append(_number(value, version))
     elif isinstance(value, Mapping):
         _add_pairs(parts, value.items(), len(value), version)

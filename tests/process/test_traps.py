@@ -250,7 +250,7 @@ def test_no_count_on_the_board_is_ever_seen_to_go_back():
     if writer == 0:
         try:
             for _ in range(100_000):
-                slot.begin(request, 1, 2)
+                slot.begin(request, 1, 2, 0)
                 slot.finish(3)
         finally:
             os._exit(0)

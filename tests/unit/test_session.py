@@ -156,6 +156,19 @@ def test_what_was_changed_in_place_to_no_plain_data_cannot_be_dumped(item):
         session.dump()
 
 
+def test_a_user_that_would_come_back_as_something_else_cannot_be_dumped():
+    session = Session()
+    session.user = ("ann", 1)  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match="session value 'user' is a tuple"):
+        session.dump()
+
+
+def test_a_session_has_no_attributes_that_would_be_left_behind():
+    with pytest.raises(AttributeError, match="cart"):
+        Session().cart = []  # type: ignore[attr-defined]
+
+
 def test_what_was_changed_in_place_may_be_larger_than_what_can_be_assigned():
     session = Session()
     session["key"] = []
