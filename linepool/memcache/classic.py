@@ -57,8 +57,10 @@ def get(store: Store, verb: Verb, key: bytes, *keys: bytes) -> list[Value]:
             note_read(store, name, item, now)
             found.append(Value(name, item.data, item.flags, item.cas if with_cas else None))
     store.count("cmd_get", len(asked))
-    store.count("get_hits", len(found))
-    store.count("get_misses", len(asked) - len(found))
+    if found:
+        store.count("get_hits", len(found))
+    if len(found) < len(asked):
+        store.count("get_misses", len(asked) - len(found))
     return found
 
 

@@ -14,7 +14,8 @@ import struct
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from time import monotonic_ns
 from typing import Any, TypeVar
 
 from attrs import field, frozen
@@ -32,9 +33,11 @@ from linepool.settings import Settings
 CHUNK = 16384  # bytes of one recv(); more would cost each small request 0.7 microseconds
 _MUCH = 262144  # bytes of the next one, if so many have come
 _MOST_WAITING = 65536  # bytes of replies that may wait for their send()
+DONTWAIT = int(socket.MSG_DONTWAIT)
 LONGEST = 2_000_000  # seconds that poll(2) can wait
-_SOON_NS = 5_000_000  # a reply does not wait longer than this for those behind it
-_MOST_AT_ONCE = 512  # requests that are answered before the other clients get their turn
+_SOON_NS = (
+    2_000_000  # a reply does not wait longer than this for those behind it, nor do the others
+)
 _GLANCE = 0.25  # seconds between two looks at the others while a client does not read
 PATIENCE = 1.0  # seconds for clients that go on sending, or are new, when the worker leaves
 BREATH = 0.03  # seconds in which a client that has just read a reply sends its next request
@@ -44,14 +47,45 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset, forget what i
 T = TypeVar("T")
 
 
+class Rest:
+    """Whether the worker's tables are at rest; only then may its second thread change them.
+
+    The main thread says so at each request, and a lock would cost more than that. Each of the two first
+    writes its own mark and then reads the other's, so at least one of them sees that it has to wait: the
+    interpreter runs one thread at a time, each in the order of its program.
+
+    Attributes:
+        is_now: A handler runs; for the main thread to write.
+        is_wanted: The second thread waits for it, or is at work.
+    """
+
+    def __init__(self) -> None:
+        self.is_now = False
+        self.is_wanted = False
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Wait, in the main thread, until the second one has done its work."""
+        with self._lock:
+            pass
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[bool]:
+        """Use it, in the second thread, if it gives True; the main thread waits meanwhile."""
+        with self._lock:
+            self.is_wanted = True
+            try:
+                yield self.is_now
+            finally:
+                self.is_wanted = False
+
+
 @frozen
 class Station:
     """What a worker has that all its connections share.
 
     Attributes:
         limit_ns: The setting ``request_timeout``.
-        at_rest: Held by whoever changes the worker's tables: by its main thread but for while a
-            handler runs.
     """
 
     service: Service
@@ -61,11 +95,14 @@ class Station:
     orders: Orders
     alarm: Alarm
     audience: Audience
-    at_rest: threading.RLock
+    rest: Rest
     limit_ns: int = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "limit_ns", int(self.settings.request_timeout * 1e9))
+        for command in (*self.service.commands, self.service.unknown):
+            if command and command.timeout is None:
+                command.limit_ns = self.limit_ns
 
 
 class LiveConnection(Connection):
@@ -97,7 +134,7 @@ class LiveConnection(Connection):
         self._orders = station.orders
         self._alarm = station.alarm
         self._audience = station.audience
-        self._at_rest = station.at_rest
+        self._rest = station.rest
         self._limit_ns = station.limit_ns
         self._conversation = Conversation(station.service, session, self, station.resources)
         self._protocol = self._conversation.protocol
@@ -192,11 +229,14 @@ class LiveConnection(Connection):
 
     def _in_handler(self, call: Callable[[], T]) -> T:
         """Call what runs code of the app's: the worker's tables are at rest meanwhile."""
-        self._at_rest.release()
+        rest = self._rest
+        rest.is_now = True
         try:
             return call()
         finally:
-            self._at_rest.acquire()
+            rest.is_now = False
+            if rest.is_wanted:
+                rest.wait()
 
     def _answer(self) -> bool:
         """Answer the requests that are complete; replies that are ready together go out together.
@@ -204,48 +244,47 @@ class LiveConnection(Connection):
         Returns whether to go on when the others have had their turn: there may be more of them.
         """
         conversation, protocol = self._conversation, self._protocol
-        slot, at_rest, replies = self._slot, self._at_rest, self._replies
+        slot, rest, replies = self._slot, self._rest, self._replies
         waiting = 0  # bytes in replies
-        left = _MOST_AT_ONCE
-        began_ns = first_ns = time.monotonic_ns()
+        more = False
+        began_ns = first_ns = monotonic_ns()
         while not conversation.closing and (request := protocol.next_request()) is not None:
             if isinstance(request, Bad):
                 self._lost |= request.close
                 replies.append(conversation.refuse(request))
                 continue
-            limit_ns = request.command.limit_ns if request.command else None
-            slot.begin(request, began_ns, self._limit_ns if limit_ns is None else limit_ns, waiting)
-            at_rest.release()
+            command = request.command
+            slot.begin(request, began_ns, command.limit_ns if command else self._limit_ns, waiting)
+            rest.is_now = True  # as _in_handler() does it, without its call
             try:
                 reply = conversation.answer(request)
             finally:
-                at_rest.acquire()
+                rest.is_now = False
+                if rest.is_wanted:
+                    rest.wait()
             if isinstance(reply, bytes):
                 replies.append(reply)
                 waiting += len(reply)
             else:
                 self._stream(reply)
-            ended_ns = time.monotonic_ns()
+            ended_ns = monotonic_ns()
             slot.finish(ended_ns - began_ns)
             began_ns = ended_ns
-            left -= 1
             if waiting > _MOST_WAITING or ended_ns - first_ns > _SOON_NS:
-                left = 0  # the others have waited long enough
-            if not left:
-                break
+                more = not conversation.closing
+                break  # the others have waited long enough
         self._flush()
         if conversation.errors:
             self._count_errors()
+        self.quiet_since = began_ns / 1e9
         if began_ns != first_ns:
             self._served = True
-            self._read_by = 0.0  # what is left belongs to another request
-        self.quiet_since = began_ns / 1e9
         self._is_replaceable = protocol.is_replaceable
         if self._is_replaceable or protocol.at_boundary:
             self._read_by = 0.0
-        elif not self._read_by:
+        elif began_ns != first_ns or not self._read_by:  # what is left belongs to another request
             self._read_by = time.monotonic() + self._settings.read_timeout
-        return not left and not conversation.closing
+        return more
 
     def _stream(self, reply: Generator[bytes, None, None]) -> None:
         """Send the parts of a reply as they come."""
@@ -296,7 +335,7 @@ class LiveConnection(Connection):
     def _send_some(self, data: bytes | memoryview) -> int:
         """Send what goes out without waiting; return how many bytes that are."""
         try:
-            return self.socket.send(data, socket.MSG_DONTWAIT)
+            return self.socket.send(data, DONTWAIT)
         except BlockingIOError:
             return 0
 
@@ -318,7 +357,7 @@ class LiveConnection(Connection):
     def _receive_now(self, most: int = CHUNK) -> bytes | None:
         """Return what has arrived, or None: nothing."""
         try:
-            return self.socket.recv(most, socket.MSG_DONTWAIT)
+            return self.socket.recv(most, DONTWAIT)
         except BlockingIOError:
             return None
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from linepool.errors import ClientError
 from linepool.process import passing
 from linepool.process.board import BOUND, CLIENT_FD, COOKIE
-from linepool.process.connection import CHUNK, PATIENCE, LiveConnection, Station
+from linepool.process.connection import CHUNK, DONTWAIT, PATIENCE, LiveConnection, Station
 from linepool.process.passing import Baggage
 from linepool.session import Session
 
@@ -144,7 +144,7 @@ class HotConnection(LiveConnection):
         words[CLIENT_FD] = self._number  # before it is read: what was read is lost with this worker
         self._alarm.conversation = self._conversation
         try:
-            data = self.socket.recv(CHUNK, socket.MSG_DONTWAIT)
+            data = self.socket.recv(CHUNK, DONTWAIT)
             if data:
                 self._protocol.feed(data if len(data) < CHUNK else self._with_more(data))
                 self.unfinished = self._answer()
@@ -275,7 +275,7 @@ class HotConnection(LiveConnection):
                 raise TimeoutError("the client does not keep up")
             return False
         try:
-            sent = self.socket.send(data, socket.MSG_DONTWAIT)
+            sent = self.socket.send(data, DONTWAIT)
         except BlockingIOError:
             sent = 0
         if sent == len(data):

@@ -38,7 +38,7 @@ def _run(bell: int, station: Station, sharing: Sharing) -> None:
     after_ns = int(station.settings.hand_on_after * 1e9)
     while True:
         os.eventfd_read(bell)
-        with station.at_rest:
+        with station.rest.used() as is_at_rest:
             started_ns = words[STARTED_NS]
-            if started_ns and time.monotonic_ns() - started_ns >= after_ns:
+            if is_at_rest and started_ns and time.monotonic_ns() - started_ns >= after_ns:
                 sharing.make_way()

@@ -128,7 +128,6 @@ class Sharing:
 
     def run(self) -> None:
         """Serve until it is time to leave and everybody is gone."""
-        self._station.at_rest.acquire()
         self._report(State.READY)
         try:
             self._work()
@@ -139,7 +138,7 @@ class Sharing:
     def _work(self) -> None:
         connections, unfinished = self._connections, self._unfinished
         gives_back = not self._park_after
-        while not self._is_done():
+        while not (self._left_at and self._is_done()):
             events = self._wait()
             began_ns = self._began_ns
             if self._mean_ns * len(events) > _WORTH_NS:
@@ -159,8 +158,9 @@ class Sharing:
                     self._accept(self._listeners[descriptor])
                 else:
                     self._hear(descriptor)
-            for connection in self._those_here(unfinished):
-                self._serve(connection, connection.turn)
+            if unfinished:
+                for connection in self._those_here(unfinished):
+                    self._serve(connection, connection.turn)
             self._look_around(began_ns, len(events))
         self._give_back()
 
@@ -171,13 +171,14 @@ class Sharing:
         poll = self._epoll.poll
         words = self._words
         now_ns = time.monotonic_ns()
-        most = _FEW if self._head[WAITING] else -1
+        others_wait = self._head[WAITING]
+        most = _FEW if others_wait else -1
         if self._unfinished:
             self._began_ns = now_ns
             return poll(0, most)
         if self._takes_work():
             words[FREE_NS] = now_ns
-            if self._head[WAITING]:
+            if others_wait:
                 self._ask(now_ns)
         # Work that came late the last time will come late again: then the short wait is left out.
         events = [] if self._is_calm else poll(_MOMENT, most)
@@ -477,12 +478,11 @@ class Sharing:
 
         To be called by the second thread, or by who waits for a client to read.
         """
-        with self._station.at_rest:
-            in_hand = self._words[CLIENT_FD] - 1
-            for connection in list(self._connections.values()):
-                if connection.descriptor != in_hand:
-                    self._hand_on(connection)
-            self._give_back()
+        in_hand = self._words[CLIENT_FD] - 1
+        for connection in list(self._connections.values()):
+            if connection.descriptor != in_hand:
+                self._hand_on(connection)
+        self._give_back()
 
     def _give_back(self) -> None:
         """Give back to the parker what it has given, for it cannot be begun now."""
@@ -572,7 +572,7 @@ class Sharing:
                 self._accept(listener)
 
     def _is_done(self) -> bool:
-        if not self._left_at or self._connections or self._closing:
+        if self._connections or self._closing:
             return False
         # A stop of all: the parker may still have clients to be served.
         return int(self._words[ORDER]) != Order.STOP or not self._head[PARKER]

@@ -11,7 +11,6 @@ import itertools
 import logging
 import os
 import socket
-import threading
 import time
 
 from attrs import frozen
@@ -25,7 +24,7 @@ from linepool.process.alarm import Alarm
 from linepool.process.audience import Audience
 from linepool.process.board import CONNECTIONS, LICENSE, REQUESTS, SINCE_NS, STATE, Board, Slot
 from linepool.process.bus import Bus
-from linepool.process.connection import Station
+from linepool.process.connection import Rest, Station
 from linepool.process.intake import Accept, Client
 from linepool.process.listeners import Listener, Waker, show
 from linepool.process.orders import Orders
@@ -112,7 +111,7 @@ class Worker:
             self._orders,
             self._alarm,
             Audience(bus.desk(self._place.slot_number) if bus else None),
-            threading.RLock(),
+            Rest(),
         )
         if self._settings.parks:
             self._share(station)
@@ -137,7 +136,6 @@ class Worker:
 
     def _stay(self, station: Station) -> None:
         """Serve one client after another."""
-        station.at_rest.acquire()
         intake = Accept(self._listeners, self._orders, self._waker, self._settings)
         self._report(State.READY)
         while client := intake.next():

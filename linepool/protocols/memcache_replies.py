@@ -39,11 +39,11 @@ class Value:
 
 def encode_reply(value: object, request: Request) -> bytes:
     """Return the reply to a classic command; ``Memcache.encode`` says what gives what."""
-    if isinstance(value, Mapping) and request.verb not in _GETS:
-        lines = [_line(b"STAT " + _text(k) + b" " + _text(v)) for k, v in value.items()]
-        return b"".join([*lines, b"END\r\n"])
     if request.verb in _GETS:
         return b"".join([*map(encode_value, _values(value, request)), b"END\r\n"])
+    if isinstance(value, Mapping):
+        lines = [_line(b"STAT " + _text(k) + b" " + _text(v)) for k, v in value.items()]
+        return b"".join([*lines, b"END\r\n"])
     if isinstance(value, bool) and request.verb in _BOOLS:
         value = _BOOLS[request.verb][0 if value else 1]
     return _line(b"OK" if value is None else _text(value))
@@ -51,6 +51,11 @@ def encode_reply(value: object, request: Request) -> bytes:
 
 def _values(value: object, request: Request) -> Iterable[Value]:
     """Return what a get handler returned as Values."""
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            if not isinstance(item, Value):
+                raise TypeError(f"a get gives Values, not {type(item).__name__}")
+        return value
     if value is None:
         return ()
     if isinstance(value, Value):
@@ -62,11 +67,6 @@ def _values(value: object, request: Request) -> Iterable[Value]:
             data if isinstance(data, Value) else Value(key, _text(data), 0, wants_cas)
             for key, data in pairs
         ]
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            if not isinstance(item, Value):
-                raise TypeError(f"a get gives Values, not {type(item).__name__}")
-        return value
     if len(request.words) != 1:
         raise TypeError(
             f"{type(value).__name__} cannot answer a get of several keys; return a dict"

@@ -184,9 +184,8 @@ class RespParser(Buffered):
             return None
         found = match.groups()
         args = list(found[1::2])
-        for size, arg in zip(found[::2], args, strict=True):
-            if int(size) != len(arg):
-                return None
+        if [*map(int, found[::2])] != [*map(len, args)]:
+            return None
         self._at = match.end()
         return self._take(args)
 
