@@ -136,33 +136,37 @@ class Sharing:
                 self._end(connection)
 
     def _work(self) -> None:
-        connections, unfinished = self._connections, self._unfinished
-        gives_back = not self._park_after
         while not (self._left_at and self._is_done()):
             events = self._wait()
             began_ns = self._began_ns
             if self._mean_ns * len(events) > _WORTH_NS:
                 self._share(events, began_ns)
-            for descriptor, _ in events:
-                connection = connections.get(descriptor)
-                if connection is not None:
-                    if descriptor in unfinished:
-                        continue
-                    # As _serve() does it, for the most frequent case: there is nothing to be arranged.
-                    if self._idle:
-                        self._begin_work()
-                    connection.turn()
-                    if connection.waits_for != connection.arranged or gives_back:
-                        self._arrange(connection)
-                elif descriptor in self._listeners:
-                    self._accept(self._listeners[descriptor])
-                else:
-                    self._hear(descriptor)
-            if unfinished:
-                for connection in self._those_here(unfinished):
+            self._tend(events)
+            if self._unfinished:
+                for connection in self._those_here(self._unfinished):
                     self._serve(connection, connection.turn)
             self._look_around(began_ns, len(events))
         self._give_back()
+
+    def _tend(self, events: list[tuple[int, int]]) -> None:
+        """See to each descriptor for which something has happened."""
+        connections, unfinished = self._connections, self._unfinished
+        gives_back = not self._park_after
+        for descriptor, _ in events:
+            connection = connections.get(descriptor)
+            if connection is not None:
+                if descriptor in unfinished:
+                    continue
+                # As _serve() does it, for the most frequent case: there is nothing to be arranged.
+                if self._idle:
+                    self._begin_work()
+                connection.turn()
+                if connection.waits_for != connection.arranged or gives_back:
+                    self._arrange(connection)
+            elif descriptor in self._listeners:
+                self._accept(self._listeners[descriptor])
+            else:
+                self._hear(descriptor)
 
     # Waiting.
 

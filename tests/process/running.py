@@ -22,8 +22,10 @@ from linepool.testing import Peer
 HANDLERS = Path(__file__).parents[1] / "handlers"
 PATIENCE = 10.0
 """Seconds; only there to fail."""
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-"""Standard output is buffered, as it is for most users."""
+_UNWANTED = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
+"""Output is buffered, and compiled modules are kept, as most users have it; else a server would take twice
+as long to start."""
 _PIPE_BYTES = 1024 * 1024
 _numbers = itertools.count()
 
