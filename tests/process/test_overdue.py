@@ -254,7 +254,8 @@ def test_a_client_that_is_slow_to_read_is_not_overdue(launch: Launch, command):
         got = sum(len(slow.line()) for _ in range(1 if "BIG" in command else 20))
 
         assert got == 20_000_000
-        assert slow.line() == ("END" if "STREAM" in command else slow.ask("PID"))
+        behind = slow.line()  # of the stream, or what PID says, in whichever worker
+        assert behind == "END" if "STREAM" in command else int(behind) in server.pids()
     assert counters(server, "timeouts", "kills") == [0, 0]
 
 
