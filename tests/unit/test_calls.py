@@ -1,0 +1,130 @@
+"""The quick way to a handler: it gives what the slow one gives, and is the way of good words."""
+
+from typing import Annotated, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import linepool
+from linepool import App, Range, Request, Rest, Session, Verb
+from linepool.calls import quick_call
+from linepool.conversation import Conversation
+from linepool.errors import ReplyError, UsageError
+from linepool.session import Connection
+
+
+class Nobody(Connection):
+    peer = "nobody"
+
+    def close(self) -> None: ...
+
+    def push(self, value: object) -> None: ...
+
+    def extend(self, seconds: float) -> None: ...
+
+
+APP = App()
+
+
+@APP.handler
+def none() -> str:
+    return "none"
+
+
+@APP.handler
+def one(word: str) -> Any:
+    return word
+
+
+@APP.handler
+def plain(a: int, b: float, c: bytes, d: bool) -> Any:
+    return a, b, c, d
+
+
+@APP.handler
+def bounded(a: Annotated[int, Range(0, 9)], b: str = "no") -> Any:
+    return a, b
+
+
+@APP.handler
+def supplied(session: Session, key: str, verb: Verb, size: int) -> Any:
+    return session.id, key, verb, size
+
+
+@APP.handler
+def many(first: int, *others: int) -> Any:
+    return first, others
+
+
+@APP.handler
+def rest(key: str, text: Rest) -> Any:
+    return key, text
+
+
+@APP.handler
+def options(key: str, *, limit: int = 3, force: bool = False) -> Any:
+    return key, limit, force
+
+
+@APP.handler
+def block(key: str, size: int, data: bytes = linepool.body("size")) -> Any:
+    return key, size, data
+
+
+@APP.handler
+def wrong(a: int) -> Any:
+    raise ValueError(a)
+
+
+SERVICE = APP.freeze()
+CONVERSATION = Conversation(SERVICE, Session("1-1"), Nobody(), {})
+WORDS = st.sampled_from(
+    [b"1", b"-7", b"1_0", b"2.5", b"nan", b"true", b"no", b"LIMIT", b"FORCE", b"", b"\xff", b" 3 "]
+)
+
+
+def slowly(request: Request, conversation: Conversation) -> Any:
+    args, kwargs = request.command.signature.bind(request, conversation)
+    return request.command.function(*args, **kwargs)
+
+
+def outcome(call: Any, request: Request) -> object:
+    """Return what comes of a call, as something to be compared."""
+    try:
+        return repr(call(request, CONVERSATION))
+    except UsageError as error:
+        return error.problem, error.parameter
+    except (ValueError, ReplyError) as error:
+        return repr(error)
+
+
+@given(st.sampled_from(SERVICE.commands), st.lists(WORDS, max_size=5))
+def test_the_quick_way_gives_what_the_slow_one_gives(entry, words):
+    request = Request(entry.names[0].encode(), words, entry, b"data")
+
+    assert outcome(entry.call, request) == outcome(slowly, request)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "value"),
+    [
+        ("NONE", [], "none"),
+        ("ONE", [b"w"], "w"),
+        ("PLAIN", [b"1", b"2.5", b"x", b"yes"], (1, 2.5, b"x", True)),
+        ("BOUNDED", [b"9", b"x"], (9, "x")),
+        ("SUPPLIED", [b"k", b"3"], ("1-1", "k", "SUPPLIED", 3)),
+        ("MANY", [b"1", b"2", b"3"], (1, (2, 3))),
+        ("REST", [b"k", b"a  b"], ("k", "a  b")),
+        ("BLOCK", [b"k", b"4"], ("k", 4, b"data")),
+    ],
+)
+def test_good_words_go_the_quick_way(name, words, value):
+    entry = SERVICE.table[name.encode()]
+
+    def never(*_: Any) -> Any:
+        pytest.fail("it went the slow way")
+
+    call = quick_call(entry.function, entry.signature, never)
+
+    assert call(Request(name.encode(), words, entry, b"data"), CONVERSATION) == value
