@@ -241,4 +241,5 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def machine() -> str:
     """Return one line that says where this was measured."""
     version = ".".join(str(part) for part in sys.version_info[:3])
-    return f"Python {version}, Linux {os.uname().release}, {os.cpu_count()} CPUs"
+    release = os.uname().release.partition("-")[0]
+    return f"Python {version}, Linux {release}, {os.cpu_count()} CPUs"

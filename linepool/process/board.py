@@ -49,13 +49,13 @@ SLOTS = 5  # slots from here on have never been used; written by the master
 
 # The words of a slot, behind the line. What is written together at the beginning of a request stands
 # together: one call writes it, at half of what single words cost. That call clears it all first, so
-# nothing that counts may be among it; STARTED_NS, the last, is 0 at that moment anyway.
+# nothing that counts may be among it, and STARTED_NS, without which the others mean nothing, is the last.
 LINE_LENGTH = 0  # bytes of the request's line that stand at the slot's beginning
 EOL_LENGTH = 1  # of the line's ending, for the reply that the master may have to write
 LIMIT_NS = 2  # after so long it is overdue; 0: never
 BEGUN = 3  # bytes of a reply may have gone out, or wait to: nobody else may write to the client
-STARTED_NS = 4  # of the request in hand, on the monotonic clock; 0: none
-SERIAL = 5  # counts requests begun and hooks called: which of them STARTED_NS belongs to
+SERIAL = 4  # the number of the request or hook that STARTED_NS belongs to
+STARTED_NS = 5  # of the request in hand, on the monotonic clock; 0: none
 REQUESTS = 6  # done
 HANDLER_NS = 7  # spent in handlers
 COOKIE = 8  # of the client's socket (SO_COOKIE): the descriptor's number may have been used again
@@ -80,7 +80,7 @@ UNSTARTED = 24  # how many it has given that were not begun when it looked last
 
 _LINE_BYTES = 128
 # In the machine's own order of bytes, and aligned: each word is written in one piece.
-_BEGIN = struct.Struct(f"@{_LINE_BYTES}s5Q")
+_BEGIN = struct.Struct(f"@{_LINE_BYTES}s6Q")
 
 
 @frozen
@@ -139,15 +139,17 @@ class Slot:
         }
 
     def begin(self, request: Request, now_ns: int, limit_ns: int, begun: int) -> None:
-        """Note the request that goes to its handler."""
-        self._serial = self.words[SERIAL] = self._serial + 1
+        """Note the request that goes to its handler; one that was in hand before is done."""
         line = request.line
-        _BEGIN.pack_into(self._view, 0, line, len(line), len(request.eol), limit_ns, begun, now_ns)
+        self._serial = serial = self._serial + 1
+        _BEGIN.pack_into(
+            self._view, 0, line, len(line), len(request.eol), limit_ns, begun, serial, now_ns
+        )
 
     def begin_hook(self, now_ns: int, limit_ns: int) -> None:
-        """Note that a hook is called; it has no line, and no number among the requests."""
-        self._serial = self.words[SERIAL] = self._serial + 1
-        _BEGIN.pack_into(self._view, 0, b"", 0, 0, limit_ns, 0, now_ns)
+        """Note that a hook is called; it has no line, and does not count among the requests."""
+        self._serial = serial = self._serial + 1
+        _BEGIN.pack_into(self._view, 0, b"", 0, 0, limit_ns, 0, serial, now_ns)
 
     def drop(self) -> None:
         """Note that what was in hand is over, however it ended."""
@@ -168,11 +170,11 @@ class Slot:
         """Move the limit of the request in hand to so long from now."""
         self.words[LIMIT_NS] = now_ns - self.words[STARTED_NS] + more_ns
 
-    def finish(self, spent_ns: int) -> None:
-        """Note that the handler is done."""
+    def finish(self, requests: int, spent_ns: int) -> None:
+        """Note that so many requests are done, all since the last call, and what they took."""
         words = self.words
         words[STARTED_NS] = 0
-        words[REQUESTS] = self._requests = self._requests + 1
+        words[REQUESTS] = self._requests = self._requests + requests
         words[HANDLER_NS] = self._handler_ns = self._handler_ns + spent_ns
 
     def record(self, seat: Seat) -> bytes:

@@ -245,44 +245,48 @@ class LiveConnection(Connection):
         """
         conversation, protocol = self._conversation, self._protocol
         slot, rest, replies = self._slot, self._rest, self._replies
-        waiting = 0  # bytes in replies
+        waiting = done = 0  # bytes in replies; requests
         more = False
         began_ns = first_ns = monotonic_ns()
-        while not conversation.closing and (request := protocol.next_request()) is not None:
-            if isinstance(request, Bad):
-                self._lost |= request.close
-                replies.append(conversation.refuse(request))
-                continue
-            command = request.command
-            slot.begin(request, began_ns, command.limit_ns if command else self._limit_ns, waiting)
-            rest.is_now = True  # as _in_handler() does it, without its call
-            try:
-                reply = conversation.answer(request)
-            finally:
-                rest.is_now = False
-                if rest.is_wanted:
-                    rest.wait()
-            if isinstance(reply, bytes):
-                replies.append(reply)
-                waiting += len(reply)
-            else:
-                self._stream(reply)
-            ended_ns = monotonic_ns()
-            slot.finish(ended_ns - began_ns)
-            began_ns = ended_ns
-            if waiting > _MOST_WAITING or ended_ns - first_ns > _SOON_NS:
-                more = not conversation.closing
-                break  # the others have waited long enough
+        try:
+            while not conversation.closing and (request := protocol.next_request()) is not None:
+                if isinstance(request, Bad):
+                    self._lost |= request.close
+                    replies.append(conversation.refuse(request))
+                    continue
+                command = request.command
+                slot.begin(
+                    request, began_ns, command.limit_ns if command else self._limit_ns, waiting
+                )
+                rest.is_now = True  # as _in_handler() does it, without its call
+                try:
+                    reply = conversation.answer(request)
+                finally:
+                    rest.is_now = False
+                    if rest.is_wanted:
+                        rest.wait()
+                if isinstance(reply, bytes):
+                    replies.append(reply)
+                    waiting += len(reply)
+                else:
+                    self._stream(reply)
+                done += 1
+                began_ns = monotonic_ns()
+                if waiting > _MOST_WAITING or began_ns - first_ns > _SOON_NS:
+                    more = not conversation.closing
+                    break  # the others have waited long enough
+        finally:
+            if done:
+                slot.finish(done, began_ns - first_ns)
+                self._served = True
         self._flush()
         if conversation.errors:
             self._count_errors()
         self.quiet_since = began_ns / 1e9
-        if began_ns != first_ns:
-            self._served = True
         self._is_replaceable = protocol.is_replaceable
         if self._is_replaceable or protocol.at_boundary:
             self._read_by = 0.0
-        elif began_ns != first_ns or not self._read_by:  # what is left belongs to another request
+        elif done or not self._read_by:  # what is left belongs to another request
             self._read_by = time.monotonic() + self._settings.read_timeout
         return more
 

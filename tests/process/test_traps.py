@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from linepool.process.board import REQUESTS, SERIAL, Board
+from linepool.process.board import HANDLER_NS, REQUESTS, Board
 from linepool.protocols.base import Request
 from tests.conftest import Launch
 from tests.process.running import Gate, Running
@@ -251,17 +251,17 @@ def test_no_count_on_the_board_is_ever_seen_to_go_back():
         try:
             for _ in range(100_000):
                 slot.begin(request, 1, 2, 0)
-                slot.finish(3)
+                slot.finish(1, 3)
         finally:
             os._exit(0)
     seen = []
     while os.waitpid(writer, os.WNOHANG) == (0, 0):
-        seen += [(slot.words[SERIAL], slot.words[REQUESTS]) for _ in range(1000)]
+        seen += [(slot.words[HANDLER_NS], slot.words[REQUESTS]) for _ in range(1000)]
 
-    serials, requests = zip(*seen, strict=True)
+    spent, requests = zip(*seen, strict=True)
     assert slot.words[REQUESTS] == 100_000
     assert list(requests) == sorted(requests)
-    assert list(serials) == sorted(serials)
+    assert list(spent) == sorted(spent)
 
 
 # -- processes that are stopped, and such as have lost their mind
