@@ -243,3 +243,26 @@ def machine() -> str:
     version = ".".join(str(part) for part in sys.version_info[:3])
     release = os.uname().release.partition("-")[0]
     return f"Python {version}, Linux {release}, {os.cpu_count()} CPUs"
+
+
+def at_least_one(text: str) -> int:
+    """Return a number of rounds and the like, from the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, not {text!r}")
+
+
+def seconds(text: str) -> float:
+    """Return a time in seconds, from the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number of seconds, more than 0, not {text!r}")

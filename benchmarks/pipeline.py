@@ -92,7 +92,9 @@ def _check(replies: Path, count: int) -> None:
 def _run() -> int:
     parser = harness.parser(__doc__)
     parser.add_argument("--requests", type=int, default=1_000_000, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="per server; default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=harness.at_least_one, default=3, help="per server; default: %(default)s"
+    )
     options = parser.parse_args()
     if not shutil.which("nc"):
         raise harness.BenchmarkError("nc is missing (Debian: netcat-openbsd)")

@@ -138,9 +138,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--cases", nargs="+", default=names, metavar="CASE", choices=names, help=", ".join(names)
     )
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument(
-        "--seconds", type=float, help=f"of one run; default: what fits, at most {_MOST_SECONDS}"
+        "--rounds", type=harness.at_least_one, default=3, help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=harness.seconds,
+        help=f"of one run; default: what fits, at most {_MOST_SECONDS}",
     )
     parser.add_argument(
         "--minutes", type=float, default=14, help="limit of all runs; default: %(default)s"
