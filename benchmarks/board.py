@@ -93,12 +93,7 @@ def _row(case: Case, pairs: Sequence[Pair]) -> list[str]:
 
 def _run() -> int:
     parser = harness.parser(__doc__)
-    parser.add_argument(
-        "--rounds", type=harness.at_least_one, default=16, help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--seconds", type=harness.seconds, default=1.0, help="per run; default: %(default)s"
-    )
+    harness.ask_for_rounds(parser, 16, 1.0)
     options = parser.parse_args()
     load.build()
     pairs: dict[Case, list[Pair]] = {case: [] for case in _CASES}

@@ -459,12 +459,7 @@ _PARTS: dict[str, Callable[[Options], list[str]]] = {
 def _run() -> int:
     parser = harness.parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=list(_PARTS), default=list(_PARTS))
-    parser.add_argument(
-        "--seconds", type=harness.seconds, default=1.5, help="per run; default: %(default)s"
-    )
-    parser.add_argument(
-        "--rounds", type=harness.at_least_one, default=3, help="default: %(default)s"
-    )
+    harness.ask_for_rounds(parser, 3, 1.5)
     parser.add_argument("--idle", type=int, default=10_000, help="connections; default: 10000")
     parser.add_argument("--kills", type=int, default=100, help="torture; default: %(default)s")
     arguments = vars(parser.parse_args())

@@ -286,12 +286,7 @@ def _shown(value: float) -> str:
 def _run() -> int:
     parser = harness.parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=list(_PARTS), default=list(_PARTS))
-    parser.add_argument(
-        "--rounds", type=harness.at_least_one, default=3, help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--seconds", type=harness.seconds, default=1.5, help="per run; default: %(default)s"
-    )
+    harness.ask_for_rounds(parser, 3, 1.5)
     parser.add_argument(
         "--rate", type=float, default=4000, help="requests per second; default: %(default)s"
     )

@@ -266,3 +266,10 @@ def seconds(text: str) -> float:
         if 0 < float(text) < float("inf"):
             return float(text)
     raise argparse.ArgumentTypeError(f"must be a number of seconds, more than 0, not {text!r}")
+
+
+def ask_for_rounds(parser: argparse.ArgumentParser, rounds: int, seconds_each: float) -> None:
+    """Add the options --rounds and --seconds, with these defaults."""
+    text = "default: %(default)s"
+    parser.add_argument("--rounds", type=at_least_one, default=rounds, help=text)
+    parser.add_argument("--seconds", type=seconds, default=seconds_each, help=f"per run; {text}")

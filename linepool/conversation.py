@@ -76,7 +76,7 @@ class Entry:
         self.body = self.signature.body
         self.rest_after = self.signature.rest_after
         self.size_word = self.signature.size_word
-        self.limit_ns = int((self.timeout or 0) * 1e9)  # a worker puts its setting in place of None
+        self.limit_ns = None if self.timeout is None else int(self.timeout * 1e9)
 
     @property
     def usage(self) -> str:

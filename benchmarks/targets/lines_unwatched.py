@@ -20,8 +20,8 @@ import lines_app  # noqa: F401  (its handlers are what is served)
 from linepool.pool.status import State
 from linepool.process import spawning, worker
 from linepool.process.board import Slot
-from linepool.process.connection import Station
 from linepool.process.sharing import Sharing
+from linepool.process.station import Station
 from linepool.process.worker import Worker
 
 

@@ -24,8 +24,6 @@ _HEAD = struct.Struct("<IIQQQQB")  # flags, last access, expiry, cas, place, sto
 _U64 = struct.Struct(">Q")  # big-endian, so that LMDB's order is the numbers'
 _EXPIRY = struct.Struct(">QQ")
 _SUMS = struct.Struct("<QQQQQQQ")
-_U64_HERE = struct.Struct("<Q")
-_FLUSH_AT = 48  # where it stands in the sums
 _FETCHED, _STALE, _WON = 1, 2, 4
 _OVERHEAD = 128  # bytes of an item beyond its value and its two keys
 _SWEPT = 2  # expired items that one write looks for
@@ -97,15 +95,10 @@ class LmdbStore(Store):
     def read(self, keys: Sequence[bytes]) -> list[Item | None]:
         """Return the items in order, from one snapshot."""
         now_ms = time.time_ns() // 1_000_000
-        found: list[Item | None] = []
         with self._env.begin() as txn:
-            sums = txn.get(b"sums")
-            flush_at = _U64_HERE.unpack_from(sums, _FLUSH_AT)[0] if sums else 0
-            for key in keys:
-                row = self._row(txn, key)
-                lives = row is not None and _lives(row, flush_at, now_ms)
-                found.append(row.item if row and lives else None)
-        return found
+            flush_at = self._sums(txn).flush_at
+            rows = [self._row(txn, key) for key in keys]
+        return [row.item if row and _lives(row, flush_at, now_ms) else None for row in rows]
 
     def update(self, key: bytes, change: Change) -> Item | None:
         """Replace an item, in one write transaction."""

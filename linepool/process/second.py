@@ -12,9 +12,9 @@ import threading
 import time
 
 from linepool.process.board import STARTED_NS
-from linepool.process.connection import Station
 from linepool.process.inbox import signals_blocked
 from linepool.process.sharing import Sharing
+from linepool.process.station import Station
 
 
 def start(bell: int, station: Station, sharing: Sharing) -> None:

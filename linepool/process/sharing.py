@@ -42,12 +42,13 @@ from linepool.process.board import (
     Order,
 )
 from linepool.process.closing import Closing
-from linepool.process.connection import LONGEST, Station
+from linepool.process.connection import LONGEST
 from linepool.process.hot import END, OUTPUT, TURN, HotConnection
 from linepool.process.intake import FULL, FULL_AT_MOST, FULL_PAUSE
 from linepool.process.listeners import Listener, show
 from linepool.process.neighbours import Neighbours
 from linepool.process.passing import Baggage, Kind, Message
+from linepool.process.station import Station
 from linepool.session import Session
 
 log = logging.getLogger("linepool")
@@ -157,7 +158,8 @@ class Sharing:
             if connection is not None:
                 if descriptor in unfinished:
                     continue
-                # As _serve() does it, for the most frequent case: there is nothing to be arranged.
+                # As _serve() does it, for the most frequent case, without its two calls (0.1 microseconds):
+                # there is nothing to be arranged.
                 if self._idle:
                     self._begin_work()
                 connection.turn()

@@ -24,11 +24,11 @@ from linepool.process.alarm import Alarm
 from linepool.process.audience import Audience
 from linepool.process.board import CONNECTIONS, LICENSE, REQUESTS, SINCE_NS, STATE, Board, Slot
 from linepool.process.bus import Bus
-from linepool.process.connection import Rest, Station
 from linepool.process.intake import Accept, Client
 from linepool.process.listeners import Listener, Waker, show
 from linepool.process.orders import Orders
 from linepool.process.sharing import Sharing
+from linepool.process.station import Rest, Station
 from linepool.process.status_pipe import StatusPipe
 from linepool.process.staying import StayingConnection
 from linepool.session import Session
