@@ -21,6 +21,11 @@ def boot() -> None:
             os.kill(os.getpid(), 9)
         case "wait":
             os.open(os.environ["BOOT"] + ".fifo", os.O_RDONLY)
+        case "all but one wait":
+            try:
+                os.mkdir(os.environ["BOOT"] + ".first")
+            except FileExistsError:
+                os.open(os.environ["BOOT"] + ".fifo", os.O_RDONLY)
         case _:
             pass
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import HANDLERS, PATIENCE
+from tests.process.running import HANDLERS, PATIENCE, is_over
 
 WORKSHOP = str(HANDLERS / "workshop.py")
 
@@ -496,6 +496,28 @@ def test_a_reader_of_the_log_that_goes_away_stops_nothing(tmp_path, launch: Laun
 
     assert server.order("STOP") == "stopping graceful"
     assert server.process.wait(PATIENCE) == 0
+
+
+def test_a_pool_of_which_one_worker_came_up_is_restored_even_if_all_die_at_once(
+    tmp_path, launch: Launch
+):
+    boot = tmp_path / "boot"
+    boot.write_text("all but one wait")
+    os.mkfifo(f"{boot}.fifo")
+    server = launch("boots.py", "--workers", "2", ready=False, environment={"BOOT": str(boot)})
+    server.wait_for("listening on")
+    server.until(lambda state: (state["tally"]["idle"], state["tally"]["starting"]) == (1, 1))
+    workers, watched = server.pids(), server.watch()
+    boot.unlink()
+
+    server.send(signal.SIGSTOP)  # so that it hears of both deaths in one turn
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    assert all(is_over(watched[worker]) for worker in workers)
+    server.send(signal.SIGCONT)
+
+    server.wait_for("ready: 2 workers")
+    assert "giving up" not in server.text
 
 
 def _accepts(path: Path) -> bool:
