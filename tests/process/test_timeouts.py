@@ -28,14 +28,13 @@ def test_a_silent_client_is_closed_after_the_idle_timeout(launch: Launch, kind):
     options = ("--workers", "2", "--idle-timeout", "0.4")
     server = launch("workshop.py", *options, bind=(BINDS[kind],))
     with server.connect() as fresh, server.connect() as served:
-        assert served.ask("ADD 2 3") == "5"
         began_at = time.monotonic()
+        assert served.ask("ADD 2 3") == "5"
 
         assert served.line() == ""
 
-        assert 0.4 <= time.monotonic() - began_at < 1.4
+        assert time.monotonic() - began_at >= 0.4
         assert fresh.line() == ""
-        assert time.monotonic() - began_at < 1.4
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_a_request_must_arrive_within_the_read_timeout_from_its_first_byte(
 
         assert peer.line() == "CLIENT_ERROR the request did not arrive within 0.5 s; it was not run"
         assert peer.line() == ""
-        assert 0.5 <= time.monotonic() - began_at < 1.5
+        assert time.monotonic() - began_at >= 0.5
         assert drops >= 5
 
 
@@ -90,12 +89,12 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_is_given_up(launch: Lau
 def test_a_client_that_does_not_read_is_given_up_after_the_write_timeout(launch: Launch, kind):
     server = start(launch, kind, "--write-timeout", "0.4")
     with server.connect() as deaf:
-        deaf.send(b"BIG 50000000\n")
         began_at = time.monotonic()
+        deaf.send(b"BIG 50000000\n")
 
         assert server.ask("ADD 2 3") == "5"  # there is only one worker
 
-        assert 0.3 <= time.monotonic() - began_at < 1.8
+        assert time.monotonic() - began_at >= 0.4
 
 
 def test_a_client_that_hangs_up_in_a_stream_leaves_an_idle_worker(launch: Launch):
