@@ -141,7 +141,9 @@ def test_a_large_reply_arrives_whole_whatever_the_client_has_sent_behind_quit(la
 
         assert len(peer.line()) == 2_000_000
         assert peer.line() == "OK"
-        assert peer.line() == ""
+        # Nobody reads on for a sender that has paused once; it cannot lose a reply by that.
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.line() == ""
         sender.join()
 
 
