@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ hypothesis.settings.register_profile(
     "linepool", derandomize=True, database=None, deadline=None, max_examples=200
 )
 hypothesis.settings.load_profile("linepool")
+
+# Else what the tests start ignores ^C if they run in the background of a shell (POSIX, 2.12).
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Launch = Callable[..., Running]
 

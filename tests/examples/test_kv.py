@@ -159,7 +159,9 @@ def test_killed_workers_take_no_acknowledged_write_with_them(tmp_path):
             try:
                 for _ in range(25):
                     wait_until_all_have_written(writers, progress)
-                    dead.append(random.choice(busy_workers(server, but=dead)))
+                    while not (busy := busy_workers(server, but=dead)):
+                        pass
+                    dead.append(random.choice(busy))
                     os.kill(dead[-1], signal.SIGKILL)
             finally:
                 done.set()

@@ -69,11 +69,13 @@ def clock(monkeypatch):
     return Clock(monkeypatch)
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(("sent", "read"), list(dialogues()))
 def test_it_answers_as_memcached_does(sent, read):
     assert served().ask(sent) == read
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(("sent", "read"), list(dialogues())[:40:3])
 def test_cuts_change_nothing(sent, read):
     assert_split_invariant(served(), sent)
