@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
-from attrs import astuple, frozen
+from attrs import frozen
 
 
 class State(IntEnum):
@@ -30,6 +30,7 @@ class State(IntEnum):
 _RECORD = struct.Struct("=HHIIIQQ")
 SIZE = _RECORD.size
 """Bytes of a record: 32."""
+_MOST = 0xFFFFFFFF
 
 
 @frozen
@@ -52,9 +53,18 @@ class Record:
     requests: int
     at_ns: int
 
-    def pack(self) -> bytes:
-        """Return the record's 32 bytes."""
-        return _RECORD.pack(*astuple(self))
+
+def packed(
+    slot: int,
+    state: State,
+    pid: int,
+    generation: int,
+    connections: int,
+    requests: int,
+    at_ns: int,
+) -> bytes:
+    """Return the 32 bytes of a record with these attributes; any number of connections will do."""
+    return _RECORD.pack(slot, state, pid, generation, connections & _MOST, requests, at_ns)
 
 
 def unpack(data: bytes) -> tuple[list[Record], int]:

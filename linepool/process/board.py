@@ -17,7 +17,7 @@ from enum import IntEnum
 from attrs import frozen
 
 from linepool.pool.scoreboard import Seat
-from linepool.pool.status import Record, State
+from linepool.pool.status import State, packed
 from linepool.protocols.base import Request
 from linepool.settings import MAX_WORKERS
 
@@ -182,16 +182,15 @@ class Slot:
         words = self.words
         with contextlib.suppress(ValueError, struct.error):
             state = State(words[STATE])
-            connections = words[CONNECTIONS] & 0xFFFFFFFF
-            return Record(
+            return packed(
                 seat.slot,
                 state,
                 seat.pid,
                 seat.generation,
-                connections,
+                words[CONNECTIONS],
                 words[REQUESTS],
                 words[SINCE_NS],
-            ).pack()
+            )
         return b""
 
     def is_of(self, sight: Sight) -> bool:

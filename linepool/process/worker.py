@@ -18,7 +18,7 @@ from attrs import frozen
 from linepool.app import App
 from linepool.conversation import Service
 from linepool.errors import LeaveNow
-from linepool.pool.status import Record, State
+from linepool.pool.status import State, packed
 from linepool.process import second
 from linepool.process.alarm import Alarm
 from linepool.process.audience import Audience
@@ -164,12 +164,12 @@ class Worker:
         words[SINCE_NS] = now_ns
         place = self._place
         place.pipe.report(
-            Record(
+            packed(
                 place.slot_number,
                 state,
                 self._pid,
                 place.generation,
-                words[CONNECTIONS] & 0xFFFFFFFF,
+                words[CONNECTIONS],
                 words[REQUESTS],
                 now_ns,
             )

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import linepool
-from linepool.pool.status import Record, State
+from linepool.pool.status import State, packed
 
 
 def my_worker() -> Any:
@@ -57,18 +57,18 @@ def babble_for_ever() -> None:
 def lie(state: int, at_ns: int, requests: int) -> None:
     """Write a record that looks right."""
     place = my_worker()._place
-    record = Record(
+    record = packed(
         place.slot_number, State(state), os.getpid(), place.generation, 0, requests, at_ns
     )
-    os.write(place.pipe.writer, record.pack())
+    os.write(place.pipe.writer, record)
 
 
 @linepool.handler
 def pose(slot: int) -> None:
     """Write records in the name of another worker."""
     place = my_worker()._place
-    record = Record(slot, State.LEAVING, os.getpid(), place.generation, 0, 0, 0)
-    os.write(place.pipe.writer, record.pack() * 8)
+    record = packed(slot, State.LEAVING, os.getpid(), place.generation, 0, 0, 0)
+    os.write(place.pipe.writer, record * 8)
 
 
 @linepool.handler

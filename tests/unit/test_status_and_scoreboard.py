@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linepool.pool.scoreboard import Scoreboard, Seat, Tally
-from linepool.pool.status import SIZE, Record, State, unpack
+from linepool.pool.status import SIZE, Record, State, packed, unpack
 
 SLOT, PID, GENERATION, SPAWNED_NS = 3, 4711, 2, 1_000
 
@@ -56,8 +56,8 @@ def scoreboard() -> Scoreboard:
     return board
 
 
-def packed(records: list[Record]) -> bytes:
-    return b"".join(record.pack() for record in records)
+def written(*records: Record) -> bytes:
+    return b"".join(packed(*attrs.astuple(record)) for record in records)
 
 
 # -- records
@@ -69,12 +69,12 @@ def test_a_record_is_32_bytes_whatever_it_holds():
     )
 
     assert SIZE == 32
-    assert len(record().pack()) == len(largest.pack()) == 32
+    assert len(written(record())) == len(written(largest)) == 32
 
 
 @given(st.lists(RECORDS, max_size=5))
 def test_records_are_read_as_they_were_written(records):
-    assert unpack(packed(records)) == (records, 0)
+    assert unpack(written(*records)) == (records, 0)
 
 
 def test_nothing_is_no_record_and_no_rubbish():
@@ -91,14 +91,14 @@ def test_any_bytes_are_records_or_rubbish(data):
 
 @given(st.lists(RECORDS, max_size=3), RECORDS, st.integers(1, SIZE - 1))
 def test_a_piece_of_a_record_at_the_end_is_rubbish_and_costs_no_other(records, last, length):
-    assert unpack(packed(records) + last.pack()[:length]) == (records, 1)
+    assert unpack(written(*records) + written(last)[:length]) == (records, 1)
 
 
 def test_a_state_that_is_none_is_rubbish_and_costs_no_other():
     good = record()
-    bad = good.pack()[:2] + b"\x09\x00" + good.pack()[4:]
+    bad = written(good)[:2] + b"\x09\x00" + written(good)[4:]
 
-    assert unpack(bad + good.pack() + bad) == ([good], 2)
+    assert unpack(bad + written(good) + bad) == ([good], 2)
 
 
 # -- what is believed
@@ -122,8 +122,8 @@ def test_a_worker_is_starting_until_it_says_something():
 )
 def test_a_worker_counts_as_what_it_said_last(state, tally):
     board = scoreboard()
-    board.heard(SLOT, record(State.TAKEN, SPAWNED_NS + 1).pack())
-    believed = board.heard(SLOT, record(state, SPAWNED_NS + 2, 5).pack())
+    board.heard(SLOT, written(record(State.TAKEN, SPAWNED_NS + 1)))
+    believed = board.heard(SLOT, written(record(state, SPAWNED_NS + 2, 5)))
 
     assert believed == [record(state, SPAWNED_NS + 2, 5)]
     assert board.tally() == tally
@@ -146,7 +146,7 @@ def test_a_record_of_another_worker_is_rubbish(foreign):
     board.spawned(SLOT + 1, PID + 1, GENERATION, SPAWNED_NS)
     before = copy.deepcopy(board.seats[SLOT + 1])
 
-    assert board.heard(SLOT, foreign.pack()) == []
+    assert board.heard(SLOT, written(foreign)) == []
     assert board.seats[SLOT].state is None
     assert board.seats[SLOT].rubbish == 1
     assert board.seats[SLOT + 1] == before
@@ -162,9 +162,9 @@ def test_a_record_of_another_worker_is_rubbish(foreign):
 )
 def test_a_record_that_goes_back_is_rubbish(late):
     board = scoreboard()
-    board.heard(SLOT, record(State.TAKEN, SPAWNED_NS + 10, 5).pack())
+    board.heard(SLOT, written(record(State.TAKEN, SPAWNED_NS + 10, 5)))
 
-    assert board.heard(SLOT, late.pack()) == []
+    assert board.heard(SLOT, written(late)) == []
     assert board.seats[SLOT].state is State.TAKEN
     assert board.seats[SLOT].rubbish == 1
 
@@ -172,18 +172,18 @@ def test_a_record_that_goes_back_is_rubbish(late):
 def test_a_record_from_before_the_fork_is_rubbish():
     board = scoreboard()
 
-    assert board.heard(SLOT, record(at_ns=SPAWNED_NS - 1).pack()) == []
+    assert board.heard(SLOT, written(record(at_ns=SPAWNED_NS - 1))) == []
     assert board.tally() == Tally(starting=1)
 
 
 def test_a_slot_that_is_given_again_forgets_who_had_it():
     board = scoreboard()
-    board.heard(SLOT, record(State.TAKEN, requests=9).pack())
+    board.heard(SLOT, written(record(State.TAKEN, requests=9)))
     gone = board.reaped(SLOT)
     board.spawned(SLOT, PID + 1, GENERATION, SPAWNED_NS + 100)
 
     assert (gone.pid, gone.requests, gone.state) == (PID, 9, State.TAKEN)
-    assert board.heard(SLOT, record(at_ns=SPAWNED_NS + 200).pack()) == []
+    assert board.heard(SLOT, written(record(at_ns=SPAWNED_NS + 200))) == []
     assert board.tally() == Tally(starting=1)
 
 
@@ -193,7 +193,7 @@ def test_every_worker_counts_once():
     for slot, state in enumerate(states):
         board.spawned(slot, PID + slot, GENERATION, SPAWNED_NS)
         if state is not None:
-            board.heard(slot, record(state, slot=slot, pid=PID + slot).pack())
+            board.heard(slot, written(record(state, slot=slot, pid=PID + slot)))
     tally = board.tally()
 
     assert tally == Tally(starting=1, idle=2, busy=2, leaving=1)
@@ -207,17 +207,17 @@ def test_a_worker_that_was_told_to_leave_does_not_stay():
     assert board.tally() == Tally(leaving=1)
     assert board.told_asleep() == 0  # it starts, and will see the order before it waits
 
-    board.heard(SLOT, record(State.READY).pack())
+    board.heard(SLOT, written(record(State.READY)))
     assert board.told_asleep() == 1
 
-    board.heard(SLOT, record(State.TAKEN).pack())
+    board.heard(SLOT, written(record(State.TAKEN)))
     assert board.tally() == Tally(leaving=1)
     assert board.told_asleep() == 0
 
-    board.heard(SLOT, record(State.IDLE, SPAWNED_NS + 2).pack())
+    board.heard(SLOT, written(record(State.IDLE, SPAWNED_NS + 2)))
     assert board.told_asleep() == 1
 
-    board.heard(SLOT, record(State.LEAVING, SPAWNED_NS + 3).pack())
+    board.heard(SLOT, written(record(State.LEAVING, SPAWNED_NS + 3)))
     assert board.told_asleep() == 0
     assert board.tally() == Tally(leaving=1)
 
@@ -240,7 +240,7 @@ def test_the_newest_record_wins_in_whatever_order_and_however_often_they_come(re
     shuffled = data.draw(st.permutations(records * data.draw(st.integers(1, 3))))
     board = scoreboard()
     for chunk in _chunks(shuffled, data.draw(st.integers(1, 5))):
-        board.heard(SLOT, packed(chunk))
+        board.heard(SLOT, written(*chunk))
     seat = board.seats[SLOT]
     newest = records[-1]
 
@@ -256,7 +256,7 @@ def test_the_newest_record_wins_in_whatever_order_and_however_often_they_come(re
 def test_a_lost_record_does_no_harm(records, lost):
     board = scoreboard()
     kept = [record for index, record in enumerate(records) if index != lost] or records
-    believed = board.heard(SLOT, packed(kept))
+    believed = board.heard(SLOT, written(*kept))
 
     assert believed == kept
     assert board.seats[SLOT].state is kept[-1].state
@@ -273,7 +273,7 @@ def test_what_others_write_changes_nothing(records, foreign, chance):
     mixed = _merged(records, foreign, chance)
     alone, together = scoreboard(), scoreboard()
 
-    assert together.heard(SLOT, packed(mixed)) == alone.heard(SLOT, packed(records))
+    assert together.heard(SLOT, written(*mixed)) == alone.heard(SLOT, written(*records))
     assert together.seats[SLOT].rubbish == len(foreign)
     together.seats[SLOT].rubbish = 0
     assert together.seats == alone.seats
@@ -284,7 +284,7 @@ def test_garbled_records_never_raise_and_never_move_a_worker_back(records, data)
     board = scoreboard()
     board.spawned(SLOT + 1, PID + 1, GENERATION, SPAWNED_NS)
     neighbour = attrs.evolve(board.seats[SLOT + 1])
-    stream = bytearray(packed(records))
+    stream = bytearray(written(*records))
     for _ in range(data.draw(st.integers(0, 4))):
         stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
     if data.draw(st.booleans()):
