@@ -43,6 +43,7 @@ from linepool.process.board import (
 )
 from linepool.process.closing import Closing
 from linepool.process.connection import LONGEST
+from linepool.process.cooling import Cooling
 from linepool.process.hot import END, OUTPUT, TURN, HotConnection
 from linepool.process.intake import FULL, FULL_AT_MOST, FULL_PAUSE
 from linepool.process.listeners import Listener, show
@@ -114,6 +115,7 @@ class Sharing:
         self._began_ns = 0  # when the round began
         self._waited_ns = 0
         self._mean_ns = 0  # what it took lately to serve one connection once
+        self._cooling = Cooling(self._words, self._park_after)
         self._due = math.inf  # when to look at the quiet ones again
         self._full = 0  # how often in a row there was no descriptor for a new connection
         self._listen_at = 0.0  # when to listen again after a pause; 0: it listens
@@ -522,10 +524,11 @@ class Sharing:
 
     def _look_at_the_quiet(self, now: float) -> None:
         """Hand on who is cold, end whose time is up; note when to look again."""
-        park_before = now - self._park_after
+        self._cooling.look(now)
         moments = []
         for connection in self._those_here(self._connections):
-            cold = connection.quiet_since <= park_before
+            cold_at = self._cooling.cold_at(connection.quiet_since, connection.kept_for)
+            cold = cold_at <= now
             if cold and not self._left_at and self._hand_on(connection):
                 continue
             connection.look_at_the_clock(now)
@@ -534,7 +537,7 @@ class Sharing:
                 continue
             if not cold:
                 # Not for each of them at its own moment: to wake costs more than to hand on.
-                moments.append(max(connection.quiet_since + self._park_after, now + _STEP))
+                moments.append(max(cold_at, now + _STEP))
             elif not connection.is_bound:  # it could not be handed on
                 moments.append(now + _STEP)
             moments.append(connection.deadline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 
 import pytest
 
@@ -25,6 +26,24 @@ def test_connections_are_not_parked_before_their_time(launch: Launch):
             assert ask_all(peers, "NEXT_NUMBER") == [count] * 20
 
         until_parked(server, 0, hot=20)
+
+
+def test_a_client_that_comes_back_soon_is_kept_for_longer(launch: Launch):
+    server = launch("travels.py", "--workers", "1", "--park-after", "0.1")
+    kept = quiet = 0.0
+    with server.connect() as peer:
+        for _ in range(5):  # on a busy machine it may be parked too late to come back soon
+            assert peer.ask("ADD 2 3") == "5"
+            quiet_since = time.monotonic()
+            until_parked(server, 1)
+            back_at = time.monotonic()
+            assert peer.ask("ADD 2 3") == "5"
+            until_parked(server, 1)
+            kept, quiet = time.monotonic() - back_at, back_at - quiet_since
+            if kept >= 2 * quiet:
+                break
+
+    assert kept >= 2 * quiet
 
 
 def test_a_worker_holds_no_more_connections_than_it_may(launch: Launch):
