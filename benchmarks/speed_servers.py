@@ -66,6 +66,7 @@ CASES = [
     Case("conn2", "a connection per request, 2 clients", "lines", 2, mode="connect"),
     Case("conn16", "a connection per request, 16 clients", "lines", 16, mode="connect"),
     Case("open", "5,000 requests/s on 64 connections", "lines", 64, mode="open", rate=5000),
+    Case("calm", "1,000 requests/s on 64 connections", "lines", 64, mode="open", rate=1000),
     Case("rpc-pp2", "RPC, 2 connections kept", "rpc", 2),
     Case("rpc-conn2", "RPC, a connection per call, 2 clients", "rpc", 2, mode="connect"),
     Case("rpc-conn16", "RPC, a connection per call, 16 clients", "rpc", 16, mode="connect"),

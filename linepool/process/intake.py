@@ -74,7 +74,7 @@ class Accept:
 
     def _accept(self, listener: Listener) -> Client | None:
         try:
-            sock, address = listener.socket.accept()
+            sock, address = listener.accept()
         except BlockingIOError:  # a tick has passed, or another worker was faster
             self._orders.check_master()
             return None
@@ -84,8 +84,6 @@ class Accept:
         if self._waker.is_mine(listener, address):
             sock.close()
             return None
-        if sock.gettimeout() is not None:  # the app has set a default for sockets of its own
-            sock.settimeout(None)
         if listener.is_unix:  # which, unlike TCP, does not hand its options on
             set_tick(sock, self._tick)
         return sock, address, listener

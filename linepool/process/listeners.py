@@ -33,10 +33,18 @@ class Listener:
 
     def __init__(self, sock: socket.socket, path: str = "") -> None:
         self.socket = sock
+        self._family = sock.family
         self._path = path
         self._inode = os.stat(path).st_ino if path else 0
         self.is_unix = sock.family == socket.AF_UNIX
         self.name = f"unix:{sock.getsockname()}" if self.is_unix else show(sock.getsockname())
+
+    def accept(self) -> tuple[socket.socket, object]:
+        """Return a new connection, which blocks, and the address of its peer."""
+        # socket.accept() asks the listener for its family and its kind each time, and makes enum members
+        # of them: 14 microseconds in place of 9.
+        descriptor, address = self.socket._accept()  # type: ignore[attr-defined]
+        return as_connection(descriptor, self._family), address
 
     def queue(self) -> tuple[int, int]:
         """Return how many connections the kernel has queued, and how many it may."""
@@ -59,6 +67,17 @@ class Listener:
         with contextlib.suppress(OSError):
             if self._path and os.stat(self._path).st_ino == self._inode:
                 os.unlink(self._path)
+
+
+def as_connection(descriptor: int, family: int = socket.AF_INET) -> socket.socket:
+    """Return the socket of a connection's descriptor; it blocks.
+
+    Which family it has does not matter to what is done with it, and to ask the kernel would cost more.
+    """
+    sock = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
+    if sock.gettimeout() is not None:  # the app has set a default for sockets of its own
+        sock.settimeout(None)
+    return sock
 
 
 def open_listeners(settings: Settings) -> list[Listener]:

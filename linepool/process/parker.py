@@ -49,7 +49,7 @@ from linepool.process.board import (
 from linepool.process.closing import Closing
 from linepool.process.connection import LONGEST, PATIENCE, last_call
 from linepool.process.intake import FULL, FULL_PAUSE
-from linepool.process.listeners import Listener, show
+from linepool.process.listeners import Listener, as_connection, show
 from linepool.process.passing import BELL, Baggage, Kind, Message
 from linepool.session import Session
 from linepool.settings import Settings
@@ -422,7 +422,7 @@ class Parker:
 
     def _close(self, descriptor: int) -> None:
         """End a connection by our side."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+        sock = as_connection(descriptor)
         if self._closing.add(sock, patient=False):
             self._epoll.register(descriptor, select.EPOLLIN)
 
@@ -465,7 +465,7 @@ class Parker:
             self._stop_listening(time.monotonic() + FULL_PAUSE)
             return
         try:
-            sock, address = listener.socket.accept()
+            sock, address = listener.accept()
         except BlockingIOError:
             return
         except OSError as error:

@@ -46,7 +46,7 @@ from linepool.process.connection import LONGEST
 from linepool.process.cooling import Cooling
 from linepool.process.hot import END, OUTPUT, TURN, HotConnection
 from linepool.process.intake import FULL, FULL_AT_MOST, FULL_PAUSE
-from linepool.process.listeners import Listener, show
+from linepool.process.listeners import Listener, as_connection, show
 from linepool.process.neighbours import Neighbours
 from linepool.process.passing import Baggage, Kind, Message
 from linepool.process.station import Station
@@ -250,7 +250,7 @@ class Sharing:
     def _accept(self, listener: Listener) -> None:
         has_room = len(self._connections) < self._most or self._make_room()
         try:
-            sock, address = listener.socket.accept()
+            sock, address = listener.accept()
         except BlockingIOError:  # another worker was faster
             return
         except OSError as error:
@@ -296,8 +296,6 @@ class Sharing:
         self, sock: socket.socket, session: Session, accepted_at: float, cookie: int = 0
     ) -> HotConnection:
         """Hold one more connection."""
-        if sock.gettimeout() is not None:  # the app has set a default for sockets of its own
-            sock.settimeout(None)
         connection = HotConnection(sock, session, self._station, accepted_at, cookie, self.make_way)
         self._connections[connection.descriptor] = connection
         self._words[HELD] = len(self._connections)
@@ -404,8 +402,7 @@ class Sharing:
             return
         self._full = 0
         self._words[BEGUN_WITH] = message.number
-        # The family does not matter to what is done with it; to ask the kernel would cost more.
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=message.descriptors[0])
+        sock = as_connection(message.descriptors[0])
         connection = self._unpacked(sock, message.baggage)
         if connection is None:
             sock.close()
