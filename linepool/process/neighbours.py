@@ -20,8 +20,9 @@ class Neighbours:
         self._slots = board.slots
         self._head = board.head
         self._ours = ours
-        self._compared_ns = 0  # when the load was last looked at ...
-        self._waited_then: dict[int, int] = {}  # ... and how long each had waited by then
+        self._looked_ns = 0  # when the load was last looked at ...
+        self._we_waited_ns = 0  # ... and how long we had waited by then ...
+        self._they_waited: dict[int, int] = {}  # ... and the others, if we have looked
 
     def held(self) -> int:
         """Return how many connections the workers hold, this one too."""
@@ -40,24 +41,29 @@ class Neighbours:
     def with_time_left(self, now_ns: int) -> list[int]:
         """Return how many connections those hold who have time left; none, if we have some too.
 
-        What counts is the time since the last look; for a while after one, there is no other.
+        What counts is the time since the last look; for a while after one, there is no other. Who has
+        time left does not look at the others: that would take the longer the more workers there are.
         """
-        elapsed_ns = now_ns - self._compared_ns
+        elapsed_ns = now_ns - self._looked_ns
         if elapsed_ns < _COMPARE_EVERY_NS:
             return []
-        before, self._waited_then, self._compared_ns = self._waited_then, {}, now_ns
-        shares = {}
-        for number in range(self._head[SLOTS]):
-            words = self._slots[number].words
-            waits_since_ns = words[FREE_NS]
-            waited_ns = words[WAITED_NS] + (now_ns - waits_since_ns if waits_since_ns else 0)
-            self._waited_then[number] = waited_ns
-            shares[number] = (waited_ns - before.get(number, waited_ns)) / elapsed_ns
-        if shares.pop(self._ours, 1.0) > _NO_TIME_LEFT:
+        before_ns, self._we_waited_ns = self._we_waited_ns, self._waited_ns(self._ours, now_ns)
+        self._looked_ns = now_ns
+        they_waited, self._they_waited = self._they_waited, {}
+        if self._we_waited_ns - before_ns > _NO_TIME_LEFT * elapsed_ns:
             return []
         slots = self._slots
-        return [
-            slots[number].words[HELD]
-            for number, share in shares.items()
-            if share > _SOME_TIME_LEFT and not slots[number].words[ORDER]
-        ]
+        free = []
+        for number in range(self._head[SLOTS]):
+            self._they_waited[number] = waited_ns = self._waited_ns(number, now_ns)
+            since_ns = waited_ns - they_waited.get(number, waited_ns)
+            if since_ns > _SOME_TIME_LEFT * elapsed_ns and not slots[number].words[ORDER]:
+                free.append(slots[number].words[HELD])
+        return free
+
+    def _waited_ns(self, number: int, now_ns: int) -> int:
+        """Return for how long a worker has waited for work so far."""
+        words = self._slots[number].words
+        waits_since_ns: int = words[FREE_NS]
+        waited_ns: int = words[WAITED_NS]
+        return waited_ns + (now_ns - waits_since_ns if waits_since_ns else 0)
