@@ -80,6 +80,8 @@ GOALS = [
     Goal(_PIPELINED, _RATE, STREAMS, ">=", 5.0),
     Goal(_PING_PONG, _CPU, REFERENCES["lines"], "<=", 1.25),
     Goal(["memcached"], _RATE, REFERENCES["memcached"], ">=", 0.5),
+    Goal(["memcached"], _RATE, "uvloop", ">=", 3.0),
+    Goal(["memcached"], _RATE, "asyncio streams", ">=", 3.0),
     Goal(["redis"], _RATE, REFERENCES["redis"]),
     Goal(["pp64", *_PIPELINED, "conn16"], _MASTER, "", "<=", 1.0),
 ]

@@ -190,6 +190,7 @@ def all_contenders(cserver: Path, linepool_options: Sequence[str]) -> list[Conte
         *_frameworks(),
         *_http(),
         _memcached(),
+        *_memcached_in_python(),
         _redis(),
     ]
 
@@ -399,6 +400,32 @@ def _memcached() -> Contender:
         missing=_absent("memcached", "Debian: memcached"),
         version=_said("memcached", "--version"),
     )
+
+
+def _memcached_in_python() -> list[Contender]:
+    def serving(loop: str, style: str) -> Callable[[int, Case], list[str]]:
+        def arguments(port: int, _case: Case) -> list[str]:
+            command = [sys.executable, _target("asyncio_memcached.py"), "--loop", loop]
+            return [*command, "--style", style, "--port", str(port)]
+
+        return arguments
+
+    return [
+        Contender(
+            name=name,
+            kind="memcached",
+            settings=f"get and set on a dict, {style}, 1 process",
+            arguments=serving(loop, style),
+            exchange=_MEMCACHED_GET,
+            before=_MEMCACHED_SET,
+            missing=_lacking(loop),
+            version=_release("uvloop") if loop == "uvloop" else _nothing,
+        )
+        for name, loop, style in [
+            ("uvloop", "uvloop", "protocol"),
+            ("asyncio streams", "asyncio", "streams"),
+        ]
+    ]
 
 
 def _redis() -> Contender:
