@@ -24,6 +24,8 @@ _HEAD = struct.Struct("<IIQQQQB")  # flags, last access, expiry, cas, place, sto
 _U64 = struct.Struct(">Q")  # big-endian, so that LMDB's order is the numbers'
 _EXPIRY = struct.Struct(">QQ")
 _SUMS = struct.Struct("<QQQQQQQ")
+_FLUSH_AT = struct.Struct("<Q")  # the last of the sums, all that a reader wants
+_FLUSH_AT_PLACE = _SUMS.size - _FLUSH_AT.size
 _FETCHED, _STALE, _WON = 1, 2, 4
 _OVERHEAD = 128  # bytes of an item beyond its value and its two keys
 _SWEPT = 2  # expired items that one write looks for
@@ -95,10 +97,15 @@ class LmdbStore(Store):
     def read(self, keys: Sequence[bytes]) -> list[Item | None]:
         """Return the items in order, from one snapshot."""
         now_ms = time.time_ns() // 1_000_000
+        items = []
         with self._env.begin() as txn:
-            flush_at = self._sums(txn).flush_at
-            rows = [self._row(txn, key) for key in keys]
-        return [row.item if row and _lives(row, flush_at, now_ms) else None for row in rows]
+            flush_at = 0
+            if sums := txn.get(b"sums"):
+                (flush_at,) = _FLUSH_AT.unpack_from(sums, _FLUSH_AT_PLACE)
+            for key in keys:
+                row = self._row(txn, key)
+                items.append(row.item if row and _lives(row, flush_at, now_ms) else None)
+        return items
 
     def update(self, key: bytes, change: Change) -> Item | None:
         """Replace an item, in one write transaction."""
@@ -281,13 +288,13 @@ class Counters:
             os.ftruncate(self._file, size)
         self._map = mmap.mmap(self._file, size)
         self._words = memoryview(self._map).cast("Q")
-        self._row = self._claim()
+        self._first = self._claim() * self._WORDS
         os.lockf(self._file, os.F_ULOCK, 0)
         self._index = {name: 1 + at for at, name in enumerate(self.NAMES)}
 
     def add(self, name: str, by: int = 1) -> None:
         """Add to a counter."""
-        self._words[self._row * self._WORDS + self._index[name]] += by
+        self._words[self._first + self._index[name]] += by
 
     def sums(self) -> dict[str, int]:
         """Return each counter's sum over all workers, less what it was at the last reset."""

@@ -102,7 +102,7 @@ class Memcache(Buffered):
     @property
     def at_boundary(self) -> bool:
         """Whether nothing of a further request has arrived."""
-        return super().at_boundary and not self._swallow
+        return self._at >= len(self._buffer) and not self._swallow
 
     def next_request(self) -> Request | Bad | None:
         """Return the next complete request, what is wrong in its place, or None: feed me more."""
@@ -140,7 +140,7 @@ class Memcache(Buffered):
     @property
     def is_replaceable(self) -> bool:
         """Whether a new object could take its place now."""
-        return self.at_boundary and not self._swallow
+        return self._at >= len(self._buffer) and not self._swallow
 
     def dump(self) -> bytes:
         """Return all state: the bytes not yet read, and how many are to be read away."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attrs import frozen
+from attrs import define
 
 from linepool.protocols.base import Request
 
@@ -20,7 +20,7 @@ _BOOLS = {
 _GETS = {b"get", b"gets", b"gat", b"gats"}
 
 
-@frozen
+@define
 class Value:
     """One item in the reply to a get.
 

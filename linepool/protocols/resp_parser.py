@@ -86,7 +86,7 @@ class RespParser(Buffered):
     @property
     def at_boundary(self) -> bool:
         """Whether nothing of a further request has arrived."""
-        return super().at_boundary and not self._left
+        return self._at >= len(self._buffer) and not self._left
 
     def next_request(self) -> Request | Bad | None:
         """Return the next complete request, what is wrong in its place, or None: feed me more."""
