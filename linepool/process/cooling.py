@@ -15,11 +15,6 @@ _QUICK_NS = 200_000  # a request takes less than to pass its connection to anoth
 _EVERY = 0.25  # seconds between two looks at what requests take
 
 
-def kept_for(was_quiet: float) -> float:
-    """Return for how long, in seconds, to keep a client that was quiet for so long; 0.0: as any other."""
-    return 2 * was_quiet if was_quiet < _SOON else 0.0
-
-
 class Cooling:
     """What one worker goes by.
 
@@ -46,8 +41,15 @@ class Cooling:
             self._is_quick = mean_ns < _QUICK_NS
         self._requests, self._spent_ns = requests, spent_ns
 
-    def cold_at(self, quiet_since: float, kept_for: float) -> float:
-        """Return when a connection is cold that has been quiet since then."""
-        if self._is_quick and kept_for > self._park_after:
-            return quiet_since + kept_for
-        return quiet_since + self._park_after
+    def cold_at(self, quiet_since: float, was_quiet: float) -> float:
+        """Return when a connection is cold.
+
+        Args:
+            quiet_since: When its client was served last.
+            was_quiet: For how long it had been quiet when it came back from the parker; 0.0: it was
+                never there.
+        """
+        keep = self._park_after
+        if self._is_quick and keep < 2 * was_quiet and was_quiet < _SOON:
+            keep = 2 * was_quiet
+        return quiet_since + keep

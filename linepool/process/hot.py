@@ -16,7 +16,6 @@ from linepool.errors import ClientError
 from linepool.process import passing
 from linepool.process.board import BOUND, CLIENT_FD, COOKIE
 from linepool.process.connection import CHUNK, DONTWAIT, PATIENCE, LiveConnection
-from linepool.process.cooling import kept_for
 from linepool.process.passing import Baggage
 from linepool.process.station import Station
 from linepool.session import Session
@@ -40,11 +39,11 @@ class HotConnection(LiveConnection):
         unfinished: There may be more requests in what has arrived.
         waits_for: How it goes on: one of the constants above.
         arranged: What its holder has arranged for.
-        kept_for: For how long it is to be kept when it is quiet, in seconds; see ``cooling``.
+        was_quiet: For how long it had been quiet, in seconds, when it came back from the parker.
         lingers: It has ended by our side, and the client may not have read all.
     """
 
-    kept_for = 0.0
+    was_quiet = 0.0
     lingers = False
     _write_by = 0.0  # when what is unsent must be gone
     _end_by = 0.0  # when it ends though the client goes on; 0: not yet
@@ -100,7 +99,7 @@ class HotConnection(LiveConnection):
             self._read_by = baggage.deadline
         else:
             was_quiet_since = baggage.deadline - self._settings.idle_timeout
-            self.kept_for = kept_for(self.quiet_since - was_quiet_since)
+            self.was_quiet = self.quiet_since - was_quiet_since
 
     @property
     def is_bound(self) -> bool:

@@ -413,7 +413,7 @@ class Sharing:
         else:
             self._serve(connection, connection.turn)
         if len(self._connections) > self._most:
-            self._make_room()
+            self._make_room(connection)
 
     def _unpacked(self, sock: socket.socket, baggage: Baggage) -> HotConnection | None:
         """Hold a connection that was packed, or None: what came with it makes no sense."""
@@ -471,12 +471,16 @@ class Sharing:
         for connection in list(self._connections.values())[: min(count, _MOST_AT_ONCE)]:
             self._hand_on(connection)
 
-    def _make_room(self) -> bool:
-        """Hand on the connection that has been quiet longest; return whether one could be."""
-        for connection in sorted(self._connections.values(), key=lambda one: one.quiet_since):
-            if self._hand_on(connection):
-                return True
-        return False
+    def _make_room(self, newcomer: HotConnection | None = None) -> bool:
+        """Hand on the connection that has been quiet longest; return whether one could be.
+
+        But a newcomer that had itself been quiet for longer goes back: else each of many clients that
+        speak in turn would push out the one that speaks next.
+        """
+        by_age = sorted(self._connections.values(), key=lambda one: one.quiet_since)
+        if newcomer in by_age and newcomer.was_quiet > time.monotonic() - by_age[0].quiet_since:
+            by_age.insert(0, newcomer)
+        return any(self._hand_on(connection) for connection in by_age)
 
     def make_way(self) -> None:
         """Hand on all connections but that in hand, for its handler takes long.
@@ -524,7 +528,7 @@ class Sharing:
         self._cooling.look(now)
         moments = []
         for connection in self._those_here(self._connections):
-            cold_at = self._cooling.cold_at(connection.quiet_since, connection.kept_for)
+            cold_at = self._cooling.cold_at(connection.quiet_since, connection.was_quiet)
             cold = cold_at <= now
             if cold and not self._left_at and self._hand_on(connection):
                 continue

@@ -56,6 +56,27 @@ def test_a_worker_holds_no_more_connections_than_it_may(launch: Launch):
         server.until(lambda state: state["connections"]["hot"] <= 6)
 
 
+@pytest.mark.parametrize("asks", [1, 2])
+def test_a_full_worker_keeps_those_who_speak_more_often(launch: Launch, asks):
+    options = ("--workers", "1", "--park-after", "60", "--hot-connections", "2")
+    server = launch("travels.py", *options)
+    with clients(server, 3) as peers:
+        for peer in peers:
+            assert peer.ask("REMEMBER a") == "OK"
+        first, second, third = peers
+        until_parked(server, 1, hot=2)
+        for _ in range(asks):
+            assert first.ask("RECALL") == "a"
+            until_parked(server, 1, hot=2)
+
+        os.kill(int(third.ask("PID")), signal.SIGKILL)
+
+        # When it came back first, it had been quiet for longer than the second; then for shorter.
+        kept, lost = (first, second) if asks == 1 else (second, first)
+        assert kept.ask("RECALL") == "a"
+        assert all_of(lost) == all_of(third) == b""
+
+
 def test_a_worker_full_of_pinned_connections_keeps_no_client_waiting(launch: Launch):
     server = launch("travels.py", "--workers", "2", "--hot-connections", "2")
     with contextlib.ExitStack() as stack:
