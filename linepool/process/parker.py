@@ -48,7 +48,7 @@ from linepool.process.board import (
 )
 from linepool.process.closing import Closing
 from linepool.process.connection import LONGEST, PATIENCE, last_call
-from linepool.process.intake import FULL, FULL_PAUSE
+from linepool.process.doors import Doors
 from linepool.process.listeners import Listener, as_connection, show
 from linepool.process.passing import BELL, Baggage, Kind, Message
 from linepool.session import Session
@@ -149,7 +149,6 @@ class Parker:
         self._hub = hub
         self._settings = settings
         self._manners = manners
-        self._listeners = {one.socket.fileno(): one for one in listeners}
         self._parked: dict[int, Baggage] = {}
         self._deadlines: list[tuple[float, int]] = []  # a heap; some are out of date
         self._waiting: deque[tuple[int, Baggage, int]] = deque()  # ... since when, in ns
@@ -160,7 +159,6 @@ class Parker:
         self._rung_ns = 0
         self._stop_by = 0.0  # when it ends though clients go on; 0: it is not to end
         self._stopped_at = 0.0
-        self._listen_at = 0.0  # when to accept again after a pause; 0: it does
         self._numbers = itertools.count(1)
         self._most = 0  # descriptors that connections and channels may take
         self._epoll = select.epoll()
@@ -168,7 +166,7 @@ class Parker:
         for slot, channel in channels.items():
             self._hire(slot, channel)
         self._mind_the_room()
-        self._listen()
+        self._doors = Doors(listeners, self._epoll, select.EPOLLIN)
 
     def run(self) -> None:
         """Hold connections until the master says that it is time to end, or is gone."""
@@ -191,8 +189,8 @@ class Parker:
             self._wake(descriptor, event)
         elif descriptor == self._hub.fileno():
             self._hear_master()
-        elif descriptor in self._listeners:
-            self._accept(self._listeners[descriptor])
+        elif descriptor in self._doors.listeners:
+            self._accept(self._doors.listeners[descriptor])
         elif descriptor in self._channels:
             self._hear_worker(self._channels[descriptor])
         elif descriptor in self._closing and self._closing.has_heard(descriptor):
@@ -211,11 +209,11 @@ class Parker:
 
     def _stop(self) -> None:
         """Begin to end; who is in the kernel's queue thinks that he is connected, so he is taken."""
-        if not self._listen_at:
-            for listener in self._listeners.values():
+        if not self._doors.open_at:
+            for listener in self._doors.listeners.values():
                 for _ in range(listener.queue()[0]):
                     self._accept(listener)
-        self._stop_listening(math.inf)
+        self._doors.shut(math.inf)
         self._stopped_at = time.monotonic()
         self._stop_by = self._stopped_at + PATIENCE
 
@@ -367,8 +365,8 @@ class Parker:
         now = time.monotonic()
         if self._deadlines:
             moments.append(self._deadlines[0][0])
-        if self._listen_at:
-            moments.append(self._listen_at)
+        if self._doors.open_at:
+            moments.append(self._doors.open_at)
         if self._waiting:
             moments.append(now + _GLANCE)
         if (
@@ -397,8 +395,7 @@ class Parker:
             self._close_quiet(now)
         for descriptor in self._closing.look_at_the_clock(now):
             self._finish(descriptor)
-        if 0 < self._listen_at <= now:
-            self._listen()
+        self._doors.look_at_the_clock(now)
 
     def _close_quiet(self, now: float) -> None:
         """Before the end, close those whose clients have nothing more to say."""
@@ -462,18 +459,10 @@ class Parker:
 
     def _accept(self, listener: Listener) -> None:
         if not self._has_room():
-            self._stop_listening(time.monotonic() + FULL_PAUSE)
-            return
-        try:
-            sock, address = listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if error.errno in FULL:
-                log.warning("cannot accept: %s; waiting %.1f s", error.strerror, FULL_PAUSE)
-                self._stop_listening(time.monotonic() + FULL_PAUSE)
-            return
-        self._welcome(sock, show(address), listener)
+            self._doors.pause()
+        elif accepted := self._doors.accept(listener):
+            sock, address = accepted
+            self._welcome(sock, show(address), listener)
 
     def _welcome(self, sock: socket.socket, peer: str, listener: Listener) -> None:
         """Park a new connection, or refuse it."""
@@ -491,17 +480,6 @@ class Parker:
         deadline = now + self._settings.idle_timeout
         state = passing.packed(session.dump(), b"")
         self._park(sock.detach(), Baggage(traits, deadline, now, state=state))
-
-    def _listen(self) -> None:
-        self._listen_at = 0.0
-        for descriptor in self._listeners:
-            self._epoll.register(descriptor, select.EPOLLIN)
-
-    def _stop_listening(self, until: float) -> None:
-        if not self._listen_at:
-            for descriptor in self._listeners:
-                self._epoll.unregister(descriptor)
-        self._listen_at = until
 
 
 def _readable(descriptor: int) -> bool:

@@ -44,8 +44,9 @@ from linepool.process.board import (
 from linepool.process.closing import Closing
 from linepool.process.connection import LONGEST
 from linepool.process.cooling import Cooling
+from linepool.process.doors import Doors
 from linepool.process.hot import END, OUTPUT, TURN, HotConnection
-from linepool.process.intake import FULL, FULL_AT_MOST, FULL_PAUSE
+from linepool.process.intake import FULL_AT_MOST
 from linepool.process.listeners import Listener, as_connection, show
 from linepool.process.neighbours import Neighbours
 from linepool.process.passing import Baggage, Kind, Message
@@ -117,9 +118,6 @@ class Sharing:
         self._mean_ns = 0  # what it took lately to serve one connection once
         self._cooling = Cooling(self._words, self._park_after)
         self._due = math.inf  # when to look at the quiet ones again
-        self._full = 0  # how often in a row there was no descriptor for a new connection
-        self._listen_at = 0.0  # when to listen again after a pause; 0: it listens
-        self._listeners: dict[int, Listener] = {one.socket.fileno(): one for one in listeners}
         self._epoll = select.epoll()
         self._epoll.register(channel, select.EPOLLIN)
         wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -127,7 +125,8 @@ class Sharing:
         self._orders.wake = functools.partial(os.eventfd_write, wakeup, 1)
         if station.audience.fileno() >= 0:
             self._epoll.register(station.audience, select.EPOLLIN)
-        self._listen()
+        # One worker is woken for each client, not all.
+        self._doors = Doors(listeners, self._epoll, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 
     def run(self) -> None:
         """Serve until it is time to leave and everybody is gone."""
@@ -167,8 +166,8 @@ class Sharing:
                 connection.turn()
                 if connection.waits_for != connection.arranged or gives_back:
                     self._arrange(connection)
-            elif descriptor in self._listeners:
-                self._accept(self._listeners[descriptor])
+            elif descriptor in self._doors.listeners:
+                self._accept(self._doors.listeners[descriptor])
             else:
                 self._hear(descriptor)
 
@@ -207,7 +206,7 @@ class Sharing:
         """Whether it may be given connections when it has nothing to do."""
         if self._left_at:
             return int(self._words[ORDER]) == Order.STOP
-        return not self._listen_at  # else it has no room, or no descriptors
+        return not self._doors.open_at  # else it has no room, or no descriptors
 
     def _ask(self, now_ns: int) -> None:
         """Ask the parker for connections that wait."""
@@ -249,16 +248,11 @@ class Sharing:
 
     def _accept(self, listener: Listener) -> None:
         has_room = len(self._connections) < self._most or self._make_room()
-        try:
-            sock, address = listener.accept()
-        except BlockingIOError:  # another worker was faster
+        accepted = self._doors.accept(listener)
+        if accepted is None:
+            self._mind_the_doors()
             return
-        except OSError as error:
-            if error.errno in FULL:
-                log.warning("cannot accept: %s; waiting %.1f s", error.strerror, FULL_PAUSE)
-                self._has_no_descriptors()
-            return  # else the client left the queue: accept(2) says to try again
-        self._full = 0
+        sock, address = accepted
         if self._is_crowded():
             self._refuse(sock)
             return
@@ -280,11 +274,11 @@ class Sharing:
         sock.close()
         return True
 
-    def _has_no_descriptors(self) -> None:
-        """Take no further connection for a while; after some such whiles, leave."""
-        self._stop_listening(FULL_PAUSE)
-        self._full += 1
-        if self._full >= FULL_AT_MOST:
+    def _mind_the_doors(self) -> None:
+        """If they are shut for want of descriptors, open them in time; after some such times, leave."""
+        if self._doors.open_at:
+            self._due = min(self._due, self._doors.open_at)
+        if self._doors.full >= FULL_AT_MOST:
             self._orders.resign()  # descriptors that leaked go with the process
 
     def _begin(self, connection: HotConnection) -> None:
@@ -398,9 +392,10 @@ class Sharing:
             log.warning("no descriptor left for a connection; given back")
             self._to_return.append(message.number)
             self._give_back()  # what came behind it too, so that they stay in order
-            self._has_no_descriptors()
+            self._doors.pause()
+            self._mind_the_doors()
             return
-        self._full = 0
+        self._doors.full = 0
         self._words[BEGUN_WITH] = message.number
         sock = as_connection(message.descriptors[0])
         connection = self._unpacked(sock, message.baggage)
@@ -547,11 +542,9 @@ class Sharing:
             self._closing.close(descriptor)
         if self._closing:
             moments.append(self._closing.due)
-        if self._listen_at:
-            if now >= self._listen_at:
-                self._listen()
-            else:
-                moments.append(self._listen_at)
+        self._doors.look_at_the_clock(now)
+        if self._doors.open_at:
+            moments.append(self._doors.open_at)
         self._due = min(moments, default=math.inf)
 
     # Leaving.
@@ -562,7 +555,7 @@ class Sharing:
         if not self._left_at:
             self._left_at = now
             self._take_queued(order)
-            self._stop_listening(0.0)
+            self._doors.shut(math.inf)
         moving = order != Order.STOP and not self._orders.is_orphaned
         patient = order == Order.RECYCLE or not self._orders.leaving()
         for connection in self._those_here(self._connections):
@@ -577,7 +570,7 @@ class Sharing:
         """Before a stop, take the clients that the kernel has queued: they think they are connected."""
         if order != Order.STOP:
             return
-        for listener in self._listeners.values():
+        for listener in self._doors.listeners.values():
             for _ in range(listener.queue()[0]):
                 self._accept(listener)
 
@@ -587,23 +580,6 @@ class Sharing:
         # A stop of all: the parker may still have clients to be served.
         return int(self._words[ORDER]) != Order.STOP or not self._head[PARKER]
 
-    def _listen(self) -> None:
-        self._listen_at = 0.0
-        for descriptor in self._listeners:
-            self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-
-    def _stop_listening(self, seconds: float) -> None:
-        """Do not accept, for some seconds; 0: never again."""
-        if not self._listen_at:
-            for descriptor in self._listeners:
-                self._epoll.unregister(descriptor)
-        self._listen_at = time.monotonic() + seconds if seconds else math.inf
-        self._due = min(self._due, self._listen_at)
-
     def let_go(self) -> None:
         """Close the listeners, for the master is gone; called from a signal handler too."""
-        listeners, self._listeners = self._listeners, {}
-        for descriptor, listener in listeners.items():
-            with contextlib.suppress(FileNotFoundError):  # it was not listening
-                self._epoll.unregister(descriptor)
-            listener.close()
+        self._doors.abandon()
