@@ -23,7 +23,7 @@ from linepool.conversation import Service
 from linepool.pool import policy
 from linepool.pool.deadline import DUMP_NS
 from linepool.pool.scoreboard import Scoreboard, Seat
-from linepool.pool.status import Record, State
+from linepool.pool.status import State
 from linepool.process.board import (
     BEGUN_WITH,
     FREE_NS,
@@ -43,8 +43,8 @@ from linepool.process.overdue import Overdue
 from linepool.process.parking import Parking
 from linepool.process.recording import Recording
 from linepool.process.recycling import Recycler
+from linepool.process.reports import LONGEST_PAUSE, Reports
 from linepool.process.spawning import Spawner
-from linepool.process.status_pipe import PIPE_FULL
 from linepool.protocols.base import printable
 from linepool.settings import MAX_WORKERS, Settings, Workers
 
@@ -58,10 +58,6 @@ _SIGNALS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
-_DRAIN_PAUSE = 0.01
-"""Seconds between two drains of the status pipes; to wake for every record costs more than it."""
-_LONGEST_DRAIN_PAUSE = 0.04
-"""What that grows to while records come all the time."""
 _SELDOM = 0.25
 """Seconds after which the loop looks at the pool's size even if it wakes for nothing else."""
 _WAKE_PAUSE = 0.05
@@ -114,9 +110,6 @@ class Master:
         self._waker = Waker(self.board)
         self._wake_at = 0.0  # when sleepers that were told to leave are woken (again)
         self._wake_pause = _WAKE_PAUSE
-        self._listen_at = 0.0  # from when on the loop looks at the status pipes again; 0: it does
-        self._heard_at = 0.0  # since when it does
-        self._drain_pause = _DRAIN_PAUSE
         self._was_signalled = True
         self._dead: set[int] = set()  # slots whose process has ended but is not reaped
         self._acted_at = 0.0  # when it looked at the pool's size last
@@ -206,15 +199,10 @@ class Master:
     def _wait(self) -> bool:
         """Sleep until something happens or is due; return whether it is more than a look at requests."""
         now = time.monotonic()
-        if self._listen_at and now >= self._listen_at:
-            self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
-            self._heard_at, self._listen_at = self._listen_at, 0.0
+        listen_at = self._reports.look_at_the_clock(now)
         self._overdue.absent(self._awake_at, now)
         act_at = self._act_at()
-        moments = [act_at, self._overdue.due_at]
-        if self._listen_at:
-            moments.append(self._listen_at)
-        due = min(moments)
+        due = min(act_at, self._overdue.due_at, listen_at)
         pause = None if due == math.inf else max(0.0, min(due - now, _LONGEST))
         ready = self._selector.select(pause)
         self._awake_at = time.monotonic()
@@ -223,12 +211,6 @@ class Master:
         for key, _ in ready:
             if isinstance(key.data, int):
                 self._dead.add(key.data)
-            elif key.data is self._pipes:
-                self._selector.unregister(self._pipes.fileno())
-                quiet = self._awake_at - self._heard_at > _DRAIN_PAUSE
-                longer = min(2 * self._drain_pause, _LONGEST_DRAIN_PAUSE)
-                self._drain_pause = _DRAIN_PAUSE if quiet else longer
-                self._listen_at = self._awake_at + self._drain_pause
             else:
                 key.data()
         waiting = self._parking.waiting if self._parking else 0
@@ -243,16 +225,7 @@ class Master:
         self._dead.clear()
 
     def _drain(self) -> None:
-        records: list[Record] = []
-        for key, _ in self._pipes.select(0):
-            slot: int = key.data
-            data = self.children[slot].pipe.drain()
-            records += self.scoreboard.heard(slot, data)
-            if len(data) >= PIPE_FULL:  # then the last word may be missing; the board has it
-                last = self.board.slots[slot].record(self.scoreboard.seats[slot])
-                records += self.scoreboard.caught_up(slot, last)
-                self.gauge.history.restart(time.monotonic_ns())
-        records.sort(key=lambda record: record.at_ns)
+        records = self._reports.drain()
         for record in records:
             if not self.scoreboard.seats[record.slot].told:
                 self.gauge.history.worker_changed(record.slot, record.state, record.at_ns)
@@ -263,14 +236,14 @@ class Master:
                 self._recording.note(record)
         if records:
             self._has_come_up = True
-            self._overdue.absent(records[0].at_ns / 1e9 + _LONGEST_DRAIN_PAUSE, time.monotonic())
+            self._overdue.absent(records[0].at_ns / 1e9 + LONGEST_PAUSE, time.monotonic())
 
     def _forget(self) -> None:
         for slot, status in self._exits.items():
             child = self.children.pop(slot)
             seat = self.scoreboard.reaped(slot)
             self._selector.unregister(child.process.pidfd)
-            self._pipes.unregister(child.pipe.reader)
+            self._reports.remove(child)
             child.close()
             self.gauge.history.worker_changed(slot, None, time.monotonic_ns())
             self._account(seat, status, killed=child.kill_at == math.inf)
@@ -353,12 +326,16 @@ class Master:
 
     def _open(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._pipes = selectors.DefaultSelector()
         self._selector.register(self._inbox, selectors.EVENT_READ, self._note_signal)
-        self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pipes)
         for watched in self._watched:
             watched.open(self._selector)
         self.gauge = Gauge(self.settings, self.board, self.listeners)
+        self._reports = Reports(
+            self.board,
+            self.scoreboard,
+            self._selector,
+            lambda: self.gauge.history.restart(time.monotonic_ns()),
+        )
         self._recycler = Recycler(self.settings, self.board)
         if self.settings.parks:
             self._parking = Parking(
@@ -406,7 +383,7 @@ class Master:
         self._waker.close()
         for listener in self.listeners:
             listener.remove()
-        self._pipes.close()
+        self._reports.close()
         self._selector.close()
         self._inbox.close()
         gc.unfreeze()
@@ -469,7 +446,7 @@ class Master:
             return False
         self.children[slot] = child
         self._selector.register(child.process.pidfd, selectors.EVENT_READ, slot)
-        self._pipes.register(child.pipe.reader, selectors.EVENT_READ, slot)
+        self._reports.add(slot, child)
         if self._parking is not None:
             self._parking.hired(slot, child)
         self.scoreboard.spawned(slot, child.process.pid, self.generation, now_ns)
@@ -497,7 +474,7 @@ class Master:
     def _leave_office(self) -> None:
         self._inbox.abandon()
         self._selector.close()
-        self._pipes.close()
+        self._reports.close()
         self._overdue.close()
         if self._recording is not None:
             self._recording.close()
