@@ -32,7 +32,7 @@ _OURS = "linepool"
 _PEER = connections.Contender()  # uvloop
 _BUSY = 16  # connections
 _WARM_UP = 0.5  # seconds
-_SETTLE = 1.0  # seconds, as connections.py
+_SETTLE = 4.0  # seconds; for a while after so many have come, all the others wait longer
 _GROWN = 1.1  # times the first row; less is not told
 
 
