@@ -74,8 +74,9 @@ class Overdue:
         self._hand_on_ns = int(settings.hand_on_after * 1e9) if settings.parks else 0
         limits = [settings.request_timeout, settings.slow_request, self._hand_on_ns / 1e9]
         limits += [entry.timeout for entry in service.commands if entry.timeout is not None]
-        # No request that began after one look can be overdue before the next.
+        # No step is due about a request that has run for less.
         self._look_every = min((limit for limit in limits if limit), default=math.inf)
+        self._first_step_ns = self._look_every * 1e9
         self._attention = Attention()
         self._farewells: list[_Farewell] = []
         self._rescues: dict[int, _Rescue] = {}
@@ -106,23 +107,37 @@ class Overdue:
                     yield slot, child.why
                     continue
                 due_ns = min(due_ns, look_ns)
-            board_slot = self._board.slots[slot]
-            if board_slot.words[STARTED_NS]:
-                busy = True
-                sight = board_slot.look()
-                if not board_slot.is_of(sight):
-                    continue  # it finished while we looked: what we saw is of two requests
-                wait_ns = self._step_by_step(slot, child, sight, now_ns)
-                if child.case.step is Step.KILL:
-                    yield slot, f"took longer than {sight.limit_ns / 1e9:g} s"
-                due_ns = min(due_ns, now_ns + wait_ns)
-                if self._hand_on_ns:
-                    due_ns = min(due_ns, self._have_others_handed_on(child, board_slot, now_ns))
+            started_ns = self._board.slots[slot].words[STARTED_NS]
+            if not started_ns:
+                continue
+            busy = True
+            if now_ns - started_ns < self._first_step_ns:
+                look_ns = started_ns + self._first_step_ns
+            else:
+                look_ns, why = self._look_at_request(slot, child, now_ns)
+                if why:
+                    yield slot, why
+            due_ns = min(due_ns, look_ns)
         self._say_farewells()
         moments = [due_ns / 1e9, *(farewell.until for farewell in self._farewells)]
         if busy:
             moments.append(now_ns / 1e9 + self._look_every)
         self.due_at = min(moments)
+
+    def _look_at_request(self, slot: int, child: Child, now_ns: int) -> tuple[float, str]:
+        """Take the steps that are due about the request in hand, but for the kill.
+
+        Returns when to look again, and why to kill the worker; "": it is not to be killed.
+        """
+        board_slot = self._board.slots[slot]
+        sight = board_slot.look()
+        if not board_slot.is_of(sight):
+            return math.inf, ""  # it finished while we looked: what we saw is of two requests
+        look_ns = now_ns + self._step_by_step(slot, child, sight, now_ns)
+        if self._hand_on_ns:
+            look_ns = min(look_ns, self._have_others_handed_on(child, board_slot, now_ns))
+        is_due = child.case.step is Step.KILL
+        return look_ns, f"took longer than {sight.limit_ns / 1e9:g} s" if is_due else ""
 
     def _have_others_handed_on(self, child: Child, slot: Slot, now_ns: int) -> float:
         """Nudge a worker whose request takes long while it has others; return when to look again."""
