@@ -66,7 +66,7 @@ class Doors:
         if not self.open_at:
             for descriptor in self.listeners:
                 self._epoll.unregister(descriptor)
-        self.open_at = until
+        self.open_at = max(self.open_at, until)
 
     def look_at_the_clock(self, now: float) -> None:
         """Open them again if it is time to."""
