@@ -39,6 +39,7 @@ from linepool.settings import Settings
 log = logging.getLogger("linepool")
 
 _LONG = 1.0  # seconds; a shorter absence of the master is not worth a line in the log
+_SELDOM = 0.25  # seconds between two looks at the least: a handler may move its limit at any time
 _LINGER = 1.0  # seconds to go on reading what a client sends to its dead worker
 _SECOND = "linepool/process/second.py"
 _CALLER = "linepool/conversation.py"  # frames from here on are the server's, not the handler's
@@ -72,11 +73,10 @@ class Overdue:
         self._rules = Rules(int(settings.slow_request * 1e9), int(settings.kill_grace * 1e9))
         self._adopt = adopt
         self._hand_on_ns = int(settings.hand_on_after * 1e9) if settings.parks else 0
-        limits = [settings.request_timeout, settings.slow_request, self._hand_on_ns / 1e9]
+        limits = [_SELDOM, settings.request_timeout, settings.slow_request, self._hand_on_ns / 1e9]
         limits += [entry.timeout for entry in service.commands if entry.timeout is not None]
-        # No step is due about a request that has run for less.
-        self._look_every = min((limit for limit in limits if limit), default=math.inf)
-        self._first_step_ns = self._look_every * 1e9
+        self._look_every = min(limit for limit in limits if limit)
+        self._first_step_ns = self._look_every * 1e9  # nothing is due of a request that began later
         self._attention = Attention()
         self._farewells: list[_Farewell] = []
         self._rescues: dict[int, _Rescue] = {}

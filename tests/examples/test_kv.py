@@ -2,6 +2,7 @@ import os
 import random
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -159,9 +160,7 @@ def test_killed_workers_take_no_acknowledged_write_with_them(tmp_path):
             try:
                 for _ in range(25):
                     wait_until_all_have_written(writers, progress)
-                    while not (busy := busy_workers(server, but=dead)):
-                        pass
-                    dead.append(random.choice(busy))
+                    dead.append(random.choice(busy_workers(server, but=dead)))
                     os.kill(dead[-1], signal.SIGKILL)
             finally:
                 done.set()
@@ -191,8 +190,13 @@ def wait_until_all_have_written(writers, progress):
 
 
 def busy_workers(server, but):
-    workers = server.status()["workers"]
-    return [w["pid"] for w in workers if w["state"] == "busy" and w["pid"] not in but]
+    give_up_at = time.monotonic() + 20
+    while True:
+        workers = server.status()["workers"]
+        busy = [w["pid"] for w in workers if w["state"] == "busy" and w["pid"] not in but]
+        if busy:
+            return busy
+        assert time.monotonic() < give_up_at, f"nobody is busy: {workers}"
 
 
 def test_what_was_stored_survives_a_restart(tmp_path):

@@ -152,6 +152,23 @@ def test_a_deadline_can_be_moved_by_the_handler(python: Running):
         assert granted.ask("NAP 1000") == TOO_LONG
 
 
+@pytest.mark.scheme("shared", "accept")
+def test_a_handler_can_set_itself_a_deadline_where_there_is_none(tmp_path: Path, launch: Launch):
+    (tmp_path / "app.py").write_text(
+        "import linepool, time\n"
+        "@linepool.handler\n"
+        "def stuck(connection: linepool.Connection) -> None:\n"
+        "    time.sleep(0.5)\n"  # until the master has nothing more to hear of it
+        "    connection.extend(0.4)\n"
+        "    time.sleep(1000)\n"
+    )
+    server = launch("app.py", "--workers", "2", "--request-timeout", "0")
+    with server.connect() as peer:
+        peer.send(b"STUCK\n")
+
+        assert peer.line().startswith("SERVER_ERROR the request took longer than ")
+
+
 def test_without_a_limit_only_handlers_with_their_own_have_a_deadline(launch: Launch):
     server = launch("stuck_in_python.py", "--workers", "2", "--request-timeout", "0")
     with server.connect() as free, server.connect() as bound:
