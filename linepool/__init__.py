@@ -27,7 +27,6 @@ from linepool.app import (
     on_worker_exit,
     on_worker_start,
     resource,
-    run,
     unknown,
 )
 from linepool.errors import (
@@ -41,10 +40,10 @@ from linepool.errors import (
 )
 from linepool.protocols.base import Bad, Limits, Protocol, Request
 from linepool.protocols.line import Line
+from linepool.pubsub.messages import Message, PubSub
+from linepool.script import run
 from linepool.session import (
     Connection,
-    Message,
-    PubSub,
     Range,
     Reply,
     Rest,
@@ -52,8 +51,7 @@ from linepool.session import (
     Verb,
     body,
 )
-
-__version__ = "0.1.0"
+from linepool.version import __version__ as __version__
 
 # Imported at first use: most apps speak one protocol.
 _LAZY = {
@@ -61,12 +59,12 @@ _LAZY = {
     "JsonRpc": "linepool.protocols.jsonrpc",
     "Memcache": "linepool.protocols.memcache",
     "Resp": "linepool.protocols.resp",
-    "memcache": "linepool.memcache",
+    "cache": "linepool.cache",
 }
 
 
 if TYPE_CHECKING:
-    from linepool import memcache as memcache
+    from linepool import cache as cache
     from linepool.protocols.dialogue import Dialogue as Dialogue
     from linepool.protocols.jsonrpc import JsonRpc as JsonRpc
     from linepool.protocols.memcache import Memcache as Memcache
@@ -107,8 +105,8 @@ __all__ = [
     "UnknownCommand",
     "Verb",
     "body",
+    "cache",
     "handler",
-    "memcache",
     "middleware",
     "on_connect",
     "on_disconnect",

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import attrs
 from attrs import frozen
 
-from linepool.arguments import Signature, compile_signature
 from linepool.conversation import Conversation, Entry, Hook, Middleware, Service
 from linepool.errors import SetupError
+from linepool.handlers.inject import Supplies, hints, place_of
+from linepool.handlers.signature import Signature, compile_signature
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
 from linepool.session import Connection, Session, Verb
 from linepool.settings import check_names, parse_setting
-from linepool.supplies import Supplies, hints, place_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -390,20 +389,3 @@ on_worker_start = default.on_worker_start
 on_worker_exit = default.on_worker_exit
 on_connect = default.on_connect
 on_disconnect = default.on_disconnect
-
-
-def run(app: App | None = None, **settings: Any) -> NoReturn:
-    """Serve an app (or the default one) until it is told to stop, then end the program.
-
-    For the end of a script: ``python sums.py --workers 4`` takes the options of ``linepool run``.
-
-    Args:
-        app: The app; without one, that of ``linepool.handler``.
-        settings: Any setting by name, below file, environment and command line.
-
-    Raises:
-        SystemExit: Always; with the exit status of ``linepool run``.
-    """
-    # The command line is heavy and imports this module; a worker or a test needs none of it.
-    cli = importlib.import_module("linepool.cli")
-    raise SystemExit(cli.run_script(app or default, settings))

@@ -13,16 +13,16 @@ from typing import Any, NoReturn
 
 from attrs import asdict
 
-from linepool import __version__
 from linepool.app import App
 from linepool.errors import SetupError
-from linepool.operate import logs, remote, simulate, target
+from linepool.operate import logs, remote, simulation, target
 from linepool.operate.config import Configuration, MisuseError, configure, option_name
+from linepool.operate.report import as_lines
 from linepool.operate.serve import serve
-from linepool.operate.status import as_lines
-from linepool.pool import simulate as simulation
+from linepool.pool import simulate
 from linepool.protocols.base import Limits
 from linepool.settings import FIELDS, written
+from linepool.version import __version__
 
 FAILED = 1
 MISUSED = 2
@@ -208,7 +208,7 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", metavar="FILE", help="draw a picture, such as pool.png")
     parser.add_argument("--json", action="store_true", help="for programs")
-    _add_settings(parser, simulate.SETTINGS)
+    _add_settings(parser, simulation.SETTINGS)
     parser.set_defaults(run=_simulate)
 
 
@@ -314,16 +314,16 @@ def _order(options: argparse.Namespace, line: str) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     settings = _configure(App(), options).settings
     if options.trace is not None:
-        trace = simulate.load(options.trace)
+        trace = simulation.load(options.trace)
     elif options.burst is not None:
-        trace = simulation.burst(options.burst, options.service)
+        trace = simulate.burst(options.burst, options.service)
     else:
-        trace = simulation.poisson(options.poisson, options.service, options.seconds, options.seed)
-    result = simulation.simulate(trace, settings, options.boot)
+        trace = simulate.poisson(options.poisson, options.service, options.seconds, options.seed)
+    result = simulate.simulate(trace, settings, options.boot)
     if options.plot is not None:
-        simulate.plot(result, settings, options.plot)
+        simulation.plot(result, settings, options.plot)
     if options.json:
-        print(json.dumps(simulate.as_json(result, settings)))
+        print(json.dumps(simulation.as_json(result, settings)))
     else:
-        print("\n".join(simulate.as_lines(result, settings)))
+        print("\n".join(simulation.as_lines(result, settings)))
     return 0

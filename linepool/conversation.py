@@ -12,8 +12,6 @@ from typing import Any, cast
 
 from attrs import define, field, frozen
 
-from linepool.arguments import Signature
-from linepool.calls import quick_call
 from linepool.errors import (
     LeaveNow,
     ReplyError,
@@ -22,6 +20,8 @@ from linepool.errors import (
     UnknownCommand,
     UsageError,
 )
+from linepool.handlers.compile import quick_call
+from linepool.handlers.signature import Signature
 from linepool.protocols.base import Bad, Limits, Protocol, Request, printable
 from linepool.session import Connection, Reply, Session
 

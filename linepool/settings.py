@@ -178,7 +178,7 @@ class Settings:
         "connections",
         "scheme shared: how many connections a worker may hold",
     )
-    hand_on_after: float = _setting(
+    hand_off_after: float = _setting(
         0.02,
         _seconds(0.001),
         "s",

@@ -15,13 +15,13 @@ from typing import Any
 from linepool.app import App
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
+from linepool.kernel.listeners import Listener
 from linepool.operate import logs
 from linepool.operate.config import configure
 from linepool.operate.serve import serve as serve_app
-from linepool.process.listeners import Listener
-from linepool.process.orders import ask_for_term_at_parents_end
 from linepool.protocols.base import Limits
 from linepool.session import Connection, Session
+from linepool.worker.orders import ask_for_term_at_parents_end
 
 _TIMEOUT = 10.0  # seconds; only there to fail
 

@@ -16,13 +16,13 @@ from typing import Any, cast
 
 import attrs
 import lines_app  # noqa: F401  (its handlers are what is served)
-
-from linepool.pool.status import State
 from linepool.process import spawning, worker
-from linepool.process.board import Slot
-from linepool.process.sharing import Sharing
-from linepool.process.station import Station
-from linepool.process.worker import Worker
+
+from linepool.ipc.board import Slot
+from linepool.pool.status import State
+from linepool.worker.context import Station
+from linepool.worker.loop import Sharing
+from linepool.worker.worker import Worker
 
 
 class _NoSlot(Slot):

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import lmdb
 from attrs import define, evolve
 
-from linepool.memcache import Change, Item, OutOfMemory, Store
+from linepool.cache import Change, Item, OutOfMemory, Store
 
 READERS = 2048  # slots in LMDB's table of readers: more than there can be workers
 _HEAD = struct.Struct("<IIQQQQB")  # flags, last access, expiry, cas, place, stored at (ms), bits

@@ -33,7 +33,7 @@ def store() -> Iterator[LmdbStore]:
     yield from opened(os.environ["MEMCACHED_DIR"], LIMIT)
 
 
-app = linepool.memcache.server(store, "memcached")
+app = linepool.cache.server(store, "memcached")
 
 
 @app.on_start
@@ -55,7 +55,7 @@ def choose_directory() -> None:
 
 
 @app.on_connect
-def count_connection(store: linepool.memcache.Store) -> None:
+def count_connection(store: linepool.cache.Store) -> None:
     """Count for ``stats``."""
     store.count("total_connections")
 

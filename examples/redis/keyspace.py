@@ -9,9 +9,9 @@ from application import app
 from db import KINDS, ZSET, Db, Txn, whole
 
 from linepool import ClientError, Resp, Session, Verb
-from linepool.protocols.glob import matches
 from linepool.protocols.resp import OK, NullArray, Queued, Status
-from linepool.protocols.resp_commands import discard as drop_queue
+from linepool.protocols.resp.commands import discard as drop_queue
+from linepool.pubsub.glob import matches
 
 _SYNTAX = "syntax error"
 _NOT_INTEGER = "value is not an integer or out of range"

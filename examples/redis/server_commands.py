@@ -9,7 +9,7 @@ from db import HASH, LIST, SET, STRING, ZSET, Db, Header, whole
 
 from linepool import ClientError, Resp
 from linepool.protocols.resp import OK, Status
-from linepool.protocols.resp_commands import config as known_config
+from linepool.protocols.resp.commands import config as known_config
 
 # What only chooses how Redis lays a value out in memory; here, all values of a kind are kept alike.
 _LAYOUT = ("hash-max-", "list-max-", "list-compress-", "set-max-", "zset-max-")

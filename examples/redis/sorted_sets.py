@@ -12,7 +12,7 @@ from hashes import count_and, some
 from keyspace import positive, scanned
 
 from linepool import ClientError, Resp, Verb
-from linepool.protocols.resp_values import float_text
+from linepool.protocols.resp.values import float_text
 
 _NOT_FLOAT = "value is not a valid float"
 _SYNTAX = "syntax error"

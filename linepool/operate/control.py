@@ -17,9 +17,9 @@ from typing import Literal
 from linepool.app import App
 from linepool.conversation import Conversation, Service
 from linepool.errors import ClientError, SetupError
-from linepool.operate.status import as_lines, status
-from linepool.process.listeners import Listener, bind_unix
-from linepool.process.master import Master
+from linepool.kernel.listeners import Listener, bind_unix
+from linepool.master.master import Master
+from linepool.operate.report import as_lines, status
 from linepool.protocols.base import Limits
 from linepool.session import Connection, Session
 from linepool.settings import Workers, parse_setting

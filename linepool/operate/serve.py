@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from linepool.app import App
 from linepool.errors import SetupError
+from linepool.kernel.listeners import Listener, open_listeners
+from linepool.kernel.rlimit import bounded_by_files
+from linepool.master.master import Master, announce
 from linepool.operate.control import Control, own_path
 from linepool.operate.target import explained
-from linepool.process.limits import bounded_by_files
-from linepool.process.listeners import Listener, open_listeners
-from linepool.process.master import Master, announce
 from linepool.protocols.base import Limits
 from linepool.settings import Settings
 

@@ -15,7 +15,8 @@ from typing import Protocol as Interface
 from attrs import define, frozen
 
 from linepool.errors import ReplyError, SetupError
-from linepool.session import Message, Session
+from linepool.pubsub.messages import Message
+from linepool.session import Session
 
 
 @frozen

@@ -19,7 +19,7 @@ from pymemcache.exceptions import MemcacheError
 
 import linepool
 import linepool.testing
-from linepool.memcache import Item, Store
+from linepool.cache import Item, Store
 from linepool.testing import assert_split_invariant
 from tests.clients.running import Killer, Recorder, all_together, nutcracker, output, port, serve
 from tests.examples.running import EXAMPLES
@@ -238,7 +238,7 @@ def test_a_writer_stopped_inside_the_store_is_killed_and_the_others_go_on(tmp_pa
     def store() -> Iterator[LmdbStore]:
         yield from opened(str(tmp_path), 2**20)
 
-    app = linepool.memcache.server(store)
+    app = linepool.cache.server(store)
 
     @app.handler
     def freeze(key: bytes, store: Store) -> None:
@@ -310,4 +310,4 @@ def test_what_clients_send_may_be_cut_anywhere(fresh):
         old.disconnect_all()
     script = recorder.sent + other.sent
     assert b"noreply" in script
-    assert_split_invariant(linepool.memcache.server(memory_store), script)
+    assert_split_invariant(linepool.cache.server(memory_store), script)

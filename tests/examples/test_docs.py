@@ -15,7 +15,7 @@ import pytest
 import linepool
 from linepool.app import App
 from linepool.cli import main
-from linepool.process import master
+from linepool.master import master
 from linepool.testing import Peer
 from tests.examples import settings_page
 from tests.examples.running import ROOT, plain_environment, run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import linepool
-from linepool.process.status_pipe import PIPE_FULL, StatusPipe
+from linepool.ipc.status_pipe import PIPE_FULL, StatusPipe
 
 
 @linepool.on_start

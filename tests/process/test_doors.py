@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from linepool.process.doors import Doors
-from linepool.process.listeners import Listener
+from linepool.kernel.acceptor import Doors
+from linepool.kernel.listeners import Listener
 
 
 @pytest.fixture

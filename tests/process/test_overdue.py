@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from linepool.process.killing import Process
-from linepool.process.listeners import socket_cookie
+from linepool.kernel.listeners import socket_cookie
+from linepool.kernel.pidfd import Process
 from linepool.testing import Peer
 from tests.conftest import Launch
 from tests.process.running import Running, is_over

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from linepool.process.diag import unix_queue
-from linepool.process.gauge import Processors
-from linepool.process.listeners import Listener
+from linepool.kernel.listeners import Listener
+from linepool.kernel.sock_diag import unix_queue
+from linepool.master.load import Processors
 from linepool.testing import Peer
 from tests.conftest import Launch
 from tests.process.running import Gate, Running

@@ -13,7 +13,7 @@ import redis
 
 import linepool
 from linepool import App, ClientError, Connection, Resp
-from linepool.process.bus import Bus
+from linepool.pubsub.bus import Bus
 from linepool.testing import serve
 
 TIMEOUT = 20.0  # seconds; only there to fail

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from linepool.process.board import HANDLER_NS, REQUESTS, Board
+from linepool.ipc.board import HANDLER_NS, REQUESTS, Board
 from linepool.protocols.base import Request
 from tests.conftest import Launch
 from tests.process.running import Gate, Running

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import evolve
 
-from linepool.memcache import Change, Item, OutOfMemory, Store
+from linepool.cache import Change, Item, OutOfMemory, Store
 
 
 class MemoryStore(Store):

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 import linepool
 from linepool import App, Range, Request, Rest, Session, Verb
-from linepool.calls import quick_call
 from linepool.conversation import Conversation
 from linepool.errors import ReplyError, UsageError
+from linepool.handlers.compile import quick_call
 from linepool.session import Connection
 
 

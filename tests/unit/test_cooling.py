@@ -2,8 +2,8 @@
 
 import pytest
 
-from linepool.process.board import Board
-from linepool.process.cooling import Cooling
+from linepool.ipc.board import Board
+from linepool.worker.park_policy import Cooling
 
 QUICK_NS, SLOW_NS = 50_000, 5_000_000
 

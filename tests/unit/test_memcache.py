@@ -19,10 +19,10 @@ from linepool import (
     Request,
     Verb,
     body,
-    memcache,
+    cache,
 )
-from linepool.memcache import Item, Store
-from linepool.protocols.memcache_replies import Value
+from linepool.cache import Item, Store
+from linepool.protocols.memcache import Value
 from linepool.testing import assert_split_invariant
 from tests.unit.memory_store import MemoryStore, memory_store
 
@@ -45,7 +45,7 @@ def served(store: Store | None = None, **settings) -> App:
         assert store is not None
         yield store
 
-    return memcache.server(one_store if store else memory_store, **settings)
+    return cache.server(one_store if store else memory_store, **settings)
 
 
 def closes(protocol: Protocol) -> bool:
@@ -137,7 +137,7 @@ def test_a_line_without_end_is_hung_up_on_but_for_a_get():
 
 
 def test_a_get_beyond_its_own_limit_is_hung_up_on():
-    app = memcache.server(memory_store, protocol=Memcache(max_multiget_bytes=5000))
+    app = cache.server(memory_store, protocol=Memcache(max_multiget_bytes=5000))
     protocol = app.freeze().open_protocol()
     protocol.feed(b"get " + b"k " * 2500)
     assert closes(protocol)

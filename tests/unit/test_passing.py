@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from linepool.process import passing
-from linepool.process.passing import BELL, Baggage, Kind
+from linepool.ipc import channel as passing
+from linepool.ipc.channel import BELL, Baggage, Kind
 from linepool.session import Session
 
 Channel = tuple[socket.socket, socket.socket]

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from linepool.ipc.board import LICENSE, REQUESTS, Board
+from linepool.master.recycler import Recycler
 from linepool.pool.recycling import Wear, licensed
 from linepool.pool.scoreboard import Seat
 from linepool.pool.status import State
-from linepool.process.board import LICENSE, REQUESTS, Board
-from linepool.process.recycling import Recycler
 from linepool.settings import Settings
 
 

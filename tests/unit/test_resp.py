@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linepool import App, Bad, ClientError, Limits, Reply, Request, Resp, SetupError, body
-from linepool.protocols.glob import matches
 from linepool.protocols.resp import OK, NullArray, Push, Queued, Status, Verbatim
+from linepool.pubsub.glob import matches
 from linepool.testing import assert_split_invariant
 from tests.unit.tiny_redis import tiny_redis
 

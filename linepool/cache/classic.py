@@ -1,0 +1,268 @@
+"""The classic commands over a store: get, set, incr and their like."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from attrs import evolve
+
+from linepool.cache.store import Change, Item, OutOfMemory, Store
+from linepool.protocols.memcache import Value
+from linepool.session import Verb, body
+
+_MONTH = 60 * 60 * 24 * 30  # seconds; a longer time is a moment (protocol.txt, "Expiration times")
+_BUMP = 60  # seconds between two notes of when an item was read, as in memcached
+_MOST_DIGITS = 20
+_WRAP = 2**64
+STORED, NOT_STORED, EXISTS, NOT_FOUND = "STORED", "NOT_STORED", "EXISTS", "NOT_FOUND"
+OUT_OF_MEMORY = "SERVER_ERROR out of memory storing object"
+NON_NUMERIC = "CLIENT_ERROR cannot increment or decrement non-numeric value"
+
+
+def expiry(exptime: int, now: float) -> int:
+    """Return when an item expires, in Unix seconds (0: never), from what a client said.
+
+    A negative number means at once, one beyond 30 days is a moment in Unix seconds already.
+    """
+    if exptime == 0:
+        return 0
+    if exptime < 0:
+        return 1
+    return exptime if exptime > _MONTH else int(now) + exptime
+
+
+def note_read(store: Store, key: bytes, item: Item, now: float) -> None:
+    """Note that an item has been read: the first time, and then once a minute."""
+    if item.fetched and now - item.last_access < _BUMP:
+        return
+
+    def noted(old: Item | None) -> Item | None:
+        if old is None or old.cas != item.cas:
+            return old
+        return evolve(old, fetched=True, last_access=int(now))
+
+    store.update(key, noted)
+
+
+def get(store: Store, verb: Verb, key: bytes, *keys: bytes) -> list[Value]:
+    """Give the items of the keys."""
+    with_cas = verb == "gets"
+    now = time.time()
+    found = []
+    asked = (key, *keys)
+    for name, item in zip(asked, store.read(asked), strict=True):
+        if item is not None:
+            note_read(store, name, item, now)
+            found.append(Value(name, item.data, item.flags, item.cas if with_cas else None))
+    store.count("cmd_get", len(asked))
+    if found:
+        store.count("get_hits", len(found))
+    if len(found) < len(asked):
+        store.count("get_misses", len(asked) - len(found))
+    return found
+
+
+def gat(store: Store, verb: Verb, exptime: int, key: bytes, *keys: bytes) -> Iterable[Value]:
+    """Give the items of the keys, and set when they expire."""
+    now = time.time()
+    expires_at = expiry(exptime, now)
+    found = []
+    for name in (key, *keys):
+        read: list[Item] = []
+
+        def touched(old: Item | None, read: list[Item] = read) -> Item | None:
+            if old is None:
+                return None
+            read[:] = [old]
+            return evolve(old, expires_at=expires_at, last_access=int(now), fetched=True)
+
+        store.update(name, touched)
+        found += [
+            Value(name, item.data, item.flags, item.cas if verb == "gats" else None)
+            for item in read
+        ]
+    store.count("cmd_touch", 1 + len(keys))
+    store.count("cmd_get", 1 + len(keys))
+    store.count("get_hits", len(found))
+    store.count("touch_hits", len(found))
+    store.count("get_misses", 1 + len(keys) - len(found))
+    store.count("touch_misses", 1 + len(keys) - len(found))
+    return found
+
+
+def fresh(data: bytes, flags: int, expires_at: int, now: float) -> Item:
+    """Return an item as it is when it has just been stored."""
+    return Item(data, flags, expires_at, 0, int(now))
+
+
+def extended(old: Item, verb: str, data: bytes) -> Item:
+    """Return an item with data put behind or before its own."""
+    both = data + old.data if verb == "prepend" else old.data + data
+    return evolve(old, data=both, cas=0)
+
+
+def set_(
+    store: Store,
+    verb: Verb,
+    key: bytes,
+    flags: int,
+    exptime: int,
+    size: int,
+    data: bytes = body("size"),
+) -> str:
+    """Store an item: always, if there is none, if there is one, or joined to the one there is."""
+    now = time.time()
+    outcome = [NOT_STORED]
+
+    def change(old: Item | None) -> Item | None:
+        if (verb == "add") == (old is not None) and verb != "set":
+            return old
+        outcome[0] = STORED
+        if old is not None and verb in ("append", "prepend"):
+            return extended(old, verb, data)
+        return fresh(data, flags, expiry(exptime, now), now)
+
+    store.count("cmd_set")
+    return stored(store, key, change) or outcome[0]
+
+
+def stored(store: Store, key: bytes, change: Change) -> str | None:
+    """Update an item; return the error if there is no room for it."""
+    try:
+        store.update(key, change)
+    except OutOfMemory:
+        return OUT_OF_MEMORY
+    return None
+
+
+def cas(
+    store: Store,
+    key: bytes,
+    flags: int,
+    exptime: int,
+    size: int,
+    unique: int,
+    data: bytes = body("size"),
+) -> str:
+    """Store an item if nobody else has since its number was read."""
+    now = time.time()
+    outcome = [NOT_FOUND]
+
+    def change(old: Item | None) -> Item | None:
+        if old is None:
+            return None
+        outcome[0] = STORED if old.cas == unique else EXISTS
+        if old.cas != unique:
+            return old
+        return fresh(data, flags, expiry(exptime, now), now)
+
+    store.count("cmd_set")
+    error = stored(store, key, change)
+    names = {STORED: "cas_hits", EXISTS: "cas_badval", NOT_FOUND: "cas_misses"}
+    store.count(names[outcome[0]])
+    return error or outcome[0]
+
+
+def number(data: bytes) -> int | None:
+    """Return the number that an item holds, or None: incr and decr do not apply to it."""
+    digits = data.strip(b" \t\n\v\f\r")
+    if len(digits) > _MOST_DIGITS or not digits.isdigit() or int(digits) >= _WRAP:
+        return None
+    return int(digits)
+
+
+def changed_by(value: int, delta: int, *, up: bool) -> int:
+    """Return a number after incr (it wraps at 2**64) or decr (it ends at 0)."""
+    return (value + delta) % _WRAP if up else max(0, value - delta)
+
+
+def renumbered(old: Item, value: int) -> Item:
+    """Return an item with a new number; where it gets shorter, memcached fills up with blanks."""
+    return evolve(old, data=b"%d" % value + b" " * (len(old.data) - len(b"%d" % value)), cas=0)
+
+
+def incr(store: Store, verb: Verb, key: bytes, delta: int) -> str:
+    """Add to a number, or take from it, and give the new one."""
+    up = verb == "incr"
+    outcome = [NOT_FOUND]
+
+    def change(old: Item | None) -> Item | None:
+        if old is None:
+            return None
+        value = number(old.data)
+        if value is None:
+            outcome[0] = NON_NUMERIC
+            return old
+        value = changed_by(value, delta, up=up)
+        outcome[0] = str(value)
+        return renumbered(old, value)
+
+    error = stored(store, key, change)
+    if outcome[0] != NON_NUMERIC:
+        store.count(f"{verb}_misses" if outcome[0] == NOT_FOUND else f"{verb}_hits")
+    return error or outcome[0]
+
+
+def delete(store: Store, key: bytes) -> bool:
+    """Drop an item."""
+    there: list[Item] = []
+
+    def change(old: Item | None) -> None:
+        if old is not None:
+            there.append(old)
+
+    store.update(key, change)
+    store.count("delete_hits" if there else "delete_misses")
+    return bool(there)
+
+
+def touch(store: Store, key: bytes, exptime: int) -> bool:
+    """Set when an item expires."""
+    now = time.time()
+    there: list[Item] = []
+
+    def change(old: Item | None) -> Item | None:
+        if old is None:
+            return None
+        there.append(old)
+        return evolve(old, expires_at=expiry(exptime, now), last_access=int(now), fetched=True)
+
+    store.update(key, change)
+    store.count("cmd_touch")
+    store.count("touch_hits" if there else "touch_misses")
+    return bool(there)
+
+
+def flush_all(store: Store, delay: int = 0) -> None:
+    """Drop every item, now or so many seconds from now."""
+    now = time.time()
+    store.count("cmd_flush")
+    store.flush(expiry(delay, now) if delay > 0 else int(now))
+
+
+def stats(store: Store, what: bytes = b"", *_more: bytes) -> dict[str, object] | str:
+    """Give the server's counters; ``reset`` sets them to 0."""
+    if what == b"reset":
+        store.reset_statistics()
+        return "RESET"
+    if what == b"detail":
+        return "CLIENT_ERROR usage: stats detail on|off|dump"
+    if what == b"cachedump":
+        return "CLIENT_ERROR bad command line"
+    found = store.statistics(what)
+    return "ERROR" if found is None else dict(found)
+
+
+HANDLERS: dict[tuple[str, ...], Callable[..., Any]] = {
+    ("get", "gets"): get,
+    ("gat", "gats"): gat,
+    ("set", "add", "replace", "append", "prepend"): set_,
+    ("cas",): cas,
+    ("incr", "decr"): incr,
+    ("delete",): delete,
+    ("touch",): touch,
+    ("flush_all",): flush_all,
+    ("stats",): stats,
+}

@@ -1,0 +1,103 @@
+"""What handlers are handed by annotation, and how their words are converted."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, get_args, get_origin
+
+from linepool.errors import SetupError
+from linepool.handlers.from_json import accepter
+from linepool.handlers.from_words import converter
+from linepool.handlers.signature import Supply
+from linepool.protocols.base import Protocol, Request
+from linepool.pubsub.messages import PubSub
+from linepool.session import Connection, Session, Verb
+
+
+class Supplies:
+    """Says how a parameter is handed in by annotation."""
+
+    def __init__(
+        self, resources: dict[str, Callable[[], Iterator[Any]]], protocol: Protocol
+    ) -> None:
+        self.protocol = protocol
+        own = protocol.converters
+        self.convert_for = accepter if protocol.typed else lambda hint: converter(hint, own)
+        self._types = {name: _provided_type(name, f) for name, f in resources.items()}
+
+    def __call__(self, hint: Any, name: str) -> Supply | None:
+        """Return the way to hand in a parameter, or None: it comes from the line."""
+        arms = [arm for arm in get_args(hint) if arm is not type(None)]
+        if len(arms) == 1 and type(None) in get_args(hint):  # Session | None is handed in as well
+            hint = arms[0]
+        for kind, supply in self.protocol.supplies.items():
+            if hint is kind:
+                return supply
+        if inspect.isclass(hint) and issubclass(hint, Protocol) and isinstance(self.protocol, hint):
+            return lambda _request, conversation: conversation.protocol
+        if hint is Session:
+            return lambda _request, conversation: conversation.session
+        if hint is Verb:
+            return self._verb
+        if hint is Connection:
+            return _connection
+        if hint is PubSub:
+            return lambda _request, conversation: conversation.connection.pubsub
+        return self._resource(hint, name)
+
+    def _verb(self, request: Request, _conversation: Any) -> Verb:
+        verb = Verb(request.verb.decode("utf-8", "replace"))
+        return Verb(verb.upper()) if self.protocol.ignores_case else verb
+
+    def _resource(self, hint: Any, name: str) -> Supply | None:
+        offers = [resource for resource, kind in self._types.items() if kind == hint]
+        if not offers:
+            return None
+        if len(offers) > 1 and name not in offers:
+            raise SetupError(
+                f"parameter {name} could be any of the resources {', '.join(offers)};"
+                " give it the name of the one it is"
+            )
+        chosen = name if name in offers else offers[0]
+        return lambda _request, conversation: conversation.resources[chosen]
+
+
+def _connection(_request: Request, conversation: Any) -> Connection:
+    conversation.pinned = True
+    connection: Connection = conversation.connection
+    return connection
+
+
+def hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a function, resolved."""
+    return typing.get_type_hints(function)
+
+
+def _provided_type(name: str, function: Callable[..., Any]) -> Any:
+    """Return T of a resource that is annotated ``-> Iterator[T]``."""
+    try:
+        hint = hints(function).get("return")
+    except NameError as error:
+        raise SetupError(f"resource {name}: annotation: {error}") from None
+    provided = get_args(hint)[:1]
+    if get_origin(hint) is None or not provided:
+        raise SetupError(
+            f"resource {name} at {place_of(function)} must be annotated with what it yields,"
+            " such as '-> Iterator[sqlite3.Connection]'"
+        )
+    return provided[0]
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Return ``file:line`` of a function, for messages."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return "an unknown place"
+    path = code.co_filename
+    with contextlib.suppress(OSError):  # the working directory is gone
+        path = os.path.relpath(path)
+    return f"{path}:{code.co_firstlineno}"

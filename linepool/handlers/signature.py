@@ -1,0 +1,362 @@
+"""From a handler's signature to the conversion of its arguments. Pure: no I/O, no clock.
+
+Everything that can be known from the signature is worked out once, when the app is frozen before
+the first fork: which words become which parameters, by which converter, and the usage text. What is
+left for a request is to call the converters.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, frozen
+
+from linepool.errors import SetupError, UsageError
+from linepool.handlers.from_words import Convert, allows_none, converter, to_bool, to_rest
+from linepool.protocols.base import Parameter, Request, printable
+from linepool.session import Body, Rest
+
+_NOT_BYTES = "is a data block, so it must be bytes"
+Supply = Callable[[Request, Any], object]
+"""Gives a parameter its value from the request and the conversation that it belongs to."""
+
+
+@frozen
+class Word:
+    """One parameter that a word of the line becomes.
+
+    Attributes:
+        name: The parameter's name.
+        convert: From the word's bytes to the value; raises ValueError for a wrong one, with a text
+            that goes behind "<name> must be ".
+        hint: What the usage text shows behind the name: ``int``, ``red|green``.
+        default: The value when the word is left out; ``inspect.Parameter.empty``: it is required.
+        annotation: The parameter's type.
+    """
+
+    name: str
+    convert: Convert
+    hint: str
+    default: Any = inspect.Parameter.empty
+    annotation: Any = str
+
+    @property
+    def required(self) -> bool:
+        """Whether the word may not be left out."""
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def usage(self) -> str:
+        """How the usage text shows it."""
+        shown = f"{self.name}:{self.hint}" if self.hint else self.name
+        return shown if self.required else f"[{shown}]"
+
+
+@define(slots=False)
+class Signature:
+    """A handler's parameters, compiled; ``bind`` turns a request into arguments.
+
+    Attributes:
+        words: Parameters that take one word each, in order.
+        many: The parameter that takes all further words (``*args``).
+        options: Keyword-only parameters, by upper-case name; a ``bool`` one is a flag without value.
+        rest: The parameter that takes the rest of the line.
+        body: The parameter that takes the data block.
+        size_word: Which word announces the data block's size.
+        supplied: Parameters handed in by annotation.
+        order: Names of all parameters that are passed by position.
+        returns: The annotation of what the handler returns, or None.
+    """
+
+    words: list[Word]
+    many: Word | None
+    options: dict[bytes, Word]
+    rest: Word | None
+    body: str | None
+    size_word: int | None
+    supplied: dict[str, Supply]
+    order: list[str]
+    returns: Any = None
+
+    def __attrs_post_init__(self) -> None:
+        self.required = sum(word.required for word in self.words)
+
+    @property
+    def rest_after(self) -> int | None:
+        """How many words stand before the rest of the line, or None."""
+        return len(self.words) if self.rest else None
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """What the client fills."""
+        found = [_parameter(word, "word") for word in self.words]
+        if self.many:
+            found.append(_parameter(self.many, "many"))
+        found += [
+            _parameter(word, "flag" if _is_flag(word) else "option")
+            for word in self.options.values()
+        ]
+        if self.rest:
+            found.append(_parameter(self.rest, "rest"))
+        if self.body:
+            found.append(Parameter(self.body, "body", bytes, "bytes", required=True))
+        return found
+
+    @property
+    def usage(self) -> str:
+        """What stands behind the command in its usage text."""
+        parts = [word.usage for word in self.words]
+        if self.many:
+            parts.append(f"[{self.many.name}:{self.many.hint} ...]")
+        for name, word in self.options.items():
+            shown = name.decode()
+            parts.append(f"[{shown}]" if _is_flag(word) else f"[{shown} {word.name}:{word.hint}]")
+        if self.rest:
+            parts.append(f"{self.rest.name}..." if self.rest.required else f"[{self.rest.name}...]")
+        if self.size_word is not None:
+            parts.append(f"(then {self.words[self.size_word].name} bytes of {self.body})")
+        return " ".join(parts)
+
+    def bind(self, request: Request, conversation: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return the positional and the keyword arguments for the handler.
+
+        Raises:
+            UsageError: A word is missing, too many, or of the wrong kind; the text says which.
+        """
+        if request.values is not None:
+            return self._bind_values(request.values, request, conversation)
+        words = request.words
+        values: dict[str, Any] = {}
+        taken = self._take_words(words, values)
+        many: list[Any] = []
+        if self.rest is not None:
+            self._take_rest(words, taken, values)
+        elif self.many is not None:
+            many = [_converted(self.many, word) for word in words[taken:]]
+        else:
+            self._take_options(words, taken, values)
+        if self.body is not None:
+            values[self.body] = request.body
+        for name, supply in self.supplied.items():
+            values[name] = supply(request, conversation)
+        return [values.pop(name) for name in self.order] + many, values
+
+    def _bind_values(
+        self, given: list[Any] | dict[str, Any], request: Request, conversation: Any
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments from values that have types already, by position or by name."""
+        fixed = [*self.words, self.rest] if self.rest else self.words
+        many: list[Any] = []
+        if isinstance(given, list):
+            if len(given) > len(fixed) and self.many is None:
+                text = f"{len(given)} values are too many; {len(fixed) or 'none'} can be given."
+                raise UsageError(text, "surplus")
+            named = {word.name: value for word, value in zip(fixed, given, strict=False)}
+            many = given[len(fixed) :]
+        else:
+            named = dict(given)
+            if self.many is not None:
+                many = named.pop(self.many.name, [])
+                if not isinstance(many, list):
+                    raise UsageError(f"{self.many.name} must be a list.", "value", self.many.name)
+        values: dict[str, Any] = {}
+        for word in [*fixed, *self.options.values()]:
+            if word.name in named:
+                values[word.name] = _accepted(word, named.pop(word.name))
+            elif word.required:
+                raise _missing(word.name)
+            else:
+                values[word.name] = word.default
+        if named:
+            raise UsageError(f"there is no parameter {next(iter(named))!r}.", "surplus")
+        for name, supply in self.supplied.items():
+            values[name] = supply(request, conversation)
+        more = [_accepted(self.many, value) for value in many] if self.many else []
+        return [values.pop(name) for name in self.order] + more, values
+
+    def _take_words(self, words: list[bytes], values: dict[str, Any]) -> int:
+        """Convert the words that stand at fixed places; return how many were there."""
+        taken = 0
+        for word in self.words:
+            if taken < len(words) and (
+                taken < self.required or words[taken].upper() not in self.options
+            ):
+                values[word.name] = _converted(word, words[taken])
+                taken += 1
+            elif word.required:
+                raise _missing(word.name)
+            else:
+                values[word.name] = word.default
+        return taken
+
+    def _take_rest(self, words: list[bytes], taken: int, values: dict[str, Any]) -> None:
+        assert self.rest is not None
+        if taken < len(words):
+            values[self.rest.name] = _converted(self.rest, words[taken])
+        elif self.rest.required:
+            raise _missing(self.rest.name)
+        else:
+            values[self.rest.name] = self.rest.default
+
+    def _take_options(self, words: list[bytes], taken: int, values: dict[str, Any]) -> None:
+        for word in self.options.values():
+            if not word.required:
+                values[word.name] = word.default
+        at = taken
+        while at < len(words):
+            option = self.options.get(words[at].upper())
+            if option is None:
+                raise self._surplus(words, at)
+            at += 1
+            if _is_flag(option):
+                values[option.name] = True
+                continue
+            if at == len(words):
+                raise UsageError(f"{option.name.upper()} needs a value.", "option", option.name)
+            values[option.name] = _converted(option, words[at])
+            at += 1
+        for word in self.options.values():
+            if word.name not in values:
+                raise _missing(word.name.upper())
+
+    def _surplus(self, words: list[bytes], at: int) -> UsageError:
+        if self.options:
+            known = ", ".join(name.decode() for name in self.options)
+            return UsageError(f"'{printable(words[at])}' is no option; there is {known}.", "option")
+        most = len(self.words) or "none"
+        return UsageError(f"{len(words)} words are too many; {most} can be given.", "surplus")
+
+
+def _converted(word: Word, data: bytes) -> Any:
+    try:
+        return word.convert(data)
+    except ValueError as error:
+        text = f"{word.name} must be {error}, not '{printable(data)}'."
+        raise UsageError(text, "value", word.name) from None
+
+
+def _accepted(word: Word, value: object) -> Any:
+    try:
+        return word.convert(value)  # type: ignore[arg-type]
+    except ValueError as error:
+        shown = printable(json.dumps(value, default=str).encode())
+        text = f"{word.name} must be {error}, not {shown}."
+        raise UsageError(text, "value", word.name) from None
+
+
+def _missing(name: str) -> UsageError:
+    return UsageError(f"{name} is missing.", "missing", name)
+
+
+def _parameter(word: Word, kind: str) -> Parameter:
+    default = None if word.required or kind == "many" else word.default
+    required = word.required and kind != "many"
+    return Parameter(word.name, kind, word.annotation, word.hint, required, default)
+
+
+def _is_flag(word: Word) -> bool:
+    return word.convert is to_bool and word.default is False
+
+
+def compile_signature(
+    function: Callable[..., Any],
+    supply_for: Callable[[Any, str], Supply | None],
+    convert_for: Callable[[Any], tuple[Callable[[Any], Any], str]] = converter,
+) -> Signature:
+    """Return the compiled signature of a handler.
+
+    Args:
+        function: The handler.
+        supply_for: Given a parameter's annotation and name, says how to hand it in, or None: the
+            parameter comes from the line.
+        convert_for: From an annotation to its converter, and how the usage text names the type.
+
+    Raises:
+        SetupError: The signature cannot be served; the text says why.
+    """
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except Exception as error:  # noqa: BLE001 - annotations may be any code
+        raise SetupError(f"annotation: {error}") from None
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError as error:
+        raise SetupError(str(error)) from None
+    builder = Signature([], None, {}, None, None, None, {}, [])
+    body: Body | None = None
+    for parameter in parameters:
+        hint = hints.get(parameter.name, str)
+        supply = supply_for(hint, parameter.name)
+        if supply is not None:
+            variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            _check(not variable, parameter, "is handed in once, so no * or **")
+            builder.supplied[parameter.name] = supply
+        elif isinstance(parameter.default, Body):
+            body = parameter.default
+            _check(hints.get(parameter.name, bytes) is bytes, parameter, _NOT_BYTES)
+            builder.body = parameter.name
+        else:
+            _add(builder, parameter, hint, convert_for)
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            builder.order.append(parameter.name)
+    builder.returns = hints.get("return")
+    if body is not None and body.size:
+        builder.size_word = _size_word(builder, body)
+    if builder.options and (builder.many or builder.rest):
+        raise SetupError("option words (keyword-only parameters) cannot follow *args or Rest")
+    builder.__attrs_post_init__()
+    return builder
+
+
+def _add(
+    builder: Signature,
+    parameter: inspect.Parameter,
+    hint: Any,
+    convert_for: Callable[[Any], tuple[Callable[[Any], Any], str]],
+) -> None:
+    """Add one parameter that comes from the line."""
+    _check(parameter.kind is not parameter.VAR_KEYWORD, parameter, "(**) has no place in a line")
+    _check(builder.rest is None, parameter, "stands behind the rest of the line")
+    default = parameter.default
+    if hint is Rest:
+        _check(
+            parameter.kind is not parameter.VAR_POSITIONAL, parameter, "is the rest, so no *args"
+        )
+        builder.rest = Word(parameter.name, to_rest, "", default, Rest)
+        _check(builder.many is None, parameter, "cannot follow *args")
+        return
+    try:
+        convert, shown = convert_for(hint)
+    except TypeError as error:
+        raise SetupError(f"parameter {parameter.name}: {error}") from None
+    if default is parameter.empty and allows_none(hint):
+        default = None
+    word = Word(parameter.name, convert, shown, default, hint)
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        builder.many = word
+    elif parameter.kind is parameter.KEYWORD_ONLY:
+        builder.options[parameter.name.encode().upper()] = word
+    else:
+        last_optional = bool(builder.words) and not builder.words[-1].required
+        _check(
+            not (word.required and last_optional),
+            parameter,
+            "must have a default, as the one before it",
+        )
+        builder.words.append(word)
+
+
+def _check(fine: bool, parameter: inspect.Parameter, text: str) -> None:
+    if not fine:
+        raise SetupError(f"parameter {parameter.name} {text}")
+
+
+def _size_word(builder: Signature, body: Body) -> int:
+    for index, word in enumerate(builder.words):
+        if word.name == body.size and word.required and word.hint.startswith("int"):
+            return index
+    raise SetupError(f'body("{body.size}") must name a required int parameter of the handler')

@@ -1,0 +1,165 @@
+"""What the master measures for the policy: who waits, and whether the processors are the bottleneck.
+
+Runs in the master.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterable
+
+from attrs import evolve
+
+from linepool.ipc.board import CONNECTIONS, REQUESTS, WAITING, Board
+from linepool.kernel.listeners import Listener
+from linepool.pool.history import History, Saturation
+from linepool.pool.policy import Snapshot, is_saturated
+from linepool.pool.scoreboard import Scoreboard, Tally
+from linepool.settings import Settings
+
+log = logging.getLogger("linepool")
+
+_SAMPLE = 0.05  # seconds between two looks at the processors' clocks while somebody waits
+_SAMPLE_QUIET = 0.25  # else: a look costs as much as serving ten requests
+_FRESH = 0.5  # seconds that a sample may cover
+_REMEMBER = 1.0  # seconds for which what one sample said holds; they are noisy
+_PATIENCE = 0.5  # seconds without a client being taken after which the queue stands still
+_ALL = 0.8  # of the processors, burnt by the workers alone: no other worker can help
+_LARGE = 0.3  # of them, burnt by the workers of a machine that has no time left
+_NO_TIME_LEFT = 0.1  # share of the processors' time that is idle
+
+
+class Gauge:
+    """The measurements of one pool.
+
+    Attributes:
+        history: Fed by the master with every edge.
+        saturated_s: Seconds at the maximum while connections waited.
+    """
+
+    def __init__(self, settings: Settings, board: Board, listeners: list[Listener]) -> None:
+        self.history = History(settings, time.monotonic_ns())
+        self._board = board
+        self._listeners = listeners
+        self._progress = REQUESTS if settings.parks else CONNECTIONS
+        self._processors = Processors()
+        self._saturation = Saturation()
+        self._taken = 0  # clients that the workers have taken ...
+        self._taken_at = 0.0  # ... and when that changed last
+        self._done = -1  # requests done when saturation began or was warned of; -1: there is none
+
+    @property
+    def saturated_s(self) -> float:
+        """Seconds for which connections waited while the pool was at its maximum."""
+        return self._saturation.seconds
+
+    def snapshot(self, scoreboard: Scoreboard, settings: Settings) -> Snapshot:
+        """Measure what the policy looks at."""
+        tally = scoreboard.tally()
+        snapshot = self.history.snapshot(
+            tally,
+            settings,
+            time.monotonic_ns(),
+            backlog=0 if tally.idle else self._waiting(),
+        )
+        pids = [seat.pid for seat in scoreboard.seats.values()]
+        bottleneck = tally.busy > 0 and self._processors.are_bottleneck(
+            pids, _SAMPLE if snapshot.backlog else _SAMPLE_QUIET
+        )
+        moves = self._queue_moves(scoreboard)
+        return evolve(snapshot, cpu_bound=True) if bottleneck and moves else snapshot
+
+    def warn(self, snapshot: Snapshot, scoreboard: Scoreboard, settings: Settings) -> None:
+        """Count the time of saturation; warn when it begins and then once a minute."""
+        saturated = is_saturated(snapshot, settings)
+        due = self._saturation.look(saturated, time.monotonic_ns())
+        if not saturated:
+            self._done = -1
+            return
+        slots = self._board.slots
+        done = sum(slots[slot].words[REQUESTS] for slot in scoreboard.seats)
+        stuck = done == self._done
+        if due or self._done < 0:
+            self._done = done
+        if due:
+            log.warning(
+                "saturated: %d connections wait, all %d workers are %s; saturated for %.1f s so far; %s",
+                snapshot.backlog,
+                snapshot.tally.total,
+                "stuck, none has finished a request meanwhile" if stuck else "busy",
+                self.saturated_s,
+                _hint(snapshot.tally, settings, stuck=stuck),
+            )
+
+    def _queue_moves(self, scoreboard: Scoreboard) -> bool:
+        """Whether a client was taken lately: if not, those who wait will not be served by waiting.
+
+        In the scheme ``accept`` a worker stays with its client, so busy clients who never leave need
+        a worker each, however busy the processors are. Elsewhere who waits is served by turns.
+        """
+        now = time.monotonic()
+        slots = self._board.slots
+        taken = sum(slots[slot].words[self._progress] for slot in scoreboard.seats)
+        if taken != self._taken:
+            self._taken = taken
+            self._taken_at = now
+        return now - self._taken_at < _PATIENCE
+
+    def _waiting(self) -> int:
+        queued = sum(listener.queue()[0] for listener in self._listeners)
+        return queued + int(self._board.head[WAITING])
+
+
+def _hint(tally: Tally, settings: Settings, *, stuck: bool) -> str:
+    if stuck and settings.request_timeout:
+        limit = f"lower request_timeout (now {settings.request_timeout:g} s)"
+        return f"{limit} or raise workers (now {settings.workers})"
+    return f"raise workers (now {settings.workers})" if tally.busy else "workers are still starting"
+
+
+class Processors:
+    """Whether the workers already use all the time that the processors have."""
+
+    def __init__(self) -> None:
+        self._count = len(os.sched_getaffinity(0))
+        self._sampled_at = 0.0
+        self._clocks: dict[int, int] = {}
+        self._machine = (0, 0)
+        self._bottleneck_until = 0.0
+
+    def are_bottleneck(self, pids: Iterable[int], every: float = _SAMPLE) -> bool:
+        """Return whether another worker would find no time to run in, measured every so many seconds."""
+        now = time.monotonic()
+        elapsed = now - self._sampled_at
+        if elapsed < every:
+            return now < self._bottleneck_until
+        clocks = {pid: _clock(pid) for pid in pids}
+        spent_ns = sum(clock - self._clocks.get(pid, clock) for pid, clock in clocks.items())
+        used = spent_ns / 1e9 / elapsed / self._count
+        idle = self._idle_share()
+        self._sampled_at, self._clocks = now, clocks
+        # A sample over a longer pause says nothing about the present.
+        fresh = elapsed < _FRESH
+        if fresh and (used >= _ALL or (used >= _LARGE and idle < _NO_TIME_LEFT)):
+            self._bottleneck_until = now + _REMEMBER
+        return now < self._bottleneck_until
+
+    def _idle_share(self) -> float:
+        """Return how much of the machine's time was idle since the last call (proc(5), stat)."""
+        with contextlib.suppress(OSError, ValueError), open("/proc/stat", "rb") as file:
+            times = [int(word) for word in file.readline().split()[1:9]]
+            before, self._machine = self._machine, (times[3] + times[4], sum(times))
+            total = self._machine[1] - before[1]
+            return (self._machine[0] - before[0]) / total if total else 1.0
+        return 1.0
+
+
+def _clock(pid: int) -> int:
+    """Return the processor time that a process has used, in ns; 0: it is gone (clock_getcpuclockid(3))."""
+    try:
+        return time.clock_gettime_ns((~pid << 3) | 2)
+    except OSError:
+        return 0

@@ -1,0 +1,81 @@
+"""What a server says of itself: the data behind ``linepool status``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from attrs import asdict
+
+from linepool.ipc.board import Sight
+from linepool.master.master import Master
+from linepool.master.recycler import resident_bytes
+from linepool.pool.scoreboard import Seat
+from linepool.protocols.base import printable
+from linepool.version import __version__
+
+
+def status(master: Master) -> dict[str, Any]:
+    """Return the state of the server, with the keys that other programs rely on."""
+    now_ns = time.monotonic_ns()
+    seats = sorted(master.scoreboard.seats.values(), key=lambda seat: seat.slot)
+    sights = {seat.slot: master.board.slots[seat.slot].look() for seat in seats}
+    tally = master.scoreboard.tally()
+    counters = master.counters.plus(list(sights.values()))
+    bounds = master.settings.workers
+    return {
+        "name": master.app.name,
+        "version": __version__,
+        "pid": master.pid,
+        "uptime_s": round(time.monotonic() - master.started_at, 3),
+        "generation": master.generation,
+        "scheme": master.settings.scheme,
+        "listeners": [
+            dict(zip(("address", "backlog", "backlog_max"), (one.name, *one.queue()), strict=True))
+            for one in master.listeners
+        ],
+        "tally": {**asdict(tally), "total": tally.total, "min": bounds.min, "max": bounds.max},
+        "connections": {
+            "hot": sum(sight.held for sight in sights.values()),
+            "parked": master.parked,
+        },
+        "counters": {
+            **counters,
+            "refused": counters["refused"] + master.refused,
+            "dropped": master.dropped,
+            "saturated_s": round(master.gauge.saturated_s, 3),
+        },
+        "workers": [_worker(seat, sights[seat.slot], now_ns) for seat in seats],
+    }
+
+
+def _worker(seat: Seat, sight: Sight, now_ns: int) -> dict[str, Any]:
+    age_ns = max(1, now_ns - seat.spawned_ns)
+    return {
+        "slot": seat.slot,
+        "pid": seat.pid,
+        "generation": seat.generation,
+        "state": seat.shown,
+        "since_s": round((now_ns - seat.since_ns) / 1e9, 3),
+        "requests": sight.requests,
+        "connections": sight.connections,
+        "busy_ratio": round(min(1.0, sight.handler_ns / age_ns), 4),
+        "rss_bytes": resident_bytes(seat.pid),
+        "command": printable(sight.line.split(b" ")[0]) if sight.started_ns else None,
+    }
+
+
+def as_lines(state: dict[str, Any]) -> list[str]:
+    """Return the state for a person: one fact a line, one line for each worker."""
+    lines = []
+    for key, value in state.items():
+        if isinstance(value, dict):
+            lines.append(f"{key} " + " ".join(f"{name}={fact}" for name, fact in value.items()))
+        elif isinstance(value, list):
+            lines += [
+                f"{key[:-1]} " + " ".join(f"{name}={fact}" for name, fact in item.items())
+                for item in value
+            ]
+        else:
+            lines.append(f"{key} {value}")
+    return lines

@@ -1,0 +1,268 @@
+"""RESP, the protocol of Redis, in its versions 2 and 3."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from linepool.errors import ClientError, ReplyError, SetupError, UnknownCommand, UsageError
+from linepool.protocols.base import Builtin, Call, Command, Request
+from linepool.protocols.resp import values as resp_values
+from linepool.protocols.resp.commands import ALWAYS, BUILTINS, TRANSACTIONS, Authenticate, arity
+from linepool.protocols.resp.parser import RespParser, number
+from linepool.protocols.resp.pubsub import ALLOWED
+from linepool.protocols.resp.values import OK, NullArray, Push, Status, Verbatim
+from linepool.pubsub.messages import Message
+from linepool.session import Reply, Session
+
+__all__ = ["OK", "NullArray", "Push", "Queued", "Resp", "Status", "Verbatim"]
+
+_MOST_SHOWN = 128  # bytes of a wrong command that its error repeats
+_ENDS_MULTI = {b"EXEC", b"DISCARD"}
+_NOT_QUEUED = {b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"QUIT", b"RESET"}
+
+
+def _to_int(word: bytes) -> int:
+    value = number(word)
+    if value is None:
+        raise ValueError("int")
+    return value
+
+
+def _to_float(word: bytes) -> float:
+    if not word[:1].isspace() and b"_" not in word and word == word.rstrip():
+        try:
+            value = float(word)
+        except ValueError:
+            pass
+        else:
+            if not math.isnan(value):
+                return value
+    raise ValueError("float")
+
+
+class Queued:
+    """Annotate a parameter of an EXEC handler with it to be handed the commands behind MULTI.
+
+    Call it to run them, once; it returns their replies, with a ReplyError for each that failed.
+    """
+
+    def __init__(self, requests: list[Request], call: Call) -> None:
+        self._requests = requests
+        self._call = call
+
+    def __call__(self) -> list[Any]:
+        """Run the commands."""
+        return [self._run(request) for request in self._requests]
+
+    def _run(self, request: Request) -> Any:
+        value = self._call(request, whole=True)
+        if isinstance(value, Reply):
+            value = value.value
+        return _in_redis_words(value, request) if isinstance(value, ReplyError) else value
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+
+class Resp(RespParser):
+    """The protocol of Redis.
+
+    It begins in version 2; a client changes to version 3 by HELLO 3. A handler's None is null, a
+    str or bytes a bulk string, ``Status`` a simple string; lists, dicts, sets, floats and bools are
+    what version 3 has for them, and the nearest thing in version 2.
+
+    Args:
+        password: What AUTH must say before anything else is served; None: nothing.
+        authenticate: Called with the user and the password in place of a comparison with
+            ``password``; it returns whether they are right.
+        transactions: Serve MULTI, EXEC and DISCARD. The commands behind MULTI run one after the
+            other in one worker; to keep the other workers out, register an EXEC of your own that
+            takes ``Queued``.
+        redis_version: What HELLO and INFO tell; clients look at it to learn what they may send.
+        max_request_bytes: How long all words of a request together may be; a single one may have
+            ``max_body_bytes``.
+    """
+
+    publishes = True
+    options: ClassVar[Mapping[str, str]] = {
+        "flags": "words for COMMAND INFO, such as 'write fast'",
+        "keys": "places of the first and the last key and the step, for COMMAND INFO",
+    }
+    # What Redis takes for a number.
+    converters: ClassVar[Mapping[Any, Callable[[bytes], Any]]] = {int: _to_int, float: _to_float}
+    supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {
+        Queued: lambda _request, conversation: Queued(
+            conversation.protocol.take_queue(), conversation.outcome
+        )
+    }
+
+    def __init__(
+        self,
+        *,
+        password: str | None = None,
+        authenticate: Authenticate | None = None,
+        transactions: bool = False,
+        redis_version: str = "7.0.15",
+        max_request_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self.authenticate = authenticate or (_comparison(password) if password else None)
+        self.transactions = transactions
+        self.redis_version = redis_version
+        self.max_request_bytes = max_request_bytes
+
+    def builtins(self) -> Iterable[Builtin]:
+        """PING, HELLO, COMMAND and their like."""
+        return (*BUILTINS, *TRANSACTIONS, _EXEC) if self.transactions else BUILTINS
+
+    def check(self, commands: Iterable[Command]) -> None:
+        """Refuse handlers with a data block: words hold any bytes here."""
+        for command in commands:
+            if command.body is not None:
+                raise SetupError(
+                    f"command {command.names[0]}: RESP has no data blocks;"
+                    " take the data as a parameter of type bytes"
+                )
+
+    @property
+    def may_do_little(self) -> bool:
+        """Whether the client has yet to say its password."""
+        return self.authenticate is not None and not self.authenticated
+
+    def around(self, request: Request, session: Session, call: Call) -> Any:
+        """Answer a request; or queue it, or refuse it before the password."""
+        if self.subscribed and self.version == 2 and request.verb.upper() not in ALLOWED:
+            return ClientError(
+                f"Can't execute '{request.verb.decode('utf-8', 'replace').lower()}': only (P|S)SUBSCRIBE /"
+                " (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+            )
+        verb = request.verb.upper()
+        if self.authenticate is None and self.queue is None:
+            if self.transactions and verb in _ENDS_MULTI:
+                return ClientError(f"{verb.decode()} without MULTI")
+            return call(request)
+        if self.may_do_little and verb not in ALWAYS:
+            if verb == b"EXEC":
+                text = "Transaction discarded because of: NOAUTH Authentication required."
+                return ClientError(text, code="EXECABORT")
+            return _wrong(request) or ClientError("Authentication required.", code="NOAUTH")
+        if self.queue is not None:
+            return self._behind_multi(verb, request, call)
+        return call(request)
+
+    def is_plain(self, request: Request) -> bool:
+        """Whether there is neither a password, a transaction nor a subscription to be heeded."""
+        return (
+            self.authenticate is None
+            and self.queue is None
+            and not self.subscribed
+            and not (self.transactions and request.verb.upper() in _ENDS_MULTI)
+        )
+
+    def _behind_multi(self, verb: bytes, request: Request, call: Call) -> Any:
+        assert self.queue is not None
+        if verb == b"MULTI":
+            return ClientError("MULTI calls can not be nested")
+        if verb.endswith(b"SUBSCRIBE"):
+            self.spoilt = True
+            return ClientError("Command not allowed inside a transaction")
+        if verb == b"WATCH":
+            return ClientError("WATCH inside MULTI is not allowed")
+        if verb == b"EXEC":
+            spoilt, self.spoilt = self.spoilt, False
+            if spoilt:
+                self.queue = None
+                text = "Transaction discarded because of previous errors."
+                return ClientError(text, code="EXECABORT")
+            try:
+                return call(request)
+            finally:
+                self.queue = None
+        if verb in _NOT_QUEUED:
+            return call(request)
+        if error := _wrong(request):
+            self.spoilt = True
+            return error
+        self.queue.append([request.verb, *request.words])
+        return Status("QUEUED")
+
+    def take_queue(self) -> list[Request]:
+        """Return the commands behind MULTI, and end it."""
+        queue, self.queue = self.queue or [], None
+        return [self.request(args) for args in queue]
+
+    def encode(self, value: object, request: Request) -> bytes:
+        """Return the reply, in the version that the connection speaks."""
+        if value is OK:
+            return b"+OK\r\n"
+        return resp_values.encode(value, self.version)
+
+    def encode_message(self, message: Message) -> bytes:
+        """Return a message as Redis pushes it."""
+        head = ["message"] if message.pattern is None else ["pmessage", message.pattern]
+        return resp_values.encode(Push([*head, message.channel, message.data]), self.version)
+
+    def encode_stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
+        """Yield one array: it begins with its length, so a stream is read to its end first."""
+        yield resp_values.encode(list(items), self.version)
+
+    def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
+        """Return the error reply, in Redis' words where it has some."""
+        return resp_values.encode_error(_in_redis_words(error, request))
+
+
+def exec_(queued: Queued) -> list[Any]:
+    """Run the commands behind MULTI."""
+    return queued()
+
+
+_EXEC: Builtin = (("EXEC",), exec_)
+
+
+def _comparison(password: str) -> Authenticate:
+    return lambda user, given: user == "default" and given == password
+
+
+def _wrong(request: Request) -> ReplyError | None:
+    """Return what is wrong with a command that is to be queued, as far as it shows by now."""
+    if request.command is None:
+        return UnknownCommand()
+    least, most = arity(request.command)
+    if not least <= len(request.words) <= most:
+        return UsageError("", "missing")
+    return None
+
+
+def _in_redis_words(error: ReplyError, request: Request | None) -> ReplyError:
+    """Return an error with Redis' text, if it has one for that."""
+    if isinstance(error, UnknownCommand) and request is not None:
+        return ClientError(_unknown(request))
+    if isinstance(error, UsageError) and error.code is None and request is not None:
+        return _usage(error, request)
+    return error
+
+
+def _unknown(request: Request) -> str:
+    shown = b""
+    for word in request.words:
+        if len(shown) >= _MOST_SHOWN:
+            break
+        text = word.partition(b"\0")[0]  # Redis is written in C
+        shown += b"'%b' " % text[: _MOST_SHOWN - len(shown)]
+    verb = request.verb[:_MOST_SHOWN].decode("utf-8", "replace")
+    return f"unknown command '{verb}', with args beginning with: {shown.decode('utf-8', 'replace')}"
+
+
+def _usage(error: UsageError, request: Request) -> ReplyError:
+    if error.problem in ("missing", "surplus"):
+        name = request.verb.decode("utf-8", "replace").lower()
+        return ClientError(f"wrong number of arguments for '{name}' command")
+    if error.problem == "option" or request.command is None:
+        return ClientError("syntax error")
+    shown = {one.name: one.shown for one in request.command.parameters}.get(error.parameter, "")
+    if shown.startswith("int"):
+        return ClientError("value is not an integer or out of range")
+    if shown.startswith("float"):
+        return ClientError("value is not a valid float")
+    return ClientError("syntax error" if "|" in shown else str(error))

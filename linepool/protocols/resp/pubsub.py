@@ -1,0 +1,88 @@
+"""Publish and subscribe, as Redis 7.0 has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from linepool.errors import ClientError
+from linepool.protocols.base import Builtin
+from linepool.protocols.resp.parser import RespParser
+from linepool.protocols.resp.values import Push, encode
+from linepool.pubsub.messages import PubSub
+from linepool.session import Connection, Reply, Verb
+
+ALLOWED = {
+    *(b"SUBSCRIBE", b"UNSUBSCRIBE", b"PSUBSCRIBE", b"PUNSUBSCRIBE"),
+    *(b"PING", b"QUIT", b"RESET"),
+}
+"""What a subscriber may say in version 2, where a reply and a message look the same."""
+
+
+def subscribe(
+    channel: bytes, *channels: bytes, connection: Connection, resp: RespParser, verb: Verb
+) -> Reply:
+    """Subscribe to channels, or to patterns of names."""
+    pattern = verb.startswith("P")
+    kind = verb.lower()
+    rows = []
+    for topic in (channel, *channels):
+        connection.subscribe(topic, pattern=pattern)
+        rows.append((kind, topic, _count(connection, resp)))
+    return _told(rows, resp)
+
+
+def unsubscribe(*topics: bytes, connection: Connection, resp: RespParser, verb: Verb) -> Reply:
+    """Take subscriptions back; all of them, if none is named."""
+    pattern = verb.startswith("P")
+    kind = verb.lower()
+    rows: list[tuple[str, bytes | None, int]] = []
+    for topic in topics or tuple(connection.subscriptions(pattern=pattern)):
+        connection.unsubscribe(topic, pattern=pattern)
+        rows.append((kind, topic, _count(connection, resp)))
+    return _told(rows or [(kind, None, _count(connection, resp))], resp)
+
+
+def unsubscribe_all(connection: Connection, resp: RespParser) -> None:
+    """Take all subscriptions back without a word."""
+    for pattern in (False, True):
+        for topic in connection.subscriptions(pattern=pattern):
+            connection.unsubscribe(topic, pattern=pattern)
+    resp.subscribed = 0
+
+
+def publish(channel: bytes, message: bytes, pubsub: PubSub) -> int:
+    """Send a message to a channel; give how many subscriptions it goes to."""
+    return pubsub.publish(channel, message)
+
+
+def tell(subcommand: str, *words: bytes, pubsub: PubSub) -> object:
+    """Tell of subscriptions: PUBSUB CHANNELS [pattern] | NUMSUB [channel ...] | NUMPAT."""
+    name = subcommand.upper()
+    if name == "CHANNELS" and len(words) <= 1:
+        return pubsub.channels(*words)
+    if name == "NUMSUB":
+        return [part for word in words for part in (word, pubsub.subscribers(word))]
+    if name == "NUMPAT" and not words:
+        return pubsub.patterns()
+    if name in ("CHANNELS", "NUMPAT"):
+        raise ClientError(f"wrong number of arguments for 'pubsub|{name.lower()}' command")
+    raise ClientError(f"unknown subcommand '{subcommand}'. Try PUBSUB HELP.")
+
+
+PUBSUB: tuple[Builtin, ...] = (
+    (("SUBSCRIBE", "PSUBSCRIBE"), subscribe),
+    (("UNSUBSCRIBE", "PUNSUBSCRIBE"), unsubscribe),
+    (("PUBLISH",), publish),
+    (("PUBSUB",), tell),
+)
+
+
+def _count(connection: Connection, resp: RespParser) -> int:
+    topics = connection.subscriptions(pattern=False) + connection.subscriptions(pattern=True)
+    resp.subscribed = len(topics)
+    return resp.subscribed
+
+
+def _told(rows: Iterable[tuple[str, bytes | None, int]], resp: RespParser) -> Reply:
+    """Return one message for each topic: they are no replies, but pushed."""
+    return Reply(raw=b"".join(encode(Push(list(row)), resp.version) for row in rows))

@@ -1,0 +1,1 @@
+"""Publish/subscribe between the connections of all workers."""

@@ -1,0 +1,228 @@
+"""The bus: messages from any worker to the subscribers in all of them, without a process between.
+
+Made in the master before the first fork and inherited by all workers. Each slot has a region of a
+shared page, where the worker in it keeps what its clients have subscribed to, and a pair of datagram
+sockets, through which others send it messages. Whoever publishes reads the regions and sends one
+datagram to each slot where somebody listens. The master only clears the region of a dead worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import select
+import socket
+import struct
+from collections.abc import Iterator
+
+from linepool.errors import ClientError
+from linepool.pubsub.glob import matches
+from linepool.pubsub.messages import Message, PubSub
+
+_REGION = 65536  # bytes of a slot; pages that nobody touches cost nothing
+_HEAD = 4  # words: the sequence (odd: being written), the length, overrun, unused
+_WORD = 8
+_LONGEST = 65536  # bytes of a message that go in a datagram; a longer one goes in a file
+_PATIENCE = 1.0  # seconds for a subscriber that does not keep up
+_TRIES = 1000  # looks at a region that is being written; its worker may have died in the middle
+_SIZES = struct.Struct("<I?")
+_SEQUENCE, _LENGTH, _OVERRUN = range(3)
+
+
+class Bus:
+    """What all processes share: the regions and the sockets."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._page = mmap.mmap(-1, slots * _REGION)
+        self._words = memoryview(self._page).cast("Q")
+        self._pairs = []
+        for _ in range(slots):
+            reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            reader.setblocking(False)
+            writer.setblocking(False)
+            writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * _LONGEST)
+            self._pairs.append((reader, writer))
+
+    def clear(self, slot: int) -> None:
+        """Forget what a dead worker had subscribed to."""
+        if slot >= self.slots:
+            return
+        at = slot * _REGION // _WORD
+        for word in (_LENGTH, _OVERRUN, _SEQUENCE):
+            self._words[at + word] = 0
+
+    def desk(self, slot: int) -> Desk | None:
+        """Return what the new worker in a slot uses, or None: there are no more places."""
+        if slot >= self.slots:
+            return None
+        self.clear(slot)
+        desk = Desk(self, slot, self._pairs[slot][0])
+        list(desk.messages())  # for the worker before it
+        return desk
+
+    def close(self) -> None:
+        """Give everything back."""
+        for pair in self._pairs:
+            for sock in pair:
+                sock.close()
+        self._words.release()
+        self._page.close()
+
+    def write(self, slot: int, topics: list[tuple[bool, bytes]]) -> None:
+        """Show what the worker in a slot listens to.
+
+        Raises:
+            ClientError: It is too much.
+        """
+        names = [[pattern, name.decode("latin-1")] for pattern, name in topics]
+        data = json.dumps(names).encode() if names else b""
+        if len(data) > _REGION - _HEAD * _WORD:
+            raise ClientError("this connection has subscribed to too much")
+        at = slot * _REGION // _WORD
+        begin = slot * _REGION + _HEAD * _WORD
+        self._words[at + _SEQUENCE] |= 1
+        self._page[begin : begin + len(data)] = data
+        self._words[at + _LENGTH] = len(data)
+        self._words[at + _SEQUENCE] += 1
+
+    def topics(self) -> Iterator[tuple[int, list[tuple[bool, bytes]]]]:
+        """Yield each slot where somebody listens, with the patterns and channels."""
+        for slot in range(self.slots):
+            if data := self._read(slot):
+                yield (
+                    slot,
+                    [(pattern, name.encode("latin-1")) for pattern, name in json.loads(data)],
+                )
+
+    def send(self, slot: int, channel: bytes, message: bytes) -> None:
+        """Send a message to the worker in a slot; if it does not keep up, note that."""
+        is_long = len(message) > _LONGEST
+        datagram = _SIZES.pack(len(channel), is_long) + channel
+        files = []
+        try:
+            if is_long:
+                files.append(os.memfd_create("message", os.MFD_CLOEXEC))
+                with open(files[0], "wb", closefd=False) as file:
+                    file.write(message)
+            else:
+                datagram += message
+            if not self._sent(self._pairs[slot][1], datagram, files):
+                self._words[slot * _REGION // _WORD + _OVERRUN] = 1
+        finally:
+            for file_number in files:
+                os.close(file_number)
+
+    def is_overrun(self, slot: int) -> bool:
+        """Whether messages for a slot were lost."""
+        return bool(self._words[slot * _REGION // _WORD + _OVERRUN])
+
+    def _sent(self, sock: socket.socket, datagram: bytes, files: list[int]) -> bool:
+        for _ in range(2):
+            try:
+                socket.send_fds(sock, [datagram], files)
+            except BlockingIOError:
+                poller = select.poll()
+                poller.register(sock, select.POLLOUT)
+                poller.poll(_PATIENCE * 1000)
+            else:
+                return True
+        return False
+
+    def _read(self, slot: int) -> bytes:
+        """Return what a worker shows, at a moment when it was not being changed."""
+        at = slot * _REGION // _WORD
+        begin = slot * _REGION + _HEAD * _WORD
+        for _ in range(_TRIES):
+            before = self._words[at + _SEQUENCE]
+            length = min(self._words[at + _LENGTH], _REGION - _HEAD * _WORD)
+            if not length:
+                return b""
+            data = self._page[begin : begin + length]
+            if not before & 1 and self._words[at + _SEQUENCE] == before:
+                return data
+        return b""
+
+
+class Desk(PubSub):
+    """One worker's place at the bus."""
+
+    def __init__(self, bus: Bus, slot: int, reader: socket.socket) -> None:
+        self._bus = bus
+        self._slot = slot
+        self._reader = reader
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when messages wait."""
+        return self._reader.fileno()
+
+    def listen(self, topics: list[tuple[bool, bytes]]) -> None:
+        """Show what this worker's client listens to."""
+        self._bus.write(self._slot, topics)
+
+    @property
+    def overrun(self) -> bool:
+        """Whether messages were lost because they were not fetched in time."""
+        return self._bus.is_overrun(self._slot)
+
+    def messages(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the messages that wait: channel and data."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                size = _SIZES.size + 2 * _LONGEST
+                datagram, files, _, _ = socket.recv_fds(self._reader, size, 1)
+                length, is_long = _SIZES.unpack_from(datagram)
+                channel = datagram[_SIZES.size : _SIZES.size + length]
+                data = datagram[_SIZES.size + length :]
+                for number in files:
+                    with open(number, "rb") as file:
+                        file.seek(0)
+                        data = file.read()
+                if not is_long or files:  # else this process has no descriptors left
+                    yield channel, data
+
+    def reset(self) -> None:
+        """Forget what the last client listened to, and what has come for it."""
+        self._bus.clear(self._slot)
+        for _ in self.messages():
+            pass
+
+    def publish(self, channel: bytes, message: bytes) -> int:
+        """Send a message to all who listen; return how many that are."""
+        count = 0
+        for slot, topics in self._bus.topics():
+            if found := len(fitting(topics, channel)):
+                self._bus.send(slot, channel, message)
+                count += found
+        return count
+
+    def channels(self, pattern: bytes = b"*") -> list[bytes]:
+        """Return the channels that somebody listens to."""
+        names = {
+            name
+            for _, topics in self._bus.topics()
+            for is_pattern, name in topics
+            if not is_pattern
+        }
+        return sorted(name for name in names if matches(pattern, name))
+
+    def subscribers(self, channel: bytes) -> int:
+        """Return how many listen to a channel by its name."""
+        return sum(topics.count((False, channel)) for _, topics in self._bus.topics())
+
+    def patterns(self) -> int:
+        """Return how many patterns somebody listens to."""
+        return len(
+            {name for _, topics in self._bus.topics() for is_pattern, name in topics if is_pattern}
+        )
+
+
+def fitting(topics: list[tuple[bool, bytes]], channel: bytes) -> list[Message]:
+    """Return a message without data for each topic that a channel fits."""
+    return [
+        Message(channel, b"", name if is_pattern else None)
+        for is_pattern, name in topics
+        if (matches(name, channel) if is_pattern else name == channel)
+    ]

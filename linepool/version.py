@@ -1,0 +1,3 @@
+"""The version of linepool."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Runs in the workers, the only processes that run handlers."""
