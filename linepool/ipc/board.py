@@ -16,7 +16,7 @@ from enum import IntEnum
 
 from attrs import frozen
 
-from linepool.pool.scoreboard import Seat
+from linepool.pool.scoreboard import WorkerState
 from linepool.pool.status import State, packed
 from linepool.protocols.base import Request
 from linepool.settings import MAX_WORKERS
@@ -73,7 +73,7 @@ WAITED_NS = 19  # for how long it has waited for work so far
 # Written by the master:
 ORDER = 20
 OVERDUE = 21  # the serial number of what RequestTimeout is to be raised in
-LICENSE = 22  # the worker may leave once it has served its number of requests
+PERMIT = 22  # the worker may leave once it has served its number of requests
 # Written by the parker:
 GIVEN = 23  # the number of the last connection given to this worker
 UNSTARTED = 24  # how many it has given that were not begun when it looked last
@@ -177,16 +177,16 @@ class Slot:
         words[REQUESTS] = self._requests = self._requests + requests
         words[HANDLER_NS] = self._handler_ns = self._handler_ns + spent_ns
 
-    def record(self, seat: Seat) -> bytes:
+    def record(self, worker: WorkerState) -> bytes:
         """Return what stands in the slot as a status record, b"" if it makes no sense; in the master."""
         words = self.words
         with contextlib.suppress(ValueError, struct.error):
             state = State(words[STATE])
             return packed(
-                seat.slot,
+                worker.slot,
                 state,
-                seat.pid,
-                seat.generation,
+                worker.pid,
+                worker.generation,
                 words[CONNECTIONS],
                 words[REQUESTS],
                 words[SINCE_NS],

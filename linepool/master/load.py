@@ -65,7 +65,7 @@ class Gauge:
             time.monotonic_ns(),
             backlog=0 if tally.idle else self._waiting(),
         )
-        pids = [seat.pid for seat in scoreboard.seats.values()]
+        pids = [worker.pid for worker in scoreboard.workers.values()]
         bottleneck = tally.busy > 0 and self._processors.are_bottleneck(
             pids, _SAMPLE if snapshot.backlog else _SAMPLE_QUIET
         )
@@ -80,7 +80,7 @@ class Gauge:
             self._done = -1
             return
         slots = self._board.slots
-        done = sum(slots[slot].words[REQUESTS] for slot in scoreboard.seats)
+        done = sum(slots[slot].words[REQUESTS] for slot in scoreboard.workers)
         stuck = done == self._done
         if due or self._done < 0:
             self._done = done
@@ -102,7 +102,7 @@ class Gauge:
         """
         now = time.monotonic()
         slots = self._board.slots
-        taken = sum(slots[slot].words[self._progress] for slot in scoreboard.seats)
+        taken = sum(slots[slot].words[self._progress] for slot in scoreboard.workers)
         if taken != self._taken:
             self._taken = taken
             self._taken_at = now

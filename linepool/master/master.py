@@ -43,7 +43,7 @@ from linepool.master.watchdog import Overdue
 from linepool.master.worker_handle import Child, Counters
 from linepool.pool import policy
 from linepool.pool.deadline import DUMP_NS
-from linepool.pool.scoreboard import Scoreboard, Seat
+from linepool.pool.scoreboard import Scoreboard, WorkerState
 from linepool.pool.status import State
 from linepool.protocols.base import printable
 from linepool.settings import MAX_WORKERS, Settings, Workers
@@ -66,7 +66,7 @@ _QUIT_GRACE = 1.0
 """Seconds that a worker has to unwind when the server stops at once."""
 _LONGEST = 86400.0
 """Seconds of one sleep; what is due later is looked at again."""
-_RUBBISH_LIMIT = 3
+_MALFORMED_LIMIT = 3
 """A worker that wrote so often what is no record of its own has lost its mind."""
 
 
@@ -227,7 +227,7 @@ class Master:
     def _drain(self) -> None:
         records = self._reports.drain()
         for record in records:
-            if not self.scoreboard.seats[record.slot].told:
+            if not self.scoreboard.workers[record.slot].retiring:
                 self.gauge.history.worker_changed(record.slot, record.state, record.at_ns)
             if record.state is State.LEAVING:
                 leave_by = time.monotonic() + self.settings.graceful_timeout
@@ -241,21 +241,21 @@ class Master:
     def _forget(self) -> None:
         for slot, status in self._exits.items():
             child = self.children.pop(slot)
-            seat = self.scoreboard.reaped(slot)
+            worker = self.scoreboard.reaped(slot)
             self._selector.unregister(child.process.pidfd)
             self._reports.remove(child)
             child.close()
             self.gauge.history.worker_changed(slot, None, time.monotonic_ns())
-            self._account(seat, status, killed=child.kill_at == math.inf)
+            self._account(worker, status, killed=child.kill_at == math.inf)
             words = self.board.slots[slot].words
             self.counters.add(self.board.slots[slot].look())
-            self._save_neighbours(slot, seat)
+            self._save_neighbours(slot, worker)
             words[FREE_NS] = words[HELD] = 0  # which others look at
             self._spawner.reaped(slot)
             if self._parking is not None:
                 self._parking.died(slot, words[BEGUN_WITH])
 
-    def _save_neighbours(self, slot: int, seat: Seat) -> None:
+    def _save_neighbours(self, slot: int, worker: WorkerState) -> None:
         """Have others go on with the connections of a dead worker, as far as that can be."""
         held = self.board.slots[slot].words[HELD]
         saved = self._overdue.save_neighbours(slot)
@@ -263,7 +263,7 @@ class Master:
         self.counters.dropped += lost
         if held:
             log.warning(
-                "connections of a dead worker pid=%d saved=%d lost=%d", seat.pid, saved, lost
+                "connections of a dead worker pid=%d saved=%d lost=%d", worker.pid, saved, lost
             )
 
     def _note_signal(self) -> None:
@@ -288,12 +288,12 @@ class Master:
         """Kill who had its time to leave, to boot, or writes nonsense."""
         now = time.monotonic()
         for slot, child in self.children.items():
-            seat = self.scoreboard.seats[slot]
-            if seat.state is None and now >= self._boot_by(seat):
+            worker = self.scoreboard.workers[slot]
+            if worker.state is None and now >= self._boot_by(worker):
                 child.doom(now + DUMP_NS / 1e9, "was not ready in time")
-            elif seat.rubbish > _RUBBISH_LIMIT:
+            elif worker.malformed > _MALFORMED_LIMIT:
                 child.doom(now + DUMP_NS / 1e9, "was in a worker that went mad")
-        busy = any(seat.state is State.TAKEN for seat in self.scoreboard.seats.values())
+        busy = any(worker.state is State.TAKEN for worker in self.scoreboard.workers.values())
         for slot, why in self._overdue.judge(self.children, busy=busy):
             self._overdue.kill(slot, self.children[slot], why)
             self.counters.kills += 1
@@ -309,12 +309,12 @@ class Master:
             snapshot = self.gauge.snapshot(self.scoreboard, self.settings)
             self.gauge.warn(snapshot, self.scoreboard, self.settings)
             self._carry_out(policy.plan(snapshot, self.settings))
-            for slot, order in self._recycler.turn(self.scoreboard.seats.values()):
+            for slot, order in self._recycler.turn(self.scoreboard.workers.values()):
                 self._tell(slot, order)
                 self._wake_now()
                 if order is Order.RECYCLE:
                     self.counters.recycled += 1
-                    log.info("worker recycled pid=%d", self.scoreboard.seats[slot].pid)
+                    log.info("worker recycled pid=%d", self.scoreboard.workers[slot].pid)
         now = time.monotonic()
         told = self.scoreboard.told_asleep()
         if told and self.settings.sleeps_in_accept and now >= self._wake_at:
@@ -398,16 +398,16 @@ class Master:
             if self._plan_at:
                 moments.append(self._plan_at)
         moments += [
-            self._boot_by(seat)
-            for slot, seat in self.scoreboard.seats.items()
-            if seat.state is None and not self.children[slot].kill_at
+            self._boot_by(worker)
+            for slot, worker in self.scoreboard.workers.items()
+            if worker.state is None and not self.children[slot].kill_at
         ]
         if self.settings.sleeps_in_accept and self.scoreboard.told_asleep():
             moments.append(self._wake_at)
         return min(moments)
 
-    def _boot_by(self, seat: Seat) -> float:
-        return seat.spawned_ns / 1e9 + self.settings.spawn_timeout
+    def _boot_by(self, worker: WorkerState) -> float:
+        return worker.spawned_ns / 1e9 + self.settings.spawn_timeout
 
     def _carry_out(self, plan: policy.Plan) -> None:
         self._plan_at = time.monotonic() + plan.again_in if plan.again_in else 0.0
@@ -483,13 +483,13 @@ class Master:
 
     def _retire(self, count: int) -> None:
         """Tell workers to leave: those that are idle first, of them the one that the kernel wakes next."""
-        staying = [seat for seat in self.scoreboard.seats.values() if not seat.leaving]
-        staying.sort(key=lambda seat: (seat.state is State.TAKEN, seat.since_ns))
-        for seat in staying[:count]:
-            self._tell(seat.slot, Order.RETIRE)
+        staying = [worker for worker in self.scoreboard.workers.values() if not worker.leaving]
+        staying.sort(key=lambda worker: (worker.state is State.TAKEN, worker.since_ns))
+        for worker in staying[:count]:
+            self._tell(worker.slot, Order.RETIRE)
             self._wake_now()
             self.counters.retired += 1
-            log.info("worker retired pid=%d requests=%d", seat.pid, seat.requests)
+            log.info("worker retired pid=%d requests=%d", worker.pid, worker.requests)
 
     def _wake_now(self) -> None:
         """Have the sleepers that were told to leave woken in this turn."""
@@ -498,35 +498,35 @@ class Master:
 
     def _tell(self, slot: int, order: Order) -> None:
         self.board.slots[slot].words[ORDER] = order
-        self.scoreboard.told(slot)
+        self.scoreboard.mark_retiring(slot)
         self.gauge.history.worker_changed(slot, None, time.monotonic_ns())
         self.children[slot].ring()
 
-    def _account(self, seat: Seat, status: int, killed: bool) -> None:
+    def _account(self, worker: WorkerState, status: int, killed: bool) -> None:
         """Say how a worker ended, if it was not in order, and learn from it."""
-        if seat.state is None and not seat.told:
+        if worker.state is None and not worker.retiring:
             self.gauge.history.boot_failed(time.monotonic_ns())
-        if seat.told or killed:
-            log.debug("worker left pid=%d status=%d", seat.pid, status)
+        if worker.retiring or killed:
+            log.debug("worker left pid=%d status=%d", worker.pid, status)
             return
-        sight = self.board.slots[seat.slot].look()
+        sight = self.board.slots[worker.slot].look()
         how = f"status={status}" if status >= 0 else f"signal={signal_name(-status)}"
         command = printable(sight.line) if sight.started_ns else "-"
         if status == 0:
-            recycled = self._recycler.was_recycled(seat.slot)
+            recycled = self._recycler.was_recycled(worker.slot)
             self.counters.recycled += recycled
-            log.info("worker %s pid=%d", "recycled" if recycled else "left", seat.pid)
+            log.info("worker %s pid=%d", "recycled" if recycled else "left", worker.pid)
             return
         self.counters.crashes += 1
         log.error(
-            "worker died pid=%d %s command=%s requests=%d", seat.pid, how, command, sight.requests
+            "worker died pid=%d %s command=%s requests=%d", worker.pid, how, command, sight.requests
         )
 
     def _look_for_first_generation(self) -> None:
         """Announce the first generation once it is up; give up if all of it failed."""
         if self.stopping:
             return
-        ready = sum(seat.state is not None for seat in self.scoreboard.seats.values())
+        ready = sum(worker.state is not None for worker in self.scoreboard.workers.values())
         if ready >= self.settings.workers.min:
             self._was_ready = True
             self._probe()

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 
 from attrs import define
 
-from linepool.ipc.board import LICENSE, ORDER, REQUESTS, Board, Order
-from linepool.pool.recycling import Wear, licensed
-from linepool.pool.scoreboard import Seat
+from linepool.ipc.board import ORDER, PERMIT, REQUESTS, Board, Order
+from linepool.pool.recycling import Wear, replaceable
+from linepool.pool.scoreboard import WorkerState
 from linepool.pool.status import State
 from linepool.settings import Settings
 
@@ -59,16 +59,16 @@ class Recycler:
         self._spans[slot] = Span(int(settings.max_requests * more), settings.max_age * more)
         return self._spans[slot].requests
 
-    def turn(self, seats: Iterable[Seat]) -> list[tuple[int, Order]]:
+    def turn(self, workers: Iterable[WorkerState]) -> list[tuple[int, Order]]:
         """Hand out licenses; return who is to be told to leave, by slot, and how."""
         if not self._on:
             return []
-        seats = list(seats)
+        workers = list(workers)
         now = time.monotonic()
         if self._timed and now >= self.due_at:
             self.due_at = now + _LOOK_EVERY
-            overstayed = self._overstayed(seats, now)
-            worn = self._worn(seats, now)
+            overstayed = self._overstayed(workers, now)
+            worn = self._worn(workers, now)
             told = worn if self._held else []
             # Those who hold a license may leave at any time. So first all are taken back, and
             # only at the next look, when who used one is seen to leave, others are told.
@@ -78,78 +78,78 @@ class Recycler:
             return [(slot, Order.RETIRE) for slot in overstayed] + [
                 (slot, Order.RECYCLE) for slot in told
             ]
-        for seat in seats:
+        for worker in workers:
             if self._held:
-                self._board.slots[seat.slot].words[LICENSE] = 0
+                self._board.slots[worker.slot].words[PERMIT] = 0
         if self._settings.max_requests and not self._held:
-            wears = [self._served(seat, now) for seat in seats]
+            wears = [self._served(worker, now) for worker in workers]
             if any(wear.share >= 1 and not wear.away for wear in wears):
-                self._take_back(seats, now)
-            for slot in licensed(wears):
-                self._board.slots[slot].words[LICENSE] = 1
+                self._take_back(workers, now)
+            for slot in replaceable(wears):
+                self._board.slots[slot].words[PERMIT] = 1
         return []
 
     def was_recycled(self, slot: int) -> bool:
         """Whether a worker that left by itself did so because it had served its number."""
-        return bool(self._board.slots[slot].words[LICENSE]) and self._is_spent(slot)
+        return bool(self._board.slots[slot].words[PERMIT]) and self._is_spent(slot)
 
-    def _is_kept(self, seat: Seat, now: float) -> bool:
+    def _is_kept(self, worker: WorkerState, now: float) -> bool:
         """Whether a worker has had one client for so long that it may have it for ever."""
         if self._settings.parks:  # it hands its clients on
             return False
-        return seat.state is State.TAKEN and now - seat.since_ns / 1e9 >= _LONG_CLIENT
+        return worker.state is State.TAKEN and now - worker.since_ns / 1e9 >= _LONG_CLIENT
 
     def _is_spent(self, slot: int) -> bool:
         limit = self._spans[slot].requests
         return bool(limit) and self._board.slots[slot].words[REQUESTS] >= limit
 
-    def _served(self, seat: Seat, now: float) -> Wear:
-        words = self._board.slots[seat.slot].words
-        share = words[REQUESTS] / self._spans[seat.slot].requests
-        if self._is_kept(seat, now):
+    def _served(self, worker: WorkerState, now: float) -> Wear:
+        words = self._board.slots[worker.slot].words
+        share = words[REQUESTS] / self._spans[worker.slot].requests
+        if self._is_kept(worker, now):
             share = 0.0  # it cannot leave now, however much it has served
-        settled = seat.leaving or bool(words[LICENSE])
-        return Wear(seat.slot, share, settled or _is_starting(seat), settled)
+        settled = worker.leaving or bool(words[PERMIT])
+        return Wear(worker.slot, share, settled or _is_starting(worker), settled)
 
-    def _take_back(self, seats: list[Seat], now: float) -> None:
+    def _take_back(self, workers: list[WorkerState], now: float) -> None:
         """Take the licenses of those who are kept by a client: others wait for one.
 
         They go to the others in a later turn; who used one meanwhile is seen to leave by then.
         """
-        for seat in seats:
-            if self._is_kept(seat, now):
-                self._board.slots[seat.slot].words[LICENSE] = 0
+        for worker in workers:
+            if self._is_kept(worker, now):
+                self._board.slots[worker.slot].words[PERMIT] = 0
 
-    def _worn(self, seats: list[Seat], now: float) -> list[int]:
+    def _worn(self, workers: list[WorkerState], now: float) -> list[int]:
         """Return the slots of those too old or too big that may be told to leave now."""
         wears = []
-        for seat in seats:
-            away = seat.leaving or _is_starting(seat)
-            wears.append(Wear(seat.slot, self._age_and_size(seat, now), away, away))
+        for worker in workers:
+            away = worker.leaving or _is_starting(worker)
+            wears.append(Wear(worker.slot, self._age_and_size(worker, now), away, away))
         shares = {wear.slot: wear.share for wear in wears}
-        return [slot for slot in licensed(wears) if shares[slot] >= 1]
+        return [slot for slot in replaceable(wears) if shares[slot] >= 1]
 
-    def _age_and_size(self, seat: Seat, now: float) -> float:
-        age = self._spans[seat.slot].age
+    def _age_and_size(self, worker: WorkerState, now: float) -> float:
+        age = self._spans[worker.slot].age
         most = self._settings.max_rss_mb * _MIB
         return max(
-            (now - seat.spawned_ns / 1e9) / age if age else 0.0,
-            resident_bytes(seat.pid) / most if most else 0.0,
+            (now - worker.spawned_ns / 1e9) / age if age else 0.0,
+            resident_bytes(worker.pid) / most if most else 0.0,
         )
 
-    def _overstayed(self, seats: list[Seat], now: float) -> list[int]:
+    def _overstayed(self, workers: list[WorkerState], now: float) -> list[int]:
         """Return the slots of those whose client has had the time that it gets to leave by itself."""
         return [
-            seat.slot
-            for seat in seats
-            if 0 < self._spans[seat.slot].hang_up_at <= now
-            and self._board.slots[seat.slot].words[ORDER] == Order.RECYCLE
+            worker.slot
+            for worker in workers
+            if 0 < self._spans[worker.slot].hang_up_at <= now
+            and self._board.slots[worker.slot].words[ORDER] == Order.RECYCLE
         ]
 
 
-def _is_starting(seat: Seat) -> bool:
+def _is_starting(worker: WorkerState) -> bool:
     """Whether a worker has yet to come up, perhaps in the place of one that left."""
-    return seat.state is None
+    return worker.state is None
 
 
 def resident_bytes(pid: int) -> int:

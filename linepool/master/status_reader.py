@@ -76,7 +76,7 @@ class Reports:
             data = pipe.drain()
             records += self._scoreboard.heard(slot, data)
             if len(data) >= PIPE_FULL:  # then the last word may be missing; the board has it
-                last = self._board.slots[slot].record(self._scoreboard.seats[slot])
+                last = self._board.slots[slot].record(self._scoreboard.workers[slot])
                 records += self._scoreboard.caught_up(slot, last)
                 self._on_loss()
         records.sort(key=lambda record: record.at_ns)

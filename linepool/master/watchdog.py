@@ -31,7 +31,7 @@ from linepool.ipc.board import (
 from linepool.kernel.listeners import show
 from linepool.kernel.pidfd import Process
 from linepool.master.worker_handle import Child
-from linepool.pool.deadline import DUMP_NS, Attention, Case, Rules, Step
+from linepool.pool.deadline import DUMP_NS, Escalation, Rules, StallLog, Step
 from linepool.protocols.base import Request, printable
 from linepool.settings import Settings
 from linepool.worker.interrupts import RAISE
@@ -77,7 +77,7 @@ class Overdue:
         limits += [entry.timeout for entry in service.commands if entry.timeout is not None]
         self._look_every = min(limit for limit in limits if limit)
         self._first_step_ns = self._look_every * 1e9  # nothing is due of a request that began later
-        self._attention = Attention()
+        self._attention = StallLog()
         self._farewells: list[_Farewell] = []
         self._rescues: dict[int, _Rescue] = {}
         self.due_at = math.inf
@@ -159,7 +159,7 @@ class Overdue:
     def _step_by_step(self, slot: int, child: Child, sight: Sight, now_ns: int) -> float:
         """Take the steps that are due about one request; return the ns until the next one."""
         if child.case.number != sight.number:
-            child.case = Case(sight.number)
+            child.case = Escalation(sight.number)
         ran_ns = self._attention.charged(sight.started_ns, now_ns)
         while due := child.case.due(sight.limit_ns, self._rules):
             step, at_ns = due

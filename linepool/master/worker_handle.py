@@ -13,7 +13,7 @@ from linepool.ipc.board import Sight
 from linepool.ipc.channel import BELL
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.pidfd import Process
-from linepool.pool.deadline import Case
+from linepool.pool.deadline import Escalation
 from linepool.worker.interrupts import DUMP
 
 _STACK_BYTES = 65536
@@ -37,7 +37,7 @@ class Child:
         self.process = Process(pid)
         self.pipe = pipe
         self.channel = channel
-        self.case = Case()
+        self.case = Escalation()
         self.kill_at = 0.0
         self.why = ""
         self.asked = False

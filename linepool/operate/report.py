@@ -10,7 +10,7 @@ from attrs import asdict
 from linepool.ipc.board import Sight
 from linepool.master.master import Master
 from linepool.master.recycler import resident_bytes
-from linepool.pool.scoreboard import Seat
+from linepool.pool.scoreboard import WorkerState
 from linepool.protocols.base import printable
 from linepool.version import __version__
 
@@ -18,8 +18,8 @@ from linepool.version import __version__
 def status(master: Master) -> dict[str, Any]:
     """Return the state of the server, with the keys that other programs rely on."""
     now_ns = time.monotonic_ns()
-    seats = sorted(master.scoreboard.seats.values(), key=lambda seat: seat.slot)
-    sights = {seat.slot: master.board.slots[seat.slot].look() for seat in seats}
+    workers = sorted(master.scoreboard.workers.values(), key=lambda worker: worker.slot)
+    sights = {worker.slot: master.board.slots[worker.slot].look() for worker in workers}
     tally = master.scoreboard.tally()
     counters = master.counters.plus(list(sights.values()))
     bounds = master.settings.workers
@@ -45,22 +45,22 @@ def status(master: Master) -> dict[str, Any]:
             "dropped": master.dropped,
             "saturated_s": round(master.gauge.saturated_s, 3),
         },
-        "workers": [_worker(seat, sights[seat.slot], now_ns) for seat in seats],
+        "workers": [_worker(worker, sights[worker.slot], now_ns) for worker in workers],
     }
 
 
-def _worker(seat: Seat, sight: Sight, now_ns: int) -> dict[str, Any]:
-    age_ns = max(1, now_ns - seat.spawned_ns)
+def _worker(worker: WorkerState, sight: Sight, now_ns: int) -> dict[str, Any]:
+    age_ns = max(1, now_ns - worker.spawned_ns)
     return {
-        "slot": seat.slot,
-        "pid": seat.pid,
-        "generation": seat.generation,
-        "state": seat.shown,
-        "since_s": round((now_ns - seat.since_ns) / 1e9, 3),
+        "slot": worker.slot,
+        "pid": worker.pid,
+        "generation": worker.generation,
+        "state": worker.shown,
+        "since_s": round((now_ns - worker.since_ns) / 1e9, 3),
         "requests": sight.requests,
         "connections": sight.connections,
         "busy_ratio": round(min(1.0, sight.handler_ns / age_ns), 4),
-        "rss_bytes": resident_bytes(seat.pid),
+        "rss_bytes": resident_bytes(worker.pid),
         "command": printable(sight.line.split(b" ")[0]) if sight.started_ns else None,
     }
 

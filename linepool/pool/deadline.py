@@ -39,7 +39,7 @@ class Rules:
 
 
 @define
-class Case:
+class Escalation:
     """One request that is watched.
 
     Attributes:
@@ -70,7 +70,7 @@ class Case:
         return next((step for step in steps if step[0] > self.step), None)
 
 
-class Attention:
+class StallLog:
     """When the master was not running."""
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ class History:
         self._busy: set[int] = set()
         self._idle_past = Sliding(0)
         self._busy_past = Sliding(0)  # negated: its minimum is the peak
-        self._nobody_idle_ns = 0
+        self._none_idle_ns = 0
         self._flipped_ns = now_ns  # when nobody became somebody, or the reverse
         self._budget = Budget()
         self._spawned_ns: int | None = None
@@ -69,11 +69,11 @@ class History:
         self._flipped_ns = at_ns
         if self._idle_past.value:
             # Twice the delay is remembered, so that right after such a moment it is still over.
-            known_ns = min(self._nobody_idle_ns, 2 * self._grow_delay_ns)
+            known_ns = min(self._none_idle_ns, 2 * self._grow_delay_ns)
             paid_ns = _REPAY * max(0, past_ns - _MOMENT_NS)
-            self._nobody_idle_ns = max(0, known_ns - paid_ns)
+            self._none_idle_ns = max(0, known_ns - paid_ns)
         else:
-            self._nobody_idle_ns += past_ns
+            self._none_idle_ns += past_ns
 
     def spawned(self, settings: Settings, now_ns: int) -> None:
         """Note that a worker has been forked."""
@@ -88,7 +88,7 @@ class History:
     def restart(self, now_ns: int) -> None:
         """Forget who was idle or busy: records were lost, so the past is not known."""
         self._since_ns = self._flipped_ns = self._now_ns = max(now_ns, self._now_ns)
-        self._nobody_idle_ns = 0
+        self._none_idle_ns = 0
         self._idle_past = Sliding(self._idle_past.value)
         self._busy_past = Sliding(self._busy_past.value)
 
@@ -111,7 +111,7 @@ class History:
         ends_ns = [past.least_until(begin_ns) for past in (self._idle_past, self._busy_past)]
         return min((ns - begin_ns for ns in ends_ns if ns is not None), default=math.inf) / 1e9
 
-    def nobody_idle_for(self, now_ns: int) -> float:
+    def none_idle_for(self, now_ns: int) -> float:
         """Return the seconds for which nobody has been idle.
 
         A worker that says IDLE before it looks whether somebody waits, or is READY for those who do,
@@ -119,7 +119,7 @@ class History:
         """
         if self._idle_past.value:
             return 0.0
-        return (self._nobody_idle_ns + max(0, now_ns - self._flipped_ns)) / 1e9
+        return (self._none_idle_ns + max(0, now_ns - self._flipped_ns)) / 1e9
 
     def snapshot(
         self,
@@ -145,7 +145,7 @@ class History:
             self.boot_failures,
             (now_ns - self._failed_ns) / 1e9,
             backlog=backlog,
-            nobody_idle_for=self.nobody_idle_for(now_ns),
+            none_idle_for=self.none_idle_for(now_ns),
             idle_min=self.idle_min(now_ns),
             busy_max=self.busy_max(now_ns),
             steady_for=self.steady_for(now_ns),

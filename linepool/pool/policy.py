@@ -36,7 +36,7 @@ class Snapshot:
         boot_failures: How many workers in a row died before they were ready.
         since_failure: Seconds since the last of these.
         backlog: Connections that wait for a worker, in the kernel or parked.
-        nobody_idle_for: Seconds for which nobody has been idle.
+        none_idle_for: Seconds for which nobody has been idle.
         idle_min: How many workers were idle at least within the shrink window; None: it has not been
             observed in full yet.
         busy_max: How many were busy at once, at most, within the shrink window.
@@ -51,7 +51,7 @@ class Snapshot:
     boot_failures: int = 0
     since_failure: float = 0.0
     backlog: int = field(default=0, kw_only=True)
-    nobody_idle_for: float = field(default=0.0, kw_only=True)
+    none_idle_for: float = field(default=0.0, kw_only=True)
     idle_min: int | None = field(default=None, kw_only=True)
     busy_max: int = field(default=0, kw_only=True)
     steady_for: float = field(default=math.inf, kw_only=True)
@@ -135,8 +135,8 @@ def _wanted(snapshot: Snapshot, settings: Settings) -> tuple[int, str]:
     else:
         spare = settings.min_spare
         served = tally.busy + snapshot.backlog
-        if snapshot.starved and snapshot.nobody_idle_for >= settings.grow_delay and served > wanted:
-            waited = f"nobody idle for {snapshot.nobody_idle_for:.3g} s"
+        if snapshot.starved and snapshot.none_idle_for >= settings.grow_delay and served > wanted:
+            waited = f"nobody idle for {snapshot.none_idle_for:.3g} s"
             wanted, why = served, f"{snapshot.backlog} waiting, {waited}"
     if busy + spare > wanted:
         wanted, why = busy + spare, f"{busy} busy at once, {spare} spare"
@@ -193,8 +193,8 @@ def _look_again(snapshot: Snapshot, settings: Settings) -> float:
         return 0.0
     if held or full:
         return _LOOK_AGAIN
-    if snapshot.nobody_idle_for < settings.grow_delay:
-        return settings.grow_delay - snapshot.nobody_idle_for
+    if snapshot.none_idle_for < settings.grow_delay:
+        return settings.grow_delay - snapshot.none_idle_for
     # More may come to wait while those who have been spawned for the others are starting.
     return max(settings.grow_delay, _TURN)
 

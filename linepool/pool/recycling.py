@@ -1,7 +1,7 @@
 """Recycling: which workers may be replaced because they have served, grown or aged enough.
 
 Never more than a third of the pool at once (of a small pool, one). A worker that has served its
-number of requests leaves by itself, at once, but only with a license; the licenses go to those that
+number of requests leaves by itself, at once, but only with a permit; the permits go to those that
 are nearest to their number.
 """
 
@@ -19,8 +19,8 @@ class Wear:
     Attributes:
         share: Of its number of requests, age or memory, whichever is used up most; 1.0: all of it.
         away: It counts towards the third: it is on its way out, still starting, or may leave at any
-            time, for it has a license.
-        settled: It is on its way out, or has a license already.
+            time, for it has a permit.
+        settled: It is on its way out, or has a permit already.
     """
 
     slot: int
@@ -29,7 +29,7 @@ class Wear:
     settled: bool
 
 
-def licensed(workers: Iterable[Wear]) -> list[int]:
+def replaceable(workers: Iterable[Wear]) -> list[int]:
     """Return the slots of those that may be replaced now, the most worn first."""
     everyone = list(workers)
     free = max(1, len(everyone) // 3) - sum(wear.away for wear in everyone)

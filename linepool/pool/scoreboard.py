@@ -8,15 +8,15 @@ from linepool.pool.status import Record, State, unpack
 
 
 @define
-class Seat:
+class WorkerState:
     """What the master knows of one worker.
 
     Attributes:
         state: What it said last; None: it has not said anything, it is starting.
         since_ns: When it said so.
-        told: It has been told to leave, so it no longer counts as one that stays.
-        caught_up_ns: Older records than this are no news, and no rubbish either.
-        rubbish: How many times it wrote what is no record of its own.
+        retiring: It has been told to leave, so it no longer counts as one that stays.
+        caught_up_ns: Older records than this are no news, and no malformed either.
+        malformed: How many times it wrote what is no record of its own.
     """
 
     slot: int
@@ -27,14 +27,14 @@ class Seat:
     since_ns: int = 0
     requests: int = 0
     connections: int = 0
-    told: bool = False
-    rubbish: int = 0
+    retiring: bool = False
+    malformed: int = 0
     caught_up_ns: int = -1
 
     @property
     def leaving(self) -> bool:
         """Whether it is on its way out, by its own word or the master's."""
-        return self.told or self.state is State.LEAVING
+        return self.retiring or self.state is State.LEAVING
 
     @property
     def shown(self) -> str:
@@ -67,29 +67,29 @@ class Tally:
 
 
 class Scoreboard:
-    """The seats of all workers alive, by slot."""
+    """The workers of all workers alive, by slot."""
 
     def __init__(self) -> None:
-        self.seats: dict[int, Seat] = {}
+        self.workers: dict[int, WorkerState] = {}
 
     def spawned(self, slot: int, pid: int, generation: int, now_ns: int) -> None:
         """Note a new worker."""
-        self.seats[slot] = Seat(slot, pid, generation, now_ns, since_ns=now_ns)
+        self.workers[slot] = WorkerState(slot, pid, generation, now_ns, since_ns=now_ns)
 
     def heard(self, slot: int, data: bytes) -> list[Record]:
         """Take what was read from a worker's status pipe; return the records that were believed.
 
         Believed is only what names the worker itself and does not go back in time or in counts.
         """
-        seat = self.seats[slot]
-        records, rubbish = unpack(data)
+        worker = self.workers[slot]
+        records, malformed = unpack(data)
         believed = []
         for record in records:
-            if _believe(seat, record):
+            if _accept(worker, record):
                 believed.append(record)
-            elif not _is_old_news(seat, record):
-                rubbish += 1
-        seat.rubbish += rubbish
+            elif not _is_outdated(worker, record):
+                malformed += 1
+        worker.malformed += malformed
         return believed
 
     def caught_up(self, slot: int, data: bytes) -> list[Record]:
@@ -98,52 +98,57 @@ class Scoreboard:
         What the worker wrote meanwhile may still be in its pipe, and older by then.
         """
         believed = self.heard(slot, data)
-        self.seats[slot].caught_up_ns = self.seats[slot].since_ns
+        self.workers[slot].caught_up_ns = self.workers[slot].since_ns
         return believed
 
-    def reaped(self, slot: int) -> Seat:
+    def reaped(self, slot: int) -> WorkerState:
         """Forget a worker that is dead; return what was known of it."""
-        return self.seats.pop(slot)
+        return self.workers.pop(slot)
 
-    def told(self, slot: int) -> None:
+    def mark_retiring(self, slot: int) -> None:
         """Note that a worker has been told to leave."""
-        self.seats[slot].told = True
+        self.workers[slot].retiring = True
 
     def told_asleep(self) -> int:
         """Return how many have been told to leave but wait for a client, as far as is known."""
         return sum(
-            seat.told and seat.state in (State.READY, State.IDLE) for seat in self.seats.values()
+            worker.retiring and worker.state in (State.READY, State.IDLE)
+            for worker in self.workers.values()
         )
 
     def tally(self) -> Tally:
         """Count the workers."""
         counts = {"starting": 0, "idle": 0, "busy": 0, "leaving": 0}
-        for seat in self.seats.values():
-            counts[seat.shown] += 1
+        for worker in self.workers.values():
+            counts[worker.shown] += 1
         return Tally(**counts)
 
     def free_slot(self, slots: int) -> int:
         """Return the lowest slot that no worker has."""
-        return next(slot for slot in range(slots) if slot not in self.seats)
+        return next(slot for slot in range(slots) if slot not in self.workers)
 
 
-def _names(seat: Seat, record: Record) -> bool:
-    return (record.slot, record.pid, record.generation) == (seat.slot, seat.pid, seat.generation)
+def _names(worker: WorkerState, record: Record) -> bool:
+    return (record.slot, record.pid, record.generation) == (
+        worker.slot,
+        worker.pid,
+        worker.generation,
+    )
 
 
-def _is_old_news(seat: Seat, record: Record) -> bool:
+def _is_outdated(worker: WorkerState, record: Record) -> bool:
     """Whether a record was overtaken by what stood on the board."""
-    return _names(seat, record) and record.at_ns <= seat.caught_up_ns
+    return _names(worker, record) and record.at_ns <= worker.caught_up_ns
 
 
-def _believe(seat: Seat, record: Record) -> bool:
+def _accept(worker: WorkerState, record: Record) -> bool:
     """Take over one record, if it can be true."""
-    if not _names(seat, record):
+    if not _names(worker, record):
         return False
-    if record.at_ns < seat.since_ns or record.requests < seat.requests:
+    if record.at_ns < worker.since_ns or record.requests < worker.requests:
         return False
-    seat.state = record.state
-    seat.since_ns = record.at_ns
-    seat.requests = record.requests
-    seat.connections = record.connections
+    worker.state = record.state
+    worker.since_ns = record.at_ns
+    worker.requests = record.requests
+    worker.connections = record.connections
     return True

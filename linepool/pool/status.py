@@ -70,10 +70,10 @@ def packed(
 def unpack(data: bytes) -> tuple[list[Record], int]:
     """Return the records in what was read from a status pipe, and how many pieces made no sense.
 
-    A worker writes whole records, so a length that is no multiple of ``SIZE`` is rubbish at its end.
+    A worker writes whole records, so a length that is no multiple of ``SIZE`` is malformed at its end.
     """
     records = []
-    rubbish = 1 if len(data) % SIZE else 0
+    malformed = 1 if len(data) % SIZE else 0
     whole = len(data) - len(data) % SIZE
     for slot, state, pid, generation, connections, requests, at_ns in _RECORD.iter_unpack(
         data[:whole]
@@ -81,7 +81,7 @@ def unpack(data: bytes) -> tuple[list[Record], int]:
         try:
             known = State(state)
         except ValueError:
-            rubbish += 1
+            malformed += 1
             continue
         records.append(Record(slot, known, pid, generation, connections, requests, at_ns))
-    return records, rubbish
+    return records, malformed

@@ -18,7 +18,7 @@ from attrs import frozen
 from linepool.app import App
 from linepool.conversation import Service
 from linepool.errors import LeaveNow
-from linepool.ipc.board import CONNECTIONS, LICENSE, REQUESTS, SINCE_NS, STATE, Board, Slot
+from linepool.ipc.board import CONNECTIONS, PERMIT, REQUESTS, SINCE_NS, STATE, Board, Slot
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener, Waker, show
 from linepool.pool.status import State, packed
@@ -154,7 +154,7 @@ class Worker:
     def _is_worn(self) -> bool:
         """Whether it has served its number of requests and may leave."""
         limit = self._place.recycle_at
-        return bool(limit and self._words[REQUESTS] >= limit and self._words[LICENSE])
+        return bool(limit and self._words[REQUESTS] >= limit and self._words[PERMIT])
 
     def _report(self, state: State) -> None:
         """Tell the master, at an edge that it must know."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linepool.pool.deadline import DUMP_NS, STALL_NS, Attention, Case, Rules, Step
+from linepool.pool.deadline import DUMP_NS, STALL_NS, Escalation, Rules, StallLog, Step
 
 MS = 1_000_000
 S = 1000 * MS
@@ -15,7 +15,7 @@ NEVER = 10**18
 
 def steps(limit_ns: int, rules: Rules) -> list[tuple[Step, int]]:
     """Return all steps in the order in which they come, each with its time."""
-    case = Case(1)
+    case = Escalation(1)
     taken = []
     while due := case.due(limit_ns, rules):
         taken.append(due)
@@ -71,7 +71,7 @@ def test_without_grace_the_stack_is_asked_for_at_once():
 
 def test_more_time_moves_the_steps_that_are_left_and_repeats_none():
     rules = Rules(slow_ns=0, grace_ns=S)
-    case = Case(1)
+    case = Escalation(1)
     assert case.due(2 * S, rules) == (Step.RAISE, 2 * S)
     assert case.due(9 * S, rules) == (Step.RAISE, 9 * S)
     case.step = Step.RAISE
@@ -84,7 +84,7 @@ def test_more_time_moves_the_steps_that_are_left_and_repeats_none():
 def test_each_step_is_taken_once_and_in_order_however_the_limit_is_moved(
     limit_ns, slow_ns, grace_ns, data
 ):
-    case = Case(1)
+    case = Escalation(1)
     taken = []
     ran_ns = 0
     while due := case.due(limit_ns, Rules(slow_ns, grace_ns)):
@@ -107,11 +107,11 @@ def test_each_step_is_taken_once_and_in_order_however_the_limit_is_moved(
 
 
 def test_time_in_which_the_master_ran_is_charged():
-    assert Attention().charged(5 * S, 7 * S) == 2 * S
+    assert StallLog().charged(5 * S, 7 * S) == 2 * S
 
 
 def test_a_short_absence_counts_as_running():
-    attention = Attention()
+    attention = StallLog()
 
     assert not attention.stalled(S, S + STALL_NS - 1)
 
@@ -130,7 +130,7 @@ def test_a_short_absence_counts_as_running():
     ],
 )
 def test_an_absence_is_not_charged(started_s, now_s, charged_s):
-    attention = Attention()
+    attention = StallLog()
 
     assert attention.stalled(1 * S, 6 * S)
 
@@ -138,7 +138,7 @@ def test_an_absence_is_not_charged(started_s, now_s, charged_s):
 
 
 def test_an_absence_that_is_noticed_in_several_places_counts_once():
-    attention = Attention()
+    attention = StallLog()
 
     assert attention.stalled(2 * S, 5 * S)
     assert not attention.stalled(2 * S, 5 * S)
@@ -149,7 +149,7 @@ def test_an_absence_that_is_noticed_in_several_places_counts_once():
 
 
 def test_several_absences_add_up():
-    attention = Attention()
+    attention = StallLog()
     for second in range(0, 20, 2):
         assert attention.stalled(second * S, (second + 1) * S)
 
@@ -159,7 +159,7 @@ def test_several_absences_add_up():
 
 
 def test_what_claims_to_begin_in_the_future_is_never_overdue():
-    attention = Attention()
+    attention = StallLog()
     attention.stalled(0, S)
 
     assert attention.charged(NEVER, 2 * S) < 0
@@ -180,7 +180,7 @@ def lives(draw) -> list[tuple[int, int]]:
 @given(lives(), st.integers(0, 120 * S), st.integers(0, 120 * S))
 def test_a_request_is_charged_exactly_for_what_the_master_could_have_seen(absences, one, other):
     started, now = sorted((one, other))
-    attention = Attention()
+    attention = StallLog()
     seen = now - started
     for begin, end in absences:
         if end > now:
@@ -194,7 +194,7 @@ def test_a_request_is_charged_exactly_for_what_the_master_could_have_seen(absenc
 
 @given(lives(), st.data())
 def test_who_reports_an_absence_once_more_or_in_part_changes_nothing_for_the_worse(absences, data):
-    once, often = Attention(), Attention()
+    once, often = StallLog(), StallLog()
     now = 0
     for begin, end in absences:
         once.stalled(begin, end)
@@ -209,7 +209,7 @@ def test_who_reports_an_absence_once_more_or_in_part_changes_nothing_for_the_wor
 
 @given(lives(), st.data())
 def test_nothing_is_charged_twice_or_negative(absences, data):
-    attention = Attention()
+    attention = StallLog()
     now = 0
     for _, end in absences:
         attention.stalled(data.draw(st.integers(0, end)), end)
@@ -222,7 +222,7 @@ def test_nothing_is_charged_twice_or_negative(absences, data):
 
 
 def test_a_master_that_was_away_a_thousand_times_in_one_request_still_charges_it_rightly():
-    attention = Attention()
+    attention = StallLog()
     for number in range(1000):
         attention.stalled(number * S, number * S + S // 2)
 

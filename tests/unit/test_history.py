@@ -150,8 +150,8 @@ def test_the_time_without_anybody_idle_is_counted():
     past.changed(1, 0, seconds(1))
     past.changed(0, 1, seconds(2))
 
-    assert past.nobody_idle_for(seconds(1.5)) == 0.0
-    assert past.nobody_idle_for(seconds(2.25)) == 0.25
+    assert past.none_idle_for(seconds(1.5)) == 0.0
+    assert past.none_idle_for(seconds(2.25)) == 0.25
 
 
 @pytest.mark.parametrize(("busy_ms", "idle_ms"), [(9.8, 0.2), (0.5, 1.9), (95, 5)])
@@ -164,7 +164,7 @@ def test_moments_of_idleness_do_not_end_the_time_without_anybody_idle(busy_ms, i
         past.changed(1, 0, now := now + seconds(busy_ms / 1000))
         past.changed(0, 1, now := now + seconds(idle_ms / 1000))
 
-    assert past.nobody_idle_for(now) >= 0.1
+    assert past.none_idle_for(now) >= 0.1
 
 
 def test_who_is_idle_for_a_good_part_of_the_time_ends_it():
@@ -178,7 +178,7 @@ def test_who_is_idle_for_a_good_part_of_the_time_ends_it():
         past.changed(1, 0, now := now + MS)
         past.changed(0, 1, now := now + 2 * MS)
 
-    assert past.nobody_idle_for(now) < 0.1
+    assert past.none_idle_for(now) < 0.1
 
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2)), max_size=40))
@@ -190,8 +190,8 @@ def test_a_full_delay_without_anybody_idle_is_always_seen(steps):
         past.changed(idle, 1, now)
     past.changed(0, 1, now)
 
-    assert past.nobody_idle_for(now + seconds(0.1)) >= 0.1
-    assert past.nobody_idle_for(now) <= now / SECOND
+    assert past.none_idle_for(now + seconds(0.1)) >= 0.1
+    assert past.none_idle_for(now) <= now / SECOND
 
 
 def test_after_a_long_time_without_anybody_idle_a_short_rest_is_enough():
@@ -200,7 +200,7 @@ def test_after_a_long_time_without_anybody_idle_a_short_rest_is_enough():
     past.changed(1, 3, seconds(3600))
     past.changed(0, 4, seconds(3600.1))
 
-    assert past.nobody_idle_for(seconds(3600.1)) == 0.0
+    assert past.none_idle_for(seconds(3600.1)) == 0.0
 
 
 # -- the budget

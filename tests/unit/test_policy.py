@@ -43,7 +43,7 @@ def small_world():
                         busy,
                         leaving,
                         backlog=backlog,
-                        nobody_idle_for=0.0 if idle else 0.1,
+                        none_idle_for=0.0 if idle else 0.1,
                         idle_min=idle_min,
                         busy_max=busy_max,
                         spawn_allowance=allowance,
@@ -96,7 +96,7 @@ def test_after_a_plan_the_same_state_asks_for_nothing_more():
         then = Snapshot(
             tally,
             backlog=seen.backlog,
-            nobody_idle_for=seen.nobody_idle_for,
+            none_idle_for=seen.none_idle_for,
             idle_min=idle_min,
             busy_max=seen.busy_max,
             spawn_allowance=allowance,
@@ -126,7 +126,7 @@ def test_what_holds_a_plan_back_says_when_to_ask_again(data):
         some(0, 5),
         some(0, 5),
         backlog=some(0, 9),
-        nobody_idle_for=data.draw(st.floats(0, 0.2)),
+        none_idle_for=data.draw(st.floats(0, 0.2)),
         idle_min=data.draw(st.none() | st.integers(0, 5)),
         steady_for=data.draw(st.floats(0.001, 100)),
         busy_max=some(0, 8),
@@ -170,13 +170,13 @@ def test_a_peak_between_two_looks_counts():
 
 
 def test_each_who_waits_gets_a_worker_when_nobody_is_idle_for_the_delay():
-    seen = snapshot(starting=2, busy=2, backlog=7, nobody_idle_for=0.1)
+    seen = snapshot(starting=2, busy=2, backlog=7, none_idle_for=0.1)
 
     assert plan(seen, bounds(1, 32)).spawn == 5
 
 
 def test_before_the_delay_is_over_those_who_wait_get_none_but_a_date():
-    seen = snapshot(starting=1, busy=2, backlog=7, nobody_idle_for=0.04)
+    seen = snapshot(starting=1, busy=2, backlog=7, none_idle_for=0.04)
     change = plan(seen, bounds(1, 32))
 
     assert change.spawn == 0
@@ -184,7 +184,7 @@ def test_before_the_delay_is_over_those_who_wait_get_none_but_a_date():
 
 
 def test_nobody_gets_a_worker_for_waiting_while_somebody_is_idle():
-    seen = snapshot(idle=1, busy=2, backlog=7, nobody_idle_for=0.0)
+    seen = snapshot(idle=1, busy=2, backlog=7, none_idle_for=0.0)
 
     assert plan(seen, bounds(1, 32)).spawn == 0
 
@@ -196,14 +196,14 @@ def test_without_anybody_idle_the_listener_is_watched_until_somebody_waits():
 
 
 def test_the_budget_limits_the_forks_and_says_when_the_next_is_allowed():
-    seen = snapshot(busy=2, backlog=9, nobody_idle_for=1.0, spawn_allowance=4, allowance_in=0.03125)
+    seen = snapshot(busy=2, backlog=9, none_idle_for=1.0, spawn_allowance=4, allowance_in=0.03125)
     change = plan(seen, bounds(1, 32))
 
     assert (change.spawn, change.again_in) == (4, 0.03125)
 
 
 def test_those_who_leave_still_count_for_the_maximum():
-    seen = snapshot(busy=2, leaving=5, backlog=9, nobody_idle_for=1.0)
+    seen = snapshot(busy=2, leaving=5, backlog=9, none_idle_for=1.0)
 
     assert plan(seen, bounds(1, 8)).spawn == 1
 
@@ -213,7 +213,7 @@ def test_one_who_takes_its_time_to_leave_does_not_cost_the_pool_its_floor():
 
 
 def test_a_pool_that_burns_the_processors_does_not_grow():
-    seen = snapshot(busy=4, backlog=9, nobody_idle_for=1.0, busy_max=4, cpu_bound=True)
+    seen = snapshot(busy=4, backlog=9, none_idle_for=1.0, busy_max=4, cpu_bound=True)
     change = plan(seen, bounds(1, 32, min_spare=2))
 
     assert change.spawn == 0
@@ -228,7 +228,7 @@ def test_a_pool_that_burns_the_processors_still_has_its_dead_replaced():
 
 
 def test_a_pool_that_burns_the_processors_grows_if_told_to():
-    seen = snapshot(busy=4, backlog=9, nobody_idle_for=1.0, cpu_bound=True)
+    seen = snapshot(busy=4, backlog=9, none_idle_for=1.0, cpu_bound=True)
 
     assert plan(seen, bounds(1, 32, grow_on_cpu=True)).spawn == 9
 
@@ -243,7 +243,7 @@ def test_a_pool_is_saturated_when_clients_wait_and_it_may_not_grow():
 
 
 def test_a_saturated_pool_is_looked_at_again():
-    assert plan(snapshot(busy=4, backlog=1, nobody_idle_for=9.0), bounds(1, 4)).again_in > 0
+    assert plan(snapshot(busy=4, backlog=1, none_idle_for=9.0), bounds(1, 4)).again_in > 0
 
 
 # -- boots that fail

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linepool.ipc.board import LICENSE, REQUESTS, Board
+from linepool.ipc.board import PERMIT, REQUESTS, Board
 from linepool.master.recycler import Recycler
-from linepool.pool.recycling import Wear, licensed
-from linepool.pool.scoreboard import Seat
+from linepool.pool.recycling import Wear, replaceable
+from linepool.pool.scoreboard import WorkerState
 from linepool.pool.status import State
 from linepool.settings import Settings
 
@@ -47,7 +47,7 @@ def worn(*shares: float, gone: int = 0, starting: int = 0) -> list[Wear]:
     ],
 )
 def test_the_most_worn_may_go_a_third_at_most(pool, chosen):
-    assert licensed(pool) == chosen
+    assert replaceable(pool) == chosen
 
 
 wears = st.lists(
@@ -58,7 +58,7 @@ wears = st.lists(
 
 @given(wears)
 def test_never_more_than_a_third_is_away_or_may_go(pool):
-    chosen = set(licensed(pool))
+    chosen = set(replaceable(pool))
 
     away = {wear.slot for wear in pool if wear.away}
     if chosen:
@@ -68,7 +68,7 @@ def test_never_more_than_a_third_is_away_or_may_go(pool):
 
 @given(wears)
 def test_no_place_is_left_free_and_nobody_is_passed_over(pool):
-    chosen = set(licensed(pool))
+    chosen = set(replaceable(pool))
 
     away = {wear.slot for wear in pool if wear.away}
     waiting = [wear for wear in pool if not wear.settled and wear.slot not in chosen]
@@ -87,9 +87,9 @@ def recycler(**settings: Any) -> tuple[Recycler, Board]:
     return Recycler(Settings(**{"scheme": "accept", **settings}), board), board
 
 
-def seat(slot: int, state: State | None = State.IDLE, **more: Any) -> Seat:
-    """Return the seat of a worker."""
-    return Seat(slot, 1000 + slot, 1, 0, state, **more)
+def worker(slot: int, state: State | None = State.IDLE, **more: Any) -> WorkerState:
+    """Return the worker of a worker."""
+    return WorkerState(slot, 1000 + slot, 1, 0, state, **more)
 
 
 @given(st.integers(1, 10**9), st.floats(0, 1))
@@ -109,42 +109,46 @@ def test_without_limits_nobody_is_licensed():
     one, board = recycler()
     assert [one.spawned(slot) for slot in range(3)] == [0, 0, 0]
 
-    assert one.turn([seat(slot) for slot in range(3)]) == []
+    assert one.turn([worker(slot) for slot in range(3)]) == []
 
-    assert [board.slots[slot].words[LICENSE] for slot in range(3)] == [0, 0, 0]
+    assert [board.slots[slot].words[PERMIT] for slot in range(3)] == [0, 0, 0]
     assert one.due_at == float("inf")
 
 
 def test_a_license_goes_to_those_who_are_nearest_to_their_number_and_stays_there():
     one, board = recycler(max_requests=100, max_requests_jitter=0)
-    seats = [seat(slot) for slot in range(6)]
+    workers = [worker(slot) for slot in range(6)]
     for slot in range(6):
         one.spawned(slot)
         board.slots[slot].words[REQUESTS] = 10 * slot
 
-    one.turn(seats)
-    first = [board.slots[slot].words[LICENSE] for slot in range(6)]
+    one.turn(workers)
+    first = [board.slots[slot].words[PERMIT] for slot in range(6)]
     board.slots[0].words[REQUESTS] = 99
-    one.turn(seats)
-    second = [board.slots[slot].words[LICENSE] for slot in range(6)]
+    one.turn(workers)
+    second = [board.slots[slot].words[PERMIT] for slot in range(6)]
 
     assert first == second == [0, 0, 0, 0, 1, 1]
 
 
 def test_the_license_of_one_who_is_kept_by_a_client_goes_to_one_who_waits_for_it():
     one, board = recycler(max_requests=100, max_requests_jitter=0)
-    seats = [seat(0, State.TAKEN), seat(1), seat(2)]  # the first since the machine was started
+    workers = [
+        worker(0, State.TAKEN),
+        worker(1),
+        worker(2),
+    ]  # the first since the machine was started
     for slot in range(3):
         one.spawned(slot)
-    board.slots[0].words[LICENSE] = 1
+    board.slots[0].words[PERMIT] = 1
 
-    one.turn(seats)
-    nobody_waits = [board.slots[slot].words[LICENSE] for slot in range(3)]
+    one.turn(workers)
+    nobody_waits = [board.slots[slot].words[PERMIT] for slot in range(3)]
     board.slots[2].words[REQUESTS] = 100
-    one.turn(seats)
-    taken_back = [board.slots[slot].words[LICENSE] for slot in range(3)]
-    one.turn(seats)
-    given = [board.slots[slot].words[LICENSE] for slot in range(3)]
+    one.turn(workers)
+    taken_back = [board.slots[slot].words[PERMIT] for slot in range(3)]
+    one.turn(workers)
+    given = [board.slots[slot].words[PERMIT] for slot in range(3)]
 
     assert nobody_waits == [1, 0, 0]
     assert taken_back == [0, 0, 0]
@@ -158,7 +162,7 @@ def test_who_left_by_itself_was_recycled_if_it_had_served_its_number_and_had_a_l
 
     answers = []
     for requests, license_ in ((5, 1), (7, 1), (4, 1), (5, 0)):
-        words[REQUESTS], words[LICENSE] = requests, license_
+        words[REQUESTS], words[PERMIT] = requests, license_
         answers.append(one.was_recycled(0))
 
     assert answers == [True, True, False, False]

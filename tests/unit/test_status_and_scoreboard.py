@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linepool.pool.scoreboard import Scoreboard, Seat, Tally
+from linepool.pool.scoreboard import Scoreboard, Tally, WorkerState
 from linepool.pool.status import SIZE, Record, State, packed, unpack
 
 SLOT, PID, GENERATION, SPAWNED_NS = 3, 4711, 2, 1_000
@@ -83,9 +83,9 @@ def test_nothing_is_no_record_and_no_rubbish():
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_records_or_rubbish(data):
-    records, rubbish = unpack(data)
+    records, malformed = unpack(data)
 
-    assert len(records) + rubbish == -(-len(data) // SIZE)
+    assert len(records) + malformed == -(-len(data) // SIZE)
     assert all(isinstance(record.state, State) for record in records)
 
 
@@ -108,7 +108,9 @@ def test_a_worker_is_starting_until_it_says_something():
     board = scoreboard()
 
     assert board.tally() == Tally(starting=1)
-    assert board.seats[SLOT] == Seat(SLOT, PID, GENERATION, SPAWNED_NS, since_ns=SPAWNED_NS)
+    assert board.workers[SLOT] == WorkerState(
+        SLOT, PID, GENERATION, SPAWNED_NS, since_ns=SPAWNED_NS
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,8 +129,8 @@ def test_a_worker_counts_as_what_it_said_last(state, tally):
 
     assert believed == [record(state, SPAWNED_NS + 2, 5)]
     assert board.tally() == tally
-    seat = board.seats[SLOT]
-    assert (seat.state, seat.since_ns, seat.requests) == (state, SPAWNED_NS + 2, 5)
+    worker = board.workers[SLOT]
+    assert (worker.state, worker.since_ns, worker.requests) == (state, SPAWNED_NS + 2, 5)
 
 
 @pytest.mark.parametrize(
@@ -144,12 +146,12 @@ def test_a_worker_counts_as_what_it_said_last(state, tally):
 def test_a_record_of_another_worker_is_rubbish(foreign):
     board = scoreboard()
     board.spawned(SLOT + 1, PID + 1, GENERATION, SPAWNED_NS)
-    before = copy.deepcopy(board.seats[SLOT + 1])
+    before = copy.deepcopy(board.workers[SLOT + 1])
 
     assert board.heard(SLOT, written(foreign)) == []
-    assert board.seats[SLOT].state is None
-    assert board.seats[SLOT].rubbish == 1
-    assert board.seats[SLOT + 1] == before
+    assert board.workers[SLOT].state is None
+    assert board.workers[SLOT].malformed == 1
+    assert board.workers[SLOT + 1] == before
 
 
 @pytest.mark.parametrize(
@@ -165,8 +167,8 @@ def test_a_record_that_goes_back_is_rubbish(late):
     board.heard(SLOT, written(record(State.TAKEN, SPAWNED_NS + 10, 5)))
 
     assert board.heard(SLOT, written(late)) == []
-    assert board.seats[SLOT].state is State.TAKEN
-    assert board.seats[SLOT].rubbish == 1
+    assert board.workers[SLOT].state is State.TAKEN
+    assert board.workers[SLOT].malformed == 1
 
 
 def test_a_record_from_before_the_fork_is_rubbish():
@@ -202,7 +204,7 @@ def test_every_worker_counts_once():
 
 def test_a_worker_that_was_told_to_leave_does_not_stay():
     board = scoreboard()
-    board.told(SLOT)
+    board.mark_retiring(SLOT)
 
     assert board.tally() == Tally(leaving=1)
     assert board.told_asleep() == 0  # it starts, and will see the order before it waits
@@ -241,10 +243,10 @@ def test_the_newest_record_wins_in_whatever_order_and_however_often_they_come(re
     board = scoreboard()
     for chunk in _chunks(shuffled, data.draw(st.integers(1, 5))):
         board.heard(SLOT, written(*chunk))
-    seat = board.seats[SLOT]
+    worker = board.workers[SLOT]
     newest = records[-1]
 
-    assert (seat.state, seat.since_ns, seat.requests, seat.connections) == (
+    assert (worker.state, worker.since_ns, worker.requests, worker.connections) == (
         newest.state,
         newest.at_ns,
         newest.requests,
@@ -259,8 +261,8 @@ def test_a_lost_record_does_no_harm(records, lost):
     believed = board.heard(SLOT, written(*kept))
 
     assert believed == kept
-    assert board.seats[SLOT].state is kept[-1].state
-    assert board.seats[SLOT].rubbish == 0
+    assert board.workers[SLOT].state is kept[-1].state
+    assert board.workers[SLOT].malformed == 0
 
 
 @given(lives(), st.lists(RECORDS, max_size=6), st.randoms(use_true_random=False))
@@ -274,34 +276,34 @@ def test_what_others_write_changes_nothing(records, foreign, chance):
     alone, together = scoreboard(), scoreboard()
 
     assert together.heard(SLOT, written(*mixed)) == alone.heard(SLOT, written(*records))
-    assert together.seats[SLOT].rubbish == len(foreign)
-    together.seats[SLOT].rubbish = 0
-    assert together.seats == alone.seats
+    assert together.workers[SLOT].malformed == len(foreign)
+    together.workers[SLOT].malformed = 0
+    assert together.workers == alone.workers
 
 
 @given(lives(), st.data())
 def test_garbled_records_never_raise_and_never_move_a_worker_back(records, data):
     board = scoreboard()
     board.spawned(SLOT + 1, PID + 1, GENERATION, SPAWNED_NS)
-    neighbour = attrs.evolve(board.seats[SLOT + 1])
+    neighbour = attrs.evolve(board.workers[SLOT + 1])
     stream = bytearray(written(*records))
     for _ in range(data.draw(st.integers(0, 4))):
         stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
     if data.draw(st.booleans()):
         del stream[data.draw(st.integers(0, len(stream) - 1)) :]
-    seat = board.seats[SLOT]
+    worker = board.workers[SLOT]
     heard = 0
     for start in range(0, len(stream), 2 * SIZE):
-        before = attrs.evolve(seat)
+        before = attrs.evolve(worker)
         chunk = bytes(stream[start : start + 2 * SIZE])
         believed = board.heard(SLOT, chunk)
         heard += len(believed)
-        assert seat.since_ns >= before.since_ns
-        assert seat.requests >= before.requests
+        assert worker.since_ns >= before.since_ns
+        assert worker.requests >= before.requests
         assert all((r.slot, r.pid, r.generation) == (SLOT, PID, GENERATION) for r in believed)
-    assert (seat.slot, seat.pid, seat.generation) == (SLOT, PID, GENERATION)
-    assert heard + seat.rubbish == -(-len(stream) // SIZE)
-    assert board.seats[SLOT + 1] == neighbour
+    assert (worker.slot, worker.pid, worker.generation) == (SLOT, PID, GENERATION)
+    assert heard + worker.malformed == -(-len(stream) // SIZE)
+    assert board.workers[SLOT + 1] == neighbour
     assert board.tally().total == 2
 
 
