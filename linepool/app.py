@@ -243,17 +243,14 @@ class App:
         self.start()
         service = self.freeze(self._limits())
         with self.worker() as resources:
-            session = Session("ask", "ask", "ask")
-            connection = _Recorder(session)
-            conversation = Conversation(service, session, connection, resources)
-            connection.conversation = conversation
-            replies = connection.replies
-            replies.append(conversation.greet())
+            conversation = Conversation(service, Session("ask", "ask", "ask"), resources)
+            greeting = conversation.greet()
+            replies = [conversation.take_pushed(), greeting]
             conversation.protocol.feed(data)
-            for reply in conversation.answers():
-                replies.append(reply)
+            replies.extend(conversation.answers())
             replies.append(conversation.ended())
             conversation.end()
+            replies.append(conversation.take_pushed())
             return b"".join(replies)
 
     # -- inside
@@ -301,29 +298,6 @@ class _Holder:
 
     def __init__(self, resources: dict[str, Any]) -> None:
         self.resources = resources
-
-
-class _Recorder(Connection):
-    """The live connection of ``App.ask``: what is pushed goes among the replies."""
-
-    conversation: Conversation
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.replies: list[bytes] = []
-
-    @property
-    def peer(self) -> str:
-        return self._session.peer
-
-    def close(self) -> None:
-        self.conversation.closing = True
-
-    def push(self, value: object) -> None:
-        self.replies.append(self.conversation.encode(value))
-
-    def extend(self, seconds: float) -> None:
-        """Do nothing: nobody watches the time here."""
 
 
 def _entry(registration: _Registration, supplies: Supplies) -> Entry:

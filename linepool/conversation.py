@@ -1,6 +1,6 @@
-"""One connection's dialogue without its socket: requests in, reply bytes out.
+"""From a request to its reply: one connection's conversation, without its socket.
 
-A worker moves the bytes; ``App.ask`` and tests drive the same class with bytes alone.
+A worker moves the bytes; ``App.ask``, the control socket and tests use the same class with bytes alone.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ Middleware = Callable[[Request, Session, Callable[[Request], Any]], Any]
 
 @frozen
 class Hook:
-    """A function that the app registered for a moment in a connection's or a worker's life."""
+    """A function that the app registered for an event of a connection or a worker."""
 
     function: Callable[..., Any]
     signature: Signature
 
     def __call__(self, conversation: Any) -> Any:
-        """Call it with what its annotations ask for."""
+        """Call it with what its annotations name."""
         args, kwargs = self.signature.bind(_NO_REQUEST, conversation)
         return self.function(*args, **kwargs)
 
 
 _NO_REQUEST = Request(b"", [])
 _PLAIN = {type(None), bool, int, float, str, bytes, list, tuple, dict}
-"""What is neither a Reply nor a stream; to look for the latter costs more than all else here."""
+"""Types that are neither a Reply nor a stream; to look for a stream costs more than all else here."""
 
 
 @define(slots=False)
 class Entry:
-    """One entry of the command table: all that is known of a command.
+    """One entry of the command table: what is known of a command.
 
     Attributes:
-        names: The first is shown, the others are aliases; none: for unknown commands. In upper
-            case, if the protocol ignores case.
+        names: The first is shown, the others are aliases; empty for the entry that serves unknown
+            commands. In upper case if the protocol ignores case.
         timeout: Seconds after which a request is overdue; None: the setting ``request_timeout``.
         doc: The handler's docstring, without indentation.
         place: ``file:line`` of the handler, for messages.
-        options: What the handler's registration says to the protocol.
+        options: What the handler's registration says to the protocol: ``handler(..., name=value)``.
     """
 
     names: tuple[str, ...]
@@ -99,14 +99,14 @@ class Entry:
 
 @frozen
 class Service:
-    """An app made ready to serve: nothing in it changes any more, so all workers share it.
+    """An app made ready to serve. It does not change any more, so all workers share it.
 
     Attributes:
         table: The command table, by name; aliases have entries of their own.
         unknown: Called for a command that is not in the table, or None.
         middleware: From the outermost to the innermost.
         has_around: Whether the protocol makes one reply of several calls.
-        greets: Whether there may be anything to do for a new client before it speaks.
+        greets: Whether there is anything to do for a new client before it has sent a request.
     """
 
     name: str
@@ -133,12 +133,12 @@ class Service:
         return self.protocol.open(self.table, self.limits, self.unknown)
 
     def busy_reply(self) -> bytes:
-        """Return what a client is told when there are too many."""
+        """Return the error reply to a client that is refused because there are too many."""
         error = ServerError("too many connections; try again later")
         return self.open_protocol().encode_error(error, None)
 
     def find(self, verb: bytes) -> Entry | None:
-        """Return the command of that name, if there is one."""
+        """Return the command of a name, or None."""
         return self.table.get(verb.upper() if self.protocol.ignores_case else verb)
 
     @property
@@ -148,42 +148,65 @@ class Service:
 
 
 class Conversation:
-    """The dialogue of one connection.
+    """The requests and replies of one connection.
+
+    Args:
+        service: The app.
+        session: What the connection remembers.
+        resources: The worker's, by name.
+        open_live: Makes the live connection when a handler or hook first asks for it; without it,
+            that is one without a socket, see ``take_pushed``.
 
     Attributes:
-        protocol: Fed by whoever owns the bytes.
-        closing: Set once the connection shall end after what has been answered so far.
+        protocol: Fed by the owner of the bytes.
+        closing: Set once the connection is to end after what has been answered so far.
         armed: Whether RequestTimeout may be raised now, from a signal handler: a handler runs.
         overdue: What would have been raised if a handler had been running; a stream ends with it.
         errors: How many requests ended in SERVER_ERROR.
         timeouts: How many of these had run past their deadline.
-        pinned: A handler or hook has asked for the live connection, so it stays where it is.
+        pinned: A handler or hook has asked for the live connection, so it stays in this worker.
     """
 
-    # What is rarely looked at stands here, so that a new one need not set it.
+    # Rarely read attributes are set here, so that a new conversation need not set them.
     armed = False
     overdue: RequestTimeout | None = None
     timeouts = 0
     _broken = False  # a stream has ended with an error
+    _live: Connection | None = None
 
     def __init__(
         self,
         service: Service,
         session: Session,
-        connection: Connection,
         resources: Mapping[str, Any],
+        open_live: Callable[[], Connection] | None = None,
     ) -> None:
         self.service = service
         self.session = session
-        self.connection = connection
         self.resources = resources
         self.closing = False
         self.errors = 0
         self.pinned = False
         self.protocol = service.open_protocol()
+        self._open_live = open_live
         self._request = _NO_REQUEST
         self._has_around = service.has_around
         self._has_middleware = bool(service.middleware)
+
+    @property
+    def connection(self) -> Connection:
+        """The live connection."""
+        if self._live is None:
+            self._live = self._open_live() if self._open_live else _Detached(self)
+        return self._live
+
+    def release(self) -> None:
+        """Let go of the live connection, which refers to this conversation."""
+        self._live = self._open_live = None
+
+    def take_pushed(self) -> bytes:
+        """Return what was pushed since the last call to a live connection without a socket."""
+        return self._live.take() if isinstance(self._live, _Detached) else b""
 
     def greet(self) -> bytes:
         """Run the ``on_connect`` hooks and return what the server says first."""
@@ -205,21 +228,21 @@ class Conversation:
         return b"".join(parts)
 
     def refuse(self, bad: Bad) -> bytes:
-        """Return the reply to bytes that are no request."""
+        """Return the reply to bytes that are not a request."""
         self.closing |= bad.close
         if bad.why:
-            log.warning("closed a stranger peer=%s why=%s", self.session.peer, bad.why)
+            log.warning("rejected connection peer=%s reason=%s", self.session.peer, bad.why)
         return bad.reply
 
     def answer(self, request: Request) -> bytes | Generator[bytes, None, None]:
-        """Return the reply to one request; a handler that is a generator gives it in parts.
+        """Return the reply to one request; if the handler is a generator, the parts of the reply.
 
         Never raises for what a handler does: the client gets an error reply, the log the traceback.
         """
         self._request = request
         self.overdue = None
-        # RequestTimeout can strike at any place while armed; the outer try catches it wherever that
-        # is, and it strikes once at most for each request.
+        # RequestTimeout can be raised between any two instructions while armed; the outer try catches it
+        # wherever that is. It is raised once at most for each request.
         try:
             self.armed = True
             try:
@@ -241,7 +264,7 @@ class Conversation:
                 return self._refused(error, request)
             except (LeaveNow, RequestTimeout):
                 raise
-            except BaseException:  # noqa: BLE001 - SystemExit and its like end a request, not a worker
+            except BaseException:  # noqa: BLE001 - SystemExit and the like end a request, not a worker
                 return self.protocol.encode_error(self._failed(request), request)
             finally:
                 self.armed = False
@@ -250,24 +273,25 @@ class Conversation:
             return self._timed_out(error, request)
 
     def answers(self) -> Iterator[bytes]:
-        """Yield the replies to all that has been fed, in parts; for where nobody watches the time."""
+        """Yield the replies to all that has been fed, in parts; for where time is not limited.
+
+        What handlers push to a live connection without a socket comes ahead of their replies.
+        """
         while not self.closing and (request := self.protocol.next_request()) is not None:
             if isinstance(request, Bad):
                 yield self.refuse(request)
                 continue
             reply = self.answer(request)
-            if isinstance(reply, bytes):
-                yield reply
-            else:
-                yield from reply
+            for part in [reply] if isinstance(reply, bytes) else reply:
+                yield self.take_pushed() + part
 
     def ended(self) -> bytes:
-        """Return what to say to a client that has ended its stream."""
+        """Return what to send to a client that has ended its stream."""
         bad = None if self.closing else self.protocol.eof()
         return bad.reply if bad else b""
 
     def encode(self, value: object) -> bytes:
-        """Return a value as a reply, in the manner of the request in hand or the last one.
+        """Return a value as a reply, encoded as for the present request or the last one.
 
         Raises:
             TypeError, ValueError: As ``Protocol.encode``.
@@ -275,7 +299,7 @@ class Conversation:
         return self.protocol.encode(value, self._request)
 
     def end(self) -> None:
-        """Run the ``on_disconnect`` hooks; to be called once, when the connection has ended."""
+        """Run the ``on_disconnect`` hooks. Pre-condition: the connection has ended, and they have not run."""
         for hook in self.service.on_disconnect:
             try:
                 hook(self)
@@ -283,7 +307,7 @@ class Conversation:
                 log.exception("on_disconnect failed peer=%s", self.session.peer)
 
     def _value(self, request: Request) -> Any:
-        """Return what is to be encoded, where more happens than one call of a handler."""
+        """Return the value to encode, where more than one handler is called, or middleware."""
         if self._has_around:
             return self.protocol.around(request, self.session, self.outcome)
         return self._through(self.service.middleware, request)
@@ -292,7 +316,7 @@ class Conversation:
         """Run the handler of a request, and return its value, or the error if it could not.
 
         Args:
-            request: The one in hand, or a part of it: its protocol makes one reply of them all.
+            request: The present one, or a part of it: its protocol makes one reply of all parts.
             whole: Return what a stream yields as a list.
         """
         try:
@@ -303,7 +327,7 @@ class Conversation:
             return error
         except (LeaveNow, RequestTimeout):
             raise
-        except BaseException:  # noqa: BLE001 - as for a request that is no part of another
+        except BaseException:  # noqa: BLE001 - as for a request that is not a part of another
             return self._failed(request)
 
     def _call(self, request: Request) -> Any:
@@ -329,7 +353,7 @@ class Conversation:
         return self.protocol.encode(value, request)
 
     def _stream(self, items: Iterator[object], request: Request) -> Generator[bytes, None, None]:
-        """Yield the parts of a reply; the handler runs only while the next one is asked for."""
+        """Yield the parts of a reply; the handler runs only while the next one is requested."""
         parts = self.protocol.encode_stream(items, request)
         try:
             while (part := self._next(parts, request)) is not None:
@@ -340,7 +364,7 @@ class Conversation:
             self._close(items)
 
     def _close(self, items: Iterator[object]) -> None:
-        """End a generator that may not have come to its end."""
+        """End a generator that may not be exhausted."""
         if isinstance(items, Generator):
             try:
                 items.close()
@@ -365,7 +389,7 @@ class Conversation:
             return self._timed_out(error, request)
         except LeaveNow:
             raise
-        except BaseException:  # noqa: BLE001 - as for a handler that is no stream
+        except BaseException:  # noqa: BLE001 - as for a handler that is not a stream
             return self.protocol.encode_error(self._failed(request), request)
         self._broken = False
         return part
@@ -375,7 +399,7 @@ class Conversation:
         return self.protocol.encode_error(error, request)
 
     def _failed(self, request: Request | None) -> ServerError:
-        """Log what went wrong under an id, and return the error that names the id."""
+        """Log the exception under an id, and return the error that names the id."""
         self.errors += 1
         reference = os.urandom(4).hex()
         log.exception(
@@ -387,7 +411,7 @@ class Conversation:
         return ServerError(f"internal error, id {reference}")
 
     def _timed_out(self, error: RequestTimeout, request: Request) -> bytes:
-        """Log where the handler was when its time was up, and return the error reply."""
+        """Log where the handler was at its deadline, and return the error reply."""
         self.errors += 1
         self.timeouts += 1
         log.warning(
@@ -398,3 +422,33 @@ class Conversation:
             exc_info=True,
         )
         return self.protocol.encode_error(ServerError(str(error)), request)
+
+
+class _Detached(Connection):
+    """The live connection of a conversation without a socket: what is pushed is collected."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._pushed: list[bytes] = []
+
+    @property
+    def peer(self) -> str:
+        """The address of the client."""
+        return self._conversation.session.peer
+
+    def close(self) -> None:
+        """Close after the reply of this request."""
+        self._conversation.closing = True
+
+    def push(self, value: object) -> None:
+        """Collect a value, encoded as a reply."""
+        self._pushed.append(self._conversation.encode(value))
+
+    def extend(self, seconds: float) -> None:
+        """Do nothing: time is not limited here."""
+
+    def take(self) -> bytes:
+        """Return what was pushed since the last call."""
+        pushed = b"".join(self._pushed)
+        self._pushed.clear()
+        return pushed

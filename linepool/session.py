@@ -220,7 +220,7 @@ class Connection(ABC):
         Raises:
             ClientError: The connection has subscribed to too much, or cannot.
         """
-        raise ClientError("this server publishes nothing")
+        raise ClientError("this server does not publish messages")
 
     def unsubscribe(self, topic: bytes, *, pattern: bool = False) -> None:
         """Take a subscription back."""

@@ -313,14 +313,19 @@ class Settings:
             )
 
     @property
-    def sleeps_in_accept(self) -> bool:
-        """Whether an idle worker waits in accept() itself, where it hears nothing else."""
-        return self.scheme == "accept" and len(self.bind) == 1
+    def has_parker(self) -> bool:
+        """Whether connections may leave their worker; in the scheme ``accept`` they cannot."""
+        return self.scheme != "accept"
 
     @property
-    def parks(self) -> bool:
-        """Whether connections may leave their worker: the scheme has a parker."""
-        return self.scheme != "accept"
+    def parker_accepts(self) -> bool:
+        """Whether the parker accepts the connections, not the workers."""
+        return self.scheme == "dispatch"
+
+    @property
+    def blocks_in_accept(self) -> bool:
+        """Whether an idle worker waits in accept() itself, where nothing else wakes it."""
+        return not self.has_parker and len(self.bind) == 1
 
 
 FIELDS: Mapping[str, Any] = {field.name: field for field in attrs.fields(Settings)}

@@ -16,12 +16,12 @@ from linepool.app import App
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
 from linepool.kernel.listeners import Listener
+from linepool.kernel.signals import terminate_with_parent
 from linepool.operate import logs
 from linepool.operate.config import configure
 from linepool.operate.serve import serve as serve_app
 from linepool.protocols.base import Limits
-from linepool.session import Connection, Session
-from linepool.worker.orders import ask_for_term_at_parents_end
+from linepool.session import Session
 
 _TIMEOUT = 10.0  # seconds; only there to fail
 
@@ -146,7 +146,7 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
             signal.set_wakeup_fd(-1)
             # What the master puts back at its end: a late order to stop must not change its status.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            ask_for_term_at_parents_end()  # a test that dies takes its servers along
+            terminate_with_parent()  # a test that dies takes its servers along
             logs.set_up(configuration.settings.log_level)
 
             def tell(listeners: list[Listener]) -> None:
@@ -193,7 +193,7 @@ def assert_split_invariant(app: App, script: bytes, limits: Limits | None = None
 def _replay(app: App, parts: list[bytes], limits: Limits | None, *, moving: bool) -> bytes:
     service = app.freeze(limits)
     with app.worker() as resources:
-        conversation = Conversation(service, Session("t", "t", "t"), _Nobody(), resources)
+        conversation = Conversation(service, Session("t", "t", "t"), resources)
         replies = [conversation.greet()]
         for part in parts:
             if conversation.closing:
@@ -207,18 +207,3 @@ def _replay(app: App, parts: list[bytes], limits: Limits | None, *, moving: bool
         replies.append(conversation.ended())
         # The id of a failure is different each time.
         return re.sub(rb"internal error, id [0-9a-f]{8}", b"internal error", b"".join(replies))
-
-
-class _Nobody(Connection):
-    """A live connection that leads nowhere."""
-
-    peer = "t"
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    def push(self, value: object) -> None:
-        """Do nothing."""
-
-    def extend(self, seconds: float) -> None:
-        """Do nothing."""

@@ -1,12 +1,13 @@
-"""Passing a connection to another process: its descriptor, and what travels with it.
+"""The channel between two processes: typed messages, and the descriptors that come with them.
 
-Used by workers, the parker and the master. The channel is a pair of SOCK_SEQPACKET sockets
-(unix(7)): messages stay whole and in order. Nothing here ever waits.
+Used by workers, the parker and the master. A channel is a pair of SOCK_SEQPACKET sockets (unix(7)):
+messages stay whole and in order. Nothing here ever waits.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import math
 import os
@@ -15,81 +16,129 @@ import socket
 import stat
 import struct
 import termios
-from enum import IntEnum
 
 from attrs import define
 
-BELL = b"!"
-"""A message that says: look at the board."""
+from linepool.session import Session
 
-_HEAD = struct.Struct("=BBQddQ")  # kind, traits, number, deadline, since, cookie
+WAKE_UP = b"!"
+"""The bytes of a message that only ends the receiver's wait: what is new is on the board."""
+
+# What is known of a connection that is passed: its flags.
+PARTIAL = 1  # a part of a request has arrived; the deadline is that of the whole one
+MORE = 2  # what has arrived has not all been looked at: serve it even if nothing more comes
+SERVED = 4  # a request has been answered
+NEW = 8  # it has not been greeted
+EXPIRED = 16  # its deadline has passed
+_AS_FILE = 32  # its state comes as a file; known in this file only
+
+
+class _Kind:
+    """The first byte of a message."""
+
+    CONNECTION, WANTS_WORK, RETURNED, WORKER_STARTED, WORKER_DIED, STOP = range(1, 7)
+
+
+_PASSED = struct.Struct("=BBQddQ")  # kind, flags, number, deadline, accepted_at, cookie
+_KIND = struct.Struct("=B")
+_KIND_AND_NUMBER = struct.Struct("=BQ")
+_KIND_SLOT_AND_NUMBER = struct.Struct("=BQQ")
 _INT = struct.Struct("i")
-_LARGE = 32768  # bytes of state; more goes as a file, for a message must fit the socket's buffer
-_LARGEST = 2**31 - 4096  # bytes of such a file, and of one read(2)
-_MOST = _HEAD.size + _LARGE
+_LENGTH = struct.Struct("=I")
+_INLINE_BYTES = (
+    32768  # of state; more goes as a file, because a message must fit the socket's buffer
+)
+_FILE_BYTES = 2**31 - 4096  # the most of such a file, and of one read(2)
+_MESSAGE_BYTES = _PASSED.size + _INLINE_BYTES
 _DESCRIPTORS = 2
-_ROOM = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
+_CONTROL_BYTES = socket.CMSG_SPACE(_DESCRIPTORS * _INT.size)
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 """Without the latter, every program that a handler starts would inherit the client's connection."""
 
 
-class Kind(IntEnum):
-    """What a message is about."""
-
-    CONNECTION = 1  # a connection comes with it
-    FREE = 2  # from a worker: it would take connections that wait
-    BACK = 3  # from a worker: it cannot begin with the given connection of that number
-    HIRED = 4  # from the master: the worker in the slot ``number``; its channel comes with it
-    DEAD = 5  # from the master: the worker in the slot ``number`` is dead; see ``Parker``
-    STOP = 6  # from the master: end when no client has anything more to say
-
-
-# What is known of a connection that is passed: its traits.
-PARTIAL = 1  # a part of a request has arrived; the deadline is that of the whole one
-MORE = 2  # what has arrived is not all looked at: serve it even if nothing more comes
-SERVED = 4  # a request has been answered
-NEW = 8  # nobody has greeted it
-EXPIRED = 16  # its time is up
-_AS_FILE = 32  # its state comes as a file
-
-
 @define
-class Baggage:
+class ConnectionState:
     """What travels with a connection.
 
     Attributes:
-        traits: What is known of it: a sum of the constants above.
+        flags: What is known of it: a sum of the constants above.
         deadline: When it is closed if nothing comes from the client; monotonic, in seconds.
-        since: When it was accepted; monotonic, in seconds.
-        state: Its session and its protocol, see ``packed``; nobody but a worker looks into it.
+        accepted_at: Likewise.
+        data: Its session and its protocol, see ``join_state``; only workers look into it.
         cookie: The socket's (SO_COOKIE); 0: not known yet.
     """
 
-    traits: int
+    flags: int
     deadline: float
-    since: float
-    state: bytes = b""
+    accepted_at: float
+    data: bytes = b""
     cookie: int = 0
 
 
 @define
-class Message:
-    """A message that has come.
+class PassedConnection:
+    """A connection; its descriptor comes with the message.
 
     Attributes:
-        kind: What it is about; None: it is a bell, or makes no sense.
-        descriptors: Those that came with it; the receiver owns them. If there are none though the
-            message speaks of one, they are lost: this process may have no more (recvmsg(2),
-            MSG_CTRUNC).
+        descriptor: The receiver owns it. -1: it is lost, because the receiving process had no
+            descriptor left (recvmsg(2), MSG_CTRUNC).
+        number: Counts the connections that the parker has given to a worker; 0: to the parker.
     """
 
-    kind: Kind | None
+    state: ConnectionState
+    descriptor: int
+    number: int = 0
+
+
+@define
+class WantsWork:
+    """From a worker to the parker: it would take connections that wait."""
+
+
+@define
+class Returned:
+    """From a worker to the parker: it cannot begin to serve the connection of that number."""
+
     number: int
-    baggage: Baggage
-    descriptors: list[int]
 
 
-_NOTHING = Baggage(0, 0.0, 0.0)
+@define
+class WorkerStarted:
+    """From the master to the parker: there is a new worker in a slot.
+
+    Attributes:
+        slot: Its slot.
+        channel: A descriptor of the worker's channel, which the receiver owns; -1: it is lost.
+    """
+
+    slot: int
+    channel: int
+
+
+@define
+class WorkerDied:
+    """From the master to the parker: a worker is dead.
+
+    Attributes:
+        slot: Its slot.
+        begun_with: The number of the last connection that it had begun to serve.
+    """
+
+    slot: int
+    begun_with: int
+
+
+@define
+class Stop:
+    """From the master to the parker: end when no client has anything more to say."""
+
+
+@define
+class WakeUp:
+    """To any process: look at the board. What is malformed counts as one."""
+
+
+Message = PassedConnection | WantsWork | Returned | WorkerStarted | WorkerDied | Stop | WakeUp
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -107,43 +156,50 @@ def end_of(descriptor: int) -> socket.socket:
     return channel
 
 
-def packed(session: bytes, protocol: bytes) -> bytes:
-    """Return the state of a connection as one piece."""
-    return struct.pack("=I", len(session)) + session + protocol
+def join_state(session: bytes, protocol: bytes) -> bytes:
+    """Return session and protocol of a connection as one piece."""
+    return _LENGTH.pack(len(session)) + session + protocol
 
 
-def unpacked(state: bytes) -> tuple[bytes, bytes]:
-    """Return session and protocol as they were packed."""
-    (length,) = struct.unpack_from("=I", state)
-    return state[4 : 4 + length], state[4 + length :]
+def split_state(data: bytes) -> tuple[bytes, bytes]:
+    """Return the session and the protocol that were joined.
 
-
-def send(
-    channel: socket.socket,
-    kind: Kind,
-    number: int = 0,
-    baggage: Baggage = _NOTHING,
-    descriptors: tuple[int, ...] = (),
-) -> bool:
-    """Send a message; the sender keeps its descriptors. Return whether it is on its way.
-
-    If not, the channel or the kernel is full, or nobody is at the other end.
+    Raises:
+        struct.error: The data is not of that form.
     """
-    traits, state = baggage.traits, baggage.state
-    file = -1
+    (length,) = _LENGTH.unpack_from(data)
+    begin = _LENGTH.size
+    return data[begin : begin + length], data[begin + length :]
+
+
+def first_state(session: Session, flags: int, since: float, idle_timeout: float) -> ConnectionState:
+    """Return the state of a connection that has not been served by this process.
+
+    Args:
+        session: What it remembers.
+        flags: A sum of the constants above.
+        since: When it was accepted or last served; monotonic, in seconds.
+        idle_timeout: The setting; in seconds.
+    """
+    data = join_state(session.dump(), b"")
+    return ConnectionState(flags, since + idle_timeout, since, data)
+
+
+def send(channel: socket.socket, message: Message) -> bool:
+    """Send a message; the sender keeps its descriptor. Return whether it is on its way.
+
+    If it is not, the channel or the kernel is full, or the other end is closed.
+    """
     try:
-        if len(state) > _LARGE:
-            file = _as_file(state)
-            traits, state, descriptors = traits | _AS_FILE, b"", (*descriptors, file)
-        head = _HEAD.pack(kind, traits, number, baggage.deadline, baggage.since, baggage.cookie)
-        rights = array.array("i", descriptors)
-        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
-        channel.sendmsg([head, state], control, socket.MSG_DONTWAIT)
+        if isinstance(message, PassedConnection):
+            _send_connection(channel, message)
+        elif isinstance(message, WorkerStarted):
+            head = _KIND_AND_NUMBER.pack(_Kind.WORKER_STARTED, message.slot)
+            _send_with(channel, [head], [message.channel])
+        else:
+            channel.send(_encoded(message), socket.MSG_DONTWAIT)
     except OSError:  # EAGAIN; ETOOMANYREFS and EMFILE, at a limit; EPIPE
         return False
-    finally:
-        if file >= 0:
-            os.close(file)
     return True
 
 
@@ -154,7 +210,7 @@ def receive(channel: socket.socket) -> Message | None:
         EOFError: The other end is closed.
     """
     try:
-        data, control, _, _ = channel.recvmsg(_MOST, _ROOM, _FLAGS)
+        data, control, _, _ = channel.recvmsg(_MESSAGE_BYTES, _CONTROL_BYTES, _FLAGS)
     except BlockingIOError:
         return None
     except ConnectionResetError:  # it was closed with messages of ours unread
@@ -162,15 +218,62 @@ def receive(channel: socket.socket) -> Message | None:
     if not data and not control:
         if _is_closed(channel):
             raise EOFError
-        return Message(None, 0, _NOTHING, [])  # an empty message, which looks like an end
+        return WakeUp()  # an empty message, which looks like an end
     descriptors = array.array("i")
     for _, _, rights in control:
         descriptors.frombytes(rights[: len(rights) - len(rights) % descriptors.itemsize])
     return _parsed(data, descriptors.tolist())
 
 
+def close_descriptor(message: Message) -> None:
+    """Close the descriptor of a message that is not wanted."""
+    if isinstance(message, PassedConnection):
+        _close([message.descriptor])
+    elif isinstance(message, WorkerStarted):
+        _close([message.channel])
+
+
+def _encoded(message: WantsWork | Returned | WorkerDied | Stop | WakeUp) -> bytes:
+    match message:
+        case WantsWork():
+            return _KIND.pack(_Kind.WANTS_WORK)
+        case Returned(number):
+            return _KIND_AND_NUMBER.pack(_Kind.RETURNED, number)
+        case WorkerDied(slot, begun_with):
+            return _KIND_SLOT_AND_NUMBER.pack(_Kind.WORKER_DIED, slot, begun_with)
+        case Stop():
+            return _KIND.pack(_Kind.STOP)
+        case WakeUp():
+            return WAKE_UP
+
+
+def _send_connection(channel: socket.socket, message: PassedConnection) -> None:
+    state, descriptors = message.state, [message.descriptor]
+    flags, data = state.flags, state.data
+    with contextlib.ExitStack() as done:
+        if len(data) > _INLINE_BYTES:
+            file = _file_with(data)
+            done.callback(os.close, file)
+            flags, data = flags | _AS_FILE, b""
+            descriptors.append(file)
+        head = _PASSED.pack(
+            _Kind.CONNECTION,
+            flags,
+            message.number,
+            state.deadline,
+            state.accepted_at,
+            state.cookie,
+        )
+        _send_with(channel, [head, data], descriptors)
+
+
+def _send_with(channel: socket.socket, parts: list[bytes], descriptors: list[int]) -> None:
+    rights = array.array("i", descriptors)
+    channel.sendmsg(parts, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT)
+
+
 def _is_closed(channel: socket.socket) -> bool:
-    """Whether the other end is closed, and nothing but empty messages is left."""
+    """Whether the other end is closed, and only empty messages are left."""
     if _INT.unpack(fcntl.ioctl(channel, termios.FIONREAD, bytes(_INT.size)))[0]:
         return False
     poller = select.poll()
@@ -179,49 +282,73 @@ def _is_closed(channel: socket.socket) -> bool:
 
 
 def _parsed(data: bytes, descriptors: list[int]) -> Message:
+    """Return a message; it takes over the descriptor that belongs to it, the others are closed."""
+    message: Message = WakeUp()
     try:
-        kind, traits, number, deadline, since, cookie = _HEAD.unpack_from(data)
-        state = data[_HEAD.size :]
-        if math.isnan(deadline) or math.isnan(since):  # which would spoil every order of time
-            raise ValueError
-        if traits & _AS_FILE:
-            traits -= _AS_FILE
-            if len(descriptors) == _DESCRIPTORS:
-                state = _from_file(descriptors[-1])
-                os.close(descriptors.pop())
-            else:
-                close(descriptors)
-                descriptors = []
-        baggage = Baggage(traits, deadline, since, state, cookie)
-        return Message(Kind(kind), number, baggage, descriptors)
-    except (struct.error, ValueError, OSError):  # a bell; else who wrote it has lost its mind
-        close(descriptors)
-        return Message(None, 0, _NOTHING, [])
+        match data[0]:
+            case _Kind.CONNECTION:
+                message = _passed(data, descriptors)
+            case _Kind.WANTS_WORK:
+                message = WantsWork()
+            case _Kind.RETURNED:
+                message = Returned(_KIND_AND_NUMBER.unpack(data)[1])
+            case _Kind.WORKER_STARTED:
+                slot = _KIND_AND_NUMBER.unpack(data)[1]
+                message = WorkerStarted(slot, descriptors.pop(0) if descriptors else -1)
+            case _Kind.WORKER_DIED:
+                message = WorkerDied(*_KIND_SLOT_AND_NUMBER.unpack(data)[1:])
+            case _Kind.STOP:
+                message = Stop()
+            case _:
+                pass
+    except (struct.error, ValueError, OSError, IndexError):
+        pass  # malformed
+    _close(descriptors)
+    return message
 
 
-def _as_file(state: bytes) -> int:
+def _passed(data: bytes, descriptors: list[int]) -> PassedConnection:
+    """Return a connection; takes its descriptor out of the list.
+
+    Raises:
+        struct.error, ValueError, OSError: The message is malformed.
+    """
+    _, flags, number, deadline, accepted_at, cookie = _PASSED.unpack_from(data)
+    content = data[_PASSED.size :]
+    if math.isnan(deadline) or math.isnan(accepted_at):  # which would spoil every order of time
+        raise ValueError
+    is_whole = True
+    if flags & _AS_FILE:
+        flags -= _AS_FILE
+        is_whole = len(descriptors) == _DESCRIPTORS
+        content = _content_of(descriptors[-1]) if is_whole else b""
+    state = ConnectionState(flags, deadline, accepted_at, content, cookie)
+    return PassedConnection(state, descriptors.pop(0) if descriptors and is_whole else -1, number)
+
+
+def _file_with(data: bytes) -> int:
     """Return the descriptor of a file in memory (memfd_create(2))."""
     number = os.memfd_create("linepool-connection", os.MFD_CLOEXEC)
     with open(number, "wb", buffering=0, closefd=False) as file:
-        view = memoryview(state)
+        view = memoryview(data)
         while view:
             view = view[file.write(view) :]
     return number
 
 
-def _from_file(number: int) -> bytes:
+def _content_of(number: int) -> bytes:
     """Return the content of a file in memory.
 
     Raises:
-        OSError, ValueError: It is something else, which might keep a reader waiting for ever.
+        OSError, ValueError: It is something else, which might keep a reader waiting without end.
     """
     status = os.fstat(number)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _FILE_BYTES:
         raise ValueError
     return os.pread(number, status.st_size, 0)
 
 
-def close(descriptors: list[int]) -> None:
-    """Close descriptors that nobody wants."""
+def _close(descriptors: list[int]) -> None:
     for descriptor in descriptors:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,6 +1,6 @@
-"""The listeners of a process that waits in epoll: who comes is let in, or for a while nobody is.
+"""The listeners of a process that waits in epoll; accepting pauses while descriptors are short.
 
-Runs in the workers of the scheme ``shared``, and in the parker of ``dispatch``.
+Used by the workers of the scheme ``shared``, and by the parker in ``dispatch``.
 """
 
 from __future__ import annotations
@@ -11,77 +11,100 @@ import logging
 import select
 import socket
 import time
+from collections.abc import Iterator
 
 from linepool.kernel.listeners import Listener
 
 log = logging.getLogger("linepool")
 
-FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
-FULL_AT_MOST = 3  # times in a row
-FULL_PAUSE = 0.1  # seconds; accept() at the limit fails at once, even with nobody waiting
+_CAPACITY_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+FAILURES_AT_MOST = 3  # in a row; then a worker leaves, and descriptors that leaked go with it
+CAPACITY_PAUSE = 0.1  # seconds; accept() at the limit fails at once, even if the backlog is empty
+
+Accepted = tuple[socket.socket, object, Listener]
+"""A new connection, the address of its peer, and the listener that it came to."""
 
 
-class Doors:
-    """Listeners in an epoll set, which tells of new clients as long as they are open.
+def is_shortage(error: OSError) -> bool:
+    """Whether accept() failed for want of descriptors or memory; logs it if so.
+
+    Else another process was faster, or the client left the backlog: accept(2) says to try again.
+    """
+    if error.errno not in _CAPACITY_ERRORS:
+        return False
+    log.warning("cannot accept: %s; waiting %.1f s", error.strerror, CAPACITY_PAUSE)
+    return True
+
+
+class Acceptor:
+    """Listeners in an epoll set, which reports new clients while they are open.
 
     Args:
         listeners: There may be none.
-        epoll: Where they are to be watched.
-        events: What for.
+        epoll: Where they are registered.
+        events: The events to register them for.
 
     Attributes:
         listeners: By descriptor.
-        open_at: When they will be opened again, on the monotonic clock; 0.0: they are open;
+        open_at: When accepting begins again, on the monotonic clock; 0.0: it has not stopped;
             infinite: never.
-        full: How often in a row there was no descriptor for a client.
+        failures: How many times in a row there was no descriptor for a client.
     """
 
     def __init__(self, listeners: list[Listener], epoll: select.epoll, events: int) -> None:
         self.listeners = {one.socket.fileno(): one for one in listeners}
         self.open_at = 0.0
-        self.full = 0
+        self.failures = 0
         self._epoll = epoll
         self._events = events
         self._open()
 
-    def accept(self, listener: Listener) -> tuple[socket.socket, object] | None:
-        """Return a new connection and its peer's address; None: there is none after all.
+    def accept(self, listener: Listener) -> Accepted | None:
+        """Return a new connection; None: there is none after all.
 
-        If that is so because there is no descriptor for it, the doors are shut for a while.
+        If that is so because there is no descriptor for it, accepting pauses.
         """
         try:
-            accepted = listener.accept()
+            sock, address = listener.accept()
         except OSError as error:
-            if error.errno in FULL:
-                log.warning("cannot accept: %s; waiting %.1f s", error.strerror, FULL_PAUSE)
+            if is_shortage(error):
                 self.pause()
-            # Else another process was faster, or the client left the queue: accept(2) says to try again.
             return None
-        self.full = 0
-        return accepted
+        self.failures = 0
+        return sock, address, listener
+
+    def backlog(self) -> Iterator[Accepted]:
+        """Yield the clients in the accept backlog as of now: their handshake is complete."""
+        for listener in self.listeners.values():
+            for _ in range(listener.queue()[0]):
+                if accepted := self.accept(listener):
+                    yield accepted
 
     def pause(self) -> None:
-        """Shut them for a while: there is no descriptor for another client."""
-        self.full += 1
-        self.shut(time.monotonic() + FULL_PAUSE)
+        """Stop accepting for a while, because there is no descriptor for another client."""
+        self.failures += 1
+        self.stop(time.monotonic() + CAPACITY_PAUSE)
 
-    def shut(self, until: float) -> None:
-        """Let nobody in before then."""
+    def stop(self, until: float) -> None:
+        """Stop accepting until a moment on the monotonic clock."""
         if not self.open_at:
             for descriptor in self.listeners:
                 self._epoll.unregister(descriptor)
         self.open_at = max(self.open_at, until)
 
-    def look_at_the_clock(self, now: float) -> None:
-        """Open them again if it is time to."""
+    def on_timer(self, now: float) -> None:
+        """Accept again if it is time to."""
         if 0 < self.open_at <= now:
             self._open()
 
     def abandon(self) -> None:
-        """Close this process's listeners; may be called from a signal handler."""
+        """Close this process's copies of the listeners.
+
+        May be called by: the main thread, and the evacuation thread at a safe point.
+        """
         listeners, self.listeners = self.listeners, {}
         for descriptor, listener in listeners.items():
-            with contextlib.suppress(FileNotFoundError):  # they were shut
+            with contextlib.suppress(FileNotFoundError):  # accepting had stopped
                 self._epoll.unregister(descriptor)
             listener.close()
 

@@ -1,104 +1,119 @@
-"""Connections that the server has ended: read on until the client has what was sent.
+"""The end of a connection: how long to wait for the client's last words, and the lingering close.
 
-Used by workers and the parker. Without that, input that nobody read would make the kernel reset the
-connection and throw away replies that are still on their way (tcp(7); RFC 2525, 2.17).
+Used by workers, the parker and the master. If a server closes a connection with input unread, the
+kernel resets it and discards replies that are still on their way (tcp(7); RFC 2525, 2.17). So the
+server ends its side, and reads until the client has what was sent.
 """
 
 from __future__ import annotations
 
-import fcntl
 import socket
-import struct
 import time
 
 from attrs import define
 
-CHUNK = 16384  # bytes of one recv(); more would cost each small request 0.7 microseconds
-LONGEST = 2_000_000  # seconds that poll(2) can wait
-PATIENCE = 1.0  # seconds for clients that go on sending, or are new, when the worker leaves
-BREATH = 0.03  # seconds in which a client that has just read a reply sends its next request
-_SIOCOUTQNSD = 0x894B  # <linux/sockios.h>
-_INT = struct.Struct("i")
-_LINGER = 1.0  # seconds to go on reading after the last word was ours
-_QUIET = (
-    0.1  # seconds without input after which a client that was not understood has stopped sending
-)
-_STEP = 0.01  # seconds without input after which any other has
+from linepool.kernel.sockets import CHUNK, DONTWAIT, unsent_bytes
+
+PATIENCE = 1.0  # seconds for clients that keep sending, or are new, when their process leaves
+_NEXT_REQUEST = 0.03  # seconds in which a client that has just read a reply sends its next request
+_LONGEST = 1.0  # seconds to read on after the server has ended its side
+_PATIENT_QUIET = 0.1  # seconds without input after which a client that keeps sending has stopped
+_QUIET = 0.01  # seconds without input after which any other client has stopped
 
 
 @define
-class _Last:
-    """One such connection."""
+class _Ending:
+    """One such connection.
+
+    Attributes:
+        quiet: Seconds without input after which it is over.
+        look_at: When to look at it again.
+        give_up_at: When it is closed in any case.
+    """
 
     socket: socket.socket
-    quiet: float  # seconds without input after which it is over
+    quiet: float
     look_at: float
     give_up_at: float
 
 
-class Closing:
+class LingeringClose:
     """The connections that are being closed; none of these calls waits."""
 
     def __init__(self) -> None:
-        self._all: dict[int, _Last] = {}
+        self._endings: dict[int, _Ending] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._all)
+        return bool(self._endings)
 
     def __contains__(self, descriptor: int) -> bool:
-        return descriptor in self._all
+        return descriptor in self._endings
 
     @property
     def due(self) -> float:
-        """When to look at the clock; infinite: there is none."""
-        return min((last.look_at for last in self._all.values()), default=float("inf"))
+        """When ``expired`` is to be asked, on the monotonic clock; infinite: never."""
+        return min((one.look_at for one in self._endings.values()), default=float("inf"))
 
     def add(self, sock: socket.socket, *, patient: bool) -> bool:
-        """End our side; return whether there is more to read, else the socket is closed.
+        """End the server's side; return whether there is more to read, else the socket is closed.
 
         Args:
-            sock: The connection.
-            patient: Whether the client may go on to send for a while.
+            sock: The connection; the caller watches it for input.
+            patient: Whether the client may keep sending for a while.
         """
         try:
             sock.shutdown(socket.SHUT_WR)
-            if _has_ended(sock):
+            if _read_away(sock):
                 raise OSError
         except OSError:
             sock.close()
             return False
         now = time.monotonic()
-        quiet = _QUIET if patient else _STEP
-        self._all[sock.fileno()] = _Last(sock, quiet, now + quiet, now + _LINGER)
+        quiet = _PATIENT_QUIET if patient else _QUIET
+        self._endings[sock.fileno()] = _Ending(sock, quiet, now + quiet, now + _LONGEST)
         return True
 
-    def has_heard(self, descriptor: int) -> bool:
-        """Read what has come on one of them; return whether it is over."""
-        last = self._all[descriptor]
-        last.look_at = min(time.monotonic() + last.quiet, last.give_up_at)
-        return _has_ended(last.socket)
+    def refuse(self, sock: socket.socket, reply: bytes) -> bool:
+        """Send a reply to a client that is not served; then as ``add``."""
+        try:
+            sock.send(reply, DONTWAIT)
+        except OSError:
+            sock.close()
+            return False
+        return self.add(sock, patient=True)
 
-    def look_at_the_clock(self, now: float) -> list[int]:
-        """Return the descriptors of those whose time is up."""
+    def drain(self, descriptor: int) -> bool:
+        """Read away what has arrived on one of them; return whether the client has ended its side."""
+        ending = self._endings[descriptor]
+        ending.look_at = min(time.monotonic() + ending.quiet, ending.give_up_at)
+        return _read_away(ending.socket)
+
+    def expired(self, now: float) -> list[int]:
+        """Return the descriptors of those that are to be closed now."""
         over = []
-        for descriptor, last in self._all.items():
-            if now < last.look_at:
+        for descriptor, ending in self._endings.items():
+            if now < ending.look_at:
                 continue
-            if now >= last.give_up_at or not unsent_bytes(last.socket):
+            if now >= ending.give_up_at or not unsent_bytes(ending.socket):
                 over.append(descriptor)
             else:
-                last.look_at = min(now + last.quiet, last.give_up_at)
+                ending.look_at = min(now + ending.quiet, ending.give_up_at)
         return over
 
     def close(self, descriptor: int) -> None:
         """Close one of them."""
-        self._all.pop(descriptor).socket.close()
+        self._endings.pop(descriptor).socket.close()
+
+    def close_all(self) -> None:
+        """Close all of them."""
+        for descriptor in list(self._endings):
+            self.close(descriptor)
 
 
-def _has_ended(sock: socket.socket) -> bool:
-    """Read away what there is; return whether the client has ended its side."""
+def _read_away(sock: socket.socket) -> bool:
+    """Read away what has arrived; return whether the client has ended its side."""
     try:
-        while data := sock.recv(CHUNK, socket.MSG_DONTWAIT):
+        while data := sock.recv(CHUNK, DONTWAIT):
             if len(data) < CHUNK:
                 return False
     except BlockingIOError:
@@ -111,16 +126,18 @@ def _has_ended(sock: socket.socket) -> bool:
 def last_call(
     now: float, end_by: float, accepted_at: float, *, served: bool, at_boundary: bool
 ) -> float:
-    """Return until when a client may still say something, if it is quiet from now on."""
+    """Return until when to wait for a client that is quiet from now on, though it is time to end.
+
+    A client that has just connected, or has just read a reply, may have sent a request that is not
+    here yet; to close now would lose it. One that keeps sending is cut off at ``end_by``.
+
+    Args:
+        now: The present, on the monotonic clock, in seconds, as all times here.
+        end_by: When to end it in any case.
+        accepted_at: When it was accepted.
+        served: A request of it has been answered.
+        at_boundary: No part of a further request has arrived.
+    """
     if not served:
         return min(accepted_at + PATIENCE, end_by)
-    return min(now + BREATH, end_by) if at_boundary else end_by
-
-
-def unsent_bytes(sock: socket.socket) -> int:
-    """Return how many bytes the kernel has yet to send; what has left will arrive."""
-    try:
-        size: int = _INT.unpack(fcntl.ioctl(sock, _SIOCOUTQNSD, bytes(_INT.size)))[0]
-    except OSError:  # of a unix socket, where what was sent is with the client already
-        return 0
-    return size
+    return min(now + _NEXT_REQUEST, end_by) if at_boundary else end_by

@@ -1,6 +1,6 @@
-"""Signals to workers, by pidfd, and what is left of one that was killed. Used by the master alone.
+"""Child processes by pidfd: signals, death, and copies of their descriptors. Used by the master.
 
-A pid can belong to a stranger a moment after its process was reaped; a pidfd cannot.
+A pid can belong to another process a moment after its process was reaped; a pidfd cannot.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import select
 import signal
 import socket
 
-from linepool.kernel.listeners import socket_cookie
+from linepool.kernel.sockets import socket_cookie
 
 _PIDFD_GETFD = 438  # number of the system call, on every architecture (pidfd_getfd(2))
-_DEATH = 0.01  # seconds to wait for a killed process; it takes about 1 ms if the machine has time
+_KILL_WAIT = 0.01  # seconds to wait for a killed process; it takes about 1 ms if a CPU is free
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Process:
+class ChildProcess:
     """A child process that leads a process group, from its fork until it is reaped."""
 
     def __init__(self, pid: int) -> None:
@@ -30,15 +30,15 @@ class Process:
         self._reaped = False
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal; to a process that is gone already, it does nothing."""
+        """Send a signal; does nothing if the process has ended."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
     def kill(self) -> bool:
-        """Kill it and what it has started; return whether it is dead already."""
+        """Kill it and the processes that it has started; return whether it has ended already."""
         self.send(signal.SIGKILL)
         self._kill_group()
-        return self.is_dead(_DEATH)
+        return self.is_dead(_KILL_WAIT)
 
     def is_dead(self, seconds: float = 0.0) -> bool:
         """Whether it has ended, or does so within some seconds."""
@@ -49,16 +49,16 @@ class Process:
         return bool(poller.poll(seconds * 1000))
 
     def reap(self) -> int | None:
-        """Return how the process ended (exit status, or minus the signal), or None: it lives.
+        """Return how the process ended (exit status, or minus the signal), or None: it has not.
 
-        What it had started is killed too, unless it ended in order. After that only ``is_dead`` and
-        ``close`` may be called.
+        The processes that it had started are killed too, unless it exited with 0. After that only
+        ``is_dead`` and ``close`` may be called.
         """
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if result is None:
             return None
         if result.si_code != os.CLD_EXITED or result.si_status != 0:
-            self._kill_group()  # before it is reaped: until then no stranger can have its number
+            self._kill_group()  # before it is reaped: until then its pid cannot be reused
         os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         self._reaped = True
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
@@ -76,7 +76,7 @@ class Process:
         return copy
 
     def take_socket(self, number: int, cookie: int) -> socket.socket | None:
-        """Return a copy of one of its sockets, or None: it cannot be had, or is another by now."""
+        """Return a copy of one of its sockets, or None: it cannot be copied, or is another by now."""
         try:
             copy = self.take_descriptor(number)
         except OSError:
@@ -92,17 +92,9 @@ class Process:
         return None
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the pidfd."""
         os.close(self.pidfd)
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-
-
-def signal_name(number: int) -> str:
-    """Return ``SIGKILL`` and the like; the number, for a signal that has no name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)

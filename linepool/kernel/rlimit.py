@@ -1,4 +1,4 @@
-"""The limit of open files: raised at the start, as far as it may be. Used by the master alone."""
+"""The limit of open files: raised at the start, as far as permitted. Used by the master."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from linepool.settings import Settings
 
 log = logging.getLogger("linepool")
 
-_OTHER_FILES = 512  # descriptors for all else than connections and the bus
+_OTHER_FILES = 512  # descriptors for everything except connections and the bus
 
 
 def raise_file_limit(wanted: int) -> int:
-    """Have the limit allow so many descriptors beside the usual ones; return how many it allows.
+    """Raise the limit to allow this many descriptors beside the usual ones; return how many it allows.
 
     Workers and the parker inherit it (getrlimit(2), RLIMIT_NOFILE).
     """
@@ -30,12 +30,12 @@ def raise_file_limit(wanted: int) -> int:
 
 
 def bounded_by_files(settings: Settings) -> Settings:
-    """Return settings with no more connections than there may be descriptors; say so if they are fewer.
+    """Return settings with at most as many connections as descriptors; warn if that is fewer.
 
     The parker may hold all of them, and for each worker a channel and a connection that the worker
-    has yet to begin with.
+    has yet to begin to serve.
     """
-    if not settings.parks:
+    if not settings.has_parker:
         return settings
     more = 2 * settings.workers.max
     allowed = max(1, raise_file_limit(settings.max_connections + more) - more)

@@ -1,8 +1,4 @@
-"""The master's inbox: signals become bytes in a pipe, and the loop reads them when it is ready.
-
-Used by the master alone. A handler here does nothing: the byte that the interpreter writes into
-the wake-up pipe is the message, so nothing of ours runs at a random moment.
-"""
+"""Signals: noted in a pipe for the master's loop, blocked around a fork, sent at the parent's end."""
 
 from __future__ import annotations
 
@@ -13,8 +9,12 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 
 
-class Inbox:
-    """Signals waiting to be dealt with."""
+class SignalPipe:
+    """The signals to the master, as bytes in a pipe that its loop reads.
+
+    Their handler does nothing: the byte that the interpreter writes into the wake-up pipe is the
+    message, so no code of linepool runs at a random moment.
+    """
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -24,11 +24,11 @@ class Inbox:
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def fileno(self) -> int:
-        """Readable when a signal waits."""
+        """Return a descriptor that is readable when a signal has arrived."""
         return self._reader
 
     def drain(self) -> list[signal.Signals]:
-        """Return the signals that came, in order."""
+        """Return the signals that have arrived, in their order."""
         noted = b""
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self._reader, 512):
@@ -44,7 +44,7 @@ class Inbox:
         os.close(self._writer)
 
     def abandon(self) -> None:
-        """Close a new worker's copies."""
+        """Close the copies of a forked child."""
         signal.set_wakeup_fd(-1)
         os.close(self._reader)
         os.close(self._writer)
@@ -56,13 +56,29 @@ def _noted(_number: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Hold all signals back.
+    """Block all signals.
 
     Around a fork: until the child has its own handlers, a signal meant for it would be noted in the
-    master's inbox, whose pipe it shares.
+    master's pipe, which it shares.
     """
     before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def terminate_with_parent() -> None:
+    """Have the kernel send TERM when the parent process ends, however it ends (prctl(2), Linux)."""
+    import ctypes  # noqa: PLC0415 - not needed to parse options
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
+def signal_name(number: int) -> str:
+    """Return ``SIGKILL`` and the like; the number, for a signal that has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

@@ -1,7 +1,6 @@
-"""How many connections a unix listener has queued: asked of the kernel, which alone knows.
+"""The accept backlog of a unix listener, by sock_diag(7), which needs no privilege.
 
-Used by the master and by workers that leave. A TCP listener tells by TCP_INFO; a unix one only by
-sock_diag(7), unprivileged.
+Used by the master and by workers that leave. A TCP listener reports its own by TCP_INFO.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _LENGTHS = struct.Struct("=II")  # struct unix_diag_rqlen: of a listener, queue 
 
 
 def unix_queue(listener: socket.socket) -> tuple[int, int]:
-    """Return how many connections are queued, and how many may be; (0, 0): the kernel will not say."""
+    """Return how many connections are queued, and the limit; (0, 0): the kernel does not say."""
     inode = os.fstat(listener.fileno()).st_ino
     request = _REQUEST.pack(
         socket.AF_UNIX, 0, 0, 0xFFFFFFFF, inode, _UDIAG_SHOW_RQLEN, 0xFFFFFFFF, 0xFFFFFFFF

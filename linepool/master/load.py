@@ -1,4 +1,4 @@
-"""What the master measures for the policy: who waits, and whether the processors are the bottleneck.
+"""What the master measures for the policy: the queue, and whether the CPUs are the bottleneck.
 
 Runs in the master.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from attrs import evolve
 
-from linepool.ipc.board import CONNECTIONS, REQUESTS, WAITING, Board
+from linepool.ipc.board import MasterView
 from linepool.kernel.listeners import Listener
 from linepool.pool.history import History, Saturation
 from linepool.pool.policy import Snapshot, is_saturated
@@ -22,34 +22,34 @@ from linepool.settings import Settings
 
 log = logging.getLogger("linepool")
 
-_SAMPLE = 0.05  # seconds between two looks at the processors' clocks while somebody waits
-_SAMPLE_QUIET = 0.25  # else: a look costs as much as serving ten requests
+_SAMPLE = 0.05  # seconds between two looks at the CPU clocks while connections wait
+_SAMPLE_QUIET = 0.25  # otherwise: a look costs as much as ten requests
 _FRESH = 0.5  # seconds that a sample may cover
 _REMEMBER = 1.0  # seconds for which what one sample said holds; they are noisy
-_PATIENCE = 0.5  # seconds without a client being taken after which the queue stands still
-_ALL = 0.8  # of the processors, burnt by the workers alone: no other worker can help
-_LARGE = 0.3  # of them, burnt by the workers of a machine that has no time left
-_NO_TIME_LEFT = 0.1  # share of the processors' time that is idle
+_QUEUE_STANDS = 0.5  # seconds without progress after which the queue is not moving
+_ALL = 0.8  # of the CPU time, used by the workers alone: no other worker can help
+_LARGE = 0.3  # of the CPU time, used by the workers of a machine that has none left
+_NO_TIME_LEFT = 0.1  # share of the CPU time that is idle
 
 
-class Gauge:
+class LoadMeter:
     """The measurements of one pool.
 
     Attributes:
-        history: Fed by the master with every edge.
+        history: Fed by the master with every change of a worker's state.
         saturated_s: Seconds at the maximum while connections waited.
     """
 
-    def __init__(self, settings: Settings, board: Board, listeners: list[Listener]) -> None:
+    def __init__(self, settings: Settings, board: MasterView, listeners: list[Listener]) -> None:
         self.history = History(settings, time.monotonic_ns())
         self._board = board
         self._listeners = listeners
-        self._progress = REQUESTS if settings.parks else CONNECTIONS
+        self._by_requests = settings.has_parker  # how progress shows
         self._processors = Processors()
         self._saturation = Saturation()
-        self._taken = 0  # clients that the workers have taken ...
+        self._taken = 0  # requests served, or connections taken ...
         self._taken_at = 0.0  # ... and when that changed last
-        self._done = -1  # requests done when saturation began or was warned of; -1: there is none
+        self._done = -1  # requests done when saturation began or was logged; -1: there is none
 
     @property
     def saturated_s(self) -> float:
@@ -57,7 +57,7 @@ class Gauge:
         return self._saturation.seconds
 
     def snapshot(self, scoreboard: Scoreboard, settings: Settings) -> Snapshot:
-        """Measure what the policy looks at."""
+        """Return what the policy looks at."""
         tally = scoreboard.tally()
         snapshot = self.history.snapshot(
             tally,
@@ -79,8 +79,8 @@ class Gauge:
         if not saturated:
             self._done = -1
             return
-        slots = self._board.slots
-        done = sum(slots[slot].words[REQUESTS] for slot in scoreboard.workers)
+        board = self._board
+        done = sum(board.slot(slot).requests for slot in scoreboard.workers)
         stuck = done == self._done
         if due or self._done < 0:
             self._done = done
@@ -95,22 +95,22 @@ class Gauge:
             )
 
     def _queue_moves(self, scoreboard: Scoreboard) -> bool:
-        """Whether a client was taken lately: if not, those who wait will not be served by waiting.
+        """Whether the queue is moving. If not, waiting clients need a new worker however busy the CPUs are.
 
-        In the scheme ``accept`` a worker stays with its client, so busy clients who never leave need
-        a worker each, however busy the processors are. Elsewhere who waits is served by turns.
+        In the scheme ``accept`` a worker stays with its client, so busy clients that never leave need
+        one worker each. Elsewhere waiting connections are served by turns.
         """
         now = time.monotonic()
-        slots = self._board.slots
-        taken = sum(slots[slot].words[self._progress] for slot in scoreboard.workers)
+        slots = [self._board.slot(slot) for slot in scoreboard.workers]
+        taken = sum(one.requests if self._by_requests else one.connections for one in slots)
         if taken != self._taken:
             self._taken = taken
             self._taken_at = now
-        return now - self._taken_at < _PATIENCE
+        return now - self._taken_at < _QUEUE_STANDS
 
     def _waiting(self) -> int:
         queued = sum(listener.queue()[0] for listener in self._listeners)
-        return queued + int(self._board.head[WAITING])
+        return queued + self._board.ready_connections
 
 
 def _hint(tally: Tally, settings: Settings, *, stuck: bool) -> str:
@@ -121,7 +121,7 @@ def _hint(tally: Tally, settings: Settings, *, stuck: bool) -> str:
 
 
 class Processors:
-    """Whether the workers already use all the time that the processors have."""
+    """Whether the workers already use all the CPU time that there is."""
 
     def __init__(self) -> None:
         self._count = len(os.sched_getaffinity(0))
@@ -131,7 +131,7 @@ class Processors:
         self._bottleneck_until = 0.0
 
     def are_bottleneck(self, pids: Iterable[int], every: float = _SAMPLE) -> bool:
-        """Return whether another worker would find no time to run in, measured every so many seconds."""
+        """Return whether another worker would get no CPU time; measured at most once in ``every`` seconds."""
         now = time.monotonic()
         elapsed = now - self._sampled_at
         if elapsed < every:
@@ -141,7 +141,7 @@ class Processors:
         used = spent_ns / 1e9 / elapsed / self._count
         idle = self._idle_share()
         self._sampled_at, self._clocks = now, clocks
-        # A sample over a longer pause says nothing about the present.
+        # A sample over a longer pause does not describe the present.
         fresh = elapsed < _FRESH
         if fresh and (used >= _ALL or (used >= _LARGE and idle < _NO_TIME_LEFT)):
             self._bottleneck_until = now + _REMEMBER
@@ -158,7 +158,7 @@ class Processors:
 
 
 def _clock(pid: int) -> int:
-    """Return the processor time that a process has used, in ns; 0: it is gone (clock_getcpuclockid(3))."""
+    """Return the CPU time that a process has used, in ns; 0: it is gone (clock_getcpuclockid(3))."""
     try:
         return time.clock_gettime_ns((~pid << 3) | 2)
     except OSError:

@@ -1,8 +1,8 @@
-"""Recycling: the master's part. It hands out licenses to leave, and tells who is too old or too big.
+"""Recycling: which workers are replaced because of their age, their memory or their requests served.
 
-Runs in the master. A worker looks at its license only between two clients, so nobody's connection is
-cut: it ends first. A worker told to leave for its age or memory that still holds a client after
-``graceful_timeout`` ends that connection between two requests.
+Runs in the master. A worker looks at its permit only between two requests, so no connection is cut. A
+worker that is ordered to leave for its age or memory and still holds a connection after
+``graceful_timeout`` ends it between two requests.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Iterable
 
 from attrs import define
 
-from linepool.ipc.board import ORDER, PERMIT, REQUESTS, Board, Order
+from linepool.ipc.board import MasterView, Order
 from linepool.pool.recycling import Wear, replaceable
 from linepool.pool.scoreboard import WorkerState
 from linepool.pool.status import State
 from linepool.settings import Settings
 
 _LOOK_EVERY = 1.0  # seconds between two looks at memory and age
-_LONG_CLIENT = 1.0  # seconds after which a client is one that stays
+_LONG_CLIENT = 1.0  # seconds after which a connection counts as long-lived
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1024 * 1024
 
@@ -32,22 +32,22 @@ class Span:
 
     requests: int
     age: float
-    hang_up_at: float = 0.0  # when a worker that was told ends its client's connection
+    hang_up_at: float = 0.0  # when a worker that was ordered to leave ends its connections
 
 
 class Recycler:
-    """Decides who is replaced.
+    """Decides which workers are replaced.
 
     Attributes:
         due_at: When to be asked again, on the monotonic clock; infinite: nothing is limited.
     """
 
-    def __init__(self, settings: Settings, board: Board) -> None:
+    def __init__(self, settings: Settings, board: MasterView) -> None:
         self._settings = settings
         self._board = board
         self._spans: dict[int, Span] = {}
         self._random = random.SystemRandom()
-        self._held = False  # licenses are taken back, because others are worn
+        self._revoked = False  # permits are revoked, because workers are too old or too large
         self._timed = bool(settings.max_rss_mb or settings.max_age)
         self._on = bool(self._timed or settings.max_requests)
         self.due_at = time.monotonic() + _LOOK_EVERY if self._timed else float("inf")
@@ -60,7 +60,7 @@ class Recycler:
         return self._spans[slot].requests
 
     def turn(self, workers: Iterable[WorkerState]) -> list[tuple[int, Order]]:
-        """Hand out licenses; return who is to be told to leave, by slot, and how."""
+        """Grant recycle permits; return the orders to give, by slot."""
         if not self._on:
             return []
         workers = list(workers)
@@ -69,59 +69,59 @@ class Recycler:
             self.due_at = now + _LOOK_EVERY
             overstayed = self._overstayed(workers, now)
             worn = self._worn(workers, now)
-            told = worn if self._held else []
-            # Those who hold a license may leave at any time. So first all are taken back, and
-            # only at the next look, when who used one is seen to leave, others are told.
-            self._held = bool(worn)
-            for slot in told:
+            ordered = worn if self._revoked else []
+            # Workers with a permit may leave at any time. So first all permits are revoked, and only
+            # at the next look, when those that used one are seen to leave, others get an order.
+            self._revoked = bool(worn)
+            for slot in ordered:
                 self._spans[slot].hang_up_at = now + self._settings.graceful_timeout
             return [(slot, Order.RETIRE) for slot in overstayed] + [
-                (slot, Order.RECYCLE) for slot in told
+                (slot, Order.RECYCLE) for slot in ordered
             ]
         for worker in workers:
-            if self._held:
-                self._board.slots[worker.slot].words[PERMIT] = 0
-        if self._settings.max_requests and not self._held:
+            if self._revoked:
+                self._board.slot(worker.slot).permit = False
+        if self._settings.max_requests and not self._revoked:
             wears = [self._served(worker, now) for worker in workers]
             if any(wear.share >= 1 and not wear.away for wear in wears):
-                self._take_back(workers, now)
+                self._revoke(workers, now)
             for slot in replaceable(wears):
-                self._board.slots[slot].words[PERMIT] = 1
+                self._board.slot(slot).permit = True
         return []
 
     def was_recycled(self, slot: int) -> bool:
         """Whether a worker that left by itself did so because it had served its number."""
-        return bool(self._board.slots[slot].words[PERMIT]) and self._is_spent(slot)
+        return bool(self._board.slot(slot).permit) and self._is_spent(slot)
 
     def _is_kept(self, worker: WorkerState, now: float) -> bool:
-        """Whether a worker has had one client for so long that it may have it for ever."""
-        if self._settings.parks:  # it hands its clients on
+        """Whether a long-lived connection keeps a worker from leaving."""
+        if self._settings.has_parker:  # it hands its connections off
             return False
         return worker.state is State.TAKEN and now - worker.since_ns / 1e9 >= _LONG_CLIENT
 
     def _is_spent(self, slot: int) -> bool:
         limit = self._spans[slot].requests
-        return bool(limit) and self._board.slots[slot].words[REQUESTS] >= limit
+        return bool(limit) and self._board.slot(slot).requests >= limit
 
     def _served(self, worker: WorkerState, now: float) -> Wear:
-        words = self._board.slots[worker.slot].words
-        share = words[REQUESTS] / self._spans[worker.slot].requests
+        slot = self._board.slot(worker.slot)
+        share = slot.requests / self._spans[worker.slot].requests
         if self._is_kept(worker, now):
-            share = 0.0  # it cannot leave now, however much it has served
-        settled = worker.leaving or bool(words[PERMIT])
+            share = 0.0  # it cannot leave now, however many requests it has served
+        settled = worker.leaving or slot.permit
         return Wear(worker.slot, share, settled or _is_starting(worker), settled)
 
-    def _take_back(self, workers: list[WorkerState], now: float) -> None:
-        """Take the licenses of those who are kept by a client: others wait for one.
+    def _revoke(self, workers: list[WorkerState], now: float) -> None:
+        """Revoke permits of workers that a long-lived connection keeps busy, so that others can use them.
 
-        They go to the others in a later turn; who used one meanwhile is seen to leave by then.
+        They are granted in a later turn; a worker that used its permit meanwhile is seen to leave by then.
         """
         for worker in workers:
             if self._is_kept(worker, now):
-                self._board.slots[worker.slot].words[PERMIT] = 0
+                self._board.slot(worker.slot).permit = False
 
     def _worn(self, workers: list[WorkerState], now: float) -> list[int]:
-        """Return the slots of those too old or too big that may be told to leave now."""
+        """Return the slots of workers that are too old or too large, and may leave now."""
         wears = []
         for worker in workers:
             away = worker.leaving or _is_starting(worker)
@@ -138,17 +138,17 @@ class Recycler:
         )
 
     def _overstayed(self, workers: list[WorkerState], now: float) -> list[int]:
-        """Return the slots of those whose client has had the time that it gets to leave by itself."""
+        """Return the slots of workers whose connections have had their time to end by themselves."""
         return [
             worker.slot
             for worker in workers
             if 0 < self._spans[worker.slot].hang_up_at <= now
-            and self._board.slots[worker.slot].words[ORDER] == Order.RECYCLE
+            and self._board.slot(worker.slot).order == Order.RECYCLE
         ]
 
 
 def _is_starting(worker: WorkerState) -> bool:
-    """Whether a worker has yet to come up, perhaps in the place of one that left."""
+    """Whether a worker is not ready yet, perhaps the replacement of one that left."""
     return worker.state is None
 
 

@@ -1,4 +1,4 @@
-"""The fork: what a new worker is given, and what of the master's it leaves behind.
+"""The fork of a worker: what it is given, and what of the master's it closes.
 
 Runs in the master, and in each new worker until it begins to serve.
 """
@@ -13,55 +13,56 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from linepool.app import App
-from linepool.conversation import Service
 from linepool.errors import LeaveNow
-from linepool.ipc import channel as passing
-from linepool.ipc.board import Board
+from linepool.ipc import channel as channels
+from linepool.ipc.board import MasterView
 from linepool.ipc.status_pipe import StatusPipe
-from linepool.kernel.listeners import Listener, Waker
+from linepool.kernel.listeners import Listener
 from linepool.kernel.rlimit import raise_file_limit
 from linepool.kernel.signals import signals_blocked
-from linepool.master.worker_handle import Child, Dumps
+from linepool.master.generation import Generation
+from linepool.master.worker_handle import StackFiles, WorkerHandle
 from linepool.pubsub.bus import Bus
 from linepool.settings import MAX_WORKERS, Settings
-from linepool.worker.worker import Place, Worker
+from linepool.worker.worker import Worker, WorkerSpec
 
 log = logging.getLogger("linepool")
 
-_SPARE_SEATS = 8  # for workers that are asked for with SCALE
+_SPARE_REGIONS = 8  # of the bus, for workers that are added later
 
 
 class Spawner:
     """Forks workers.
 
     Args:
+        generation: The first one.
+        listeners: Shared by all workers.
+        board: Shared by all workers.
         leave: Called in each new worker: closes its copies of what is the master's.
     """
 
     def __init__(
         self,
-        app: App,
-        service: Service,
-        settings: Settings,
+        generation: Generation,
         listeners: list[Listener],
-        board: Board,
-        waker: Waker,
+        board: MasterView,
         leave: Callable[[], None],
     ) -> None:
-        self._app = app
-        self._service = service
-        self._settings = settings
         self._listeners = listeners
         self._board = board
-        self._waker = waker
         self._leave = leave
-        self._dumps = Dumps()
-        self._bus = Bus(_seats(settings)) if service.protocol.publishes else None
+        self._stack_files = StackFiles()
+        publishes = generation.service.protocol.publishes
+        self._bus = Bus(_regions(generation.settings)) if publishes else None
         self._master = os.getpid()
 
-    def spawn(self, slot: int, generation: int, recycle_at: int) -> Child:
+    def spawn(self, slot: int, generation: Generation, recycle_at: int) -> WorkerHandle:
         """Fork a worker and return the master's ends of it.
+
+        Args:
+            slot: Where it is to be.
+            generation: What it is forked from.
+            recycle_at: It leaves after this many requests, with a permit; 0: never.
 
         Raises:
             OSError: There are no descriptors or processes left; nothing has changed.
@@ -69,63 +70,63 @@ class Spawner:
         with contextlib.ExitStack() as undo:
             pipe = StatusPipe()
             undo.callback(pipe.close)
-            ours, theirs = passing.pair()
+            ours, theirs = channels.pair()
             undo.callback(ours.close)
             undo.callback(theirs.close)
             bell = os.eventfd(0, os.EFD_CLOEXEC)
             undo.callback(os.close, bell)
-            dump = self._dumps.of(slot)
-            self._board.slots[slot].clear()
-            place = Place(
-                slot,
-                generation,
-                self._board,
-                self._board.slots[slot],
-                bell,
-                pipe,
-                theirs,
-                dump,
-                self._master,
-                recycle_at,
-                self._bus,
+            stack_file = self._stack_files.of(slot)
+            self._board.new_worker(slot)
+            spec = WorkerSpec(
+                slot=slot,
+                generation=generation.number,
+                app=generation.app,
+                service=generation.service,
+                settings=generation.settings,
+                listeners=self._listeners,
+                board=self._board.page,
+                bell=bell,
+                pipe=pipe,
+                channel=theirs,
+                stack_file=stack_file,
+                master=self._master,
+                recycle_at=recycle_at,
+                bus=self._bus,
             )
-            _flush()  # what waits in the buffer would be written by each worker again
+            _flush()  # what is in the buffer would be written by each worker again
             with signals_blocked():
                 pid = os.fork()
                 if pid == 0:
                     ours.close()
-                    self._become_worker(place)
+                    self._become_worker(spec)
             undo.callback(os.waitpid, pid, 0)
             undo.callback(os.kill, pid, signal.SIGKILL)
-            child = Child(pid, pipe, ours, bell, dump)
+            worker = WorkerHandle(pid, generation, pipe, ours, bell, stack_file)
             undo.pop_all()
         theirs.close()
         pipe.keep_reader()
-        return child
+        return worker
 
     def reaped(self, slot: int) -> None:
-        """Forget what a dead worker had subscribed to."""
+        """Remove what a dead worker had subscribed to."""
         if self._bus is not None:
             self._bus.clear(slot)
 
     def close(self) -> None:
-        """Give everything back."""
-        self._dumps.keep(None)
+        """Close everything."""
+        self._stack_files.close_all_but(None)
         if self._bus is not None:
             self._bus.close()
 
-    def _become_worker(self, place: Place) -> NoReturn:
+    def _become_worker(self, spec: WorkerSpec) -> NoReturn:
         """Turn the new process into a worker, to its end."""
         status = 1
         try:
-            place.pipe.keep_writer()
-            self._dumps.keep(place.slot_number)
-            self._waker.close()
+            spec.pipe.keep_writer()
+            self._stack_files.close_all_but(spec.slot)
             self._leave()
             os.setpgid(0, 0)  # what a handler starts can then be killed with it
-            worker = Worker(
-                self._app, self._service, self._settings, self._listeners, self._waker, place
-            )
+            worker = Worker(spec)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
             status = worker.run()
         except LeaveNow:
@@ -137,13 +138,13 @@ class Spawner:
             os._exit(status)
 
 
-def _seats(settings: Settings) -> int:
+def _regions(settings: Settings) -> int:
     """Return how many slots may be in use at once, and make room for their sockets.
 
     A worker is replaced before it has left, so there may be twice as many as workers.
     """
-    seats = min(MAX_WORKERS, 2 * settings.workers.max + _SPARE_SEATS)
-    return min(seats, raise_file_limit(2 * seats) // 2)
+    regions = min(MAX_WORKERS, 2 * settings.workers.max + _SPARE_REGIONS)
+    return min(regions, raise_file_limit(2 * regions) // 2)
 
 
 def _flush() -> None:

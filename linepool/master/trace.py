@@ -1,7 +1,7 @@
-"""The recording: when a worker took a client and for how long, as ``linepool simulate`` reads it.
+"""The trace: when a worker took a client and for how long, as ``linepool simulate`` reads it.
 
-Runs in the master. A line for each connection, ``at_s,service_s``: seconds since the start of the
-recording, and seconds until the worker was free again.
+Runs in the master. One line per connection, ``at_s,service_s``: seconds since the start of the
+recording, and seconds until the worker was idle again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from linepool.errors import SetupError
 from linepool.pool.status import Record, State
 
 
-class Recording:
+class TraceWriter:
     """Writes a trace while the server runs.
 
     Raises:
@@ -31,7 +31,7 @@ class Recording:
         self._taken: dict[int, int] = {}
 
     def note(self, record: Record) -> None:
-        """Take one status record, in the order of time."""
+        """Write what a status record completes. Pre-condition: records come in the order of their time."""
         if record.state is State.TAKEN:
             self._taken[record.slot] = record.at_ns
         elif (taken_ns := self._taken.pop(record.slot, None)) is not None:

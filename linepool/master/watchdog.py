@@ -1,57 +1,64 @@
-"""Requests that run too long: the master's steps, from the stack of a slow one to the kill.
+"""The watchdog: what the master does about requests that run too long, up to the kill.
 
 Runs in the master. It reads the board on its own clock; which step is due when is decided in
 ``pool.deadline``. The client of a killed worker reads an error line if no part of a reply can have
-reached it, and a clean end of the stream in any case.
+reached it, and the end of its stream in any case.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import math
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+from attrs import frozen
+
+from linepool import conversation
 from linepool.conversation import Service
 from linepool.errors import ServerError
-from linepool.ipc.board import (
-    HELD,
-    OVERDUE,
-    SERIAL,
-    STARTED_NS,
-    UNSTARTED,
-    Board,
-    Sight,
-    Slot,
-)
-from linepool.kernel.listeners import show
-from linepool.kernel.pidfd import Process
-from linepool.master.worker_handle import Child
-from linepool.pool.deadline import DUMP_NS, Escalation, Rules, StallLog, Step
+from linepool.ipc.board import MasterSlot, MasterView, SlotSnapshot
+from linepool.kernel.sockets import peer_name
+from linepool.master.generation import Generation
+from linepool.master.last_reply import LastReply, SavedSockets
+from linepool.master.worker_handle import WorkerHandle
+from linepool.pool.deadline import DUMP_NS, Rules, StallLog, Step
 from linepool.protocols.base import Request, printable
-from linepool.settings import Settings
+from linepool.worker import evacuation
 from linepool.worker.interrupts import RAISE
 
 log = logging.getLogger("linepool")
 
-_LONG = 1.0  # seconds; a shorter absence of the master is not worth a line in the log
-_SELDOM = 0.25  # seconds between two looks at the least: a handler may move its limit at any time
-_LINGER = 1.0  # seconds to go on reading what a client sends to its dead worker
-_SECOND = "linepool/worker/evacuation.py"
-_CALLER = "linepool/conversation.py"  # frames from here on are the server's, not the handler's
-_DRAIN_BYTES = 65536
-_PATIENCE_NS = 12_000_000  # how much longer to wait for a stack ...
-_GLANCE_NS = 4_000_000  # ... and how often to look whether it is there
+_LONG_STALL = 1.0  # seconds; a shorter stall of the master is not worth a line in the log
+_LOOK_EVERY = 0.25  # seconds at most between two looks: a handler may move its limit at any time
+_CALL_MARK = "<linepool/conversation.py"  # the name of the compiled calls of handlers
+_DUMP_WAIT_NS = 12_000_000  # how much longer to wait for a stack ...
+_DUMP_LOOK_NS = 4_000_000  # ... and how often to look whether it is there
 
 
-class Overdue:
-    """Watches the requests in hand.
+@frozen
+class _Watch:
+    """What a generation asks of the watchdog.
+
+    Attributes:
+        look_every: Seconds between two looks at its requests.
+        evacuate_ns: Other connections are handed off when a request takes longer; 0: never.
+    """
+
+    rules: Rules
+    look_every: float
+    evacuate_ns: int
+
+
+class Watchdog:
+    """Watches the requests in flight.
 
     Args:
+        board: Where they are published.
+        selector: The master's.
         adopt: Takes connections, and when they were served last, of workers that were killed while
             they served others; None: a worker holds one connection only.
 
@@ -61,320 +68,252 @@ class Overdue:
 
     def __init__(
         self,
-        board: Board,
-        service: Service,
-        settings: Settings,
+        board: MasterView,
         selector: selectors.BaseSelector,
         adopt: Callable[[socket.socket, float], None] | None,
     ) -> None:
         self._board = board
-        self._service = service
         self._selector = selector
-        self._rules = Rules(int(settings.slow_request * 1e9), int(settings.kill_grace * 1e9))
         self._adopt = adopt
-        self._hand_on_ns = int(settings.hand_off_after * 1e9) if settings.parks else 0
-        limits = [_SELDOM, settings.request_timeout, settings.slow_request, self._hand_on_ns / 1e9]
-        limits += [entry.timeout for entry in service.commands if entry.timeout is not None]
-        self._look_every = min(limit for limit in limits if limit)
-        self._first_step_ns = self._look_every * 1e9  # nothing is due of a request that began later
-        self._attention = StallLog()
-        self._farewells: list[_Farewell] = []
-        self._rescues: dict[int, _Rescue] = {}
+        self._stalls = StallLog()
+        self._watches: dict[int, _Watch] = {}  # by the number of the generation
+        self._replies: list[LastReply] = []
+        self._saved: dict[int, SavedSockets] = {}
         self.due_at = math.inf
 
-    def absent(self, since: float, now: float) -> None:
+    def stalled(self, since: float, now: float) -> None:
         """Note that the master should have run at one moment, in seconds, and ran at the other."""
-        if self._attention.stalled(int(since * 1e9), int(now * 1e9)) and now - since >= _LONG:
+        if self._stalls.stalled(int(since * 1e9), int(now * 1e9)) and now - since >= _LONG_STALL:
             log.warning(
-                "the master did not run for %.1f s; no request is charged for it", now - since
+                "the master did not run for %.1f s; it does not count towards any timeout",
+                now - since,
             )
 
-    def judge(self, children: dict[int, Child], *, busy: bool) -> Iterator[tuple[int, str]]:
-        """Take every step that is due, but for the kills: yield their slots, and why.
+    def judge(
+        self, workers: Mapping[int, WorkerHandle], *, busy: bool
+    ) -> Iterator[tuple[int, str]]:
+        """Take every step that is due except the kills: yield their slots, and why.
 
         Args:
-            children: The workers, by slot.
+            workers: Those that are alive, by slot.
             busy: Whether any of them has a client.
         """
         now_ns = time.monotonic_ns()
         due_ns = math.inf
-        for slot, child in children.items():
-            if child.kill_at == math.inf:
+        look_every = _LOOK_EVERY
+        for slot, worker in workers.items():
+            if worker.is_killed:
                 continue
-            if child.kill_at:
-                look_ns = self._doomed(child, now_ns)
+            if worker.kill_at:
+                look_ns = self._prepare_kill(worker, now_ns)
                 if look_ns <= now_ns:
-                    yield slot, child.why
+                    yield slot, worker.why
                     continue
                 due_ns = min(due_ns, look_ns)
-            started_ns = self._board.slots[slot].words[STARTED_NS]
+            watch = self._watch(worker.generation)
+            look_every = min(look_every, watch.look_every)
+            started_ns = self._board.slot(slot).started_ns
             if not started_ns:
                 continue
             busy = True
-            if now_ns - started_ns < self._first_step_ns:
-                look_ns = started_ns + self._first_step_ns
+            first_look_ns = started_ns + watch.look_every * 1e9  # nothing is due of a newer request
+            if now_ns < first_look_ns:
+                look_ns = first_look_ns
             else:
-                look_ns, why = self._look_at_request(slot, child, now_ns)
+                look_ns, why = self._look_at_request(slot, worker, watch, now_ns)
                 if why:
                     yield slot, why
             due_ns = min(due_ns, look_ns)
-        self._say_farewells()
-        moments = [due_ns / 1e9, *(farewell.until for farewell in self._farewells)]
+        for reply in self._replies:
+            reply.turn()
+        self._replies = [reply for reply in self._replies if not reply.is_over]
+        moments = [due_ns / 1e9, *(reply.due for reply in self._replies)]
         if busy:
-            moments.append(now_ns / 1e9 + self._look_every)
+            moments.append(now_ns / 1e9 + look_every)
         self.due_at = min(moments)
 
-    def _look_at_request(self, slot: int, child: Child, now_ns: int) -> tuple[float, str]:
-        """Take the steps that are due about the request in hand, but for the kill.
+    def kill(self, slot: int, worker: WorkerHandle, why: str) -> None:
+        """Kill a worker, reply to its client, and log the stack that it was asked for."""
+        board_slot = self._board.slot(slot)
+        before = board_slot.snapshot()
+        client = None
+        if before.client_fd >= 0:
+            client = worker.process.take_socket(before.client_fd, before.cookie)
+        if self._adopt is not None:
+            self._saved[slot] = SavedSockets(worker.process, board_slot)
+        worker.process.kill()
+        worker.kill_at = math.inf
+        service = worker.generation.service
+        running = bool(before.started_ns)
+        ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if running else 0.0
+        log.error(
+            "worker killed pid=%d why=%r command=%s client=%s handler=%r ran_s=%.2f limit_s=%g%s",
+            worker.process.pid,
+            why,
+            printable(before.line) if running else "-",
+            peer_name(client),
+            _handler(service, before) if running else "-",
+            ran_s,
+            before.limit_ns / 1e9,
+            _indented(worker.dump()),
+        )
+        if client is not None:
+            reply = functools.partial(_last_reply, board_slot, service, before.number, why)
+            last = LastReply(client, worker.process, reply, self._selector)
+            last.turn()
+            self._replies.append(last)
+
+    def save_connections(self, slot: int) -> int:
+        """Have other workers continue with what a killed one held but did not serve; return how many.
+
+        Pre-condition: the worker is dead, and its slot has not been used again.
+        """
+        sockets = self._saved.pop(slot, None)
+        if sockets is None or self._adopt is None:
+            return 0
+        now = time.monotonic()
+        untouched = sockets.untouched()
+        for sock in untouched:
+            self._adopt(sock, now)
+        return len(untouched)
+
+    def close(self) -> None:
+        """Close the connections of dead workers, also in a new worker."""
+        for reply in self._replies:
+            reply.close()
+        for sockets in self._saved.values():
+            sockets.close()
+
+    def _watch(self, generation: Generation) -> _Watch:
+        watch = self._watches.get(generation.number)
+        if watch is None:
+            watch = self._watches[generation.number] = _watch_of(generation)
+        return watch
+
+    def _look_at_request(
+        self, slot: int, worker: WorkerHandle, watch: _Watch, now_ns: int
+    ) -> tuple[float, str]:
+        """Take the steps that are due about the request in flight, except the kill.
 
         Returns when to look again, and why to kill the worker; "": it is not to be killed.
         """
-        board_slot = self._board.slots[slot]
-        sight = board_slot.look()
-        if not board_slot.is_of(sight):
-            return math.inf, ""  # it finished while we looked: what we saw is of two requests
-        look_ns = now_ns + self._step_by_step(slot, child, sight, now_ns)
-        if self._hand_on_ns:
-            look_ns = min(look_ns, self._have_others_handed_on(child, board_slot, now_ns))
-        is_due = child.case.step is Step.KILL
-        return look_ns, f"took longer than {sight.limit_ns / 1e9:g} s" if is_due else ""
+        board_slot = self._board.slot(slot)
+        snapshot = board_slot.snapshot()
+        if not board_slot.is_current(snapshot):
+            return math.inf, ""  # it finished while it was copied: the copy is of two requests
+        look_ns = now_ns + self._escalate(board_slot, worker, watch.rules, snapshot, now_ns)
+        if watch.evacuate_ns:
+            look_ns = min(look_ns, _evacuate(board_slot, worker, watch.evacuate_ns, now_ns))
+        is_due = worker.escalation.step is Step.KILL
+        return look_ns, f"took longer than {snapshot.limit_ns / 1e9:g} s" if is_due else ""
 
-    def _have_others_handed_on(self, child: Child, slot: Slot, now_ns: int) -> float:
-        """Nudge a worker whose request takes long while it has others; return when to look again."""
-        words = slot.words
-        started_ns, number = words[STARTED_NS], words[SERIAL]
-        if now_ns - started_ns < self._hand_on_ns:
-            return started_ns + self._hand_on_ns
-        if words[UNSTARTED] or (words[HELD] > 1 and child.nudged != number):
-            child.nudge(number)
-        return now_ns + self._hand_on_ns
-
-    def _doomed(self, child: Child, now_ns: int) -> float:
+    def _prepare_kill(self, worker: WorkerHandle, now_ns: int) -> float:
         """Ask a worker that will be killed for its stack in time; return when to look again."""
-        kill_ns = child.kill_at * 1e9
-        if not child.asked and now_ns >= kill_ns - DUMP_NS:
-            child.ask_for_stack()
-        return kill_ns if child.asked else kill_ns - DUMP_NS
+        kill_ns = worker.kill_at * 1e9
+        if not worker.dump_requested and now_ns >= kill_ns - DUMP_NS:
+            worker.request_dump()
+        return kill_ns if worker.dump_requested else kill_ns - DUMP_NS
 
-    def _step_by_step(self, slot: int, child: Child, sight: Sight, now_ns: int) -> float:
+    def _escalate(
+        self,
+        slot: MasterSlot,
+        worker: WorkerHandle,
+        rules: Rules,
+        snapshot: SlotSnapshot,
+        now_ns: int,
+    ) -> float:
         """Take the steps that are due about one request; return the ns until the next one."""
-        if child.case.number != sight.number:
-            child.case = Escalation(sight.number)
-        ran_ns = self._attention.charged(sight.started_ns, now_ns)
-        while due := child.case.due(sight.limit_ns, self._rules):
+        worker.follow(snapshot.number)
+        escalation = worker.escalation
+        ran_ns = self._stalls.charged(snapshot.started_ns, now_ns)
+        while due := escalation.due(snapshot.limit_ns, rules):
             step, at_ns = due
             if ran_ns < at_ns:
                 return at_ns - ran_ns
             wants_stack = step in (Step.TELL_SLOW, Step.KILL)
-            if wants_stack and ran_ns < at_ns + _PATIENCE_NS and not child.has_stack():
-                return _GLANCE_NS  # a busy machine; from a stopped process it never comes
-            child.case.step = step
+            if wants_stack and ran_ns < at_ns + _DUMP_WAIT_NS and not worker.has_dump():
+                return _DUMP_LOOK_NS  # a busy machine; from a stopped process it never comes
+            escalation.step = step
             if step is Step.KILL:
                 break
-            self._take(step, slot, child, sight, ran_ns)
+            _take(step, slot, worker, snapshot, ran_ns)
             if step in (Step.ASK_SLOW, Step.ASK_STUCK):
                 return DUMP_NS  # the next step reads what the process writes meanwhile
         return math.inf
 
-    def kill(self, slot: int, child: Child, why: str) -> None:
-        """Kill a worker, tell its client, and log the stack that it was asked for."""
-        board_slot = self._board.slots[slot]
-        before = board_slot.look()
-        client = None
-        if before.client_fd >= 0:
-            client = child.process.take_socket(before.client_fd, before.cookie)
-        if self._adopt is not None:
-            self._rescues[slot] = _Rescue(child.process, board_slot)
-        child.process.kill()
-        child.kill_at = math.inf
-        peer = _peer(client)
-        ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if before.started_ns else 0.0
-        log.error(
-            "worker killed pid=%d why=%r command=%s client=%s handler=%r ran_s=%.2f limit_s=%g%s",
-            child.process.pid,
-            why,
-            printable(before.line) if before.started_ns else "-",
-            peer,
-            self._handler(before) if before.started_ns else "-",
-            ran_s,
-            before.limit_ns / 1e9,
-            _indented(child.stack()),
-        )
-        if client is not None:
-            words = functools.partial(self._last_words, slot, before.number, why)
-            farewell = _Farewell(client, child.process, words, self._selector)
-            farewell.say()
-            self._farewells.append(farewell)
 
-    def close(self) -> None:
-        """Close the connections of dead workers, also in a new worker."""
-        for farewell in self._farewells:
-            farewell.socket.close()
-        for rescue in self._rescues.values():
-            rescue.close()
+def _watch_of(generation: Generation) -> _Watch:
+    settings = generation.settings
+    evacuate_after = settings.hand_off_after if settings.has_parker else 0.0
+    limits = [_LOOK_EVERY, settings.request_timeout, settings.slow_request, evacuate_after]
+    commands = generation.service.commands
+    limits += [entry.timeout for entry in commands if entry.timeout is not None]
+    return _Watch(
+        Rules(int(settings.slow_request * 1e9), int(settings.kill_grace * 1e9)),
+        min(limit for limit in limits if limit),
+        int(evacuate_after * 1e9),
+    )
 
-    def save_neighbours(self, slot: int) -> int:
-        """Have others go on with what a killed worker held but did not serve; return how many.
 
-        To be called once it is dead and before its slot on the board is used again.
-        """
-        rescue = self._rescues.pop(slot, None)
-        if rescue is None or self._adopt is None:
-            return 0
-        now = time.monotonic()
-        saved = rescue.saved()
-        for sock in saved:
-            self._adopt(sock, now)
-        return len(saved)
+def _evacuate(slot: MasterSlot, worker: WorkerHandle, after_ns: int, now_ns: int) -> float:
+    """Have a worker hand off its other connections while its request takes long.
 
-    def _take(self, step: Step, slot: int, child: Child, sight: Sight, ran_ns: int) -> None:
-        if step is Step.RAISE:
-            self._board.slots[slot].words[OVERDUE] = sight.number
-            child.process.send(RAISE)
-        elif step in (Step.ASK_SLOW, Step.ASK_STUCK):
-            child.ask_for_stack()
-        elif step is Step.TELL_SLOW:
-            log.warning(
-                "slow request pid=%d command=%s ran_s=%.2f%s",
-                child.process.pid,
-                printable(sight.line),
-                ran_ns / 1e9,
-                _indented(child.stack()),
-            )
+    Returns when to look again.
+    """
+    started_ns, number = slot.started_ns, slot.number
+    if now_ns - started_ns < after_ns:
+        return started_ns + after_ns
+    if slot.unstarted or (slot.held > 1 and worker.evacuated != number):
+        worker.evacuate(number)
+    return now_ns + after_ns
 
-    def _last_words(self, slot: int, number: int, why: str) -> bytes:
-        """Return what to tell the client of a dead worker about what it had in hand."""
-        sight = self._board.slots[slot].look()  # the last that it did: is it still the same?
-        if not sight.started_ns or sight.number != number or sight.begun:
-            return b""
-        verb = sight.line.split(b" ")[0]
-        request = Request(verb, [], eol=sight.eol, line=sight.line)
-        return self._service.open_protocol().encode_error(
-            ServerError(f"the request was ended: it {why}"), request
+
+def _take(
+    step: Step, slot: MasterSlot, worker: WorkerHandle, snapshot: SlotSnapshot, ran_ns: int
+) -> None:
+    if step is Step.RAISE:
+        slot.raise_timeout(snapshot.number)
+        worker.process.send(RAISE)
+    elif step in (Step.ASK_SLOW, Step.ASK_STUCK):
+        worker.request_dump()
+    elif step is Step.TELL_SLOW:
+        log.warning(
+            "slow request pid=%d command=%s ran_s=%.2f%s",
+            worker.process.pid,
+            printable(snapshot.line),
+            ran_ns / 1e9,
+            _indented(worker.dump()),
         )
 
-    def _handler(self, sight: Sight) -> str:
-        """Return where the handler of a request stands; a stopped process cannot show its stack."""
-        words = sight.line.split()
-        entry = self._service.find(words[0]) if words else None
-        return f"{entry.function.__name__} at {entry.place}" if entry else "-"
 
-    def _say_farewells(self) -> None:
-        now = time.monotonic()
-        for farewell in self._farewells:
-            farewell.say()
-            if farewell.over or now >= farewell.until:
-                farewell.end()
-        self._farewells = [one for one in self._farewells if one.socket.fileno() >= 0]
+def _last_reply(slot: MasterSlot, service: Service, number: int, why: str) -> bytes:
+    """Return what the client of a dead worker is sent about its request; b"": nothing."""
+    snapshot = slot.snapshot()  # the last that it did: is it still the same request?
+    if not snapshot.started_ns or snapshot.number != number or snapshot.begun:
+        return b""
+    verb = snapshot.line.split(b" ")[0]
+    request = Request(verb, [], eol=snapshot.eol, line=snapshot.line)
+    error = ServerError(f"the request was ended: it {why}")
+    return service.open_protocol().encode_error(error, request)
 
 
-class _Farewell:
-    """The connection of a killed worker: what its client is told, and the wait until it has heard.
-
-    It is told once the worker is dead, so that nobody else can write any more. On a busy machine
-    that may take a while, and the master does not wait for it.
-    """
-
-    def __init__(
-        self,
-        client: socket.socket,
-        process: Process,
-        words: Callable[[], bytes],
-        selector: selectors.BaseSelector,
-    ) -> None:
-        self.socket = client
-        self.over = False
-        self.until = time.monotonic() + _LINGER
-        self._process = process
-        self._words = words
-        self._selector = selector
-        self._said = False
-        client.setblocking(False)
-
-    def say(self) -> None:
-        """Tell the client, if the worker is dead by now."""
-        if self._said or not self._process.is_dead():
-            return
-        self._said = True
-        self.until = time.monotonic() + _LINGER
-        with contextlib.suppress(OSError):
-            self.socket.send(self._words())
-        self._shut_down()
-        self._selector.register(self.socket, selectors.EVENT_READ, self._drain)
-
-    def end(self) -> None:
-        """Close the connection."""
-        if self._said:
-            self._selector.unregister(self.socket)
-        else:
-            self._shut_down()
-        self.socket.close()
-
-    def _shut_down(self) -> None:
-        with contextlib.suppress(OSError):
-            # Acts on the socket itself, so it reaches the client even if a process that the handler
-            # started still holds it.
-            self.socket.shutdown(socket.SHUT_WR)
-
-    def _drain(self) -> None:
-        """Read away what the client still sends: unread input would reset the connection."""
-        try:
-            self.over = not self.socket.recv(_DRAIN_BYTES)
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.over = True
-
-
-class _Rescue:
-    """The connections that a killed worker held beside the one in hand.
-
-    Copies of them are taken while it is still alive, and given to others once it is dead: it may come
-    back to itself at the last moment and serve them.
-    """
-
-    def __init__(self, process: Process, slot: Slot) -> None:
-        self._slot = slot
-        self._sockets: dict[int, tuple[socket.socket, tuple[int, int]]] = {}
-        for place, (descriptor, cookie) in slot.neighbours().items():
-            if sock := process.take_socket(descriptor, cookie):
-                self._sockets[place] = sock, (descriptor, cookie)
-
-    def saved(self) -> list[socket.socket]:
-        """Return those that it has not touched since; the caller owns them."""
-        neighbours = self._slot.neighbours()
-        saved = []
-        for place, (sock, known) in self._sockets.items():
-            if neighbours.get(place) == known:
-                saved.append(sock)
-            else:
-                sock.close()
-        return saved
-
-    def close(self) -> None:
-        """Close the copies."""
-        for sock, _ in self._sockets.values():
-            sock.close()
-
-
-def _peer(client: socket.socket | None) -> str:
-    if client is None:
-        return "-"
-    with contextlib.suppress(OSError):
-        return show(client.getpeername())
-    return "-"
-
-
-def _without_ours(stack: str) -> str:
-    """Leave out the thread that is linepool's own."""
-    threads = stack.split("\n\n")
-    return "\n\n".join(one for one in threads if _SECOND not in one)
+def _handler(service: Service, snapshot: SlotSnapshot) -> str:
+    """Return the name and place of a request's handler; a stopped process cannot show its stack."""
+    words = snapshot.line.split()
+    entry = service.find(words[0]) if words else None
+    return f"{entry.function.__name__} at {entry.place}" if entry else "-"
 
 
 def _indented(stack: str) -> str:
-    """Return a stack as lines behind the event that they belong to."""
+    """Return a handler's stack as lines below the event that they belong to."""
     if not stack:
         return " stack=none (the process is stopped, or blocks the signal)"
-    lines = _without_ours(stack).splitlines()
-    ours = next((at for at, line in enumerate(lines) if _CALLER in line), len(lines))
-    return "".join(f"\n    {line}" for line in lines[:ours])
+    threads = stack.split("\n\n")
+    theirs = [thread for thread in threads if evacuation.__file__ not in thread]
+    lines = "\n\n".join(theirs).splitlines()
+    server_frames = (_CALL_MARK, conversation.__file__)  # below them the server's frames begin
+    end = next(
+        (at for at, line in enumerate(lines) if any(mark in line for mark in server_frames)),
+        len(lines),
+    )
+    return "".join(f"\n    {line}" for line in lines[:end])

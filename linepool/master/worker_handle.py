@@ -1,95 +1,111 @@
-"""The master's ends of its workers, and what it counts about them. Used by the master alone."""
+"""The master's ends of one worker. Used by the master."""
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
+import math
 import os
 import socket
 
-from attrs import asdict, define
-
-from linepool.ipc.board import Sight
-from linepool.ipc.channel import BELL
+from linepool.ipc import channel as channels
+from linepool.ipc.channel import WakeUp
 from linepool.ipc.status_pipe import StatusPipe
-from linepool.kernel.pidfd import Process
+from linepool.kernel.pidfd import ChildProcess
+from linepool.master.generation import Generation
 from linepool.pool.deadline import Escalation
 from linepool.worker.interrupts import DUMP
 
 _STACK_BYTES = 65536
 
 
-class Child:
+class WorkerHandle:
     """The master's ends of one worker.
 
     Attributes:
-        case: The request in hand, as far as it is watched.
-        kill_at: When it is killed if it is still there; 0: no such moment is set; infinite: it has
-            been killed.
-        why: The reason, for its client and the log: it "..."
-        asked: Whether it has been asked for its stack.
-        nudged: The serial number of the request for which it was last told to make way.
+        generation: What it was forked from.
+        escalation: The request in flight, as far as it is watched.
+        kill_at: When it is killed if it is still there, on the monotonic clock; 0: no such moment is
+            set; infinite: it has been killed.
+        why: The reason for the kill, for its client and the log: the request "..."
+        dump_requested: It has been asked for its stack.
+        evacuated: The serial number of the request for which it was last asked to hand off the others.
     """
 
     def __init__(
-        self, pid: int, pipe: StatusPipe, channel: socket.socket, bell: int, dump: int
+        self,
+        pid: int,
+        generation: Generation,
+        pipe: StatusPipe,
+        channel: socket.socket,
+        bell: int,
+        stack_file: int,
     ) -> None:
-        self.process = Process(pid)
+        self.process = ChildProcess(pid)
+        self.generation = generation
         self.pipe = pipe
         self.channel = channel
-        self.case = Escalation()
+        self.escalation = Escalation()
         self.kill_at = 0.0
         self.why = ""
-        self.asked = False
-        self.nudged = 0
+        self.dump_requested = False
+        self.evacuated = 0
         self._bell = bell
-        self._dump = dump
+        self._stack_file = stack_file
 
-    def doom(self, kill_at: float, why: str) -> None:
+    @property
+    def is_killed(self) -> bool:
+        """Whether it has been killed."""
+        return self.kill_at == math.inf
+
+    def kill_by(self, kill_at: float, why: str) -> None:
         """Have it killed at a moment, unless it is to be killed earlier."""
         if not self.kill_at or kill_at < self.kill_at:
             self.kill_at = kill_at
             self.why = why
-            self.asked = False  # what it was asked for earlier is out of date by then
+            self.dump_requested = False  # an earlier stack is out of date by then
 
-    def ask_for_stack(self) -> None:
+    def follow(self, number: int) -> None:
+        """Begin a new escalation if the request in flight, by its serial number, is another one."""
+        if self.escalation.number != number:
+            self.escalation = Escalation(number)
+
+    def request_dump(self) -> None:
         """Have the worker write its stack; that takes a moment."""
-        os.ftruncate(self._dump, 0)
+        os.ftruncate(self._stack_file, 0)
         self.process.send(DUMP)
-        self.asked = True
+        self.dump_requested = True
 
-    def has_stack(self) -> bool:
+    def has_dump(self) -> bool:
         """Whether the worker has written the stack of its main thread, which comes last."""
-        return "Current thread" in self.stack()
+        return "Current thread" in self.dump()
 
-    def stack(self) -> str:
-        """Return what the worker wrote when it was asked last; "": nothing."""
-        return os.pread(self._dump, _STACK_BYTES, 0).decode("utf-8", "replace")
+    def dump(self) -> str:
+        """Return the stack that the worker wrote when it was asked last; "": none."""
+        return os.pread(self._stack_file, _STACK_BYTES, 0).decode("utf-8", "replace")
 
-    def ring(self) -> None:
-        """Ring the worker's bell: an order stands on the board."""
-        with contextlib.suppress(OSError):  # it is leaving, or has been rung already
-            self.channel.send(BELL, socket.MSG_DONTWAIT)
+    def wake(self) -> None:
+        """End the worker's wait: there is an order on the board."""
+        channels.send(self.channel, WakeUp())  # if that fails, it leaves, or is about to wake up
 
-    def nudge(self, number: int) -> None:
-        """Have its second thread hand on the other connections while this request is in hand."""
-        self.nudged = number
+    def evacuate(self, number: int) -> None:
+        """Have its second thread hand off the other connections while this request is in flight."""
+        self.evacuated = number
         os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
-        """Give all descriptors back; also done by each new worker, with those of its siblings."""
-        self.close_but_channel()
+        """Close all descriptors; also in each new worker, for its siblings."""
+        self.close_all_but_channel()
         self.channel.close()
 
-    def close_but_channel(self) -> None:
-        """Give back what a new parker does not need."""
+    def close_all_but_channel(self) -> None:
+        """Close what a new parker does not need."""
         self.process.close()
         os.close(self.pipe.reader)
         os.close(self._bell)
 
 
-class Dumps:
-    """One memory file for each slot, where the worker's stack is written; kept for the next worker."""
+class StackFiles:
+    """One memory file for each slot, for the stack of its worker; kept for the next worker."""
 
     def __init__(self) -> None:
         self._files: dict[int, int] = {}
@@ -103,40 +119,8 @@ class Dumps:
         os.ftruncate(self._files[slot], 0)
         return self._files[slot]
 
-    def keep(self, slot: int | None) -> None:
+    def close_all_but(self, slot: int | None) -> None:
         """Close all but that of one slot."""
         for other, descriptor in self._files.items():
             if other != slot:
                 os.close(descriptor)
-
-
-@define
-class Counters:
-    """What has happened since the start."""
-
-    requests: int = 0
-    errors: int = 0
-    connections: int = 0
-    timeouts: int = 0
-    kills: int = 0
-    crashes: int = 0
-    recycled: int = 0
-    spawned: int = 0
-    retired: int = 0
-    refused: int = 0
-    dropped: int = 0
-
-    def add(self, sight: Sight) -> None:
-        """Add the work of one worker."""
-        self.requests += sight.requests
-        self.errors += sight.errors
-        self.timeouts += sight.timeouts
-        self.connections += sight.connections
-        self.refused += sight.refused
-
-    def plus(self, sights: list[Sight]) -> dict[str, int]:
-        """Return all counts, with the work of the workers that are alive."""
-        total = Counters(**asdict(self))
-        for sight in sights:
-            total.add(sight)
-        return asdict(total)

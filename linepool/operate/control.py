@@ -1,7 +1,7 @@
-"""The control socket: the master answers orders in the line protocol (``nc -U``).
+"""The control socket: the master answers commands in the line protocol (``nc -U``).
 
-Served by the master's loop without ever waiting for a client: one request in a turn, what does not
-go out at once waits in a buffer, and nothing more is read from who has not taken his reply.
+Served by the master's loop without ever waiting for a client: one request per turn; what cannot be
+sent at once waits in a buffer, and nothing more is read from a client that has not read its reply.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from linepool.kernel.listeners import Listener, bind_unix
 from linepool.master.master import Master
 from linepool.operate.report import as_lines, status
 from linepool.protocols.base import Limits
-from linepool.session import Connection, Session
+from linepool.session import Session
 from linepool.settings import Workers, parse_setting
 
 _MOST_CLIENTS = 16
@@ -48,9 +48,9 @@ def commands(master: Master) -> App:
 
     @app.handler
     def stop(how: Literal["graceful", "now"] = "graceful") -> str:
-        """Stop the server, when requests in hand are done or at once."""
+        """Stop the server: gracefully, waiting for in-flight requests, or now."""
         master.stop(graceful=how == "graceful")
-        return f"stopping {how}"
+        return "stopping gracefully" if how == "graceful" else "stopping now"
 
     return app
 
@@ -75,7 +75,7 @@ class Control:
         sock.listen(_MOST_CLIENTS)
         sock.setblocking(False)
         self._listener = Listener(sock, path)
-        self._clients: dict[_Client, None] = {}  # in the order of their last word
+        self._clients: dict[_Client, None] = {}  # in the order of their last requests
 
     def open(self, selector: selectors.BaseSelector) -> None:
         """Register with the master's loop."""
@@ -83,7 +83,7 @@ class Control:
         selector.register(self._listener.socket, selectors.EVENT_READ, self._accept)
 
     def close(self) -> None:
-        """End it, in the master: clients get what they are owed, as far as they take it."""
+        """Close it, in the master: replies are sent as far as clients read them."""
         for client in list(self._clients):
             self._drop(client)
         self._listener.remove()
@@ -98,7 +98,7 @@ class Control:
         with contextlib.suppress(OSError):
             sock, _ = self._listener.socket.accept()
             if len(self._clients) >= _MOST_CLIENTS:
-                self._drop(next(iter(self._clients)))  # the one that has been silent longest
+                self._drop(next(iter(self._clients)))  # the one that has been quiet longest
             sock.setblocking(False)
             client = _Client(sock, self._service)
             self._clients[client] = None
@@ -107,10 +107,10 @@ class Control:
 
     def _serve(self, client: _Client) -> None:
         try:
-            going_on = client.turn()
+            is_open = client.turn()
         except OSError:
-            going_on = False
-        if not going_on:
+            is_open = False
+        if not is_open:
             self._drop(client)
             return
         del self._clients[client]
@@ -125,7 +125,7 @@ class Control:
         client.socket.close()
 
 
-class _Client(Connection):
+class _Client:
     """One client of the control socket."""
 
     def __init__(self, sock: socket.socket, service: Service) -> None:
@@ -133,33 +133,17 @@ class _Client(Connection):
         self.unsent = b""
         self._ended = False
         self._pending = False  # more requests may have arrived than were answered
-        self._conversation = Conversation(service, Session("", "control", ""), self, {})
+        self._conversation = Conversation(service, Session("", "control", ""), {})
 
     @property
     def events(self) -> int:
-        """What the loop shall wait for: no more is read while a reply is owed."""
-        owing = self.unsent or self._pending
-        reading = 0 if owing or self._ended else selectors.EVENT_READ
-        return reading | (selectors.EVENT_WRITE if owing else 0)
-
-    @property
-    def peer(self) -> str:
-        """Who is at the other end."""
-        return "control"
-
-    def close(self) -> None:
-        """Close when all is sent."""
-        self._conversation.closing = True
-
-    def push(self, value: object) -> None:
-        """Send a value ahead of the reply."""
-        self.unsent += self._conversation.encode(value)
-
-    def extend(self, seconds: float) -> None:
-        """Do nothing: orders have no deadline."""
+        """The events to wait for: no more is read while a reply is unsent."""
+        unsent = self.unsent or self._pending
+        reading = 0 if unsent or self._ended else selectors.EVENT_READ
+        return reading | (selectors.EVENT_WRITE if unsent else 0)
 
     def turn(self) -> bool:
-        """Read, answer one request and write what goes out now; return whether there is more to come.
+        """Read, answer one request and write what can be sent now; return whether the client stays.
 
         Raises:
             OSError: The client is gone.
@@ -196,7 +180,7 @@ def own_path() -> str:
     """Return the path of this process's control socket, in a directory made for it.
 
     Raises:
-        SetupError: The directory belongs to somebody else.
+        SetupError: The directory belongs to another user.
     """
     where = directory()
     os.makedirs(where, _DIRECTORY_MODE, exist_ok=True)

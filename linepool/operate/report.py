@@ -1,4 +1,4 @@
-"""What a server says of itself: the data behind ``linepool status``."""
+"""The state of a server: the data behind ``linepool status``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import asdict
 
-from linepool.ipc.board import Sight
+from linepool.ipc.board import SlotSnapshot
 from linepool.master.master import Master
 from linepool.master.recycler import resident_bytes
 from linepool.pool.scoreboard import WorkerState
@@ -19,16 +19,16 @@ def status(master: Master) -> dict[str, Any]:
     """Return the state of the server, with the keys that other programs rely on."""
     now_ns = time.monotonic_ns()
     workers = sorted(master.scoreboard.workers.values(), key=lambda worker: worker.slot)
-    sights = {worker.slot: master.board.slots[worker.slot].look() for worker in workers}
+    slots = {worker.slot: master.board.slot(worker.slot).snapshot() for worker in workers}
     tally = master.scoreboard.tally()
-    counters = master.counters.plus(list(sights.values()))
+    counters = master.pool.counters.plus(list(slots.values()))
     bounds = master.settings.workers
     return {
-        "name": master.app.name,
+        "name": master.generation.app.name,
         "version": __version__,
         "pid": master.pid,
         "uptime_s": round(time.monotonic() - master.started_at, 3),
-        "generation": master.generation,
+        "generation": master.generation.number,
         "scheme": master.settings.scheme,
         "listeners": [
             dict(zip(("address", "backlog", "backlog_max"), (one.name, *one.queue()), strict=True))
@@ -36,20 +36,20 @@ def status(master: Master) -> dict[str, Any]:
         ],
         "tally": {**asdict(tally), "total": tally.total, "min": bounds.min, "max": bounds.max},
         "connections": {
-            "hot": sum(sight.held for sight in sights.values()),
-            "parked": master.parked,
+            "hot": sum(slot.held for slot in slots.values()),
+            "parked": master.board.parked,
         },
         "counters": {
             **counters,
-            "refused": counters["refused"] + master.refused,
-            "dropped": master.dropped,
-            "saturated_s": round(master.gauge.saturated_s, 3),
+            "refused": counters["refused"] + master.board.refused_by_parker,
+            "dropped": master.pool.dropped,
+            "saturated_s": round(master.load.saturated_s, 3),
         },
-        "workers": [_worker(worker, sights[worker.slot], now_ns) for worker in workers],
+        "workers": [_worker(worker, slots[worker.slot], now_ns) for worker in workers],
     }
 
 
-def _worker(worker: WorkerState, sight: Sight, now_ns: int) -> dict[str, Any]:
+def _worker(worker: WorkerState, slot: SlotSnapshot, now_ns: int) -> dict[str, Any]:
     age_ns = max(1, now_ns - worker.spawned_ns)
     return {
         "slot": worker.slot,
@@ -57,16 +57,16 @@ def _worker(worker: WorkerState, sight: Sight, now_ns: int) -> dict[str, Any]:
         "generation": worker.generation,
         "state": worker.shown,
         "since_s": round((now_ns - worker.since_ns) / 1e9, 3),
-        "requests": sight.requests,
-        "connections": sight.connections,
-        "busy_ratio": round(min(1.0, sight.handler_ns / age_ns), 4),
+        "requests": slot.requests,
+        "connections": slot.connections,
+        "busy_ratio": round(min(1.0, slot.handler_ns / age_ns), 4),
         "rss_bytes": resident_bytes(worker.pid),
-        "command": printable(sight.line.split(b" ")[0]) if sight.started_ns else None,
+        "command": printable(slot.line.split(b" ")[0]) if slot.started_ns else None,
     }
 
 
 def as_lines(state: dict[str, Any]) -> list[str]:
-    """Return the state for a person: one fact a line, one line for each worker."""
+    """Return the state for people: one fact per line, one line per worker."""
     lines = []
     for key, value in state.items():
         if isinstance(value, dict):

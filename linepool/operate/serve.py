@@ -10,6 +10,7 @@ from linepool.app import App
 from linepool.errors import SetupError
 from linepool.kernel.listeners import Listener, open_listeners
 from linepool.kernel.rlimit import bounded_by_files
+from linepool.master.generation import Generation
 from linepool.master.master import Master, announce
 from linepool.operate.control import Control, own_path
 from linepool.operate.target import explained
@@ -22,7 +23,7 @@ log = logging.getLogger("linepool")
 def serve(
     app: App, settings: Settings, on_listening: Callable[[list[Listener]], None] | None = None
 ) -> int:
-    """Serve an app until it is told to stop; return the exit status: 0, or 1 if it never came up.
+    """Serve an app until it is stopped; return the exit status: 0, or 1 if it never came up.
 
     Args:
         app: What to serve.
@@ -35,12 +36,12 @@ def serve(
     service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
     try:
         app.start()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, told in one line
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
         raise SetupError(f"on_start failed: {explained(error)}") from None
     _warn_of_threads()
     settings = bounded_by_files(settings)
     listeners = open_listeners(settings)
-    master = Master(app, service, settings, listeners)
+    master = Master(Generation(1, app, service, settings), listeners)
     try:
         if settings.record:
             master.record(settings.record)

@@ -1,9 +1,9 @@
 """The bus: messages from any worker to the subscribers in all of them, without a process between.
 
 Made in the master before the first fork and inherited by all workers. Each slot has a region of a
-shared page, where the worker in it keeps what its clients have subscribed to, and a pair of datagram
-sockets, through which others send it messages. Whoever publishes reads the regions and sends one
-datagram to each slot where somebody listens. The master only clears the region of a dead worker.
+shared page, where its worker keeps what its connections have subscribed to, and a pair of datagram
+sockets, through which the others send it messages. To publish, a worker reads the regions and sends one
+datagram to each slot with a subscriber. The master only clears the region of a dead worker.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from linepool.errors import ClientError
 from linepool.pubsub.glob import matches
 from linepool.pubsub.messages import Message, PubSub
 
-_REGION = 65536  # bytes of a slot; pages that nobody touches cost nothing
+_REGION = 65536  # bytes of a slot; pages that are not touched cost nothing
 _HEAD = 4  # words: the sequence (odd: being written), the length, overrun, unused
 _WORD = 8
-_LONGEST = 65536  # bytes of a message that go in a datagram; a longer one goes in a file
-_PATIENCE = 1.0  # seconds for a subscriber that does not keep up
-_TRIES = 1000  # looks at a region that is being written; its worker may have died in the middle
+_DATAGRAM_BYTES = 65536  # the longest message in a datagram; a longer one goes in a file
+_SEND_WAIT = 1.0  # seconds for a worker that does not keep up
+_READS = 1000  # of a region that is being written; its worker may have died in the middle
 _SIZES = struct.Struct("<I?")
 _SEQUENCE, _LENGTH, _OVERRUN = range(3)
 
 
 class Bus:
-    """What all processes share: the regions and the sockets."""
+    """What all workers share: the regions and the sockets."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -43,28 +43,28 @@ class Bus:
             reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
             reader.setblocking(False)
             writer.setblocking(False)
-            writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * _LONGEST)
+            writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * _DATAGRAM_BYTES)
             self._pairs.append((reader, writer))
 
     def clear(self, slot: int) -> None:
-        """Forget what a dead worker had subscribed to."""
+        """Remove what a dead worker had subscribed to."""
         if slot >= self.slots:
             return
         at = slot * _REGION // _WORD
         for word in (_LENGTH, _OVERRUN, _SEQUENCE):
             self._words[at + word] = 0
 
-    def desk(self, slot: int) -> Desk | None:
-        """Return what the new worker in a slot uses, or None: there are no more places."""
+    def endpoint(self, slot: int) -> BusEndpoint | None:
+        """Return what the new worker in a slot uses, or None: there is no region for it."""
         if slot >= self.slots:
             return None
         self.clear(slot)
-        desk = Desk(self, slot, self._pairs[slot][0])
-        list(desk.messages())  # for the worker before it
-        return desk
+        endpoint = BusEndpoint(self, slot, self._pairs[slot][0])
+        list(endpoint.messages())  # for the worker before it
+        return endpoint
 
     def close(self) -> None:
-        """Give everything back."""
+        """Close everything."""
         for pair in self._pairs:
             for sock in pair:
                 sock.close()
@@ -72,15 +72,15 @@ class Bus:
         self._page.close()
 
     def write(self, slot: int, topics: list[tuple[bool, bytes]]) -> None:
-        """Show what the worker in a slot listens to.
+        """Publish what the worker in a slot subscribes to.
 
         Raises:
-            ClientError: It is too much.
+            ClientError: It is too long.
         """
         names = [[pattern, name.decode("latin-1")] for pattern, name in topics]
         data = json.dumps(names).encode() if names else b""
         if len(data) > _REGION - _HEAD * _WORD:
-            raise ClientError("this connection has subscribed to too much")
+            raise ClientError("the subscriptions of this worker's connections are too long")
         at = slot * _REGION // _WORD
         begin = slot * _REGION + _HEAD * _WORD
         self._words[at + _SEQUENCE] |= 1
@@ -89,7 +89,7 @@ class Bus:
         self._words[at + _SEQUENCE] += 1
 
     def topics(self) -> Iterator[tuple[int, list[tuple[bool, bytes]]]]:
-        """Yield each slot where somebody listens, with the patterns and channels."""
+        """Yield each slot with subscribers, with their patterns and channels."""
         for slot in range(self.slots):
             if data := self._read(slot):
                 yield (
@@ -98,8 +98,8 @@ class Bus:
                 )
 
     def send(self, slot: int, channel: bytes, message: bytes) -> None:
-        """Send a message to the worker in a slot; if it does not keep up, note that."""
-        is_long = len(message) > _LONGEST
+        """Send a message to the worker in a slot; mark the slot if the worker does not keep up."""
+        is_long = len(message) > _DATAGRAM_BYTES
         datagram = _SIZES.pack(len(channel), is_long) + channel
         files = []
         try:
@@ -126,16 +126,16 @@ class Bus:
             except BlockingIOError:
                 poller = select.poll()
                 poller.register(sock, select.POLLOUT)
-                poller.poll(_PATIENCE * 1000)
+                poller.poll(_SEND_WAIT * 1000)
             else:
                 return True
         return False
 
     def _read(self, slot: int) -> bytes:
-        """Return what a worker shows, at a moment when it was not being changed."""
+        """Return what a worker publishes, at a moment when it was not being changed."""
         at = slot * _REGION // _WORD
         begin = slot * _REGION + _HEAD * _WORD
-        for _ in range(_TRIES):
+        for _ in range(_READS):
             before = self._words[at + _SEQUENCE]
             length = min(self._words[at + _LENGTH], _REGION - _HEAD * _WORD)
             if not length:
@@ -146,8 +146,8 @@ class Bus:
         return b""
 
 
-class Desk(PubSub):
-    """One worker's place at the bus."""
+class BusEndpoint(PubSub):
+    """One worker's end of the bus."""
 
     def __init__(self, bus: Bus, slot: int, reader: socket.socket) -> None:
         self._bus = bus
@@ -158,8 +158,8 @@ class Desk(PubSub):
         """Return the descriptor that is readable when messages wait."""
         return self._reader.fileno()
 
-    def listen(self, topics: list[tuple[bool, bytes]]) -> None:
-        """Show what this worker's client listens to."""
+    def subscribe(self, topics: list[tuple[bool, bytes]]) -> None:
+        """Publish what this worker's connections subscribe to."""
         self._bus.write(self._slot, topics)
 
     @property
@@ -171,7 +171,7 @@ class Desk(PubSub):
         """Yield the messages that wait: channel and data."""
         with contextlib.suppress(BlockingIOError):
             while True:
-                size = _SIZES.size + 2 * _LONGEST
+                size = _SIZES.size + 2 * _DATAGRAM_BYTES
                 datagram, files, _, _ = socket.recv_fds(self._reader, size, 1)
                 length, is_long = _SIZES.unpack_from(datagram)
                 channel = datagram[_SIZES.size : _SIZES.size + length]
@@ -184,22 +184,22 @@ class Desk(PubSub):
                     yield channel, data
 
     def reset(self) -> None:
-        """Forget what the last client listened to, and what has come for it."""
+        """Remove all subscriptions, and the messages that wait."""
         self._bus.clear(self._slot)
         for _ in self.messages():
             pass
 
     def publish(self, channel: bytes, message: bytes) -> int:
-        """Send a message to all who listen; return how many that are."""
+        """Send a message to all subscribers; return how many subscriptions it matches."""
         count = 0
         for slot, topics in self._bus.topics():
-            if found := len(fitting(topics, channel)):
+            if found := len(matching(topics, channel)):
                 self._bus.send(slot, channel, message)
                 count += found
         return count
 
     def channels(self, pattern: bytes = b"*") -> list[bytes]:
-        """Return the channels that somebody listens to."""
+        """Return the channels that have subscribers."""
         names = {
             name
             for _, topics in self._bus.topics()
@@ -209,18 +209,18 @@ class Desk(PubSub):
         return sorted(name for name in names if matches(pattern, name))
 
     def subscribers(self, channel: bytes) -> int:
-        """Return how many listen to a channel by its name."""
+        """Return how many subscriptions there are to a channel by its name."""
         return sum(topics.count((False, channel)) for _, topics in self._bus.topics())
 
     def patterns(self) -> int:
-        """Return how many patterns somebody listens to."""
+        """Return how many patterns have subscribers."""
         return len(
             {name for _, topics in self._bus.topics() for is_pattern, name in topics if is_pattern}
         )
 
 
-def fitting(topics: list[tuple[bool, bytes]], channel: bytes) -> list[Message]:
-    """Return a message without data for each topic that a channel fits."""
+def matching(topics: list[tuple[bool, bytes]], channel: bytes) -> list[Message]:
+    """Return a message without data for each topic that matches a channel."""
     return [
         Message(channel, b"", name if is_pattern else None)
         for is_pattern, name in topics

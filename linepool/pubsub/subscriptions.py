@@ -1,6 +1,6 @@
-"""The audience: which of a worker's clients have subscribed to what, and how messages reach them.
+"""The subscriptions of one worker's connections, and the delivery of messages to them.
 
-Runs in workers. The worker shows on the bus what all of its clients together listen to.
+Runs in workers. The worker publishes on the bus what its connections have subscribed to, all together.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Protocol as Interface
 from attrs import evolve
 
 from linepool.errors import ClientError
-from linepool.pubsub.bus import Desk, fitting
+from linepool.pubsub.bus import BusEndpoint, matching
 from linepool.pubsub.messages import Message, Nowhere, PubSub
 
 log = logging.getLogger("linepool")
 
 
-class Listening(Interface):
+class Subscriber(Interface):
     """A connection that may subscribe."""
 
     @property
     def peer(self) -> str:
-        """Who is at the other end."""
+        """The address of the client."""
 
     def deliver(self, message: Message) -> None:
         """Send the client a message.
@@ -31,81 +31,81 @@ class Listening(Interface):
             OSError: The client is gone, or does not keep up.
         """
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """End the connection at once."""
 
 
-class Audience:
-    """The subscribers among the clients of one worker.
+class Subscriptions:
+    """What the connections of one worker have subscribed to.
 
     Args:
-        desk: The worker's place at the bus; None: nothing is published here.
+        endpoint: The worker's end of the bus; None: this server does not publish.
     """
 
-    def __init__(self, desk: Desk | None) -> None:
-        self._desk = desk
-        self._topics: dict[Listening, list[tuple[bool, bytes]]] = {}
+    def __init__(self, endpoint: BusEndpoint | None) -> None:
+        self._endpoint = endpoint
+        self._topics: dict[Subscriber, list[tuple[bool, bytes]]] = {}
 
     @property
     def pubsub(self) -> PubSub:
         """Where messages are published."""
-        return Nowhere() if self._desk is None else self._desk
+        return Nowhere() if self._endpoint is None else self._endpoint
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when messages wait; -1: nobody can subscribe."""
-        return -1 if self._desk is None else self._desk.fileno()
+        """Return the descriptor that is readable when messages wait; -1: there is none."""
+        return -1 if self._endpoint is None else self._endpoint.fileno()
 
-    def topics(self, who: Listening) -> list[tuple[bool, bytes]]:
-        """Return the patterns and channels that a client listens to."""
-        return self._topics.get(who, [])
+    def topics(self, subscriber: Subscriber) -> list[tuple[bool, bytes]]:
+        """Return what a connection has subscribed to: whether it is a pattern, and the name."""
+        return self._topics.get(subscriber, [])
 
-    def add(self, who: Listening, topic: tuple[bool, bytes]) -> None:
-        """Note a subscription.
+    def add(self, subscriber: Subscriber, topic: tuple[bool, bytes]) -> None:
+        """Add a subscription.
 
         Raises:
-            ClientError: There are too many, or nothing is published here.
+            ClientError: There are too many, or this server does not publish.
         """
-        if self._desk is None:
-            raise ClientError("this server publishes nothing")
-        if topic in self.topics(who):
+        if self._endpoint is None:
+            raise ClientError("this server does not publish messages")
+        if topic in self.topics(subscriber):
             return
-        self._desk.listen([*self._all(), topic])
-        self._topics.setdefault(who, []).append(topic)
+        self._endpoint.subscribe([*self._all(), topic])
+        self._topics.setdefault(subscriber, []).append(topic)
 
-    def remove(self, who: Listening, topic: tuple[bool, bytes]) -> None:
-        """Forget a subscription, if there is one."""
-        if self._desk is not None and topic in self.topics(who):
-            self._topics[who].remove(topic)
-            if not self._topics[who]:
-                del self._topics[who]
-            self._desk.listen(self._all())
+    def remove(self, subscriber: Subscriber, topic: tuple[bool, bytes]) -> None:
+        """Remove a subscription, if there is one."""
+        if self._endpoint is not None and topic in self.topics(subscriber):
+            self._topics[subscriber].remove(topic)
+            if not self._topics[subscriber]:
+                del self._topics[subscriber]
+            self._endpoint.subscribe(self._all())
 
-    def drop(self, who: Listening) -> None:
-        """Forget a client."""
-        if self._desk is not None and self._topics.pop(who, []):
+    def drop(self, subscriber: Subscriber) -> None:
+        """Remove all subscriptions of a connection."""
+        if self._endpoint is not None and self._topics.pop(subscriber, []):
             if self._topics:
-                self._desk.listen(self._all())
+                self._endpoint.subscribe(self._all())
             else:
-                self._desk.reset()
+                self._endpoint.reset()
 
     def deliver(self) -> None:
-        """Send the clients the messages that have come for them; who does not keep up is cut off."""
-        if self._desk is None:
+        """Send out the messages that have come; a client that does not keep up is disconnected."""
+        if self._endpoint is None:
             return
-        for channel, data in self._desk.messages():
-            for who, topics in list(self._topics.items()):
+        for channel, data in self._endpoint.messages():
+            for subscriber, topics in list(self._topics.items()):
                 try:
-                    for message in fitting(topics, channel):
-                        who.deliver(evolve(message, data=data))
+                    for message in matching(topics, channel):
+                        subscriber.deliver(evolve(message, data=data))
                 except OSError:
-                    self._cut_off(who)
-        if self._desk.overrun:  # messages are lost, and nobody knows whose
-            for who in list(self._topics):
-                self._cut_off(who)
+                    self._disconnect(subscriber)
+        if self._endpoint.overrun:  # messages are lost, and it is not known whose
+            for subscriber in list(self._topics):
+                self._disconnect(subscriber)
 
-    def _cut_off(self, who: Listening) -> None:
-        log.warning("subscriber cut off peer=%s why=%r", who.peer, "it does not keep up")
-        who.give_up()
+    def _disconnect(self, subscriber: Subscriber) -> None:
+        log.warning("subscriber disconnected peer=%s reason=%r", subscriber.peer, "not keeping up")
+        subscriber.abort()
 
     def _all(self) -> list[tuple[bool, bytes]]:
         return [topic for topics in self._topics.values() for topic in topics]

@@ -1,69 +1,136 @@
-"""The other workers, as the board shows them: who is free, and who has time left.
+"""When a worker hands connections off: those that are idle, those that others would serve sooner.
 
-Runs in workers, which decide by it whether to hand connections on.
+Runs in workers. Makes no system call; the present is an argument. It knows no loop: it says what to do.
+
+To park a connection and to fetch it back costs several times what a quick request does, and its client
+gains nothing while the worker has time. So where requests are quick, a client that comes back soon
+after it was parked is kept for longer from then on: for twice as long as it was quiet. Where requests
+take long, it is parked as early as any other, because then any idle worker serves it.
 """
 
 from __future__ import annotations
 
-from linepool.ipc.board import FREE_NS, HELD, ORDER, SLOTS, WAITED_NS, Board
+from collections.abc import Iterable, Iterator
 
-_REALLY_FREE_NS = 10_000_000  # who waits for so long is not only between two requests, or turns
-_COMPARE_EVERY_NS = 5_000_000  # between two looks at the load
-_NO_TIME_LEFT = 0.1  # of a worker's time is spent waiting
-_SOME_TIME_LEFT = 0.25  # likewise
+from linepool.ipc.board import WorkerView
+from linepool.worker.connection import Connection
+
+_SOON = 0.5  # seconds; a client that was quiet for longer is not expected back
+_QUICK_NS = 200_000  # a request takes less than to pass its connection to another process
+_MEASURE_EVERY = 0.25  # seconds between two looks at what requests take
+_IDLE_NS = 10_000_000  # a worker that waits for this long is not only between two requests
+_COMPARE_EVERY_NS = 5_000_000  # between two looks at the load of the workers
+_SATURATED = 0.1  # a worker that spends less of its time waiting has none left
+_SPARE = 0.25  # a worker that spends more of its time waiting has some left
+_AT_ONCE = 16  # connections that are handed off because of another worker
 
 
-class Neighbours:
-    """The workers beside the one in a slot."""
+class ParkPolicy:
+    """When an idle connection is parked.
 
-    def __init__(self, board: Board, ours: int) -> None:
-        self._slots = board.slots
-        self._head = board.head
-        self._ours = ours
-        self._looked_ns = 0  # when the load was last looked at ...
-        self._we_waited_ns = 0  # ... and how long we had waited by then ...
-        self._they_waited: dict[int, int] = {}  # ... and the others, if we have looked
+    Args:
+        board: Says what requests take.
+        park_after: The setting; in seconds.
+    """
 
-    def held(self) -> int:
-        """Return how many connections the workers hold, this one too."""
-        return sum(self._slots[number].words[HELD] for number in range(self._head[SLOTS]))
+    def __init__(self, board: WorkerView, park_after: float) -> None:
+        self._board = board
+        self._park_after = park_after
+        self._is_quick = True  # nothing else is known yet
+        self._measure_at = 0.0
+        self._requests = self._spent_ns = 0  # at the last look
 
-    def free(self, now_ns: int) -> int:
-        """Return how many have nothing to do."""
-        count = 0
-        for number in range(self._head[SLOTS]):
-            words = self._slots[number].words
-            since_ns = words[FREE_NS]
-            if since_ns and now_ns - since_ns > _REALLY_FREE_NS and number != self._ours:
-                count += not words[ORDER]
-        return count
+    def measure(self, now: float) -> None:
+        """Look at what requests take."""
+        if now < self._measure_at:
+            return
+        self._measure_at = now + _MEASURE_EVERY
+        requests, spent_ns = self._board.work
+        if requests > self._requests:
+            mean_ns = (spent_ns - self._spent_ns) / (requests - self._requests)
+            self._is_quick = mean_ns < _QUICK_NS
+        self._requests, self._spent_ns = requests, spent_ns
 
-    def with_time_left(self, now_ns: int) -> list[int]:
-        """Return how many connections those hold who have time left; none, if we have some too.
+    def park_at(self, quiet_since: float, was_quiet: float) -> float:
+        """Return when a connection is to be parked.
 
-        What counts is the time since the last look; for a while after one, there is no other. Who has
-        time left does not look at the others: that would take the longer the more workers there are.
+        Args:
+            quiet_since: When its client was served last.
+            was_quiet: For how long it had been quiet when it came back from the parker; 0.0: it was
+                never there.
         """
-        elapsed_ns = now_ns - self._looked_ns
+        keep = self._park_after
+        if self._is_quick and keep < 2 * was_quiet and was_quiet < _SOON:
+            keep = 2 * was_quiet
+        return quiet_since + keep
+
+
+class Siblings:
+    """The other workers, as far as they could take connections."""
+
+    def __init__(self, board: WorkerView) -> None:
+        self._board = board
+        self._compared_ns = 0  # when the load was last looked at ...
+        self._own_ns = 0  # ... and how long this worker had waited by then ...
+        self._waited_ns: dict[int, int] = {}  # ... and the others, if they were looked at
+
+    def idle(self, now_ns: int) -> int:
+        """Return how many wait for work."""
+        return sum(
+            bool(one.idle_since_ns and now_ns - one.idle_since_ns > _IDLE_NS)
+            for _, one in self._board.siblings()
+            if not one.is_leaving
+        )
+
+    def surplus(self, readable: int, now_ns: int) -> int:
+        """Return how many of some readable connections idle workers would serve sooner."""
+        idle = self.idle(now_ns)
+        return readable * idle // (idle + 1)
+
+    def shares(self, held: int, now_ns: int) -> Iterator[int]:
+        """Yield for each worker with time left how many connections to hand off.
+
+        None if this worker has time left too. What counts is the time since the last look; for a
+        while after a look nothing is yielded.
+
+        Args:
+            held: How many connections this worker holds.
+            now_ns: The present.
+        """
+        for others in self._with_time_left(now_ns):
+            yield min(max(1, (held - others) // 2), _AT_ONCE)
+
+    def _with_time_left(self, now_ns: int) -> list[int]:
+        """Return how many connections the workers with time left hold."""
+        elapsed_ns = now_ns - self._compared_ns
         if elapsed_ns < _COMPARE_EVERY_NS:
             return []
-        before_ns, self._we_waited_ns = self._we_waited_ns, self._waited_ns(self._ours, now_ns)
-        self._looked_ns = now_ns
-        they_waited, self._they_waited = self._they_waited, {}
-        if self._we_waited_ns - before_ns > _NO_TIME_LEFT * elapsed_ns:
+        self._compared_ns = now_ns
+        before_ns, self._own_ns = self._own_ns, self._board.waited_ns
+        before, self._waited_ns = self._waited_ns, {}
+        # A worker with time left does not look at the others: that takes the longer the more there are.
+        if self._own_ns - before_ns > _SATURATED * elapsed_ns:
             return []
-        slots = self._slots
-        free = []
-        for number in range(self._head[SLOTS]):
-            self._they_waited[number] = waited_ns = self._waited_ns(number, now_ns)
-            since_ns = waited_ns - they_waited.get(number, waited_ns)
-            if since_ns > _SOME_TIME_LEFT * elapsed_ns and not slots[number].words[ORDER]:
-                free.append(slots[number].words[HELD])
-        return free
+        found = []
+        for number, one in self._board.siblings():
+            waiting_ns = now_ns - one.idle_since_ns if one.idle_since_ns else 0
+            self._waited_ns[number] = waited_ns = one.waited_ns + waiting_ns
+            spare_ns = waited_ns - before.get(number, waited_ns)
+            if spare_ns > _SPARE * elapsed_ns and not one.is_leaving:
+                found.append(one.held)
+        return found
 
-    def _waited_ns(self, number: int, now_ns: int) -> int:
-        """Return for how long a worker has waited for work so far."""
-        words = self._slots[number].words
-        waits_since_ns: int = words[FREE_NS]
-        waited_ns: int = words[WAITED_NS]
-        return waited_ns + (now_ns - waits_since_ns if waits_since_ns else 0)
+
+def eviction_order(
+    connections: Iterable[Connection], newcomer: Connection | None, now: float
+) -> list[Connection]:
+    """Return connections in the order in which they leave a worker that holds too many.
+
+    Those that have been quiet longest leave first. But a newcomer from the parker that had been quiet
+    for longer than any of them goes back: else, of more clients than fit that send requests in turn,
+    each would push out the one that sends next.
+    """
+    by_age = sorted(connections, key=lambda one: one.quiet_since)
+    if newcomer in by_age and newcomer.was_quiet > now - by_age[0].quiet_since:
+        by_age.insert(0, newcomer)
+    return by_age

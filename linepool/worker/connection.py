@@ -1,300 +1,434 @@
-"""The connection of the schemes ``shared`` and ``dispatch``: one of several that a worker holds.
+"""One client's connection in the worker that holds it: read, answer, write happen here, in three steps.
 
-Runs in workers. It never waits for its client, but for one that does not read what a handler streams
-or pushes. Between two requests all that it is can be packed and go on in another process.
+Runs in workers. A connection does not know its holder, and its holder never writes into it: every
+assignment to ``needs`` and to the rest of its state is in this file. ``needs`` says what the holder
+must arrange next::
+
+    READ ── data ──► (answer) ── all sent ──► READ       wait until the client sends something
+                       │  └── more requests ─► AGAIN     take the next turn; one is 2 ms or 64 KiB
+                       └── client is slow ───► WRITE     wait until the client reads
+    AGAIN ── turn ──► (answer)          WRITE ── all sent ──► READ or AGAIN
+    any ── end of stream, failure, deadline, close() ──► CLOSED
+    CLOSED: ``lingers`` says whether by a lingering close; else the socket is closed at once
+
+Between two turns a connection is data: ``dump`` and ``load`` carry it to another process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from time import monotonic_ns
+from typing import TypeVar
 
+from linepool.conversation import Conversation
 from linepool.errors import ClientError
-from linepool.ipc import channel as passing
-from linepool.ipc.board import BOUND, CLIENT_FD, COOKIE
-from linepool.ipc.channel import Baggage
-from linepool.kernel.lingering import CHUNK, PATIENCE
+from linepool.ipc import channel
+from linepool.ipc.board import BOUND
+from linepool.ipc.channel import ConnectionState
+from linepool.kernel.lingering import PATIENCE, last_call
+from linepool.kernel.sockets import CHUNK, DONTWAIT, socket_cookie
+from linepool.protocols.base import Bad
+from linepool.pubsub.messages import Message
 from linepool.session import Session
-from linepool.worker.context import Station
-from linepool.worker.live import DONTWAIT, LiveConnection
+from linepool.worker.context import WorkerContext
+from linepool.worker.handle import Handle
+from linepool.worker.transport import Transport
 
 log = logging.getLogger("linepool")
 
-INPUT = 0  # it waits until the client sends something
-OUTPUT = 1  # it waits until the client has read what it was sent
-TURN = 2  # there is more to do for it, when the others have had their turn
-END = 3  # it has ended
+READ, WRITE, AGAIN, CLOSED = range(4)
+T = TypeVar("T")
 
-_MOST_UNSENT = 8 * 1024 * 1024  # bytes that wait for a subscriber; who lets more come is cut off
+_BATCH_BYTES = 65536  # of replies that wait for those behind them
+_BATCH_NS = 2_000_000  # a reply does not wait longer for those behind it, nor do other connections
 
 
-class HotConnection(LiveConnection):
-    """A connection that its worker serves when the client has sent something.
+class Connection:
+    """A connection, its conversation and its deadlines.
 
     Attributes:
-        descriptor: The socket's.
-        place: Where it stands on the board; -1: nowhere.
-        unfinished: There may be more requests in what has arrived.
-        waits_for: How it goes on: one of the constants above.
-        arranged: What its holder has arranged for.
+        socket: The client's; its descriptor is ``descriptor``.
+        place: Where it is published on the board; -1: it is not.
+        needs: What its holder must arrange next: READ, WRITE, AGAIN or CLOSED.
+        quiet_since: When the client was served last; monotonic, in seconds.
         was_quiet: For how long it had been quiet, in seconds, when it came back from the parker.
-        lingers: It has ended by our side, and the client may not have read all.
+        lingers: It was ended by the server, and the client may not have read everything.
+        lost_framing: The client sent what cannot be understood, and may keep sending.
     """
-
-    was_quiet = 0.0
-    lingers = False
-    _write_by = 0.0  # when what is unsent must be gone
-    _end_by = 0.0  # when it ends though the client goes on; 0: not yet
 
     def __init__(
         self,
-        sock: socket.socket,
+        transport: Transport,
         session: Session,
-        station: Station,
+        context: WorkerContext,
         accepted_at: float,
-        cookie: int,
-        is_held_up: Callable[[], None],
+        place: int = -1,
+        cookie: int = 0,
     ) -> None:
-        super().__init__(sock, session, station, accepted_at, cookie)
-        self.descriptor = sock.fileno()
-        self.place = -1
+        self.socket = transport.socket
+        self.descriptor = self.socket.fileno()
+        self.place = place
+        self.needs = READ
         self.quiet_since = time.monotonic()
-        self.unfinished = False
-        self.waits_for = self.arranged = INPUT
-        self._unsent: bytes | memoryview = b""
-        self._shown = 0  # what stands on the board
-        self._held_up = is_held_up
+        self.was_quiet = 0.0
+        self.lingers = False
+        self.lost_framing = False
+        self._transport = transport
+        self._recv = transport.recv
+        self._replies = transport.replies
+        self._context = context
+        self._board = context.board
+        self._conversation = Conversation(
+            context.service, session, context.resources, self._open_handle
+        )
+        self._protocol = self._conversation.protocol
+        self._cookie = cookie or socket_cookie(self.socket)
+        self._accepted_at = accepted_at
+        self._more = False  # there may be further requests in what has arrived
+        self._served = False  # a request has come
+        self._is_replaceable = False  # as the protocol said last
+        self._shown = 0  # as published on the board
+        self._read_by = 0.0  # when an unfinished request must be complete; 0: none has begun
+        self._end_by = 0.0  # when it ends even if the client keeps sending; 0: not set
 
-    # Its way from process to process.
+    @property
+    def peer(self) -> str:
+        """The address of the client."""
+        return self._conversation.session.peer
 
-    def pack(self) -> Baggage | None:
-        """Return what travels with it, or None: it must stay."""
-        if self.is_bound:
-            return None
-        conversation = self._conversation
+    # Turns. After each of these, ``needs`` says what to arrange.
+
+    def begin(self, flags: int = DONTWAIT) -> None:
+        """Greet a new client, and serve it if it has sent something; ``flags`` as ``on_readable``."""
+        if self._context.service.greets:
+            self._board.serving(self.descriptor + 1, self._cookie)
+            try:
+                greet = self._conversation.greet
+                has_hooks = self._context.service.on_connect
+                self._replies.append(self._run_hooks(greet) if has_hooks else greet())
+                self._transport.flush()
+            except OSError:
+                self.abort()
+            self._board.serving_none()
+            self._settle()
+        if self.needs == READ:
+            self.on_readable(flags)
+
+    def on_readable(self, flags: int = DONTWAIT) -> None:
+        """Read what has arrived, answer every complete request in it, and send the replies.
+
+        Args:
+            flags: Of recv(); 0: wait for the client, as long as its socket does.
+        """
+        board = self._board
+        # Published before the read: bytes that were read are lost with this worker.
+        board.serving(self.descriptor + 1, self._cookie)
         try:
-            session = conversation.session.dump()
-        except (TypeError, ValueError, RecursionError) as error:
-            log.warning("connection cannot be handed on peer=%s why=%r", self.peer, str(error))
-            conversation.pinned = True
-            return None
-        protocol = self._protocol
-        traits = passing.SERVED * self._served + passing.MORE * self.unfinished
-        if not protocol.at_boundary:
-            traits += passing.PARTIAL
-        state = passing.packed(session, protocol.dump())
-        return Baggage(traits, self.deadline, self._accepted_at, state, self._cookie)
+            data = self._recv(CHUNK, flags)
+            if data:
+                self._protocol.feed(data if len(data) < CHUNK else self._transport.recv_more(data))
+                self._answer()
+                self._transport.flush()
+            else:
+                self._on_eof()
+        except BlockingIOError:  # a new client that has not sent anything yet
+            self._is_replaceable = self._protocol.is_replaceable
+        except OSError:
+            self.abort()
+        board.serving_none()
+        if self._more or self._transport.unsent or self._conversation.closing:
+            self._settle()
+        self._publish()
 
-    def unpack(self, baggage: Baggage, protocol: bytes) -> None:
-        """Take over what ``pack`` gave in another process."""
-        if protocol:
-            self._protocol.load(protocol)
-        self._served = bool(baggage.traits & passing.SERVED)
-        if baggage.traits & passing.MORE:
-            self.unfinished = True
-            self.waits_for = TURN
-        if baggage.traits & passing.PARTIAL:
-            self._read_by = baggage.deadline
-        else:
-            was_quiet_since = baggage.deadline - self._settings.idle_timeout
-            self.was_quiet = self.quiet_since - was_quiet_since
+    def take_turn(self) -> None:
+        """Send more of what is unsent, or answer more of what has arrived."""
+        self._board.serving(self.descriptor + 1, self._cookie)
+        try:
+            if (not self._transport.unsent or self._transport.send_unsent()) and self._more:
+                self._answer()
+                self._transport.flush()
+        except OSError:
+            self.abort()
+        self._board.serving_none()
+        self.quiet_since = time.monotonic()
+        self._settle()
+        self._publish()
+
+    def deliver(self, message: Message) -> None:
+        """Send the client a message that was published.
+
+        Raises:
+            OSError: The client is gone, or does not keep up.
+        """
+        self._replies.append(self._protocol.encode_message(message))
+        self._transport.flush()
+        self._settle()
+
+    # Time.
+
+    @property
+    def deadline(self) -> float:
+        """When ``expire`` is due if nothing is received or sent; monotonic, in seconds."""
+        if self._transport.unsent:
+            return self._transport.write_by
+        if self._read_by:
+            return self._read_by
+        if self._context.subscriptions.topics(self):
+            return float("inf")  # a subscriber is not idle
+        return self.quiet_since + self._context.settings.idle_timeout
+
+    def expire(self) -> None:
+        """End it, because the client has not sent or read what it should have."""
+        if self._transport.unsent:
+            self.abort()
+            return
+        if self._read_by:
+            limit = f"{self._context.settings.read_timeout:g} s"
+            error = ClientError(f"the request did not arrive within {limit}; it was not run")
+            with contextlib.suppress(OSError):
+                self._replies.append(self._protocol.encode_error(error, None))
+                self._transport.flush()
+        self._close_lingering()
+
+    def hang_up(self, now: float, since: float) -> None:
+        """End it between two requests if the client is quiet, because the worker leaves.
+
+        Args:
+            now: The present, on the monotonic clock in seconds, as all times here.
+            since: When the worker was ordered to leave.
+        """
+        if not self._end_by:
+            self._end_by = max(since, now) + PATIENCE
+        quiet_until = last_call(
+            max(self.quiet_since, since),
+            self._end_by,
+            self._accepted_at,
+            served=self._served,
+            at_boundary=self._protocol.at_boundary,
+        )
+        if now >= quiet_until and not self._transport.unsent:
+            self._close_lingering()
+
+    # Its way to another process, and its end.
 
     @property
     def is_bound(self) -> bool:
         """Whether it must stay in this worker, at least for now."""
-        return bool(self._conversation.pinned or self._unsent)
+        transport = self._transport
+        return bool(self._conversation.pinned or transport.unsent or not transport.may_move)
 
-    def _show(self) -> None:
-        """Show on the board whether it could go on elsewhere as it is, without what is kept here."""
-        conversation = self._conversation
+    def dump(self, *, has_input: bool = False) -> ConnectionState | None:
+        """Return what ``load`` wants in another process, or None: it must stay in this worker.
+
+        May be called by: the main thread, and the evacuation thread for a connection that is not
+        being served.
+
+        Args:
+            has_input: The client has sent something that was not read.
+        """
+        if self.is_bound:
+            return None
+        conversation, protocol = self._conversation, self._protocol
+        try:
+            session = conversation.session.dump()
+        except (TypeError, ValueError, RecursionError) as error:
+            log.warning("connection cannot be handed off peer=%s why=%r", self.peer, str(error))
+            conversation.pinned = True
+            return None
+        flags = channel.SERVED * self._served + channel.MORE * (self._more or has_input)
+        if not protocol.at_boundary:
+            flags += channel.PARTIAL
+        data = channel.join_state(session, protocol.dump())
+        return ConnectionState(flags, self.deadline, self._accepted_at, data, self._cookie)
+
+    def load(self, state: ConnectionState, protocol: bytes) -> None:
+        """Continue what was dumped in another process.
+
+        Raises:
+            ValueError, TypeError, LookupError, struct.error: The state is invalid.
+        """
+        if protocol:
+            self._protocol.load(protocol)
+        self._served = bool(state.flags & channel.SERVED)
+        if state.flags & channel.MORE:
+            self._more = True
+            self.needs = AGAIN
+        if state.flags & channel.PARTIAL:
+            self._read_by = state.deadline
+        else:
+            was_quiet_since = state.deadline - self._context.settings.idle_timeout
+            self.was_quiet = self.quiet_since - was_quiet_since
+
+    def abort(self) -> None:
+        """End it at once: the connection is reset when it is closed."""
+        self._board.drop()
+        self._transport.abort()
+        self._count_errors()
+        self._more = False
+        self.needs = CLOSED
+
+    def ended(self) -> None:
+        """Drop its subscriptions and run the hooks for its end."""
+        self._context.subscriptions.drop(self)
+        if self._context.service.on_disconnect:
+            self._run_hooks(self._conversation.end)
+        self._conversation.release()
+
+    def moved(self) -> None:
+        """Close this process's descriptor: another process continues with the connection.
+
+        May be called by: the main thread, and the evacuation thread.
+        """
+        self.socket.close()
+        self._conversation.release()
+
+    # What a handler does with it, through its handle.
+
+    def _open_handle(self) -> Handle:
+        return Handle(self, self._context.board, self._context.subscriptions)
+
+    def close_after_reply(self) -> None:
+        """Close after the reply of this request; nothing behind it is executed."""
+        self._conversation.closing = True
+
+    def push(self, value: object) -> None:
+        """Send a value now, encoded as a reply, after the replies to earlier requests.
+
+        Raises:
+            OSError: The client is gone, or does not read.
+            TypeError, ValueError: No reply is defined for the value.
+        """
+        self._replies.append(self._conversation.encode(value))
+        self._flush_all()
+
+    def pin(self) -> None:
+        """Keep it in this worker until it ends."""
+        self._conversation.pinned = True
+
+    # Inside.
+
+    def _run_hooks(self, call: Callable[[], T]) -> T:
+        """Run hooks; they have a deadline too, though only its last step, the kill, applies to them."""
+        self._board.begin_hook(monotonic_ns(), self._context.limit_ns)
+        try:
+            return self._context.safe_point.run(call)
+        finally:
+            self._board.drop()
+
+    def _answer(self) -> None:
+        """Answer the requests that are complete; their replies go out together.
+
+        Stops when other connections have waited long enough; ``_more`` says so then.
+        """
+        context, conversation, protocol = self._context, self._conversation, self._protocol
+        board, replies, safe_point = self._board, self._replies, context.safe_point
+        context.interrupts.conversation = conversation
+        waiting = done = 0  # bytes in replies; requests
+        self._more = False
+        began_ns = first_ns = monotonic_ns()
+        safe_point.is_open = True  # until the end of the batch the worker's tables are at rest
+        try:
+            while not conversation.closing and (request := protocol.next_request()) is not None:
+                if isinstance(request, Bad):
+                    self.lost_framing |= request.close
+                    replies.append(conversation.refuse(request))
+                    continue
+                limit_ns = request.command.limit_ns if request.command else None
+                if limit_ns is None:
+                    limit_ns = context.limit_ns
+                board.begin(request.line, request.eol, began_ns, limit_ns, waiting)
+                reply = conversation.answer(request)
+                if isinstance(reply, bytes):
+                    replies.append(reply)
+                    waiting += len(reply)
+                else:
+                    self._stream(reply)
+                done += 1
+                began_ns = monotonic_ns()
+                if waiting > _BATCH_BYTES or began_ns - first_ns > _BATCH_NS:
+                    self._more = not conversation.closing
+                    break
+        finally:
+            safe_point.close()
+            if done:
+                board.finish(done, began_ns - first_ns)
+                self._served = True
+        if conversation.errors:
+            self._count_errors()
+        self.quiet_since = began_ns / 1e9
+        self._is_replaceable = protocol.is_replaceable
+        if self._is_replaceable or protocol.at_boundary:
+            self._read_by = 0.0
+        elif done or not self._read_by:  # what is left belongs to another request
+            self._read_by = time.monotonic() + context.settings.read_timeout
+
+    def _stream(self, reply: Generator[bytes, None, None]) -> None:
+        """Send the parts of a reply as they come."""
+        self._board.reply_begins()
+        try:
+            self._flush_all()
+            for part in reply:
+                self._replies.append(part)
+                self._flush_all()
+        finally:
+            reply.close()  # its handler ends even if the client has gone
+
+    def _flush_all(self) -> None:
+        """Send the replies, all of them; while the client does not read, evacuate the others.
+
+        Raises:
+            OSError: The client is gone, or has not read within ``write_timeout``.
+        """
+        if self._transport.flush():
+            return
+        # A handler that streams or pushes is not charged for a client that does not read.
+        ran_ns = self._board.pause(monotonic_ns())
+        self._transport.wait_sent(self._context.safe_point.evacuate_here)
+        self._board.resume(monotonic_ns(), ran_ns)
+
+    def _on_eof(self) -> None:
+        """Answer the end of the client's stream."""
+        self.needs = CLOSED
+        self._replies.append(self._conversation.ended())
+        self._transport.flush()
+
+    def _close_lingering(self) -> None:
+        self.lingers = True
+        self.needs = CLOSED
+
+    def _settle(self) -> None:
+        """Work out what it needs."""
+        if self.needs == CLOSED:
+            return
+        if self._transport.unsent:
+            self.needs = WRITE
+        elif self._conversation.closing:
+            self._close_lingering()
+        else:
+            self.needs = AGAIN if self._more else READ
+
+    def _publish(self) -> None:
+        """Publish whether it could continue in another worker without what is kept here."""
+        shown = self.descriptor + 1
+        conversation, transport = self._conversation, self._transport
         session = conversation.session
-        shown = self._number
         if (
             not self._is_replaceable
             or conversation.pinned
             or session
             or session.user
-            or self._unsent
+            or transport.unsent
+            or not transport.may_move
         ):
             shown += BOUND
         if shown != self._shown and self.place >= 0:
-            held = self._slot.held
-            held[self.place + 1] = self._cookie
-            held[self.place] = self._shown = shown
+            self._shown = shown
+            self._board.publish(self.place, shown, self._cookie)
 
-    # Serving it. After each of these ``waits_for`` says how it goes on.
-
-    def begin(self) -> None:
-        """Say what a new client is told first, and hear what it says."""
-        if self._conversation.service.greets:
-            self._take_in_hand()
-            try:
-                self._replies.append(self._greet())
-                self._flush()
-            except OSError:
-                self._is_gone()
-            self._put_down()
-            self._settle()
-        if self.waits_for == INPUT:
-            self.turn()
-
-    def turn(self) -> None:
-        """Do what it waits for: read what the client has sent, once, and answer it."""
-        if self.waits_for != INPUT:
-            self._turn_otherwise()
-            return
-        words = (
-            self._words
-        )  # as _take_in_hand() and _put_down() do it; each call is 0.05 microseconds
-        words[COOKIE] = self._cookie
-        words[CLIENT_FD] = self._number  # before it is read: what was read is lost with this worker
-        self._alarm.conversation = self._conversation
-        try:
-            data = self.socket.recv(CHUNK, DONTWAIT)
-            if data:
-                self._protocol.feed(data if len(data) < CHUNK else self._with_more(data))
-                self.unfinished = self._answer()
-            else:
-                self._has_ended()
-        except BlockingIOError:  # a new client that has not said anything yet
-            self._is_replaceable = self._protocol.is_replaceable
-        except OSError:
-            self._is_gone()
-        words[CLIENT_FD] = 0
-        if self.unfinished or self._unsent or self._conversation.closing:
-            self._settle()
-        self._show()
-
-    def _turn_otherwise(self) -> None:
-        """Send more of what the client has not read, or answer more of what has arrived."""
-        self._take_in_hand()
-        try:
-            if self._unsent:
-                # A view, for a copy at each step would make a long reply quadratic; b"" at the end.
-                self._unsent = memoryview(self._unsent)[self._send_some(self._unsent) :] or b""
-            if self.unfinished and not self._unsent:
-                self.unfinished = self._answer()
-        except OSError:
-            self._is_gone()
-        self._put_down()
-        self.quiet_since = time.monotonic()
-        self._settle()
-        self._show()
-
-    def look_at_the_clock(self, now: float) -> None:
-        """End it if its time is up."""
-        if now >= self.deadline:
-            if self._unsent:  # the client does not read
-                self._is_gone()
-            else:
-                self.expire()
-
-    def expire(self) -> None:
-        """End it, for the client has not sent what it should have."""
-        if self._read_by:
-            limit = f"{self._settings.read_timeout:g} s"
-            error = ClientError(f"the request did not arrive within {limit}; it was not run")
-            with contextlib.suppress(OSError):
-                self._replies.append(self._protocol.encode_error(error, None))
-                self._flush()
-        self._end_lingering()
-
-    def hang_up(self, now: float, since: float) -> None:
-        """End it if the client is quiet, for the worker leaves, and has been told to at ``since``."""
-        if not self._end_by:
-            self._end_by = max(since, now) + PATIENCE
-        quiet_until = self._last_call(max(self.quiet_since, since), self._end_by)
-        if now >= quiet_until and not self._unsent:
-            self._end_lingering()
-
-    def give_up(self) -> None:
-        """End it at once, for the client does not keep up."""
-        self._is_gone()
-
-    @property
-    def deadline(self) -> float:
-        """When its time is up, if nothing comes and nothing goes; monotonic, in seconds."""
-        if self._unsent:
-            return self._write_by
-        if self._read_by:
-            return self._read_by
-        if self._audience.topics(self):
-            return float("inf")  # who listens is not idle
-        return self.quiet_since + self._settings.idle_timeout
-
-    def end(self) -> None:
-        """Run the hooks for its end."""
-        self._audience.drop(self)
-        self._say_goodbye()
-        del self._conversation.connection  # a circle, which would wait for a collection
-
-    def let_go(self) -> None:
-        """Close this process's descriptor: another process goes on with the connection."""
-        self.socket.close()
-        del self._conversation.connection  # a circle, which would wait for a collection
-
-    @property
-    def was_lost(self) -> bool:
-        """Whether the client sent what cannot be understood, and may go on sending."""
-        return self._lost
-
-    # Inside.
-
-    def _settle(self) -> None:
-        """Work out what it waits for."""
-        if self.waits_for == END:
-            return
-        if self._unsent:
-            self.waits_for = OUTPUT
-        elif self._conversation.closing:
-            self._end_lingering()
-        else:
-            self.waits_for = TURN if self.unfinished else INPUT
-
-    def _has_ended(self) -> None:
-        """Answer the end of the client's stream."""
-        self.waits_for = END
-        self._replies.append(self._conversation.ended())
-        self._flush()
-
-    def _end_lingering(self) -> None:
-        """End it by our side; the client may not have read all."""
-        self.lingers = True
-        self.waits_for = END
-
-    def _is_gone(self) -> None:
-        """Have the connection reset when it is closed."""
-        self._slot.drop()
-        self._forget_unsent()
-        self._count_errors()
-        self.waits_for = END
-
-    def _flush(self) -> bool:
-        replies = self._replies
-        data = replies[0] if len(replies) == 1 else b"".join(replies)
-        replies.clear()
-        if not data:
-            return not self._unsent
-        if self._unsent:
-            self._unsent = b"".join((self._unsent, data))
-            if len(self._unsent) > _MOST_UNSENT:
-                raise TimeoutError("the client does not keep up")
-            return False
-        sent = self._send_some(data)
-        if sent == len(data):
-            return True
-        self._unsent = memoryview(data)[sent:]
-        self._write_by = time.monotonic() + self._settings.write_timeout
-        self._settle()
-        return False
-
-    def _flush_now(self) -> None:
-        unsent, self._unsent = self._unsent, b""
-        self._replies.insert(0, unsent)
-        super()._flush_now()
-
-    def _is_held_up(self) -> None:
-        self._held_up()
+    def _count_errors(self) -> None:
+        conversation = self._conversation
+        self._board.count_errors(conversation.errors, conversation.timeouts)
+        conversation.errors = conversation.timeouts = 0

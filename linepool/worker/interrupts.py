@@ -1,8 +1,8 @@
-"""The alarm: how a worker hears that its request is overdue, and shows where it is.
+"""The two signals by which the master reaches a worker in the middle of a request.
 
-Runs in workers. Two signals of the master end here: USR1 raises RequestTimeout in the handler, one
-of the two places where code of ours runs at a random moment; USR2 makes faulthandler write the
-stacks of all threads, from C, so it works in code that never comes back to Python.
+Runs in workers. USR1 raises RequestTimeout in the handler; with QUIT (see ``orders``) it is one of the
+two signals whose handlers do more than leave a note. USR2 makes faulthandler write the stacks of all
+threads, from C, so it works in code that never returns to Python.
 """
 
 from __future__ import annotations
@@ -13,32 +13,36 @@ from types import FrameType
 
 from linepool.conversation import Conversation
 from linepool.errors import RequestTimeout
-from linepool.ipc.board import LIMIT_NS, OVERDUE, SERIAL, Slot
+from linepool.ipc.board import WorkerView
 
 RAISE = signal.SIGUSR1
 DUMP = signal.SIGUSR2
 
 
-class Alarm:
-    """The alarm of one worker.
+class Interrupts:
+    """The handlers of these signals.
+
+    Args:
+        board: Says which request the master means.
+        dump: The descriptor of the file for the stacks.
 
     Attributes:
-        conversation: The one whose handler may be running; None: none is.
+        conversation: The one whose handler may be running; None: none has run yet.
     """
 
-    def __init__(self, slot: Slot, dump: int) -> None:
+    def __init__(self, board: WorkerView, dump: int) -> None:
         self.conversation: Conversation | None = None
-        self._words = slot.words
-        signal.signal(RAISE, self._strike)
+        self._board = board
+        signal.signal(RAISE, self._on_raise)
         faulthandler.register(DUMP, file=dump, all_threads=True, chain=False)
 
-    def _strike(self, _number: int, _frame: FrameType | None) -> None:
-        """Raise RequestTimeout, if the request that the master meant is still with its handler."""
-        words = self._words
+    def _on_raise(self, _number: int, _frame: FrameType | None) -> None:
+        """Raise RequestTimeout, if the request that the master means is still with its handler."""
         conversation = self.conversation
-        if conversation is None or words[OVERDUE] != words[SERIAL]:
+        limit_ns = self._board.overdue_limit_ns
+        if conversation is None or limit_ns is None:
             return
-        timeout = RequestTimeout(f"the request took longer than {words[LIMIT_NS] / 1e9:g} s")
+        timeout = RequestTimeout(f"the request took longer than {limit_ns / 1e9:g} s")
         if not conversation.armed:
             conversation.overdue = timeout  # a stream whose last part is being sent
             return

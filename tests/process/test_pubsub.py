@@ -186,7 +186,7 @@ def test_a_protocol_that_does_not_publish_says_so():
         connection.subscribe(b"x")
 
     with serve(app) as server:
-        assert server.ask("listen") == "CLIENT_ERROR this server publishes nothing"
+        assert server.ask("listen") == "CLIENT_ERROR this server does not publish messages"
 
 
 def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_go_on():

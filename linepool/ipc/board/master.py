@@ -1,0 +1,244 @@
+"""The board as the master uses it. What it reads is checked before use, never an index or a pid."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+
+from attrs import frozen
+
+from linepool.ipc.board.words import (
+    BEGUN,
+    BEGUN_WITH,
+    BOUND,
+    CLIENT_FD,
+    CONNECTIONS,
+    COOKIE,
+    EOL_LENGTH,
+    ERRORS,
+    HANDLER_NS,
+    HELD,
+    IDLE_SINCE_NS,
+    LIMIT_NS,
+    LINE_BYTES,
+    LINE_LENGTH,
+    ORDER,
+    OVERDUE,
+    PARKED,
+    PARKER,
+    PERMIT,
+    REFUSED,
+    REFUSED_BY_PARKER,
+    REQUESTS,
+    SERIAL,
+    SINCE_NS,
+    SLOTS,
+    STARTED_NS,
+    STATE,
+    TIMEOUTS,
+    UNSTARTED,
+    WAITING,
+    Board,
+    Order,
+)
+from linepool.pool.scoreboard import WorkerState
+from linepool.pool.status import State, packed
+
+
+@frozen
+class SlotSnapshot:
+    """A copy of a slot in the master; ``number`` is the serial number of what is in flight."""
+
+    number: int
+    started_ns: int
+    limit_ns: int
+    requests: int
+    handler_ns: int
+    client_fd: int
+    begun: bool
+    held: int
+    errors: int
+    timeouts: int
+    connections: int
+    refused: int
+    cookie: int
+    line: bytes
+    eol: bytes
+
+
+class MasterSlot:
+    """A worker's slot as the master uses it."""
+
+    def __init__(self, board: Board, number: int) -> None:
+        self._view, self._words, self._published = board.slot(number)
+
+    def clear(self) -> None:
+        """Set everything to 0."""
+        for word in range(len(self._words)):
+            self._words[word] = 0
+        for place in range(0, len(self._published), 2):
+            self._published[place] = 0
+
+    def vacate(self) -> None:
+        """Publish that its worker is dead: it holds no connection, and is not idle."""
+        self._words[IDLE_SINCE_NS] = self._words[HELD] = 0
+
+    def movable(self) -> dict[int, tuple[int, int]]:
+        """Return the connections that could continue in another worker as they are.
+
+        Descriptors and cookies, by their places; without the connection that is being served.
+        """
+        published, served = self._published, self._words[CLIENT_FD]
+        return {
+            place: (published[place] - 1, published[place + 1])
+            for place in range(0, len(published), 2)
+            if 0 < published[place] < BOUND and published[place] != served
+        }
+
+    def command(self, order: Order) -> None:
+        """Give the worker an order."""
+        self._words[ORDER] = order
+
+    @property
+    def order(self) -> int:
+        """The order that was given."""
+        return self._words[ORDER]
+
+    def raise_timeout(self, number: int) -> None:
+        """Say in which request, by its serial number, RequestTimeout is to be raised."""
+        self._words[OVERDUE] = number
+
+    @property
+    def permit(self) -> bool:
+        """Whether the worker may leave once it has served its number of requests."""
+        return self._words[PERMIT] != 0
+
+    @permit.setter
+    def permit(self, granted: bool) -> None:
+        self._words[PERMIT] = granted
+
+    @property
+    def started_ns(self) -> int:
+        """When the request in flight began; 0: there is none."""
+        return self._words[STARTED_NS]
+
+    @property
+    def number(self) -> int:
+        """The serial number of what is in flight."""
+        return self._words[SERIAL]
+
+    @property
+    def requests(self) -> int:
+        """Requests done."""
+        return self._words[REQUESTS]
+
+    @property
+    def connections(self) -> int:
+        """Connections taken."""
+        return self._words[CONNECTIONS]
+
+    @property
+    def held(self) -> int:
+        """Connections held."""
+        return self._words[HELD]
+
+    @property
+    def begun_with(self) -> int:
+        """The number of the last connection from the parker that it has begun to serve."""
+        return self._words[BEGUN_WITH]
+
+    @property
+    def unstarted(self) -> int:
+        """How many connections from the parker it had not begun to serve, as the parker saw it."""
+        return self._words[UNSTARTED]
+
+    def is_current(self, snapshot: SlotSnapshot) -> bool:
+        """Whether what was seen is still in flight: else the worker has finished it meanwhile."""
+        return bool(self._words[STARTED_NS]) and self._words[SERIAL] == snapshot.number
+
+    def record(self, worker: WorkerState) -> bytes:
+        """Return what the slot says as a status record; b"": it is not valid."""
+        words = self._words
+        with contextlib.suppress(ValueError, struct.error):
+            state = State(words[STATE])
+            return packed(
+                worker.slot,
+                state,
+                worker.pid,
+                worker.generation,
+                words[CONNECTIONS],
+                words[REQUESTS],
+                words[SINCE_NS],
+            )
+        return b""
+
+    def snapshot(self) -> SlotSnapshot:
+        """Return a copy of what the slot says."""
+        words = self._words
+        return SlotSnapshot(
+            words[SERIAL],
+            words[STARTED_NS],
+            words[LIMIT_NS],
+            words[REQUESTS],
+            words[HANDLER_NS],
+            words[CLIENT_FD] - 1,
+            bool(words[BEGUN]),
+            words[HELD],
+            words[ERRORS],
+            words[TIMEOUTS],
+            words[CONNECTIONS],
+            words[REFUSED],
+            words[COOKIE],
+            bytes(self._view[: min(words[LINE_LENGTH], LINE_BYTES)]),
+            b"\n" if words[EOL_LENGTH] == 1 else b"\r\n",
+        )
+
+
+class MasterView:
+    """The board as the master uses it.
+
+    Attributes:
+        page: The board itself, for new processes.
+    """
+
+    def __init__(self, page: Board) -> None:
+        self.page = page
+        self._head = page.head
+        self._slots: dict[int, MasterSlot] = {}
+
+    def slot(self, number: int) -> MasterSlot:
+        """Return a worker's slot."""
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = MasterSlot(self.page, number)
+        return slot
+
+    def new_worker(self, number: int) -> None:
+        """Make a slot ready for a new worker, before the fork."""
+        self.slot(number).clear()
+        self._head[SLOTS] = max(self._head[SLOTS], number + 1)
+
+    def parker_starts(self) -> None:
+        """Publish that there is a parker."""
+        self._head[PARKER] = 1
+
+    def parker_ended(self) -> int:
+        """Publish that there is no parker; return how many connections it held."""
+        lost = self._head[PARKED]
+        self._head[PARKER] = self._head[PARKED] = self._head[WAITING] = 0
+        return lost
+
+    @property
+    def parked(self) -> int:
+        """How many connections the parker holds."""
+        return self._head[PARKED]
+
+    @property
+    def ready_connections(self) -> int:
+        """How many of them have sent something and wait for an idle worker."""
+        return self._head[WAITING]
+
+    @property
+    def refused_by_parker(self) -> int:
+        """How many connections the parker has refused."""
+        return self._head[REFUSED_BY_PARKER]

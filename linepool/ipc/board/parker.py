@@ -1,0 +1,98 @@
+"""The board as the parker uses it."""
+
+from __future__ import annotations
+
+from linepool.ipc.board.words import (
+    BEGUN_WITH,
+    GIVEN,
+    HELD,
+    IDLE_SINCE_NS,
+    ORDER,
+    PARKED,
+    PARKER,
+    PARKER_FULL,
+    REFUSED_BY_PARKER,
+    UNSTARTED,
+    WAITING,
+    WAITS_SINCE_NS,
+    Board,
+)
+
+
+class ParkerSlot:
+    """A worker's slot as the parker uses it."""
+
+    def __init__(self, board: Board, number: int) -> None:
+        self._words = board.slot(number)[1]
+        self._words[UNSTARTED] = 0
+
+    @property
+    def idle_since_ns(self) -> int:
+        """When the worker began to wait for work; 0: it works."""
+        return self._words[IDLE_SINCE_NS]
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the master has ordered it to leave."""
+        return self._words[ORDER] != 0
+
+    @property
+    def held(self) -> int:
+        """Connections held."""
+        return self._words[HELD]
+
+    @property
+    def begun_with(self) -> int:
+        """The number of the last connection from the parker that it has begun to serve."""
+        return self._words[BEGUN_WITH]
+
+    def next_gift(self) -> int:
+        """Publish that another connection is given to the worker; return the connection's number."""
+        number = self._words[GIVEN] + 1
+        self._words[GIVEN] = number
+        return number
+
+    def unstarted(self, count: int) -> None:
+        """Publish how many connections were given to it that it has not begun to serve."""
+        self._words[UNSTARTED] = count
+
+
+class ParkerView:
+    """The board as the parker uses it."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._head = board.head
+
+    def slot(self, number: int) -> ParkerSlot:
+        """Return the slot of a new worker."""
+        return ParkerSlot(self._board, number)
+
+    def holds(self, count: int) -> None:
+        """Publish how many connections it holds."""
+        self._head[PARKED] = count
+
+    def ready(self, count: int) -> None:
+        """Publish how many of them wait for an idle worker."""
+        self._head[WAITING] = count
+
+    def ready_since(self, since_ns: int) -> None:
+        """Publish when the first of these began to wait."""
+        self._head[WAITS_SINCE_NS] = since_ns
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is little room for more connections."""
+        return self._head[PARKER_FULL] != 0
+
+    @is_full.setter
+    def is_full(self, full: bool) -> None:
+        self._head[PARKER_FULL] = full
+
+    def count_refused(self) -> None:
+        """Count a connection that was refused because there were too many."""
+        self._head[REFUSED_BY_PARKER] += 1
+
+    def leaves(self) -> None:
+        """Publish that there is no parker any more."""
+        self._head[PARKER] = 0

@@ -1,0 +1,97 @@
+"""The page behind the board: which word means what, and which process writes it.
+
+Imported by the views of this folder only; an import contract keeps it so.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from enum import IntEnum
+
+from linepool.settings import MAX_WORKERS
+
+BOUND = 1 << 32
+"""Added to what is published of a connection that cannot continue in another worker as it is."""
+
+
+class Order(IntEnum):
+    """What the master wants of a worker; a level, not an event, so it cannot be missed."""
+
+    NONE = 0
+    RETIRE = 1  # finish the requests in flight, then leave
+    STOP = 2  # the same, but first take the clients that are in the accept backlog
+    RECYCLE = 3  # leave as soon as no connection has to stay in this worker
+
+
+# The words of the head, with their writer.
+PARKED = 0  # connections that the parker holds; parker
+WAITING = 1  # how many of them have sent something and wait for an idle worker; parker
+WAITS_SINCE_NS = 2  # when the first of these began to wait; parker
+PARKER = 3  # 1 while there is a parker; master, and a parker that leaves
+REFUSED_BY_PARKER = 4  # connections refused because there were too many; parker
+SLOTS = 5  # slots from here on have never been used; master
+PARKER_FULL = 6  # 1 while the parker has little room for more connections; parker
+HEAD_WORDS = 8
+
+# The words of a slot, after the line. Those that are written together when a request begins are
+# adjacent: one call writes them, at half of what single words cost. That call clears them all first,
+# so nothing that counts may be among them; STARTED_NS, which makes the others valid, is the last.
+LINE_LENGTH = 0  # bytes of the request's line that are at the start of the slot
+EOL_LENGTH = 1  # bytes of the line's ending, for the reply that the master may have to write
+LIMIT_NS = 2  # the request is overdue after this long; 0: never
+BEGUN = 3  # not 0: bytes of a reply may have been sent, or are about to be
+SERIAL = 4  # number of the request or hook that STARTED_NS belongs to
+STARTED_NS = 5  # when the request in flight began, on the monotonic clock; 0: there is none
+REQUESTS = 6  # requests done
+HANDLER_NS = 7  # time spent in handlers
+COOKIE = 8  # SO_COOKIE of the client's socket: its descriptor may have been reused
+CLIENT_FD = 9  # descriptor of the client that is being served, plus one; 0: none
+HELD = 10  # connections held
+STATE = 11  # as in the last status record
+SINCE_NS = 12  # as in the last status record
+ERRORS = 13  # requests that ended in SERVER_ERROR
+TIMEOUTS = 14  # requests in which RequestTimeout was raised
+CONNECTIONS = 15  # connections taken
+REFUSED = 16  # connections refused because there were too many
+IDLE_SINCE_NS = 17  # when it began to wait for work; 0: it works. Immediate, unlike status records
+BEGUN_WITH = 18  # number of the last connection from the parker that it has begun to serve
+WAITED_NS = 19  # how long it has waited for work altogether
+# Written by the master:
+ORDER = 20
+OVERDUE = 21  # serial number of the request in which RequestTimeout is to be raised
+PERMIT = 22  # 1: the worker may leave once it has served its number of requests
+# Written by the parker:
+GIVEN = 23  # number of the last connection given to this worker
+UNSTARTED = 24  # connections given to it that it had not begun to serve when the parker looked last
+SLOT_WORDS = 25
+
+WORD = 8  # bytes
+CACHE_LINE = 64  # bytes
+LINE_BYTES = 128
+# In the machine's byte order, and aligned: each word is written in one piece.
+BEGIN = struct.Struct(f"@{LINE_BYTES}s6Q")
+
+
+class Board:
+    """The page with its head and one slot for each worker there may be.
+
+    Args:
+        held: How many connections a worker may publish in its slot.
+    """
+
+    def __init__(self, held: int = 0) -> None:
+        used = LINE_BYTES + (SLOT_WORDS + 2 * held) * WORD
+        self._size = -(-used // CACHE_LINE) * CACHE_LINE  # two workers never write to the same one
+        self._held = held
+        self._page = mmap.mmap(-1, HEAD_WORDS * WORD + MAX_WORKERS * self._size)
+        self._view = memoryview(self._page)
+        self.head = self._view[: HEAD_WORDS * WORD].cast("Q")
+
+    def slot(self, number: int) -> tuple[memoryview, memoryview, memoryview]:
+        """Return a slot's bytes, its words, and its two words for each published connection."""
+        begin = HEAD_WORDS * WORD + number * self._size
+        view = self._view[begin : begin + self._size]
+        words = LINE_BYTES + SLOT_WORDS * WORD
+        published = view[words : words + 2 * self._held * WORD]
+        return view, view[LINE_BYTES:words].cast("Q"), published.cast("Q")

@@ -1,0 +1,291 @@
+"""The board as one worker uses it: its own slot, which it alone writes, and what others publish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from linepool.ipc.board.words import (
+    BEGIN,
+    BEGUN,
+    BEGUN_WITH,
+    CLIENT_FD,
+    CONNECTIONS,
+    COOKIE,
+    ERRORS,
+    GIVEN,
+    HANDLER_NS,
+    HELD,
+    IDLE_SINCE_NS,
+    LIMIT_NS,
+    ORDER,
+    OVERDUE,
+    PARKED,
+    PARKER,
+    PARKER_FULL,
+    PERMIT,
+    REFUSED,
+    REQUESTS,
+    SERIAL,
+    SINCE_NS,
+    SLOTS,
+    STARTED_NS,
+    STATE,
+    TIMEOUTS,
+    WAITED_NS,
+    WAITING,
+    WAITS_SINCE_NS,
+    Board,
+    Order,
+)
+from linepool.pool.status import State
+
+
+class Sibling(NamedTuple):
+    """What a worker sees of another one: two times in ns, and how many connections it holds."""
+
+    idle_since_ns: int
+    waited_ns: int
+    held: int
+    is_leaving: bool
+
+
+class WorkerView:
+    """The board as one worker uses it: its own slot, which it alone writes, and what others publish.
+
+    Attributes:
+        places: How many of its connections it may publish.
+    """
+
+    def __init__(self, board: Board, number: int) -> None:
+        self._board = board
+        self._number = number
+        self._head = board.head
+        self._view, self._words, self._published = board.slot(number)
+        self._others: dict[int, memoryview] = {}
+        self.places = len(self._published) // 2
+
+    # The request in flight.
+
+    def serving(self, descriptor_plus_1: int, cookie: int) -> None:
+        """Publish the connection that is read and answered from now on."""
+        words = self._words
+        words[COOKIE] = cookie
+        words[CLIENT_FD] = descriptor_plus_1
+
+    def serving_none(self) -> None:
+        """Publish that no connection is being served."""
+        self._words[CLIENT_FD] = 0
+
+    @property
+    def served_descriptor(self) -> int:
+        """The descriptor of the connection that is being served; -1: none is."""
+        return self._words[CLIENT_FD] - 1
+
+    def begin(self, line: bytes, eol: bytes, now_ns: int, limit_ns: int, unsent: int) -> None:
+        """Publish the request that goes to its handler; the one before it is done.
+
+        Args:
+            line: Its line, without the ending.
+            eol: The ending of the line.
+            now_ns: The present on the monotonic clock.
+            limit_ns: It is overdue after this long; 0: never.
+            unsent: Bytes of replies that wait to be sent ahead of its own.
+        """
+        serial = self._words[SERIAL] + 1
+        BEGIN.pack_into(self._view, 0, line, len(line), len(eol), limit_ns, unsent, serial, now_ns)
+
+    def begin_hook(self, now_ns: int, limit_ns: int) -> None:
+        """Publish that a hook runs; it has no line, and is not counted as a request."""
+        serial = self._words[SERIAL] + 1
+        BEGIN.pack_into(self._view, 0, b"", 0, 0, limit_ns, 0, serial, now_ns)
+
+    def finish(self, requests: int, spent_ns: int) -> None:
+        """Publish that some requests are done, all since the last call, and the time they took."""
+        words = self._words
+        words[STARTED_NS] = 0
+        words[REQUESTS] += requests
+        words[HANDLER_NS] += spent_ns
+
+    def drop(self) -> None:
+        """Publish that what was in flight is over, however it ended."""
+        self._words[STARTED_NS] = 0
+
+    def reply_begins(self) -> None:
+        """Publish that bytes of the reply are being sent: no other process may write to the client."""
+        self._words[BEGUN] = 1
+
+    def pause(self, now_ns: int) -> int:
+        """Stop the clock of the request in flight; return what ``resume`` wants."""
+        started_ns = self._words[STARTED_NS]
+        self._words[STARTED_NS] = 0
+        return now_ns - started_ns if started_ns else -1
+
+    def resume(self, now_ns: int, ran_ns: int) -> None:
+        """Let the clock of the request in flight continue."""
+        if ran_ns >= 0:
+            self._words[STARTED_NS] = now_ns - ran_ns
+
+    def extend(self, now_ns: int, more_ns: int) -> None:
+        """Move the limit of the request in flight to this long from now."""
+        self._words[LIMIT_NS] = now_ns - self._words[STARTED_NS] + more_ns
+
+    def running_ns(self, now_ns: int) -> int:
+        """Return how long the request in flight has run; 0: there is none."""
+        started_ns = self._words[STARTED_NS]
+        return now_ns - started_ns if started_ns else 0
+
+    @property
+    def overdue_limit_ns(self) -> int | None:
+        """The limit of the request in flight if the master says that it is overdue, else None."""
+        words = self._words
+        return words[LIMIT_NS] if words[OVERDUE] == words[SERIAL] else None
+
+    # Counters and state.
+
+    def count_errors(self, errors: int, timeouts: int) -> None:
+        """Add to the requests that ended in SERVER_ERROR, and to those that ran past their limit."""
+        self._words[ERRORS] += errors
+        self._words[TIMEOUTS] += timeouts
+
+    def count_connection(self) -> None:
+        """Count a connection that was taken."""
+        self._words[CONNECTIONS] += 1
+
+    def count_refused(self) -> None:
+        """Count a connection that was refused because there were too many."""
+        self._words[REFUSED] += 1
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """The requests done, and the ns spent in handlers."""
+        return self._words[REQUESTS], self._words[HANDLER_NS]
+
+    def changed(self, state: State, now_ns: int) -> tuple[int, int]:
+        """Publish the worker's state; return its connections and requests, for the status record."""
+        words = self._words
+        words[STATE] = state
+        words[SINCE_NS] = now_ns
+        return words[CONNECTIONS], words[REQUESTS]
+
+    def waiting(self, since_ns: int) -> None:
+        """Publish since when it waits for work, and would take some."""
+        self._words[IDLE_SINCE_NS] = since_ns
+
+    def working(self, waited_ns: int) -> None:
+        """Publish that it works, and add the time for which it has waited."""
+        words = self._words
+        words[IDLE_SINCE_NS] = 0
+        words[WAITED_NS] += waited_ns
+
+    # The connections that it holds.
+
+    def holds(self, count: int) -> None:
+        """Publish how many connections it holds."""
+        self._words[HELD] = count
+
+    def publish(self, place: int, connection: int, cookie: int) -> None:
+        """Publish a connection, so that the master can save it if this worker is killed.
+
+        Args:
+            place: Below ``places``.
+            connection: Its descriptor plus one, plus ``BOUND`` if it has to stay here.
+            cookie: Its SO_COOKIE.
+        """
+        self._published[2 * place + 1] = cookie
+        self._published[2 * place] = connection
+
+    def hide(self, place: int) -> int:
+        """No longer publish a connection; return what ``restore`` wants."""
+        shown, self._published[2 * place] = self._published[2 * place], 0
+        return shown
+
+    def restore(self, place: int, shown: int) -> None:
+        """Publish a connection again as it was when it was hidden."""
+        self._published[2 * place] = shown
+
+    # What the master wants.
+
+    @property
+    def order(self) -> Order:
+        """The master's order."""
+        return Order(self._words[ORDER])
+
+    @property
+    def has_order(self) -> bool:
+        """Whether there is an order."""
+        return self._words[ORDER] != 0
+
+    def may_recycle(self, requests: int) -> bool:
+        """Whether it has served this number of requests and is permitted to leave."""
+        return bool(self._words[REQUESTS] >= requests and self._words[PERMIT])
+
+    # What the parker says.
+
+    @property
+    def has_parker(self) -> bool:
+        """Whether there is a parker."""
+        return self._head[PARKER] != 0
+
+    @property
+    def parker_has_room(self) -> bool:
+        """Whether there is a parker that takes connections."""
+        return bool(self._head[PARKER] and not self._head[PARKER_FULL])
+
+    @property
+    def parked(self) -> int:
+        """How many connections the parker holds."""
+        return self._head[PARKED]
+
+    @property
+    def ready_connections(self) -> int:
+        """How many parked connections have sent something and wait for an idle worker."""
+        return self._head[WAITING]
+
+    @property
+    def ready_since_ns(self) -> int:
+        """When the first of these began to wait."""
+        return self._head[WAITS_SINCE_NS]
+
+    def has_begun_with(self, number: int) -> None:
+        """Confirm to the parker that the connection of this number is being served."""
+        self._words[BEGUN_WITH] = number
+
+    @property
+    def has_gifts(self) -> bool:
+        """Whether the parker has given connections that it has not begun to serve."""
+        return self._words[GIVEN] != self._words[BEGUN_WITH]
+
+    # The other workers.
+
+    @property
+    def slots(self) -> int:
+        """How many slots have been used so far."""
+        return self._head[SLOTS]
+
+    def held_by_all(self) -> int:
+        """Return how many connections all workers hold, this one included."""
+        return sum(self._other(number)[HELD] for number in range(self._head[SLOTS]))
+
+    def siblings(self) -> Iterator[tuple[int, Sibling]]:
+        """Yield the other workers, by slot."""
+        for number in range(self._head[SLOTS]):
+            if number != self._number:
+                words = self._other(number)
+                yield (
+                    number,
+                    Sibling(
+                        words[IDLE_SINCE_NS], words[WAITED_NS], words[HELD], bool(words[ORDER])
+                    ),
+                )
+
+    @property
+    def waited_ns(self) -> int:
+        """How long this worker has waited for work altogether."""
+        return self._words[WAITED_NS]
+
+    def _other(self, number: int) -> memoryview:
+        words = self._others.get(number)
+        if words is None:
+            words = self._others[number] = self._board.slot(number)[1]
+        return words

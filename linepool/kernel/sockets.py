@@ -1,0 +1,75 @@
+"""What is asked of a connected socket, whichever process holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+
+CHUNK = 16384  # bytes of one recv(); more would cost each small request 0.7 microseconds
+DONTWAIT = int(socket.MSG_DONTWAIT)
+LONGEST_WAIT = 2_000_000  # seconds; poll(2) takes milliseconds as an int
+_SO_COOKIE = 57  # socket(7); the socket module has no name for it
+_SIOCOUTQNSD = 0x894B  # <linux/sockios.h>
+_INT = struct.Struct("i")
+_RESET = struct.pack(
+    "ii", 1, 0
+)  # SO_LINGER: close with a reset, discard what is unsent (socket(7))
+
+
+def as_connection(descriptor: int, family: int = socket.AF_INET) -> socket.socket:
+    """Return the socket of a connection's descriptor; it blocks.
+
+    Its family does not matter to what is done with it, and to ask the kernel would cost more.
+    """
+    sock = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
+    if sock.gettimeout() is not None:  # the app has set a default for sockets of its own
+        sock.settimeout(None)
+    return sock
+
+
+def address_text(address: object) -> str:
+    """Return a socket's address as text: ``host:port``; ``unix`` for a unix socket's client."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return "unix"
+
+
+def peer_name(sock: socket.socket | None) -> str:
+    """Return the address of a connection's client as text; ``-``: it is not known."""
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            return address_text(sock.getpeername())
+    return "-"
+
+
+def socket_cookie(sock: socket.socket) -> int:
+    """Return the number that the kernel gives a socket once in its life, whoever holds it."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), "little")
+
+
+def unread_bytes(descriptor: int) -> int:
+    """Return how many bytes have arrived and have not been read (ioctl_tty(2), FIONREAD)."""
+    return _ioctl(descriptor, termios.FIONREAD)
+
+
+def unsent_bytes(sock: socket.socket) -> int:
+    """Return how many bytes the kernel has yet to send; what has left will arrive."""
+    try:
+        return _ioctl(sock.fileno(), _SIOCOUTQNSD)
+    except OSError:  # of a unix socket, where what was sent is with the client already
+        return 0
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Have the connection reset when it is closed: what the client has not received is discarded."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def _ioctl(descriptor: int, request: int) -> int:
+    value: int = _INT.unpack(fcntl.ioctl(descriptor, request, bytes(_INT.size)))[0]
+    return value

@@ -1,0 +1,123 @@
+"""What the master does for the clients of a worker that it kills: a last reply, and saved connections.
+
+Runs in the master.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Callable
+
+from linepool.ipc.board import MasterSlot
+from linepool.kernel.lingering import LingeringClose
+from linepool.kernel.pidfd import ChildProcess
+
+_DEATH_WAIT = 1.0  # seconds for a killed worker to end; then its client gets no reply
+
+
+class LastReply:
+    """The reply to the client that a killed worker was serving, and the end of its connection.
+
+    It is sent once the worker is dead, so that no other process can write any more. On a busy machine
+    that may take a while, and the master does not wait for it.
+
+    Args:
+        client: A copy of the client's socket.
+        process: The worker.
+        reply: Returns the bytes to send; asked once the worker is dead.
+        selector: The master's.
+
+    Attributes:
+        is_over: The connection is closed.
+    """
+
+    def __init__(
+        self,
+        client: socket.socket,
+        process: ChildProcess,
+        reply: Callable[[], bytes],
+        selector: selectors.BaseSelector,
+    ) -> None:
+        self.is_over = False
+        self._client = client
+        self._process = process
+        self._reply = reply
+        self._selector = selector
+        self._lingering = LingeringClose()
+        self._wait_until = time.monotonic() + _DEATH_WAIT
+
+    @property
+    def due(self) -> float:
+        """When ``turn`` is to be called, on the monotonic clock."""
+        return self._lingering.due if self._lingering else self._wait_until
+
+    def turn(self) -> None:
+        """Send the reply if the worker is dead by now; close the connection if it is time to."""
+        if self.is_over:
+            return
+        if self._lingering:
+            if self._lingering.expired(time.monotonic()):
+                self._close()
+        elif self._process.is_dead() or time.monotonic() >= self._wait_until:
+            self._begin()
+
+    def close(self) -> None:
+        """Close this process's copy, also in a new worker."""
+        self._client.close()
+
+    def _begin(self) -> None:
+        if self._process.is_dead():
+            with contextlib.suppress(OSError):
+                self._client.send(self._reply(), socket.MSG_DONTWAIT)
+        # The shutdown acts on the socket itself, so it reaches the client even if a process that the
+        # handler started still holds it.
+        if self._lingering.add(self._client, patient=True):
+            self._selector.register(self._client, selectors.EVENT_READ, self._drain)
+        else:
+            self.is_over = True
+
+    def _drain(self) -> None:
+        if self._lingering.drain(self._client.fileno()):
+            self._close()
+
+    def _close(self) -> None:
+        self._selector.unregister(self._client)
+        self._lingering.close(self._client.fileno())
+        self.is_over = True
+
+
+class SavedSockets:
+    """The connections that a killed worker held beside the one that it was serving.
+
+    Copies of them are taken while it is still alive, and given to others once it is dead: it may
+    recover at the last moment and serve them.
+    """
+
+    def __init__(self, process: ChildProcess, slot: MasterSlot) -> None:
+        self._slot = slot
+        self._sockets: dict[int, tuple[socket.socket, tuple[int, int]]] = {}
+        for place, (descriptor, cookie) in slot.movable().items():
+            if sock := process.take_socket(descriptor, cookie):
+                self._sockets[place] = sock, (descriptor, cookie)
+
+    def untouched(self) -> list[socket.socket]:
+        """Return those that it has not served since; the caller owns them, the others are closed.
+
+        Pre-condition: the worker is dead, and its slot has not been used again.
+        """
+        movable = self._slot.movable()
+        saved = []
+        for place, (sock, known) in self._sockets.items():
+            if movable.get(place) == known:
+                saved.append(sock)
+            else:
+                sock.close()
+        return saved
+
+    def close(self) -> None:
+        """Close the copies."""
+        for sock, _ in self._sockets.values():
+            sock.close()

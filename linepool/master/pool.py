@@ -1,0 +1,251 @@
+"""The pool's acts: spawn, order, reap and account for workers. The master's loop decides when.
+
+Runs in the master.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import selectors
+import time
+
+from attrs import Factory, asdict, define
+
+from linepool.ipc.board import MasterView, Order, SlotSnapshot
+from linepool.kernel.signals import signal_name
+from linepool.master.generation import Generation
+from linepool.master.load import LoadMeter
+from linepool.master.parker_handle import ParkerHandle
+from linepool.master.recycler import Recycler
+from linepool.master.spawner import Spawner
+from linepool.master.status_reader import StatusReader
+from linepool.master.watchdog import Watchdog
+from linepool.master.worker_handle import WorkerHandle
+from linepool.pool import policy
+from linepool.pool.deadline import DUMP_NS
+from linepool.pool.scoreboard import Scoreboard, WorkerState
+from linepool.pool.status import State
+from linepool.protocols.base import printable
+from linepool.settings import MAX_WORKERS
+
+log = logging.getLogger("linepool")
+
+_MALFORMED_AT_MOST = 3  # records that are not the worker's own, before it is killed
+
+
+@define
+class Counters:
+    """What has happened since the start."""
+
+    requests: int = 0
+    errors: int = 0
+    connections: int = 0
+    timeouts: int = 0
+    kills: int = 0
+    crashes: int = 0
+    recycled: int = 0
+    spawned: int = 0
+    retired: int = 0
+    refused: int = 0
+    dropped: int = 0
+
+    def add(self, snapshot: SlotSnapshot) -> None:
+        """Add the work of one worker."""
+        self.requests += snapshot.requests
+        self.errors += snapshot.errors
+        self.timeouts += snapshot.timeouts
+        self.connections += snapshot.connections
+        self.refused += snapshot.refused
+
+    def plus(self, snapshots: list[SlotSnapshot]) -> dict[str, int]:
+        """Return all counts, with the work of the workers that are alive."""
+        total = Counters(**asdict(self))
+        for snapshot in snapshots:
+            total.add(snapshot)
+        return asdict(total)
+
+
+@define(eq=False, kw_only=True)
+class Pool:
+    """The workers, and what the master does with them.
+
+    Attributes are read by the master and by what reports on the pool; only the methods change them.
+
+    Attributes:
+        workers: Those that are alive, by slot.
+        retry_at: When another fork is to be tried after one has failed, on the monotonic clock.
+    """
+
+    board: MasterView
+    scoreboard: Scoreboard
+    workers: dict[int, WorkerHandle]
+    counters: Counters = Factory(Counters)
+    retry_at: float = 0.0
+    _selector: selectors.BaseSelector
+    _spawner: Spawner
+    _reader: StatusReader
+    _load: LoadMeter
+    _recycler: Recycler
+    _watchdog: Watchdog
+    _parker: ParkerHandle | None
+
+    @property
+    def dropped(self) -> int:
+        """How many connections ended with the process that held them."""
+        return self.counters.dropped + (self._parker.dropped if self._parker else 0)
+
+    def spawn(self, generation: Generation) -> bool:
+        """Fork one worker; return whether that succeeded."""
+        slot = self.scoreboard.free_slot(MAX_WORKERS)
+        history = self._load.history
+        now_ns = time.monotonic_ns()  # before the fork: the child may be quicker than this process
+        try:
+            worker = self._spawner.spawn(slot, generation, self._recycler.spawned(slot))
+        except OSError as error:
+            log.error("cannot fork: %s", error.strerror)  # noqa: TRY400 - one line says everything
+            history.boot_failed(now_ns)
+            backoff = generation.settings.respawn_backoff
+            pause = policy.boot_delay(history.boot_failures, backoff)
+            self.retry_at = time.monotonic() + pause  # nothing else would cause another try
+            return False
+        self.workers[slot] = worker
+        self._selector.register(worker.process.pidfd, selectors.EVENT_READ, slot)
+        self._reader.add(slot, worker)
+        if self._parker is not None:
+            self._parker.worker_started(slot, worker)
+        self.scoreboard.spawned(slot, worker.process.pid, generation.number, now_ns)
+        history.spawned(generation.settings, now_ns)
+        self.counters.spawned += 1
+        log.debug("worker spawned pid=%d slot=%d", worker.process.pid, slot)
+        return True
+
+    def retire(self, count: int) -> None:
+        """Order workers to leave: idle ones first, of these the one that the kernel wakes next."""
+        staying = [worker for worker in self.scoreboard.workers.values() if not worker.leaving]
+        staying.sort(key=lambda worker: (worker.state is State.TAKEN, worker.since_ns))
+        for worker in staying[:count]:
+            self.order(worker.slot, Order.RETIRE)
+            self.counters.retired += 1
+            log.info("worker retired pid=%d requests=%d", worker.pid, worker.requests)
+
+    def recycle(self) -> None:
+        """Order workers that are too old or too large to leave."""
+        for slot, order in self._recycler.turn(self.scoreboard.workers.values()):
+            self.order(slot, order)
+            if order is Order.RECYCLE:
+                self.counters.recycled += 1
+                log.info("worker recycled pid=%d", self.scoreboard.workers[slot].pid)
+
+    def order(self, slot: int, order: Order) -> None:
+        """Give a worker an order, and wake it."""
+        self.board.slot(slot).command(order)
+        self.scoreboard.mark_retiring(slot)
+        self._load.history.worker_changed(slot, None, time.monotonic_ns())
+        self.workers[slot].wake()
+
+    def stop(self, kill_at: float) -> None:
+        """Order all workers to leave, and have those killed that do not by then."""
+        for slot, worker in self.workers.items():
+            worker.kill_by(kill_at, "did not end before the server stopped")
+            self.order(slot, Order.STOP)
+
+    def boot_by(self, worker: WorkerState) -> float:
+        """Return when a worker must be ready, on the monotonic clock."""
+        settings = self.workers[worker.slot].generation.settings
+        return worker.spawned_ns / 1e9 + settings.spawn_timeout
+
+    @property
+    def boot_due_at(self) -> float:
+        """When the next worker must be ready, on the monotonic clock."""
+        return min(
+            (
+                self.boot_by(worker)
+                for slot, worker in self.scoreboard.workers.items()
+                if worker.state is None and not self.workers[slot].kill_at
+            ),
+            default=math.inf,
+        )
+
+    def judge(self) -> None:
+        """Kill workers that missed their deadlines, or that write malformed records."""
+        now = time.monotonic()
+        soon = now + DUMP_NS / 1e9
+        for slot, worker in self.workers.items():
+            state = self.scoreboard.workers[slot]
+            if state.state is None and now >= self.boot_by(state):
+                worker.kill_by(soon, "was not ready in time")
+            elif state.malformed > _MALFORMED_AT_MOST:
+                worker.kill_by(soon, "was in a worker that wrote malformed status records")
+        busy = any(worker.state is State.TAKEN for worker in self.scoreboard.workers.values())
+        for slot, why in self._watchdog.judge(self.workers, busy=busy):
+            self._watchdog.kill(slot, self.workers[slot], why)
+            self.counters.kills += 1
+
+    def forget(self, slot: int, status: int) -> None:
+        """Forget a worker that was reaped, and account for how it ended.
+
+        Args:
+            slot: The worker's.
+            status: Its exit status, or minus the signal that ended it.
+        """
+        worker = self.workers.pop(slot)
+        state = self.scoreboard.reaped(slot)
+        self._selector.unregister(worker.process.pidfd)
+        self._reader.remove(worker)
+        worker.close()
+        self._load.history.worker_changed(slot, None, time.monotonic_ns())
+        board_slot = self.board.slot(slot)
+        self._account(state, status, board_slot.snapshot(), killed=worker.is_killed)
+        self.counters.add(board_slot.snapshot())
+        self._save_connections(slot, state.pid)
+        board_slot.vacate()
+        self._spawner.reaped(slot)
+        if self._parker is not None:
+            self._parker.worker_died(slot, board_slot.begun_with)
+
+    def _save_connections(self, slot: int, pid: int) -> None:
+        """Have other workers continue with the connections of a dead one, as far as possible."""
+        held = self.board.slot(slot).held
+        saved = self._watchdog.save_connections(slot)
+        lost = max(0, held - saved)
+        self.counters.dropped += lost
+        if held:
+            log.warning("connections of a dead worker pid=%d saved=%d lost=%d", pid, saved, lost)
+
+    def _account(
+        self, worker: WorkerState, status: int, last: SlotSnapshot, *, killed: bool
+    ) -> None:
+        """Log how a worker ended, if it was not ordered to, and learn from it."""
+        if worker.state is None and not worker.retiring:
+            self._load.history.boot_failed(time.monotonic_ns())
+        if worker.retiring or killed:
+            log.debug("worker left pid=%d status=%d", worker.pid, status)
+            return
+        if status == 0:
+            recycled = self._recycler.was_recycled(worker.slot)
+            self.counters.recycled += recycled
+            log.info("worker %s pid=%d", "recycled" if recycled else "left", worker.pid)
+            return
+        self.counters.crashes += 1
+        log.error(
+            "worker died pid=%d %s command=%s requests=%d",
+            worker.pid,
+            f"status={status}" if status >= 0 else f"signal={signal_name(-status)}",
+            printable(last.line) if last.started_ns else "-",
+            last.requests,
+        )
+
+    def probe(self) -> None:
+        """Warn if the kernel forbids to copy descriptors; tried on a worker's standard error."""
+        for worker in self.workers.values():
+            try:
+                os.close(worker.process.take_descriptor(2))
+            except OSError as error:
+                log.warning(
+                    "pidfd_getfd is not permitted here (%s): the client of a killed worker gets no"
+                    " error line, only the end of its connection",
+                    error.strerror,
+                )
+            break

@@ -1,0 +1,182 @@
+"""The delivery of connections to workers, in two phases.
+
+Runs in the parker. It sends the descriptor to one worker, the one that became idle last, and keeps its
+own copy until the worker has begun to serve it, which the board says. If that worker dies first, as the
+master says when it has reaped it, the connection goes to another. No clock is used for that, so no
+request is lost unread, and none is begun twice.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+
+from attrs import define
+
+from linepool.ipc import channel as channels
+from linepool.ipc.board import ParkerView
+from linepool.ipc.channel import ConnectionState, PassedConnection
+
+_AT_ONCE = 16  # connections for one request of a worker: one of them may hold up the others
+
+
+@define
+class _Given:
+    """A connection that was given to a worker, until the worker has begun to serve it."""
+
+    number: int
+    descriptor: int
+    state: ConnectionState
+
+
+class WorkerProxy:
+    """What the parker knows of a worker.
+
+    Attributes:
+        slot: The worker's.
+        channel: The parker's end of its channel.
+        board: The worker's slot on the board.
+        given: Connections that it may not have begun to serve, in their order.
+    """
+
+    def __init__(self, slot: int, channel: socket.socket, board: ParkerView) -> None:
+        self.slot = slot
+        self.channel = channel
+        self.board = board.slot(slot)
+        self.given: deque[_Given] = deque()
+
+    def idle_since_ns(self, *, leaving_too: bool) -> int:
+        """Return when it began to wait for work; 0: it does not, was given some, or leaves."""
+        board = self.board
+        if self.given and self.given[-1].number > board.begun_with:
+            return 0
+        return board.idle_since_ns if leaving_too or not board.is_leaving else 0
+
+    @property
+    def unstarted(self) -> int:
+        """How many connections it has been given and has not begun to serve."""
+        begun_with = self.board.begun_with
+        return sum(given.number > begun_with for given in self.given)
+
+    def give(self, descriptor: int, state: ConnectionState) -> bool:
+        """Send it a connection; return whether it is on its way."""
+        number = self.board.next_gift()
+        if not channels.send(self.channel, PassedConnection(state, descriptor, number)):
+            return False
+        self.given.append(_Given(number, descriptor, state))
+        self.board.unstarted(len(self.given))
+        return True
+
+    def confirm(self) -> None:
+        """Close the parker's copies of the connections that it has begun to serve."""
+        if not self.given:
+            return
+        begun_with = self.board.begun_with
+        while self.given and self.given[0].number <= begun_with:
+            os.close(self.given.popleft().descriptor)
+        self.board.unstarted(len(self.given))
+
+
+class Delivery:
+    """The connections that wait for a worker, and the workers.
+
+    Attributes:
+        workers: By slot.
+    """
+
+    def __init__(self, board: ParkerView) -> None:
+        self.workers: dict[int, WorkerProxy] = {}
+        self._board = board
+        self._waiting: deque[tuple[int, ConnectionState, int]] = deque()  # ... since when, in ns
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def waits_since_ns(self) -> int:
+        """Since when the first connection waits. Pre-condition: there is one."""
+        return self._waiting[0][2]
+
+    @property
+    def given(self) -> int:
+        """How many connections were given to workers that may not have begun to serve them."""
+        return sum(len(worker.given) for worker in self.workers.values())
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no connection waits, and no worker may hand one off any more."""
+        return not self._waiting and not any(
+            worker.given or worker.board.held for worker in self.workers.values()
+        )
+
+    def add_worker(self, slot: int, channel: socket.socket) -> WorkerProxy:
+        """Note a new worker."""
+        self.workers[slot] = worker = WorkerProxy(slot, channel, self._board)
+        return worker
+
+    def remove_worker(self, worker: WorkerProxy, begun_with: int) -> None:
+        """Take back what a dead worker was given and has not begun to serve.
+
+        Args:
+            worker: The worker.
+            begun_with: The number of the last connection that it had begun to serve.
+        """
+        del self.workers[worker.slot]
+        worker.channel.close()
+        for given in reversed(worker.given):
+            if given.number > begun_with:
+                self.queue(given.descriptor, given.state, first=True)
+            else:
+                os.close(given.descriptor)
+
+    def queue(self, descriptor: int, state: ConnectionState, *, first: bool = False) -> None:
+        """Have a connection wait for a worker: behind the others, or ahead of them."""
+        entry = (descriptor, state, time.monotonic_ns())
+        (self._waiting.appendleft if first else self._waiting.append)(entry)
+        # Before any worker is looked for: one that becomes idle just after the look sees it and asks.
+        self._board.ready(len(self._waiting))
+
+    def deliver(self, *, leaving_too: bool) -> None:
+        """Give waiting connections to idle workers, the most recently idle first."""
+        tried: set[int] = set()
+        while self._waiting:
+            idle = [
+                (since_ns, worker.slot)
+                for worker in self.workers.values()
+                if (since_ns := worker.idle_since_ns(leaving_too=leaving_too))
+                and worker.slot not in tried
+            ]
+            if not idle:
+                return
+            slot = max(idle)[1]
+            if not self._give(self.workers[slot]):
+                tried.add(slot)
+
+    def give_share(self, worker: WorkerProxy) -> None:
+        """Give a worker that wants work its share of the waiting connections."""
+        share = len(self._waiting) // max(1, len(self.workers)) + 1
+        for _ in range(min(share, _AT_ONCE - worker.unstarted, len(self._waiting))):
+            self._give(worker)
+
+    def take_back(self, worker: WorkerProxy, number: int) -> None:
+        """Have a connection wait again that a worker has returned."""
+        for given in list(worker.given):
+            if given.number == number:
+                worker.given.remove(given)
+                self.queue(given.descriptor, given.state, first=True)
+
+    def confirm(self) -> None:
+        """Close the parker's copies of all connections that workers have begun to serve."""
+        for worker in self.workers.values():
+            worker.confirm()
+
+    def _give(self, worker: WorkerProxy) -> bool:
+        """Give the connection that waits longest to a worker; return whether it is on its way."""
+        descriptor, state, _ = self._waiting[0]
+        if not worker.give(descriptor, state):
+            return False
+        self._waiting.popleft()
+        self._board.ready(len(self._waiting))
+        return True

@@ -1,0 +1,241 @@
+"""The worker's loop in the scheme ``accept``: one client after another, each to its end.
+
+Runs in workers. With one listener an idle worker waits in accept() itself, the quickest way, and the
+kernel wakes the workers in turn; with several it waits in epoll, which wakes one of them for each
+client. A blocking call gives up after a tick, so a quiet client delays neither an order nor the end of
+the master for longer than that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from linepool.ipc.board import Order
+from linepool.kernel.acceptor import CAPACITY_PAUSE, FAILURES_AT_MOST, Accepted, is_shortage
+from linepool.kernel.lingering import LingeringClose
+from linepool.kernel.listeners import Listener, set_receive_timeout
+from linepool.kernel.sockets import DONTWAIT, LONGEST_WAIT
+from linepool.pool.status import State
+from linepool.worker.admission import Admission
+from linepool.worker.connection import AGAIN, CLOSED, READ, Connection
+from linepool.worker.context import WorkerContext
+from linepool.worker.evacuation import SafePoint
+from linepool.worker.transport import Transport
+
+_TICK = 0.25  # seconds after which accept() and recv() give up
+_RETRY = 0.01  # seconds between two looks at a client that is to hang up
+
+
+class BlockingLoop:
+    """The loop of one worker.
+
+    Args:
+        context: What its connections share.
+        channel: The worker's end of its channel, which wakes it for an order.
+        listeners: Where it accepts.
+        report: Reports a state to the master.
+        is_worn: Whether the worker may leave because it has served its number of requests.
+
+    Attributes:
+        safe_point: Always open: the listeners may be closed at any time.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        channel: socket.socket,
+        listeners: list[Listener],
+        report: Callable[[State], None],
+        is_worn: Callable[[], bool],
+    ) -> None:
+        self.safe_point = SafePoint()
+        self.safe_point.is_open = True
+        self._context = context
+        self._board = context.board
+        self._orders = context.orders
+        self._channel = channel
+        self._listeners = listeners
+        self._report = report
+        self._is_worn = is_worn
+        self._admission = Admission(context)
+        self._poller = None if len(listeners) == 1 else self._open_poller()
+        self._left_at = 0.0  # when the connection began to be ended; 0: it has not
+        self._backlog = -1  # clients that are still to be taken before leaving; -1: not leaving
+        self._tick = min(_TICK, context.settings.idle_timeout)
+        for listener in listeners:
+            set_receive_timeout(listener.socket, self._tick)
+
+    def run(self) -> None:
+        """Serve until it is time to leave and the client is gone."""
+        self._report(State.READY)
+        while accepted := self._next():
+            self._report(State.TAKEN)
+            self._serve(accepted)
+            if self._is_worn():
+                break
+            self._report(State.IDLE)
+
+    def close_listeners(self) -> None:
+        """Stop listening, because the master has ended. May be called by: any thread."""
+        for listener in self._listeners:
+            listener.close()
+
+    # Accepting.
+
+    def _next(self) -> Accepted | None:
+        """Return the next client, or None: it is time to leave."""
+        failures = 0
+        while failures < FAILURES_AT_MOST and not self._is_to_leave():
+            for listener in self._readable():
+                try:
+                    sock, address = listener.accept()
+                except BlockingIOError:  # a tick has passed, or another worker was faster
+                    self._orders.check_master()
+                except OSError as error:
+                    if is_shortage(error):
+                        failures += 1
+                        time.sleep(CAPACITY_PAUSE)
+                else:
+                    if listener.is_unix:  # which, unlike TCP, does not inherit options
+                        set_receive_timeout(sock, self._tick)
+                    return sock, address, listener
+        return None  # after some failures too: descriptors that leaked are closed with the process
+
+    def _is_to_leave(self) -> bool:
+        if not self._orders.leaving():
+            return False
+        if self._orders.order is not Order.STOP:
+            return True
+        # The clients in the accept backlog have completed their handshake: at most as many as there
+        # were at the stop, and only while there are any, for other workers take them too.
+        queued = sum(listener.queue()[0] for listener in self._listeners)
+        self._backlog = min(queued, self._backlog - 1) if self._backlog >= 0 else queued
+        return self._backlog <= 0
+
+    def _readable(self) -> list[Listener]:
+        """Return the listeners on which a client may wait."""
+        if self._poller is None or self._backlog >= 0:
+            return self._listeners
+        found = {descriptor for descriptor, _ in self._poller.poll(maxevents=1)}
+        self._hear(found)
+        return [one for one in self._listeners if one.socket.fileno() in found]
+
+    def _open_poller(self) -> select.epoll:
+        poller = select.epoll()
+        for listener in self._listeners:
+            poller.register(listener.socket, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        for descriptor in self._order_descriptors():
+            poller.register(descriptor, select.EPOLLIN)
+        return poller
+
+    # Orders.
+
+    def _order_descriptors(self) -> tuple[int, ...]:
+        """Return the descriptors that are readable when there is an order."""
+        return self._channel.fileno(), self._orders.wakeup, self._orders.master
+
+    def _hear(self, ready: set[int]) -> None:
+        """Read the messages away; what they say is on the board."""
+        if self._channel.fileno() not in ready:
+            return
+        with contextlib.suppress(BlockingIOError):
+            while self._channel.recv(64, DONTWAIT):
+                pass
+            self._orders.leave()  # the other end is closed: no order can come any more
+
+    # Serving.
+
+    def _serve(self, accepted: Accepted) -> None:
+        """Serve a client to the end of its connection."""
+        sock, address, listener = accepted
+        session = self._admission.session(address, listener)
+        transport = Transport(sock, self._context.settings.write_timeout)
+        connection = Connection(transport, session, self._context, time.monotonic())
+        self._board.count_connection()
+        self._board.holds(1)
+        try:
+            connection.begin(0)
+            while connection.needs != CLOSED:
+                if connection.needs == READ:
+                    self._read(connection)
+                elif connection.needs == AGAIN or self._wait(
+                    connection, select.POLLOUT, connection.deadline
+                ):
+                    connection.take_turn()
+                elif time.monotonic() >= connection.deadline:
+                    connection.expire()
+        finally:
+            self._board.holds(0)
+            if connection.lingers:
+                _linger(sock, patient=connection.lost_framing)
+            else:
+                sock.close()
+            connection.ended()
+
+    def _read(self, connection: Connection) -> None:
+        """Wait for the client, and serve what it sends; end the connection when its time is up."""
+        if self._orders.hanging_up():
+            self._hang_up(connection)
+            return
+        deadline = connection.deadline
+        if deadline - time.monotonic() > self._tick:
+            served_at = connection.quiet_since
+            # A blocking recv() takes one system call where poll() and recv() take two.
+            if not self._context.subscriptions.topics(connection):
+                connection.on_readable(0)
+            if connection.needs != READ or connection.quiet_since != served_at:
+                return
+        if self._wait(connection, select.POLLIN, deadline):
+            connection.on_readable()
+        elif time.monotonic() >= deadline:
+            connection.expire()
+
+    def _hang_up(self, connection: Connection) -> None:
+        """Serve what the client still sends though it is time to end, or end its connection."""
+        now = time.monotonic()
+        self._left_at = self._left_at or now
+        connection.hang_up(now, self._left_at)
+        if connection.needs == READ and self._wait(connection, select.POLLIN, now + _RETRY):
+            connection.on_readable()
+
+    def _wait(self, connection: Connection, events: int, until: float) -> bool:
+        """Wait for the client, an order or a message; return whether it is the client.
+
+        Args:
+            connection: The client's.
+            events: For which to wait, as for poll(2).
+            until: How long, on the monotonic clock in seconds.
+        """
+        poller = select.poll()
+        poller.register(connection.socket, events)
+        if not self._orders.hanging_up():
+            for descriptor in self._order_descriptors():
+                poller.register(descriptor, select.POLLIN)
+        subscriptions = self._context.subscriptions
+        if subscriptions.topics(connection):
+            poller.register(subscriptions, select.POLLIN)
+        seconds = max(0.0, min(until - time.monotonic(), LONGEST_WAIT))
+        ready = {descriptor for descriptor, _ in poller.poll(seconds * 1000)}
+        self._hear(ready)
+        if subscriptions.fileno() in ready:
+            subscriptions.deliver()
+        return connection.descriptor in ready
+
+
+def _linger(sock: socket.socket, *, patient: bool) -> None:
+    """Close a connection when the client has what was sent."""
+    lingering = LingeringClose()
+    descriptor = sock.fileno()
+    if not lingering.add(sock, patient=patient):
+        return
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    while lingering:
+        seconds = max(0.0, lingering.due - time.monotonic())
+        is_readable = bool(poller.poll(seconds * 1000))
+        if (is_readable and lingering.drain(descriptor)) or lingering.expired(time.monotonic()):
+            lingering.close(descriptor)

@@ -1,0 +1,75 @@
+"""What a handler may do with the connection that it serves.
+
+Runs in workers. A handle is made when a handler first asks for the connection, which pins the
+connection to its worker.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol as Interface
+
+from linepool.ipc.board import WorkerView
+from linepool.pubsub.messages import PubSub
+from linepool.pubsub.subscriptions import Subscriber, Subscriptions
+from linepool.session import Connection
+
+
+class Pushing(Subscriber, Interface):
+    """What the handle asks of the connection behind it."""
+
+    def close_after_reply(self) -> None:
+        """Close after the reply of this request."""
+
+    def push(self, value: object) -> None:
+        """Send a value now, encoded as a reply."""
+
+    def pin(self) -> None:
+        """Keep it in this worker until it ends."""
+
+
+class Handle(Connection):
+    """The live connection, for a handler."""
+
+    def __init__(
+        self, connection: Pushing, board: WorkerView, subscriptions: Subscriptions
+    ) -> None:
+        self._connection = connection
+        self._board = board
+        self._subscriptions = subscriptions
+
+    @property
+    def peer(self) -> str:
+        """The address of the client."""
+        return self._connection.peer
+
+    def close(self) -> None:
+        """Close after the reply of this request; nothing behind it is executed."""
+        self._connection.close_after_reply()
+
+    def push(self, value: object) -> None:
+        """Send a value now, encoded as a reply, after the replies to earlier requests."""
+        self._connection.push(value)
+
+    def extend(self, seconds: float) -> None:
+        """Move the deadline of the request in flight to this many seconds from now."""
+        self._board.extend(time.monotonic_ns(), int(seconds * 1e9))
+
+    def subscribe(self, topic: bytes, *, pattern: bool = False) -> None:
+        """Have messages sent to this connection."""
+        self._subscriptions.add(self._connection, (pattern, topic))
+        self._connection.pin()
+
+    def unsubscribe(self, topic: bytes, *, pattern: bool = False) -> None:
+        """Remove a subscription."""
+        self._subscriptions.remove(self._connection, (pattern, topic))
+
+    def subscriptions(self, *, pattern: bool = False) -> list[bytes]:
+        """Return the channels, or the patterns, that this connection has subscribed to."""
+        topics = self._subscriptions.topics(self._connection)
+        return [name for is_pattern, name in topics if is_pattern == pattern]
+
+    @property
+    def pubsub(self) -> PubSub:
+        """Where messages are published."""
+        return self._subscriptions.pubsub

@@ -1,0 +1,152 @@
+"""Passing connections to the parker, and taking those that it gives.
+
+Runs in workers. ``receive`` returns what has come and serves nothing; the loop serves. May be called by:
+the main thread; ``evacuate`` and what it calls also by the evacuation thread, at a safe point.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import struct
+import time
+
+from linepool.ipc import channel as channels
+from linepool.ipc.channel import ConnectionState, PassedConnection, Returned, WantsWork
+from linepool.kernel.sockets import as_connection
+from linepool.session import Session
+from linepool.worker.connection import Connection
+from linepool.worker.context import WorkerContext
+from linepool.worker.table import Table
+
+log = logging.getLogger("linepool")
+
+_ASK_EVERY_NS = 1_000_000  # between two requests for work, if the first is not answered
+
+
+class Handoff:
+    """One worker's end of its channel to the parker.
+
+    Args:
+        context: What the worker's connections share.
+        table: The connections that it holds.
+        channel: The worker's end.
+    """
+
+    def __init__(self, context: WorkerContext, table: Table, channel: socket.socket) -> None:
+        self._board = context.board
+        self._idle_timeout = context.settings.idle_timeout
+        self._table = table
+        self._channel = channel
+        self._asked_ns = 0
+        self._to_return: list[int] = []  # numbers of connections whose return found no room
+
+    def give(self, connection: Connection, *, has_input: bool = False) -> bool:
+        """Pass a connection to the parker; return whether it is gone.
+
+        Args:
+            connection: It is not being served.
+            has_input: The client has sent something that was not read: a worker is to serve it.
+        """
+        board, place = self._board, connection.place
+        if not board.parker_has_room:
+            return False
+        state = connection.dump(has_input=has_input)
+        if state is None:
+            return False
+        # Hidden first: if this worker is killed meanwhile, the master must not save what the parker has.
+        shown = board.hide(place) if place >= 0 else 0
+        if not channels.send(self._channel, PassedConnection(state, connection.descriptor)):
+            if place >= 0:
+                board.restore(place, shown)
+            return False
+        self._table.forget(connection)
+        connection.moved()
+        return True
+
+    def give_new(self, sock: socket.socket, session: Session) -> bool:
+        """Pass a new connection to the parker as it is; return whether it is gone."""
+        if not self._board.parker_has_room:
+            return False
+        flags = channels.NEW | channels.MORE
+        state = channels.first_state(session, flags, time.monotonic(), self._idle_timeout)
+        if not channels.send(self._channel, PassedConnection(state, sock.fileno())):
+            return False
+        sock.close()
+        return True
+
+    def ask_for_work(self, now_ns: int) -> None:
+        """Ask the parker for connections that wait."""
+        if now_ns - self._asked_ns > _ASK_EVERY_NS:
+            self._asked_ns = now_ns
+            channels.send(self._channel, WantsWork())
+
+    def receive(self) -> PassedConnection | None:
+        """Return the next connection that the parker gives, or None: there is none.
+
+        Raises:
+            EOFError: The other end of the channel is closed.
+        """
+        self._asked_ns = 0  # what it had asked for may be this
+        while (message := channels.receive(self._channel)) is not None:
+            if isinstance(message, PassedConnection):
+                return message
+            channels.close_descriptor(message)
+        return None
+
+    def take(self, message: PassedConnection) -> Connection | None:
+        """Hold a connection that was received, or close it, if its state is invalid: None."""
+        state = message.state
+        self._board.has_begun_with(message.number)
+        sock = as_connection(message.descriptor)
+        connection = self._loaded(sock, state)
+        if connection is None:
+            sock.close()
+        return connection
+
+    def _loaded(self, sock: socket.socket, state: ConnectionState) -> Connection | None:
+        connection = None
+        try:
+            session, protocol = channels.split_state(state.data)
+            connection = self._table.take(
+                sock, Session.load(session), state.accepted_at, state.cookie
+            )
+            connection.load(state, protocol)
+        except (ValueError, TypeError, LookupError, struct.error) as error:
+            log.error(  # noqa: TRY400 - one line says everything
+                "connection closed: invalid state received from another worker: %s", error
+            )
+            if connection is not None:
+                self._table.forget(connection)
+            return None
+        return connection
+
+    def evacuate(self) -> None:
+        """Pass all connections to the parker, except the one that is being served."""
+        served = self._board.served_descriptor
+        for connection in list(self._table.connections.values()):
+            if connection.descriptor != served:
+                self.give(connection)
+        self.return_unstarted()
+
+    def give_back(self, message: PassedConnection) -> None:
+        """Return a connection that cannot be held, and those behind it, so that they keep their order."""
+        self._to_return.append(message.number)
+        self.return_unstarted()
+
+    def return_unstarted(self) -> bool:
+        """Return what the parker has given and is not being served; return whether all is returned."""
+        with contextlib.suppress(EOFError):  # the main thread receives it too
+            while (message := channels.receive(self._channel)) is not None:
+                if isinstance(message, PassedConnection):
+                    self._to_return.append(message.number)
+                channels.close_descriptor(message)
+        while self._to_return and channels.send(self._channel, Returned(self._to_return[0])):
+            del self._to_return[0]
+        return not self._to_return
+
+    @property
+    def has_to_return(self) -> bool:
+        """Whether something has yet to be returned."""
+        return bool(self._to_return)
