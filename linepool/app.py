@@ -12,7 +12,7 @@ from attrs import frozen
 
 from linepool.conversation import Conversation, Entry, Hook, Middleware, Service
 from linepool.errors import SetupError
-from linepool.handlers.inject import Supplies, hints, place_of
+from linepool.handlers.inject import Injector, hints, place_of
 from linepool.handlers.signature import Signature, compile_signature
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
@@ -180,7 +180,7 @@ class App:
         Raises:
             SetupError: A handler, hook or resource cannot be served; the text names it.
         """
-        supplies = Supplies(self._resources, self.protocol)
+        supplies = Injector(self._resources, self.protocol)
         for name in ("on_worker_start", "on_worker_exit"):
             self._compiled(name, supplies)  # a wrong one is told now, not in each worker
         table: dict[bytes, Entry] = {}
@@ -219,7 +219,7 @@ class App:
     @contextlib.contextmanager
     def worker(self) -> Iterator[dict[str, Any]]:
         """Open what a worker has: its resources, by name, between its start and exit hooks."""
-        supplies = Supplies(self._resources, self.protocol)
+        supplies = Injector(self._resources, self.protocol)
         with contextlib.ExitStack() as stack:
             resources: dict[str, Any] = {}
             for name, function in self._resources.items():
@@ -289,7 +289,7 @@ class App:
         self._hooks.setdefault(name, []).append(function)
         return function
 
-    def _compiled(self, name: str, supplies: Supplies) -> list[Hook]:
+    def _compiled(self, name: str, supplies: Injector) -> list[Hook]:
         return [
             Hook(function, _hook_signature(name, function, supplies))
             for function in self._hooks.get(name, ())
@@ -326,7 +326,7 @@ class _Recorder(Connection):
         """Do nothing: nobody watches the time here."""
 
 
-def _entry(registration: _Registration, supplies: Supplies) -> Entry:
+def _entry(registration: _Registration, supplies: Injector) -> Entry:
     try:
         signature = compile_signature(registration.function, supplies, supplies.convert_for)
     except SetupError as error:
@@ -342,7 +342,7 @@ def _entry(registration: _Registration, supplies: Supplies) -> Entry:
     )
 
 
-def _hook_signature(name: str, function: Callable[..., Any], supplies: Supplies) -> Signature:
+def _hook_signature(name: str, function: Callable[..., Any], supplies: Injector) -> Signature:
     place = f"{name} {function.__name__} at {place_of(function)}"
     try:
         signature = compile_signature(function, supplies)

@@ -46,6 +46,17 @@ class Size:
     width: int
 
 
+@attrs.frozen
+class Payment:
+    amount: Decimal
+
+
+@dataclasses.dataclass
+class Order:
+    number: int
+    payments: list[Payment]
+
+
 def shown(value: Any) -> str:
     return str(value)[:60]
 
@@ -244,7 +255,7 @@ def test_the_usage_follows_the_error():
     assert app.ask(b"add 2\n") == b"CLIENT_ERROR b is missing. Usage: ADD a:int b:int\n"
     assert app.ask(b"add\n") == b"CLIENT_ERROR a is missing. Usage: ADD a:int b:int\n"
     assert app.ask(b"add 1 2 3\n") == (
-        b"CLIENT_ERROR 3 words are too many; 2 can be given. Usage: ADD a:int b:int\n"
+        b"CLIENT_ERROR too many arguments: 3 given, at most 2. Usage: ADD a:int b:int\n"
     )
 
 
@@ -253,7 +264,7 @@ def test_words_for_a_command_that_takes_none_are_refused():
         return "pong"
 
     assert app_of(ping).ask(b"ping x\nping\n") == (
-        b"CLIENT_ERROR 1 words are too many; none can be given. Usage: PING\npong\n"
+        b"CLIENT_ERROR too many arguments: 1 given, at most 0. Usage: PING\npong\n"
     )
 
 
@@ -391,9 +402,9 @@ def test_keyword_only_parameters_are_option_words(line, reply):
     [
         (b"store k v ex", b"EX needs a value."),
         (b"store k v ex nx", b"ex must be int, not 'nx'."),
-        (b"store k v px 1", b"'px' is no option; there is EX, NX, KEEP."),
-        (b"store k v nx 1", b"'1' is no option; there is EX, NX, KEEP."),
-        (b"store k v w", b"'w' is no option; there is EX, NX, KEEP."),
+        (b"store k v px 1", b"unknown option 'px'; the options are EX, NX, KEEP."),
+        (b"store k v nx 1", b"unknown option '1'; the options are EX, NX, KEEP."),
+        (b"store k v w", b"unknown option 'w'; the options are EX, NX, KEEP."),
         (b"store", b"key is missing."),
     ],
 )
@@ -483,13 +494,15 @@ def no_such_member(a: "linepool.Nowhere") -> None: ...  # type: ignore[name-defi
 def no_type(a: "1 +") -> None: ...  # type: ignore[valid-type]  # noqa: F722
 def open_file(a: sqlite3.Connection) -> None: ...
 def callback(a: type) -> None: ...
+def payment(a: Payment) -> None: ...
+def order(a: Order) -> None: ...
 def bounded_text(a: Annotated[str, Range(1, 3)]) -> None: ...
 
 
 @pytest.mark.parametrize(
     ("function", "why"),
     [
-        (kwargs, "parameter options (**) has no place in a line"),
+        (kwargs, "parameter options: **kwargs are not supported"),
         (no_size, 'body("size") must name a required int parameter of the handler'),
         (text_size, 'body("size") must name a required int parameter of the handler'),
         (optional_size, 'body("size") must name a required int parameter of the handler'),
@@ -497,16 +510,21 @@ def bounded_text(a: Annotated[str, Range(1, 3)]) -> None: ...
         (number_body, "parameter data is a data block, so it must be bytes"),
         (text_body, "parameter data is a data block, so it must be bytes"),
         (options_and_args, "option words (keyword-only parameters) cannot follow *args or Rest"),
-        (options_and_rest, "parameter flag stands behind the rest of the line"),
-        (word_behind_rest, "parameter word stands behind the rest of the line"),
-        (two_rests, "parameter more stands behind the rest of the line"),
+        (options_and_rest, "parameter flag cannot follow the rest of the line"),
+        (word_behind_rest, "parameter word cannot follow the rest of the line"),
+        (two_rests, "parameter more cannot follow the rest of the line"),
         (many_rests, "parameter text"),
-        (needed_behind_optional, "parameter b must have a default, as the one before it"),
+        (
+            needed_behind_optional,
+            "parameter b must have a default, because the one before it has one",
+        ),
         (no_such_type, "annotation: name 'Nowhere' is not defined"),
         (no_such_member, "annotation: "),
         (no_type, "annotation: "),
-        (open_file, "parameter a: a word cannot become Connection"),
-        (callback, "parameter a: a word cannot become type"),
+        (open_file, "parameter a: unsupported type Connection"),
+        (callback, "parameter a: unsupported type type"),
+        (payment, "parameter a: unsupported type Payment: field amount (Decimal)"),
+        (order, "parameter a: unsupported type Order: field payments.amount (Decimal)"),
         (bounded_text, "parameter a"),
     ],
 )

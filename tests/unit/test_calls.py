@@ -10,7 +10,7 @@ import linepool
 from linepool import App, Range, Request, Rest, Session, Verb
 from linepool.conversation import Conversation
 from linepool.errors import ReplyError, UsageError
-from linepool.handlers.compile import quick_call
+from linepool.handlers.compile import compile_call
 from linepool.session import Connection
 
 
@@ -125,6 +125,6 @@ def test_good_words_go_the_quick_way(name, words, value):
     def never(*_: Any) -> Any:
         pytest.fail("it went the slow way")
 
-    call = quick_call(entry.function, entry.signature, never)
+    call = compile_call(entry.function, entry.signature, never)
 
     assert call(Request(name.encode(), words, entry, b"data"), CONVERSATION) == value

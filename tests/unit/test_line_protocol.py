@@ -382,7 +382,7 @@ def test_a_missing_size_is_a_usage_error_and_no_block_is_taken(app):
 def test_a_usage_error_behind_the_size_takes_the_block_along(app):
     reply = app.ask(b"put k 7 extra\nadd 1 2\nadd 3 4\n")
 
-    assert reply.startswith(b"CLIENT_ERROR 3 words are too many")
+    assert reply.startswith(b"CLIENT_ERROR too many arguments: 3 given")
     assert reply.endswith(b"\n7\n")
     assert reply.count(b"\n") == 2
 
