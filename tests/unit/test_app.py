@@ -151,7 +151,7 @@ def test_an_app_without_built_ins_has_none():
 
 
 def test_a_setting_with_a_wrong_name_is_refused_at_once():
-    with pytest.raises(SetupError, match="there is no setting 'workes'; did you mean 'workers'"):
+    with pytest.raises(SetupError, match="unknown setting 'workes'; did you mean 'workers'"):
         App(workes=4)
 
 

@@ -135,7 +135,7 @@ def test_variables_of_others_do_not_count():
 
 def test_a_wrong_name_is_refused_with_its_source_and_the_nearest_right_one(directory):
     (directory / "bad.toml").write_text("idle_timout = 5\n")
-    text = "there is no setting 'idle_timout'; did you mean 'idle_timeout'?"
+    text = "unknown setting 'idle_timout'; did you mean 'idle_timeout'?"
 
     assert refusal(options={"idle_timout": "5"}) == f"command line: {text}"
     assert refusal(environment={"LINEPOOL_IDLE_TIMOUT": "5"}) == f"environment: {text}"
@@ -171,7 +171,7 @@ def test_settings_that_contradict_each_other_are_refused():
         (
             "linepool.toml",
             b"[linepool]\nworkers = 1",
-            "linepool.toml: there is no setting 'linepool'",
+            "linepool.toml: unknown setting 'linepool'",
         ),
         ("pyproject.toml", b"[tool", "pyproject.toml is no TOML: "),
         ("pyproject.toml", b"tool = 3", "pyproject.toml"),

@@ -170,9 +170,9 @@ def test_a_switch_is_on_or_off(name, value):
         ("unix_mode", "999", "a file mode in octal, such as 660, not '999'"),
         ("unix_mode", "1000", "a file mode in octal, such as 660, not '1000'"),
         ("unix_mode", -1, "a file mode in octal, such as 660, not -1"),
-        ("bind", [], "one address at least, not []"),
-        ("bind", [1], "a text or a list of texts, not [1]"),
-        ("control", 3, "a text, not 3"),
+        ("bind", [], "at least one address, not []"),
+        ("bind", [1], "a string or a list of strings, not [1]"),
+        ("control", 3, "a string, not 3"),
     ],
     ids=repr,
 )
@@ -215,12 +215,12 @@ def test_a_text_that_is_no_address_is_refused(address):
 def test_a_wrong_name_is_refused_with_the_nearest_right_one(wrong, near):
     with pytest.raises(SetupError) as error:
         check_names(["workers", wrong])
-    assert str(error.value) == f"there is no setting {wrong!r}; did you mean {near!r}?"
+    assert str(error.value) == f"unknown setting {wrong!r}; did you mean {near!r}?"
 
 
 @pytest.mark.parametrize("wrong", ["", "x", "?" * 1000])
 def test_a_name_like_no_other_is_refused_too(wrong):
-    with pytest.raises(SetupError, match="there is no setting"):
+    with pytest.raises(SetupError, match="unknown setting"):
         check_names([wrong])
 
 
