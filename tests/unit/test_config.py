@@ -165,15 +165,15 @@ def test_settings_that_contradict_each_other_are_refused():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("linepool.toml", b"idle_timeout = ", "linepool.toml is no TOML: "),
-        ("linepool.toml", b"idle_timeout = '\xff'", "linepool.toml is no TOML"),
+        ("linepool.toml", b"idle_timeout = ", "linepool.toml is not valid TOML: "),
+        ("linepool.toml", b"idle_timeout = '\xff'", "linepool.toml is not valid TOML"),
         ("linepool.toml", b"[idle_timeout]\nx = 1", "linepool.toml: idle_timeout must be "),
         (
             "linepool.toml",
             b"[linepool]\nworkers = 1",
             "linepool.toml: unknown setting 'linepool'",
         ),
-        ("pyproject.toml", b"[tool", "pyproject.toml is no TOML: "),
+        ("pyproject.toml", b"[tool", "pyproject.toml is not valid TOML: "),
         ("pyproject.toml", b"tool = 3", "pyproject.toml"),
         ("pyproject.toml", b"tool.linepool = 3", "pyproject.toml"),
     ],

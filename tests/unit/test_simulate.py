@@ -390,7 +390,7 @@ def test_a_trace_can_come_through_a_pipe(monkeypatch, capsys):
     [
         (b"0,1\nnonsense\n", "load.csv: line 2: not at_s,service_s in seconds: 'nonsense'"),
         (b"", "load.csv: no line is an arrival"),
-        (b"\xff\xfe0,1\n", "load.csv is no text"),
+        (b"\xff\xfe0,1\n", "load.csv is not UTF-8 text"),
         (None, "cannot read load.csv: No such file or directory"),
     ],
 )
