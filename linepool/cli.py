@@ -114,8 +114,8 @@ def _print_error(message: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="linepool",
-        description="Serve plain Python functions to telnet, netcat and any program that can write a"
-        " line.",
+        description="Serve plain Python functions to telnet, netcat and any program that can write"
+        " a line.",
         epilog="example:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4",
     )
     parser.add_argument("--version", action="version", version=f"linepool {__version__}")
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="show an app's commands and the effective settings",
-        description="Load an app and show its commands and the effective settings, without serving it.",
+        description="Load an app and show its commands and settings, without serving it.",
         epilog="example:\n  linepool check sums.py",
     )
     check.add_argument("target", metavar="TARGET", help="FILE.py or MODULE:APP")
@@ -174,8 +174,8 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(
             "simulate",
             help="simulate how a pool scales under a load",
-            description="Simulate a load without starting a server. Shows how the pool would scale and"
-            " how long clients would wait.",
+            description="Simulate a load without starting a server: how the pool would scale, and how"
+            " long clients would wait.",
             epilog="examples:\n  linepool simulate load.csv --workers 2:32 --plot pool.png\n"
             "  linepool simulate --burst 64 --service 2 --workers 2:32\n"
             "  linepool simulate --poisson 200/s --service 0.02 --seconds 120",

@@ -161,10 +161,10 @@ class Settings:
         "shared",
         _one_of("shared", "dispatch", "accept"),
         "",
-        "how connections reach workers; shared: workers accept connections, keep the active ones and"
-        " hand off the others; dispatch: the parker accepts connections and passes each on when it has"
-        " sent data; accept: each worker accepts one connection at a time and serves it until it"
-        " closes",
+        "how connections reach workers; shared: workers accept connections, keep the active ones"
+        " and hand off the others; dispatch: the parker accepts connections and passes each on when"
+        " it has sent data; accept: each worker accepts one connection at a time and serves it until"
+        " it closes",
     )
     park_after: float = _setting(
         0.05,

@@ -71,7 +71,7 @@ AS_SOURCE: dict[Convert, list[str]] = {
     _to_int: [f"if {_UNDERSCORE} in {{0}}: raise ValueError", "{0} = int({0})"],
     _to_float: [f"if {_UNDERSCORE} in {{0}}: raise ValueError", "{0} = float({0})"],
 }
-"""The same conversions as statements on a variable, for compiled calls; their ValueError has no text."""
+"""The same conversions as statements on a variable, for compiled calls; their errors have no text."""
 
 _SIMPLE: dict[Any, Converter] = {
     str: (_to_str, "str"),

@@ -291,12 +291,12 @@ def test_a_trace_is_read_with_names_remarks_and_blanks():
     "line", ["1", "1,2,3", "one,2", "1,-1", "1,nan", "inf,1", "1,inf", "1;2", "at_s,service_s"]
 )
 def test_a_line_that_is_no_arrival_is_named_by_its_number(line):
-    with pytest.raises(SetupError, match=r"^line 4: not at_s,service_s in seconds: "):
+    with pytest.raises(SetupError, match=r"^line 4 must be at_s,service_s in seconds, not "):
         parse(["# remark\n", "\n", "0,1\n", line + "\n", "x\n"])
 
 
 def test_a_trace_without_arrivals_is_refused():
-    with pytest.raises(SetupError, match="no line is an arrival"):
+    with pytest.raises(SetupError, match="no arrivals"):
         parse(["at_s,service_s\n"])
 
 
@@ -388,8 +388,8 @@ def test_a_trace_can_come_through_a_pipe(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"0,1\nnonsense\n", "load.csv: line 2: not at_s,service_s in seconds: 'nonsense'"),
-        (b"", "load.csv: no line is an arrival"),
+        (b"0,1\nnonsense\n", "load.csv: line 2 must be at_s,service_s in seconds, not 'nonsense'"),
+        (b"", "load.csv: no arrivals"),
         (b"\xff\xfe0,1\n", "load.csv is not UTF-8 text"),
         (None, "cannot read load.csv: No such file or directory"),
     ],
@@ -430,7 +430,7 @@ def test_a_wrong_setting_is_misuse(capsys):
 
 def test_no_client_at_all_is_an_error(capsys):
     assert main(["simulate", "--poisson", "0.001/s", "--seconds", "1"]) == 1
-    assert capsys.readouterr().err == "linepool: no client came within 1 s\n"
+    assert capsys.readouterr().err == "linepool: no arrivals within 1 s\n"
 
 
 def test_a_picture_is_drawn(tmp_path, capsys):
