@@ -336,7 +336,7 @@ FIELDS: Mapping[str, Any] = {field.name: field for field in attrs.fields(Setting
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise SetupError for the first unknown setting; the text suggests the nearest known one."""
+    """Raise SetupError for the first unknown setting; the message suggests the nearest known one."""
     for name in names:
         if name not in FIELDS:
             near = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0)[0]
@@ -352,7 +352,7 @@ def parse_setting(name: str, value: object, source: str) -> Any:
         source: Where it was given, for the message.
 
     Raises:
-        SetupError: The value is wrong; the text says what would be right.
+        SetupError: The value is wrong; the message says what would be right.
     """
     try:
         return FIELDS[name].metadata["parse"](value)

@@ -22,7 +22,7 @@ Convert = Callable[[Any], Any]
 Converter = tuple[Convert, str]
 """The conversion, and the name of its type in usage texts: ``int``, ``red|green``."""
 
-# By name: the module of a type is imported by whoever writes the annotation, not here.
+# By name, so that their modules are imported only if an annotation uses them.
 _WRITTEN_AS_TEXT = {"decimal.Decimal", "uuid.UUID", "fractions.Fraction"}
 _NO_NUMBERS = (str, bytes, bool)
 
@@ -142,7 +142,7 @@ def structured(
     Args:
         hint: The annotation.
         load: From the request's value to the JSON value that cattrs takes.
-        prefix: Precedes the type's name in the text about a wrong value.
+        prefix: Precedes the type's name in the message about a wrong value.
         plain: Converters for the plain types within it, in place of cattrs' own.
 
     Raises:

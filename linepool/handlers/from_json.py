@@ -1,6 +1,6 @@
 """Converters of JSON values: to a value of the annotated type. Pure: no I/O, no clock.
 
-For protocols whose arguments already have types. They are strict: a number is not a text, a bool is
+For protocols whose arguments already have types. They are strict: a number is not a string, a bool is
 not a number.
 """
 

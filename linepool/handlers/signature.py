@@ -126,7 +126,7 @@ class Signature:
         """Return the positional and the keyword arguments for the handler.
 
         Raises:
-            UsageError: A word is missing, surplus or of the wrong type; the text says which.
+            UsageError: A word is missing, surplus or of the wrong type; the message says which.
         """
         if request.values is not None:
             return self._bind_values(request.values, request, conversation)
@@ -280,7 +280,7 @@ def compile_signature(
         convert_for: From an annotation to its converter.
 
     Raises:
-        SetupError: The signature is not supported; the text says why.
+        SetupError: The signature is not supported; the message says why.
     """
     try:
         hints = typing.get_type_hints(function, include_extras=True)

@@ -48,7 +48,7 @@ def configure(
             the working directory, if they exist.
 
     Raises:
-        ConfigError: A name or a value is wrong; the text says where and what would be right.
+        ConfigError: A name or a value is wrong; the message says where and what would be right.
     """
     try:
         return _configure(app, options, environment, file)

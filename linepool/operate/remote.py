@@ -19,7 +19,7 @@ def find(path: str | None) -> str:
     """Return the path of a server's control socket; None: that of the only running server.
 
     Raises:
-        SetupError: No server is running, or several are; the text lists them.
+        SetupError: No server is running, or several are; the message lists them.
     """
     if path is not None:
         return path
@@ -70,7 +70,7 @@ def order(path: str, line: str) -> str:
     """Send one order and return its one-line reply, without the line ending.
 
     Raises:
-        SetupError: No server listens there, or it replies with an error; the text is that error.
+        SetupError: No server listens there, or it replies with an error; the message is that error.
     """
     try:
         with socket.socket(socket.AF_UNIX) as sock:

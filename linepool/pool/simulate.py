@@ -133,7 +133,7 @@ def parse(lines: Iterable[str]) -> list[Arrival]:
     Empty lines, lines that begin with ``#`` and a header are ignored. Any order of lines will do.
 
     Raises:
-        SetupError: A line is malformed (the text gives its number), or there are no arrivals.
+        SetupError: A line is malformed (the message gives its number), or there are no arrivals.
     """
     pairs = []
     first = True

@@ -51,7 +51,7 @@ def test_what_could_fool_another_terminal_is_refused(guestbook, text):
     with guestbook.connect() as peer:
         peer.line()
         peer.ask("HELLO Ada")
-        refusal = "CLIENT_ERROR only printable characters go into the book."
+        refusal = "CLIENT_ERROR only printable characters are allowed."
         assert peer.ask(f"SIGN {text}") == refusal
         assert peer.ask(f'HELLO "{text}"') == refusal
         assert peer.ask_lines("READ") == []
@@ -62,7 +62,7 @@ def test_an_entry_that_is_too_long_is_refused(guestbook):
         peer.line()
         peer.ask("HELLO Ada")
         assert peer.ask("SIGN " + "x" * 200) == "Thank you Ada, this is entry 1."
-        assert peer.ask("SIGN " + "x" * 201).startswith("CLIENT_ERROR an entry has 200 ")
+        assert peer.ask("SIGN " + "x" * 201).startswith("CLIENT_ERROR an entry has at most 200 ")
 
 
 def test_the_book_survives_a_restart(tmp_path):
