@@ -21,7 +21,7 @@ def server(tmp_path_factory):
         yield running
 
 
-def test_the_session_in_the_readme(server):
+def test_the_dialogue_in_the_readme_is_what_netcat_shows(server):
     readme = (EXAMPLES / "calculator_rpc" / "README.md").read_text()
     (session,) = re.findall(r"\$ nc .*\n((?:.*\n)*?)```", readme)
     sent = "".join(line[2:] + "\n" for line in session.splitlines() if line.startswith("> "))
@@ -33,7 +33,7 @@ def test_the_session_in_the_readme(server):
     assert done.stdout == wanted
 
 
-def test_many_clients_at_once(server):
+def test_many_clients_calculate_at_once(server):
     def calculate(number: int) -> None:
         with socket.create_connection(("127.0.0.1", port(server)), 20) as sock:
             stream = sock.makefile("rw", encoding="utf-8", newline="\n")
@@ -68,7 +68,7 @@ def test_many_clients_at_once(server):
         ("1e308 * 10", "the result is not a number"),
     ],
 )
-def test_expressions(server, expression, answer):
+def test_an_expression_is_evaluated_or_refused(server, expression, answer):
     message = {"jsonrpc": "2.0", "method": "evaluate", "params": [expression], "id": 1}
     said = json.loads(server.converse(json.dumps(message).encode() + b"\n"))
     if isinstance(answer, str):

@@ -47,7 +47,7 @@ def send(server, text: str, to: tuple[str, ...] = ("ann@mail.example",)) -> None
         client.sendmail("me@there.example", to, text)
 
 
-def test_mail_by_smtplib_is_read_by_poplib(mail):
+def test_mail_sent_by_smtplib_is_read_by_poplib(mail):
     smtp, pop3 = mail
     send(smtp, "Subject: one\n\n.dots\n..\n.\nend")
     send(smtp, "Subject: two\n\nfor both", ("ann@mail.example", "bob@mail.example"))
@@ -70,7 +70,7 @@ def test_mail_by_smtplib_is_read_by_poplib(mail):
         assert client.stat()[0] == 1
 
 
-def test_smtplib_is_told_what_is_served_and_what_is_wrong(mail):
+def test_smtplib_sees_the_extensions_and_the_errors(mail):
     smtp, _ = mail
     with smtplib.SMTP("127.0.0.1", port(smtp), timeout=20) as client:
         client.ehlo("me")
@@ -89,7 +89,7 @@ def test_smtplib_is_told_what_is_served_and_what_is_wrong(mail):
         assert client.noop()[0] == 250
 
 
-def test_swaks(mail):
+def test_swaks_delivers_mail(mail):
     smtp, pop3 = mail
     for options in ((), ("--pipeline",)):
         said = output(
@@ -101,7 +101,7 @@ def test_swaks(mail):
         assert client.stat()[0] == 2
 
 
-def test_poplib_is_told_what_is_wrong(mail):
+def test_poplib_sees_the_errors(mail):
     _, pop3 = mail
     client = poplib.POP3("127.0.0.1", port(pop3), timeout=20)
     for call, why in (
@@ -121,7 +121,7 @@ def test_poplib_is_told_what_is_wrong(mail):
     client.quit()
 
 
-def test_a_mailbox_is_open_once_and_free_again_after_its_worker_dies(mail):
+def test_a_mailbox_is_locked_once_and_unlocked_after_its_worker_dies(mail):
     _, pop3 = mail
     with mailbox(pop3), pytest.raises(poplib.error_proto, match="IN-USE"), mailbox(pop3):
         pass
@@ -133,7 +133,7 @@ def test_a_mailbox_is_open_once_and_free_again_after_its_worker_dies(mail):
         assert client.stat() == (0, 0)
 
 
-def test_kills_lose_no_acknowledged_mail_and_tear_none(mail):
+def test_kills_neither_lose_nor_corrupt_acknowledged_mail(mail):
     smtp, pop3 = mail
 
     def deliver(number: int) -> list[str]:
@@ -165,7 +165,7 @@ def test_kills_lose_no_acknowledged_mail_and_tear_none(mail):
     assert len(sent) > 5
 
 
-def test_a_session_by_hand(mail):
+def test_a_dialogue_over_netcat(mail):
     smtp, pop3 = mail
     for server, script in (
         (
@@ -217,7 +217,7 @@ def test_a_smuggled_mail_is_refused(mail):
         assert client.stat()[0] == 0
 
 
-def test_what_clients_send_may_be_cut_anywhere(mail):
+def test_the_bytes_of_real_clients_may_be_split_anywhere(mail):
     smtp, pop3 = mail
     with Recorder(smtp) as recorder, smtplib.SMTP("127.0.0.1", recorder.port) as client:
         client.sendmail("a@b", ["ann@mail.example"], "Subject: x\n\n.y\n")

@@ -84,7 +84,7 @@ def test_the_first_example_is_served_as_the_readme_shows(tmp_path):
         assert plain[: len(shown) - 1] == shown[1:]
 
 
-def test_the_first_example_has_the_twelve_lines_of_code_that_are_promised():
+def test_the_first_example_has_the_promised_twelve_lines_of_code():
     assert len([line for line in blocks(README, "python")[0].splitlines() if line]) == 12
 
 
@@ -153,7 +153,7 @@ def test_a_wrong_argument_is_refused_as_its_page_shows(annotation, word, message
     assert f"`{message}`" in HANDLERS
 
 
-def test_the_page_on_settings_is_made_from_the_settings():
+def test_the_page_on_settings_is_up_to_date():
     page = settings_page.PAGE.read_text(encoding="utf-8")
     assert page == settings_page.page(), "run: ./dev python -m tests.examples.settings_page"
 
@@ -165,20 +165,20 @@ def test_run_has_an_option_for_every_setting(capsys):
     assert set(settings_page.option_names()) <= shown
 
 
-def test_the_signal_table_names_exactly_the_signals_that_the_master_takes():
+def test_the_signal_table_names_exactly_the_signals_that_the_master_handles():
     table = rows(README, "| signal to the master |")
     named = [name for row in table for name in row[0].split(", ")]
     assert sorted(named) == sorted(s.name.removeprefix("SIG") for s in master._SIGNALS)
 
 
 @pytest.mark.parametrize("name", ["TERM", "HUP", "INT", "QUIT"])
-def test_every_signal_that_stops_ends_with_exit_status_0(tmp_path, name):
+def test_every_stop_signal_leads_to_exit_status_0(tmp_path, name):
     with run(ROOT / "examples/sums.py", directory=tmp_path) as server:
         server.process.send_signal(signal.Signals[f"SIG{name}"])
         assert server.process.wait(20) == 0
 
 
-def test_the_files_that_are_named_exist():
+def test_the_files_in_the_reading_list_exist():
     code = [typed(row[0])[0] for row in rows(README, "| file | what you know")]
     assert len(code) >= 8
     for name in code:
@@ -191,7 +191,7 @@ def anchors(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page):
+def test_every_link_has_a_target(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         path, _, anchor = target.partition("#")
         if path.startswith("https:"):
@@ -202,7 +202,7 @@ def test_every_link_leads_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_and_option_that_is_named_exists(page, capsys):
+def test_every_command_and_option_in_the_docs_exists(page, capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     commands = set(re.findall(r"^    ([a-z]+)  ", capsys.readouterr().out, re.MULTILINE))
@@ -227,7 +227,7 @@ def keys_in(head):
     return [key for row in rows(OPERATING, head) for key in typed(row[0])]
 
 
-def test_status_has_the_keys_that_its_page_names(tmp_path):
+def test_status_has_the_documented_keys(tmp_path):
     with run(ROOT / "examples/sums.py", directory=tmp_path) as server:
         state = server.status()
     assert keys_in("| key | meaning |") == list(state)
@@ -252,7 +252,7 @@ def test_the_control_socket_answers_as_its_page_shows(tmp_path):
         assert peer.rest().decode().splitlines() == replies
 
 
-def test_every_log_line_that_is_named_is_written_somewhere():
+def test_every_documented_log_line_exists_in_the_source():
     source = "".join(path.read_text() for path in (ROOT / "linepool").rglob("*.py"))
     named = [text for row in rows(OPERATING, "| line | level |") for text in typed(row[0])]
     assert len(named) > 15
@@ -262,7 +262,7 @@ def test_every_log_line_that_is_named_is_written_somewhere():
         assert f'"{words}' in source, text
 
 
-def test_dev_has_the_commands_that_the_readme_names():
+def test_dev_has_the_commands_in_the_readme():
     dev = (ROOT / "dev").read_text(encoding="utf-8")
     for command in set(re.findall(r"\./dev ([a-z]+)", README)):
         assert re.search(rf"^    {command}\)", dev, re.MULTILINE), command

@@ -40,13 +40,13 @@ def test_a_line_is_stored_and_shown(kv):
     assert kv.converse(script) == b"OK\nVALUE 11\ndeep  blue \nOK\nNOT_FOUND\nNOT_FOUND\n0\n"
 
 
-def test_any_bytes_come_back_and_forge_no_reply(kv):
+def test_any_bytes_come_back_and_cannot_forge_a_reply(kv):
     for value in ODD_VALUES:
         script = put(b"odd", value) + b"GET odd\nCOUNT\n"
         assert kv.converse(script) == b"OK\n" + shown(value) + b"1\n"
 
 
-def test_many_odd_values_in_one_pipeline_keep_their_places(kv):
+def test_many_odd_values_in_one_pipeline_keep_their_order(kv):
     small = [value for value in ODD_VALUES if len(value) < 10_000]
     script = b"".join(put(b"k%d" % n, value) for n, value in enumerate(small))
     script += b"".join(b"GET k%d\n" % n for n in range(len(small)))
@@ -71,7 +71,7 @@ def test_a_key_that_could_not_be_listed_is_refused(kv, line, reply):
         assert peer.ask(line) == reply
 
 
-def test_numbers_go_up_and_down_within_64_bits(kv):
+def test_counters_stay_within_64_bits(kv):
     with kv.connect() as peer:
         assert peer.ask("INCR n") == "1"
         assert peer.ask("INCR n 41") == "42"
@@ -149,7 +149,7 @@ class Writer:
         self.counted += 1
 
 
-def test_killed_workers_take_no_acknowledged_write_with_them(tmp_path):
+def test_killed_workers_lose_no_acknowledged_write(tmp_path):
     dead: list[int] = []
     with run(KV, "--workers", "4", directory=tmp_path) as server:
         progress = threading.Condition()
@@ -199,14 +199,14 @@ def busy_workers(server, but):
         assert time.monotonic() < give_up_at, f"nobody is busy: {workers}"
 
 
-def test_what_was_stored_survives_a_restart(tmp_path):
+def test_stored_values_survive_a_restart(tmp_path):
     with run(KV, directory=tmp_path) as server:
         assert server.converse(b"SET color blue\nINCR n\n") == b"OK\n1\n"
     with run(KV, directory=tmp_path) as server:
         assert server.converse(b"GET color\nINCR n\n") == b"VALUE 4\nblue\n2\n"
 
 
-def test_a_full_store_says_so_and_works_on_when_something_is_deleted(tmp_path):
+def test_a_full_store_reports_an_error_and_works_again_after_a_delete(tmp_path):
     value = bytes(100_000)
     with run(KV, directory=tmp_path, KV_SIZE_MB="1", KV_DIR=str(tmp_path / "small")) as server:
         script = b"".join(put(b"k%d" % n, value) for n in range(12))

@@ -168,7 +168,7 @@ def test_a_word_becomes_a_value_of_the_annotated_type(hint, word, value):
     assert type(values[0]) is type(value)
 
 
-def test_a_parameter_without_annotation_is_text():
+def test_a_parameter_without_annotation_is_a_str():
     def f(x):
         return repr(x)
 
@@ -218,7 +218,7 @@ def test_a_parameter_without_annotation_is_text():
     ],
     ids=shown,
 )
-def test_a_wrong_word_is_refused_with_what_it_must_be(hint, word, message):
+def test_an_invalid_word_is_refused_with_what_it_must_be(hint, word, message):
     app, values = with_hint(hint)
     reply = app.ask(b"f " + word + b"\n").decode()
 
@@ -234,7 +234,7 @@ def test_a_number_with_more_digits_than_python_converts_is_refused():
     assert values == []
 
 
-def test_a_wrong_word_is_shown_escaped_and_cut():
+def test_an_invalid_word_is_shown_escaped_and_truncated():
     app, _ = with_hint(int)
     reply = app.ask(b'f "\\n\\x00' + b"y" * 200 + b'"\n')
 
@@ -243,7 +243,7 @@ def test_a_wrong_word_is_shown_escaped_and_cut():
     assert len(reply) < 150
 
 
-def test_the_usage_follows_the_error():
+def test_the_usage_follows_the_error_message():
     def add(a: int, b: int) -> int:
         return a + b
 
@@ -259,7 +259,7 @@ def test_the_usage_follows_the_error():
     )
 
 
-def test_words_for_a_command_that_takes_none_are_refused():
+def test_arguments_for_a_command_without_parameters_are_refused():
     def ping() -> str:
         return "pong"
 
@@ -268,7 +268,7 @@ def test_words_for_a_command_that_takes_none_are_refused():
     )
 
 
-def test_a_client_error_of_the_handler_itself_carries_no_usage():
+def test_a_client_error_raised_by_the_handler_has_no_usage():
     def half(n: int) -> int:
         if n % 2:
             raise linepool.ClientError("n must be even")
@@ -315,7 +315,7 @@ def test_a_module_with_postponed_annotations_may_define_its_types_last():
 # -- what may be left out
 
 
-def test_words_left_out_get_their_defaults():
+def test_omitted_words_get_their_defaults():
     def f(a: int, b: int = 7, c: str = "x") -> str:
         return f"{a} {b} {c}"
 
@@ -330,14 +330,14 @@ def test_words_left_out_get_their_defaults():
     [int | None, Annotated[int | None, Range(1, 9)], int | str | None],
     ids=shown,
 )
-def test_a_word_that_may_be_none_may_be_left_out(hint):
+def test_a_word_that_may_be_none_may_be_omitted(hint):
     app, values = with_hint(hint)
 
     assert app.ask(b"f\n") == b"OK\n"
     assert values == [None]
 
 
-def test_a_default_of_another_type_than_the_annotation_is_handed_in_as_it_is():
+def test_a_default_is_passed_unconverted():
     marker = object()
 
     def f(a: int = marker) -> bool:  # type: ignore[assignment]
@@ -393,7 +393,7 @@ def store(
         (b"store ex v", b"ex v None False True"),
     ],
 )
-def test_keyword_only_parameters_are_option_words(line, reply):
+def test_keyword_only_parameters_are_options(line, reply):
     assert app_of(store).ask(line + b"\n") == reply + b"\n"
 
 
@@ -408,7 +408,7 @@ def test_keyword_only_parameters_are_option_words(line, reply):
         (b"store", b"key is missing."),
     ],
 )
-def test_a_wrong_option_word_is_named(line, message):
+def test_an_invalid_option_is_named_in_the_error(line, message):
     usage = b" Usage: STORE key:str [value:str] [EX ex:int] [NX] [KEEP keep:bool]\n"
 
     assert app_of(store).ask(line + b"\n") == b"CLIENT_ERROR " + message + usage
@@ -427,7 +427,7 @@ def test_an_option_without_a_default_must_be_given():
 # -- handed in by annotation
 
 
-def test_what_is_handed_in_takes_no_word_wherever_it_stands():
+def test_injected_parameters_take_no_word_at_any_position():
     def f(session: Session, a: int, verb: Verb, b: int = 2, *, again: Session) -> str:
         return f"{a} {b} {verb} {session.peer} {again is session}"
 
@@ -438,7 +438,7 @@ def test_what_is_handed_in_takes_no_word_wherever_it_stands():
     assert app.ask(b"f x\n") == b"CLIENT_ERROR a must be int, not 'x'. Usage: F a:int [b:int]\n"
 
 
-def test_the_verb_is_the_name_that_was_used_in_upper_case():
+def test_the_verb_is_the_name_that_the_client_used_in_upper_case():
     app = App()
 
     @app.handler("plus", "minus")
@@ -528,7 +528,7 @@ def bounded_text(a: Annotated[str, Range(1, 3)]) -> None: ...
         (bounded_text, "parameter a"),
     ],
 )
-def test_a_signature_that_cannot_be_served_is_refused_with_its_place(function, why):
+def test_an_unsupported_signature_is_refused_with_its_location(function, why):
     app = app_of(function)
 
     with pytest.raises(SetupError) as refusal:
@@ -538,7 +538,7 @@ def test_a_signature_that_cannot_be_served_is_refused_with_its_place(function, w
     assert str(refusal.value).startswith(f"handler {function.__name__} at ")
 
 
-def test_a_function_whose_signature_is_unknown_is_refused():
+def test_a_function_without_a_known_signature_is_refused():
     app = App()
     app.handler("max")(max)
 
@@ -562,6 +562,6 @@ def test_an_async_function_is_refused_when_it_is_registered(function):
 
 
 @pytest.mark.parametrize("thing", [Point, 5, None, [], "x y", ""])
-def test_what_is_no_function_and_no_name_is_refused(thing):
+def test_an_object_that_is_neither_a_function_nor_a_name_is_refused(thing):
     with pytest.raises(SetupError, match=r"is no function|cannot name a command"):
         App().handler(thing)

@@ -26,7 +26,7 @@ def steps(limit_ns: int, rules: Rules) -> list[tuple[Step, int]]:
 # -- the steps
 
 
-def test_an_overdue_request_is_interrupted_then_asked_for_its_stack_then_killed():
+def test_an_overdue_request_is_interrupted_then_its_stack_is_dumped_then_it_is_killed():
     assert steps(10 * S, Rules(slow_ns=0, grace_ns=2 * S)) == [
         (Step.RAISE, 10 * S),
         (Step.ASK_STUCK, 12 * S),
@@ -34,7 +34,7 @@ def test_an_overdue_request_is_interrupted_then_asked_for_its_stack_then_killed(
     ]
 
 
-def test_a_slow_one_is_asked_for_its_stack_before_all_that():
+def test_the_stack_of_a_slow_request_is_dumped_before_those_steps():
     assert steps(10 * S, Rules(slow_ns=S, grace_ns=2 * S)) == [
         (Step.ASK_SLOW, S),
         (Step.TELL_SLOW, S + DUMP_NS),
@@ -53,7 +53,7 @@ def test_without_a_limit_nothing_is_overdue():
 
 
 @pytest.mark.parametrize("limit_ns", [S, S - 1, 1])
-def test_a_request_that_is_overdue_before_it_is_slow_is_not_told_of_twice(limit_ns):
+def test_a_request_that_is_overdue_before_it_is_slow_is_not_reported_as_slow(limit_ns):
     assert [step for step, _ in steps(limit_ns, Rules(slow_ns=S, grace_ns=S))] == [
         Step.RAISE,
         Step.ASK_STUCK,
@@ -61,7 +61,7 @@ def test_a_request_that_is_overdue_before_it_is_slow_is_not_told_of_twice(limit_
     ]
 
 
-def test_without_grace_the_stack_is_asked_for_at_once():
+def test_without_grace_the_stack_is_dumped_at_once():
     assert steps(S, Rules(slow_ns=0, grace_ns=0)) == [
         (Step.RAISE, S),
         (Step.ASK_STUCK, S),
@@ -69,7 +69,7 @@ def test_without_grace_the_stack_is_asked_for_at_once():
     ]
 
 
-def test_more_time_moves_the_steps_that_are_left_and_repeats_none():
+def test_an_extended_limit_delays_the_remaining_steps_and_repeats_none():
     rules = Rules(slow_ns=0, grace_ns=S)
     case = Escalation(1)
     assert case.due(2 * S, rules) == (Step.RAISE, 2 * S)
@@ -81,7 +81,7 @@ def test_more_time_moves_the_steps_that_are_left_and_repeats_none():
 
 
 @given(st.integers(0, 100 * S), st.integers(0, 100 * S), st.integers(0, 100 * S), st.data())
-def test_each_step_is_taken_once_and_in_order_however_the_limit_is_moved(
+def test_each_step_is_taken_once_and_in_order_however_the_limit_changes(
     limit_ns, slow_ns, grace_ns, data
 ):
     case = Escalation(1)
@@ -110,7 +110,7 @@ def test_time_in_which_the_master_ran_is_charged():
     assert StallLog().charged(5 * S, 7 * S) == 2 * S
 
 
-def test_a_short_absence_counts_as_running():
+def test_a_short_stall_counts_as_running_time():
     attention = StallLog()
 
     assert not attention.stalled(S, S + STALL_NS - 1)
@@ -129,7 +129,7 @@ def test_a_short_absence_counts_as_running():
         (7, 9, 2),
     ],
 )
-def test_an_absence_is_not_charged(started_s, now_s, charged_s):
+def test_a_stall_is_not_charged(started_s, now_s, charged_s):
     attention = StallLog()
 
     assert attention.stalled(1 * S, 6 * S)
@@ -137,7 +137,7 @@ def test_an_absence_is_not_charged(started_s, now_s, charged_s):
     assert attention.charged(started_s * S, now_s * S) == charged_s * S
 
 
-def test_an_absence_that_is_noticed_in_several_places_counts_once():
+def test_a_stall_that_is_recorded_several_times_counts_once():
     attention = StallLog()
 
     assert attention.stalled(2 * S, 5 * S)
@@ -148,7 +148,7 @@ def test_an_absence_that_is_noticed_in_several_places_counts_once():
     assert attention.charged(0, 6 * S) == 3 * S - MS
 
 
-def test_several_absences_add_up():
+def test_several_stalls_add_up():
     attention = StallLog()
     for second in range(0, 20, 2):
         assert attention.stalled(second * S, (second + 1) * S)
@@ -158,7 +158,7 @@ def test_several_absences_add_up():
     assert attention.charged(19 * S, 20 * S) == 1 * S
 
 
-def test_what_claims_to_begin_in_the_future_is_never_overdue():
+def test_a_start_time_in_the_future_is_never_overdue():
     attention = StallLog()
     attention.stalled(0, S)
 
@@ -193,7 +193,7 @@ def test_a_request_is_charged_exactly_for_what_the_master_could_have_seen(absenc
 
 
 @given(lives(), st.data())
-def test_who_reports_an_absence_once_more_or_in_part_changes_nothing_for_the_worse(absences, data):
+def test_recording_a_stall_again_or_in_part_changes_nothing(absences, data):
     once, often = StallLog(), StallLog()
     now = 0
     for begin, end in absences:
@@ -221,7 +221,7 @@ def test_nothing_is_charged_twice_or_negative(absences, data):
     assert 0 <= charged <= now - started
 
 
-def test_a_master_that_was_away_a_thousand_times_in_one_request_still_charges_it_rightly():
+def test_a_thousand_stalls_within_one_request_are_all_subtracted():
     attention = StallLog()
     for number in range(1000):
         attention.stalled(number * S, number * S + S // 2)

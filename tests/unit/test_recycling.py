@@ -46,7 +46,7 @@ def worn(*shares: float, gone: int = 0, starting: int = 0) -> list[Wear]:
         (worn(starting=1), [200]),
     ],
 )
-def test_the_most_worn_may_go_a_third_at_most(pool, chosen):
+def test_the_most_worn_may_be_replaced_up_to_a_third(pool, chosen):
     assert replaceable(pool) == chosen
 
 
@@ -57,7 +57,7 @@ wears = st.lists(
 
 
 @given(wears)
-def test_never_more_than_a_third_is_away_or_may_go(pool):
+def test_never_more_than_a_third_is_away_or_replaceable(pool):
     chosen = set(replaceable(pool))
 
     away = {wear.slot for wear in pool if wear.away}
@@ -67,7 +67,7 @@ def test_never_more_than_a_third_is_away_or_may_go(pool):
 
 
 @given(wears)
-def test_no_place_is_left_free_and_nobody_is_passed_over(pool):
+def test_the_third_is_used_up_by_the_most_worn_workers(pool):
     chosen = set(replaceable(pool))
 
     away = {wear.slot for wear in pool if wear.away}
@@ -93,19 +93,19 @@ def worker(slot: int, state: State | None = State.IDLE, **more: Any) -> WorkerSt
 
 
 @given(st.integers(1, 10**9), st.floats(0, 1))
-def test_the_number_of_requests_is_at_least_the_setting_and_at_most_the_jitter_more(number, jitter):
+def test_the_number_of_requests_is_the_setting_plus_at_most_the_jitter(number, jitter):
     one, _ = recycler(max_requests=number, max_requests_jitter=jitter)
 
     assert all(number <= one.spawned(slot) <= number * (1 + jitter) + 1 for slot in range(5))
 
 
-def test_workers_get_different_numbers():
+def test_workers_get_different_numbers_of_requests():
     one, _ = recycler(max_requests=1000)
 
     assert len({one.spawned(slot) for slot in range(50)}) > 20
 
 
-def test_without_limits_nobody_is_licensed():
+def test_without_limits_no_permit_is_granted():
     one, board = recycler()
     assert [one.spawned(slot) for slot in range(3)] == [0, 0, 0]
 
@@ -115,7 +115,7 @@ def test_without_limits_nobody_is_licensed():
     assert one.due_at == float("inf")
 
 
-def test_a_license_goes_to_those_who_are_nearest_to_their_number_and_stays_there():
+def test_permits_go_to_the_workers_nearest_to_their_number_and_stay_there():
     one, board = recycler(max_requests=100, max_requests_jitter=0)
     workers = [worker(slot) for slot in range(6)]
     for slot in range(6):
@@ -131,7 +131,7 @@ def test_a_license_goes_to_those_who_are_nearest_to_their_number_and_stays_there
     assert first == second == [0, 0, 0, 0, 1, 1]
 
 
-def test_the_license_of_one_who_is_kept_by_a_client_goes_to_one_who_waits_for_it():
+def test_a_permit_moves_from_a_worker_kept_busy_by_a_client_to_one_that_needs_it():
     one, board = recycler(max_requests=100, max_requests_jitter=0)
     workers = [
         worker(0, State.TAKEN),
@@ -155,7 +155,7 @@ def test_the_license_of_one_who_is_kept_by_a_client_goes_to_one_who_waits_for_it
     assert given == [0, 0, 1]
 
 
-def test_who_left_by_itself_was_recycled_if_it_had_served_its_number_and_had_a_license():
+def test_an_exited_worker_was_recycled_if_it_had_reached_its_number_with_a_permit():
     one, board = recycler(max_requests=5, max_requests_jitter=0)
     one.spawned(0)
     words = board.slots[0].words

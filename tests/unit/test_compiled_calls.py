@@ -100,7 +100,7 @@ def outcome(call: Any, request: Request) -> object:
 
 
 @given(st.sampled_from(SERVICE.commands), st.lists(WORDS, max_size=5))
-def test_the_quick_way_gives_what_the_slow_one_gives(entry, words):
+def test_the_fast_path_and_bind_give_the_same_result(entry, words):
     request = Request(entry.names[0].encode(), words, entry, b"data")
 
     assert outcome(entry.call, request) == outcome(slowly, request)
@@ -119,7 +119,7 @@ def test_the_quick_way_gives_what_the_slow_one_gives(entry, words):
         ("BLOCK", [b"k", b"4"], ("k", 4, b"data")),
     ],
 )
-def test_good_words_go_the_quick_way(name, words, value):
+def test_valid_words_take_the_fast_path(name, words, value):
     entry = SERVICE.table[name.encode()]
 
     def never(*_: Any) -> Any:
