@@ -1,4 +1,4 @@
-"""The calculator over JSON-RPC, against clients."""
+"""The JSON-RPC calculator: its README, many clients at once, expressions."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_keys_come_in_order_however_many_there_are(kv):
 
 
 def test_eight_workers_count_one_key_to_the_exact_sum(kv):
-    # Each connection holds a worker of its own, so eight of them do this at the same time.
+    # Each connection is held by a different worker, so all eight count at the same time.
     together = threading.Barrier(8)
 
     def count_up(_):
@@ -115,26 +115,26 @@ def test_eight_workers_count_one_key_to_the_exact_sum(kv):
 
 
 class Writer:
-    """Sets key after key and counts each, through whatever happens to its connection."""
+    """Sets key after key and counts each; reconnects when its worker is killed."""
 
     def __init__(self, server, number, progress):
         self.server = server
         self.number = number
-        self.progress = progress  # a condition, told of each acknowledgement
+        self.progress = progress  # a condition, notified of each acknowledgement
         self.acknowledged = []
         self.counted = 0
-        self.lost = 0  # increments whose reply did not come: done or not, nobody knows
+        self.lost = 0  # increments without a reply: done or not
 
-    def write(self, enough):
+    def write(self, is_done):
         n = 0
-        while not enough():
+        while not is_done():
             try:
                 with self.server.connect() as peer:
-                    while not enough():
+                    while not is_done():
                         n += 1
                         self.write_one(peer, f"writer{self.number}-{n}")
             except ConnectionError:
-                pass  # the worker was killed; the next connection finds another
+                pass  # the worker was killed; the next connection gets another one
 
     def write_one(self, peer, key):
         if peer.ask(f"SET {key} value of {key}") != "OK":
@@ -196,7 +196,7 @@ def busy_workers(server, but):
         busy = [w["pid"] for w in workers if w["state"] == "busy" and w["pid"] not in but]
         if busy:
             return busy
-        assert time.monotonic() < give_up_at, f"nobody is busy: {workers}"
+        assert time.monotonic() < give_up_at, f"no worker is busy: {workers}"
 
 
 def test_stored_values_survive_a_restart(tmp_path):
@@ -213,6 +213,6 @@ def test_a_full_store_reports_an_error_and_works_again_after_a_delete(tmp_path):
         replies = server.converse(script).splitlines()
         full = replies.index(b"SERVER_ERROR the store is full (1 MiB)")
         assert 5 < full < 12
-        # LMDB gives freed space to the change after the next one.
+        # LMDB reuses freed space from the second change after it.
         freed = b"DELETE k0\nDELETE k1\nSET small x\n" + put(b"new", value)
         assert server.converse(freed + b"GET k2\n") == b"OK\n" * 4 + shown(value)

@@ -23,7 +23,7 @@ from linepool import (
 
 
 def ping() -> str:
-    """Say that you are there.
+    """Check the connection.
 
     Nothing else happens.
     """
@@ -31,7 +31,7 @@ def ping() -> str:
 
 
 class Store(dict[str, str]):
-    """A thing that a resource opens."""
+    """What a resource yields."""
 
 
 # -- registration
@@ -194,7 +194,7 @@ def helped() -> App:
 
 def test_help_lists_every_command_once_with_the_first_line_of_its_docstring(helped):
     assert helped.ask(b"help\n").decode().splitlines() == [
-        "PING                     Say that you are there.",
+        "PING                     Check the connection.",
         "ADD a:int [b:int(1..9)]  Add two whole numbers.",
         "BARE",
         "HELP [command:str]       List the commands, or explain one.",
@@ -205,7 +205,7 @@ def test_help_lists_every_command_once_with_the_first_line_of_its_docstring(help
 
 def test_help_for_one_command_shows_its_whole_docstring(helped):
     assert helped.ask(b"help ping\n") == (
-        b"PING\nSay that you are there.\n\nNothing else happens.\nEND\n"
+        b"PING\nCheck the connection.\n\nNothing else happens.\nEND\n"
     )
     assert helped.ask(b"HELP plus\n") == (
         b"ADD a:int [b:int(1..9)]\nAlso: PLUS\nAdd two whole numbers.\nEND\n"
@@ -228,7 +228,7 @@ def test_a_long_usage_moves_only_its_own_description():
 
     lines = app.ask(b"help\n").decode().splitlines()
 
-    assert lines[0] == "PING".ljust(40) + "  Say that you are there."
+    assert lines[0] == "PING".ljust(40) + "  Check the connection."
     assert lines[1].endswith("cccccccccccc:int d:int  Do it.")
 
 
@@ -406,7 +406,7 @@ def test_failing_middleware_affects_one_request_only():
     assert reply.endswith(b"\npong\n")
 
 
-# -- hooks of a connection
+# -- connection hooks
 
 
 def test_the_return_value_of_on_connect_greets_the_client():
@@ -507,7 +507,7 @@ def test_a_failing_on_disconnect_is_logged_and_the_others_are_called(error, capl
     assert "on_disconnect failed" in caplog.text
 
 
-# -- hooks of the master and of a worker
+# -- master and worker hooks
 
 
 def test_on_start_is_called_once_and_worker_hooks_for_each_worker():
@@ -527,14 +527,14 @@ def test_on_start_is_called_once_and_worker_hooks_for_each_worker():
     ]
 
 
-def wants_a_word(word: str) -> None: ...
-def wants_many(*words: str) -> None: ...
-def wants_an_option(*, flag: bool = False) -> None: ...
-def wants_the_rest(text: Rest) -> None: ...
-def wants_a_session(session: Session) -> None: ...
-def wants_a_verb(verb: Verb) -> None: ...
-def wants_nowhere(thing: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
-def wants_all(**options: str) -> None: ...
+def takes_a_word(word: str) -> None: ...
+def takes_all_words(*words: str) -> None: ...
+def takes_an_option(*, flag: bool = False) -> None: ...
+def takes_the_rest(text: Rest) -> None: ...
+def takes_a_session(session: Session) -> None: ...
+def takes_a_verb(verb: Verb) -> None: ...
+def takes_an_undefined_type(thing: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def takes_kwargs(**options: str) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -544,12 +544,12 @@ def wants_all(**options: str) -> None: ...
             (moment, function)
             for moment in ("on_connect", "on_disconnect", "on_worker_start", "on_worker_exit")
             for function in (
-                *(wants_a_word, wants_many, wants_an_option),
-                *(wants_the_rest, wants_nowhere, wants_all),
+                *(takes_a_word, takes_all_words, takes_an_option),
+                *(takes_the_rest, takes_an_undefined_type, takes_kwargs),
             )
         ],
-        ("on_worker_start", wants_a_session),
-        ("on_worker_exit", wants_a_verb),
+        ("on_worker_start", takes_a_session),
+        ("on_worker_exit", takes_a_verb),
     ],
 )
 def test_a_hook_with_a_parameter_that_cannot_be_injected_is_refused_with_its_location(
@@ -671,7 +671,7 @@ def _no_database() -> Iterator[int]:
     raise OSError("no database")
 
 
-def no_generator() -> Store:
+def not_a_generator() -> Store:
     return Store()
 
 
@@ -688,8 +688,8 @@ def nowhere() -> "Iterator[Nowhere]":  # type: ignore[name-defined]  # noqa: F82
 
 
 def test_a_resource_that_is_not_a_generator_is_refused_when_it_is_registered():
-    with pytest.raises(SetupError, match=r"resource no_generator must be a generator function"):
-        App().resource(no_generator)
+    with pytest.raises(SetupError, match=r"resource not_a_generator must be a generator function"):
+        App().resource(not_a_generator)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def app_of(*functions: Any) -> App:
 
 
 def with_hint(hint: Any) -> tuple[App, list[Any]]:
-    """Return an app whose command F has one parameter of that kind, and the list of its values."""
+    """Return an app whose command F has one parameter of a type, and the list of its values."""
     values: list[Any] = []
 
     def f(x: Any) -> None:
@@ -312,7 +312,7 @@ def test_a_module_with_postponed_annotations_may_define_its_types_last():
     assert app_of(names["paint"]).ask(b"paint red times 2\n") == b"RED 2 ask\n"
 
 
-# -- what may be left out
+# -- optional arguments
 
 
 def test_omitted_words_get_their_defaults():
@@ -372,7 +372,7 @@ def test_positional_only_parameters_are_words_too():
     assert app_of(f).ask(b"f 5 3\n") == b"2\n"
 
 
-# -- option words
+# -- options
 
 
 def store(
@@ -424,7 +424,7 @@ def test_an_option_without_a_default_must_be_given():
     assert app.ask(b"f\n").startswith(b"CLIENT_ERROR TO is missing.")
 
 
-# -- handed in by annotation
+# -- injection
 
 
 def test_injected_parameters_take_no_word_at_any_position():
@@ -473,7 +473,7 @@ def test_the_usage_shows_every_kind_of_parameter():
     ]
 
 
-# -- signatures that cannot be served
+# -- unsupported signatures
 
 
 def kwargs(**options: int) -> None: ...
@@ -485,10 +485,10 @@ def number_body(size: int, data: int = linepool.body("size")) -> None: ...
 def text_body(size: int, data: str = linepool.body("size")) -> None: ...
 def options_and_args(*words: str, flag: bool = False) -> None: ...
 def options_and_rest(text: Rest, *, flag: bool = False) -> None: ...
-def word_behind_rest(text: Rest, word: str) -> None: ...
+def word_after_rest(text: Rest, word: str) -> None: ...
 def two_rests(text: Rest, more: Rest) -> None: ...
 def many_rests(*text: Rest) -> None: ...
-def needed_behind_optional(a: int | None, b: int) -> None: ...
+def required_after_optional(a: int | None, b: int) -> None: ...
 def no_such_type(a: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
 def no_such_member(a: "linepool.Nowhere") -> None: ...  # type: ignore[name-defined]
 def no_type(a: "1 +") -> None: ...  # type: ignore[valid-type]  # noqa: F722
@@ -511,11 +511,11 @@ def bounded_text(a: Annotated[str, Range(1, 3)]) -> None: ...
         (text_body, "parameter data is a data block, so it must be bytes"),
         (options_and_args, "option words (keyword-only parameters) cannot follow *args or Rest"),
         (options_and_rest, "parameter flag cannot follow the rest of the line"),
-        (word_behind_rest, "parameter word cannot follow the rest of the line"),
+        (word_after_rest, "parameter word cannot follow the rest of the line"),
         (two_rests, "parameter more cannot follow the rest of the line"),
         (many_rests, "parameter text"),
         (
-            needed_behind_optional,
+            required_after_optional,
             "parameter b must have a default, because the one before it has one",
         ),
         (no_such_type, "annotation: name 'Nowhere' is not defined"),

@@ -11,17 +11,17 @@ from linepool.settings import FIELDS, Settings, Workers, default_workers
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
-    """Work in an empty directory, so that no file of somebody else's counts."""
+    """Work in an empty directory, without configuration files."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def refusal(**layers) -> str:
-    app = layers.pop("app", App())
-    options = layers.pop("options", {})
-    environment = layers.pop("environment", {})
+def refusal(**sources) -> str:
+    app = sources.pop("app", App())
+    options = sources.pop("options", {})
+    environment = sources.pop("environment", {})
     with pytest.raises(SetupError) as error:
-        configure(app, options, environment, **layers)
+        configure(app, options, environment, **sources)
     return str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""The history: exact figures of the past, from edges."""
+"""The history: exact figures of the past, from state changes."""
 
 import pytest
 from hypothesis import example, given
@@ -142,7 +142,7 @@ def test_a_ready_worker_resets_the_count_of_failed_boots():
     assert past.snapshot(Tally(), Settings(), seconds(5)).boot_failures == 0
 
 
-# -- nobody idle
+# -- no worker idle
 
 
 def test_the_time_without_an_idle_worker_is_counted():

@@ -1,4 +1,4 @@
-"""The package as a whole: what it exports, and what its import costs."""
+"""The package: its public names, and what importing it loads."""
 
 import subprocess
 import sys

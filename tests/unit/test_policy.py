@@ -1,4 +1,4 @@
-"""The policy: one table of values in, one plan out."""
+"""The policy: a snapshot in, a plan out."""
 
 import itertools
 import math
@@ -27,8 +27,8 @@ BOUNDS = [(low, high) for high in range(1, 5) for low in range(1, high + 1)]
 SPARES = [(low, high) for high in range(3) for low in range(high + 1)]
 
 
-def small_world():
-    """Yield every snapshot of a small world, with settings."""
+def small_pools():
+    """Yield settings and snapshots: every combination of a few small values."""
     for (low, high), (min_spare, max_spare) in itertools.product(BOUNDS, SPARES):
         settings = bounds(low, high, min_spare=min_spare, max_spare=max_spare)
         for (starting, idle, busy, leaving), backlog, cpu_bound in itertools.product(
@@ -54,14 +54,14 @@ def small_world():
 
 
 def test_no_plan_violates_the_bounds():
-    for settings, seen in small_world():
+    for settings, seen in small_pools():
         change = plan(seen, settings)
         low, high = settings.workers.min, settings.workers.max
         after = seen.tally.staying + change.spawn - change.retire
 
         assert after <= high or change.spawn == 0
         assert after >= low or after == seen.tally.staying + seen.spawn_allowance
-        # Those who leave count, unless the floor is at stake.
+        # Leaving workers count, unless the pool is below its minimum.
         assert not change.spawn or seen.tally.total + change.spawn <= max(
             high, low + seen.tally.leaving
         )
@@ -70,18 +70,18 @@ def test_no_plan_violates_the_bounds():
 def test_no_plan_forks_and_retires():
     assert not any(
         change.spawn and change.retire
-        for change in (plan(seen, settings) for settings, seen in small_world())
+        for change in (plan(seen, settings) for settings, seen in small_pools())
     )
 
 
 def test_only_idle_workers_are_retired_while_the_pool_is_within_its_bounds():
-    for settings, seen in small_world():
+    for settings, seen in small_pools():
         if seen.tally.staying <= settings.workers.max:
             assert plan(seen, settings).retire <= max(0, seen.tally.idle - settings.max_spare)
 
 
 def test_after_a_plan_the_same_state_asks_for_nothing_more():
-    for settings, seen in small_world():
+    for settings, seen in small_pools():
         if seen.tally.staying > settings.workers.max:
             continue
         change = plan(seen, settings)
@@ -110,7 +110,7 @@ def test_after_a_plan_the_same_state_asks_for_nothing_more():
 def test_every_change_has_a_reason():
     assert all(
         bool(change.why)
-        for change in (plan(seen, settings) for settings, seen in small_world())
+        for change in (plan(seen, settings) for settings, seen in small_pools())
         if change.spawn or change.retire
     )
 
@@ -145,8 +145,8 @@ def test_a_delayed_change_says_when_to_plan_again(data):
     elif not seen.tally.idle:
         assert change.watch
     spare = seen.tally.idle + seen.tally.starting
-    waits_for_a_boot = seen.boot_failures and seen.tally.starting
-    if spare < settings.min_spare and seen.tally.total < 8 and not waits_for_a_boot:
+    boot_pending = seen.boot_failures and seen.tally.starting
+    if spare < settings.min_spare and seen.tally.total < 8 and not boot_pending:
         assert change.spawn or change.again_in
 
 
@@ -246,7 +246,7 @@ def test_a_saturated_pool_is_planned_for_again():
     assert plan(snapshot(busy=4, backlog=1, none_idle_for=9.0), bounds(1, 4)).again_in > 0
 
 
-# -- boots that fail
+# -- failed boots
 
 
 def test_after_a_failed_boot_one_worker_is_spawned_after_a_delay():
@@ -297,7 +297,7 @@ def test_workers_needed_at_any_moment_of_the_window_stay():
 
 
 def test_workers_that_have_exited_since_are_not_retired_again():
-    # Ten were there and five of them busy; four of the ten recycled and were not replaced.
+    # Five of ten workers were busy; four of the ten were recycled and not replaced.
     assert plan(snapshot(idle=6, idle_min=5, busy_max=5), bounds(1, 32)).retire == 0
 
 

@@ -1,4 +1,4 @@
-"""Who may be replaced: the most worn, and never more than a third at once."""
+"""Recycling: the most worn workers may be replaced, never more than a third at once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from linepool.pool.status import State
 from linepool.settings import Settings
 
 
-def worn(*shares: float, gone: int = 0, starting: int = 0) -> list[Wear]:
-    """Return a pool: those with a share of wear, those who leave, those who start."""
+def worn(*shares: float, leaving: int = 0, starting: int = 0) -> list[Wear]:
+    """Return a pool of workers: some with a share of wear, some leaving, some starting."""
     pool = [Wear(slot, share, away=False, settled=False) for slot, share in enumerate(shares)]
-    pool += [Wear(100 + slot, 1.0, away=True, settled=True) for slot in range(gone)]
+    pool += [Wear(100 + slot, 1.0, away=True, settled=True) for slot in range(leaving)]
     pool += [Wear(200 + slot, 0.0, away=True, settled=False) for slot in range(starting)]
     return pool
 
@@ -33,16 +33,16 @@ def worn(*shares: float, gone: int = 0, starting: int = 0) -> list[Wear]:
         (worn(0.1, 0.2, 0.3, 0.4, 0.5), [4]),
         (worn(0.6, 0.5, 0.4, 0.3, 0.2, 0.1), [0, 1]),
         (worn(0.1, 5.0, 0.2, 3.0, 0.3, 2.0, 0.4, 0.5, 0.6), [1, 3, 5]),
-        (worn(0.1, 0.2, gone=1), []),
-        (worn(0.1, 0.2, 0.3, 0.4, gone=2), []),
-        (worn(0.1, 0.2, 0.3, 0.4, 0.5, gone=1), [4]),
-        # Who has yet to come up is missing too, so the others must stay.
+        (worn(0.1, 0.2, leaving=1), []),
+        (worn(0.1, 0.2, 0.3, 0.4, leaving=2), []),
+        (worn(0.1, 0.2, 0.3, 0.4, 0.5, leaving=1), [4]),
+        # A starting worker serves no requests yet, so the others must stay.
         (worn(0.1, 0.2, starting=1), []),
         (worn(0.1, 0.2, 0.3, 0.4, starting=2), []),
         (worn(0.1, 0.2, 0.3, 0.4, 0.5, starting=1), [4]),
         (worn(starting=3), []),
-        (worn(gone=1, starting=1), []),
-        # The only worker of a pool need not wait until it is up.
+        (worn(leaving=1, starting=1), []),
+        # The only worker of a pool may be replaced before it is ready.
         (worn(starting=1), [200]),
     ],
 )
@@ -78,7 +78,7 @@ def test_the_third_is_used_up_by_the_most_worn_workers(pool):
         assert waiting == []
 
 
-# -- the master's part
+# -- permits
 
 
 def recycler(**settings: Any) -> tuple[Recycler, Board]:
@@ -88,7 +88,7 @@ def recycler(**settings: Any) -> tuple[Recycler, Board]:
 
 
 def worker(slot: int, state: State | None = State.IDLE, **more: Any) -> WorkerState:
-    """Return the worker of a worker."""
+    """Return the state of a worker."""
     return WorkerState(slot, 1000 + slot, 1, 0, state, **more)
 
 
@@ -133,26 +133,22 @@ def test_permits_go_to_the_workers_nearest_to_their_number_and_stay_there():
 
 def test_a_permit_moves_from_a_worker_kept_busy_by_a_client_to_one_that_needs_it():
     one, board = recycler(max_requests=100, max_requests_jitter=0)
-    workers = [
-        worker(0, State.TAKEN),
-        worker(1),
-        worker(2),
-    ]  # the first since the machine was started
+    workers = [worker(0, State.TAKEN), worker(1), worker(2)]
     for slot in range(3):
         one.spawned(slot)
     board.slots[0].words[PERMIT] = 1
 
     one.turn(workers)
-    nobody_waits = [board.slots[slot].words[PERMIT] for slot in range(3)]
+    not_needed = [board.slots[slot].words[PERMIT] for slot in range(3)]
     board.slots[2].words[REQUESTS] = 100
     one.turn(workers)
-    taken_back = [board.slots[slot].words[PERMIT] for slot in range(3)]
+    revoked = [board.slots[slot].words[PERMIT] for slot in range(3)]
     one.turn(workers)
-    given = [board.slots[slot].words[PERMIT] for slot in range(3)]
+    granted = [board.slots[slot].words[PERMIT] for slot in range(3)]
 
-    assert nobody_waits == [1, 0, 0]
-    assert taken_back == [0, 0, 0]
-    assert given == [0, 0, 1]
+    assert not_needed == [1, 0, 0]
+    assert revoked == [0, 0, 0]
+    assert granted == [0, 0, 1]
 
 
 def test_an_exited_worker_was_recycled_if_it_had_reached_its_number_with_a_permit():
@@ -161,8 +157,8 @@ def test_an_exited_worker_was_recycled_if_it_had_reached_its_number_with_a_permi
     words = board.slots[0].words
 
     answers = []
-    for requests, license_ in ((5, 1), (7, 1), (4, 1), (5, 0)):
-        words[REQUESTS], words[PERMIT] = requests, license_
+    for requests, permit in ((5, 1), (7, 1), (4, 1), (5, 0)):
+        words[REQUESTS], words[PERMIT] = requests, permit
         answers.append(one.was_recycled(0))
 
     assert answers == [True, True, False, False]

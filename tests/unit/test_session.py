@@ -1,4 +1,4 @@
-"""What is handed to a handler: the session, and what it may hand back."""
+"""Sessions, and the other values that handlers receive and return."""
 
 import json
 from typing import Any
@@ -100,7 +100,7 @@ def test_a_key_must_be_a_str():
         session[1] = 2
 
 
-# -- its way to another process
+# -- moving to another process
 
 
 @pytest.mark.parametrize("value", [*PLAIN, "\0\ud800é", -(2**200), float("inf")], ids=repr)
@@ -135,8 +135,8 @@ def test_a_loaded_session_checks_assigned_values():
         session["key"] = object()
 
 
-def circle() -> list[Any]:
-    """Return a list that holds itself."""
+def cycle() -> list[Any]:
+    """Return a list that contains itself."""
     items: list[Any] = []
     items.append(items)
     return items
@@ -144,7 +144,7 @@ def circle() -> list[Any]:
 
 @pytest.mark.parametrize(
     "item",
-    [object(), b"bytes", (1, 2), {1: 2}, Text("x"), circle()],
+    [object(), b"bytes", (1, 2), {1: 2}, Text("x"), cycle()],
     ids=lambda item: repr(item)[:20],
 )
 def test_a_value_mutated_into_something_else_than_plain_data_cannot_be_dumped(item):
@@ -182,9 +182,9 @@ def test_a_value_mutated_in_place_may_exceed_the_size_limit():
     [
         ("x" * MOST_SESSION_BYTES, "with 'key' the session would hold 8215 bytes of JSON"),
         (10**5000, "session value 'key' cannot be written as JSON: "),
-        (circle(), "session value 'key' "),
+        (cycle(), "session value 'key' "),
     ],
-    ids=["much", "number", "circle"],
+    ids=["large", "number", "cycle"],
 )
 def test_a_value_that_cannot_be_serialised_is_refused_when_it_is_assigned(value, why):
     session = Session()
@@ -202,7 +202,7 @@ def test_the_size_limit_applies_to_all_values_together():
 
     with pytest.raises(ValueError, match="with '4' the session would hold 10045 bytes of JSON"):
         session["4"] = "x" * 2000
-    session["3"] = ""  # what makes it smaller is taken
+    session["3"] = ""  # smaller values are accepted
     session["4"] = "x" * 2000
 
 

@@ -1,4 +1,4 @@
-"""Settings: how each is written, its limits, and what is said of a wrong one."""
+"""Settings: their syntax, their limits, and the errors about invalid values."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""The simulation, and through it what the policy makes of a load over time."""
+"""The simulation, and through it the behaviour of the policy over time."""
 
 import io
 import itertools
@@ -60,12 +60,12 @@ def play(trace, settings, boot_ns=5 * MS):
     return list(Simulation(trace, settings, boot_ns).run())
 
 
-def at_rest(settings):
-    """Return how large a pool is that nobody has used for long."""
+def idle_size(settings):
+    """Return the size of a pool that has not been used for a long time."""
     return max(settings.workers.min, min(settings.max_spare, settings.workers.max))
 
 
-# -- every load, every pool
+# -- any load, any pool
 
 
 @given(TRACES, pools(), BOOTS)
@@ -134,7 +134,7 @@ def test_after_the_load_the_pool_shrinks_within_the_window_and_a_turn(trace, set
     ]
 
     assert {*late, moments[-1].tally.total} == {moments[-1].tally.total}
-    assert moments[-1].tally.total <= at_rest(settings)
+    assert moments[-1].tally.total <= idle_size(settings)
 
 
 @given(TRACES, pools(), BOOTS)
@@ -235,7 +235,7 @@ def test_the_pool_grows_for_a_burst_of_blocking_requests_at_once_and_shrinks_in_
 
 
 def test_the_figures_of_a_small_load_match_a_calculation_by_hand():
-    # One worker, never more: the second waits 1 s for the first, the third 0.5 s for the second.
+    # One worker at most: the second client waits 1 s for the first, the third 0.5 s for the second.
     trace = [Arrival(0, 2 * SECOND), Arrival(SECOND, SECOND), Arrival(2_500 * MS, SECOND)]
     result = simulate(trace, Settings(workers=Workers(1, 1)))
 
@@ -282,7 +282,7 @@ def test_a_long_trace_gives_few_samples():
 
 
 def test_a_trace_may_have_a_header_comments_and_spaces():
-    text = "# a remark\n\nat_s, service_s\n 12.5 , 0.25 \n# another\n11.5,1e-3\n"
+    text = "# a comment\n\nat_s, service_s\n 12.5 , 0.25 \n# another\n11.5,1e-3\n"
 
     assert parse(io.StringIO(text)) == [Arrival(0, MS), Arrival(SECOND, 250 * MS)]
 
@@ -292,7 +292,7 @@ def test_a_trace_may_have_a_header_comments_and_spaces():
 )
 def test_a_malformed_line_is_reported_with_its_number(line):
     with pytest.raises(SetupError, match=r"^line 4 must be at_s,service_s in seconds, not "):
-        parse(["# remark\n", "\n", "0,1\n", line + "\n", "x\n"])
+        parse(["# comment\n", "\n", "0,1\n", line + "\n", "x\n"])
 
 
 def test_a_trace_without_arrivals_is_refused():
@@ -329,8 +329,8 @@ def test_the_guide_shows_what_the_command_prints(command, kept, shown, capsys):
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # no settings from a file, and none from the environment
+def _without_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no configuration file
     monkeypatch.delenv("LINEPOOL_WORKERS", raising=False)
 
 
@@ -386,7 +386,7 @@ def test_a_trace_can_be_read_from_standard_input(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "message"),
     [
         (b"0,1\nnonsense\n", "load.csv: line 2 must be at_s,service_s in seconds, not 'nonsense'"),
         (b"", "load.csv: no arrivals"),
@@ -394,12 +394,12 @@ def test_a_trace_can_be_read_from_standard_input(monkeypatch, capsys):
         (None, "cannot read load.csv: No such file or directory"),
     ],
 )
-def test_an_invalid_trace_is_refused_in_one_line(tmp_path, capsys, content, complaint):
+def test_an_invalid_trace_is_refused_in_one_line(tmp_path, capsys, content, message):
     if content is not None:
         (tmp_path / "load.csv").write_bytes(content)
 
     assert main(["simulate", "load.csv"]) == 1
-    assert capsys.readouterr().err == f"linepool: {complaint}\n"
+    assert capsys.readouterr().err == f"linepool: {message}\n"
 
 
 @pytest.mark.parametrize(
@@ -439,14 +439,14 @@ def test_a_chart_is_written(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("path", "complaint"),
+    ("path", "message"),
     [("nowhere/pool.png", "No such file or directory"), ("pool.nonsense", "is not supported")],
 )
-def test_a_chart_that_cannot_be_written_is_reported_in_one_line(capsys, path, complaint):
+def test_a_chart_that_cannot_be_written_is_reported_in_one_line(capsys, path, message):
     assert main(["simulate", "--burst", "9", "--plot", path]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith(f"linepool: cannot write {path}: ")
-    assert complaint in shown
+    assert message in shown
     assert shown.count("\n") == 1
 
 

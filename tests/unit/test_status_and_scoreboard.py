@@ -1,4 +1,4 @@
-"""Status records and the scoreboard: whatever a worker writes, the master's picture stays true."""
+"""Status records and the scoreboard: whatever a worker writes, the master's view stays correct."""
 
 import copy
 import random
@@ -38,8 +38,8 @@ def record(
 
 
 @st.composite
-def lives(draw: st.DrawFn) -> list[Record]:
-    """Return what one worker truly wrote: time goes on, counts grow."""
+def histories(draw: st.DrawFn) -> list[Record]:
+    """Return the records of one worker: time and counts increase."""
     at_ns, requests, connections = SPAWNED_NS, 0, 0
     records = []
     for state in draw(st.lists(st.sampled_from(State), min_size=1, max_size=12)):
@@ -101,7 +101,7 @@ def test_an_unknown_state_is_malformed_and_affects_no_other():
     assert unpack(bad + written(good) + bad) == ([good], 2)
 
 
-# -- what is believed
+# -- which records are accepted
 
 
 def test_a_worker_is_starting_until_its_first_record():
@@ -125,9 +125,9 @@ def test_a_worker_is_starting_until_its_first_record():
 def test_a_worker_counts_by_its_last_record(state, tally):
     board = scoreboard()
     board.heard(SLOT, written(record(State.TAKEN, SPAWNED_NS + 1)))
-    believed = board.heard(SLOT, written(record(state, SPAWNED_NS + 2, 5)))
+    accepted = board.heard(SLOT, written(record(state, SPAWNED_NS + 2, 5)))
 
-    assert believed == [record(state, SPAWNED_NS + 2, 5)]
+    assert accepted == [record(state, SPAWNED_NS + 2, 5)]
     assert board.tally() == tally
     worker = board.workers[SLOT]
     assert (worker.state, worker.since_ns, worker.requests) == (state, SPAWNED_NS + 2, 5)
@@ -237,7 +237,7 @@ def test_the_lowest_unused_slot_is_free():
 # -- properties
 
 
-@given(lives(), st.data())
+@given(histories(), st.data())
 def test_the_newest_record_wins_in_any_order_with_duplicates(records, data):
     shuffled = data.draw(st.permutations(records * data.draw(st.integers(1, 3))))
     board = scoreboard()
@@ -254,18 +254,18 @@ def test_the_newest_record_wins_in_any_order_with_duplicates(records, data):
     )
 
 
-@given(lives(), st.integers(0, 11))
+@given(histories(), st.integers(0, 11))
 def test_a_lost_record_does_no_harm(records, lost):
     board = scoreboard()
     kept = [record for index, record in enumerate(records) if index != lost] or records
-    believed = board.heard(SLOT, written(*kept))
+    accepted = board.heard(SLOT, written(*kept))
 
-    assert believed == kept
+    assert accepted == kept
     assert board.workers[SLOT].state is kept[-1].state
     assert board.workers[SLOT].malformed == 0
 
 
-@given(lives(), st.lists(RECORDS, max_size=6), st.randoms(use_true_random=False))
+@given(histories(), st.lists(RECORDS, max_size=6), st.randoms(use_true_random=False))
 def test_records_of_other_workers_change_nothing(records, foreign, chance):
     foreign = [
         record
@@ -281,11 +281,11 @@ def test_records_of_other_workers_change_nothing(records, foreign, chance):
     assert together.workers == alone.workers
 
 
-@given(lives(), st.data())
+@given(histories(), st.data())
 def test_corrupted_records_never_raise_and_never_move_a_worker_back(records, data):
     board = scoreboard()
     board.spawned(SLOT + 1, PID + 1, GENERATION, SPAWNED_NS)
-    neighbour = attrs.evolve(board.workers[SLOT + 1])
+    other = attrs.evolve(board.workers[SLOT + 1])
     stream = bytearray(written(*records))
     for _ in range(data.draw(st.integers(0, 4))):
         stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
@@ -296,14 +296,14 @@ def test_corrupted_records_never_raise_and_never_move_a_worker_back(records, dat
     for start in range(0, len(stream), 2 * SIZE):
         before = attrs.evolve(worker)
         chunk = bytes(stream[start : start + 2 * SIZE])
-        believed = board.heard(SLOT, chunk)
-        heard += len(believed)
+        accepted = board.heard(SLOT, chunk)
+        heard += len(accepted)
         assert worker.since_ns >= before.since_ns
         assert worker.requests >= before.requests
-        assert all((r.slot, r.pid, r.generation) == (SLOT, PID, GENERATION) for r in believed)
+        assert all((r.slot, r.pid, r.generation) == (SLOT, PID, GENERATION) for r in accepted)
     assert (worker.slot, worker.pid, worker.generation) == (SLOT, PID, GENERATION)
     assert heard + worker.malformed == -(-len(stream) // SIZE)
-    assert board.workers[SLOT + 1] == neighbour
+    assert board.workers[SLOT + 1] == other
     assert board.tally().total == 2
 
 
@@ -321,7 +321,7 @@ def _chunks(records: list[Record], size: int) -> list[list[Record]]:
 
 
 def _merged(one: list[Record], other: list[Record], chance: random.Random) -> list[Record]:
-    """Return both lists in one, each in its own order."""
+    """Merge two lists, keeping the order of each."""
     merged = list(one)
     places = sorted(chance.randint(0, len(one)) for _ in other)
     for offset, (place, record_) in enumerate(zip(places, other, strict=True)):
