@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts the sums server on a free port, sends it a file of commands through netcat, shows the
-# replies and the pool, and stops it.
+# Start the sums server on a free port, send it a file of commands through netcat, show the replies
+# and the pool, and stop the server.
 set -eu
 cd "$(dirname "$0")"
 dir=$(mktemp -d)
@@ -8,7 +8,7 @@ server=
 trap '[ -z "$server" ] || kill "$server" || true; wait; rm -rf "$dir"' EXIT
 trap 'exit 1' INT TERM
 
-: >"$dir/log" # there before it is looked at
+: >"$dir/log" # must exist before grep reads it
 linepool run sums.py --bind 127.0.0.1:0 --workers 4 --control "$dir/control" 2>"$dir/log" &
 server=$!
 while ! grep -q '^ready' "$dir/log"; do

@@ -1,11 +1,11 @@
-"""A guest book: a dialogue with a memory.
+"""A guest book: a dialogue with state.
 
-Each connection remembers who speaks and how far it has read (the Session). What is signed goes into
-an SQLite file, where every worker finds it, also after a restart.
+Each connection remembers its user and how far that user has read (the Session). Entries are stored in
+an SQLite file that all workers share and that survives a restart.
 
     linepool run examples/guestbook.py --bind 127.0.0.1:7000
 
-GUESTBOOK names the file; without it, it is guestbook.db in the working directory.
+The environment variable GUESTBOOK names the file (default: guestbook.db in the working directory).
 """
 
 import os
@@ -15,34 +15,34 @@ from contextlib import closing
 
 import linepool
 
-LONGEST = 200  # characters of one entry
-PAGE = 5  # entries
+MAX_ENTRY_CHARS = 200
+PAGE_ENTRIES = 5
 
 
 def open_book() -> sqlite3.Connection:
-    # Autocommit: each statement is a transaction of its own, so none is left open by an error.
+    # Autocommit: each statement is its own transaction, so an error leaves none open.
     return sqlite3.connect(os.environ.get("GUESTBOOK", "guestbook.db"), isolation_level=None)
 
 
 @linepool.on_start
-def make_book() -> None:
-    """Make the table, in the master; closed again before the fork, for SQLite must not be inherited."""
+def create_book() -> None:
+    """Create the table in the master; close it before the fork, because SQLite must not cross one."""
     with closing(open_book()) as book:
-        book.execute("PRAGMA journal_mode = WAL")  # readers do not wait for who is signing
+        book.execute("PRAGMA journal_mode = WAL")  # readers do not wait for a writer
         book.execute("CREATE TABLE IF NOT EXISTS entry (id INTEGER PRIMARY KEY, name, text)")
 
 
 @linepool.resource
 def book() -> Iterator[sqlite3.Connection]:
-    """Open the book in each worker; handlers ask for it by its type."""
+    """Open the book in each worker; handlers request it by its type."""
     with closing(open_book()) as connection:
         yield connection
 
 
 def check_printable(text: str) -> None:
-    # Other people's terminals will show it: no escape sequences, no line breaks.
+    # It is shown on other people's terminals: no escape sequences, no line breaks.
     if not text.isprintable():
-        raise linepool.ClientError("only printable characters go into the book.")
+        raise linepool.ClientError("only printable characters are allowed.")
 
 
 def count(book: sqlite3.Connection) -> int:
@@ -56,7 +56,7 @@ def greet(book: sqlite3.Connection) -> str:
 
 @linepool.handler
 def hello(name: str, session: linepool.Session) -> str:
-    """Say who you are."""
+    """Set your name."""
     check_printable(name)
     session.user = name
     return f"Hello {name}. SIGN the book, or READ it."
@@ -68,8 +68,8 @@ def sign(text: linepool.Rest, session: linepool.Session, book: sqlite3.Connectio
     if session.user is None:
         raise linepool.ClientError("say HELLO and your name first.")
     check_printable(text)
-    if len(text) > LONGEST:
-        raise linepool.ClientError(f"an entry has {LONGEST} characters at most.")
+    if len(text) > MAX_ENTRY_CHARS:
+        raise linepool.ClientError(f"an entry has at most {MAX_ENTRY_CHARS} characters.")
     entry = (session.user, str(text))
     number = book.execute("INSERT INTO entry (name, text) VALUES (?, ?)", entry).lastrowid
     session["signed"] = session.get("signed", 0) + 1
@@ -78,11 +78,11 @@ def sign(text: linepool.Rest, session: linepool.Session, book: sqlite3.Connectio
 
 @linepool.handler
 def read(session: linepool.Session, book: sqlite3.Connection) -> list[str]:
-    """Show the next entries, from where you stopped."""
-    # A list is sent as one line for each item, then END. (An item "END" would be sent in quotes.)
+    """Show the next entries, from where you stopped reading."""
+    # A list is sent as one line per item, then END. (An item "END" is sent in quotes.)
     rows = book.execute(
         "SELECT id, name, text FROM entry WHERE id > ? ORDER BY id LIMIT ?",
-        (session.get("read", 0), PAGE),
+        (session.get("read", 0), PAGE_ENTRIES),
     ).fetchall()
     if rows:
         session["read"] = rows[-1][0]
@@ -91,7 +91,7 @@ def read(session: linepool.Session, book: sqlite3.Connection) -> list[str]:
 
 @linepool.handler
 def rewind(session: linepool.Session) -> None:
-    """READ from the first entry again."""
+    """Start reading from the first entry again."""
     session.pop("read", None)
 
 

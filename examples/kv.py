@@ -4,19 +4,19 @@ r"""A key-value store that all workers share, kept in LMDB.
 
     SET color deep blue      one line of text
     OK
-    GET color                what GET gives may hold any bytes, so its length comes first
+    GET color                a value may contain any bytes, so its length comes first
     VALUE 9
     deep blue
-    PUT photo 3              any bytes, as many as announced, then a line ending
+    PUT photo 3              the announced number of bytes, then a line ending
     \x00\n\xff
     OK
-    INCR visits 2            atomic, whichever worker does it
+    INCR visits 2            atomic across all workers
     2
 
-KV_DIR names the directory; without it, it is kv.lmdb in the working directory. KV_SIZE_MB is the
-most that it may hold (1024); what a DELETE frees, LMDB uses from the next change but one on. What
-was acknowledged survives the death of any process. To survive a power cut too, set KV_SYNC=1: each
-change then waits for the disk.
+Environment variables: KV_DIR is the directory (default: kv.lmdb in the working directory), KV_SIZE_MB
+its maximum size (1024). LMDB reuses space freed by a DELETE from the second change after it. An
+acknowledged change survives the crash of any process. To survive a power failure too, set KV_SYNC=1:
+each change then waits for the disk.
 """
 
 import os
@@ -29,9 +29,9 @@ import lmdb
 import linepool
 
 SIZE_MB = int(os.environ.get("KV_SIZE_MB", "1024"))
-LONGEST_KEY = 511  # bytes; LMDB's limit
-READERS = 2048  # slots in LMDB's table of readers: more than there can be workers
-BATCH = 500  # keys that KEYS reads in one transaction
+MAX_KEY_BYTES = 511  # LMDB's limit
+MAX_READERS = 2048  # slots in LMDB's table of readers; more than the maximum number of workers
+KEYS_PER_TRANSACTION = 500  # read by KEYS
 INT64 = range(-(2**63), 2**63)
 
 
@@ -41,34 +41,34 @@ def store() -> Iterator[lmdb.Environment]:
     with lmdb.open(
         os.environ.get("KV_DIR", "kv.lmdb"),
         map_size=SIZE_MB * 2**20,
-        max_readers=READERS,
+        max_readers=MAX_READERS,
         sync=os.environ.get("KV_SYNC") == "1",
     ) as environment:
-        environment.reader_check()  # a killed worker may have left its slot taken
+        environment.reader_check()  # free the slots of killed workers
         yield environment
 
 
 @contextmanager
 def change(store: lmdb.Environment) -> Iterator[lmdb.Transaction]:
-    """Make one change: all of it or none, and nobody else's in between.
+    """Run one atomic, isolated change.
 
-    While it lasts, every other worker that wants to write waits. So nothing may be done in it but
-    the change itself: never wait for the client here.
+    Until it ends, all other workers that want to write are blocked. Do nothing but the change in it:
+    never wait for the client here.
     """
     try:
         with store.begin(write=True) as transaction:
             yield transaction
     except lmdb.MapFullError:  # from a put, or only from the commit
-        raise linepool.ServerError(f"the store is full: it may hold {SIZE_MB} MiB") from None
+        raise linepool.ServerError(f"the store is full ({SIZE_MB} MiB)") from None
 
 
 def key_bytes(key: str) -> bytes:
-    """Return a key as it is stored; of such a key, KEYS can make a line."""
+    """Return a key as it is stored; refuse keys that KEYS could not list as a line."""
     encoded = key.encode()
-    if not 1 <= len(encoded) <= LONGEST_KEY:
-        raise linepool.ClientError(f"a key has 1 to {LONGEST_KEY} bytes.")
+    if not 1 <= len(encoded) <= MAX_KEY_BYTES:
+        raise linepool.ClientError(f"a key has 1 to {MAX_KEY_BYTES} bytes.")
     if not key.isprintable() or re.search(r"[\s\"']", key):
-        raise linepool.ClientError("a key is printable text without blanks and quotes.")
+        raise linepool.ClientError("a key is printable text without spaces or quotes.")
     return encoded
 
 
@@ -79,7 +79,7 @@ def get(key: str, store: lmdb.Environment) -> linepool.Reply:
         value = transaction.get(key_bytes(key))
     if value is None:
         return linepool.Reply("NOT_FOUND")
-    # Not as a line: a value with a line break in it would look like two replies.
+    # Not as a line: a value with a line break would look like two replies.
     return linepool.Reply(raw=b"VALUE %d\n%b\n" % (len(value), value))
 
 
@@ -106,11 +106,11 @@ def delete(key: str, store: lmdb.Environment) -> str:
 
 @linepool.handler("INCR", "DECR")
 def count_up(key: str, verb: linepool.Verb, store: lmdb.Environment, by: int = 1) -> int:
-    """Add to a whole number (DECR: subtract), 0 if there is none, and show the result."""
+    """Add to a whole number (DECR: subtract) and show the result; a missing key counts as 0."""
     with change(store) as transaction:
         old = transaction.get(key_bytes(key), default=b"0")
         if not re.fullmatch(rb"-?[0-9]{1,19}", old):
-            raise linepool.ClientError("the value is no whole number.")
+            raise linepool.ClientError("the value is not a whole number.")
         new = int(old) + (by if verb == "INCR" else -by)
         if new not in INT64:
             raise linepool.ClientError("the result does not fit into 64 bits.")
@@ -120,7 +120,7 @@ def count_up(key: str, verb: linepool.Verb, store: lmdb.Environment, by: int = 1
 
 @linepool.handler
 def keys(store: lmdb.Environment, prefix: str = "") -> Iterator[str]:
-    """List the keys, in order; those that begin with a prefix, if one is given."""
+    """List the keys in order, optionally only those with a prefix."""
     wanted = key_bytes(prefix) if prefix else b""
     last = b""
     while found := next_keys(store, wanted, last):
@@ -130,13 +130,13 @@ def keys(store: lmdb.Environment, prefix: str = "") -> Iterator[str]:
 
 
 def next_keys(store: lmdb.Environment, prefix: bytes, last: bytes) -> list[bytes]:
-    """Return up to BATCH keys with a prefix, in order, behind the ``last`` one; b"": from the first."""
+    """Return the next keys with a prefix, in order, after ``last``; b"": from the first."""
     found: list[bytes] = []
     with store.begin() as transaction, transaction.cursor() as cursor:
         more = cursor.set_range(last or prefix)
         if more and cursor.key() == last:
             more = cursor.next()
-        while more and len(found) < BATCH and cursor.key().startswith(prefix):
+        while more and len(found) < KEYS_PER_TRANSACTION and cursor.key().startswith(prefix):
             found.append(cursor.key())
             more = cursor.next()
     return found

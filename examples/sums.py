@@ -1,4 +1,4 @@
-"""Sums over a line: the smallest service there is.
+"""Sums: the smallest service.
 
 linepool run examples/sums.py --bind 127.0.0.1:7000
 """
@@ -30,7 +30,7 @@ def divide(a: float, b: float) -> float:
 
 @linepool.handler
 def countdown(start: int) -> Iterator[int]:
-    """Count down to 1, one number a line."""
+    """Count down to 1, one number per line."""
     yield from range(start, 0, -1)
 
 

@@ -1,4 +1,4 @@
-"""Addresses to listen on, as ``bind`` writes them. Pure: nothing is opened or looked up here."""
+"""Addresses to listen on, in the syntax of ``bind``. Pure: nothing is opened or resolved here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from attrs import frozen
 
 @frozen
 class Address:
-    """A host and port, a path, or a descriptor that is open already."""
+    """A host and port, the path of a unix socket, or an open file descriptor."""
 
     host: str = ""
     port: int = 0
@@ -16,10 +16,10 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """Return the address that a text names.
+    """Return an address from its text.
 
     Raises:
-        ValueError: It is none of the forms; the text says what they are.
+        ValueError: The text is not an address; the message lists the forms.
     """
     kind, _, rest = text.partition(":")
     if kind == "unix" and rest:

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from linepool.conversation import Conversation, Entry, Hook, Middleware, Service
 from linepool.errors import SetupError
-from linepool.handlers.inject import Supplies, hints, place_of
+from linepool.handlers.inject import Injector, hints, place_of
 from linepool.handlers.signature import Signature, compile_signature
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
@@ -180,19 +180,19 @@ class App:
         Raises:
             SetupError: A handler, hook or resource cannot be served; the text names it.
         """
-        supplies = Supplies(self._resources, self.protocol)
+        injector = Injector(self._resources, self.protocol)
         for name in ("on_worker_start", "on_worker_exit"):
-            self._compiled(name, supplies)  # a wrong one is told now, not in each worker
+            self._compiled(name, injector)  # a wrong one is told now, not in each worker
         table: dict[bytes, Entry] = {}
         unknown = self._unknown
         service = Service(
             name=self.name,
             protocol=self.protocol,
             table=table,
-            unknown=_entry(unknown, supplies) if unknown else None,
+            unknown=_entry(unknown, injector) if unknown else None,
             middleware=tuple(self._middleware),
-            on_connect=self._compiled("on_connect", supplies),
-            on_disconnect=self._compiled("on_disconnect", supplies),
+            on_connect=self._compiled("on_connect", injector),
+            on_disconnect=self._compiled("on_disconnect", injector),
             limits=limits or Limits(),
         )
         registrations = list({id(r): r for r in self._handlers.values()}.values())
@@ -202,7 +202,7 @@ class App:
                 if left := tuple(name for name in names if name.upper() not in own):
                     registrations.append(_Registration(left, function))
         for registration in registrations:
-            entry = _entry(registration, supplies)
+            entry = _entry(registration, injector)
             if self.protocol.ignores_case:
                 entry.names = tuple(_upper(name) for name in entry.names)
             table.update((name.encode(), entry) for name in entry.names)
@@ -219,19 +219,19 @@ class App:
     @contextlib.contextmanager
     def worker(self) -> Iterator[dict[str, Any]]:
         """Open what a worker has: its resources, by name, between its start and exit hooks."""
-        supplies = Supplies(self._resources, self.protocol)
+        injector = Injector(self._resources, self.protocol)
         with contextlib.ExitStack() as stack:
             resources: dict[str, Any] = {}
             for name, function in self._resources.items():
                 manager = contextlib.contextmanager(function)
                 resources[name] = stack.enter_context(manager())
             holder = _Holder(resources)
-            for hook in self._compiled("on_worker_start", supplies):
+            for hook in self._compiled("on_worker_start", injector):
                 hook(holder)
             try:
                 yield resources
             finally:
-                for hook in self._compiled("on_worker_exit", supplies):
+                for hook in self._compiled("on_worker_exit", injector):
                     hook(holder)
 
     def ask(self, data: bytes) -> bytes:
@@ -286,9 +286,9 @@ class App:
         self._hooks.setdefault(name, []).append(function)
         return function
 
-    def _compiled(self, name: str, supplies: Supplies) -> list[Hook]:
+    def _compiled(self, name: str, injector: Injector) -> list[Hook]:
         return [
-            Hook(function, _hook_signature(name, function, supplies))
+            Hook(function, _hook_signature(name, function, injector))
             for function in self._hooks.get(name, ())
         ]
 
@@ -300,9 +300,9 @@ class _Holder:
         self.resources = resources
 
 
-def _entry(registration: _Registration, supplies: Supplies) -> Entry:
+def _entry(registration: _Registration, injector: Injector) -> Entry:
     try:
-        signature = compile_signature(registration.function, supplies, supplies.convert_for)
+        signature = compile_signature(registration.function, injector, injector.convert_for)
     except SetupError as error:
         raise SetupError(f"handler {registration.place}: {error}") from None
     return Entry(
@@ -316,10 +316,10 @@ def _entry(registration: _Registration, supplies: Supplies) -> Entry:
     )
 
 
-def _hook_signature(name: str, function: Callable[..., Any], supplies: Supplies) -> Signature:
+def _hook_signature(name: str, function: Callable[..., Any], injector: Injector) -> Signature:
     place = f"{name} {function.__name__} at {place_of(function)}"
     try:
-        signature = compile_signature(function, supplies)
+        signature = compile_signature(function, injector)
     except SetupError as error:
         raise SetupError(f"{place}: {error}") from None
     from_line = signature.words or signature.many or signature.options or signature.rest

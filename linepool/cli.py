@@ -1,4 +1,4 @@
-"""The command line. Exit status: 0 done, 1 failed, 2 used wrongly."""
+"""The command line. Exit status: 0 success, 1 failure, 2 usage or configuration error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attrs import asdict
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.operate import logs, remote, simulation, target
-from linepool.operate.config import Configuration, MisuseError, configure, option_name
+from linepool.operate.config import ConfigError, Configuration, configure, option_name
 from linepool.operate.report import as_lines
 from linepool.operate.serve import serve
 from linepool.pool import simulate
@@ -24,8 +24,10 @@ from linepool.protocols.base import Limits
 from linepool.settings import FIELDS, written
 from linepool.version import __version__
 
-FAILED = 1
-MISUSED = 2
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+_MAX_NUMBER = 1e6
+_MAX_CLIENTS = 1_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,52 +36,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(_parser(), sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = options.run(options)
-    except MisuseError as error:
-        _complain(str(error))
-        return MISUSED
+    except ConfigError as error:
+        _print_error(str(error))
+        return EXIT_USAGE
     except SetupError as error:
-        _complain(str(error))
-        return FAILED
-    except KeyboardInterrupt:  # while the target is loaded; a server takes the signal itself
+        _print_error(str(error))
+        return EXIT_FAILURE
+    except (
+        KeyboardInterrupt
+    ):  # while the target is being loaded; a running server handles the signal itself
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of our output is gone, as in: linepool status | head -1
+    except BrokenPipeError:  # stdout is closed, as in: linepool status | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return EXIT_FAILURE
     return status
 
 
 def run_script(app: App, settings: Mapping[str, Any]) -> int:
-    """Serve an app from its own script, with the options of ``linepool run`` on its command line."""
+    """Serve an app from its own script, whose command line takes the options of ``linepool run``."""
     _fill_standard_descriptors()
     try:
         target.refuse_while_loading()
         app.settings = {**app.settings, **settings}
         if not app.name:
             app.name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
-        parser = _Parser(prog=sys.argv[0], description="Serve this script's handlers.")
+        parser = _Parser(prog=sys.argv[0], description="Serve the handlers of this script.")
         _add_settings(parser)
         return _serve(app, _parse(parser, sys.argv[1:]))
-    except MisuseError as error:
-        _complain(str(error))
-        return MISUSED
+    except ConfigError as error:
+        _print_error(str(error))
+        return EXIT_USAGE
     except SetupError as error:
         if target.is_loading():
             raise
-        _complain(str(error))
-        return FAILED
+        _print_error(str(error))
+        return EXIT_FAILURE
 
 
 def _fill_standard_descriptors() -> None:
-    """Have 0, 1 and 2 open, if on nothing: else a socket could get the number that logs go to."""
-    for number in (0, 1, 2):
+    """Open /dev/null as 0, 1 or 2 where closed, so that no socket gets the descriptor of the log."""
+    for descriptor in (0, 1, 2):
         try:
-            os.fstat(number)
+            os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """A parser that reports an error on one line."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -88,30 +92,30 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit."""
-        self.exit(MISUSED, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(EXIT_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the options; an option that does not exist is told with the nearest one that does."""
+    """Return the options; for an unknown one, exit with the nearest known option in the message."""
     options, surplus = parser.parse_known_args(arguments)
     if surplus:
-        speaker: argparse.ArgumentParser = getattr(options, "parser", parser)
-        known = [name for action in speaker._actions for name in action.option_strings]
+        subparser: argparse.ArgumentParser = getattr(options, "parser", parser)
+        known = [name for action in subparser._actions for name in action.option_strings]
         near = difflib.get_close_matches(surplus[0].partition("=")[0], known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        speaker.error(f"unknown argument {surplus[0]}{hint}")
+        subparser.error(f"unknown argument {surplus[0]}{hint}")
     return options
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     print(f"linepool: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="linepool",
-        description="Serve plain Python functions to telnet, netcat and every program that can"
-        " write a line.",
+        description="Serve plain Python functions to telnet, netcat and any program that can write"
+        " a line.",
         epilog="example:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4",
     )
     parser.add_argument("--version", action="version", version=f"linepool {__version__}")
@@ -119,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser(
         "run",
-        help="serve a target",
+        help="serve an app",
         description="Serve the handlers of a Python file or module.",
         epilog="examples:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4\n"
         "  linepool run shop.stock:app --bind unix:/run/stock.sock",
@@ -130,12 +134,12 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser(
         "check",
-        help="show what would be served, and with which settings",
-        description="Load a target and show what would be served, without serving it.",
+        help="show an app's commands and the effective settings",
+        description="Load an app and show its commands and settings, without serving it.",
         epilog="example:\n  linepool check sums.py",
     )
     check.add_argument("target", metavar="TARGET", help="FILE.py or MODULE:APP")
-    check.add_argument("--json", action="store_true", help="for programs")
+    check.add_argument("--json", action="store_true", help="print JSON")
     _add_settings(check)
     check.set_defaults(run=_check, parser=check)
 
@@ -144,13 +148,13 @@ def _parser() -> argparse.ArgumentParser:
         help="show the state of a running server",
         epilog="example:\n  linepool status --json",
     )
-    status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--json", action="store_true", help="print JSON")
     _add_control(status)
     status.set_defaults(run=_status, parser=status)
 
     scale = commands.add_parser(
         "scale",
-        help="change the size of a running server's pool",
+        help="resize the pool of a running server",
         epilog="examples:\n  linepool scale 8\n  linepool scale +2\n  linepool scale 2:32",
     )
     scale.add_argument("size", metavar="SIZE", help="N, +N, -N or MIN:MAX")
@@ -160,18 +164,18 @@ def _parser() -> argparse.ArgumentParser:
     stop = commands.add_parser(
         "stop",
         help="stop a running server",
-        description="Stop a running server when the requests in hand are done.",
+        description="Stop a running server after its in-flight requests are done.",
         epilog="example:\n  linepool stop --now",
     )
-    stop.add_argument("--now", action="store_true", help="do not wait for requests in hand")
+    stop.add_argument("--now", action="store_true", help="do not wait for in-flight requests")
     _add_control(stop)
     stop.set_defaults(run=lambda o: _order(o, "STOP now" if o.now else "STOP"))
     _add_simulate(
         commands.add_parser(
             "simulate",
-            help="show how a pool would size itself under a load",
-            description="Play a load to a pool that does not exist, and show how it would size itself"
-            " and how long clients would wait.",
+            help="simulate how a pool scales under a load",
+            description="Simulate a load without starting a server: how the pool would scale, and how"
+            " long clients would wait.",
             epilog="examples:\n  linepool simulate load.csv --workers 2:32 --plot pool.png\n"
             "  linepool simulate --burst 64 --service 2 --workers 2:32\n"
             "  linepool simulate --poisson 200/s --service 0.02 --seconds 120",
@@ -183,18 +187,24 @@ def _parser() -> argparse.ArgumentParser:
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
     load = parser.add_argument_group("load").add_mutually_exclusive_group(required=True)
     load.add_argument(
-        "trace", metavar="TRACE", nargs="?", help="file of lines at_s,service_s; -: standard input"
+        "trace",
+        metavar="TRACE",
+        nargs="?",
+        help="file with lines at_s,service_s; -: standard input",
     )
     load.add_argument(
-        "--poisson", metavar="RATE", type=_rate, help="clients at random, so many a second"
+        "--poisson",
+        metavar="RATE",
+        type=_rate,
+        help="random arrivals, this many per second on average",
     )
     load.add_argument(
-        "--burst", metavar="CLIENTS", type=_clients, help="so many clients in one moment"
+        "--burst", metavar="CLIENTS", type=_clients, help="this many clients at the same moment"
     )
     for name, default, what in (
-        ("service", 0.02, "how long a client keeps a worker; with --poisson on average"),
-        ("seconds", 60.0, "how long clients come with --poisson"),
-        ("boot", 0.01, "how long a worker takes until it is ready"),
+        ("service", 0.02, "how long a client occupies a worker; with --poisson, on average"),
+        ("seconds", 60.0, "with --poisson: how long clients arrive"),
+        ("boot", 0.01, "how long a worker takes to become ready"),
     ):
         parser.add_argument(
             f"--{name}",
@@ -204,10 +214,10 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
             help=f"{what} (default: {default:g})",
         )
     parser.add_argument(
-        "--seed", metavar="N", type=int, default=1, help="for --poisson (default: 1)"
+        "--seed", metavar="N", type=int, default=1, help="with --poisson: random seed (default: 1)"
     )
-    parser.add_argument("--plot", metavar="FILE", help="draw a picture, such as pool.png")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--plot", metavar="FILE", help="write a chart to a file, such as pool.png")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     _add_settings(parser, simulation.SETTINGS)
     parser.set_defaults(run=_simulate)
 
@@ -217,8 +227,10 @@ def _positive(text: str) -> float:
         number = float(text)
     except ValueError:
         number = 0.0
-    if not 0 < number <= 1e6:
-        raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
+    if not 0 < number <= _MAX_NUMBER:
+        raise argparse.ArgumentTypeError(
+            f"must be a positive number up to {_MAX_NUMBER:g}, not {text!r}"
+        )
     return number
 
 
@@ -227,8 +239,10 @@ def _rate(text: str) -> float:
 
 
 def _clients(text: str) -> int:
-    if not (text.isdecimal() and 0 < int(text) <= 1_000_000):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    if not (text.isdecimal() and 0 < int(text) <= _MAX_CLIENTS):
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 1 to {_MAX_CLIENTS}, not {text!r}"
+        )
     return int(text)
 
 
@@ -251,7 +265,9 @@ def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str] = FIELDS
 
 def _add_control(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--control", metavar="PATH", help="control socket of the server (default: of the only one)"
+        "--control",
+        metavar="PATH",
+        help="control socket of the server (default: found automatically if one server is running)",
     )
 
 
@@ -281,8 +297,13 @@ def _check(options: argparse.Namespace) -> int:
     service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
     if options.json:
         entries = [
-            {"names": e.names, "usage": e.usage, "timeout": e.timeout, "place": e.place}
-            for e in service.commands
+            {
+                "names": entry.names,
+                "usage": entry.usage,
+                "timeout": entry.timeout,
+                "place": entry.place,
+            }
+            for entry in service.commands
         ]
         shown = {
             name: written(name, value) for name, value in asdict(settings, recurse=False).items()

@@ -20,7 +20,7 @@ from linepool.errors import (
     UnknownCommand,
     UsageError,
 )
-from linepool.handlers.compile import quick_call
+from linepool.handlers.compile import compile_call
 from linepool.handlers.signature import Signature
 from linepool.protocols.base import Bad, Limits, Protocol, Request, printable
 from linepool.session import Connection, Reply, Session
@@ -70,7 +70,7 @@ class Entry:
     options: Mapping[str, Any] = {}
 
     def __attrs_post_init__(self) -> None:
-        self.call = quick_call(self.function, self.signature, self._call)
+        self.call = compile_call(self.function, self.signature, self._call)
         self.parameters = self.signature.parameters
         self.returns = self.signature.returns
         self.body = self.signature.body

@@ -1,26 +1,26 @@
-"""What a user of linepool may raise or catch."""
+"""Exceptions that users of linepool raise or catch."""
 
 
 class LinepoolError(Exception):
-    """The base of every error that linepool raises on purpose."""
+    """Base class of the errors that linepool raises on purpose."""
 
 
 class SetupError(LinepoolError):
     """The app, a setting or the target is wrong; the message says what would be right.
 
-    Raised before anything is served. The command line prints the message as one line.
+    Raised before anything is served. The command line prints the message on one line.
     """
 
 
 class ReplyError(LinepoolError):
-    """An error that is the reply to one request; the connection goes on.
+    """An error that is the reply to one request; the connection stays open.
 
     The text is one line for the client. Control characters in it are escaped before it is sent.
 
     Attributes:
-        code: What stands for the error where the protocol has codes: a word (RESP), a number
-            (JSON-RPC, dialogues); None: the protocol's own choice for the kind of error.
-        data: More about it, for protocols that can carry it (JSON-RPC); any JSON value.
+        code: The error code, for protocols that have them: a word (RESP) or a number (JSON-RPC,
+            dialogues); None: the protocol's default for this kind of error.
+        data: Any JSON value with details, for protocols that can send it (JSON-RPC).
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class UsageError(ClientError):
     """The arguments do not fit the handler's signature.
 
     Attributes:
-        problem: What is wrong with them: ``missing``, ``surplus``, ``value`` or ``option``.
-        parameter: The parameter that a wrong value was meant for, or that is missing; else "".
-        usage: The command with its words, as HELP shows it; "" for unknown commands.
+        problem: What is wrong: ``missing``, ``surplus``, ``value`` or ``option``.
+        parameter: The parameter that is missing or has a wrong value; otherwise "".
+        usage: The command's usage as HELP shows it; "" for unknown commands.
     """
 
     def __init__(self, text: str, problem: str, parameter: str = "") -> None:
@@ -55,21 +55,22 @@ class UsageError(ClientError):
         return f"{text} Usage: {self.usage}" if self.usage else text
 
 
-class UnknownCommand(ReplyError):  # noqa: N818 - it names the reply, not a failure of ours
+class UnknownCommand(ReplyError):  # noqa: N818 - named after the reply
     """No handler has that name; in the line protocol the client reads ``ERROR <text>``."""
 
 
 class ServerError(ReplyError):
-    """The server could not do it; in the line protocol the client reads ``SERVER_ERROR <text>``."""
+    """The server failed; in the line protocol the client reads ``SERVER_ERROR <text>``."""
 
 
 class LeaveNow(BaseException):
-    """Raised in a worker wherever it is, when the server stops without waiting for requests."""
+    """Raised anywhere in a worker when the server stops without waiting for in-flight requests."""
 
 
 class RequestTimeout(BaseException):
     """Raised inside a handler that has run past its deadline.
 
-    It is no Exception, so that a handler's own ``except Exception`` does not swallow it. Catch it
-    only to clean up, and raise it again: a handler that goes on is killed after ``kill_grace``.
+    It does not derive from Exception, so that a handler's ``except Exception`` does not swallow it.
+    Catch it only to clean up, then re-raise it: if the handler keeps running, its worker is killed
+    after ``kill_grace``.
     """

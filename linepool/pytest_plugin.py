@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixture ``linepool_server`` is there once linepool is installed."""
+"""The pytest plugin: the fixture ``linepool_server``, available once linepool is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def linepool_server() -> Iterator[Callable[..., Server]]:
-    """Start servers in a test, as ``serve`` does; all are stopped after it."""
+    """Start servers as ``serve`` does; stop them all after the test."""
     from linepool.testing import serve  # noqa: PLC0415 - the plugin is loaded by every pytest run
 
     with contextlib.ExitStack() as stack:

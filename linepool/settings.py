@@ -1,8 +1,8 @@
-"""Every setting: its unit, default, limits and how it is written. Pure: nothing is read here.
+"""Every setting: its unit, default, limits and syntax. Pure: nothing is read here.
 
 A setting is an option of ``linepool run`` (``--idle-timeout 60``), an environment variable
-(``LINEPOOL_IDLE_TIMEOUT``), a key of the file, and a keyword of ``App``. All of them are made from
-the one class below, and ``docs/settings.md`` is tested against it.
+(``LINEPOOL_IDLE_TIMEOUT``), a key of the file, and a keyword of ``App``. All of them, and
+``docs/settings.md``, are generated from the class below.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from attrs import frozen
 from linepool.address import parse_address
 from linepool.errors import SetupError
 
-MAX_WORKERS = 1000  # the slots of the board
+MAX_WORKERS = 1000  # slots of the board
+_MAX_SECONDS = 1e9
 
 
 @frozen
 class Workers:
-    """The bounds of the pool: ``N`` is a fixed size, ``MIN:MAX`` a pool that sizes itself."""
+    """The bounds of the pool size: ``N`` is fixed, ``MIN:MAX`` scales with the load."""
 
     min: int
     max: int
@@ -33,11 +34,11 @@ class Workers:
 
 
 def default_workers(cpus: int) -> Workers:
-    """Return the bounds of the pool on a machine with so many processors."""
+    """Return the default bounds on a machine with that number of CPUs."""
     return Workers(1, min(max(4, 4 * cpus), MAX_WORKERS))
 
 
-# -- how a value is written: from text, or from a value of the file, to the setting's value
+# -- parsers: from text, or from a value of the file, to the setting's value
 
 
 def _workers(value: object) -> Workers:
@@ -74,7 +75,7 @@ def _exact(number: float) -> str:
 
 
 def _seconds(low: float = 0.0) -> Callable[[object], Any]:
-    return _number(low, 1e9, float, "a number of seconds")
+    return _number(low, _MAX_SECONDS, float, "a number of seconds")
 
 
 def _whole(low: int, high: float = math.inf) -> Callable[[object], Any]:
@@ -103,29 +104,29 @@ def _texts(value: object) -> tuple[str, ...]:
         return tuple(value.replace(",", " ").split())
     if isinstance(value, Iterable) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    raise ValueError("a text or a list of texts")
+    raise ValueError("a string or a list of strings")
 
 
 def _addresses(value: object) -> tuple[str, ...]:
     texts = _texts(value)
     if not texts:
-        raise ValueError("one address at least")
+        raise ValueError("at least one address")
     for text in texts:
         parse_address(text)
         if texts.count(text) > 1 and not text.endswith(":0"):
-            raise ValueError(f"addresses that differ; {text} is given twice")
+            raise ValueError(f"distinct addresses; {text} is given twice")
     return texts
 
 
 def _text(value: object) -> str:
     if isinstance(value, str):
         return value
-    raise ValueError("a text")
+    raise ValueError("a string")
 
 
 def _mode(value: object) -> int:
     try:
-        # A number, as 0o660 in a file, is the mode itself; only a text is read as octal digits.
+        # An integer is the mode itself; only a string is read as octal digits.
         mode = value if isinstance(value, int) else int(str(value), 8)
     except ValueError:
         mode = -1
@@ -146,163 +147,171 @@ class Settings:
         ("127.0.0.1:7000",),
         _addresses,
         "address",
-        "where to listen; may be given several times: HOST:PORT (port 0: any free one),"
-        " [::1]:PORT, unix:/PATH, fd://N",
+        "address to listen on, repeatable: HOST:PORT (port 0: any free port), [::1]:PORT,"
+        " unix:/PATH, fd://N",
     )
     backlog: int = _setting(
         1024,
         _whole(1, 65535),
         "connections",
-        "how many connections the kernel queues for a listener",
+        "maximum length of a listener's accept queue in the kernel",
     )
-    unix_mode: int = _setting(
-        0o600, _mode, "octal", "file mode of unix sockets that are listened on"
-    )
+    unix_mode: int = _setting(0o600, _mode, "octal", "file mode of the unix sockets in bind")
     scheme: str = _setting(
         "shared",
         _one_of("shared", "dispatch", "accept"),
         "",
-        "how connections reach workers; shared: workers accept, hold those that are busy and hand on"
-        " the others; dispatch: the parker accepts and passes on who has sent something; accept: each"
-        " worker accepts and stays with its connection to the end",
+        "how connections reach workers; shared: workers accept connections, keep the active ones"
+        " and hand off the others; dispatch: the parker accepts connections and passes each on when"
+        " it has sent data; accept: each worker accepts one connection at a time and serves it until"
+        " it closes",
     )
     park_after: float = _setting(
         0.05,
         _seconds(0.001),
         "s",
-        "scheme shared: hand a connection that has been quiet for so long to the parker",
+        "scheme shared: hand a connection to the parker after this much idle time",
     )
     hot_connections: int = _setting(
         64,
         _whole(1, 1000),
         "connections",
-        "scheme shared: how many connections a worker may hold",
+        "scheme shared: maximum number of connections that a worker holds",
     )
     hand_off_after: float = _setting(
         0.02,
         _seconds(0.001),
         "s",
-        "hand on the other connections of a worker whose request takes longer",
+        "hand off the other connections of a worker when its request takes longer than this",
     )
     max_connections: int = _setting(
         10000,
         _whole(1, 1_000_000),
         "connections",
-        "schemes shared and dispatch: refuse a client when there are so many; the limit of open files"
-        " may allow fewer",
+        "schemes shared and dispatch: refuse new connections beyond this number; the limit on open"
+        " files may lower it",
     )
     workers: Workers = _setting(
-        Workers(1, 4), _workers, "N or MIN:MAX", "size of the pool, fixed or between bounds"
+        Workers(1, 4), _workers, "N or MIN:MAX", "pool size, fixed or between two bounds"
     )
     min_spare: int = _setting(
         1,
         _whole(0, MAX_WORKERS),
         "workers",
-        "how many idle workers to keep ready, up to the maximum",
+        "idle workers to keep ready, within the maximum pool size",
     )
     max_spare: int = _setting(
         3,
         _whole(0, MAX_WORKERS),
         "workers",
-        "how many workers may be more than were needed; what is beyond is retired",
+        "spare workers to keep above recent peak demand; the rest are retired",
     )
     grow_delay: float = _setting(
         0.1,
         _seconds(),
         "s",
-        "spawn a worker for each connection that waits once nobody has been idle for so long",
+        "once no worker has been idle for this long, spawn one per waiting connection",
     )
     max_spawn_rate: float = _setting(
         32.0,
         _number(0.1, 1000, float, "a number of workers per second"),
         "workers/s",
-        "how fast workers may be spawned; the workers of one second, or the minimum, at once",
+        "maximum spawn rate; a burst may be one second's worth or the minimum pool size",
     )
     shrink_window: float = _setting(
         60.0,
         _seconds(0.1),
         "s",
-        "retire the workers that were not needed at any moment of the last so many seconds",
+        "retire workers that were not needed at any time during this period",
     )
     min_worker_age: float = _setting(
-        10.0, _seconds(), "s", "retire nobody so soon after a worker was spawned"
+        10.0, _seconds(), "s", "do not retire workers for this long after the last spawn"
     )
     grow_on_cpu: bool = _setting(
         False,
         _flag,
         "on or off",
-        "grow even while the workers already keep all processors busy",
+        "grow the pool even if its workers already saturate all CPUs",
     )
     request_timeout: float = _setting(
         30.0,
         _seconds(),
         "s",
-        "how long a handler may take before RequestTimeout is raised in it; 0: for ever",
+        "time limit for a handler, after which RequestTimeout is raised in it; 0: no limit",
     )
     kill_grace: float = _setting(
         2.0,
         _seconds(),
         "s",
-        "how much longer until a worker that goes on all the same is killed",
+        "kill the worker if its handler is still running this long after RequestTimeout",
     )
     slow_request: float = _setting(
         0.0,
         _seconds(),
         "s",
-        "log the stack of a request that runs longer, without stopping it; 0: off",
+        "log the stack of a request that runs longer than this, without stopping it; 0: off",
     )
     max_requests: int = _setting(
-        0, _whole(0), "requests", "replace a worker that has served so many; 0: off"
+        0, _whole(0), "requests", "replace a worker after this many requests; 0: off"
     )
     max_requests_jitter: float = _setting(
         0.1,
-        _number(0, 1, float, "a share"),
-        "share",
-        "how much of max_requests is added at random, so that workers do not leave together",
+        _number(0, 1, float, "a fraction"),
+        "fraction",
+        "random addition to max_requests and max_age, so that workers are not replaced all at once",
     )
     max_rss_mb: int = _setting(
-        0, _whole(0), "MiB", "replace a worker whose resident memory is larger; 0: off"
+        0, _whole(0), "MiB", "replace a worker whose resident memory exceeds this; 0: off"
     )
     max_age: float = _setting(
-        0.0, _seconds(), "s", "replace a worker that is older, plus the jitter; 0: off"
+        0.0, _seconds(), "s", "replace a worker older than this, plus jitter; 0: off"
     )
     idle_timeout: float = _setting(
-        300.0, _seconds(0.01), "s", "close a connection that is quiet between two requests"
+        300.0, _seconds(0.01), "s", "close a connection that is idle between requests for this long"
     )
     read_timeout: float = _setting(
-        30.0, _seconds(0.01), "s", "how long a request may take to arrive, from its first byte on"
+        30.0, _seconds(0.01), "s", "time limit for receiving a request, from its first byte"
     )
     write_timeout: float = _setting(
-        30.0, _seconds(0.01), "s", "how long a client may take to read its replies"
+        30.0, _seconds(0.01), "s", "time limit for a client to read its replies"
     )
     max_line_bytes: int = _setting(
-        8192, _whole(16, 2**30), "bytes", "longest line, without its ending"
+        8192, _whole(16, 2**30), "bytes", "maximum line length, without the line ending"
     )
-    max_body_bytes: int = _setting(1024 * 1024, _whole(0, 2**30), "bytes", "largest data block")
+    max_body_bytes: int = _setting(
+        1024 * 1024, _whole(0, 2**30), "bytes", "maximum size of a data block"
+    )
     graceful_timeout: float = _setting(
-        30.0, _seconds(), "s", "how long a stop waits for requests in hand before it kills"
+        30.0,
+        _seconds(),
+        "s",
+        "how long a graceful stop waits for in-flight requests before it kills their workers",
     )
     spawn_timeout: float = _setting(
-        10.0, _seconds(0.1), "s", "how long a new worker may take until it is ready"
+        10.0, _seconds(0.1), "s", "how long a new worker may take to become ready"
     )
     respawn_backoff: float = _setting(
         0.1,
         _seconds(0.001),
         "s",
-        "pause after a worker that died before it was ready; grows by half each time, up to 30 s",
+        "delay before replacing a worker that died before it was ready; grows by half each time, up"
+        " to 30 s",
     )
     control: str = _setting(
         "auto",
         _text,
         "path",
-        "the control socket; auto: a file named after the process in $XDG_RUNTIME_DIR/linepool"
-        " or /run/linepool; off: none",
+        "path of the control socket; auto: PID.sock in $XDG_RUNTIME_DIR/linepool or /run/linepool;"
+        " off: none",
     )
     record: str = _setting(
-        "", _text, "path", "write a trace of all connections for 'linepool simulate'; empty: none"
+        "",
+        _text,
+        "path",
+        "file to write a trace of all connections to, for 'linepool simulate'; empty: none",
     )
     log_level: str = _setting(
-        "info", _one_of("debug", "info", "warning", "error"), "", "the least level that is logged"
+        "info", _one_of("debug", "info", "warning", "error"), "", "minimum log level"
     )
 
     def __attrs_post_init__(self) -> None:
@@ -332,23 +341,23 @@ FIELDS: Mapping[str, Any] = {field.name: field for field in attrs.fields(Setting
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise SetupError for the first name that is no setting, with the nearest one that is."""
+    """Raise SetupError for the first unknown setting; the message suggests the nearest known one."""
     for name in names:
         if name not in FIELDS:
             near = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0)[0]
-            raise SetupError(f"there is no setting {name!r}; did you mean {near!r}?")
+            raise SetupError(f"unknown setting {name!r}; did you mean {near!r}?")
 
 
 def parse_setting(name: str, value: object, source: str) -> Any:
-    """Return the value of one setting from how it was written.
+    """Return the value of one setting.
 
     Args:
         name: The setting.
-        value: Text, or a value of a TOML file or of a keyword argument.
-        source: Where it was written, for the message.
+        value: A string, or a value of a TOML file or of a keyword argument.
+        source: Where it was given, for the message.
 
     Raises:
-        SetupError: The value is wrong; the text says what would be right.
+        SetupError: The value is wrong; the message says what would be right.
     """
     try:
         return FIELDS[name].metadata["parse"](value)

@@ -1,4 +1,4 @@
-"""A calculator that speaks JSON-RPC 2.0; see README.md beside this file."""
+"""A calculator with JSON-RPC 2.0; see README.md in this folder."""
 
 import ast
 import math
@@ -10,9 +10,9 @@ import linepool
 app = linepool.App("calculator", protocol=linepool.JsonRpc(title="calculator"))
 
 DIVISION_BY_ZERO = -32010
-NO_NUMBER = -32011
-_LONGEST = 1000  # characters of an expression
-_GREATEST = 10**1000
+NOT_A_NUMBER = -32011
+_MAX_EXPRESSION_CHARS = 1000
+_MAX_VALUE = 10**1000
 _OPERATORS: dict[type, Callable[..., float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -24,16 +24,16 @@ _OPERATORS: dict[type, Callable[..., float]] = {
 }
 
 
-def checked(work: Callable[[], float]) -> float:
-    """Return what a calculation gives, or raise the error that tells why it gives nothing."""
+def checked(calculate: Callable[[], float]) -> float:
+    """Return the result of a calculation; raise ClientError if it has none."""
     try:
-        value = work()
+        value = calculate()
         if type(value) is float and not math.isfinite(value):
-            raise linepool.ClientError("the result is no number", code=NO_NUMBER)
+            raise linepool.ClientError("the result is not a number", code=NOT_A_NUMBER)
     except ZeroDivisionError:
         raise linepool.ClientError("division by zero", code=DIVISION_BY_ZERO) from None
     except (OverflowError, ValueError):
-        raise linepool.ClientError("the result is no number", code=NO_NUMBER) from None
+        raise linepool.ClientError("the result is not a number", code=NOT_A_NUMBER) from None
     return value
 
 
@@ -63,7 +63,7 @@ def divide(dividend: int | float, divisor: int | float) -> float:
 
 @app.handler
 def sqrt(number: float) -> float:
-    """Give the square root."""
+    """Return the square root."""
     return checked(lambda: math.sqrt(number))
 
 
@@ -75,19 +75,19 @@ def total(*numbers: int | float) -> int | float:
 
 @app.handler
 def mean(*numbers: int | float) -> float:
-    """Give the mean of numbers."""
+    """Return the mean of numbers."""
     return checked(lambda: sum(numbers) / len(numbers))
 
 
 @app.handler
 def evaluate(expression: str) -> int | float:
-    """Calculate an expression of numbers, + - * / % and parentheses."""
-    if len(expression) > _LONGEST:
-        raise linepool.ClientError(f"an expression has {_LONGEST} characters at most")
+    """Evaluate an expression of numbers, + - * / % and parentheses."""
+    if len(expression) > _MAX_EXPRESSION_CHARS:
+        raise linepool.ClientError(f"an expression has at most {_MAX_EXPRESSION_CHARS} characters")
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise linepool.ClientError(f"{expression!r} is no expression") from None
+        raise linepool.ClientError(f"{expression!r} is not an expression") from None
     return checked(lambda: value_of(tree.body))
 
 
@@ -100,22 +100,24 @@ def value_of(node: ast.expr) -> int | float:
     elif isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
         value = _OPERATORS[type(node.op)](value_of(node.operand))
     else:
-        raise linepool.ClientError("an expression has numbers, + - * / % and parentheses only")
-    if abs(value) > _GREATEST:
+        raise linepool.ClientError(
+            "an expression may contain only numbers, + - * / % and parentheses"
+        )
+    if abs(value) > _MAX_VALUE:
         raise OverflowError
     return value
 
 
 @app.handler
 def store(number: float, session: linepool.Session) -> float:
-    """Remember a number for this connection."""
+    """Store a number for this connection."""
     session["memory"] = number
     return number
 
 
 @app.handler
 def recall(session: linepool.Session) -> float:
-    """Give the number that was remembered; 0 if there is none."""
+    """Return the stored number; 0 if none is stored."""
     return float(session.get("memory", 0.0))
 
 

@@ -1,4 +1,4 @@
-"""Gives the users of the mailbox their mail; see README.md beside this file."""
+"""The POP3 server of the mailbox; see README.md in this folder."""
 
 import hmac
 from collections.abc import Iterator
@@ -7,14 +7,12 @@ from store import Message, Store, check, opened, users
 
 import linepool
 
-# A mailbox is locked for the process that opened it, so its connection stays there: scheme accept.
+# A mailbox is locked by the process that opened it, so the connection must stay there: scheme accept.
 app = linepool.App(
     "pop3", protocol=linepool.Dialogue.pop3("+OK mailbox"), max_line_bytes=512, scheme="accept"
 )
 OPEN = "open"
-MOST = (
-    200  # messages that are shown at once: a session may hold 8192 bytes; the others come next time
-)
+MAX_MESSAGES = 200  # listed per session, which holds at most 8192 bytes; more in the next session
 
 
 app.on_start(check)
@@ -28,27 +26,27 @@ def mailboxes() -> Iterator[Store]:
 
 @app.on_disconnect
 def unlock(session: linepool.Session, mailboxes: Store) -> None:
-    """Give the mailbox back, however the connection ended."""
+    """Unlock the mailbox, however the connection ended."""
     if session.user is not None:
         mailboxes.unlock(session.id)
 
 
 @app.handler
 def capa() -> list[str]:
-    """List what is served beyond the minimum."""
+    """List the supported extensions."""
     return ["TOP", "UIDL", "USER", "RESP-CODES", "PIPELINING"]
 
 
 @app.handler(when="start")
 def user(name: str, session: linepool.Session) -> str:
-    """Say whose mailbox it is."""
+    """Name the user."""
     session["name"] = name.lower()
     return "now the password"
 
 
 @app.handler("PASS", when="start", to=OPEN)
 def password(word: linepool.Rest, session: linepool.Session, mailboxes: Store) -> str:
-    """Say the password, and open the mailbox."""
+    """Check the password, and open the mailbox."""
     name = session.pop("name", None)
     if name is None:
         raise linepool.ClientError("say USER first")
@@ -57,8 +55,8 @@ def password(word: linepool.Rest, session: linepool.Session, mailboxes: Store) -
     if not mailboxes.lock(name, session.id):
         raise linepool.ClientError("the mailbox is open elsewhere", code="IN-USE")
     session.user = name
-    # Numbers of messages hold for the whole session, whatever arrives meanwhile.
-    session["messages"] = [[one.id, one.size] for one in mailboxes.messages(name)[:MOST]]
+    # Message numbers are fixed for the session, whatever arrives meanwhile.
+    session["messages"] = [[one.id, one.size] for one in mailboxes.messages(name)[:MAX_MESSAGES]]
     session["deleted"] = []
     return f"{len(session['messages'])} messages"
 
@@ -70,7 +68,7 @@ def listed(session: linepool.Session) -> list[tuple[int, Message]]:
 
 
 def chosen(session: linepool.Session, number: int) -> Message:
-    """Return the message of a number."""
+    """Return the message with a number."""
     for at, message in listed(session):
         if at == number:
             return message
@@ -102,10 +100,10 @@ def list_(session: linepool.Session, number: int | None = None) -> str | tuple[s
 
 @app.handler(when=OPEN)
 def uidl(session: linepool.Session, number: int | None = None) -> str | tuple[str, list[str]]:
-    """List the lasting names of the messages, or of one."""
+    """List the unique ids of the messages, or of one."""
     if number is not None:
         return f"{number} {chosen(session, number).id}"
-    return "names", [f"{at} {message.id}" for at, message in listed(session)]
+    return "unique ids", [f"{at} {message.id}" for at, message in listed(session)]
 
 
 @app.handler(when=OPEN)
@@ -119,7 +117,7 @@ def retr(number: int, session: linepool.Session, mailboxes: Store) -> tuple[str,
 def top(number: int, lines: int, session: linepool.Session, mailboxes: Store) -> tuple[str, bytes]:
     """Send a message's header and the first lines of its body."""
     if lines < 0:
-        raise linepool.ClientError("lines is a number from 0")
+        raise linepool.ClientError("lines must be 0 or more")
     head, gap, body = read(mailboxes, chosen(session, number)).partition(b"\r\n\r\n")
     rows = body.split(b"\r\n")[:lines]
     return "top", head + gap + b"".join(row + b"\r\n" for row in rows)
@@ -130,22 +128,22 @@ def dele(number: int, session: linepool.Session) -> str:
     """Mark a message as deleted."""
     chosen(session, number)
     session["deleted"] = [*session["deleted"], number]
-    return f"message {number} goes at QUIT"
+    return f"message {number} will be deleted at QUIT"
 
 
 @app.handler(when=OPEN)
 def rset(session: linepool.Session) -> str:
-    """Take back all marks."""
+    """Remove all deletion marks."""
     session["deleted"] = []
     return f"{len(session['messages'])} messages"
 
 
 @app.handler
 def quit_(session: linepool.Session, mailboxes: Store) -> linepool.Reply:
-    """Drop what is marked, and close the connection."""
+    """Delete the marked messages, and close the connection."""
     if session.user is not None:
         mailboxes.delete(session["messages"][number - 1][0] for number in session["deleted"])
-        mailboxes.unlock(session.id)  # before the client reads that it is done
+        mailboxes.unlock(session.id)  # before the client reads the reply
     return linepool.Reply("bye", close=True)
 
 

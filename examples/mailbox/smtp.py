@@ -1,4 +1,4 @@
-"""Takes mail for the users of the mailbox; see README.md beside this file."""
+"""The SMTP server of the mailbox; see README.md in this folder."""
 
 import re
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from store import Store, check, opened, stamp, users
 
 import linepool
 
-MOST_BYTES = 10 * 2**20
-MOST_RECIPIENTS = 100
+MAX_MAIL_BYTES = 10 * 2**20
+MAX_RECIPIENTS = 100
 DOMAIN = "mail.example"
 app = linepool.App(
     "smtp",
     protocol=linepool.Dialogue.smtp(f"220 {DOMAIN} linepool"),
     max_line_bytes=1000,
-    max_body_bytes=MOST_BYTES,
+    max_body_bytes=MAX_MAIL_BYTES,
 )
 GREETED = ("greeted", "mail", "rcpt")
 _PATH = re.compile(
@@ -34,11 +34,11 @@ def mailboxes() -> Iterator[Store]:
 
 @app.handler("EHLO", to="greeted")
 def ehlo(host: linepool.Rest, session: linepool.Session) -> tuple[int, list[str]]:
-    """Say who is calling."""
+    """Identify the client."""
     begin(session, host)
     return 250, [
         f"{DOMAIN} greets {printable(host)}",
-        f"SIZE {MOST_BYTES}",
+        f"SIZE {MAX_MAIL_BYTES}",
         "8BITMIME",
         "PIPELINING",
     ]
@@ -46,7 +46,7 @@ def ehlo(host: linepool.Rest, session: linepool.Session) -> tuple[int, list[str]
 
 @app.handler("HELO", to="greeted")
 def helo(host: linepool.Rest, session: linepool.Session) -> tuple[int, str]:
-    """Say who is calling, as in old times."""
+    """Identify the client, without extensions."""
     begin(session, host)
     return 250, DOMAIN
 
@@ -58,19 +58,19 @@ def begin(session: linepool.Session, host: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return a text as it may stand in a reply and in a header."""
+    """Return text that is safe in a reply and in a header."""
     return re.sub(r"[^\x21-\x7e]", "?", text)[:255]
 
 
 def path(words: str, keyword: str) -> tuple[str, dict[str, str]]:
-    """Return the address in ``FROM:<...>`` or ``TO:<...>``, and the parameters behind it.
+    """Return the address in ``FROM:<...>`` or ``TO:<...>``, and the parameters after it.
 
     Raises:
-        ClientError: It is not written so.
+        ClientError: The syntax is wrong.
     """
     match = _PATH.match(words)
     if match is None or match[1].upper() != keyword:
-        raise linepool.ClientError(f"write {keyword}:<user@domain>", code=501)
+        raise linepool.ClientError(f"expected {keyword}:<user@domain>", code=501)
     found = {}
     for word in match[3].split():
         name, _, value = word.partition("=")
@@ -79,33 +79,33 @@ def path(words: str, keyword: str) -> tuple[str, dict[str, str]]:
 
 
 @app.handler(
-    "MAIL", when="greeted", to="mail", otherwise="503 Say EHLO first, and end the mail in hand"
+    "MAIL", when="greeted", to="mail", otherwise="503 Send EHLO first, and finish the current mail"
 )
 def mail(words: linepool.Rest, session: linepool.Session) -> tuple[int, str]:
-    """Begin a mail: MAIL FROM:<address>."""
+    """Start a mail: MAIL FROM:<address>."""
     address, parameters = path(words, "FROM")
     for name, value in parameters.items():
         if name not in ("SIZE", "BODY"):
-            raise linepool.ClientError(f"no parameter {printable(name)}", code=555)
+            raise linepool.ClientError(f"unsupported parameter {printable(name)}", code=555)
         if name == "SIZE" and not value.isdigit():
-            raise linepool.ClientError("SIZE is a number", code=501)
-        if name == "SIZE" and int(value) > MOST_BYTES:
+            raise linepool.ClientError("SIZE must be a number", code=501)
+        if name == "SIZE" and int(value) > MAX_MAIL_BYTES:
             raise linepool.ClientError("Message too large", code=552)
     session["from"] = address
     session["to"] = []
     return 250, "OK"
 
 
-@app.handler("RCPT", when=("mail", "rcpt"), to="rcpt", otherwise="503 Say MAIL first")
+@app.handler("RCPT", when=("mail", "rcpt"), to="rcpt", otherwise="503 Send MAIL first")
 def rcpt(words: linepool.Rest, session: linepool.Session) -> tuple[int, str]:
     """Add a recipient: RCPT TO:<address>."""
     address, parameters = path(words, "TO")
     if parameters:
-        raise linepool.ClientError("no parameters here", code=555)
+        raise linepool.ClientError("RCPT takes no parameters", code=555)
     user = address.rpartition("@")[0].lower() or address.lower()
     if user not in users():
         raise linepool.ClientError(f"no user {printable(address)} here", code=550)
-    if len(session["to"]) >= MOST_RECIPIENTS:
+    if len(session["to"]) >= MAX_RECIPIENTS:
         raise linepool.ClientError("too many recipients", code=452)
     session["to"] = list(dict.fromkeys([*session["to"], user]))
     return 250, "OK"
@@ -115,13 +115,13 @@ def rcpt(words: linepool.Rest, session: linepool.Session) -> tuple[int, str]:
     "DATA",
     when="rcpt",
     to="greeted",
-    otherwise="503 Say RCPT first",
+    otherwise="503 Send RCPT first",
     prompt="354 End with a dot on a line",
 )
 def data(
     mailboxes: Store, session: linepool.Session, message: bytes = linepool.body()
 ) -> tuple[int, str]:
-    """Send the mail; it ends with a dot on a line by itself."""
+    """Receive the mail; it ends with a dot on a line by itself."""
     head = (
         f"Return-Path: <{session['from']}>\r\n"
         f"Received: from {session['host']} ({session.peer})\r\n\tby {DOMAIN}; {stamp()}\r\n"
@@ -132,7 +132,7 @@ def data(
 
 @app.handler("RSET")
 def rset(session: linepool.Session) -> tuple[int, str]:
-    """Forget the mail in hand."""
+    """Discard the current mail."""
     if session.get("state") in GREETED:
         session["state"] = "greeted"
     return 250, "OK"
@@ -140,7 +140,7 @@ def rset(session: linepool.Session) -> tuple[int, str]:
 
 @app.handler("VRFY")
 def vrfy(address: linepool.Rest) -> tuple[int, str]:
-    """Tell nothing about users."""
+    """Reveal nothing about users."""
     return 252, "Send some mail, I will try"
 
 

@@ -17,24 +17,24 @@ CREATE TABLE IF NOT EXISTS messages (
 CREATE INDEX IF NOT EXISTS by_user ON messages (user, id);
 CREATE TABLE IF NOT EXISTS locks (user TEXT PRIMARY KEY, owner TEXT NOT NULL, pid INTEGER NOT NULL);
 """
-_PATIENCE = 10.0  # seconds to wait for another writer
+_WRITE_LOCK_TIMEOUT_S = 10.0
 
 
 @frozen
 class Message:
-    """What a mailbox lists of a message."""
+    """A message in the list of a mailbox."""
 
     id: int
     size: int
 
 
 class Store:
-    """The mailboxes; to be opened after the fork, once in each process."""
+    """The mailboxes; open it after the fork, once in each process."""
 
     def __init__(self, path: str) -> None:
-        self._db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+        self._db = sqlite3.connect(path, timeout=_WRITE_LOCK_TIMEOUT_S, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")  # what is acknowledged survives a power cut
+        self._db.execute("PRAGMA synchronous = FULL")  # acknowledged mail survives a power failure
         self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
@@ -42,7 +42,7 @@ class Store:
         self._db.close()
 
     def deliver(self, users: Iterable[str], data: bytes) -> None:
-        """Put a message into mailboxes: into all of them or none."""
+        """Put a message into mailboxes: all of them or none."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
@@ -61,13 +61,13 @@ class Store:
         return None if row is None else bytes(row[0])
 
     def delete(self, numbers: Iterable[int]) -> None:
-        """Drop messages."""
+        """Delete messages."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("DELETE FROM messages WHERE id = ?", [(n,) for n in numbers])
 
     def lock(self, user: str, owner: str) -> bool:
-        """Take a mailbox for one connection; return whether nobody alive has it."""
+        """Lock a mailbox for one connection; return False if a live process holds the lock."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             row = self._db.execute("SELECT pid FROM locks WHERE user = ?", (user,)).fetchone()
@@ -79,7 +79,7 @@ class Store:
             return True
 
     def unlock(self, owner: str) -> None:
-        """Give back what a connection has taken."""
+        """Release the lock of a connection."""
         self._db.execute("DELETE FROM locks WHERE owner = ?", (owner,))
 
 
@@ -91,16 +91,16 @@ def opened() -> Iterator[Store]:
 
 
 def check() -> None:
-    """Look at the variables once, before anything is served.
+    """Check the environment variables, before anything is served.
 
     Raises:
-        SetupError: One of them is wrong.
+        SetupError: A variable is wrong.
     """
     directory = os.path.dirname(os.path.abspath(os.environ.get("MAIL_FILE", "mail.db")))
     if not os.access(directory, os.W_OK):
-        raise SetupError(f"MAIL_FILE: there is no directory {directory} that can be written to")
+        raise SetupError(f"MAIL_FILE: directory {directory} does not exist or is not writable")
     if not users():
-        raise SetupError("MAIL_USERS is a list such as ann:secret,bob:other")
+        raise SetupError("MAIL_USERS must be a list such as ann:secret,bob:other")
 
 
 def users() -> dict[str, str]:
@@ -110,5 +110,5 @@ def users() -> dict[str, str]:
 
 
 def stamp() -> str:
-    """Return the time as mail writes it (RFC 5322)."""
+    """Return the current time in the format of mail (RFC 5322)."""
     return time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime())

@@ -1,4 +1,4 @@
-"""What handlers are handed by annotation, and how their words are converted."""
+"""Injection: which values handlers receive by type annotation."""
 
 from __future__ import annotations
 
@@ -10,29 +10,35 @@ from collections.abc import Callable, Iterator
 from typing import Any, get_args, get_origin
 
 from linepool.errors import SetupError
-from linepool.handlers.from_json import accepter
-from linepool.handlers.from_words import converter
+from linepool.handlers.from_json import json_converter
+from linepool.handlers.from_words import word_converter
 from linepool.handlers.signature import Supply
 from linepool.protocols.base import Protocol, Request
 from linepool.pubsub.messages import PubSub
 from linepool.session import Connection, Session, Verb
 
 
-class Supplies:
-    """Says how a parameter is handed in by annotation."""
+class Injector:
+    """Maps a parameter's annotation to the function that returns the value to inject.
+
+    Attributes:
+        convert_for: From an annotation to its converter, for parameters that are not injected.
+    """
 
     def __init__(
         self, resources: dict[str, Callable[[], Iterator[Any]]], protocol: Protocol
     ) -> None:
         self.protocol = protocol
         own = protocol.converters
-        self.convert_for = accepter if protocol.typed else lambda hint: converter(hint, own)
+        self.convert_for = (
+            json_converter if protocol.typed else lambda hint: word_converter(hint, own)
+        )
         self._types = {name: _provided_type(name, f) for name, f in resources.items()}
 
     def __call__(self, hint: Any, name: str) -> Supply | None:
-        """Return the way to hand in a parameter, or None: it comes from the line."""
+        """Return what gives an injected parameter its value; None: its value is in the request."""
         arms = [arm for arm in get_args(hint) if arm is not type(None)]
-        if len(arms) == 1 and type(None) in get_args(hint):  # Session | None is handed in as well
+        if len(arms) == 1 and type(None) in get_args(hint):  # X | None is injected like X
             hint = arms[0]
         for kind, supply in self.protocol.supplies.items():
             if hint is kind:
@@ -59,8 +65,8 @@ class Supplies:
             return None
         if len(offers) > 1 and name not in offers:
             raise SetupError(
-                f"parameter {name} could be any of the resources {', '.join(offers)};"
-                " give it the name of the one it is"
+                f"parameter {name} matches several resources: {', '.join(offers)};"
+                " name it after one of them"
             )
         chosen = name if name in offers else offers[0]
         return lambda _request, conversation: conversation.resources[chosen]
@@ -78,7 +84,7 @@ def hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _provided_type(name: str, function: Callable[..., Any]) -> Any:
-    """Return T of a resource that is annotated ``-> Iterator[T]``."""
+    """Return T for a resource that is annotated ``-> Iterator[T]``."""
     try:
         hint = hints(function).get("return")
     except NameError as error:
@@ -87,7 +93,7 @@ def _provided_type(name: str, function: Callable[..., Any]) -> Any:
     if get_origin(hint) is None or not provided:
         raise SetupError(
             f"resource {name} at {place_of(function)} must be annotated with what it yields,"
-            " such as '-> Iterator[sqlite3.Connection]'"
+            " for example '-> Iterator[sqlite3.Connection]'"
         )
     return provided[0]
 
@@ -96,8 +102,8 @@ def place_of(function: Callable[..., Any]) -> str:
     """Return ``file:line`` of a function, for messages."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None:
-        return "an unknown place"
+        return "an unknown location"
     path = code.co_filename
-    with contextlib.suppress(OSError):  # the working directory is gone
+    with contextlib.suppress(OSError):  # the working directory may have been deleted
         path = os.path.relpath(path)
     return f"{path}:{code.co_firstlineno}"

@@ -1,8 +1,8 @@
 """From a handler's signature to the conversion of its arguments. Pure: no I/O, no clock.
 
-Everything that can be known from the signature is worked out once, when the app is frozen before
-the first fork: which words become which parameters, by which converter, and the usage text. What is
-left for a request is to call the converters.
+Everything that follows from the signature is computed once, when the app is frozen before the first
+fork: which words become which parameters, by which converter, and the usage text. Per request, only
+the converters are called.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ from typing import Any
 from attrs import define, frozen
 
 from linepool.errors import SetupError, UsageError
-from linepool.handlers.from_words import Convert, allows_none, converter, to_bool, to_rest
+from linepool.handlers.converters import Convert, Converter
+from linepool.handlers.from_words import allows_none, to_bool, to_rest, word_converter
 from linepool.protocols.base import Parameter, Request, printable
 from linepool.session import Body, Rest
 
 _NOT_BYTES = "is a data block, so it must be bytes"
 Supply = Callable[[Request, Any], object]
-"""Gives a parameter its value from the request and the conversation that it belongs to."""
+"""Returns the value to inject into a parameter, given the request and its conversation."""
 
 
 @frozen
 class Word:
-    """One parameter that a word of the line becomes.
+    """One parameter that takes its value from the request.
 
     Attributes:
         name: The parameter's name.
-        convert: From the word's bytes to the value; raises ValueError for a wrong one, with a text
-            that goes behind "<name> must be ".
-        hint: What the usage text shows behind the name: ``int``, ``red|green``.
-        default: The value when the word is left out; ``inspect.Parameter.empty``: it is required.
+        convert: From the word's bytes (or the JSON value) to the argument; raises ValueError for a
+            wrong one, with the text that follows "<name> must be ".
+        hint: What the usage text shows after the name: ``int``, ``red|green``.
+        default: The argument if the word is left out; ``inspect.Parameter.empty``: it is required.
         annotation: The parameter's type.
     """
 
@@ -46,12 +47,12 @@ class Word:
 
     @property
     def required(self) -> bool:
-        """Whether the word may not be left out."""
+        """Whether the word must be given."""
         return self.default is inspect.Parameter.empty
 
     @property
     def usage(self) -> str:
-        """How the usage text shows it."""
+        """The word in the usage text."""
         shown = f"{self.name}:{self.hint}" if self.hint else self.name
         return shown if self.required else f"[{shown}]"
 
@@ -66,10 +67,10 @@ class Signature:
         options: Keyword-only parameters, by upper-case name; a ``bool`` one is a flag without value.
         rest: The parameter that takes the rest of the line.
         body: The parameter that takes the data block.
-        size_word: Which word announces the data block's size.
-        supplied: Parameters handed in by annotation.
+        size_word: Index of the word that announces the data block's size.
+        supplied: Parameters that are injected, each with the function that returns its value.
         order: Names of all parameters that are passed by position.
-        returns: The annotation of what the handler returns, or None.
+        returns: The annotation of the handler's return value, or None.
     """
 
     words: list[Word]
@@ -87,12 +88,12 @@ class Signature:
 
     @property
     def rest_after(self) -> int | None:
-        """How many words stand before the rest of the line, or None."""
+        """How many words precede the rest of the line; None: no parameter takes it."""
         return len(self.words) if self.rest else None
 
     @property
     def parameters(self) -> list[Parameter]:
-        """What the client fills."""
+        """The parameters that take their values from the request."""
         found = [_parameter(word, "word") for word in self.words]
         if self.many:
             found.append(_parameter(self.many, "many"))
@@ -108,7 +109,7 @@ class Signature:
 
     @property
     def usage(self) -> str:
-        """What stands behind the command in its usage text."""
+        """The usage text without the command's name."""
         parts = [word.usage for word in self.words]
         if self.many:
             parts.append(f"[{self.many.name}:{self.many.hint} ...]")
@@ -125,7 +126,7 @@ class Signature:
         """Return the positional and the keyword arguments for the handler.
 
         Raises:
-            UsageError: A word is missing, too many, or of the wrong kind; the text says which.
+            UsageError: A word is missing, surplus or of the wrong type; the message says which.
         """
         if request.values is not None:
             return self._bind_values(request.values, request, conversation)
@@ -136,7 +137,7 @@ class Signature:
         if self.rest is not None:
             self._take_rest(words, taken, values)
         elif self.many is not None:
-            many = [_converted(self.many, word) for word in words[taken:]]
+            many = [_converted_word(self.many, word) for word in words[taken:]]
         else:
             self._take_options(words, taken, values)
         if self.body is not None:
@@ -148,13 +149,12 @@ class Signature:
     def _bind_values(
         self, given: list[Any] | dict[str, Any], request: Request, conversation: Any
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments from values that have types already, by position or by name."""
+        """Return the arguments for values that already have types, by position or by name."""
         fixed = [*self.words, self.rest] if self.rest else self.words
         many: list[Any] = []
         if isinstance(given, list):
             if len(given) > len(fixed) and self.many is None:
-                text = f"{len(given)} values are too many; {len(fixed) or 'none'} can be given."
-                raise UsageError(text, "surplus")
+                raise _too_many(len(given), len(fixed))
             named = {word.name: value for word, value in zip(fixed, given, strict=False)}
             many = given[len(fixed) :]
         else:
@@ -166,26 +166,26 @@ class Signature:
         values: dict[str, Any] = {}
         for word in [*fixed, *self.options.values()]:
             if word.name in named:
-                values[word.name] = _accepted(word, named.pop(word.name))
+                values[word.name] = _converted_value(word, named.pop(word.name))
             elif word.required:
                 raise _missing(word.name)
             else:
                 values[word.name] = word.default
         if named:
-            raise UsageError(f"there is no parameter {next(iter(named))!r}.", "surplus")
+            raise UsageError(f"unknown parameter {next(iter(named))!r}.", "surplus")
         for name, supply in self.supplied.items():
             values[name] = supply(request, conversation)
-        more = [_accepted(self.many, value) for value in many] if self.many else []
+        more = [_converted_value(self.many, value) for value in many] if self.many else []
         return [values.pop(name) for name in self.order] + more, values
 
     def _take_words(self, words: list[bytes], values: dict[str, Any]) -> int:
-        """Convert the words that stand at fixed places; return how many were there."""
+        """Convert the words of positional parameters; return how many were given."""
         taken = 0
         for word in self.words:
             if taken < len(words) and (
                 taken < self.required or words[taken].upper() not in self.options
             ):
-                values[word.name] = _converted(word, words[taken])
+                values[word.name] = _converted_word(word, words[taken])
                 taken += 1
             elif word.required:
                 raise _missing(word.name)
@@ -196,7 +196,7 @@ class Signature:
     def _take_rest(self, words: list[bytes], taken: int, values: dict[str, Any]) -> None:
         assert self.rest is not None
         if taken < len(words):
-            values[self.rest.name] = _converted(self.rest, words[taken])
+            values[self.rest.name] = _converted_word(self.rest, words[taken])
         elif self.rest.required:
             raise _missing(self.rest.name)
         else:
@@ -217,7 +217,7 @@ class Signature:
                 continue
             if at == len(words):
                 raise UsageError(f"{option.name.upper()} needs a value.", "option", option.name)
-            values[option.name] = _converted(option, words[at])
+            values[option.name] = _converted_word(option, words[at])
             at += 1
         for word in self.options.values():
             if word.name not in values:
@@ -226,12 +226,12 @@ class Signature:
     def _surplus(self, words: list[bytes], at: int) -> UsageError:
         if self.options:
             known = ", ".join(name.decode() for name in self.options)
-            return UsageError(f"'{printable(words[at])}' is no option; there is {known}.", "option")
-        most = len(self.words) or "none"
-        return UsageError(f"{len(words)} words are too many; {most} can be given.", "surplus")
+            text = f"unknown option '{printable(words[at])}'; the options are {known}."
+            return UsageError(text, "option")
+        return _too_many(len(words), len(self.words))
 
 
-def _converted(word: Word, data: bytes) -> Any:
+def _converted_word(word: Word, data: bytes) -> Any:
     try:
         return word.convert(data)
     except ValueError as error:
@@ -239,9 +239,9 @@ def _converted(word: Word, data: bytes) -> Any:
         raise UsageError(text, "value", word.name) from None
 
 
-def _accepted(word: Word, value: object) -> Any:
+def _converted_value(word: Word, value: object) -> Any:
     try:
-        return word.convert(value)  # type: ignore[arg-type]
+        return word.convert(value)
     except ValueError as error:
         shown = printable(json.dumps(value, default=str).encode())
         text = f"{word.name} must be {error}, not {shown}."
@@ -250,6 +250,10 @@ def _accepted(word: Word, value: object) -> Any:
 
 def _missing(name: str) -> UsageError:
     return UsageError(f"{name} is missing.", "missing", name)
+
+
+def _too_many(given: int, most: int) -> UsageError:
+    return UsageError(f"too many arguments: {given} given, at most {most}.", "surplus")
 
 
 def _parameter(word: Word, kind: str) -> Parameter:
@@ -265,18 +269,18 @@ def _is_flag(word: Word) -> bool:
 def compile_signature(
     function: Callable[..., Any],
     supply_for: Callable[[Any, str], Supply | None],
-    convert_for: Callable[[Any], tuple[Callable[[Any], Any], str]] = converter,
+    convert_for: Callable[[Any], Converter] = word_converter,
 ) -> Signature:
     """Return the compiled signature of a handler.
 
     Args:
         function: The handler.
-        supply_for: Given a parameter's annotation and name, says how to hand it in, or None: the
-            parameter comes from the line.
-        convert_for: From an annotation to its converter, and how the usage text names the type.
+        supply_for: From a parameter's annotation and name to the function that returns the value to
+            inject, or None: the parameter takes its value from the request.
+        convert_for: From an annotation to its converter.
 
     Raises:
-        SetupError: The signature cannot be served; the text says why.
+        SetupError: The signature is not supported; the message says why.
     """
     try:
         hints = typing.get_type_hints(function, include_extras=True)
@@ -293,11 +297,11 @@ def compile_signature(
         supply = supply_for(hint, parameter.name)
         if supply is not None:
             variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-            _check(not variable, parameter, "is handed in once, so no * or **")
+            _require(not variable, parameter, "is injected, so it cannot be *args or **kwargs")
             builder.supplied[parameter.name] = supply
         elif isinstance(parameter.default, Body):
             body = parameter.default
-            _check(hints.get(parameter.name, bytes) is bytes, parameter, _NOT_BYTES)
+            _require(hints.get(parameter.name, bytes) is bytes, parameter, _NOT_BYTES)
             builder.body = parameter.name
         else:
             _add(builder, parameter, hint, convert_for)
@@ -316,18 +320,18 @@ def _add(
     builder: Signature,
     parameter: inspect.Parameter,
     hint: Any,
-    convert_for: Callable[[Any], tuple[Callable[[Any], Any], str]],
+    convert_for: Callable[[Any], Converter],
 ) -> None:
-    """Add one parameter that comes from the line."""
-    _check(parameter.kind is not parameter.VAR_KEYWORD, parameter, "(**) has no place in a line")
-    _check(builder.rest is None, parameter, "stands behind the rest of the line")
+    """Add one parameter that takes its value from the request."""
+    if parameter.kind is parameter.VAR_KEYWORD:
+        raise SetupError(f"parameter {parameter.name}: **kwargs are not supported")
+    _require(builder.rest is None, parameter, "cannot follow the rest of the line")
     default = parameter.default
     if hint is Rest:
-        _check(
-            parameter.kind is not parameter.VAR_POSITIONAL, parameter, "is the rest, so no *args"
-        )
+        one = parameter.kind is not parameter.VAR_POSITIONAL
+        _require(one, parameter, "is the rest of the line, so it cannot be *args")
         builder.rest = Word(parameter.name, to_rest, "", default, Rest)
-        _check(builder.many is None, parameter, "cannot follow *args")
+        _require(builder.many is None, parameter, "cannot follow *args")
         return
     try:
         convert, shown = convert_for(hint)
@@ -342,16 +346,16 @@ def _add(
         builder.options[parameter.name.encode().upper()] = word
     else:
         last_optional = bool(builder.words) and not builder.words[-1].required
-        _check(
+        _require(
             not (word.required and last_optional),
             parameter,
-            "must have a default, as the one before it",
+            "must have a default, because the one before it has one",
         )
         builder.words.append(word)
 
 
-def _check(fine: bool, parameter: inspect.Parameter, text: str) -> None:
-    if not fine:
+def _require(met: bool, parameter: inspect.Parameter, text: str) -> None:
+    if not met:
         raise SetupError(f"parameter {parameter.name} {text}")
 
 

@@ -20,6 +20,7 @@ from attrs import frozen
 from linepool import conversation
 from linepool.conversation import Service
 from linepool.errors import ServerError
+from linepool.handlers.compile import CALL_FILE
 from linepool.ipc.board import MasterSlot, MasterView, SlotSnapshot
 from linepool.kernel.sockets import peer_name
 from linepool.master.generation import Generation
@@ -34,7 +35,6 @@ log = logging.getLogger("linepool")
 
 _LONG_STALL = 1.0  # seconds; a shorter stall of the master is not worth a line in the log
 _LOOK_EVERY = 0.25  # seconds at most between two looks: a handler may move its limit at any time
-_CALL_MARK = "<linepool/conversation.py"  # the name of the compiled calls of handlers
 _DUMP_WAIT_NS = 12_000_000  # how much longer to wait for a stack ...
 _DUMP_LOOK_NS = 4_000_000  # ... and how often to look whether it is there
 
@@ -311,7 +311,7 @@ def _indented(stack: str) -> str:
     threads = stack.split("\n\n")
     theirs = [thread for thread in threads if evacuation.__file__ not in thread]
     lines = "\n\n".join(theirs).splitlines()
-    server_frames = (_CALL_MARK, conversation.__file__)  # below them the server's frames begin
+    server_frames = (CALL_FILE, conversation.__file__)  # below them the server's frames begin
     end = next(
         (at for at, line in enumerate(lines) if any(mark in line for mark in server_frames)),
         len(lines),

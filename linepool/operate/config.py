@@ -1,4 +1,4 @@
-"""Where settings come from: command line over environment over file over app over default."""
+"""Configuration: command line over environment over file over app over default."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from linepool.errors import SetupError
 from linepool.settings import Settings, check_names, default_workers, parse_setting
 
 _PREFIX = "LINEPOOL_"
-_KUBERNETES = re.compile(r"LINEPOOL_(PORT|SERVICE)(_|$)")  # set for a Service named linepool
+_KUBERNETES = re.compile(
+    r"LINEPOOL_(PORT|SERVICE)(_|$)"
+)  # it sets these for a Service named linepool
 
 
-class MisuseError(SetupError):
-    """A setting is wrong, wherever it was written."""
+class ConfigError(SetupError):
+    """A setting is wrong, in any source."""
 
 
 @frozen
 class Configuration:
-    """The settings, and where each that is not a default was set."""
+    """The effective settings, and the source of each that is not a default."""
 
     settings: Settings
     sources: Mapping[str, str]
@@ -36,22 +38,22 @@ def configure(
     environment: Mapping[str, str],
     file: str | None = None,
 ) -> Configuration:
-    """Return the settings in force.
+    """Return the effective settings.
 
     Args:
-        app: Its own settings are the lowest layer.
+        app: Its own settings have the lowest precedence.
         options: From the command line, by setting.
-        environment: ``LINEPOOL_IDLE_TIMEOUT=60`` and the like; other variables do not count.
+        environment: ``LINEPOOL_IDLE_TIMEOUT=60`` and the like; other variables are ignored.
         file: A TOML file; None: ``linepool.toml``, or ``[tool.linepool]`` of ``pyproject.toml``, in
             the working directory, if they exist.
 
     Raises:
-        MisuseError: A name or a value is wrong; the text says where and what would be right.
+        ConfigError: A name or a value is wrong; the message says where and what would be right.
     """
     try:
         return _configure(app, options, environment, file)
     except SetupError as error:
-        raise MisuseError(str(error)) from None
+        raise ConfigError(str(error)) from None
 
 
 def _configure(
@@ -100,14 +102,14 @@ def _file_layer(file: str | None) -> tuple[str, Mapping[str, object]]:
 
 
 def _read(file: str) -> dict[str, Any]:
-    """Return the settings in a TOML file; keys may be written as options are: idle-timeout."""
+    """Return the settings in a TOML file; keys may use dashes, as options do: idle-timeout."""
     try:
         with open(file, "rb") as stream:
             table = tomllib.load(stream)
     except OSError as error:
         raise SetupError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError as error:  # no TOML, or no UTF-8
-        raise SetupError(f"{file} is no TOML: {error}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise SetupError(f"{file} is not valid TOML: {error}") from None
     if os.path.basename(file) == "pyproject.toml":
         for key in ("tool", "linepool"):
             table = table.get(key, {})
@@ -117,9 +119,9 @@ def _read(file: str) -> dict[str, Any]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name in settings:
-            raise SetupError(f"{file}: {name} is written twice")
+            raise SetupError(f"{file}: {name} is given twice")
         if name == "unix_mode" and isinstance(value, int):
-            # 440 and 0o670 are the same number to TOML.
-            raise SetupError(f"{file}: unix_mode must be a text of octal digits, such as '660'")
+            # TOML cannot tell 440 from 0o670.
+            raise SetupError(f"{file}: unix_mode must be a string of octal digits, such as '660'")
         settings[name] = value
     return settings

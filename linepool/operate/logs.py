@@ -1,6 +1,6 @@
-"""Logs: one line an event on stderr, written with one system call, so lines of workers never mix.
+"""Logging: one line per event on stderr, in one system call, so that lines of workers never mix.
 
-Nobody waits for who reads the log: what does not fit into a full pipe is dropped, and counted.
+Logging never blocks: records that do not fit into a full pipe are dropped and counted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 
 
 class StderrHandler(logging.Handler):
-    """Writes each record to descriptor 2; where that cannot be done now, the record is lost."""
+    """Writes each record to descriptor 2; drops it if that would block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,9 +24,9 @@ class StderrHandler(logging.Handler):
         try:
             line = self.format(record)
         except Exception:  # noqa: BLE001 - a bad format string must not stop a request
-            line = f"unprintable log record from {record.pathname}:{record.lineno}"
+            line = f"malformed log record from {record.pathname}:{record.lineno}"
         if self._dropped:
-            line = f"{self._dropped} log records dropped, nobody reads the log\n{line}"
+            line = f"{self._dropped} log records dropped: stderr is not being read\n{line}"
         if _write(line.encode("utf-8", "replace") + b"\n"):
             self._dropped = 0
         else:
@@ -34,7 +34,7 @@ class StderrHandler(logging.Handler):
 
 
 def _write(data: bytes) -> bool:
-    """Write to descriptor 2 without waiting for its reader; return whether all of it went out.
+    """Write to descriptor 2 without blocking; return whether all of it was written.
 
     A pipe that is writable has room for PIPE_BUF bytes (poll(2), pipe(7)).
     """
@@ -55,7 +55,7 @@ class _Formatter(logging.Formatter):
 
 
 def set_up(level: str) -> None:
-    """Send the log to stderr, unless the app has set up logging itself: then it goes there."""
+    """Log to stderr, unless the app has configured logging itself."""
     root = logging.getLogger()
     if not root.handlers:
         handler = StderrHandler()

@@ -1,4 +1,4 @@
-"""The other end of the control socket: how the command line finds a server and speaks to it."""
+"""Client of the control socket: how the command line finds a server and sends it orders."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from linepool.errors import SetupError
 from linepool.operate.control import directory
 
-_TIMEOUT = 10.0  # seconds
-_PAUSE = 0.01  # seconds
+_TIMEOUT_S = 10.0
+_CONNECT_RETRY_S = 0.01
 
 
 def find(path: str | None) -> str:
-    """Return the path of a server's control socket; None: that of the only one that runs.
+    """Return the path of a server's control socket; None: that of the only running server.
 
     Raises:
-        SetupError: There is none, or there are several; the text lists them.
+        SetupError: No server is running, or several are; the message lists them.
     """
     if path is not None:
         return path
@@ -31,17 +31,17 @@ def find(path: str | None) -> str:
         return alive[0]
     if alive:
         shown = "".join(f"\n  --control {path}" for path in alive)
-        raise SetupError(f"{len(alive)} servers run; say which:{shown}")
-    raise SetupError(f"no server runs (no control socket in {where}); give --control PATH")
+        raise SetupError(f"{len(alive)} servers are running; choose one:{shown}")
+    raise SetupError(f"no server is running (no control socket in {where}); give --control PATH")
 
 
 def _is_alive(path: str) -> bool:
-    """Whether somebody listens there; the file of a dead server is removed."""
+    """Whether a server listens on a control socket; remove the file of a dead server."""
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.setblocking(False)
             sock.connect(path)
-        except BlockingIOError:  # its queue is full
+        except BlockingIOError:  # its accept queue is full
             return True
         except ConnectionRefusedError:
             os.unlink(path)
@@ -52,16 +52,16 @@ def _is_alive(path: str) -> bool:
 
 
 def _connect(sock: socket.socket, path: str) -> None:
-    """Connect to a server, also if its queue is full for a moment."""
-    give_up_at = time.monotonic() + _TIMEOUT
-    sock.settimeout(_TIMEOUT)
+    """Connect to a server; retry while its accept queue is full."""
+    give_up_at = time.monotonic() + _TIMEOUT_S
+    sock.settimeout(_TIMEOUT_S)
     while True:
         try:
             sock.connect(path)
-        except BlockingIOError:  # at once, whatever the time limit (unix(7))
+        except BlockingIOError:  # raised at once, whatever the timeout (unix(7))
             if time.monotonic() >= give_up_at:
                 raise
-            time.sleep(_PAUSE)
+            time.sleep(_CONNECT_RETRY_S)
         else:
             return
 
@@ -70,7 +70,7 @@ def order(path: str, line: str) -> str:
     """Send one order and return its one-line reply, without the line ending.
 
     Raises:
-        SetupError: Nobody listens there, or the server refuses; the text is its own.
+        SetupError: No server listens there, or it replies with an error; the message is that error.
     """
     try:
         with socket.socket(socket.AF_UNIX) as sock:
@@ -81,9 +81,9 @@ def order(path: str, line: str) -> str:
                 reply = stream.read().decode().rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SetupError(f"no server answers at {path}: {reason}") from None
+        raise SetupError(f"cannot reach a server at {path}: {reason}") from None
     if not reply:
-        raise SetupError(f"no server answers at {path}: it said nothing")
+        raise SetupError(f"cannot reach a server at {path}: empty reply")
     kind, _, text = reply.partition(" ")
     if kind in ("ERROR", "CLIENT_ERROR", "SERVER_ERROR"):
         raise SetupError(text)
@@ -100,5 +100,5 @@ def status(path: str) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads(reply)
     except ValueError:
-        raise SetupError(f"no linepool server answers at {path}: it said {reply[:40]!r}") from None
+        raise SetupError(f"not a linepool server at {path}: reply {reply[:40]!r}") from None
     return state

@@ -1,4 +1,4 @@
-"""``linepool simulate``: reads a trace, and shows what a pool would make of it."""
+"""``linepool simulate``: read a trace, and show the results of the simulated pool."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SETTINGS = (
     "shrink_window",
     "min_worker_age",
 )
-"""Those that a simulated pool heeds."""
+"""Those that affect a simulated pool."""
 _PERCENTILES = (50, 90, 99)
 _ROWS = 24
 
 
 def load(path: str) -> list[Arrival]:
-    """Return the trace in a file; ``-``: the standard input.
+    """Return the trace in a file; ``-``: standard input.
 
     Raises:
-        SetupError: The file cannot be read, or a line of it is no arrival.
+        SetupError: The file cannot be read, or one of its lines is not an arrival.
     """
     name = "standard input" if path == "-" else path
     try:
@@ -40,13 +40,13 @@ def load(path: str) -> list[Arrival]:
     except OSError as error:
         raise SetupError(f"cannot read {name}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise SetupError(f"{name} is no text") from None
+        raise SetupError(f"{name} is not UTF-8 text") from None
     except SetupError as error:
         raise SetupError(f"{name}: {error}") from None
 
 
 def as_json(result: Result, settings: Settings) -> dict[str, Any]:
-    """Return everything for a program, in seconds."""
+    """Return all results, in seconds, for JSON output."""
     return {
         "settings": {name: written(name, getattr(settings, name)) for name in SETTINGS},
         "clients": len(result.waits),
@@ -89,7 +89,7 @@ def as_json(result: Result, settings: Settings) -> dict[str, Any]:
 
 
 def as_lines(result: Result, settings: Settings) -> list[str]:
-    """Return the figures that matter for a person, then the pool over time."""
+    """Return a summary, then the pool over time, for a terminal."""
     pool = " ".join(f"{name}={written(name, getattr(settings, name))}" for name in SETTINGS)
     waited = ", ".join(
         f"{percent} % up to {_duration(result.percentile(percent))}" for percent in _PERCENTILES
@@ -111,13 +111,13 @@ def as_lines(result: Result, settings: Settings) -> list[str]:
 
 
 def plot(result: Result, settings: Settings, path: str) -> None:
-    """Draw the pool, the backlog and the waiting time over time; the name says which format.
+    """Draw the pool, the backlog and the waiting time over time; the file name sets the format.
 
     Raises:
         SetupError: matplotlib is not installed, or the file cannot be written.
     """
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - only who plots needs it
+        from matplotlib.figure import Figure  # noqa: PLC0415 - heavy; only needed for --plot
     except ImportError:
         raise SetupError(
             "--plot needs matplotlib; install it with: pip install 'linepool[plot]'"
@@ -145,16 +145,16 @@ def plot(result: Result, settings: Settings, path: str) -> None:
         figure.savefig(path)
     except OSError as error:
         raise SetupError(f"cannot write {path}: {error.strerror}") from None
-    except ValueError as error:  # a format that matplotlib does not know
+    except ValueError as error:  # unknown format
         raise SetupError(f"cannot write {path}: {error}") from None
 
 
 def _rows(result: Result) -> Iterator[str]:
-    """Return one row for each span of time, and one for equal ones that follow each other."""
+    """Yield one row per span of time; consecutive equal rows become one."""
     step = _span(result.samples[-1].at / _ROWS)
     rows: dict[int, list[Sample]] = {}
     for sample, following in pairwise([*result.samples, result.samples[-1]]):
-        last = max(sample.at, following.at - 1e-9)  # the next span's beginning is not in it
+        last = max(sample.at, following.at - 1e-9)  # exclude the start of the next span
         for number in range(int(sample.at / step), int(last / step) + 1):
             rows.setdefault(number, []).append(sample)
     seen = ((number * step, _row(samples)) for number, samples in sorted(rows.items()))
@@ -173,7 +173,7 @@ def _row(samples: list[Sample]) -> str:
 
 
 def _span(least: float) -> float:
-    """Return a round length of time, not below that."""
+    """Return a round length of time of at least ``least``."""
     for exponent in range(-2, 10):
         for digit in (1.0, 2.0, 5.0):
             if digit * 10.0**exponent >= least:
@@ -182,7 +182,7 @@ def _span(least: float) -> float:
 
 
 def _duration(seconds: float) -> str:
-    """Return a length of time with three digits and a unit."""
+    """Return a duration with three digits and a unit."""
     if 0 < seconds < 0.9995:
         return f"{seconds * 1000:.3g} ms"
     return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""The target: from what the user names on the command line to an app."""
+"""The target: from its name on the command line to an app."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def load(target: str) -> App:
     """Return the app of a target: a file, or ``module:app`` (``module`` alone: its handlers).
 
     Raises:
-        SetupError: There is no such thing, or its code fails; one line says what and where.
+        SetupError: The target does not exist, or its code fails; one line says what and where.
     """
     path, _, name = target.rpartition(":") if ".py:" in target else (target, "", "")
     if target.endswith(".py") or name:
         path = path or target
         if not os.path.isfile(path):
-            raise SetupError(f"there is no file {path}")
+            raise SetupError(f"file {path} does not exist")
         module = _run(target, lambda: _import_file(path))
     elif os.path.exists(target) and ":" not in target:
-        raise SetupError(f"{target} is no Python file; write FILE.py or MODULE:APP")
+        raise SetupError(f"{target} is not a Python file; give FILE.py or MODULE:APP")
     else:
         module_name, _, name = target.partition(":")
         if not all(part.isidentifier() for part in module_name.split(".")):
-            raise SetupError(f"{target!r} is no target; write FILE.py or MODULE:APP")
+            raise SetupError(f"{target!r} is not a target; give FILE.py or MODULE:APP")
         module = _run(target, lambda: _import_module(module_name))
     app = _find(module, name, target)
     if not app.name:
@@ -50,7 +50,7 @@ def is_loading() -> bool:
 
 
 def refuse_while_loading() -> None:
-    """Raise SetupError if a target is being loaded: its code must not start a server itself."""
+    """Raise SetupError if a target is being loaded, because its code must not start a server."""
     if _loading is not None:
         raise SetupError(
             f"{_loading} calls linepool.run() when it is imported;"
@@ -76,19 +76,19 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _run(target: str, load_module: Any) -> ModuleType:
-    with _noting(target):
+    with _marked_as_loading(target):
         try:
             module: ModuleType = load_module()
         except SetupError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, told in one line
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - user code; report on one line
             raise SetupError(f"cannot load {target}: {explained(error)}") from None
     return module
 
 
 @contextlib.contextmanager
-def _noting(target: str) -> Iterator[None]:
-    global _loading  # noqa: PLW0603 - there is one program
+def _marked_as_loading(target: str) -> Iterator[None]:
+    global _loading  # noqa: PLW0603 - one per process
     _loading = target
     try:
         yield
@@ -97,7 +97,7 @@ def _noting(target: str) -> Iterator[None]:
 
 
 def explained(error: BaseException) -> str:
-    """Return one line: what went wrong, and in which line of the user's code."""
+    """Return an error on one line, with the line of user code that raised it."""
     if isinstance(error, SyntaxError):
         place = f" ({error.filename}, line {error.lineno})"
         return f"{type(error).__name__}: {error.msg}{place}"
@@ -106,8 +106,8 @@ def explained(error: BaseException) -> str:
     theirs = [f for f in frames if "importlib" not in f.filename and not f.filename.startswith(own)]
     try:
         text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - an exception of the user's that cannot even be shown
-        text = "(it has no text)"
+    except Exception:  # noqa: BLE001 - str() of a user's exception may fail too
+        text = "(no message)"
     place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
     return f"{type(error).__name__}: {text}{place}"
 
@@ -117,7 +117,7 @@ def _find(module: ModuleType, name: str, target: str) -> App:
         found = getattr(module, name, None)
         if isinstance(found, App):
             return found
-        what = "is no linepool.App" if hasattr(module, name) else "does not exist"
+        what = "is not a linepool.App" if hasattr(module, name) else "does not exist"
         raise SetupError(f"{target}: {name} {what}")
     apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
     if default_app.default.has_handlers:
@@ -125,5 +125,5 @@ def _find(module: ModuleType, name: str, target: str) -> App:
     if len(apps) == 1:
         return next(iter(apps.values()))
     if apps:
-        raise SetupError(f"{target} has several apps; add one of :{', :'.join(apps)}")
+        raise SetupError(f"{target} has several apps; append one of :{', :'.join(apps)}")
     raise SetupError(f"{target} has no handlers; register some with @linepool.handler")

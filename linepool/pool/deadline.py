@@ -1,8 +1,8 @@
-"""Deadlines: what is to be done about a request that runs long, and when.
+"""Deadlines: which step to take against a long-running request, and when.
 
-A request passes through the steps below in order; each is taken once. A request is charged only for
-time in which the master was running: after a stop of the master (SIGSTOP, a busy machine) the
-requests get back what they could not have been watched for.
+A request passes through the steps below in order; each is taken once. Only time in which the
+master was running counts towards a timeout: periods in which it was not (SIGSTOP, an overloaded
+machine) are subtracted.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from enum import IntEnum
 from attrs import define, frozen
 
 DUMP_NS = 20_000_000
-"""Between asking for the stack of a stuck process and reading it; it takes 0.6 to 11 ms."""
+"""Between requesting the stack of a stuck process and reading it; it takes 0.6 to 11 ms to write."""
 STALL_NS = 250_000_000
-"""A master that is later than this was not running."""
-_MOST_STALLS = 1024
+"""A master that wakes up later than this was not running."""
+_MAX_STALLS = 1024
 
 
 class Step(IntEnum):
-    """What is done about a request in hand, from the mildest to the last."""
+    """The steps against an in-flight request, from the mildest to the last."""
 
     NONE = 0
-    ASK_SLOW = 1  # ask for the stack of a slow request ...
-    TELL_SLOW = 2  # ... and log it; the request goes on
+    ASK_SLOW = 1  # request the stack of a slow handler ...
+    TELL_SLOW = 2  # ... and log it; the handler continues
     RAISE = 3  # raise RequestTimeout in the handler
-    ASK_STUCK = 4  # it did not help: ask for the stack ...
-    KILL = 5  # ... log it, kill the worker, tell the client
+    ASK_STUCK = 4  # it is still running: request the stack ...
+    KILL = 5  # ... log it, kill the worker, send the client an error reply
 
 
 @frozen
 class Rules:
-    """The settings that deadlines depend on, in nanoseconds; a limit comes with each request."""
+    """The settings that deadlines depend on, in nanoseconds; the time limit is per request."""
 
     slow_ns: int
     grace_ns: int
@@ -40,21 +40,21 @@ class Rules:
 
 @define
 class Escalation:
-    """One request that is watched.
+    """How far the escalation of one request has got.
 
     Attributes:
-        number: Which of the worker's requests it is; the first is 1.
-        step: The last step that was taken.
+        number: Counts the worker's requests; the first is 1.
+        step: The last step taken.
     """
 
     number: int = 0
     step: Step = Step.NONE
 
     def due(self, limit_ns: int, rules: Rules) -> tuple[Step, int] | None:
-        """Return the next step and after how much running time it is due, or None: none is left.
+        """Return the next step and the running time after which it is due; None: no step is left.
 
         Args:
-            limit_ns: When the request is overdue; 0: never.
+            limit_ns: Running time after which the request is overdue; 0: no limit.
             rules: The settings.
         """
         steps: list[tuple[Step, int]] = []
@@ -71,15 +71,16 @@ class Escalation:
 
 
 class StallLog:
-    """When the master was not running."""
+    """The periods in which the master was not running."""
 
     def __init__(self) -> None:
-        self._stalls: deque[tuple[int, int]] = deque(maxlen=_MOST_STALLS)
+        self._stalls: deque[tuple[int, int]] = deque(maxlen=_MAX_STALLS)
 
     def stalled(self, from_ns: int, to_ns: int) -> bool:
-        """Note that the master should have run from one moment on, but ran only at the other.
+        """Record that the master should have run at ``from_ns``, but ran only at ``to_ns``.
 
-        Returns whether what was not known of that yet was long enough to count by itself.
+        Returns:
+            Whether the part that was not recorded before is a stall by itself.
         """
         known_ns = self._stalls[-1][1] if self._stalls else from_ns
         new_ns = to_ns - max(from_ns, known_ns)
@@ -89,7 +90,7 @@ class StallLog:
         return new_ns >= STALL_NS
 
     def charged(self, started_ns: int, now_ns: int) -> int:
-        """Return how long something has run, without the time that nobody watched it."""
+        """Return the running time, minus periods in which the master was not running."""
         lost_ns = 0
         for begin_ns, end_ns in reversed(self._stalls):
             if end_ns <= started_ns:

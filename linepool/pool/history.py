@@ -1,7 +1,7 @@
-"""The history: what the master remembers of its pool in order to plan.
+"""The history: what the master remembers about the pool for planning.
 
-It is fed with every edge in the order of its time, not with samples, so its figures are exact: a
-moment in which nobody was idle is not missed because the master was looking elsewhere.
+It receives every state change in order of time, not samples, so its figures are exact: a moment in
+which no worker was idle is not missed because the master was busy.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from linepool.pool.scoreboard import Tally
 from linepool.pool.status import State
 from linepool.settings import Settings
 
-_REPAY = 5
-"""How much faster than it grew the time without anybody idle is forgotten while somebody is."""
-_MOMENT_NS = 2_000_000
-"""Who is taken so soon after he said that he is idle had only not looked who waits."""
-_WARN_NS = 60_000_000_000
-_LASTING_NS = 1_000_000_000
+_IDLE_WEIGHT = 5
+"""How much faster the time without an idle worker shrinks while one is idle than it grew before."""
+_IDLE_IGNORED_NS = 2_000_000
+"""A worker TAKEN this soon after IDLE was never free: it had not yet seen the client that waited."""
+_WARN_INTERVAL_NS = 60_000_000_000
+_WARN_AFTER_NS = 1_000_000_000
 
 
 class History:
-    """Who was idle and who was busy within the window, the forks, and the boots that failed."""
+    """The idle and busy workers within the window, the forks, and the failed boots."""
 
     def __init__(self, settings: Settings, now_ns: int) -> None:
-        """Begin with no worker; ``grow_delay`` and ``shrink_window`` stay as they are now."""
+        """Start with no worker; ``grow_delay`` and ``shrink_window`` are read only here."""
         self.boot_failures = 0
         self._grow_delay_ns = round(settings.grow_delay * 1e9)
         self._window_ns = round(settings.shrink_window * 1e9)
@@ -37,16 +37,16 @@ class History:
         self._idle_past = Sliding(0)
         self._busy_past = Sliding(0)  # negated: its minimum is the peak
         self._none_idle_ns = 0
-        self._flipped_ns = now_ns  # when nobody became somebody, or the reverse
+        self._flipped_ns = now_ns  # when the last idle worker was taken, or a first one became idle
         self._budget = Budget()
         self._spawned_ns: int | None = None
         self._failed_ns = now_ns
 
     def worker_changed(self, slot: int, state: State | None, at_ns: int) -> None:
-        """Note what a worker has said; None: it has gone, or has been told to.
+        """Record the state that a worker reported; None: it has exited, or was ordered to.
 
-        Records of several workers must come in the order of their time. One that comes too late all
-        the same counts as of the latest moment known.
+        Pre-condition: the records of all workers come in order of time. A late one counts as of the
+        latest time known.
         """
         if state is State.READY:
             self.boot_failures = 0
@@ -55,7 +55,7 @@ class History:
         self.changed(len(self._idle), len(self._busy), at_ns)
 
     def changed(self, idle: int, busy: int, at_ns: int) -> None:
-        """Note how many workers are idle and how many are busy from a moment on."""
+        """Record how many workers are idle and how many are busy from a moment on."""
         at_ns = max(at_ns, self._now_ns)
         if bool(idle) != bool(self._idle_past.value):
             self._account(at_ns)
@@ -64,46 +64,46 @@ class History:
         self._busy_past.set(-busy, at_ns)
 
     def _account(self, at_ns: int) -> None:
-        """Add up for how long nobody was idle, or take from it for how long somebody was."""
+        """Add to the time without an idle worker, or subtract the time with one."""
         past_ns = at_ns - self._flipped_ns
         self._flipped_ns = at_ns
         if self._idle_past.value:
-            # Twice the delay is remembered, so that right after such a moment it is still over.
+            # Up to twice the delay counts, so that a short idle moment leaves it exceeded.
             known_ns = min(self._none_idle_ns, 2 * self._grow_delay_ns)
-            paid_ns = _REPAY * max(0, past_ns - _MOMENT_NS)
+            paid_ns = _IDLE_WEIGHT * max(0, past_ns - _IDLE_IGNORED_NS)
             self._none_idle_ns = max(0, known_ns - paid_ns)
         else:
             self._none_idle_ns += past_ns
 
     def spawned(self, settings: Settings, now_ns: int) -> None:
-        """Note that a worker has been forked."""
+        """Record a fork."""
         self._spawned_ns = now_ns
         self._budget.spend(settings, now_ns)
 
     def boot_failed(self, now_ns: int) -> None:
-        """Note that a worker died before it was ready, or could not be forked."""
+        """Record that a worker died before it was ready, or could not be forked."""
         self.boot_failures += 1
         self._failed_ns = now_ns
 
     def restart(self, now_ns: int) -> None:
-        """Forget who was idle or busy: records were lost, so the past is not known."""
+        """Forget the past of idle and busy workers, because records were lost."""
         self._since_ns = self._flipped_ns = self._now_ns = max(now_ns, self._now_ns)
         self._none_idle_ns = 0
         self._idle_past = Sliding(self._idle_past.value)
         self._busy_past = Sliding(self._busy_past.value)
 
     def idle_min(self, now_ns: int) -> int | None:
-        """Return how many were idle at least within the window; None: it is not full yet."""
+        """Return the minimum of idle workers within the window; None: the window is not full yet."""
         if now_ns - self._since_ns < self._window_ns:
             return None
         return self._idle_past.least(now_ns - self._window_ns)
 
     def busy_max(self, now_ns: int) -> int:
-        """Return how many were busy at once, at most, within the window."""
+        """Return the peak of busy workers within the window."""
         return -self._busy_past.least(now_ns - self._window_ns)
 
     def steady_for(self, now_ns: int) -> float:
-        """Return the seconds for which these two stay as they are, if nothing happens."""
+        """Return the seconds until ``idle_min`` or ``busy_max`` changes if no worker changes state."""
         full_ns = self._since_ns + self._window_ns
         if now_ns < full_ns:
             return (full_ns - now_ns) / 1e9
@@ -112,10 +112,10 @@ class History:
         return min((ns - begin_ns for ns in ends_ns if ns is not None), default=math.inf) / 1e9
 
     def none_idle_for(self, now_ns: int) -> float:
-        """Return the seconds for which nobody has been idle.
+        """Return the seconds for which no worker has been idle.
 
-        A worker that says IDLE before it looks whether somebody waits, or is READY for those who do,
-        is idle for a moment that means nothing. So such moments do not end the time; they shorten it.
+        A worker that reports IDLE just before it sees a waiting client, or READY while clients
+        wait, is not really idle. Such short moments reduce this time, but do not reset it.
         """
         if self._idle_past.value:
             return 0.0
@@ -130,14 +130,14 @@ class History:
         backlog: int = 0,
         cpu_bound: bool = False,
     ) -> Snapshot:
-        """Return what the policy looks at.
+        """Return the input of the policy.
 
         Args:
             tally: The workers by state, now.
-            settings: Those in force, now.
-            now_ns: The present on the monotonic clock.
+            settings: The current settings.
+            now_ns: The current time on the monotonic clock.
             backlog: Connections that wait for a worker.
-            cpu_bound: The workers already keep all processors busy.
+            cpu_bound: Whether the workers already saturate all CPUs.
         """
         spawned_ns = self._spawned_ns
         return Snapshot(
@@ -157,15 +157,16 @@ class History:
 
 
 class Sliding:
-    """The exact minimum of a value over a window that slides, as the value goes up and down.
+    """The exact minimum of a changing value over a sliding window.
 
-    It remembers when a value was left for the last time, and only if no smaller one has been held
-    since: the others cannot become the minimum any more. So it is never longer than there are values.
+    It keeps the time at which a value ended, and only while no smaller or equal value has ended
+    since: the others can no longer become the minimum. So there is one entry at most per distinct
+    value.
     """
 
     def __init__(self, value: int) -> None:
         self.value = value
-        self._left: deque[tuple[int, int]] = deque()  # (at_ns, value), both rising
+        self._left: deque[tuple[int, int]] = deque()  # (ended at_ns, value), both ascending
 
     def set(self, value: int, at_ns: int) -> None:
         """Change the value."""
@@ -177,44 +178,44 @@ class Sliding:
         self.value = value
 
     def least(self, since_ns: int) -> int:
-        """Return the least value held after that moment, which never goes back."""
+        """Return the minimum since a time; from call to call, that time must not decrease."""
         while self._left and self._left[0][0] <= since_ns:
             self._left.popleft()
         return min(self._left[0][1], self.value) if self._left else self.value
 
     def least_until(self, since_ns: int) -> int | None:
-        """Return what ``since_ns`` must reach to make the least value rise; None: it would not."""
+        """Return the ``since_ns`` at which the minimum rises; None: it does not."""
         return self._left[0][0] if self.least(since_ns) < self.value else None
 
 
 class Budget:
-    """How many workers may be forked: a bucket that ``max_spawn_rate`` fills.
+    """How many workers may be forked: a token bucket that ``max_spawn_rate`` fills.
 
-    It holds the forks of one second, or as many as the minimum of the pool if that is more, so that
-    a pool comes up at once. What it remembers is the moment at which it will be full again.
+    It holds the forks of one second, or the minimum pool size if that is larger, so that a pool
+    starts without delay. Its only state is the time at which it will be full again.
     """
 
     def __init__(self) -> None:
         self._full_ns = 0
 
     def allowance(self, settings: Settings, now_ns: int) -> int:
-        """Return how many may be forked now."""
-        holds = _burst(settings) * _price_ns(settings)
-        return max(0, (holds - max(0, self._full_ns - now_ns)) // _price_ns(settings))
+        """Return how many workers may be forked now."""
+        capacity_ns = _burst(settings) * _refill_ns(settings)
+        return max(0, (capacity_ns - max(0, self._full_ns - now_ns)) // _refill_ns(settings))
 
     def next_in(self, settings: Settings, now_ns: int) -> float:
-        """Return the seconds until it is one more; 0: the bucket is full."""
-        lacks = max(0, self._full_ns - now_ns)
-        spent = min(-(-lacks // _price_ns(settings)), _burst(settings))
-        return (lacks - (spent - 1) * _price_ns(settings)) / 1e9 if lacks else 0.0
+        """Return the seconds until one more may be forked; 0: the bucket is full."""
+        missing_ns = max(0, self._full_ns - now_ns)
+        spent = min(-(-missing_ns // _refill_ns(settings)), _burst(settings))
+        return (missing_ns - (spent - 1) * _refill_ns(settings)) / 1e9 if missing_ns else 0.0
 
     def spend(self, settings: Settings, now_ns: int) -> None:
-        """Note a fork."""
-        self._full_ns = max(self._full_ns, now_ns) + _price_ns(settings)
+        """Take one fork from the bucket."""
+        self._full_ns = max(self._full_ns, now_ns) + _refill_ns(settings)
 
 
-def _price_ns(settings: Settings) -> int:
-    """Return how long the bucket takes to be filled by one fork."""
+def _refill_ns(settings: Settings) -> int:
+    """Return how long the bucket takes to gain one fork."""
     return round(1e9 / settings.max_spawn_rate)
 
 
@@ -232,9 +233,9 @@ class Saturation:
         self._warned_ns: int | None = None
 
     def look(self, saturated: bool, now_ns: int) -> bool:
-        """Take what is seen now; return whether to warn: when it has lasted a second, then once a minute.
+        """Record the current state; return whether to warn: after a second, then once a minute.
 
-        The time between two looks counts if both of them saw it.
+        The time between two calls counts if the pool is saturated at both.
         """
         if not saturated:
             self._began_ns = None
@@ -243,8 +244,8 @@ class Saturation:
         if saturated and self._since_ns is not None:
             self.seconds += (now_ns - self._since_ns) / 1e9
         self._since_ns = now_ns if saturated else None
-        lasting = self._began_ns is not None and now_ns - self._began_ns >= _LASTING_NS
-        due = lasting and (self._warned_ns is None or now_ns - self._warned_ns >= _WARN_NS)
+        lasting = self._began_ns is not None and now_ns - self._began_ns >= _WARN_AFTER_NS
+        due = lasting and (self._warned_ns is None or now_ns - self._warned_ns >= _WARN_INTERVAL_NS)
         if saturated and due:
             self._warned_ns = now_ns
         return saturated and due

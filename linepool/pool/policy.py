@@ -1,10 +1,10 @@
-"""The policy: what the pool should change now. One pure function and the values that it takes.
+"""The policy: what the pool should change now. One pure function, and its input and output.
 
-Three figures decide. *Busy*: how many workers were busy at once, at most, within ``shrink_window``;
-the pool is kept ``min_spare`` larger than that. *Waiting*: connections that nobody takes though they
-have waited for ``grow_delay``; each gets a worker. *Unneeded*: how many workers were more than needed
-at every moment of the window; what exceeds ``max_spare`` is retired in one step. Growing and
-shrinking look at the same peak, so what one of them has done the other does not undo.
+Three figures decide. *Busy*: the peak of busy workers within ``shrink_window``; the pool is kept
+``min_spare`` larger than that. *Waiting*: connections that wait while no worker has been idle for
+``grow_delay``; each gets a worker. *Unneeded*: how many workers were surplus at every moment of
+the window; those beyond ``max_spare`` are retired in one step. Growing and shrinking use the same
+peak, so neither undoes what the other has done.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from linepool.pool.scoreboard import Tally
 from linepool.settings import MAX_WORKERS, Settings
 
 MAX_BOOT_DELAY = 30.0
-"""Seconds; the longest pause between two attempts to start a worker."""
+"""Seconds; the longest delay between two attempts to start a worker."""
 
-_LOOK_AGAIN = 1.0
-"""Seconds between two looks at clients who wait while the pool must not grow."""
-_TURN = 0.01
-"""Seconds; nothing is asked for sooner again."""
-_SETTLE = 1 / 20
-"""Part of the shrink window: if more will be found unneeded within it, all go in one step then."""
+_RECHECK_S = 1.0
+"""Between two plans while clients wait and the pool must not grow."""
+_MIN_RECHECK_S = 0.01
+"""Shortest time between two plans while clients wait."""
+_SETTLE_FRACTION = 1 / 20
+"""Part of ``shrink_window``: if more workers become unneeded within it, wait to retire all at once."""
 
 
 @frozen
 class Snapshot:
-    """What the policy looks at.
+    """The input of the policy.
 
     Attributes:
         tally: The workers by state.
         boot_failures: How many workers in a row died before they were ready.
         since_failure: Seconds since the last of these.
         backlog: Connections that wait for a worker, in the kernel or parked.
-        none_idle_for: Seconds for which nobody has been idle.
-        idle_min: How many workers were idle at least within the shrink window; None: it has not been
+        none_idle_for: Seconds for which no worker has been idle.
+        idle_min: The minimum of idle workers within ``shrink_window``; None: it has not been
             observed in full yet.
-        busy_max: How many were busy at once, at most, within the shrink window.
-        steady_for: Seconds for which these two stay as they are if nothing happens.
+        busy_max: The peak of busy workers within ``shrink_window``.
+        steady_for: Seconds until one of these two changes if no worker changes state.
         spawn_allowance: How many workers may be forked now.
-        allowance_in: Seconds until it is one more.
+        allowance_in: Seconds until one more may be forked.
         since_spawn: Seconds since the last fork.
-        cpu_bound: The workers already keep all processors busy.
+        cpu_bound: Whether the workers already saturate all CPUs.
     """
 
     tally: Tally
@@ -62,7 +62,7 @@ class Snapshot:
 
     @property
     def starved(self) -> bool:
-        """Whether connections wait and nobody is there to take them."""
+        """Whether connections wait and no worker is idle."""
         return self.backlog > 0 and not self.tally.idle
 
 
@@ -72,9 +72,9 @@ class Plan:
 
     Attributes:
         spawn: How many workers to fork.
-        retire: How many to tell to leave.
-        again_in: Seconds after which to ask again even if nothing happens; 0: no need.
-        watch: Ask again as soon as a connection waits: nobody will be idle to take it.
+        retire: How many workers to retire.
+        again_in: Seconds after which to plan again even if nothing happens; 0: no need.
+        watch: Plan again as soon as a connection waits, because no worker will be idle.
         why: The reason, for the log.
     """
 
@@ -86,10 +86,10 @@ class Plan:
 
 
 def plan(snapshot: Snapshot, settings: Settings) -> Plan:
-    """Return what to change so that the pool is as large as it should be.
+    """Return what to change to give the pool the size it should have.
 
-    The maximum bounds every process alive, those that leave included. The minimum counts only those
-    that stay, and comes first: a worker that takes its time to leave must not cost the pool its floor.
+    The maximum bounds all live processes, leaving workers included. The minimum counts only workers
+    that stay, and takes precedence: a worker that is slow to leave must not push the pool below it.
     """
     tally = snapshot.tally
     bounds = settings.workers
@@ -110,12 +110,12 @@ def plan(snapshot: Snapshot, settings: Settings) -> Plan:
 
 
 def is_saturated(snapshot: Snapshot, settings: Settings) -> bool:
-    """Whether connections wait, nobody is idle, and the pool must not grow any more."""
+    """Whether connections wait, no worker is idle, and the pool must not grow."""
     return snapshot.starved and snapshot.tally.total >= settings.workers.max
 
 
 def boot_delay(failures: int, respawn_backoff: float) -> float:
-    """Return the seconds to wait after so many failed boots in a row."""
+    """Return the delay in seconds after a number of failed boots in a row."""
     return float(min(MAX_BOOT_DELAY, respawn_backoff * 1.5 ** min(failures - 1, 60)))
 
 
@@ -123,23 +123,23 @@ def boot_delay(failures: int, respawn_backoff: float) -> float:
 
 
 def _wanted(snapshot: Snapshot, settings: Settings) -> tuple[int, str]:
-    """Return how many workers should stay, and why so many."""
+    """Return how many workers should stay, and the reason."""
     tally = snapshot.tally
     bounds = settings.workers
     busy = max(snapshot.busy_max, tally.busy)
     wanted, why = bounds.min, f"minimum {bounds.min}"
     if _held_by_cpu(snapshot, settings):
-        # Quick requests that saturate the processors leave nobody idle, whatever the pool's size.
-        # Whom they killed or recycled is replaced, no more.
+        # Short requests that saturate the CPUs leave no worker idle at any pool size. Replace
+        # workers that have gone, but add none.
         spare = 0
     else:
         spare = settings.min_spare
         served = tally.busy + snapshot.backlog
         if snapshot.starved and snapshot.none_idle_for >= settings.grow_delay and served > wanted:
-            waited = f"nobody idle for {snapshot.none_idle_for:.3g} s"
+            waited = f"no worker idle for {snapshot.none_idle_for:.3g} s"
             wanted, why = served, f"{snapshot.backlog} waiting, {waited}"
     if busy + spare > wanted:
-        wanted, why = busy + spare, f"{busy} busy at once, {spare} spare"
+        wanted, why = busy + spare, f"peak busy {busy}" + (f", min_spare {spare}" if spare else "")
     return min(wanted, bounds.max), why
 
 
@@ -148,9 +148,9 @@ def _held_by_cpu(snapshot: Snapshot, settings: Settings) -> bool:
 
 
 def _spawn(missing: int, why: str, snapshot: Snapshot, settings: Settings) -> Plan:
-    """Plan to fork those who are missing, as fast as is allowed."""
+    """Plan to fork the missing workers, as fast as allowed."""
     if snapshot.boot_failures:
-        # One at a time until one comes up: a broken app must not become a fork bomb.
+        # One at a time until one is ready: a broken app must not become a fork bomb.
         if snapshot.tally.starting:
             return Plan(why=why)
         pause = boot_delay(snapshot.boot_failures, settings.respawn_backoff)
@@ -162,7 +162,7 @@ def _spawn(missing: int, why: str, snapshot: Snapshot, settings: Settings) -> Pl
 
 
 def _retire(snapshot: Snapshot, settings: Settings) -> Plan:
-    """Plan to part with those who were not needed in the whole window, all at once."""
+    """Plan to retire the workers that were not needed in the whole window, all at once."""
     tally = snapshot.tally
     may_go = tally.staying - settings.workers.min
     if may_go <= 0 or tally.idle <= settings.max_spare:
@@ -170,10 +170,10 @@ def _retire(snapshot: Snapshot, settings: Settings) -> Plan:
     later = Plan(again_in=snapshot.steady_for if snapshot.steady_for < math.inf else 0.0)
     if snapshot.idle_min is None:
         return later
-    # Who has left since he was idle is no longer there to be retired, so the peak counts as well.
+    # A worker counted in idle_min may have exited since, so the peak limits the number too.
     unneeded = min(snapshot.idle_min, tally.staying - max(snapshot.busy_max, tally.busy))
     excess = min(unneeded - settings.max_spare, may_go)
-    about_to_rise = snapshot.steady_for <= settings.shrink_window * _SETTLE
+    about_to_rise = snapshot.steady_for <= settings.shrink_window * _SETTLE_FRACTION
     if excess <= 0 or (excess < may_go and about_to_rise):
         return later
     if snapshot.since_spawn < settings.min_worker_age:
@@ -183,22 +183,22 @@ def _retire(snapshot: Snapshot, settings: Settings) -> Plan:
 
 
 def _look_again(snapshot: Snapshot, settings: Settings) -> float:
-    """Return when to look again for growing, if nothing happens; 0: no need."""
+    """Return the seconds until growing may be due although nothing happens; 0: no need."""
     tally = snapshot.tally
     full = tally.total >= settings.workers.max
     held = _held_by_cpu(snapshot, settings) and not full
     if held and tally.idle + tally.starting < settings.min_spare:
-        return _LOOK_AGAIN
+        return _RECHECK_S
     if not snapshot.starved:
         return 0.0
     if held or full:
-        return _LOOK_AGAIN
+        return _RECHECK_S
     if snapshot.none_idle_for < settings.grow_delay:
         return settings.grow_delay - snapshot.none_idle_for
-    # More may come to wait while those who have been spawned for the others are starting.
-    return max(settings.grow_delay, _TURN)
+    # More clients may arrive while the spawned workers are starting.
+    return max(settings.grow_delay, _MIN_RECHECK_S)
 
 
 def _soonest(*seconds: float) -> float:
-    """Return the shortest of some pauses, where 0 means none."""
+    """Return the shortest of some times, where 0 means none."""
     return min(filter(None, seconds), default=0.0)

@@ -1,8 +1,8 @@
-"""Recycling: which workers may be replaced because they have served, grown or aged enough.
+"""Recycling: which workers may be replaced because of their requests, memory or age.
 
-Never more than a third of the pool at once (of a small pool, one). A worker that has served its
-number of requests leaves by itself, at once, but only with a permit; the permits go to those that
-are nearest to their number.
+At most a third of the pool at once (at least one worker). A worker that has reached its number of
+requests exits by itself, at once, but only with a permit; the permits go to the workers nearest to
+their number.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from attrs import frozen
 
 @frozen
 class Wear:
-    """How worn one worker is.
+    """How near one worker is to its replacement.
 
     Attributes:
-        share: Of its number of requests, age or memory, whichever is used up most; 1.0: all of it.
-        away: It counts towards the third: it is on its way out, still starting, or may leave at any
-            time, for it has a permit.
-        settled: It is on its way out, or has a permit already.
+        share: The fraction used up of its request, age or memory limit, whichever is largest.
+        away: Whether it counts towards the third: it is leaving, starting, or has a permit and may
+            leave at any time.
+        settled: Whether it is leaving or has a permit already.
     """
 
     slot: int
@@ -30,11 +30,11 @@ class Wear:
 
 
 def replaceable(workers: Iterable[Wear]) -> list[int]:
-    """Return the slots of those that may be replaced now, the most worn first."""
-    everyone = list(workers)
-    free = max(1, len(everyone) // 3) - sum(wear.away for wear in everyone)
+    """Return the slots of the workers that may be replaced now, the most worn first."""
+    all_workers = list(workers)
+    free = max(1, len(all_workers) // 3) - sum(wear.away for wear in all_workers)
     chosen: list[int] = []
-    for wear in sorted(everyone, key=lambda wear: wear.share, reverse=True):
+    for wear in sorted(all_workers, key=lambda wear: wear.share, reverse=True):
         if wear.settled:
             continue
         free -= not wear.away

@@ -1,4 +1,4 @@
-"""The scoreboard: the last record of every worker, and the counts derived from it."""
+"""The scoreboard: the last record of every worker, and the counts derived from them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class WorkerState:
     """What the master knows of one worker.
 
     Attributes:
-        state: What it said last; None: it has not said anything, it is starting.
-        since_ns: When it said so.
-        retiring: It has been told to leave, so it no longer counts as one that stays.
-        caught_up_ns: Older records than this are no news, and no malformed either.
-        malformed: How many times it wrote what is no record of its own.
+        state: The last state that it reported; None: none yet, it is starting.
+        since_ns: When it reported that state.
+        retiring: It has been ordered to leave, so it no longer counts as staying.
+        caught_up_ns: Records not newer than this are outdated, but not malformed.
+        malformed: How many malformed or foreign records it has written.
     """
 
     slot: int
@@ -33,12 +33,12 @@ class WorkerState:
 
     @property
     def leaving(self) -> bool:
-        """Whether it is on its way out, by its own word or the master's."""
+        """Whether it is leaving, on its own or by order of the master."""
         return self.retiring or self.state is State.LEAVING
 
     @property
     def shown(self) -> str:
-        """Its state in the words of ``status``."""
+        """Its state as ``status`` shows it."""
         if self.leaving:
             return "leaving"
         if self.state is None:
@@ -48,7 +48,7 @@ class WorkerState:
 
 @frozen
 class Tally:
-    """How many workers are in which state; every worker counts once."""
+    """The number of workers in each state; every worker counts once."""
 
     starting: int = 0
     idle: int = 0
@@ -57,56 +57,57 @@ class Tally:
 
     @property
     def staying(self) -> int:
-        """Workers that are not on their way out."""
+        """Workers that are not leaving."""
         return self.starting + self.idle + self.busy
 
     @property
     def total(self) -> int:
-        """Processes alive."""
+        """Live worker processes."""
         return self.staying + self.leaving
 
 
 class Scoreboard:
-    """The workers of all workers alive, by slot."""
+    """The states of all live workers, by slot."""
 
     def __init__(self) -> None:
         self.workers: dict[int, WorkerState] = {}
 
     def spawned(self, slot: int, pid: int, generation: int, now_ns: int) -> None:
-        """Note a new worker."""
+        """Add a new worker."""
         self.workers[slot] = WorkerState(slot, pid, generation, now_ns, since_ns=now_ns)
 
     def heard(self, slot: int, data: bytes) -> list[Record]:
-        """Take what was read from a worker's status pipe; return the records that were believed.
+        """Apply what was read from a worker's status pipe; return the accepted records.
 
-        Believed is only what names the worker itself and does not go back in time or in counts.
+        A record is accepted if it names the worker itself, and neither its time nor its counts
+        decrease.
         """
         worker = self.workers[slot]
         records, malformed = unpack(data)
-        believed = []
+        accepted = []
         for record in records:
             if _accept(worker, record):
-                believed.append(record)
+                accepted.append(record)
             elif not _is_outdated(worker, record):
                 malformed += 1
         worker.malformed += malformed
-        return believed
+        return accepted
 
     def caught_up(self, slot: int, data: bytes) -> list[Record]:
-        """Take a record that came by another way than the pipe; return it if it was believed.
+        """Apply a record that did not come through the pipe; return it if it was accepted.
 
-        What the worker wrote meanwhile may still be in its pipe, and older by then.
+        Records still in the pipe may be older; they are ignored when they are read.
         """
-        believed = self.heard(slot, data)
+        accepted = self.heard(slot, data)
         self.workers[slot].caught_up_ns = self.workers[slot].since_ns
-        return believed
+        return accepted
 
     def reaped(self, slot: int) -> WorkerState:
-        """Forget a worker that is dead; return what was known of it."""
+        """Remove a dead worker; return its last state."""
         return self.workers.pop(slot)
 
     def mark_retiring(self, slot: int) -> None:
-        """Note that a worker has been told to leave."""
+        """Mark a worker as ordered to leave."""
         self.workers[slot].retiring = True
 
     def told_asleep(self) -> int:
@@ -124,7 +125,7 @@ class Scoreboard:
         return Tally(**counts)
 
     def free_slot(self, slots: int) -> int:
-        """Return the lowest slot that no worker has."""
+        """Return the lowest free slot."""
         return next(slot for slot in range(slots) if slot not in self.workers)
 
 
@@ -137,12 +138,12 @@ def _names(worker: WorkerState, record: Record) -> bool:
 
 
 def _is_outdated(worker: WorkerState, record: Record) -> bool:
-    """Whether a record was overtaken by what stood on the board."""
+    """Whether a record is older than what ``caught_up`` applied."""
     return _names(worker, record) and record.at_ns <= worker.caught_up_ns
 
 
 def _accept(worker: WorkerState, record: Record) -> bool:
-    """Take over one record, if it can be true."""
+    """Apply one record if it is plausible; return whether it was."""
     if not _names(worker, record):
         return False
     if record.at_ns < worker.since_ns or record.requests < worker.requests:

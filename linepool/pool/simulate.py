@@ -1,7 +1,7 @@
-"""The simulation: a pool that does not exist, sized by the same history and policy as a real one.
+"""The simulation: a pool without processes, scaled by the same history and policy as a real one.
 
-Events are worked off in the order of their time, in whole nanoseconds; nothing waits and nothing is
-random but the traces that are made here, from a seed.
+Events are processed in order of time, in whole nanoseconds. Nothing waits, and nothing is random
+except the traces that are generated here, from a seed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from linepool.pool.status import State
 from linepool.settings import Settings
 
 DRAIN_NS = 10_000_000
-"""The least time between two looks of the master at the status records."""
+"""Shortest time between two reads of the status pipes by the master."""
 _SAMPLES = 2000
-"""About how many samples are kept of a long trace."""
-_LONGEST = 1e9  # seconds; so that every time fits 64 bits of nanoseconds
-_DONE, _READY, _ARRIVES, _TURN = range(4)  # what comes first of what happens in one moment
+"""Approximate number of samples kept of a long trace."""
+_MAX_SECONDS = 1e9  # so that every time fits into 64 bits of nanoseconds
+_DONE, _READY, _ARRIVES, _TURN = range(4)  # kinds of events; at the same time, in this order
 
 
 @frozen
 class Arrival:
-    """One client: when it comes, and how long it keeps a worker."""
+    """One client: when it arrives, and how long it occupies a worker."""
 
     at_ns: int
     service_ns: int
@@ -40,16 +40,16 @@ class Arrival:
 
 @frozen
 class Moment:
-    """The pool after something has happened in it.
+    """The pool after an event.
 
     Attributes:
-        at_ns: When that was.
+        at_ns: The time of the event.
         tally: The workers by state.
         backlog: Connections that no worker has taken.
-        waited_ns: How long the client waited that has just been taken, if one has.
+        waited_ns: How long the client waited that a worker has just taken, if one has.
         spawned: How many workers the master has just forked.
-        retired: How many it has just retired.
-        why: Its reason.
+        retired: How many workers the master has just retired.
+        why: The reason for that.
     """
 
     at_ns: int
@@ -63,15 +63,15 @@ class Moment:
 
 @frozen
 class Sample:
-    """The pool from one moment until that of the next sample.
+    """The pool from one moment until the next sample.
 
     Attributes:
-        at: When it begins, in seconds.
+        at: When the sample begins, in seconds.
         workers: The size of the pool.
-        busy: How many were busy at once, at most.
-        idle: How many were idle, at least.
-        backlog: How many connections waited at once, at most.
-        waited: How long a client waited that was taken, at most, in seconds.
+        busy: The peak of busy workers.
+        idle: The minimum of idle workers.
+        backlog: The peak of waiting connections.
+        waited: The longest wait of a client that was taken, in seconds.
     """
 
     at: float
@@ -84,15 +84,15 @@ class Sample:
 
 @frozen
 class Result:
-    """What came of a trace.
+    """The result of a simulation.
 
     Attributes:
         samples: The pool over time.
-        changes: The moments in which workers were forked or retired.
-        waits: How long each client waited, in seconds, rising.
-        served_at: When the last client was done, in seconds; the averages end there.
-        mean_workers: Size of the pool, on average.
-        mean_busy: Busy workers, on average.
+        changes: The moments at which workers were forked or retired.
+        waits: How long each client waited, in seconds, ascending.
+        served_at: When the last client was done, in seconds; averages are up to then.
+        mean_workers: Average size of the pool.
+        mean_busy: Average number of busy workers.
         saturated: Seconds at the maximum with connections waiting.
     """
 
@@ -106,7 +106,7 @@ class Result:
 
     @property
     def forks(self) -> int:
-        """How many workers were forked after those that the pool began with."""
+        """How many workers were forked after the initial ones."""
         return sum(change.spawned for change in self.changes)
 
     @property
@@ -116,11 +116,11 @@ class Result:
 
     @property
     def largest(self) -> Sample:
-        """The first sample in which the pool was as large as it ever was."""
+        """The first sample with the peak size of the pool."""
         return max(self.samples, key=lambda sample: sample.workers)
 
     def percentile(self, percent: float) -> float:
-        """Return the wait that so many percent of the clients did not exceed, in seconds."""
+        """Return a percentile of the waits, in seconds."""
         return self.waits[max(0, math.ceil(len(self.waits) * percent / 100) - 1)]
 
 
@@ -130,11 +130,10 @@ class Result:
 def parse(lines: Iterable[str]) -> list[Arrival]:
     """Return the trace of CSV lines ``at_s,service_s``; times count from the first arrival.
 
-    Empty lines, lines that begin with ``#`` and a first line of names do not count. The lines may
-    stand in any order.
+    Empty lines, lines that begin with ``#`` and a header are ignored. Any order of lines will do.
 
     Raises:
-        SetupError: A line is none of these, the text gives its number; or there are no arrivals.
+        SetupError: A line is malformed (the message gives its number), or there are no arrivals.
     """
     pairs = []
     first = True
@@ -146,7 +145,7 @@ def parse(lines: Iterable[str]) -> list[Arrival]:
             pairs.append(_pair(number, text))
         first = False
     if not pairs:
-        raise SetupError("no line is an arrival")
+        raise SetupError("no arrivals")
     begin = min(at for at, _ in pairs)
     return sorted(
         (Arrival(round((at - begin) * 1e9), round(service * 1e9)) for at, service in pairs),
@@ -160,18 +159,18 @@ def _pair(number: int, text: str) -> tuple[float, float]:
     except ValueError:
         at = math.nan
         service = math.nan
-    if not (abs(at) <= _LONGEST * 10 and 0 <= service <= _LONGEST):
-        raise SetupError(f"line {number}: not at_s,service_s in seconds: {text[:80]!r}")
+    if not (abs(at) <= _MAX_SECONDS * 10 and 0 <= service <= _MAX_SECONDS):
+        raise SetupError(f"line {number} must be at_s,service_s in seconds, not {text[:80]!r}")
     return at, service
 
 
 def poisson(rate: float, service: float, seconds: float, seed: int) -> list[Arrival]:
-    """Return arrivals at random, so many a second; service times are exponential with that mean.
+    """Return random arrivals at a rate per second; service times are exponential with a mean.
 
     Raises:
-        SetupError: There are none.
+        SetupError: No client arrives within the time.
     """
-    source = random.Random(seed)  # noqa: S311 - a load, no secret
+    source = random.Random(seed)  # noqa: S311 - not a secret
     trace = []
     at = source.expovariate(rate)
     while at < seconds:
@@ -179,24 +178,24 @@ def poisson(rate: float, service: float, seconds: float, seed: int) -> list[Arri
         trace.append(Arrival(round(at * 1e9), round(length * 1e9)))
         at += source.expovariate(rate)
     if not trace:
-        raise SetupError(f"no client came within {seconds:g} s")
+        raise SetupError(f"no arrivals within {seconds:g} s")
     return trace
 
 
 def burst(clients: int, service: float) -> list[Arrival]:
-    """Return so many arrivals in one moment, all with the same service time."""
+    """Return arrivals at the same moment, with the same service time."""
     return [Arrival(0, round(service * 1e9))] * clients
 
 
-# -- playing them
+# -- simulation
 
 
 def simulate(trace: Sequence[Arrival], settings: Settings, boot: float = 0.01) -> Result:
-    """Play a trace; return what came of it.
+    """Simulate a pool under a trace.
 
     Args:
-        trace: The clients, in the order of their arrival; at least one.
-        settings: Those of the pool.
+        trace: The clients in order of arrival; at least one.
+        settings: The settings of the pool.
         boot: Seconds from a worker's fork until it is ready.
     """
     simulation = Simulation(trace, settings, round(boot * 1e9))
@@ -229,7 +228,7 @@ def simulate(trace: Sequence[Arrival], settings: Settings, boot: float = 0.01) -
 
 
 class _Samples:
-    """Makes few samples of many moments: one whenever the size changes, and one each step."""
+    """Reduces many moments to few samples: one per change of size, and one per step."""
 
     def __init__(self, moment: Moment, step_ns: int) -> None:
         self._step_ns = step_ns
@@ -239,10 +238,10 @@ class _Samples:
         self._sample = _sample(moment, moment.at_ns)
 
     def add(self, moment: Moment) -> None:
-        """Take what holds from its moment on."""
+        """Add the next moment."""
         ends_ns = self._at_ns + self._step_ns
         if moment.at_ns > ends_ns:
-            # What was seen in the step says nothing of a quiet time after it.
+            # The figures of this step do not apply to a quiet period after it.
             self._begin(evolve(self._last, waited_ns=0), ends_ns)
         if moment.at_ns >= ends_ns or moment.tally.total != self._sample.workers:
             self._begin(moment, moment.at_ns)
@@ -257,7 +256,7 @@ class _Samples:
         self._last = moment
 
     def all(self) -> list[Sample]:
-        """Return the samples, with one for the end."""
+        """Return the samples, and one for the end."""
         self._begin(evolve(self._last, waited_ns=0), self._last.at_ns)
         return [*self._done, self._sample]
 
@@ -278,41 +277,43 @@ class Simulation:
     """One run of a trace.
 
     Attributes:
-        boot_ns: How long a worker takes from its fork until it is ready.
-        waited_ns: How long each client waited that has been taken.
+        boot_ns: Time from a worker's fork until it is ready.
+        waited_ns: How long each client waited, in the order in which workers took them.
     """
 
     trace: Sequence[Arrival]
     settings: Settings
     boot_ns: int
     waited_ns: array[int] = field(factory=lambda: array("q"), init=False)
-    _events: list[tuple[int, int, int]] = field(factory=list, init=False)  # when, what, to whom
-    _edges: list[tuple[int, State, int]] = field(factory=list, init=False)  # not read yet
+    _events: list[tuple[int, int, int]] = field(
+        factory=list, init=False
+    )  # time, kind, slot or index of the arrival
+    _edges: list[tuple[int, State, int]] = field(factory=list, init=False)  # written, not yet read
     _idle: list[int] = field(factory=list, init=False)
     _busy: set[int] = field(factory=set, init=False)
     _starting: set[int] = field(factory=set, init=False)
     _waiting: deque[Arrival] = field(factory=deque, init=False)
-    _slots: int = field(default=0, init=False)  # given out so far; none is given twice
+    _slots: int = field(default=0, init=False)  # allocated so far; slots are not reused
     _turn_ns: float = field(default=math.inf, init=False)
     _drained_ns: int = field(default=-DRAIN_NS, init=False)
     _watch: bool = field(default=False, init=False)
     _history: History = field(init=False)
 
     def run(self) -> Iterator[Moment]:
-        """Play it, from a pool that is up and idle, until nothing would ever happen again."""
+        """Run from an idle pool until no event is left."""
         self._history = History(self.settings, 0)
         for _ in range(self.settings.workers.min):
             self._idle.append(self._slots)
-            self._say(self._slots, State.READY, 0)
+            self._report(self._slots, State.READY, 0)
             self._slots += 1
         for number, arrival in enumerate(self.trace):
             self._events.append((arrival.at_ns, _ARRIVES, number))
         heapq.heapify(self._events)
         while self._events:
-            now_ns, kind, who = heapq.heappop(self._events)
+            now_ns, kind, subject = heapq.heappop(self._events)
             if kind != _TURN:
                 taken = len(self.waited_ns)
-                (self._done, self._ready, self._arrives)[kind](who, now_ns)
+                (self._done, self._ready, self._arrives)[kind](subject, now_ns)
                 waited_ns = max(self.waited_ns[taken:], default=0)
                 yield Moment(now_ns, self._tally(), len(self._waiting), waited_ns)
             elif now_ns == self._turn_ns:
@@ -340,7 +341,7 @@ class Simulation:
 
     def _ready(self, slot: int, now_ns: int) -> None:
         self._starting.remove(slot)
-        self._say(slot, State.READY, now_ns)
+        self._report(slot, State.READY, now_ns)
         if self._waiting:
             self._take(slot, now_ns, was_free=True)
         else:
@@ -352,18 +353,18 @@ class Simulation:
         else:
             self._busy.remove(slot)
             self._idle.append(slot)
-            self._say(slot, State.IDLE, now_ns)
+            self._report(slot, State.IDLE, now_ns)
 
     def _take(self, slot: int, now_ns: int, *, was_free: bool) -> None:
-        """Have a worker take who has waited longest; it says so only if it was free."""
+        """Give the longest-waiting client to a worker; record TAKEN only if the worker was idle."""
         arrival = self._waiting.popleft()
         self.waited_ns.append(now_ns - arrival.at_ns)
         heapq.heappush(self._events, (now_ns + arrival.service_ns, _DONE, slot))
         if was_free:
             self._busy.add(slot)
-            self._say(slot, State.TAKEN, now_ns)
+            self._report(slot, State.TAKEN, now_ns)
 
-    def _say(self, slot: int, state: State, now_ns: int) -> None:
+    def _report(self, slot: int, state: State, now_ns: int) -> None:
         """Write a status record."""
         self._edges.append((slot, state, now_ns))
         self._turn_at(max(now_ns, self._drained_ns + DRAIN_NS))
@@ -371,13 +372,13 @@ class Simulation:
     # The master.
 
     def _turn_at(self, at_ns: int) -> None:
-        """Have the master look at its pool then, if it does not earlier."""
+        """Schedule a turn of the master, if none is scheduled earlier."""
         if at_ns < self._turn_ns:
             self._turn_ns = at_ns
             heapq.heappush(self._events, (at_ns, _TURN, 0))
 
     def _turn(self, now_ns: int) -> policy.Plan:
-        """Drain, plan, act."""
+        """Read the records, plan, and act on the plan."""
         self._turn_ns = math.inf
         if self._edges:
             self._drained_ns = now_ns

@@ -1,7 +1,8 @@
-"""Status records: how a worker tells the master who is free.
+"""Status records: how a worker reports its state to the master.
 
-A record carries the worker's whole state, so a lost or a doubled one does no harm. It is far shorter
-than PIPE_BUF (4096 bytes on Linux), so the kernel never mixes or cuts two of them (pipe(7)).
+A record holds the worker's whole state, so a lost or duplicated record does no harm. It is far
+shorter than PIPE_BUF (4096 bytes on Linux), so the kernel neither interleaves nor splits records
+(pipe(7)).
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ from attrs import frozen
 
 
 class State(IntEnum):
-    """What a worker says of itself, at each edge that the pool policy must know.
+    """The state that a worker reports, at each change that matters to the pool policy.
 
     ::
 
-        fork ──► (nothing said: starting) ──► READY ──► TAKEN ◄──► IDLE ──► LEAVING ──► reaped
+        fork ──► (no record: starting) ──► READY ──► TAKEN ◄──► IDLE ──► LEAVING ──► reaped
     """
 
-    READY = 1  # has booted and waits for its first client
-    TAKEN = 2  # has a client, or finds the next one without waiting
-    IDLE = 3  # is about to wait
-    LEAVING = 4  # takes no further client
+    READY = 1  # booted, waits for its first client
+    TAKEN = 2  # serves a client, or takes the next one without waiting
+    IDLE = 3  # is about to wait for a client
+    LEAVING = 4  # accepts no further clients
 
 
 # slot, state, pid, generation, connections, requests, at_ns
 _RECORD = struct.Struct("=HHIIIQQ")
 SIZE = _RECORD.size
-"""Bytes of a record: 32."""
-_MOST = 0xFFFFFFFF
+"""Size of a record in bytes: 32."""
+_UINT32_MASK = 0xFFFFFFFF
 
 
 @frozen
@@ -40,9 +41,9 @@ class Record:
     Attributes:
         slot: The worker's slot on the board.
         generation: Counts the loads of the app's code.
-        connections: Connections taken so far, modulo 2**32.
-        requests: Requests done so far.
-        at_ns: When it was written, on the monotonic clock.
+        connections: Connections accepted so far, modulo 2**32.
+        requests: Requests completed so far.
+        at_ns: When the record was written, on the monotonic clock.
     """
 
     slot: int
@@ -63,14 +64,14 @@ def packed(
     requests: int,
     at_ns: int,
 ) -> bytes:
-    """Return the 32 bytes of a record with these attributes; any number of connections will do."""
-    return _RECORD.pack(slot, state, pid, generation, connections & _MOST, requests, at_ns)
+    """Return the 32 bytes of a record; ``connections`` may exceed 32 bits."""
+    return _RECORD.pack(slot, state, pid, generation, connections & _UINT32_MASK, requests, at_ns)
 
 
 def unpack(data: bytes) -> tuple[list[Record], int]:
-    """Return the records in what was read from a status pipe, and how many pieces made no sense.
+    """Return the records in data from a status pipe, and the number of malformed ones.
 
-    A worker writes whole records, so a length that is no multiple of ``SIZE`` is malformed at its end.
+    A worker writes whole records, so an incomplete one at the end is malformed.
     """
     records = []
     malformed = 1 if len(data) % SIZE else 0

@@ -1,4 +1,4 @@
-"""The calculator over JSON-RPC, against clients."""
+"""The JSON-RPC calculator: its README, many clients at once, expressions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def server(tmp_path_factory):
         yield running
 
 
-def test_the_session_in_the_readme(server):
+def test_the_dialogue_in_the_readme_is_what_netcat_shows(server):
     readme = (EXAMPLES / "calculator_rpc" / "README.md").read_text()
     (session,) = re.findall(r"\$ nc .*\n((?:.*\n)*?)```", readme)
     sent = "".join(line[2:] + "\n" for line in session.splitlines() if line.startswith("> "))
@@ -33,7 +33,7 @@ def test_the_session_in_the_readme(server):
     assert done.stdout == wanted
 
 
-def test_many_clients_at_once(server):
+def test_many_clients_calculate_at_once(server):
     def calculate(number: int) -> None:
         with socket.create_connection(("127.0.0.1", port(server)), 20) as sock:
             stream = sock.makefile("rw", encoding="utf-8", newline="\n")
@@ -58,17 +58,17 @@ def test_many_clients_at_once(server):
     [
         ("1 + 2 * 3", 7),
         ("-(4 % 3) / 2", -0.5),
-        ("2 ** 1000000", "an expression has numbers, + - * / % and parentheses only"),
-        ("__import__('os')", "an expression has numbers, + - * / % and parentheses only"),
-        ("1 +", "'1 +' is no expression"),
+        ("2 ** 1000000", "an expression may contain only numbers, + - * / % and parentheses"),
+        ("__import__('os')", "an expression may contain only numbers, + - * / % and parentheses"),
+        ("1 +", "'1 +' is not an expression"),
         ("1 / 0", "division by zero"),
         ("9" * 999, int("9" * 999)),
         ("9" * 400 + "*" + "9" * 400 + "*" + "9" * 198, int("9" * 400) ** 2 * int("9" * 198)),
-        ("(" * 400, "is no expression"),
-        ("1e308 * 10", "the result is no number"),
+        ("(" * 400, "is not an expression"),
+        ("1e308 * 10", "the result is not a number"),
     ],
 )
-def test_expressions(server, expression, answer):
+def test_an_expression_is_evaluated_or_refused(server, expression, answer):
     message = {"jsonrpc": "2.0", "method": "evaluate", "params": [expression], "id": 1}
     said = json.loads(server.converse(json.dumps(message).encode() + b"\n"))
     if isinstance(answer, str):

@@ -1,4 +1,4 @@
-"""The mailbox: SMTP in, POP3 out, against the clients that people have."""
+"""The mailbox: SMTP in, POP3 out, with standard clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.test_dialogue import post_office
 
 
 @pytest.fixture
-def mail(tmp_path):
+def mail_servers(tmp_path):
     smtp_dir, pop3_dir = tmp_path / "smtp", tmp_path / "pop3"
     smtp_dir.mkdir()
     pop3_dir.mkdir()
@@ -47,8 +47,8 @@ def send(server, text: str, to: tuple[str, ...] = ("ann@mail.example",)) -> None
         client.sendmail("me@there.example", to, text)
 
 
-def test_mail_by_smtplib_is_read_by_poplib(mail):
-    smtp, pop3 = mail
+def test_mail_sent_by_smtplib_is_read_by_poplib(mail_servers):
+    smtp, pop3 = mail_servers
     send(smtp, "Subject: one\n\n.dots\n..\n.\nend")
     send(smtp, "Subject: two\n\nfor both", ("ann@mail.example", "bob@mail.example"))
     with mailbox(pop3) as client:
@@ -70,8 +70,8 @@ def test_mail_by_smtplib_is_read_by_poplib(mail):
         assert client.stat()[0] == 1
 
 
-def test_smtplib_is_told_what_is_served_and_what_is_wrong(mail):
-    smtp, _ = mail
+def test_smtplib_sees_the_extensions_and_the_errors(mail_servers):
+    smtp, _ = mail_servers
     with smtplib.SMTP("127.0.0.1", port(smtp), timeout=20) as client:
         client.ehlo("me")
         assert client.has_extn("size")
@@ -89,8 +89,8 @@ def test_smtplib_is_told_what_is_served_and_what_is_wrong(mail):
         assert client.noop()[0] == 250
 
 
-def test_swaks(mail):
-    smtp, pop3 = mail
+def test_swaks_delivers_mail(mail_servers):
+    smtp, pop3 = mail_servers
     for options in ((), ("--pipeline",)):
         said = output(
             *("swaks", "--server", f"127.0.0.1:{port(smtp)}", "--to", "ann@mail.example"),
@@ -101,8 +101,8 @@ def test_swaks(mail):
         assert client.stat()[0] == 2
 
 
-def test_poplib_is_told_what_is_wrong(mail):
-    _, pop3 = mail
+def test_poplib_sees_the_errors(mail_servers):
+    _, pop3 = mail_servers
     client = poplib.POP3("127.0.0.1", port(pop3), timeout=20)
     for call, why in (
         (client.stat, "not now"),
@@ -121,8 +121,8 @@ def test_poplib_is_told_what_is_wrong(mail):
     client.quit()
 
 
-def test_a_mailbox_is_open_once_and_free_again_after_its_worker_dies(mail):
-    _, pop3 = mail
+def test_a_mailbox_is_locked_once_and_unlocked_after_its_worker_dies(mail_servers):
+    _, pop3 = mail_servers
     with mailbox(pop3), pytest.raises(poplib.error_proto, match="IN-USE"), mailbox(pop3):
         pass
     with mailbox(pop3) as client, Killer(pop3, 12) as killer:
@@ -133,8 +133,8 @@ def test_a_mailbox_is_open_once_and_free_again_after_its_worker_dies(mail):
         assert client.stat() == (0, 0)
 
 
-def test_kills_lose_no_acknowledged_mail_and_tear_none(mail):
-    smtp, pop3 = mail
+def test_kills_neither_lose_nor_corrupt_acknowledged_mail(mail_servers):
+    smtp, pop3 = mail_servers
 
     def deliver(number: int) -> list[str]:
         acknowledged = []
@@ -151,7 +151,7 @@ def test_kills_lose_no_acknowledged_mail_and_tear_none(mail):
         sent = [name for names in pool.map(deliver, range(2)) for name in names]
     found = []
     more = True
-    while more:  # it shows the first 200 only
+    while more:  # a session lists only the first 200
         with mailbox(pop3) as client:
             more = client.stat()[0] > 0
             for number in range(1, client.stat()[0] + 1):
@@ -165,8 +165,8 @@ def test_kills_lose_no_acknowledged_mail_and_tear_none(mail):
     assert len(sent) > 5
 
 
-def test_a_session_by_hand(mail):
-    smtp, pop3 = mail
+def test_a_dialogue_over_netcat(mail_servers):
+    smtp, pop3 = mail_servers
     for server, script in (
         (
             smtp,
@@ -205,8 +205,8 @@ def test_a_session_by_hand(mail):
         nc.close()
 
 
-def test_a_smuggled_mail_is_refused(mail):
-    smtp, pop3 = mail
+def test_a_smuggled_mail_is_refused(mail_servers):
+    smtp, pop3 = mail_servers
     start = b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<ann@mail.example>\r\nDATA\r\n"
     for end in (b"\n.\n", b"\n.\r\n", b"\r.\r"):
         with socket.create_connection(("127.0.0.1", port(smtp)), 20) as sock:
@@ -217,8 +217,8 @@ def test_a_smuggled_mail_is_refused(mail):
         assert client.stat()[0] == 0
 
 
-def test_what_clients_send_may_be_cut_anywhere(mail):
-    smtp, pop3 = mail
+def test_the_bytes_of_real_clients_may_be_split_anywhere(mail_servers):
+    smtp, pop3 = mail_servers
     with Recorder(smtp) as recorder, smtplib.SMTP("127.0.0.1", recorder.port) as client:
         client.sendmail("a@b", ["ann@mail.example"], "Subject: x\n\n.y\n")
     script = recorder.sent.replace(b"ehlo", b"HELO").replace(b"rcpt TO", b"NOOP")

@@ -1,4 +1,4 @@
-"""The page on the settings, made from the settings themselves: ``python -m tests.examples.settings_page``."""
+"""Generates docs/settings.md from the settings: ``python -m tests.examples.settings_page``."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ PAGE = ROOT / "docs" / "settings.md"
 _HEAD = """\
 # Settings
 
-Every setting can be given in five places; what stands further up wins:
+A setting can come from five places, in order of precedence:
 
-1. as an option of `linepool run`, `linepool check` and a script's own `linepool.run()`:
+1. an option of `linepool run`, of `linepool check`, or of a script that calls `linepool.run()`:
    `--request-timeout 1.5`
-2. as an environment variable: `LINEPOOL_REQUEST_TIMEOUT=1.5`
-3. in a file: the one named by `--config FILE`, or else `linepool.toml`, or the table
-   `[tool.linepool]` of `pyproject.toml`, in the working directory: `request_timeout = 1.5`
-4. in the app: `linepool.App(request_timeout=1.5)`, or `linepool.run(request_timeout=1.5)`
+2. an environment variable: `LINEPOOL_REQUEST_TIMEOUT=1.5`
+3. a file: the one named by `--config FILE`, otherwise `linepool.toml` or the table `[tool.linepool]`
+   of `pyproject.toml` in the working directory: `request_timeout = 1.5`
+4. the app: `linepool.App(request_timeout=1.5)` or `linepool.run(request_timeout=1.5)`
 5. the default
 
-`linepool check TARGET` shows the values in force, and where each that is not a default was set. A
-wrong name or value is an error before anything is served. Lists (`bind`) are written with blanks or
-commas between their items, as a list in a file, and by giving the option several times.
+`linepool check TARGET` shows the effective values, and the source of each value that is not a
+default. An unknown name or an invalid value is an error before anything is served. To give several
+addresses in `bind`, separate them with spaces or commas, use a list in a file, or repeat the option.
 
 """
 
 
 def page() -> str:
-    """Return the page."""
+    """Return the text of the page."""
     rows = [("setting", "default", "unit", "meaning"), ("---",) * 4]
     rows += [
         (f"`{name}`", _default(name, field), field.metadata["unit"], field.metadata["doc"])

@@ -1,4 +1,4 @@
-"""What the documents show must be what happens."""
+"""The docs are tested: their examples, tables, commands and links."""
 
 import datetime
 import decimal
@@ -26,7 +26,7 @@ PROTOCOLS = (ROOT / "docs/protocols.md").read_text(encoding="utf-8")
 HANDLERS = (ROOT / "docs/handlers.md").read_text(encoding="utf-8")
 OPERATING = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-REGISTERING = ("handler", "unknown", "middleware", "resource", "on_connect", "on_start")
+DECORATORS = ("handler", "unknown", "middleware", "resource", "on_connect", "on_start")
 
 Shade = enum.Enum("Shade", ["red", "green"])
 
@@ -36,21 +36,21 @@ def blocks(text, kind):
 
 
 def rows(text, head):
-    """Return the cells of the table that begins with a row, without its two head rows."""
+    """Return the cells of the table with a given first row, without its two header rows."""
     table = text[text.index(head) :].split("\n\n")[0]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
 
 
-def typed(cell):
-    """Return what stands in code marks."""
+def code_spans(cell):
+    """Return the code spans of a text."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 @pytest.fixture
 def default_app(monkeypatch):
-    """A default app of its own, on which ``linepool.handler`` and its siblings act meanwhile."""
+    """A fresh default app, on which ``linepool.handler`` and the other decorators act."""
     app = App()
-    for name in REGISTERING:
+    for name in DECORATORS:
         monkeypatch.setattr(linepool, name, getattr(app, name))
     return app
 
@@ -61,7 +61,7 @@ def nc_session():
 
 
 def check_session(ask):
-    """Walk through the README's dialogue: each request's reply is what stands below it."""
+    """Replay the README's dialogue: each reply is the one shown below its request."""
     expected = nc_session()
     while expected:
         line = expected.pop(0)
@@ -84,12 +84,12 @@ def test_the_first_example_is_served_as_the_readme_shows(tmp_path):
         assert plain[: len(shown) - 1] == shown[1:]
 
 
-def test_the_first_example_has_the_twelve_lines_of_code_that_are_promised():
+def test_the_first_example_has_the_promised_twelve_lines_of_code():
     assert len([line for line in blocks(README, "python")[0].splitlines() if line]) == 12
 
 
 def dialogues():
-    """Return each example of the page on handlers with the dialogue below it."""
+    """Return each example of the page on handlers, with the dialogue below it."""
     found = FENCE.findall(HANDLERS)
     pairs = itertools.pairwise(found)
     return [
@@ -115,8 +115,8 @@ def test_a_handler_answers_as_its_page_shows(default_app, code, dialogue):
     exec(code, {"__name__": "example"})
     lines = dialogue.splitlines(keepends=True)
     asked = "".join(line[2:] for line in lines if line.startswith("> "))
-    told = "".join(line for line in lines if not line.startswith("> "))
-    assert default_app.ask(asked.encode()).decode().replace("\r\n", "\n") == told
+    shown = "".join(line for line in lines if not line.startswith("> "))
+    assert default_app.ask(asked.encode()).decode().replace("\r\n", "\n") == shown
 
 
 def test_the_tests_that_the_page_shows_pass():
@@ -153,7 +153,7 @@ def test_a_wrong_argument_is_refused_as_its_page_shows(annotation, word, message
     assert f"`{message}`" in HANDLERS
 
 
-def test_the_page_on_settings_is_made_from_the_settings():
+def test_the_page_on_settings_is_up_to_date():
     page = settings_page.PAGE.read_text(encoding="utf-8")
     assert page == settings_page.page(), "run: ./dev python -m tests.examples.settings_page"
 
@@ -165,21 +165,21 @@ def test_run_has_an_option_for_every_setting(capsys):
     assert set(settings_page.option_names()) <= shown
 
 
-def test_the_signal_table_names_exactly_the_signals_that_the_master_takes():
+def test_the_signal_table_names_exactly_the_signals_that_the_master_handles():
     table = rows(README, "| signal to the master |")
     named = [name for row in table for name in row[0].split(", ")]
     assert sorted(named) == sorted(s.name.removeprefix("SIG") for s in master._SIGNALS)
 
 
 @pytest.mark.parametrize("name", ["TERM", "HUP", "INT", "QUIT"])
-def test_every_signal_that_stops_ends_with_exit_status_0(tmp_path, name):
+def test_every_stop_signal_leads_to_exit_status_0(tmp_path, name):
     with run(ROOT / "examples/sums.py", directory=tmp_path) as server:
         server.process.send_signal(signal.Signals[f"SIG{name}"])
         assert server.process.wait(20) == 0
 
 
-def test_the_files_that_are_named_exist():
-    code = [typed(row[0])[0] for row in rows(README, "| file | what you know")]
+def test_the_files_in_the_reading_list_exist():
+    code = [code_spans(row[0])[0] for row in rows(README, "| file | what you know")]
     assert len(code) >= 8
     for name in code:
         assert (ROOT / name).is_file(), name
@@ -191,7 +191,7 @@ def anchors(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page):
+def test_every_link_has_a_target(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         path, _, anchor = target.partition("#")
         if path.startswith("https:"):
@@ -202,7 +202,7 @@ def test_every_link_leads_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_and_option_that_is_named_exists(page, capsys):
+def test_every_command_and_option_in_the_docs_exists(page, capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     commands = set(re.findall(r"^    ([a-z]+)  ", capsys.readouterr().out, re.MULTILINE))
@@ -211,7 +211,7 @@ def test_every_command_and_option_that_is_named_exists(page, capsys):
     lines = [
         line.removeprefix("$ ") for _, code in FENCE.findall(text) for line in code.splitlines()
     ]
-    for line in [*lines, *typed(FENCE.sub("", text))]:
+    for line in [*lines, *code_spans(FENCE.sub("", text))]:
         words = line.split()
         if words[:1] != ["linepool"] or not words[1:] or not words[1].isalpha():
             continue
@@ -224,10 +224,10 @@ def test_every_command_and_option_that_is_named_exists(page, capsys):
 
 
 def keys_in(head):
-    return [key for row in rows(OPERATING, head) for key in typed(row[0])]
+    return [key for row in rows(OPERATING, head) for key in code_spans(row[0])]
 
 
-def test_status_has_the_keys_that_its_page_names(tmp_path):
+def test_status_has_the_documented_keys(tmp_path):
     with run(ROOT / "examples/sums.py", directory=tmp_path) as server:
         state = server.status()
     assert keys_in("| key | meaning |") == list(state)
@@ -236,7 +236,7 @@ def test_status_has_the_keys_that_its_page_names(tmp_path):
     for key in ("listeners", "tally", "connections", "workers"):
         value = state[key]
         keys = list(value[0] if isinstance(value, list) else value)
-        assert typed(meanings[f"`{key}`"]) == keys
+        assert code_spans(meanings[f"`{key}`"]) == keys
 
 
 def test_the_control_socket_answers_as_its_page_shows(tmp_path):
@@ -252,9 +252,9 @@ def test_the_control_socket_answers_as_its_page_shows(tmp_path):
         assert peer.rest().decode().splitlines() == replies
 
 
-def test_every_log_line_that_is_named_is_written_somewhere():
+def test_every_documented_log_line_exists_in_the_source():
     source = "".join(path.read_text() for path in (ROOT / "linepool").rglob("*.py"))
-    named = [text for row in rows(OPERATING, "| line | level |") for text in typed(row[0])]
+    named = [text for row in rows(OPERATING, "| line | level |") for text in code_spans(row[0])]
     assert len(named) > 15
     for text in named:
         words = re.split(r"=|\.\.\.|: | N | \{", text)[0].strip()
@@ -262,14 +262,16 @@ def test_every_log_line_that_is_named_is_written_somewhere():
         assert f'"{words}' in source, text
 
 
-def test_dev_has_the_commands_that_the_readme_names():
+def test_dev_has_the_commands_in_the_readme():
     dev = (ROOT / "dev").read_text(encoding="utf-8")
     for command in set(re.findall(r"\./dev ([a-z]+)", README)):
         assert re.search(rf"^    {command}\)", dev, re.MULTILINE), command
 
 
 def test_the_one_liner_of_the_readme_works(tmp_path):
-    (one_liner,) = [text for text in typed(FENCE.sub("", README)) if text.startswith("printf 'ADD")]
+    (one_liner,) = [
+        text for text in code_spans(FENCE.sub("", README)) if text.startswith("printf 'ADD")
+    ]
     with run(ROOT / "examples/sums.py", directory=tmp_path) as server:
         port = server.address.rpartition(":")[2]
         shell = subprocess.run(

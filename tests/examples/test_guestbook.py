@@ -20,7 +20,7 @@ def test_the_book_greets_and_says_goodbye(guestbook):
     ]
 
 
-def test_two_connections_have_sessions_of_their_own_and_one_book(guestbook):
+def test_two_connections_have_separate_sessions_and_one_book(guestbook):
     with guestbook.connect() as ada, guestbook.connect() as bob:
         assert ada.line() == bob.line()
         ada.ask("HELLO Ada")
@@ -34,7 +34,7 @@ def test_two_connections_have_sessions_of_their_own_and_one_book(guestbook):
         assert len({worker["pid"] for worker in guestbook.status()["workers"]}) == 3
 
 
-def test_reading_goes_on_where_it_stopped(guestbook):
+def test_reading_continues_where_it_stopped(guestbook):
     with guestbook.connect() as peer:
         peer.line()
         peer.ask("HELLO Ada")
@@ -47,11 +47,11 @@ def test_reading_goes_on_where_it_stopped(guestbook):
 
 
 @pytest.mark.parametrize("text", ["\x1b[2Jgotcha", "back\bspace", "sep\u2028arator"])
-def test_what_could_fool_another_terminal_is_refused(guestbook, text):
+def test_control_characters_are_refused(guestbook, text):
     with guestbook.connect() as peer:
         peer.line()
         peer.ask("HELLO Ada")
-        refusal = "CLIENT_ERROR only printable characters go into the book."
+        refusal = "CLIENT_ERROR only printable characters are allowed."
         assert peer.ask(f"SIGN {text}") == refusal
         assert peer.ask(f'HELLO "{text}"') == refusal
         assert peer.ask_lines("READ") == []
@@ -62,7 +62,7 @@ def test_an_entry_that_is_too_long_is_refused(guestbook):
         peer.line()
         peer.ask("HELLO Ada")
         assert peer.ask("SIGN " + "x" * 200) == "Thank you Ada, this is entry 1."
-        assert peer.ask("SIGN " + "x" * 201).startswith("CLIENT_ERROR an entry has 200 ")
+        assert peer.ask("SIGN " + "x" * 201).startswith("CLIENT_ERROR an entry has at most 200 ")
 
 
 def test_the_book_survives_a_restart(tmp_path):

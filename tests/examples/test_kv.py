@@ -40,13 +40,13 @@ def test_a_line_is_stored_and_shown(kv):
     assert kv.converse(script) == b"OK\nVALUE 11\ndeep  blue \nOK\nNOT_FOUND\nNOT_FOUND\n0\n"
 
 
-def test_any_bytes_come_back_and_forge_no_reply(kv):
+def test_any_bytes_come_back_and_cannot_forge_a_reply(kv):
     for value in ODD_VALUES:
         script = put(b"odd", value) + b"GET odd\nCOUNT\n"
         assert kv.converse(script) == b"OK\n" + shown(value) + b"1\n"
 
 
-def test_many_odd_values_in_one_pipeline_keep_their_places(kv):
+def test_many_odd_values_in_one_pipeline_keep_their_order(kv):
     small = [value for value in ODD_VALUES if len(value) < 10_000]
     script = b"".join(put(b"k%d" % n, value) for n, value in enumerate(small))
     script += b"".join(b"GET k%d\n" % n for n in range(len(small)))
@@ -56,9 +56,9 @@ def test_many_odd_values_in_one_pipeline_keep_their_places(kv):
 @pytest.mark.parametrize(
     ("line", "reply"),
     [
-        ('SET "a b" 1', "CLIENT_ERROR a key is printable text without blanks and quotes."),
-        ('SET "a\\nb" 1', "CLIENT_ERROR a key is printable text without blanks and quotes."),
-        ("GET it's", "CLIENT_ERROR a key is printable text without blanks and quotes."),
+        ('SET "a b" 1', "CLIENT_ERROR a key is printable text without spaces or quotes."),
+        ('SET "a\\nb" 1', "CLIENT_ERROR a key is printable text without spaces or quotes."),
+        ("GET it's", "CLIENT_ERROR a key is printable text without spaces or quotes."),
         ("SET " + "k" * 511 + " 1", "OK"),
         ("SET " + "k" * 512 + " 1", "CLIENT_ERROR a key has 1 to 511 bytes."),
         ("SET " + "\N{SNOWMAN}" * 171 + " 1", "CLIENT_ERROR a key has 1 to 511 bytes."),
@@ -71,7 +71,7 @@ def test_a_key_that_could_not_be_listed_is_refused(kv, line, reply):
         assert peer.ask(line) == reply
 
 
-def test_numbers_go_up_and_down_within_64_bits(kv):
+def test_counters_stay_within_64_bits(kv):
     with kv.connect() as peer:
         assert peer.ask("INCR n") == "1"
         assert peer.ask("INCR n 41") == "42"
@@ -83,7 +83,7 @@ def test_numbers_go_up_and_down_within_64_bits(kv):
             with kv.connect() as other:
                 other.send(put(b"text", text.encode()))
                 assert other.line() == "OK"
-            assert peer.ask("INCR text") == "CLIENT_ERROR the value is no whole number."
+            assert peer.ask("INCR text") == "CLIENT_ERROR the value is not a whole number."
 
 
 def test_keys_come_in_order_however_many_there_are(kv):
@@ -99,7 +99,7 @@ def test_keys_come_in_order_however_many_there_are(kv):
 
 
 def test_eight_workers_count_one_key_to_the_exact_sum(kv):
-    # Each connection holds a worker of its own, so eight of them do this at the same time.
+    # Each connection is held by a different worker, so all eight count at the same time.
     together = threading.Barrier(8)
 
     def count_up(_):
@@ -115,26 +115,26 @@ def test_eight_workers_count_one_key_to_the_exact_sum(kv):
 
 
 class Writer:
-    """Sets key after key and counts each, through whatever happens to its connection."""
+    """Sets key after key and counts each; reconnects when its worker is killed."""
 
     def __init__(self, server, number, progress):
         self.server = server
         self.number = number
-        self.progress = progress  # a condition, told of each acknowledgement
+        self.progress = progress  # a condition, notified of each acknowledgement
         self.acknowledged = []
         self.counted = 0
-        self.lost = 0  # increments whose reply did not come: done or not, nobody knows
+        self.lost = 0  # increments without a reply: done or not
 
-    def write(self, enough):
+    def write(self, is_done):
         n = 0
-        while not enough():
+        while not is_done():
             try:
                 with self.server.connect() as peer:
-                    while not enough():
+                    while not is_done():
                         n += 1
                         self.write_one(peer, f"writer{self.number}-{n}")
             except ConnectionError:
-                pass  # the worker was killed; the next connection finds another
+                pass  # the worker was killed; the next connection gets another one
 
     def write_one(self, peer, key):
         if peer.ask(f"SET {key} value of {key}") != "OK":
@@ -149,7 +149,7 @@ class Writer:
         self.counted += 1
 
 
-def test_killed_workers_take_no_acknowledged_write_with_them(tmp_path):
+def test_killed_workers_lose_no_acknowledged_write(tmp_path):
     dead: list[int] = []
     with run(KV, "--workers", "4", directory=tmp_path) as server:
         progress = threading.Condition()
@@ -196,23 +196,23 @@ def busy_workers(server, but):
         busy = [w["pid"] for w in workers if w["state"] == "busy" and w["pid"] not in but]
         if busy:
             return busy
-        assert time.monotonic() < give_up_at, f"nobody is busy: {workers}"
+        assert time.monotonic() < give_up_at, f"no worker is busy: {workers}"
 
 
-def test_what_was_stored_survives_a_restart(tmp_path):
+def test_stored_values_survive_a_restart(tmp_path):
     with run(KV, directory=tmp_path) as server:
         assert server.converse(b"SET color blue\nINCR n\n") == b"OK\n1\n"
     with run(KV, directory=tmp_path) as server:
         assert server.converse(b"GET color\nINCR n\n") == b"VALUE 4\nblue\n2\n"
 
 
-def test_a_full_store_says_so_and_works_on_when_something_is_deleted(tmp_path):
+def test_a_full_store_reports_an_error_and_works_again_after_a_delete(tmp_path):
     value = bytes(100_000)
     with run(KV, directory=tmp_path, KV_SIZE_MB="1", KV_DIR=str(tmp_path / "small")) as server:
         script = b"".join(put(b"k%d" % n, value) for n in range(12))
         replies = server.converse(script).splitlines()
-        full = replies.index(b"SERVER_ERROR the store is full: it may hold 1 MiB")
+        full = replies.index(b"SERVER_ERROR the store is full (1 MiB)")
         assert 5 < full < 12
-        # LMDB gives freed space to the change after the next one.
+        # LMDB reuses freed space from the second change after it.
         freed = b"DELETE k0\nDELETE k1\nSET small x\n" + put(b"new", value)
         assert server.converse(freed + b"GET k2\n") == b"OK\n" * 4 + shown(value)

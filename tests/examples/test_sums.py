@@ -52,7 +52,7 @@ def test_help_shows_every_command_with_its_arguments(sums):
     ]
 
 
-def test_the_demo_shows_replies_and_pool_and_leaves_nothing_behind(tmp_path):
+def test_the_demo_shows_replies_and_pool_and_cleans_up(tmp_path):
     demo = subprocess.run(
         ["sh", EXAMPLES / "demo.sh"],
         env={**plain_environment(), "TMPDIR": str(tmp_path)},

@@ -253,7 +253,7 @@ def test_the_command_line_speaks_to_the_server_that_it_is_told(launch: Launch):
     assert server.ended() == 0
     gone = linepool("status", *control)
     assert gone.returncode == 1
-    assert gone.stderr.startswith(f"linepool: no server answers at {server.control}")
+    assert gone.stderr.startswith(f"linepool: cannot reach a server at {server.control}")
 
 
 def test_stop_now_ends_a_busy_worker(launch: Launch, gate: Gate):
@@ -273,7 +273,7 @@ def test_without_control_the_only_server_is_found(launch: Launch, tmp_path: Path
 
     none = linepool("status", **runtime)
     assert none.returncode == 1
-    assert "no server runs" in none.stderr
+    assert "no server is running" in none.stderr
 
     options = ("--workers", "1", "--control", "auto")
     first = launch("workshop.py", *options, environment=runtime)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from linepool.kernel.acceptor import Doors
+from linepool.kernel.acceptor import Acceptor
 from linepool.kernel.listeners import Listener
 
 
@@ -25,14 +25,14 @@ def epoll():
 
 
 def test_who_comes_while_they_are_shut_is_let_in_later(listener, epoll):
-    doors = Doors([listener], epoll, select.EPOLLIN)
+    doors = Acceptor([listener], epoll, select.EPOLLIN)
     doors.pause()
     with socket.create_connection(listener.socket.getsockname()) as client:
-        doors.look_at_the_clock(time.monotonic())
+        doors.on_timer(time.monotonic())
         assert doors.open_at
         assert epoll.poll(0) == []
 
-        doors.look_at_the_clock(doors.open_at)
+        doors.on_timer(doors.open_at)
 
         assert doors.open_at == 0.0
         assert epoll.poll(0) == [(listener.socket.fileno(), select.EPOLLIN)]
@@ -44,18 +44,18 @@ def test_who_comes_while_they_are_shut_is_let_in_later(listener, epoll):
 
 
 def test_there_may_be_nobody_after_all(listener, epoll):
-    doors = Doors([listener], epoll, select.EPOLLIN)
+    doors = Acceptor([listener], epoll, select.EPOLLIN)
 
     assert doors.accept(listener) is None
-    assert (doors.open_at, doors.full) == (0.0, 0)
+    assert (doors.open_at, doors.failures) == (0.0, 0)
 
 
 def test_what_is_shut_for_good_is_not_opened_after_a_pause(listener, epoll):
-    doors = Doors([listener], epoll, select.EPOLLIN)
-    doors.shut(math.inf)
+    doors = Acceptor([listener], epoll, select.EPOLLIN)
+    doors.stop(math.inf)
     doors.pause()
 
-    doors.look_at_the_clock(time.monotonic() + 60)
+    doors.on_timer(time.monotonic() + 60)
 
     assert doors.open_at == math.inf
 
@@ -63,9 +63,9 @@ def test_what_is_shut_for_good_is_not_opened_after_a_pause(listener, epoll):
 def test_they_can_be_abandoned_open_and_shut(listener, epoll):
     for shut in (False, True):
         copy = Listener(listener.socket.dup())
-        doors = Doors([copy], epoll, select.EPOLLIN)
+        doors = Acceptor([copy], epoll, select.EPOLLIN)
         if shut:
-            doors.shut(math.inf)
+            doors.stop(math.inf)
 
         doors.abandon()
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from linepool.kernel.listeners import socket_cookie
-from linepool.kernel.pidfd import Process
+from linepool.kernel.pidfd import ChildProcess
+from linepool.kernel.sockets import socket_cookie
 from linepool.testing import Peer
 from tests.conftest import Launch
 from tests.process.running import Running, is_over
@@ -496,7 +496,7 @@ def test_a_socket_is_taken_from_a_process_only_if_it_is_the_one_that_is_meant(tm
         numbers = [ours.fileno(), file.fileno()]
         program = stack.enter_context(subprocess.Popen(["sleep", "1000"], pass_fds=numbers))
         stack.callback(program.kill)
-        process = stack.enter_context(contextlib.closing(Process(program.pid)))
+        process = stack.enter_context(contextlib.closing(ChildProcess(program.pid)))
         cookie = socket_cookie(ours)
         before = os.listdir("/proc/self/fd")
 

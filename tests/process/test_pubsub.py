@@ -212,8 +212,8 @@ def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_go_on():
 
 def test_regions_are_read_whole_or_not_at_all():
     bus = Bus(2)
-    desk = bus.desk(0)
-    assert desk is not None
+    endpoint = bus.endpoint(0)
+    assert endpoint is not None
     pid = os.fork()
     if pid == 0:
         for number in range(5000):
@@ -222,7 +222,7 @@ def test_regions_are_read_whole_or_not_at_all():
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         for _, topics in bus.topics():
             assert len({name for _, name in topics}) == 1
-    with pytest.raises(ClientError, match="too much"):
+    with pytest.raises(ClientError, match="too long"):
         bus.write(0, [(False, b"x" * 70_000)])
-    assert bus.desk(2) is None
+    assert bus.endpoint(2) is None
     bus.close()

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from linepool.ipc.board import HANDLER_NS, REQUESTS, Board
-from linepool.protocols.base import Request
+from linepool.ipc.board import Board, WorkerView
 from tests.conftest import Launch
 from tests.process.running import Gate, Running
 from tests.process.travelling import (
@@ -244,22 +243,21 @@ def are_at_rest(server: Running, processes: list[int]) -> bool:
 
 
 def test_no_count_on_the_board_is_ever_seen_to_go_back():
-    slot = Board().slots[0]
-    request = Request(b"ADD", [], line=b"ADD 2 3")
+    board = WorkerView(Board(), 0)
     writer = os.fork()
     if writer == 0:
         try:
             for _ in range(100_000):
-                slot.begin(request, 1, 2, 0)
-                slot.finish(1, 3)
+                board.begin(b"ADD 2 3", b"\n", 1, 2, 0)
+                board.finish(1, 3)
         finally:
             os._exit(0)
     seen = []
     while os.waitpid(writer, os.WNOHANG) == (0, 0):
-        seen += [(slot.words[HANDLER_NS], slot.words[REQUESTS]) for _ in range(1000)]
+        seen += [board.work for _ in range(1000)]
 
-    spent, requests = zip(*seen, strict=True)
-    assert slot.words[REQUESTS] == 100_000
+    requests, spent = zip(*seen, strict=True)
+    assert board.work[0] == 100_000
     assert list(requests) == sorted(requests)
     assert list(spent) == sorted(spent)
 

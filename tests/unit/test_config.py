@@ -11,21 +11,21 @@ from linepool.settings import FIELDS, Settings, Workers, default_workers
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
-    """Work in an empty directory, so that no file of somebody else's counts."""
+    """Work in an empty directory, without configuration files."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def refusal(**layers) -> str:
-    app = layers.pop("app", App())
-    options = layers.pop("options", {})
-    environment = layers.pop("environment", {})
+def refusal(**sources) -> str:
+    app = sources.pop("app", App())
+    options = sources.pop("options", {})
+    environment = sources.pop("environment", {})
     with pytest.raises(SetupError) as error:
-        configure(app, options, environment, **layers)
+        configure(app, options, environment, **sources)
     return str(error.value)
 
 
-def test_without_any_layer_the_defaults_hold():
+def test_without_any_source_the_defaults_apply():
     configuration = configure(App(), {}, {})
     cpus = len(os.sched_getaffinity(0))
 
@@ -33,7 +33,7 @@ def test_without_any_layer_the_defaults_hold():
     assert configuration.sources == {}
 
 
-def test_each_layer_lies_over_the_next(directory):
+def test_each_source_overrides_the_next(directory):
     app = App(idle_timeout=1, read_timeout=1, write_timeout=1, backlog=1)
     (directory / "linepool.toml").write_text("idle_timeout=2\nread_timeout=2\nwrite_timeout=2\n")
     environment = {"LINEPOOL_IDLE_TIMEOUT": "3", "LINEPOOL_READ_TIMEOUT": "3"}
@@ -51,7 +51,7 @@ def test_each_layer_lies_over_the_next(directory):
     }
 
 
-def test_every_setting_can_come_from_every_layer(directory):
+def test_every_setting_can_come_from_every_source(directory):
     for name, field in FIELDS.items():
         value = field.default if not isinstance(field.default, (tuple, Workers)) else None
         if value is None or isinstance(value, float):
@@ -67,7 +67,7 @@ def test_every_setting_can_come_from_every_layer(directory):
         assert one.sources.keys() == two.sources.keys() == {name}
 
 
-def test_values_of_a_file_may_have_the_types_of_toml(directory):
+def test_values_in_a_file_may_have_toml_types(directory):
     (directory / "linepool.toml").write_text(
         'bind = ["127.0.0.1:1", "unix:/tmp/x"]\nworkers = 3\nidle_timeout = 5\nunix_mode = "660"\n'
     )
@@ -79,13 +79,13 @@ def test_values_of_a_file_may_have_the_types_of_toml(directory):
     assert settings.unix_mode == 0o660
 
 
-def test_keys_of_a_file_may_be_written_as_options_are(directory):
+def test_keys_in_a_file_may_use_dashes(directory):
     (directory / "linepool.toml").write_text("idle-timeout = 5\n")
 
     assert configure(App(), {}, {}).settings.idle_timeout == 5.0
 
 
-def test_pyproject_counts_where_there_is_no_file_of_its_own(directory):
+def test_pyproject_is_read_if_there_is_no_linepool_toml(directory):
     (directory / "pyproject.toml").write_text(
         '[project]\nname = "x"\n[tool.other]\na = 1\n[tool.linepool]\nidle_timeout = 5\n'
     )
@@ -98,20 +98,20 @@ def test_pyproject_counts_where_there_is_no_file_of_its_own(directory):
     assert configure(App(), {}, {}).sources == {"read_timeout": "linepool.toml"}
 
 
-def test_keys_of_pyproject_may_be_written_as_options_are(directory):
+def test_keys_in_pyproject_may_use_dashes(directory):
     (directory / "pyproject.toml").write_text("[tool.linepool]\nidle-timeout = 5\n")
 
     assert configure(App(), {}, {}).settings.idle_timeout == 5.0
 
 
 @pytest.mark.parametrize("text", ["", "[project]\nname = 'x'\n", "[tool.other]\na = 1\n"])
-def test_a_pyproject_without_a_table_of_ours_says_nothing(directory, text):
+def test_a_pyproject_without_our_table_is_ignored(directory, text):
     (directory / "pyproject.toml").write_text(text)
 
     assert configure(App(), {}, {}).sources == {}
 
 
-def test_a_file_that_is_named_replaces_those_that_are_found(directory):
+def test_an_explicit_file_replaces_the_default_ones(directory):
     (directory / "linepool.toml").write_text("idle_timeout = 2\n")
     (directory / "other.toml").write_text("read_timeout = 3\n")
     configuration = configure(App(), {}, {}, "other.toml")
@@ -119,7 +119,7 @@ def test_a_file_that_is_named_replaces_those_that_are_found(directory):
     assert configuration.sources == {"read_timeout": "other.toml"}
 
 
-def test_a_pyproject_that_is_named_is_read_as_one_that_is_found(directory):
+def test_an_explicit_pyproject_is_read_like_the_default_one(directory):
     (directory / "pyproject.toml").write_text(
         '[project]\nname = "x"\n[tool.linepool]\nidle_timeout = 5\n'
     )
@@ -127,22 +127,22 @@ def test_a_pyproject_that_is_named_is_read_as_one_that_is_found(directory):
     assert configure(App(), {}, {}, "pyproject.toml").settings.idle_timeout == 5.0
 
 
-def test_variables_of_others_do_not_count():
+def test_other_environment_variables_are_ignored():
     environment = {"PATH": "/bin", "IDLE_TIMEOUT": "5", "linepool_workers": "3", "XLINEPOOL_X": "1"}
 
     assert configure(App(), {}, environment).sources == {}
 
 
-def test_a_wrong_name_is_refused_with_its_source_and_the_nearest_right_one(directory):
+def test_an_unknown_setting_is_refused_with_its_source_and_the_nearest_known_one(directory):
     (directory / "bad.toml").write_text("idle_timout = 5\n")
-    text = "there is no setting 'idle_timout'; did you mean 'idle_timeout'?"
+    text = "unknown setting 'idle_timout'; did you mean 'idle_timeout'?"
 
     assert refusal(options={"idle_timout": "5"}) == f"command line: {text}"
     assert refusal(environment={"LINEPOOL_IDLE_TIMOUT": "5"}) == f"environment: {text}"
     assert refusal(file="bad.toml") == f"bad.toml: {text}"
 
 
-def test_a_wrong_value_is_refused_with_its_source(directory):
+def test_an_invalid_value_is_refused_with_its_source(directory):
     (directory / "bad.toml").write_text("backlog = 0\n")
     text = "backlog must be a whole number, at least 1 and at most 65535, not "
 
@@ -152,7 +152,7 @@ def test_a_wrong_value_is_refused_with_its_source(directory):
     assert refusal(app=App(backlog=0)) == f"App(...): {text}0"
 
 
-def test_a_wrong_value_is_refused_even_where_a_right_one_lies_over_it():
+def test_an_invalid_value_is_refused_even_if_it_is_overridden():
     assert refusal(app=App(backlog=0), options={"backlog": "5"}).startswith("App(...): backlog")
 
 
@@ -165,33 +165,33 @@ def test_settings_that_contradict_each_other_are_refused():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("linepool.toml", b"idle_timeout = ", "linepool.toml is no TOML: "),
-        ("linepool.toml", b"idle_timeout = '\xff'", "linepool.toml is no TOML"),
+        ("linepool.toml", b"idle_timeout = ", "linepool.toml is not valid TOML: "),
+        ("linepool.toml", b"idle_timeout = '\xff'", "linepool.toml is not valid TOML"),
         ("linepool.toml", b"[idle_timeout]\nx = 1", "linepool.toml: idle_timeout must be "),
         (
             "linepool.toml",
             b"[linepool]\nworkers = 1",
-            "linepool.toml: there is no setting 'linepool'",
+            "linepool.toml: unknown setting 'linepool'",
         ),
-        ("pyproject.toml", b"[tool", "pyproject.toml is no TOML: "),
+        ("pyproject.toml", b"[tool", "pyproject.toml is not valid TOML: "),
         ("pyproject.toml", b"tool = 3", "pyproject.toml"),
         ("pyproject.toml", b"tool.linepool = 3", "pyproject.toml"),
     ],
     ids=repr,
 )
-def test_a_file_that_makes_no_sense_is_refused_in_one_line(directory, name, content, message):
+def test_an_invalid_file_is_refused_in_one_line(directory, name, content, message):
     (directory / name).write_bytes(content)
 
     assert refusal().startswith(message)
     assert "\n" not in refusal()
 
 
-def test_a_file_that_cannot_be_read_is_refused_in_one_line(directory):
+def test_an_unreadable_file_is_refused_in_one_line(directory):
     assert refusal(file="nope.toml") == "cannot read nope.toml: No such file or directory"
     assert refusal(file=str(directory)) == f"cannot read {directory}: Is a directory"
 
 
-def test_a_key_that_is_written_in_both_ways_is_refused(directory):
+def test_a_key_given_with_dashes_and_with_underscores_is_refused(directory):
     (directory / "linepool.toml").write_text("idle_timeout = 4\nidle-timeout = 3\n")
 
     assert "idle_timeout" in refusal()

@@ -1,4 +1,4 @@
-"""When which step is due, and what a request is charged for."""
+"""Deadlines: when each step is due, and which time counts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ NEVER = 10**18
 
 
 def steps(limit_ns: int, rules: Rules) -> list[tuple[Step, int]]:
-    """Return all steps in the order in which they come, each with its time."""
-    case = Escalation(1)
+    """Return all steps in order, each with the time at which it is due."""
+    escalation = Escalation(1)
     taken = []
-    while due := case.due(limit_ns, rules):
+    while due := escalation.due(limit_ns, rules):
         taken.append(due)
-        case.step = due[0]
+        escalation.step = due[0]
     return taken
 
 
 # -- the steps
 
 
-def test_an_overdue_request_is_interrupted_then_asked_for_its_stack_then_killed():
+def test_an_overdue_request_is_interrupted_then_its_stack_is_dumped_then_it_is_killed():
     assert steps(10 * S, Rules(slow_ns=0, grace_ns=2 * S)) == [
         (Step.RAISE, 10 * S),
         (Step.ASK_STUCK, 12 * S),
@@ -34,7 +34,7 @@ def test_an_overdue_request_is_interrupted_then_asked_for_its_stack_then_killed(
     ]
 
 
-def test_a_slow_one_is_asked_for_its_stack_before_all_that():
+def test_the_stack_of_a_slow_request_is_dumped_before_those_steps():
     assert steps(10 * S, Rules(slow_ns=S, grace_ns=2 * S)) == [
         (Step.ASK_SLOW, S),
         (Step.TELL_SLOW, S + DUMP_NS),
@@ -53,7 +53,7 @@ def test_without_a_limit_nothing_is_overdue():
 
 
 @pytest.mark.parametrize("limit_ns", [S, S - 1, 1])
-def test_a_request_that_is_overdue_before_it_is_slow_is_not_told_of_twice(limit_ns):
+def test_a_request_that_is_overdue_before_it_is_slow_is_not_reported_as_slow(limit_ns):
     assert [step for step, _ in steps(limit_ns, Rules(slow_ns=S, grace_ns=S))] == [
         Step.RAISE,
         Step.ASK_STUCK,
@@ -61,7 +61,7 @@ def test_a_request_that_is_overdue_before_it_is_slow_is_not_told_of_twice(limit_
     ]
 
 
-def test_without_grace_the_stack_is_asked_for_at_once():
+def test_without_grace_the_stack_is_dumped_at_once():
     assert steps(S, Rules(slow_ns=0, grace_ns=0)) == [
         (Step.RAISE, S),
         (Step.ASK_STUCK, S),
@@ -69,29 +69,29 @@ def test_without_grace_the_stack_is_asked_for_at_once():
     ]
 
 
-def test_more_time_moves_the_steps_that_are_left_and_repeats_none():
+def test_an_extended_limit_delays_the_remaining_steps_and_repeats_none():
     rules = Rules(slow_ns=0, grace_ns=S)
-    case = Escalation(1)
-    assert case.due(2 * S, rules) == (Step.RAISE, 2 * S)
-    assert case.due(9 * S, rules) == (Step.RAISE, 9 * S)
-    case.step = Step.RAISE
-    assert case.due(20 * S, rules) == (Step.ASK_STUCK, 21 * S)
-    case.step = Step.KILL
-    assert case.due(30 * S, rules) is None
+    escalation = Escalation(1)
+    assert escalation.due(2 * S, rules) == (Step.RAISE, 2 * S)
+    assert escalation.due(9 * S, rules) == (Step.RAISE, 9 * S)
+    escalation.step = Step.RAISE
+    assert escalation.due(20 * S, rules) == (Step.ASK_STUCK, 21 * S)
+    escalation.step = Step.KILL
+    assert escalation.due(30 * S, rules) is None
 
 
 @given(st.integers(0, 100 * S), st.integers(0, 100 * S), st.integers(0, 100 * S), st.data())
-def test_each_step_is_taken_once_and_in_order_however_the_limit_is_moved(
+def test_each_step_is_taken_once_and_in_order_however_the_limit_changes(
     limit_ns, slow_ns, grace_ns, data
 ):
-    case = Escalation(1)
+    escalation = Escalation(1)
     taken = []
     ran_ns = 0
-    while due := case.due(limit_ns, Rules(slow_ns, grace_ns)):
+    while due := escalation.due(limit_ns, Rules(slow_ns, grace_ns)):
         step, at_ns = due
         ran_ns = max(ran_ns, at_ns)
         taken.append(step)
-        case.step = step
+        escalation.step = step
         if data.draw(st.booleans()):
             limit_ns = ran_ns + data.draw(st.integers(1, 100 * S))
 
@@ -103,100 +103,100 @@ def test_each_step_is_taken_once_and_in_order_however_the_limit_is_moved(
         assert ran_ns >= grace_ns
 
 
-# -- what is charged
+# -- stalls of the master
 
 
 def test_time_in_which_the_master_ran_is_charged():
     assert StallLog().charged(5 * S, 7 * S) == 2 * S
 
 
-def test_a_short_absence_counts_as_running():
-    attention = StallLog()
+def test_a_short_stall_counts_as_running_time():
+    stall_log = StallLog()
 
-    assert not attention.stalled(S, S + STALL_NS - 1)
+    assert not stall_log.stalled(S, S + STALL_NS - 1)
 
-    assert attention.charged(0, 2 * S) == 2 * S
+    assert stall_log.charged(0, 2 * S) == 2 * S
 
 
 @pytest.mark.parametrize(
     ("started_s", "now_s", "charged_s"),
     [
-        (0, 9, 4),  # around the absence
+        (0, 9, 4),  # around the stall
         (0, 6, 1),  # right after it
-        (3, 9, 3),  # began in it
+        (3, 9, 3),  # began during it
         (3, 6, 0),
         (6, 9, 3),  # began when it ended
         (7, 9, 2),
     ],
 )
-def test_an_absence_is_not_charged(started_s, now_s, charged_s):
-    attention = StallLog()
+def test_a_stall_is_not_charged(started_s, now_s, charged_s):
+    stall_log = StallLog()
 
-    assert attention.stalled(1 * S, 6 * S)
+    assert stall_log.stalled(1 * S, 6 * S)
 
-    assert attention.charged(started_s * S, now_s * S) == charged_s * S
-
-
-def test_an_absence_that_is_noticed_in_several_places_counts_once():
-    attention = StallLog()
-
-    assert attention.stalled(2 * S, 5 * S)
-    assert not attention.stalled(2 * S, 5 * S)
-    assert not attention.stalled(1 * S, 5 * S + MS)
-    assert not attention.stalled(4 * S, 5 * S)
-
-    assert attention.charged(0, 6 * S) == 3 * S - MS
+    assert stall_log.charged(started_s * S, now_s * S) == charged_s * S
 
 
-def test_several_absences_add_up():
-    attention = StallLog()
+def test_a_stall_that_is_recorded_several_times_counts_once():
+    stall_log = StallLog()
+
+    assert stall_log.stalled(2 * S, 5 * S)
+    assert not stall_log.stalled(2 * S, 5 * S)
+    assert not stall_log.stalled(1 * S, 5 * S + MS)
+    assert not stall_log.stalled(4 * S, 5 * S)
+
+    assert stall_log.charged(0, 6 * S) == 3 * S - MS
+
+
+def test_several_stalls_add_up():
+    stall_log = StallLog()
     for second in range(0, 20, 2):
-        assert attention.stalled(second * S, (second + 1) * S)
+        assert stall_log.stalled(second * S, (second + 1) * S)
 
-    assert attention.charged(0, 20 * S) == 10 * S
-    assert attention.charged(10 * S, 20 * S) == 5 * S
-    assert attention.charged(19 * S, 20 * S) == 1 * S
+    assert stall_log.charged(0, 20 * S) == 10 * S
+    assert stall_log.charged(10 * S, 20 * S) == 5 * S
+    assert stall_log.charged(19 * S, 20 * S) == 1 * S
 
 
-def test_what_claims_to_begin_in_the_future_is_never_overdue():
-    attention = StallLog()
-    attention.stalled(0, S)
+def test_a_start_time_in_the_future_is_never_overdue():
+    stall_log = StallLog()
+    stall_log.stalled(0, S)
 
-    assert attention.charged(NEVER, 2 * S) < 0
+    assert stall_log.charged(NEVER, 2 * S) < 0
 
 
 @st.composite
-def lives(draw) -> list[tuple[int, int]]:
-    """Return the absences of a master, in order, each from one moment to another."""
+def stalls(draw) -> list[tuple[int, int]]:
+    """Return stalls of a master in order, each with its start and end."""
     now = 0
-    absences = []
+    periods = []
     for _ in range(draw(st.integers(0, 8))):
         begin = now + draw(st.integers(0, 3 * S))
         now = begin + draw(st.integers(1, 3 * S))
-        absences.append((begin, now))
-    return absences
+        periods.append((begin, now))
+    return periods
 
 
-@given(lives(), st.integers(0, 120 * S), st.integers(0, 120 * S))
-def test_a_request_is_charged_exactly_for_what_the_master_could_have_seen(absences, one, other):
+@given(stalls(), st.integers(0, 120 * S), st.integers(0, 120 * S))
+def test_a_request_is_charged_exactly_for_what_the_master_could_have_seen(periods, one, other):
     started, now = sorted((one, other))
-    attention = StallLog()
+    stall_log = StallLog()
     seen = now - started
-    for begin, end in absences:
+    for begin, end in periods:
         if end > now:
             break
-        assert attention.stalled(begin, end) == (end - begin >= STALL_NS)
+        assert stall_log.stalled(begin, end) == (end - begin >= STALL_NS)
         if end - begin >= STALL_NS:
             seen -= max(0, end - max(begin, started))
 
-    assert attention.charged(started, now) == seen
+    assert stall_log.charged(started, now) == seen
 
 
-@given(lives(), st.data())
-def test_who_reports_an_absence_once_more_or_in_part_changes_nothing_for_the_worse(absences, data):
+@given(stalls(), st.data())
+def test_recording_a_stall_again_or_in_part_changes_nothing(periods, data):
     once, often = StallLog(), StallLog()
     now = 0
-    for begin, end in absences:
+    for begin, end in periods:
         once.stalled(begin, end)
         for _ in range(data.draw(st.integers(1, 3))):
             often.stalled(begin, end)
@@ -207,23 +207,23 @@ def test_who_reports_an_absence_once_more_or_in_part_changes_nothing_for_the_wor
     assert often.charged(started, now) == once.charged(started, now)
 
 
-@given(lives(), st.data())
-def test_nothing_is_charged_twice_or_negative(absences, data):
-    attention = StallLog()
+@given(stalls(), st.data())
+def test_nothing_is_charged_twice_or_negative(periods, data):
+    stall_log = StallLog()
     now = 0
-    for _, end in absences:
-        attention.stalled(data.draw(st.integers(0, end)), end)
+    for _, end in periods:
+        stall_log.stalled(data.draw(st.integers(0, end)), end)
         now = end
     started = data.draw(st.integers(0, now))
 
-    charged = attention.charged(started, now)
+    charged = stall_log.charged(started, now)
 
     assert 0 <= charged <= now - started
 
 
-def test_a_master_that_was_away_a_thousand_times_in_one_request_still_charges_it_rightly():
-    attention = StallLog()
+def test_a_thousand_stalls_within_one_request_are_all_subtracted():
+    stall_log = StallLog()
     for number in range(1000):
-        attention.stalled(number * S, number * S + S // 2)
+        stall_log.stalled(number * S, number * S + S // 2)
 
-    assert attention.charged(0, 1000 * S) == 500 * S
+    assert stall_log.charged(0, 1000 * S) == 500 * S

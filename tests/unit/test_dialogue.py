@@ -210,7 +210,7 @@ def test_pop3_replies_end_with_a_dot():
     assert said == [
         *("+OK 2 names", "ann", "..bob", ".", "+OK", "a", "..", "b", ".", "+OK", "0", "1", "."),
         "-ERR [IN-USE] busy",
-        "-ERR 2 words are too many; 1 can be given. Usage: FAIL [how:str]",
+        "-ERR too many arguments: 2 given, at most 1. Usage: FAIL [how:str]",
         *("-ERR Command not recognized", "+OK", "+OK bye"),
     ]
 

@@ -1,4 +1,4 @@
-"""The history: exact figures of the past, from edges."""
+"""The history: exact figures of the past, from state changes."""
 
 import pytest
 from hypothesis import example, given
@@ -26,7 +26,7 @@ def history(window=10.0, grow_delay=0.1):
 
 
 @given(STEPS, st.integers(1, 60))
-def test_the_minimum_is_that_of_every_value_held_in_the_window(steps, window):
+def test_the_minimum_covers_every_value_within_the_window(steps, window):
     sliding = Sliding(3)
     held = [(0, 3)]  # a value, and when it began
     now = 0
@@ -41,7 +41,7 @@ def test_the_minimum_is_that_of_every_value_held_in_the_window(steps, window):
 
 
 @given(STEPS, st.integers(1, 60))
-def test_the_moment_at_which_the_minimum_rises_is_known(steps, window):
+def test_the_time_at_which_the_minimum_rises_is_known(steps, window):
     sliding = Sliding(3)
     now = 0
     for pause, value in steps:
@@ -59,7 +59,7 @@ def test_the_moment_at_which_the_minimum_rises_is_known(steps, window):
 
 @example([0, 1] * 20)
 @given(st.lists(st.integers(0, 9), max_size=300))
-def test_no_more_is_remembered_than_there_are_values(values):
+def test_there_is_at_most_one_entry_per_distinct_value(values):
     sliding = Sliding(0)
     for at, value in enumerate(values):
         sliding.set(value, at)
@@ -67,7 +67,7 @@ def test_no_more_is_remembered_than_there_are_values(values):
     assert len(sliding._left) <= 10
 
 
-def test_nothing_is_said_of_a_window_that_was_not_observed_in_full():
+def test_the_idle_minimum_is_unknown_until_the_window_is_full():
     past = history(window=10.0)
     past.changed(5, 0, 0)
 
@@ -76,7 +76,7 @@ def test_nothing_is_said_of_a_window_that_was_not_observed_in_full():
     assert past.idle_min(seconds(10)) == 5
 
 
-def test_after_a_restart_the_window_is_observed_anew():
+def test_a_restart_begins_a_new_window():
     past = history(window=10.0)
     past.changed(1, 4, 0)
     past.changed(5, 0, seconds(8))
@@ -86,7 +86,7 @@ def test_after_a_restart_the_window_is_observed_anew():
     assert (past.idle_min(seconds(19)), past.busy_max(seconds(19))) == (5, 0)
 
 
-def test_a_moment_between_two_looks_is_not_missed():
+def test_a_moment_between_two_reads_is_not_missed():
     past = history(window=10.0)
     past.changed(5, 0, 0)
     past.changed(1, 4, seconds(12))
@@ -97,7 +97,7 @@ def test_a_moment_between_two_looks_is_not_missed():
     assert past.idle_min(seconds(22) + 1) == 5
 
 
-def test_a_record_that_comes_too_late_counts_as_of_now():
+def test_a_late_record_counts_as_of_the_latest_time():
     past = history(window=10.0)
     past.changed(4, 1, 0)
     past.changed(5, 0, seconds(20))
@@ -111,7 +111,7 @@ def test_a_record_that_comes_too_late_counts_as_of_now():
 # -- the workers
 
 
-def test_workers_are_counted_by_what_they_said_last():
+def test_workers_are_counted_by_their_last_state():
     past = history()
     said = [
         (1, State.READY, (1, 0)),
@@ -131,7 +131,7 @@ def test_workers_are_counted_by_what_they_said_last():
         assert (past.idle_min(now + 10 * SECOND), past.busy_max(now)) == counts
 
 
-def test_a_worker_that_comes_up_ends_a_row_of_failed_boots():
+def test_a_ready_worker_resets_the_count_of_failed_boots():
     past = history()
     past.boot_failed(0)
     past.boot_failed(seconds(1))
@@ -142,10 +142,10 @@ def test_a_worker_that_comes_up_ends_a_row_of_failed_boots():
     assert past.snapshot(Tally(), Settings(), seconds(5)).boot_failures == 0
 
 
-# -- nobody idle
+# -- no worker idle
 
 
-def test_the_time_without_anybody_idle_is_counted():
+def test_the_time_without_an_idle_worker_is_counted():
     past = history()
     past.changed(1, 0, seconds(1))
     past.changed(0, 1, seconds(2))
@@ -155,7 +155,7 @@ def test_the_time_without_anybody_idle_is_counted():
 
 
 @pytest.mark.parametrize(("busy_ms", "idle_ms"), [(9.8, 0.2), (0.5, 1.9), (95, 5)])
-def test_moments_of_idleness_do_not_end_the_time_without_anybody_idle(busy_ms, idle_ms):
+def test_short_idle_moments_do_not_reset_the_time_without_an_idle_worker(busy_ms, idle_ms):
     past = history(grow_delay=0.1)
     now = seconds(1)
     past.changed(1, 0, now - SECOND)
@@ -167,7 +167,7 @@ def test_moments_of_idleness_do_not_end_the_time_without_anybody_idle(busy_ms, i
     assert past.none_idle_for(now) >= 0.1
 
 
-def test_who_is_idle_for_a_good_part_of_the_time_ends_it():
+def test_a_worker_that_is_idle_much_of_the_time_resets_it():
     past = history(grow_delay=0.1)
     now = seconds(1)
     past.changed(1, 0, now - SECOND)
@@ -182,7 +182,7 @@ def test_who_is_idle_for_a_good_part_of_the_time_ends_it():
 
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2)), max_size=40))
-def test_a_full_delay_without_anybody_idle_is_always_seen(steps):
+def test_a_full_delay_without_an_idle_worker_is_always_detected(steps):
     past = history(grow_delay=0.1)
     now = 0
     for pause, idle in steps:
@@ -194,7 +194,7 @@ def test_a_full_delay_without_anybody_idle_is_always_seen(steps):
     assert past.none_idle_for(now) <= now / SECOND
 
 
-def test_after_a_long_time_without_anybody_idle_a_short_rest_is_enough():
+def test_a_short_idle_period_resets_even_a_long_time_without_an_idle_worker():
     past = history(grow_delay=0.1)
     past.changed(0, 4, 0)
     past.changed(1, 3, seconds(3600))
@@ -227,7 +227,7 @@ def test_the_budget_is_never_exceeded(rate, low, pauses):
 
 
 @given(RATES, st.integers(1, 50), st.integers(1, 60), st.integers(0, 3_000_000_000))
-def test_the_next_fork_is_allowed_when_it_was_said_to_be(rate, low, forks, pause):
+def test_the_next_fork_is_allowed_at_the_announced_time(rate, low, forks, pause):
     settings = Settings(max_spawn_rate=rate, workers=Workers(low, 50))
     budget = Budget()
     for _ in range(forks):
@@ -242,7 +242,7 @@ def test_the_next_fork_is_allowed_when_it_was_said_to_be(rate, low, forks, pause
         assert allowed == max(1, int(rate), low)
 
 
-def test_a_new_floor_can_be_filled_at_once():
+def test_a_raised_minimum_can_be_filled_at_once():
     budget = Budget()
     small = Settings(workers=Workers(1, 200))
     for _ in range(32):
@@ -255,7 +255,7 @@ def test_a_new_floor_can_be_filled_at_once():
 # -- saturation
 
 
-def test_saturation_is_counted_from_the_first_to_the_last_sight_of_it():
+def test_saturation_is_counted_between_consecutive_saturated_calls():
     saturation = Saturation()
     for at, saturated in [(0, False), (1, True), (3, True), (4, False), (9, True), (10, True)]:
         saturation.look(saturated, seconds(at))
@@ -263,7 +263,7 @@ def test_saturation_is_counted_from_the_first_to_the_last_sight_of_it():
     assert saturation.seconds == 3.0
 
 
-def test_saturation_is_warned_about_when_it_has_lasted_a_second_and_then_each_minute():
+def test_saturation_is_warned_about_after_a_second_and_then_once_a_minute():
     saturation = Saturation()
     warned = [at for at in range(200) if saturation.look(at >= 5, seconds(at))]
 

@@ -382,7 +382,7 @@ def test_a_missing_size_is_a_usage_error_and_no_block_is_taken(app):
 def test_a_usage_error_behind_the_size_takes_the_block_along(app):
     reply = app.ask(b"put k 7 extra\nadd 1 2\nadd 3 4\n")
 
-    assert reply.startswith(b"CLIENT_ERROR 3 words are too many")
+    assert reply.startswith(b"CLIENT_ERROR too many arguments: 3 given")
     assert reply.endswith(b"\n7\n")
     assert reply.count(b"\n") == 2
 
@@ -415,7 +415,7 @@ def test_http_ends_the_connection_and_runs_nothing_behind_it(script, caplog):
 
     assert calls == []
     assert reply.splitlines()[-1] == b"ERROR this is not an HTTP server"
-    assert "why=HTTP" in caplog.text
+    assert "reason=HTTP" in caplog.text
 
 
 @pytest.mark.parametrize("hello", [b"\x16\x03\x01\x00\x05", b"\x16\x03\x03\n\x01", b"\x16\x03"])
@@ -427,7 +427,7 @@ def test_a_tls_hello_ends_the_connection_without_a_word(hello, caplog):
     assert app.ask(hello + b"\nRUN\n") == b""
     assert app.ask(hello) == b""
     assert calls == []
-    assert "why=TLS hello" in caplog.text
+    assert "reason=TLS hello" in caplog.text
 
 
 def test_a_get_that_is_no_http_is_served(app):

@@ -1,4 +1,4 @@
-"""The policy: one table of values in, one plan out."""
+"""The policy: a snapshot in, a plan out."""
 
 import itertools
 import math
@@ -27,8 +27,8 @@ BOUNDS = [(low, high) for high in range(1, 5) for low in range(1, high + 1)]
 SPARES = [(low, high) for high in range(3) for low in range(high + 1)]
 
 
-def small_world():
-    """Yield every snapshot of a small world, with settings."""
+def small_pools():
+    """Yield settings and snapshots: every combination of a few small values."""
     for (low, high), (min_spare, max_spare) in itertools.product(BOUNDS, SPARES):
         settings = bounds(low, high, min_spare=min_spare, max_spare=max_spare)
         for (starting, idle, busy, leaving), backlog, cpu_bound in itertools.product(
@@ -53,15 +53,15 @@ def small_world():
                 )
 
 
-def test_no_plan_leaves_the_bounds():
-    for settings, seen in small_world():
+def test_no_plan_violates_the_bounds():
+    for settings, seen in small_pools():
         change = plan(seen, settings)
         low, high = settings.workers.min, settings.workers.max
         after = seen.tally.staying + change.spawn - change.retire
 
         assert after <= high or change.spawn == 0
         assert after >= low or after == seen.tally.staying + seen.spawn_allowance
-        # Those who leave count, unless the floor is at stake.
+        # Leaving workers count, unless the pool is below its minimum.
         assert not change.spawn or seen.tally.total + change.spawn <= max(
             high, low + seen.tally.leaving
         )
@@ -70,18 +70,18 @@ def test_no_plan_leaves_the_bounds():
 def test_no_plan_forks_and_retires():
     assert not any(
         change.spawn and change.retire
-        for change in (plan(seen, settings) for settings, seen in small_world())
+        for change in (plan(seen, settings) for settings, seen in small_pools())
     )
 
 
 def test_only_idle_workers_are_retired_while_the_pool_is_within_its_bounds():
-    for settings, seen in small_world():
+    for settings, seen in small_pools():
         if seen.tally.staying <= settings.workers.max:
             assert plan(seen, settings).retire <= max(0, seen.tally.idle - settings.max_spare)
 
 
 def test_after_a_plan_the_same_state_asks_for_nothing_more():
-    for settings, seen in small_world():
+    for settings, seen in small_pools():
         if seen.tally.staying > settings.workers.max:
             continue
         change = plan(seen, settings)
@@ -107,16 +107,16 @@ def test_after_a_plan_the_same_state_asks_for_nothing_more():
         assert (again.spawn, again.retire) == (0, 0), (settings, seen, change, again)
 
 
-def test_a_reason_stands_with_every_change():
+def test_every_change_has_a_reason():
     assert all(
         bool(change.why)
-        for change in (plan(seen, settings) for settings, seen in small_world())
+        for change in (plan(seen, settings) for settings, seen in small_pools())
         if change.spawn or change.retire
     )
 
 
 @given(st.data())
-def test_what_holds_a_plan_back_says_when_to_ask_again(data):
+def test_a_delayed_change_says_when_to_plan_again(data):
     def some(low, high):
         return data.draw(st.integers(low, high))
 
@@ -145,37 +145,37 @@ def test_what_holds_a_plan_back_says_when_to_ask_again(data):
     elif not seen.tally.idle:
         assert change.watch
     spare = seen.tally.idle + seen.tally.starting
-    waits_for_a_boot = seen.boot_failures and seen.tally.starting
-    if spare < settings.min_spare and seen.tally.total < 8 and not waits_for_a_boot:
+    boot_pending = seen.boot_failures and seen.tally.starting
+    if spare < settings.min_spare and seen.tally.total < 8 and not boot_pending:
         assert change.spawn or change.again_in
 
 
 # -- growing
 
 
-def test_the_floor_is_restored_at_once():
+def test_the_minimum_is_restored_at_once():
     assert plan(snapshot(busy=1), bounds(4, 8, min_spare=0)).spawn == 3
 
 
-def test_fewer_idle_than_wanted_are_spawned_at_once():
+def test_missing_spare_workers_are_spawned_at_once():
     assert plan(snapshot(idle=1, busy=3), bounds(1, 9, min_spare=3)).spawn == 2
 
 
-def test_those_starting_count_as_idle():
+def test_starting_workers_count_as_idle():
     assert plan(snapshot(starting=2, busy=3), bounds(1, 9, min_spare=2)).spawn == 0
 
 
-def test_a_peak_between_two_looks_counts():
+def test_a_peak_between_two_plans_counts():
     assert plan(snapshot(idle=2, busy_max=2), bounds(1, 9, min_spare=1)).spawn == 1
 
 
-def test_each_who_waits_gets_a_worker_when_nobody_is_idle_for_the_delay():
+def test_each_waiting_client_gets_a_worker_when_none_was_idle_for_the_delay():
     seen = snapshot(starting=2, busy=2, backlog=7, none_idle_for=0.1)
 
     assert plan(seen, bounds(1, 32)).spawn == 5
 
 
-def test_before_the_delay_is_over_those_who_wait_get_none_but_a_date():
+def test_before_the_delay_ends_nothing_is_spawned_but_the_next_plan_is_scheduled():
     seen = snapshot(starting=1, busy=2, backlog=7, none_idle_for=0.04)
     change = plan(seen, bounds(1, 32))
 
@@ -183,13 +183,13 @@ def test_before_the_delay_is_over_those_who_wait_get_none_but_a_date():
     assert change.again_in == pytest.approx(0.06)
 
 
-def test_nobody_gets_a_worker_for_waiting_while_somebody_is_idle():
+def test_waiting_clients_get_no_worker_while_one_is_idle():
     seen = snapshot(idle=1, busy=2, backlog=7, none_idle_for=0.0)
 
     assert plan(seen, bounds(1, 32)).spawn == 0
 
 
-def test_without_anybody_idle_the_listener_is_watched_until_somebody_waits():
+def test_without_an_idle_worker_the_listener_is_watched_until_a_client_waits():
     assert plan(snapshot(starting=1, busy=2), bounds(1, 32)).watch
     assert not plan(snapshot(starting=1, busy=2, backlog=1), bounds(1, 32)).watch
     assert not plan(snapshot(idle=1, busy=2), bounds(1, 32)).watch
@@ -202,17 +202,17 @@ def test_the_budget_limits_the_forks_and_says_when_the_next_is_allowed():
     assert (change.spawn, change.again_in) == (4, 0.03125)
 
 
-def test_those_who_leave_still_count_for_the_maximum():
+def test_leaving_workers_count_towards_the_maximum():
     seen = snapshot(busy=2, leaving=5, backlog=9, none_idle_for=1.0)
 
     assert plan(seen, bounds(1, 8)).spawn == 1
 
 
-def test_one_who_takes_its_time_to_leave_does_not_cost_the_pool_its_floor():
+def test_a_worker_that_is_slow_to_leave_does_not_count_towards_the_minimum():
     assert plan(snapshot(busy=3, leaving=1), bounds(4, 4)).spawn == 1
 
 
-def test_a_pool_that_burns_the_processors_does_not_grow():
+def test_a_cpu_bound_pool_does_not_grow():
     seen = snapshot(busy=4, backlog=9, none_idle_for=1.0, busy_max=4, cpu_bound=True)
     change = plan(seen, bounds(1, 32, min_spare=2))
 
@@ -220,14 +220,14 @@ def test_a_pool_that_burns_the_processors_does_not_grow():
     assert change.again_in > 0
 
 
-def test_a_pool_that_burns_the_processors_still_has_its_dead_replaced():
+def test_dead_workers_of_a_cpu_bound_pool_are_replaced():
     seen = snapshot(busy=3, busy_max=5, cpu_bound=True)
 
     assert plan(seen, bounds(1, 32)).spawn == 2
     assert plan(seen, bounds(6, 32)).spawn == 3
 
 
-def test_a_pool_that_burns_the_processors_grows_if_told_to():
+def test_a_cpu_bound_pool_grows_with_grow_on_cpu():
     seen = snapshot(busy=4, backlog=9, none_idle_for=1.0, cpu_bound=True)
 
     assert plan(seen, bounds(1, 32, grow_on_cpu=True)).spawn == 9
@@ -242,14 +242,14 @@ def test_a_pool_is_saturated_when_clients_wait_and_it_may_not_grow():
     assert not is_saturated(snapshot(busy=3, idle=1, backlog=1), settings)
 
 
-def test_a_saturated_pool_is_looked_at_again():
+def test_a_saturated_pool_is_planned_for_again():
     assert plan(snapshot(busy=4, backlog=1, none_idle_for=9.0), bounds(1, 4)).again_in > 0
 
 
-# -- boots that fail
+# -- failed boots
 
 
-def test_after_a_failed_boot_one_is_tried_when_its_pause_is_over():
+def test_after_a_failed_boot_one_worker_is_spawned_after_a_delay():
     settings = bounds(4, 4, respawn_backoff=0.1)
     early = plan(snapshot(boot_failures=2, since_failure=0.05), settings)
 
@@ -258,14 +258,14 @@ def test_after_a_failed_boot_one_is_tried_when_its_pause_is_over():
     assert plan(snapshot(boot_failures=2, since_failure=0.16), settings).spawn == 1
 
 
-def test_after_a_failed_boot_one_at_a_time_is_tried():
+def test_after_a_failed_boot_workers_are_spawned_one_at_a_time():
     seen = snapshot(starting=1, boot_failures=2, since_failure=9.0)
 
     assert plan(seen, bounds(4, 4)).spawn == 0
 
 
 @given(st.integers(1, 10_000), st.floats(0.001, 10))
-def test_the_pause_after_failed_boots_grows_to_a_limit(failures, backoff):
+def test_the_delay_after_failed_boots_grows_to_a_limit(failures, backoff):
     assert boot_delay(failures, backoff) <= boot_delay(failures + 1, backoff) <= MAX_BOOT_DELAY
 
 
@@ -276,69 +276,69 @@ def quiet(idle, **more):
     return snapshot(idle=idle, **{"idle_min": idle, **more})
 
 
-def test_all_who_were_not_needed_go_in_one_step():
+def test_all_unneeded_workers_are_retired_in_one_step():
     assert plan(quiet(32), bounds(2, 32)).retire == 29
 
 
-def test_nobody_goes_below_the_minimum():
+def test_no_worker_is_retired_below_the_minimum():
     assert plan(quiet(32), bounds(30, 32)).retire == 2
 
 
-def test_nobody_goes_before_the_window_has_been_observed():
+def test_no_worker_is_retired_before_the_window_is_full():
     change = plan(quiet(32, idle_min=None, steady_for=7.0), bounds(2, 32))
 
     assert (change.retire, change.again_in) == (0, 7.0)
 
 
-def test_who_was_needed_at_any_moment_of_the_window_stays():
+def test_workers_needed_at_any_moment_of_the_window_stay():
     change = plan(quiet(32, idle_min=3, steady_for=7.0), bounds(2, 32))
 
     assert (change.retire, change.again_in) == (0, 7.0)
 
 
-def test_who_has_left_since_he_was_idle_is_not_retired_again():
-    # Ten were there and five of them busy; four of the ten recycled and were not replaced.
+def test_workers_that_have_exited_since_are_not_retired_again():
+    # Five of ten workers were busy; four of the ten were recycled and not replaced.
     assert plan(snapshot(idle=6, idle_min=5, busy_max=5), bounds(1, 32)).retire == 0
 
 
-def test_more_to_be_found_unneeded_shortly_is_waited_for():
+def test_retiring_waits_if_more_workers_become_unneeded_soon():
     change = plan(quiet(32, idle_min=4, steady_for=0.5), bounds(2, 32, shrink_window=60.0))
 
     assert (change.retire, change.again_in) == (0, 0.5)
 
 
-def test_nobody_goes_soon_after_a_spawn():
+def test_no_worker_is_retired_soon_after_a_spawn():
     change = plan(quiet(32, since_spawn=4.0), bounds(2, 32, min_worker_age=10.0))
 
     assert (change.retire, change.again_in) == (0, 6.0)
 
 
-def test_a_pool_above_its_maximum_loses_the_excess_at_once():
+def test_workers_above_the_maximum_are_retired_at_once():
     assert plan(snapshot(busy=6, since_spawn=0.0), bounds(1, 4)).retire == 2
 
 
-def test_a_fixed_pool_at_rest_has_nothing_planned():
+def test_an_idle_pool_of_fixed_size_needs_no_plan():
     assert plan(quiet(4), bounds(4, 4)) == Plan()
 
 
 # -- settings
 
 
-def test_fewer_spare_at_most_than_at_least_is_refused():
+def test_a_max_spare_below_min_spare_is_refused():
     with pytest.raises(SetupError, match=r"max_spare \(3\) must not be below min_spare \(5\)"):
         Settings(min_spare=5)
 
 
 @pytest.mark.parametrize("value", [True, "on", "TRUE", "Yes", 1])
-def test_a_switch_is_put_on_by_any_of_the_usual_words(value):
+def test_a_flag_is_turned_on_by_any_usual_word(value):
     assert written("grow_on_cpu", parse_setting("grow_on_cpu", value, "here")) == "on"
 
 
 @pytest.mark.parametrize("value", [False, "off", "FALSE", "No", 0])
-def test_a_switch_is_put_off_by_any_of_the_usual_words(value):
+def test_a_flag_is_turned_off_by_any_usual_word(value):
     assert written("grow_on_cpu", parse_setting("grow_on_cpu", value, "here")) == "off"
 
 
-def test_another_word_for_a_switch_is_refused():
+def test_another_word_for_a_flag_is_refused():
     with pytest.raises(SetupError, match="here: grow_on_cpu must be on or off, not 'maybe'"):
         parse_setting("grow_on_cpu", "maybe", "here")

@@ -1,4 +1,4 @@
-"""What is handed to a handler: the session, and what it may hand back."""
+"""Sessions, and the other values that handlers receive and return."""
 
 import json
 from typing import Any
@@ -67,7 +67,7 @@ def merge(session: Session, value: Any) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_what_is_no_plain_data_is_refused_with_its_place(put, value, where):
+def test_a_value_that_is_not_plain_data_is_refused_with_its_path(put, value, where):
     session = Session()
 
     with pytest.raises(TypeError, match=f"session value {where}"):
@@ -76,7 +76,7 @@ def test_what_is_no_plain_data_is_refused_with_its_place(put, value, where):
 
 
 @pytest.mark.parametrize("put", [assign, update, update_from_pairs, set_default, merge])
-def test_plain_data_may_come_in_every_way_of_a_dict(put):
+def test_plain_data_may_be_set_through_every_dict_method(put):
     session = Session()
     put(session, [1])
 
@@ -84,7 +84,7 @@ def test_plain_data_may_come_in_every_way_of_a_dict(put):
     assert type(session) is Session
 
 
-def test_a_value_that_is_there_stays_at_setdefault():
+def test_setdefault_keeps_an_existing_value():
     session = Session()
     session["key"] = 1
 
@@ -93,18 +93,18 @@ def test_a_value_that_is_there_stays_at_setdefault():
     assert session == {"key": 1, "other": None}
 
 
-def test_a_key_must_be_text():
+def test_a_key_must_be_a_str():
     session: Any = Session()
 
     with pytest.raises(TypeError, match="a session's keys are str, not int"):
         session[1] = 2
 
 
-# -- its way to another process
+# -- moving to another process
 
 
 @pytest.mark.parametrize("value", [*PLAIN, "\0\ud800é", -(2**200), float("inf")], ids=repr)
-def test_a_session_that_was_dumped_is_loaded_as_it_was(value):
+def test_a_dumped_session_is_loaded_unchanged(value):
     session = Session("4711-1", "127.0.0.1:41094", "[::1]:7000")
     session["key"] = value
     session.user = "ann"
@@ -128,15 +128,15 @@ def test_a_session_keeps_the_name_of_any_listener(name):
     assert Session.load(session.dump()).listener == name
 
 
-def test_a_loaded_session_looks_at_what_is_assigned():
+def test_a_loaded_session_checks_assigned_values():
     session = Session.load(Session().dump())
 
     with pytest.raises(TypeError, match="session value 'key' is a object"):
         session["key"] = object()
 
 
-def circle() -> list[Any]:
-    """Return a list that holds itself."""
+def cycle() -> list[Any]:
+    """Return a list that contains itself."""
     items: list[Any] = []
     items.append(items)
     return items
@@ -144,10 +144,10 @@ def circle() -> list[Any]:
 
 @pytest.mark.parametrize(
     "item",
-    [object(), b"bytes", (1, 2), {1: 2}, Text("x"), circle()],
+    [object(), b"bytes", (1, 2), {1: 2}, Text("x"), cycle()],
     ids=lambda item: repr(item)[:20],
 )
-def test_what_was_changed_in_place_to_no_plain_data_cannot_be_dumped(item):
+def test_a_value_mutated_into_something_else_than_plain_data_cannot_be_dumped(item):
     session = Session()
     session["key"] = []
     session["key"].append(item)
@@ -156,7 +156,7 @@ def test_what_was_changed_in_place_to_no_plain_data_cannot_be_dumped(item):
         session.dump()
 
 
-def test_a_user_that_would_come_back_as_something_else_cannot_be_dumped():
+def test_a_user_that_json_would_change_cannot_be_dumped():
     session = Session()
     session.user = ("ann", 1)  # type: ignore[assignment]
 
@@ -164,12 +164,12 @@ def test_a_user_that_would_come_back_as_something_else_cannot_be_dumped():
         session.dump()
 
 
-def test_a_session_has_no_attributes_that_would_be_left_behind():
+def test_a_session_has_no_other_attributes():
     with pytest.raises(AttributeError, match="cart"):
         Session().cart = []  # type: ignore[attr-defined]
 
 
-def test_what_was_changed_in_place_may_be_larger_than_what_can_be_assigned():
+def test_a_value_mutated_in_place_may_exceed_the_size_limit():
     session = Session()
     session["key"] = []
     session["key"].extend(range(10_000))
@@ -182,11 +182,11 @@ def test_what_was_changed_in_place_may_be_larger_than_what_can_be_assigned():
     [
         ("x" * MOST_SESSION_BYTES, "with 'key' the session would hold 8215 bytes of JSON"),
         (10**5000, "session value 'key' cannot be written as JSON: "),
-        (circle(), "session value 'key' "),
+        (cycle(), "session value 'key' "),
     ],
-    ids=["much", "number", "circle"],
+    ids=["large", "number", "cycle"],
 )
-def test_a_value_that_could_not_travel_is_refused_when_it_is_assigned(value, why):
+def test_a_value_that_cannot_be_serialised_is_refused_when_it_is_assigned(value, why):
     session = Session()
     session["other"] = 1
 
@@ -195,14 +195,14 @@ def test_a_value_that_could_not_travel_is_refused_when_it_is_assigned(value, why
     assert session == {"other": 1}
 
 
-def test_all_values_together_count():
+def test_the_size_limit_applies_to_all_values_together():
     session = Session()
     for number in range(4):
         session[str(number)] = "x" * 2000
 
     with pytest.raises(ValueError, match="with '4' the session would hold 10045 bytes of JSON"):
         session["4"] = "x" * 2000
-    session["3"] = ""  # what makes it smaller is taken
+    session["3"] = ""  # smaller values are accepted
     session["4"] = "x" * 2000
 
 
@@ -225,7 +225,7 @@ def test_a_session_lasts_as_long_as_its_connection():
     assert app.ask(b"whoami\n").splitlines()[0] != b"ann"
 
 
-def test_a_value_that_is_refused_costs_one_reply():
+def test_a_refused_value_affects_one_request_only():
     app = App()
 
     @app.handler
@@ -257,11 +257,11 @@ def test_a_range_shows_its_bounds_exactly(bounds, shown):
     assert str(bounds) == shown
 
 
-def test_a_reply_says_nothing_but_ok_unless_it_is_told():
+def test_a_reply_is_ok_by_default():
     assert Reply() == Reply(value=None, raw=None, close=False)
 
 
-def test_verb_and_rest_are_text():
+def test_verb_and_rest_are_strings():
     assert Verb("ADD") == "ADD"
     assert Rest("a  b") == "a  b"
 

@@ -1,4 +1,4 @@
-"""Settings: how each is written, its limits, and what is said of a wrong one."""
+"""Settings: their syntax, their limits, and the errors about invalid values."""
 
 import math
 import re
@@ -36,7 +36,7 @@ def refusal(name: str, value: object, source: str = "here") -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_default_can_be_written_and_read_again(name):
+def test_every_default_can_be_written_and_parsed(name):
     default = FIELDS[name].default
 
     assert parse_setting(name, written(name, default), "here") == default
@@ -53,7 +53,7 @@ def test_every_setting_has_a_unit_a_meaning_and_a_name_in_plain_letters(name):
     assert not field.metadata["doc"].endswith(".")
 
 
-def test_the_defaults_go_together():
+def test_the_defaults_are_consistent():
     settings = Settings()
 
     assert settings.bind == ("127.0.0.1:7000",)
@@ -67,13 +67,13 @@ def test_settings_cannot_be_changed():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", [[1], {}, object()], ids=["list", "dict", "object"])
-def test_a_value_of_a_wrong_kind_is_refused_with_the_settings_name(name, value):
+def test_a_value_of_a_wrong_type_is_refused_with_the_name_of_the_setting(name, value):
     assert refusal(name, value, "linepool.toml").startswith(f"linepool.toml: {name} must be ")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in PATHS])
 @pytest.mark.parametrize("value", ["", "?", "\0"])
-def test_a_text_that_makes_no_sense_is_refused_with_what_is_right(name, value):
+def test_an_invalid_string_is_refused_with_what_would_be_right(name, value):
     message = refusal(name, value)
 
     assert message.startswith(f"here: {name} must be ")
@@ -83,7 +83,7 @@ def test_a_text_that_makes_no_sense_is_refused_with_what_is_right(name, value):
 
 @pytest.mark.parametrize("name", SECONDS)
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "soon", True, 1e10, None], ids=repr)
-def test_a_length_of_time_is_a_finite_number_of_seconds(name, value):
+def test_a_duration_is_a_finite_number_of_seconds(name, value):
     assert "a number of seconds" in refusal(name, value)
 
 
@@ -127,7 +127,7 @@ def test_a_count_is_a_whole_number(name, value):
     ],
     ids=repr,
 )
-def test_a_right_value_is_taken(name, value, expected):
+def test_a_valid_value_is_accepted(name, value, expected):
     parsed = parse_setting(name, value, "here")
 
     assert parsed == expected
@@ -138,7 +138,7 @@ def test_a_right_value_is_taken(name, value, expected):
 @pytest.mark.parametrize(
     "value", ["on", "ON", "true", "1", True, "off", "no", "False", "0", False], ids=repr
 )
-def test_a_switch_is_on_or_off(name, value):
+def test_a_flag_is_on_or_off(name, value):
     parsed = parse_setting(name, value, "here")
 
     assert parsed is (str(value).lower() in ("on", "true", "yes", "1"))
@@ -170,17 +170,17 @@ def test_a_switch_is_on_or_off(name, value):
         ("unix_mode", "999", "a file mode in octal, such as 660, not '999'"),
         ("unix_mode", "1000", "a file mode in octal, such as 660, not '1000'"),
         ("unix_mode", -1, "a file mode in octal, such as 660, not -1"),
-        ("bind", [], "one address at least, not []"),
-        ("bind", [1], "a text or a list of texts, not [1]"),
-        ("control", 3, "a text, not 3"),
+        ("bind", [], "at least one address, not []"),
+        ("bind", [1], "a string or a list of strings, not [1]"),
+        ("control", 3, "a string, not 3"),
     ],
     ids=repr,
 )
-def test_a_wrong_value_is_refused_with_what_would_be_right(name, value, message):
+def test_an_invalid_value_is_refused_with_what_would_be_right(name, value, message):
     assert refusal(name, value) == f"here: {name} must be {message}"
 
 
-def test_a_number_for_a_file_mode_is_never_read_in_two_ways():
+def test_a_number_for_a_file_mode_is_never_ambiguous():
     for mode in range(0o1000):
         assert parse_setting("unix_mode", mode, "here") == mode
     for number in (660, 600, 770):
@@ -194,7 +194,7 @@ def test_a_number_for_a_file_mode_is_never_read_in_two_ways():
         *("::1:7000", "[::1]", "[::1:7000", "unix:", "fd://", "fd://x", "fd://-1", "host:٣"),
     ],
 )
-def test_a_text_that_is_no_address_is_refused(address):
+def test_an_invalid_address_is_refused(address):
     assert refusal("bind", address) == (
         f"here: bind must be HOST:PORT, [::1]:PORT, unix:/PATH or fd://N, not {address!r}"
     )
@@ -212,23 +212,23 @@ def test_a_text_that_is_no_address_is_refused(address):
         ("loglevel", "log_level"),
     ],
 )
-def test_a_wrong_name_is_refused_with_the_nearest_right_one(wrong, near):
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(wrong, near):
     with pytest.raises(SetupError) as error:
         check_names(["workers", wrong])
-    assert str(error.value) == f"there is no setting {wrong!r}; did you mean {near!r}?"
+    assert str(error.value) == f"unknown setting {wrong!r}; did you mean {near!r}?"
 
 
 @pytest.mark.parametrize("wrong", ["", "x", "?" * 1000])
-def test_a_name_like_no_other_is_refused_too(wrong):
-    with pytest.raises(SetupError, match="there is no setting"):
+def test_a_name_unlike_any_setting_is_refused_too(wrong):
+    with pytest.raises(SetupError, match="unknown setting"):
         check_names([wrong])
 
 
-def test_every_right_name_is_accepted():
+def test_every_known_name_is_accepted():
     check_names(NAMES)
 
 
-def test_the_default_pool_grows_with_the_processors():
+def test_the_default_pool_size_depends_on_the_number_of_cpus():
     assert default_workers(1) == Workers(1, 4)
     assert default_workers(2) == Workers(1, 8)
     assert default_workers(64) == Workers(1, 256)
@@ -238,23 +238,23 @@ def test_the_default_pool_of_the_largest_machine_is_within_the_limit():
     assert default_workers(1024).max <= MAX_WORKERS
 
 
-def test_workers_are_shown_as_they_are_written():
+def test_workers_are_shown_in_the_syntax_of_the_setting():
     assert str(Workers(4, 4)) == "4"
     assert str(Workers(2, 32)) == "2:32"
 
 
 @given(st.sampled_from(SECONDS), st.floats(0.1, 1e9))
-def test_every_length_of_time_can_be_written_and_read_again(name, seconds):
+def test_every_duration_can_be_written_and_parsed(name, seconds):
     assert parse_setting(name, written(name, seconds), "here") == seconds
 
 
 @given(st.integers(0, 0o777))
-def test_every_file_mode_can_be_written_and_read_again(mode):
+def test_every_file_mode_can_be_written_and_parsed(mode):
     assert parse_setting("unix_mode", written("unix_mode", mode), "here") == mode
 
 
 @given(st.integers(1, MAX_WORKERS), st.integers(1, MAX_WORKERS))
-def test_every_pair_of_bounds_can_be_written_and_read_again(one, other):
+def test_every_pair_of_bounds_can_be_written_and_parsed(one, other):
     workers = Workers(min(one, other), max(one, other))
 
     assert parse_setting("workers", written("workers", workers), "here") == workers
@@ -268,7 +268,7 @@ VALUES = st.one_of(
 
 
 @given(st.sampled_from(NAMES), VALUES)
-def test_any_value_is_taken_or_refused_with_its_name(name, value):
+def test_any_value_is_accepted_or_refused_with_its_name(name, value):
     try:
         parsed = parse_setting(name, value, "here")
     except SetupError as error:

@@ -1,4 +1,4 @@
-"""The simulation, and through it what the policy makes of a load over time."""
+"""The simulation, and through it the behaviour of the policy over time."""
 
 import io
 import itertools
@@ -60,16 +60,16 @@ def play(trace, settings, boot_ns=5 * MS):
     return list(Simulation(trace, settings, boot_ns).run())
 
 
-def at_rest(settings):
-    """Return how large a pool is that nobody has used for long."""
+def idle_size(settings):
+    """Return the size of a pool that has not been used for a long time."""
     return max(settings.workers.min, min(settings.max_spare, settings.workers.max))
 
 
-# -- every load, every pool
+# -- any load, any pool
 
 
 @given(TRACES, pools(), BOOTS)
-def test_the_pool_never_leaves_its_bounds(trace, settings, boot_ns):
+def test_the_pool_stays_within_its_bounds(trace, settings, boot_ns):
     sizes = {moment.tally.total for moment in play(trace, settings, boot_ns)}
 
     assert settings.workers.min <= min(sizes)
@@ -89,7 +89,7 @@ def test_every_client_is_served_in_the_order_of_arrival(trace, settings, boot_ns
 
 
 @given(TRACES, pools(rates=(1000.0,)), BOOTS)
-def test_who_waits_while_nobody_is_idle_gets_a_worker_within_the_delay_and_a_turn(
+def test_a_waiting_client_gets_a_worker_within_the_delay_and_a_turn_if_none_is_idle(
     trace, settings, boot_ns
 ):
     limit_ns = max(round(settings.grow_delay * 1e9), DRAIN_NS) + DRAIN_NS + 1
@@ -105,7 +105,7 @@ def test_who_waits_while_nobody_is_idle_gets_a_worker_within_the_delay_and_a_tur
 
 
 @given(TRACES, pools(rates=(1000.0,)), BOOTS)
-def test_too_few_idle_workers_are_made_up_for_within_a_turn(trace, settings, boot_ns):
+def test_missing_spare_workers_are_spawned_within_a_turn(trace, settings, boot_ns):
     since_ns = None
     for moment in play(trace, settings, boot_ns):
         tally = moment.tally
@@ -119,7 +119,7 @@ def test_too_few_idle_workers_are_made_up_for_within_a_turn(trace, settings, boo
 
 
 @given(TRACES, pools(rates=(32.0, 1000.0)), BOOTS)
-def test_after_the_load_the_pool_is_at_rest_within_the_window_and_a_turn(trace, settings, boot_ns):
+def test_after_the_load_the_pool_shrinks_within_the_window_and_a_turn(trace, settings, boot_ns):
     moments = play(trace, settings, boot_ns)
     quiet_ns = max(
         after.at_ns for before, after in itertools.pairwise(moments) if before.tally.busy
@@ -134,11 +134,11 @@ def test_after_the_load_the_pool_is_at_rest_within_the_window_and_a_turn(trace, 
     ]
 
     assert {*late, moments[-1].tally.total} == {moments[-1].tally.total}
-    assert moments[-1].tally.total <= at_rest(settings)
+    assert moments[-1].tally.total <= idle_size(settings)
 
 
 @given(TRACES, pools(), BOOTS)
-def test_nobody_is_retired_soon_after_a_spawn(trace, settings, boot_ns):
+def test_no_worker_is_retired_soon_after_a_spawn(trace, settings, boot_ns):
     spawned_ns = -SECOND * 100
     for moment in play(trace, settings, boot_ns):
         if moment.retired:
@@ -148,7 +148,7 @@ def test_nobody_is_retired_soon_after_a_spawn(trace, settings, boot_ns):
 
 
 @given(TRACES, pools(rates=(0.5, 3.0)), BOOTS)
-def test_the_spawn_rate_is_kept(trace, settings, boot_ns):
+def test_the_spawn_rate_is_not_exceeded(trace, settings, boot_ns):
     forks = [
         moment.at_ns for moment in play(trace, settings, boot_ns) for _ in range(moment.spawned)
     ]
@@ -172,7 +172,7 @@ def test_the_spawn_rate_is_kept(trace, settings, boot_ns):
     ),
     pools(rates=(32.0,)),
 )
-def test_a_load_that_comes_again_within_the_window_ends_all_change(round_, settings):
+def test_a_load_that_repeats_within_the_window_causes_no_further_changes(round_, settings):
     period_ns = min(SECOND, round(settings.shrink_window * 0.9e9))
     rounds = 40
     trace = sorted(
@@ -196,7 +196,7 @@ def test_a_load_that_comes_again_within_the_window_ends_all_change(round_, setti
 
 @pytest.mark.parametrize("clients", [1, 5, 40, 64])
 @pytest.mark.parametrize("period", [3, 10, 59])
-def test_no_worker_is_retired_between_bursts_that_come_again_within_the_window(clients, period):
+def test_no_worker_is_retired_between_bursts_that_repeat_within_the_window(clients, period):
     settings = Settings(workers=Workers(2, 32))
     trace = [
         Arrival(number * period * SECOND, 2 * SECOND)
@@ -210,7 +210,7 @@ def test_no_worker_is_retired_between_bursts_that_come_again_within_the_window(c
     assert result.forks <= 30
 
 
-def test_a_load_that_comes_again_after_the_window_is_shrunk_for():
+def test_the_pool_shrinks_for_a_load_that_repeats_after_the_window():
     settings = Settings(workers=Workers(2, 32))
     trace = [*burst(40, 2.0), Arrival(100 * SECOND, SECOND)]
 
@@ -220,7 +220,7 @@ def test_a_load_that_comes_again_after_the_window_is_shrunk_for():
 # -- one load
 
 
-def test_a_burst_of_blocking_requests_is_grown_for_at_once_and_shrunk_for_in_one_step():
+def test_the_pool_grows_for_a_burst_of_blocking_requests_at_once_and_shrinks_in_one_step():
     boot = 0.02
     settings = Settings(workers=Workers(2, 32))
     moments = play(burst(64, 2.0), settings, round(boot * 1e9))
@@ -234,8 +234,8 @@ def test_a_burst_of_blocking_requests_is_grown_for_at_once_and_shrunk_for_in_one
     assert retired[0].tally == Tally(idle=3)
 
 
-def test_the_figures_of_a_small_load_are_those_that_one_can_work_out():
-    # One worker, never more: the second waits 1 s for the first, the third 0.5 s for the second.
+def test_the_figures_of_a_small_load_match_a_calculation_by_hand():
+    # One worker at most: the second client waits 1 s for the first, the third 0.5 s for the second.
     trace = [Arrival(0, 2 * SECOND), Arrival(SECOND, SECOND), Arrival(2_500 * MS, SECOND)]
     result = simulate(trace, Settings(workers=Workers(1, 1)))
 
@@ -249,7 +249,7 @@ def test_the_figures_of_a_small_load_are_those_that_one_can_work_out():
     assert max(sample.waited for sample in result.samples) == 1.0
 
 
-def test_a_worker_takes_its_boot_time_to_be_there():
+def test_a_worker_is_ready_after_its_boot_time():
     settings = Settings(workers=Workers(1, 2), min_spare=0, grow_delay=0.0)
     result = simulate(burst(2, 9.0), settings, boot=0.25)
 
@@ -257,7 +257,7 @@ def test_a_worker_takes_its_boot_time_to_be_there():
 
 
 @given(TRACES, pools())
-def test_samples_show_each_size_and_the_extremes(trace, settings):
+def test_samples_show_every_size_and_the_extremes(trace, settings):
     moments = play(trace, settings, 10 * MS)
     result = simulate(trace, settings, boot=0.01)
     samples = result.samples
@@ -281,8 +281,8 @@ def test_a_long_trace_gives_few_samples():
 # -- traces
 
 
-def test_a_trace_is_read_with_names_remarks_and_blanks():
-    text = "# a remark\n\nat_s, service_s\n 12.5 , 0.25 \n# another\n11.5,1e-3\n"
+def test_a_trace_may_have_a_header_comments_and_spaces():
+    text = "# a comment\n\nat_s, service_s\n 12.5 , 0.25 \n# another\n11.5,1e-3\n"
 
     assert parse(io.StringIO(text)) == [Arrival(0, MS), Arrival(SECOND, 250 * MS)]
 
@@ -290,17 +290,17 @@ def test_a_trace_is_read_with_names_remarks_and_blanks():
 @pytest.mark.parametrize(
     "line", ["1", "1,2,3", "one,2", "1,-1", "1,nan", "inf,1", "1,inf", "1;2", "at_s,service_s"]
 )
-def test_a_line_that_is_no_arrival_is_named_by_its_number(line):
-    with pytest.raises(SetupError, match=r"^line 4: not at_s,service_s in seconds: "):
-        parse(["# remark\n", "\n", "0,1\n", line + "\n", "x\n"])
+def test_a_malformed_line_is_reported_with_its_number(line):
+    with pytest.raises(SetupError, match=r"^line 4 must be at_s,service_s in seconds, not "):
+        parse(["# comment\n", "\n", "0,1\n", line + "\n", "x\n"])
 
 
 def test_a_trace_without_arrivals_is_refused():
-    with pytest.raises(SetupError, match="no line is an arrival"):
+    with pytest.raises(SetupError, match="no arrivals"):
         parse(["at_s,service_s\n"])
 
 
-def test_arrivals_at_random_are_as_many_and_as_long_as_asked_for():
+def test_random_arrivals_have_the_given_rate_and_mean():
     trace = poisson(100, 0.05, 100, seed=7)
 
     assert len(trace) == pytest.approx(10_000, rel=0.05)
@@ -329,8 +329,8 @@ def test_the_guide_shows_what_the_command_prints(command, kept, shown, capsys):
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # no settings from a file, and none from the environment
+def _without_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no configuration file
     monkeypatch.delenv("LINEPOOL_WORKERS", raising=False)
 
 
@@ -359,7 +359,7 @@ def test_equal_rows_are_shown_once(capsys):
     ]
 
 
-def test_the_command_gives_everything_to_programs(capsys):
+def test_the_command_prints_all_results_as_json(capsys):
     arguments = ["simulate", "--burst", "64", "--service", "2", "--workers", "2:32", "--json"]
 
     assert main(arguments) == 0
@@ -371,14 +371,14 @@ def test_the_command_gives_everything_to_programs(capsys):
     assert shown["samples"][-1]["workers"] == 3
 
 
-def test_settings_that_a_file_gives_are_heeded(tmp_path, capsys):
+def test_settings_from_a_file_are_used(tmp_path, capsys):
     (tmp_path / "linepool.toml").write_text('workers = "3"\nmax_spare = 7\n')
 
     assert main(["simulate", "--burst", "1"]) == 0
     assert "workers=3 min_spare=1 max_spare=7 " in capsys.readouterr().out
 
 
-def test_a_trace_can_come_through_a_pipe(monkeypatch, capsys):
+def test_a_trace_can_be_read_from_standard_input(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("0,1\n0,1\n"))
 
     assert main(["simulate", "-"]) == 0
@@ -386,20 +386,20 @@ def test_a_trace_can_come_through_a_pipe(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "message"),
     [
-        (b"0,1\nnonsense\n", "load.csv: line 2: not at_s,service_s in seconds: 'nonsense'"),
-        (b"", "load.csv: no line is an arrival"),
-        (b"\xff\xfe0,1\n", "load.csv is no text"),
+        (b"0,1\nnonsense\n", "load.csv: line 2 must be at_s,service_s in seconds, not 'nonsense'"),
+        (b"", "load.csv: no arrivals"),
+        (b"\xff\xfe0,1\n", "load.csv is not UTF-8 text"),
         (None, "cannot read load.csv: No such file or directory"),
     ],
 )
-def test_a_bad_trace_is_refused_in_one_line(tmp_path, capsys, content, complaint):
+def test_an_invalid_trace_is_refused_in_one_line(tmp_path, capsys, content, message):
     if content is not None:
         (tmp_path / "load.csv").write_bytes(content)
 
     assert main(["simulate", "load.csv"]) == 1
-    assert capsys.readouterr().err == f"linepool: {complaint}\n"
+    assert capsys.readouterr().err == f"linepool: {message}\n"
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_a_bad_trace_is_refused_in_one_line(tmp_path, capsys, content, complaint
         ["--burst", "3", "--bind", "127.0.0.1:0"],
     ],
 )
-def test_a_misused_command_says_so_in_one_line(capsys, arguments):
+def test_a_usage_error_is_reported_in_one_line(capsys, arguments):
     with pytest.raises(SystemExit) as ended:
         main(["simulate", *arguments])
 
@@ -423,34 +423,34 @@ def test_a_misused_command_says_so_in_one_line(capsys, arguments):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_wrong_setting_is_misuse(capsys):
+def test_an_invalid_setting_is_a_usage_error(capsys):
     assert main(["simulate", "--burst", "3", "--min-spare", "9"]) == 2
     assert "max_spare (3) must not be below min_spare (9)" in capsys.readouterr().err
 
 
-def test_no_client_at_all_is_an_error(capsys):
+def test_a_load_without_clients_is_an_error(capsys):
     assert main(["simulate", "--poisson", "0.001/s", "--seconds", "1"]) == 1
-    assert capsys.readouterr().err == "linepool: no client came within 1 s\n"
+    assert capsys.readouterr().err == "linepool: no arrivals within 1 s\n"
 
 
-def test_a_picture_is_drawn(tmp_path, capsys):
+def test_a_chart_is_written(tmp_path, capsys):
     assert main(["simulate", "--burst", "9", "--plot", "pool.png"]) == 0
     assert (tmp_path / "pool.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
-    ("path", "complaint"),
+    ("path", "message"),
     [("nowhere/pool.png", "No such file or directory"), ("pool.nonsense", "is not supported")],
 )
-def test_a_picture_that_cannot_be_written_is_one_line(capsys, path, complaint):
+def test_a_chart_that_cannot_be_written_is_reported_in_one_line(capsys, path, message):
     assert main(["simulate", "--burst", "9", "--plot", path]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith(f"linepool: cannot write {path}: ")
-    assert complaint in shown
+    assert message in shown
     assert shown.count("\n") == 1
 
 
-def test_a_picture_without_matplotlib_says_how_to_install_it(monkeypatch, capsys):
+def test_a_chart_without_matplotlib_says_how_to_install_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
 
     assert main(["simulate", "--burst", "9", "--plot", "pool.png"]) == 1

@@ -1,4 +1,4 @@
-"""Status records and the scoreboard: whatever a worker writes, the master's picture stays true."""
+"""Status records and the scoreboard: whatever a worker writes, the master's view stays correct."""
 
 import copy
 import random
@@ -38,8 +38,8 @@ def record(
 
 
 @st.composite
-def lives(draw: st.DrawFn) -> list[Record]:
-    """Return what one worker truly wrote: time goes on, counts grow."""
+def histories(draw: st.DrawFn) -> list[Record]:
+    """Return the records of one worker: time and counts increase."""
     at_ns, requests, connections = SPAWNED_NS, 0, 0
     records = []
     for state in draw(st.lists(st.sampled_from(State), min_size=1, max_size=12)):
@@ -77,12 +77,12 @@ def test_records_are_read_as_they_were_written(records):
     assert unpack(written(*records)) == (records, 0)
 
 
-def test_nothing_is_no_record_and_no_rubbish():
+def test_empty_data_has_no_records():
     assert unpack(b"") == ([], 0)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_records_or_rubbish(data):
+def test_any_bytes_are_records_or_malformed(data):
     records, malformed = unpack(data)
 
     assert len(records) + malformed == -(-len(data) // SIZE)
@@ -90,21 +90,21 @@ def test_any_bytes_are_records_or_rubbish(data):
 
 
 @given(st.lists(RECORDS, max_size=3), RECORDS, st.integers(1, SIZE - 1))
-def test_a_piece_of_a_record_at_the_end_is_rubbish_and_costs_no_other(records, last, length):
+def test_an_incomplete_record_at_the_end_is_malformed_and_affects_no_other(records, last, length):
     assert unpack(written(*records) + written(last)[:length]) == (records, 1)
 
 
-def test_a_state_that_is_none_is_rubbish_and_costs_no_other():
+def test_an_unknown_state_is_malformed_and_affects_no_other():
     good = record()
     bad = written(good)[:2] + b"\x09\x00" + written(good)[4:]
 
     assert unpack(bad + written(good) + bad) == ([good], 2)
 
 
-# -- what is believed
+# -- which records are accepted
 
 
-def test_a_worker_is_starting_until_it_says_something():
+def test_a_worker_is_starting_until_its_first_record():
     board = scoreboard()
 
     assert board.tally() == Tally(starting=1)
@@ -122,12 +122,12 @@ def test_a_worker_is_starting_until_it_says_something():
         (State.LEAVING, Tally(leaving=1)),
     ],
 )
-def test_a_worker_counts_as_what_it_said_last(state, tally):
+def test_a_worker_counts_by_its_last_record(state, tally):
     board = scoreboard()
     board.heard(SLOT, written(record(State.TAKEN, SPAWNED_NS + 1)))
-    believed = board.heard(SLOT, written(record(state, SPAWNED_NS + 2, 5)))
+    accepted = board.heard(SLOT, written(record(state, SPAWNED_NS + 2, 5)))
 
-    assert believed == [record(state, SPAWNED_NS + 2, 5)]
+    assert accepted == [record(state, SPAWNED_NS + 2, 5)]
     assert board.tally() == tally
     worker = board.workers[SLOT]
     assert (worker.state, worker.since_ns, worker.requests) == (state, SPAWNED_NS + 2, 5)
@@ -143,7 +143,7 @@ def test_a_worker_counts_as_what_it_said_last(state, tally):
         record(generation=GENERATION - 1),
     ],
 )
-def test_a_record_of_another_worker_is_rubbish(foreign):
+def test_a_record_of_another_worker_is_malformed(foreign):
     board = scoreboard()
     board.spawned(SLOT + 1, PID + 1, GENERATION, SPAWNED_NS)
     before = copy.deepcopy(board.workers[SLOT + 1])
@@ -162,7 +162,7 @@ def test_a_record_of_another_worker_is_rubbish(foreign):
         record(at_ns=SPAWNED_NS + 11, requests=4),
     ],
 )
-def test_a_record_that_goes_back_is_rubbish(late):
+def test_a_record_that_goes_back_in_time_or_count_is_malformed(late):
     board = scoreboard()
     board.heard(SLOT, written(record(State.TAKEN, SPAWNED_NS + 10, 5)))
 
@@ -171,14 +171,14 @@ def test_a_record_that_goes_back_is_rubbish(late):
     assert board.workers[SLOT].malformed == 1
 
 
-def test_a_record_from_before_the_fork_is_rubbish():
+def test_a_record_from_before_the_fork_is_ignored():
     board = scoreboard()
 
     assert board.heard(SLOT, written(record(at_ns=SPAWNED_NS - 1))) == []
     assert board.tally() == Tally(starting=1)
 
 
-def test_a_slot_that_is_given_again_forgets_who_had_it():
+def test_a_reused_slot_has_no_state_of_its_former_worker():
     board = scoreboard()
     board.heard(SLOT, written(record(State.TAKEN, requests=9)))
     gone = board.reaped(SLOT)
@@ -202,7 +202,7 @@ def test_every_worker_counts_once():
     assert (tally.staying, tally.total) == (5, 6)
 
 
-def test_a_worker_that_was_told_to_leave_does_not_stay():
+def test_a_retiring_worker_counts_as_leaving():
     board = scoreboard()
     board.mark_retiring(SLOT)
 
@@ -224,7 +224,7 @@ def test_a_worker_that_was_told_to_leave_does_not_stay():
     assert board.tally() == Tally(leaving=1)
 
 
-def test_the_lowest_slot_that_nobody_has_is_free():
+def test_the_lowest_unused_slot_is_free():
     board = Scoreboard()
     for slot in (0, 1, 3):
         board.spawned(slot, PID + slot, GENERATION, SPAWNED_NS)
@@ -237,8 +237,8 @@ def test_the_lowest_slot_that_nobody_has_is_free():
 # -- properties
 
 
-@given(lives(), st.data())
-def test_the_newest_record_wins_in_whatever_order_and_however_often_they_come(records, data):
+@given(histories(), st.data())
+def test_the_newest_record_wins_in_any_order_with_duplicates(records, data):
     shuffled = data.draw(st.permutations(records * data.draw(st.integers(1, 3))))
     board = scoreboard()
     for chunk in _chunks(shuffled, data.draw(st.integers(1, 5))):
@@ -254,19 +254,19 @@ def test_the_newest_record_wins_in_whatever_order_and_however_often_they_come(re
     )
 
 
-@given(lives(), st.integers(0, 11))
+@given(histories(), st.integers(0, 11))
 def test_a_lost_record_does_no_harm(records, lost):
     board = scoreboard()
     kept = [record for index, record in enumerate(records) if index != lost] or records
-    believed = board.heard(SLOT, written(*kept))
+    accepted = board.heard(SLOT, written(*kept))
 
-    assert believed == kept
+    assert accepted == kept
     assert board.workers[SLOT].state is kept[-1].state
     assert board.workers[SLOT].malformed == 0
 
 
-@given(lives(), st.lists(RECORDS, max_size=6), st.randoms(use_true_random=False))
-def test_what_others_write_changes_nothing(records, foreign, chance):
+@given(histories(), st.lists(RECORDS, max_size=6), st.randoms(use_true_random=False))
+def test_records_of_other_workers_change_nothing(records, foreign, chance):
     foreign = [
         record
         for record in foreign
@@ -281,11 +281,11 @@ def test_what_others_write_changes_nothing(records, foreign, chance):
     assert together.workers == alone.workers
 
 
-@given(lives(), st.data())
-def test_garbled_records_never_raise_and_never_move_a_worker_back(records, data):
+@given(histories(), st.data())
+def test_corrupted_records_never_raise_and_never_move_a_worker_back(records, data):
     board = scoreboard()
     board.spawned(SLOT + 1, PID + 1, GENERATION, SPAWNED_NS)
-    neighbour = attrs.evolve(board.workers[SLOT + 1])
+    other = attrs.evolve(board.workers[SLOT + 1])
     stream = bytearray(written(*records))
     for _ in range(data.draw(st.integers(0, 4))):
         stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
@@ -296,19 +296,19 @@ def test_garbled_records_never_raise_and_never_move_a_worker_back(records, data)
     for start in range(0, len(stream), 2 * SIZE):
         before = attrs.evolve(worker)
         chunk = bytes(stream[start : start + 2 * SIZE])
-        believed = board.heard(SLOT, chunk)
-        heard += len(believed)
+        accepted = board.heard(SLOT, chunk)
+        heard += len(accepted)
         assert worker.since_ns >= before.since_ns
         assert worker.requests >= before.requests
-        assert all((r.slot, r.pid, r.generation) == (SLOT, PID, GENERATION) for r in believed)
+        assert all((r.slot, r.pid, r.generation) == (SLOT, PID, GENERATION) for r in accepted)
     assert (worker.slot, worker.pid, worker.generation) == (SLOT, PID, GENERATION)
     assert heard + worker.malformed == -(-len(stream) // SIZE)
-    assert board.workers[SLOT + 1] == neighbour
+    assert board.workers[SLOT + 1] == other
     assert board.tally().total == 2
 
 
 @given(st.lists(st.binary(max_size=100), max_size=5))
-def test_any_bytes_leave_a_worker_that_said_nothing_starting(chunks):
+def test_arbitrary_bytes_leave_a_starting_worker_starting(chunks):
     board = scoreboard()
     for chunk in chunks:
         board.heard(SLOT, chunk)
@@ -321,7 +321,7 @@ def _chunks(records: list[Record], size: int) -> list[list[Record]]:
 
 
 def _merged(one: list[Record], other: list[Record], chance: random.Random) -> list[Record]:
-    """Return both lists in one, each in its own order."""
+    """Merge two lists, keeping the order of each."""
     merged = list(one)
     places = sorted(chance.randint(0, len(one)) for _ in other)
     for offset, (place, record_) in enumerate(zip(places, other, strict=True)):

@@ -1,0 +1,198 @@
+"""What converters of words and converters of JSON values share. Pure: no I/O, no clock.
+
+A converter turns one value of a request into a value of the annotated type. It raises ValueError
+with what the value must be ("int", "red or green"); the caller adds the parameter's name and the
+value that was sent.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Any, get_args
+
+from attrs import has
+
+from linepool.session import Range
+
+Convert = Callable[[Any], Any]
+Converter = tuple[Convert, str]
+"""The conversion, and the name of its type in usage texts: ``int``, ``red|green``."""
+
+# By name, so that their modules are imported only if an annotation uses them.
+_WRITTEN_AS_TEXT = {"decimal.Decimal", "uuid.UUID", "fractions.Fraction"}
+_NO_NUMBERS = (str, bytes, bool)
+
+
+def unchanged(value: Any) -> Any:
+    """Return the value as it is."""
+    return value
+
+
+def is_written_as_text(hint: Any) -> bool:
+    """Whether a type is one whose values are made from their text (``Decimal("1.5")``)."""
+    return inspect.isclass(hint) and f"{hint.__module__}.{hint.__qualname__}" in _WRITTEN_AS_TEXT
+
+
+def type_name(hint: Any) -> str:
+    """Return how texts name a type."""
+    return hint.__name__ if inspect.isclass(hint) else str(hint).replace("typing.", "")
+
+
+def within(converter: Converter, hint: Any, notes: Iterable[Any]) -> Converter:
+    """Return the converter for ``Annotated[hint, *notes]``, given that of ``hint``.
+
+    Raises:
+        TypeError: A note is a Range, but the type is not a number.
+    """
+    convert, shown = converter
+    for note in notes:
+        if isinstance(note, Range):
+            if hint in _NO_NUMBERS:
+                raise TypeError(f"a Range bounds numbers, not {shown}")
+            convert, shown = _bounded(convert, shown, note), f"{shown}({note})"
+    return convert, shown
+
+
+def _bounded(convert: Convert, shown: str, bounds: Range) -> Convert:
+    def bounded(value: Any) -> Any:
+        number = convert(value)
+        try:
+            # A NaN compares as false, so it is neither above a minimum nor below a maximum.
+            above = bounds.min is None or number >= bounds.min
+            below = bounds.max is None or number <= bounds.max
+        except ArithmeticError:  # Decimal refuses to compare NaN
+            above = below = False
+        if not (above and below):
+            raise ValueError(f"{shown} in {bounds}")
+        return number
+
+    return bounded
+
+
+def choice(find: Convert, names: Iterable[object]) -> Converter:
+    """Return the converter for a fixed set of values.
+
+    Args:
+        find: From the request's value to the one meant; raises KeyError if it is none of them, or
+            TypeError if it cannot be one.
+        names: How the values are written, for texts.
+    """
+    shown = "|".join(map(str, names))
+
+    def choose(value: Any) -> Any:
+        try:
+            return find(value)
+        except (KeyError, TypeError):
+            raise ValueError(_alternatives(shown)) from None
+
+    return choose, shown
+
+
+def union(arms: Sequence[Converter]) -> Converter:
+    """Return the converter that tries others in turn."""
+    if len(arms) == 1:
+        return arms[0]
+    shown = "|".join(name for _, name in arms)
+
+    def first_that_fits(value: Any) -> Any:
+        for convert, _ in arms:
+            try:
+                return convert(value)
+            except ValueError:
+                continue
+        raise ValueError(_alternatives(shown))
+
+    return first_that_fits, shown
+
+
+def _alternatives(shown: str) -> str:
+    return shown.replace("|", " or ")
+
+
+def made_by(make: Convert, shown: str, expected: str = "") -> Converter:
+    """Return the converter that calls a type's own constructor.
+
+    Args:
+        make: The constructor; its ValueError and ArithmeticError (Decimal) mean a wrong value.
+        shown: The name of the type.
+        expected: What the value must be, if the name of the type does not say enough.
+    """
+
+    def construct(value: Any) -> Any:
+        try:
+            return make(value)
+        except (ValueError, ArithmeticError):
+            raise ValueError(expected or shown) from None
+
+    return construct, shown
+
+
+def structured(
+    hint: Any,
+    load: Convert = unchanged,
+    prefix: str = "",
+    plain: Mapping[Any, Convert] | None = None,
+) -> Converter:
+    """Return the converter for a type that only cattrs can structure.
+
+    Args:
+        hint: The annotation.
+        load: From the request's value to the JSON value that cattrs takes.
+        prefix: Precedes the type's name in the message about a wrong value.
+        plain: Converters for the plain types within it, in place of cattrs' own.
+
+    Raises:
+        TypeError: cattrs cannot structure it either, or is not installed.
+    """
+    name = type_name(hint)
+    try:
+        import cattrs  # noqa: PLC0415 - heavy, and rarely needed
+        from cattrs.preconf.json import make_converter  # noqa: PLC0415
+    except ImportError:
+        raise TypeError(
+            f"type {name} needs cattrs; install it with: pip install 'linepool[cattrs]'"
+        ) from None
+    structurer = make_converter()
+    for kind, convert in (plain or {}).items():
+        structurer.register_structure_hook(kind, _hook(convert))
+    try:
+        structure = structurer.get_structure_hook(hint)
+    except cattrs.errors.StructureHandlerNotFoundError as error:
+        path = _path_to(error.type_, hint)
+        field = f": field {path} ({type_name(error.type_)})" if path else ""
+        raise TypeError(f"unsupported type {name}{field}") from None
+
+    def from_json(value: Any) -> Any:
+        try:
+            return structure(load(value), hint)
+        except json.JSONDecodeError:
+            raise ValueError(f"{prefix}{name}") from None
+        except Exception as error:  # noqa: BLE001 - cattrs raises what the type's own checks raise
+            what = "; ".join(cattrs.transform_error(error, path="value"))
+            raise ValueError(f"{prefix}{name} ({what})") from None
+
+    return from_json, name
+
+
+def _hook(convert: Convert) -> Callable[[Any, Any], Any]:
+    return lambda value, _: convert(value)
+
+
+def _path_to(kind: Any, hint: Any, seen: tuple[Any, ...] = ()) -> str:
+    """Return the path to a field of some type within another type; "": no field has that type."""
+    if hint in seen:
+        return ""
+    seen += (hint,)
+    inner: list[tuple[str, Any]] = [("", argument) for argument in get_args(hint)]
+    if inspect.isclass(hint) and (has(hint) or is_dataclass(hint)):
+        inner = list(typing.get_type_hints(hint).items())
+    for name, annotation in inner:
+        if name and annotation == kind:
+            return name
+        if path := _path_to(kind, annotation, seen):
+            return f"{name}.{path}" if name else path
+    return ""
