@@ -322,12 +322,8 @@ def _memory_rows(found: Comparison) -> list[list[str]]:
 def part_parking(options: Options) -> list[str]:
     """Measure the cost of parking a connection between two requests."""
     parked = Contender(scheme="shared", remark="parked")
-    keep = (
-        "--park-after",
-        "3600",
-        "--hot-connections",
-        "200",
-    )  # one worker may hold all connections
+    # One worker may hold all connections.
+    keep = ("--park-after", "3600", "--hot-connections", "200")
     kept = Contender(scheme="shared", remark="never parked", options=keep)
     case = Case(
         "open", load.Load(connections=200, seconds=options.seconds, mode="open", rate=2000.0)
