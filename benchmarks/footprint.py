@@ -38,10 +38,11 @@ print((time.perf_counter() - began) * 1000, len(set(sys.modules) - before))
 
 @frozen
 class Peer:
-    """A server, its master's pid, and a function that sends one request."""
+    """A server, the pids of its master and workers, and a function that sends one request."""
 
     name: str
     pid: int
+    workers: list[int]
     ask: Callable[[], None]
 
 
@@ -72,7 +73,7 @@ def _linepool(directory: Path) -> Iterator[Peer]:
                 sock.sendall(b"ADD 2 3\n")
                 assert file.readline() == b"5\n"
 
-        yield Peer("linepool", server.pid, ask)
+        yield Peer("linepool", server.pid, server.workers(), ask)
 
 
 @contextlib.contextmanager
@@ -95,21 +96,22 @@ def _gunicorn(directory: Path) -> Iterator[Peer]:
                 connection.request("GET", "/add?a=2&b=3")
                 assert connection.getresponse().read() == b"5\n"
 
-        yield Peer("gunicorn", program.pid, ask)
+        yield Peer("gunicorn", program.pid, harness.children(program.pid), ask)
     finally:
         program.stop()
 
 
 def _row(peer: Peer, when: str) -> tuple[str, ...]:
-    workers = [_memory(pid) for pid in harness.children(peer.pid)]
+    workers = [_memory(pid) for pid in peer.workers]
     master = _memory(peer.pid)
+    every = [master, *(_memory(pid) for pid in harness.children(peer.pid))]
     return (
         f"{peer.name}, {when}",
         _mib(statistics.mean(one.pss for one in workers)),
         _mib(statistics.mean(one.private for one in workers)),
         _mib(statistics.mean(one.resident for one in workers)),
         _mib(master.pss),
-        _mib(master.pss + sum(one.pss for one in workers)),
+        _mib(sum(one.pss for one in every)),
     )
 
 

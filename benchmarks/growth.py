@@ -196,7 +196,7 @@ def _serving(case: Case) -> Iterator[Peer]:
         options = ["--workers", str(case.workers), "--max-connections", str(2 * max(_OPEN))]
         with harness.serving(app, *options, directory=Path(name)) as server:
             ready_ms = (time.monotonic() - began) * 1e3
-            workers = [worker["pid"] for worker in server.status()["workers"]]
+            workers = server.workers()
             parker = set(harness.children(server.pid)).difference(workers)
             yield Peer(server.port, server.pid, list(parker), workers, ready_ms)
 

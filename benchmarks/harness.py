@@ -161,16 +161,20 @@ class Server:
         """Return a new connection."""
         return socket.create_connection(("127.0.0.1", self.port), limit)
 
-    def status(self) -> dict[str, Any]:
-        """Return the status, from the control socket."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(_START_LIMIT)
-            sock.connect(str(self.control))
-            sock.sendall(b"STATUS json\n")
-            sock.shutdown(socket.SHUT_WR)
-            with sock.makefile("rb") as file:
-                state: dict[str, Any] = json.loads(file.readline())
-        return state
+    def workers(self) -> list[int]:
+        """Return the pids of the workers; the master has the parker as another child."""
+        return linepool_workers(self.control)
+
+
+def linepool_workers(control: Path) -> list[int]:
+    """Return the pids of the workers of a linepool server, from its control socket."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(_START_LIMIT)
+        sock.connect(str(control))
+        sock.sendall(b"STATUS json\n")
+        sock.shutdown(socket.SHUT_WR)
+        with sock.makefile("rb") as file:
+            return [worker["pid"] for worker in json.loads(file.readline())["workers"]]
 
 
 @contextlib.contextmanager

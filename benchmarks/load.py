@@ -174,8 +174,8 @@ def run(port: int, load: Load, on_phase: Callable[[str], None] | None = None) ->
         process.stdout.close()
         process.stderr.close()
     if status:
-        told = "".join(said) or output or f"exit status {status}"
-        raise harness.BenchmarkError(f"lineload {' '.join(command[2:])}\n  {told.strip()}")
+        message = "".join(said) or output or f"exit status {status}"
+        raise harness.BenchmarkError(f"lineload {' '.join(command[2:])}\n  {message.strip()}")
     return _figures(json.loads(output))
 
 

@@ -55,6 +55,11 @@ class Peer(ABC):
     def arguments(self, directory: Path) -> list[str]:
         """Write its files to its own directory and return the command line."""
 
+    def helpers(self, master: int, directory: Path) -> set[int]:
+        """Return the children of the master that are not workers."""
+        del master, directory
+        return set()
+
 
 class Linepool(Peer):
     """linepool, with default settings except for the pool size."""
@@ -78,6 +83,11 @@ class Linepool(Peer):
         arguments = [sys.executable, "-m", "linepool", "run", app]
         arguments += ["--bind", f"127.0.0.1:{self.port}", "--workers", f"{MIN}:{MAX}"]
         return [*arguments, "--control", str(directory / "control"), *self._options]
+
+    def helpers(self, master: int, directory: Path) -> set[int]:
+        return set(harness.children(master)).difference(
+            harness.linepool_workers(directory / "control")
+        )
 
 
 class NetServer(Peer):

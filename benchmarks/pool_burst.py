@@ -111,12 +111,12 @@ _HEADINGS = (
 class Watch:
     """Watches the children of a master and the clients of the burst, in one loop."""
 
-    def __init__(self, master: int, course: Course) -> None:
+    def __init__(self, master: int, helpers: set[int], course: Course) -> None:
         self._master = master
         self._course = course
         self._selector = selectors.DefaultSelector()
         self._alive: dict[int, int] = {}  # pid: pidfd
-        self._seen: set[int] = set()
+        self._seen = helpers  # and all workers so far
         self._began_at = time.monotonic()
         self._update()
         course.forked_at.clear()  # the workers before the burst
@@ -245,7 +245,9 @@ class Bounds:
     shrinking: float
 
 
-def _burst(peer: Peer, program: harness.Program, bounds: Bounds) -> tuple[Course, Watch]:
+def _burst(
+    peer: Peer, program: harness.Program, home: Path, bounds: Bounds
+) -> tuple[Course, Watch]:
     """Start a server, let it settle, and run the burst."""
 
     def is_up() -> bool:
@@ -255,7 +257,7 @@ def _burst(peer: Peer, program: harness.Program, bounds: Bounds) -> tuple[Course
     harness.until(f"{peer.name} is up", is_up)
     time.sleep(_SETTLE)
     course = Course(peer.name, peer.settings, peer.floor)
-    watch = Watch(program.pid, course)
+    watch = Watch(program.pid, peer.helpers(program.pid, home), course)
     print(f"{peer.name}: {watch.size} workers; burst", file=sys.stderr)
     watch.burst(peer, bounds.clients, bounds.growing)
     print(f"{peer.name}: last reply after {course.quiet_at:.2f} s", file=sys.stderr)
@@ -284,7 +286,7 @@ def _compare(peers: Sequence[Peer], bounds: Bounds, directory: Path) -> list[Cou
             home.mkdir()
             program = harness.Program(peer.arguments(home), home / "log", cwd=home)
             stack.callback(program.stop, peer.stop_signal)
-            course, watch = _burst(peer, program, bounds)
+            course, watch = _burst(peer, program, home, bounds)
             courses.append(course)
 
             def shrink(watch: Watch = watch) -> None:

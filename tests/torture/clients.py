@@ -85,7 +85,7 @@ def open_idle(port: int, count: int) -> list[socket.socket]:
     return [socket.create_connection(("127.0.0.1", port), _REPLY_LIMIT) for _ in range(count)]
 
 
-def ask_idle(idle: Sequence[socket.socket]) -> Outcomes:
+def query_idle(idle: Sequence[socket.socket]) -> Outcomes:
     """Send one request on each connection, all at once; read the replies and close."""
     outcomes = Outcomes()
     began = time.monotonic()
@@ -156,17 +156,17 @@ class _Client:
     port: int = 0
     opened_at: float = 0.0
     waiting: collections.deque[int] = Factory(collections.deque)
-    asked_at: float = 0.0
-    ask_at: float = 0.0
+    sent_at: float = 0.0
+    send_at: float = 0.0
     received: bytes = b""
 
-    def ask(self, selector: selectors.BaseSelector, requests: Sequence[int]) -> None:
+    def send(self, selector: selectors.BaseSelector, requests: Sequence[int]) -> None:
         """Send requests in one go; connect first if there is no connection."""
         if not self.sock and not self._open(selector, requests[0]):
             return
         assert self.sock
         self.waiting.extend(requests)
-        self.asked_at = time.monotonic()
+        self.sent_at = time.monotonic()
         try:
             self.sock.sendall(b"".join(b"WORK %d\n" % request for request in requests))
         except OSError as error:
@@ -210,7 +210,7 @@ class _Client:
         )
         self.waiting.clear()
         self.received = b""
-        self.ask_at = now + _RETRY_AFTER
+        self.send_at = now + _RETRY_AFTER
         if self.sock:
             selector.unregister(self.sock)
             self.sock.close()
@@ -227,13 +227,13 @@ class _Busy:
         self.outcomes = Outcomes()
         self.clients = [_Client(server_port, i % 2 == 1, self.outcomes) for i in range(count)]
 
-    def ask(self) -> None:
+    def send(self) -> None:
         """Send requests for each client that waits for no reply and whose pause is over."""
         now = time.monotonic()
         for client in self.clients:
-            if not client.waiting and now >= client.ask_at:
+            if not client.waiting and now >= client.send_at:
                 count = 1 if self._random.randrange(_BURST_ONE_IN) else _BURST
-                client.ask(self._selector, list(itertools.islice(self._numbers, count)))
+                client.send(self._selector, list(itertools.islice(self._numbers, count)))
 
     def read(self) -> bool:
         """Read what arrives within a tick; return False at the end of stdin."""
@@ -246,7 +246,7 @@ class _Busy:
                 continue
             client.read(self._selector)
             if not client.waiting and client.pauses:
-                client.ask_at = time.monotonic() + self._random.uniform(0, _MAX_PAUSE)
+                client.send_at = time.monotonic() + self._random.uniform(0, _MAX_PAUSE)
         return is_open
 
     def expire(self) -> bool:
@@ -254,7 +254,7 @@ class _Busy:
         limit = time.monotonic() - _REPLY_LIMIT
         waiting = [client for client in self.clients if client.waiting]
         for client in waiting:
-            if client.asked_at < limit:
+            if client.sent_at < limit:
                 client.lose(self._selector, TIMED_OUT)
         return bool(waiting)
 
@@ -272,10 +272,10 @@ def _main(server_port: int, count: int) -> None:
         selector.register(sys.stdin, selectors.EVENT_READ)
         busy = _Busy(server_port, count, selector)
         with contextlib.closing(busy):
-            busy.ask()
+            busy.send()
             while busy.read():
                 busy.expire()
-                busy.ask()
+                busy.send()
             while busy.expire():
                 busy.read()
     found = {

@@ -19,7 +19,7 @@ import pytest
 
 from tests.torture import proc
 from tests.torture.account import Account, Journals, Kill, broken, how_lost
-from tests.torture.clients import ask_idle, busy_clients, open_idle
+from tests.torture.clients import busy_clients, open_idle, query_idle
 from tests.torture.table import show_table
 
 _APP = str(Path(__file__).with_name("journal_app.py"))
@@ -51,12 +51,12 @@ def test_only_requests_on_the_connections_of_a_killed_worker_are_lost(
         server.until(lambda _: any(path.stat().st_size for path in journals.iterdir()))
         kills = _churn(server, port, resizes * _KILLS_PER_RESIZE)
         busy = clients.finish()
-    asked = ask_idle(idle)
+    idle_outcomes = query_idle(idle)
     left = _count_left(port)
     state = server.until(lambda state: _is_whole(server, state))
     account = Account(
         busy=busy,
-        idle=asked,
+        idle=idle_outcomes,
         idle_ports=idle_ports,
         kills=kills,
         journals=Journals.read(journals),
