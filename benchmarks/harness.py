@@ -49,7 +49,7 @@ def main(run: Callable[[], int]) -> NoReturn:
     try:
         status = run()
     except BenchmarkError as failure:
-        print(f"{Path(sys.argv[0]).name}: {failure}", file=sys.stderr)
+        print(f"error: {failure}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
         status = 130

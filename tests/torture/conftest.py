@@ -10,7 +10,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that makes a run shorter or longer."""
-    parser.addoption("--seconds", type=float, default=420.0, help="churn in each scheme [420]")
+    parser.addoption("--seconds", type=float, default=300.0, help="churn in each scheme [300]")
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ _MAX_REQUESTS = 250  # of a worker, until it is recycled
 _KILLS_PER_SECOND = 6.0
 _KILLS_PER_RESIZE = 5
 _KILLS_PER_RECYCLE = 2
+_RECYCLE_LIMIT = 60.0  # seconds after the kills until enough workers were recycled
 _LEFT_LIMIT = 10.0  # seconds until the server has closed what its clients have closed
 
 
@@ -88,7 +89,10 @@ def _churn(server: Any, port: int, count: int) -> list[Kill]:
             kills.append(kill)
         time.sleep(rng.uniform(0.5, 1.5) / _KILLS_PER_SECOND)
     server.order(f"SCALE {_WORKERS}")
-    server.until(lambda state: state["counters"]["recycled"] >= count // _KILLS_PER_RECYCLE)
+    give_up_at = time.monotonic() + _RECYCLE_LIMIT
+    while (recycled := server.status()["counters"]["recycled"]) < count // _KILLS_PER_RECYCLE:
+        assert time.monotonic() < give_up_at, f"only {recycled} workers were recycled"
+        time.sleep(0.05)
     return kills
 
 
