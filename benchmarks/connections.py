@@ -1,13 +1,12 @@
-"""Measure what many connections cost, and how the schemes of linepool compare.
+"""Measure what many connections cost, and compare the schemes of linepool.
 
 Parts, for --only:
-  idle       thousands of idle connections beside busy ones: speed, and memory for each
-  parking    what it costs that a connection is parked between two requests
-  slow       what the others notice while one request in a hundred takes 100 ms
-  torture    kill, recycle and scale under load: nothing parked is dropped, nothing done twice
+  idle       thousands of idle connections beside busy ones: speed, and memory per connection
+  parking    the cost of parking a connection between two requests
+  slow       latency of the other requests while one in a hundred takes 100 ms
   schemes    accept, dispatch and shared side by side
 
-Beside linepool runs a server on uvloop with the same commands. Every reply is checked. Rounds are
+Each part includes a uvloop server with the same commands. Every reply is checked. Rounds are
 interleaved, figures are medians over them.
 """
 
@@ -22,17 +21,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import harness
-import load
-import speed_meter
-import torture
 from attrs import define, field, frozen
+
+from benchmarks import harness, load, meter
 
 _LINES = harness.TARGETS / "lines_app.py"
 _UVLOOP = "uvloop"
-_SETTLE = 1.0  # seconds from the last idle connection to the load; parking takes a twentieth of it
+_SETTLE = 1.0  # seconds between the last idle connection and the load; parking takes 0.05 s
 _SPEED = ["requests/s", "min-max", "to uvloop", "p50 µs", "p99 µs", "CPU µs/request"]
-_FOREIGN = 0.12  # processors; a run beside which others used more is told of
+_FOREIGN = 0.12  # processors; runs during which other processes used more are reported
 
 
 @frozen(kw_only=True)
@@ -40,8 +37,8 @@ class Contender:
     """A server.
 
     Attributes:
-        scheme: Of linepool; "": this is uvloop.
-        processes: That serve: linepool's workers, or the event loops.
+        scheme: The scheme of linepool; "": the server is uvloop.
+        processes: The number of workers or of event loops.
     """
 
     scheme: str = ""
@@ -51,13 +48,13 @@ class Contender:
 
     @property
     def name(self) -> str:
-        """Return its name for the tables."""
+        """Its name in the tables."""
         kind = f"linepool {self.scheme}" if self.scheme else f"uvloop x{self.processes}"
         return f"{kind}, {self.remark}" if self.remark else kind
 
     @property
     def missing(self) -> str:
-        """Return why it cannot run, or "": it can."""
+        """Why it cannot run; "": it can."""
         if not self.scheme:
             return "uvloop is not installed" if harness.module_missing(_UVLOOP) else ""
         command = [sys.executable, "-m", "linepool", "check", str(_LINES), *self._settings()]
@@ -69,7 +66,7 @@ class Contender:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[Peer]:
-        """Run it while the block runs."""
+        """Run the server while the block runs."""
         with tempfile.TemporaryDirectory(prefix="linepool-bench-") as name:
             directory = Path(name)
             if self.scheme:
@@ -90,7 +87,7 @@ class Contender:
 
 @frozen
 class Peer:
-    """A server that runs."""
+    """A running server."""
 
     pid: int
     port: int
@@ -98,7 +95,7 @@ class Peer:
 
 @frozen
 class Case:
-    """A load, and what the tables call it."""
+    """A load, and its name in the tables."""
 
     name: str
     load: load.Load
@@ -109,9 +106,9 @@ class Run:
     """One server under one load, once.
 
     Attributes:
-        cpu_us: Processor time of the server for a request, all its processes.
-        foreign: Processors that others used meanwhile.
-        memory: Private bytes before and after the idle connections, if there are any.
+        cpu_us: Processor time per request, of all processes of the server.
+        foreign: Processors used by other processes meanwhile.
+        memory: Private bytes before and with the idle connections, if there are any.
     """
 
     figures: load.Figures
@@ -122,25 +119,25 @@ class Run:
 
 @define
 class _Watch:
-    """Looks at the server when lineload tells that a phase begins."""
+    """Measures the server at the start of each phase of lineload."""
 
     peer: Peer
     settle: float
-    looks: list[speed_meter.Look] = field(factory=list)
+    samples: list[meter.Sample] = field(factory=list)
     private: int = 0
 
     def on_phase(self, phase: str) -> None:
-        """Note what there is to be noted."""
+        """Measure what belongs to a phase."""
         if phase == "settle":
             time.sleep(0.8 * self.settle)
             self.private = _private_bytes(self.peer.pid)
         elif phase in ("measure", "end"):
-            self.looks.append(speed_meter.look(self.peer.pid))
+            self.samples.append(meter.sample(self.peer.pid))
 
 
 def _private_bytes(pid: int) -> int:
-    """Return the private memory of a process and all that descend from it."""
-    return speed_meter.private_bytes(speed_meter.tree(pid))
+    """Return the private memory of a process tree."""
+    return meter.private_bytes(meter.tree(pid))
 
 
 def measure(peer: Peer, case: Case) -> Run:
@@ -148,7 +145,7 @@ def measure(peer: Peer, case: Case) -> Run:
     watch = _Watch(peer, case.load.settle)
     before = _private_bytes(peer.pid)
     figures = load.run(peer.port, case.load, watch.on_phase)
-    first, last = watch.looks
+    first, last = watch.samples
     server = last.server - first.server
     others = last.machine - first.machine - (last.ours - first.ours) - server - figures.cpu_s
     return Run(
@@ -164,8 +161,8 @@ class Comparison:
     """Contenders under the same cases, in rounds.
 
     Attributes:
-        runs: By contender and case, both by name.
-        left_out: Why some do not take part.
+        runs: By the names of contender and case.
+        left_out: The contenders that cannot run, and why.
     """
 
     contenders: Sequence[Contender]
@@ -174,7 +171,7 @@ class Comparison:
     left_out: list[str] = field(factory=list)
 
     def make(self, rounds: int) -> None:
-        """Measure; a server is started anew for each round."""
+        """Measure; each round starts each server again."""
         able = []
         for one in self.contenders:
             if why := one.missing:
@@ -193,38 +190,38 @@ class Comparison:
         return statistics.median(map(figure, self.runs[one.name, case.name]))
 
     def ratio(self, one: Contender, case: Case, figure: Callable[[Run], float]) -> str:
-        """Return the ratio of a figure to that of the first uvloop, or "-": there is none."""
+        """Return the ratio of a figure to that of the first uvloop; "-" if there is none."""
         peers = [other for other in self.contenders if not other.scheme]
         if not peers:
             return "-"
         return f"{self.median(one, case, figure) / self.median(peers[0], case, figure):.2f}"
 
     def rows(self, cells: Callable[[Contender, Case], list[str]]) -> list[list[str]]:
-        """Return a row for each case and contender."""
+        """Return a row per case and contender."""
         return [cells(one, case) for case in self.cases for one in self.contenders]
 
     def spread(self, one: Contender, case: Case, figure: Callable[[Run], float]) -> str:
-        """Return the least and the largest value of a figure."""
+        """Return the minimum and maximum of a figure."""
         values = [figure(run) for run in self.runs[one.name, case.name]]
         return f"{min(values):,.0f}-{max(values):,.0f}"
 
     def note(self) -> str:
-        """Return what disturbed the runs, and who is not among them."""
+        """Return the contenders that were left out, and what disturbed the runs."""
         every = [run for runs in self.runs.values() for run in runs]
         disturbed = [run.foreign for run in every if run.foreign > _FOREIGN]
         lines = [f"Left out: {one}." for one in self.left_out]
         if every:
             busiest = max(run.figures.cpu_s / run.figures.seconds for run in every)
-            lines.append(f"The load generator used up to {busiest:.2f} of a processor.")
+            lines.append(f"The load generator used up to {busiest:.2f} processors.")
         if disturbed:
             lines.append(
-                f"Others used more than {_FOREIGN:g} of a processor beside {len(disturbed)} of"
+                f"Other processes used more than {_FOREIGN:g} processors during {len(disturbed)} of"
                 f" {len(every)} runs, up to {max(disturbed):.2f}."
             )
         return "\n".join(lines)
 
     def faults(self) -> list[str]:
-        """Return what went wrong though replies came."""
+        """Return the runs with errors or dropped idle connections."""
         return [
             f"{name}, {case}: {run.figures.errors} errors, {run.figures.dropped_idle} idle dropped"
             for (name, case), runs in self.runs.items()
@@ -235,12 +232,11 @@ class Comparison:
 
 @frozen(kw_only=True)
 class Options:
-    """What the command line chooses."""
+    """The options of the command line."""
 
     seconds: float
     rounds: int
     idle: int
-    kills: int
 
 
 def rps(run: Run) -> float:
@@ -264,7 +260,7 @@ def _title(text: str) -> None:
 
 
 def part_idle(options: Options) -> list[str]:
-    """Thousands of idle connections beside busy ones."""
+    """Measure thousands of idle connections beside busy ones."""
     room = ("--max-connections", str(2 * options.idle))
     contenders = [Contender(scheme="shared", options=room), Contender()]
     cases = [
@@ -292,8 +288,8 @@ def part_idle(options: Options) -> list[str]:
         ]
     )
     print(harness.table(["server", "idle", *_SPEED], rows))
-    print("\nPrivate memory of all processes, before and after the idle connections:\n")
-    headings = ["server", "before MB", "after MB", "bytes/connection", "to uvloop"]
+    print("\nPrivate memory of all processes, before and with the idle connections:\n")
+    headings = ["server", "before MB", "with MB", "bytes/connection", "to uvloop"]
     print(harness.table(headings, _memory_rows(found)))
     print(f"\n{found.note()}\n")
     return found.faults()
@@ -324,16 +320,17 @@ def _memory_rows(found: Comparison) -> list[list[str]]:
 
 
 def part_parking(options: Options) -> list[str]:
-    """What it costs that a connection is parked between two requests."""
+    """Measure the cost of parking a connection between two requests."""
     parked = Contender(scheme="shared", remark="parked")
-    keep = ("--park-after", "3600", "--hot-connections", "200")  # one worker may hold all of them
+    # One worker may hold all connections.
+    keep = ("--park-after", "3600", "--hot-connections", "200")
     kept = Contender(scheme="shared", remark="never parked", options=keep)
     case = Case(
         "open", load.Load(connections=200, seconds=options.seconds, mode="open", rate=2000.0)
     )
     found = Comparison([parked, kept, Contender()], [case])
     found.make(options.rounds)
-    _title("2,000 requests/s over 200 connections, each quiet for 100 ms in between, 2 workers")
+    _title("2,000 requests/s over 200 connections, each idle for 100 ms in between, 2 workers")
 
     def late(run: Run) -> float:
         return run.figures.late.p50 if run.figures.late else 0.0
@@ -354,13 +351,13 @@ def part_parking(options: Options) -> list[str]:
     print(harness.table([*headings, "CPU µs/request", "sent late by µs"], rows))
     if {parked, kept} <= set(found.contenders):
         cost = found.median(parked, case, p50) - found.median(kept, case, p50)
-        print(f"\nParking and fetching back costs {cost:,.0f} µs at the median.")
+        print(f"\nParking a connection and taking it back costs {cost:,.0f} µs at the median.")
     print(f"\n{found.note()}\n")
     return found.faults()
 
 
 def part_slow(options: Options) -> list[str]:
-    """What the others notice while one request in a hundred takes 100 ms."""
+    """Measure the other requests while one in a hundred takes 100 ms."""
     clients, workers = 64, 4
     contenders = [
         Contender(scheme="shared", processes=workers, remark=f"{workers} workers"),
@@ -368,14 +365,14 @@ def part_slow(options: Options) -> list[str]:
         Contender(),
         Contender(processes=workers),
     ]
-    asked = load.Load(
+    wanted = load.Load(
         connections=clients,
         seconds=max(2.0, options.seconds),
         slow=100,
         slow_request=r"SLEEP 100\n",
         slow_reply=r"OK\n",
     )
-    found = Comparison(contenders, [Case("slow", asked)])
+    found = Comparison(contenders, [Case("slow", wanted)])
     found.make(options.rounds)
     _title(f"One request in 100 takes 100 ms, {clients} clients")
 
@@ -399,19 +396,8 @@ def part_slow(options: Options) -> list[str]:
     return found.faults()
 
 
-def part_torture(options: Options) -> list[str]:
-    """Kill, recycle and scale under load."""
-    _title("Torture: kill -9, recycling and scaling under load")
-    if why := Contender(scheme="shared").missing:
-        print(f"Left out: {why}\n")
-        return []
-    faults = torture.report(torture.Plan(kills=options.kills))
-    print()
-    return faults
-
-
 def part_schemes(options: Options) -> list[str]:
-    """Compare accept, dispatch and shared."""
+    """Compare the schemes accept, dispatch and shared."""
     contenders = [
         Contender(scheme="shared"),
         Contender(scheme="dispatch"),
@@ -424,7 +410,7 @@ def part_schemes(options: Options) -> list[str]:
         Case("16 clients", load.Load(connections=16, seconds=seconds)),
         Case("2 clients, 16 deep", load.Load(connections=2, depth=16, seconds=seconds)),
         Case(
-            "4 clients, a connection each time",
+            "4 clients, a connection per request",
             load.Load(connections=4, mode="connect", reset=True, seconds=seconds),
         ),
     ]
@@ -451,7 +437,6 @@ _PARTS: dict[str, Callable[[Options], list[str]]] = {
     "idle": part_idle,
     "parking": part_parking,
     "slow": part_slow,
-    "torture": part_torture,
     "schemes": part_schemes,
 }
 
@@ -459,9 +444,8 @@ _PARTS: dict[str, Callable[[Options], list[str]]] = {
 def _run() -> int:
     parser = harness.parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=list(_PARTS), default=list(_PARTS))
-    harness.ask_for_rounds(parser, 3, 1.5)
+    harness.add_round_options(parser, 3, 1.5)
     parser.add_argument("--idle", type=int, default=10_000, help="connections; default: 10000")
-    parser.add_argument("--kills", type=int, default=100, help="torture; default: %(default)s")
     arguments = vars(parser.parse_args())
     only = arguments.pop("only")
     options = Options(**arguments)

@@ -1,11 +1,11 @@
-"""Show what an idle worker and an import cost, beside gunicorn's.
+"""Measure the memory of an idle worker and the cost of the import, beside gunicorn.
 
-Both servers are preloaded and have a trivial app and four sync workers. PSS counts a page that n
-processes share as 1/n; private is what one more worker adds. Both are averages over the workers, as
-the kernel tells them (proc(5), smaps_rollup), once before any request and once after 1,000 of them.
+Both servers preload a trivial app and have four sync workers. PSS counts a page that n processes share
+as 1/n; private memory is what one more worker adds. Both are averages over the workers, from
+smaps_rollup (proc(5)), before the first request and after 1,000 requests.
 
-The cost of an import is the least of several runs, each in a fresh interpreter, and counts the
-modules that the import adds to those of the bare interpreter. Bytecode is cached for both.
+The cost of an import is the minimum of several runs, each in a fresh interpreter, and the number of
+modules that it adds to those of the bare interpreter. Bytecode is cached for both.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import harness
 from attrs import frozen
+
+from benchmarks import harness
 
 _WORKERS = 4
 _REQUESTS = 1000
@@ -37,10 +38,11 @@ print((time.perf_counter() - began) * 1000, len(set(sys.modules) - before))
 
 @frozen
 class Peer:
-    """A server with its master's pid, and a way to ask it once."""
+    """A server, the pids of its master and workers, and a function that sends one request."""
 
     name: str
     pid: int
+    workers: list[int]
     ask: Callable[[], None]
 
 
@@ -71,14 +73,14 @@ def _linepool(directory: Path) -> Iterator[Peer]:
                 sock.sendall(b"ADD 2 3\n")
                 assert file.readline() == b"5\n"
 
-        yield Peer("linepool", server.pid, ask)
+        yield Peer("linepool", server.pid, server.workers(), ask)
 
 
 @contextlib.contextmanager
 def _gunicorn(directory: Path) -> Iterator[Peer]:
     arguments = [sys.executable, "-m", "gunicorn", "--preload", "--worker-class", "sync"]
     arguments += ["--workers", str(_WORKERS), "--bind", "127.0.0.1:0"]
-    arguments += ["--chdir", str(harness.TARGETS), "hello_wsgi:application"]
+    arguments += ["--chdir", str(harness.TARGETS), "wsgi_app:application"]
     program = harness.Program(arguments, directory / "gunicorn.log", cwd=directory)
     try:
         line = harness.until("gunicorn listens", lambda: program.said("Listening at: "))
@@ -91,24 +93,25 @@ def _gunicorn(directory: Path) -> Iterator[Peer]:
         def ask() -> None:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
             with contextlib.closing(connection):
-                connection.request("GET", "/")
-                assert connection.getresponse().read() == b"OK\n"
+                connection.request("GET", "/add?a=2&b=3")
+                assert connection.getresponse().read() == b"5\n"
 
-        yield Peer("gunicorn", program.pid, ask)
+        yield Peer("gunicorn", program.pid, harness.children(program.pid), ask)
     finally:
         program.stop()
 
 
 def _row(peer: Peer, when: str) -> tuple[str, ...]:
-    workers = [_memory(pid) for pid in harness.children(peer.pid)]
+    workers = [_memory(pid) for pid in peer.workers]
     master = _memory(peer.pid)
+    every = [master, *(_memory(pid) for pid in harness.children(peer.pid))]
     return (
         f"{peer.name}, {when}",
         _mib(statistics.mean(one.pss for one in workers)),
         _mib(statistics.mean(one.private for one in workers)),
         _mib(statistics.mean(one.resident for one in workers)),
         _mib(master.pss),
-        _mib(master.pss + sum(one.pss for one in workers)),
+        _mib(sum(one.pss for one in every)),
     )
 
 
@@ -117,13 +120,13 @@ def _mib(kib: float) -> str:
 
 
 def _cache_bytecode(directory: Path) -> None:
-    """Have every module compiled once, wherever it stands and whatever the environment says."""
+    """Cache all bytecode in a directory, whatever the environment says."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = str(directory / "bytecode")
 
 
 def _import_cost(module: str, runs: int) -> tuple[float, int]:
-    """Return the least milliseconds, and the number of modules."""
+    """Return the minimum in milliseconds, and the number of modules."""
     costs = []
     for _ in range(runs):
         done = subprocess.run(
@@ -142,14 +145,14 @@ def _run() -> int:
     parser.add_argument("--runs", type=int, default=15, help="imports; default: %(default)s")
     options = parser.parse_args()
     if harness.module_missing("gunicorn"):
-        raise harness.BenchmarkError("gunicorn is missing (pip install gunicorn)")
+        raise harness.BenchmarkError("gunicorn is not installed (PyPI: gunicorn)")
     rows = []
     with tempfile.TemporaryDirectory(prefix="linepool-bench-") as name:
         _cache_bytecode(Path(name))
         costs = {module: _import_cost(module, options.runs) for module in _IMPORTS}
         for serving in (_linepool, _gunicorn):
             with serving(Path(name)) as peer:
-                peer.ask()  # by now every worker has finished its start, or is about to
+                peer.ask()  # by now every worker has started, or is about to
                 rows.append(_row(peer, "fresh"))
                 for _ in range(_REQUESTS):
                     peer.ask()
@@ -162,7 +165,7 @@ def _run() -> int:
         for module, (milliseconds, modules) in costs.items()
     ]
     print()
-    print(harness.table([f"the least of {options.runs} runs", "ms", "modules"], rows))
+    print(harness.table([f"minimum of {options.runs} runs", "ms", "modules"], rows))
     return 0
 
 

@@ -1,15 +1,14 @@
-"""Show how cost grows: with the workers, the open connections and the registered handlers.
+"""Measure how cost grows with the workers, the open connections and the registered handlers.
 
 Parts, for --only:
   workers      1 to 64 workers, for 64 clients
-  connections  1 to 10,000 open, of which 16 at most are busy; beside uvloop with two processes
-  handlers     1 to 1,000 registered, of which one is asked
+  connections  1 to 10,000 open, of which at most 16 are busy; beside uvloop with two processes
+  handlers     1 to 1,000 registered, of which one is called
 
-All are asked for the same number of requests per second, so that the figures of a table can be
-compared. Figures are medians over the rounds, in parentheses the ratio to the server's first row.
-CPU is of all processes of the server; master and parker are told apart. Memory is private to a
-process, for workers on average; "all MB" counts what they share too, once. Rounds are interleaved,
-and each run has a server of its own.
+The rate of requests is the same for all, so the rows of a table can be compared. Figures are medians
+over the rounds, in parentheses the ratio to the server's first row. CPU is of all processes of the
+server, with those of master and parker in separate columns. Memory is private memory, per worker on
+average; "all MB" includes shared memory once. Rounds are interleaved, and each run starts a server.
 """
 
 from __future__ import annotations
@@ -22,18 +21,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import connections
-import harness
-import load
-import speed_meter
 from attrs import define, field, frozen
+
+from benchmarks import connections, harness, load, meter
 
 _OURS = "linepool"
 _PEER = connections.Contender()  # uvloop
 _BUSY = 16  # connections
 _WARM_UP = 0.5  # seconds
-_SETTLE = 4.0  # seconds; for a while after so many have come, all the others wait longer
-_GROWN = 1.1  # times the first row; less is not told
+_SETTLE = 4.0  # seconds; latencies are longer for a while after 10,000 connections were opened
+_GROWN = 1.1  # times the first row; less is not reported
 
 
 @frozen(kw_only=True)
@@ -41,9 +38,9 @@ class Case:
     """What one row measures.
 
     Attributes:
-        size: Of what grows in this part.
-        clients: Connections that are busy.
-        idle: Further connections.
+        size: The number of what grows in this part.
+        clients: Busy connections.
+        idle: Idle connections.
     """
 
     server: str = _OURS
@@ -68,11 +65,11 @@ _PARTS = {
 
 @frozen
 class Peer:
-    """A server that runs, by the pids of its processes.
+    """A running server, by the pids of its processes.
 
     Attributes:
-        parker: One pid, or none.
-        ready_ms: How long its start took.
+        parker: Its pid, or none.
+        ready_ms: How long the start took.
     """
 
     port: int
@@ -87,13 +84,13 @@ class Run:
     """One server under load, once.
 
     Attributes:
-        cpu_us: Processor time for a request, all processes.
-        master: Share of a processor in percent, as parker.
+        cpu_us: Processor time per request, of all processes.
+        master: Percent of a processor, as parker.
         p50: Latency in us, as p99.
-        worker_mb: Of one worker on average.
-        all_mb: Of all processes, with what they share, once.
-        foreign: Processors that others used meanwhile.
-        faults: Errors and idle connections that were dropped.
+        worker_mb: Average per worker.
+        all_mb: Of all processes, shared memory once.
+        foreign: Processors used by other processes meanwhile.
+        faults: Errors and dropped idle connections.
     """
 
     cpu_us: float
@@ -126,31 +123,31 @@ _FIGURES: dict[str, Callable[[Run], float]] = {
 
 @define
 class _Watch:
-    """Looks at the server when lineload tells that a phase begins."""
+    """Measures the server at the start of each phase of lineload."""
 
     peer: Peer
-    looks: list[tuple[speed_meter.Look, float, float]] = field(factory=list)
+    samples: list[tuple[meter.Sample, float, float]] = field(factory=list)
     memory: list[float] = field(factory=list)
 
     def on_phase(self, phase: str) -> None:
-        """Note what there is to be noted."""
+        """Measure what belongs to a phase."""
         peer = self.peer
         if phase == "load":
-            time.sleep(_WARM_UP / 2)  # it is under load then, and nothing is measured yet
+            time.sleep(_WARM_UP / 2)  # under load, but before the measured time
             for pids in ([peer.master], peer.parker, peer.workers):
-                self.memory.append(speed_meter.private_bytes(pids) / 1e6)
-            self.memory.append(speed_meter.memory_mb(peer.master))
+                self.memory.append(meter.private_bytes(pids) / 1e6)
+            self.memory.append(meter.memory_mb(peer.master))
         elif phase in ("measure", "end"):
-            master = speed_meter.own_cpu_seconds(peer.master)
-            parker = sum(map(speed_meter.own_cpu_seconds, peer.parker))
-            self.looks.append((speed_meter.look(peer.master), master, parker))
+            master = meter.own_cpu_seconds(peer.master)
+            parker = sum(map(meter.own_cpu_seconds, peer.parker))
+            self.samples.append((meter.sample(peer.master), master, parker))
 
 
 def _measure(peer: Peer, case: Case, rate: float, seconds: float) -> Run:
     """Load a server once."""
     watch = _Watch(peer)
-    speed_meter.settle(peer.master, _SETTLE)
-    asked = load.Load(
+    meter.settle(peer.master, _SETTLE)
+    wanted = load.Load(
         connections=case.clients,
         seconds=seconds,
         warm_up=_WARM_UP,
@@ -159,13 +156,13 @@ def _measure(peer: Peer, case: Case, rate: float, seconds: float) -> Run:
         idle=case.idle,
         settle=_SETTLE if case.idle else 0.0,
     )
-    figures = load.run(peer.port, asked, watch.on_phase)
-    (before, *before_each), (after, *after_each) = watch.looks
+    figures = load.run(peer.port, wanted, watch.on_phase)
+    (before, *before_each), (after, *after_each) = watch.samples
     took = after.at - before.at
-    # The looks may be late on a busy machine: so what is compared is what was used per second.
+    # Samples may be late on a busy machine, so the figures are rates between two samples.
     server = (after.server - before.server) / took
     master, parker = ((b - a) / took for a, b in zip(before_each, after_each, strict=True))
-    everybody = (after.machine - before.machine - (after.ours - before.ours)) / took
+    total = (after.machine - before.machine - (after.ours - before.ours)) / took
     master_mb, parker_mb, workers_mb, all_mb = watch.memory
     return Run(
         server / figures.rps * 1e6,
@@ -178,7 +175,7 @@ def _measure(peer: Peer, case: Case, rate: float, seconds: float) -> Run:
         workers_mb / len(peer.workers),
         all_mb,
         peer.ready_ms,
-        everybody - server - figures.cpu_s / figures.seconds,
+        total - server - figures.cpu_s / figures.seconds,
         figures.errors + figures.dropped_idle,
     )
 
@@ -195,17 +192,17 @@ def _serving(case: Case) -> Iterator[Peer]:
     with tempfile.TemporaryDirectory(prefix="linepool-bench-") as name:
         app = Path(name, "app.py")
         app.write_text(_app(case.handlers))
-        # Twice the connections: what leaves and what comes may overlap.
+        # Twice the connections: closing and opening ones may overlap.
         options = ["--workers", str(case.workers), "--max-connections", str(2 * max(_OPEN))]
         with harness.serving(app, *options, directory=Path(name)) as server:
             ready_ms = (time.monotonic() - began) * 1e3
-            workers = [worker["pid"] for worker in server.status()["workers"]]
+            workers = server.workers()
             parker = set(harness.children(server.pid)).difference(workers)
             yield Peer(server.port, server.pid, list(parker), workers, ready_ms)
 
 
 def _app(handlers: int) -> str:
-    """Return the source of an app that adds, and of whose handlers nobody asks the others."""
+    """Return the source of an app with ADD and a number of unused handlers."""
     names = ["add", *(f"add_{number}" for number in range(1, handlers))]
     return "import linepool\n" + "".join(
         f"\n\n@linepool.handler\ndef {name}(a: int, b: int) -> int:\n"
@@ -216,20 +213,20 @@ def _app(handlers: int) -> str:
 
 @define
 class Growth:
-    """The runs of a part, a list for each of its cases."""
+    """The runs of a part, by case."""
 
     cases: Sequence[Case]
     runs: dict[Case, list[Run]] = field(factory=dict)
 
     def make(self, rounds: int, rate: float, seconds: float) -> None:
-        """Measure."""
+        """Measure all cases."""
         for _ in range(rounds):
             for case in self.cases:
                 with _serving(case) as peer:
                     self.runs.setdefault(case, []).append(_measure(peer, case, rate, seconds))
 
     def table(self, what: str) -> str:
-        """Return the figures, each with its ratio to the first row of the same server."""
+        """Return the table of the figures, with their ratios to the first row of the same server."""
         rows = []
         for first, group in self._groups():
             for case in group:
@@ -241,7 +238,7 @@ class Growth:
         return harness.table(["server", what, *_FIGURES], rows)
 
     def summary(self, what: str) -> str:
-        """Tell, for each server, what has grown from its first to its last row in all rounds."""
+        """Return for each server the figures that grew from its first to its last row in all rounds."""
         lines = []
         for first, (*_, last) in self._groups():
             grown = [
@@ -250,26 +247,26 @@ class Growth:
                 for heading, figure in _FIGURES.items()
                 if min(map(figure, self.runs[last])) > _GROWN * max(map(figure, self.runs[first]))
             ]
-            told = ", ".join(grown) or f"nothing by more than {_GROWN - 1:.0%}"
+            shown = ", ".join(grown) or f"nothing by more than {_GROWN - 1:.0%}"
             lines.append(
-                f"{last.server}, from {first.size:,} to {last.size:,} {what} grows: {told}."
+                f"{last.server}, from {first.size:,} to {last.size:,} {what} grows: {shown}."
             )
         return "\n".join(lines)
 
     def foreign(self) -> float:
-        """Return how many processors others have used, at most."""
+        """Return the largest number of processors that other processes used."""
         return max(run.foreign for runs in self.runs.values() for run in runs)
 
     def faults(self) -> list[str]:
-        """Return what went wrong though replies came."""
+        """Return the runs with lost requests or connections."""
         return [
-            f"{case.server}, {case.size:,}: {faults} requests or connections were lost"
+            f"{case.server}, {case.size:,}: {faults} requests or connections lost"
             for case, runs in self.runs.items()
             if (faults := sum(run.faults for run in runs))
         ]
 
     def _groups(self) -> Iterator[tuple[Case, list[Case]]]:
-        """Yield the cases of each server, with the first of them."""
+        """Yield (first case, all cases) of each server."""
         for _, group in itertools.groupby(self.cases, lambda case: case.server):
             cases = list(group)
             yield cases[0], cases
@@ -279,14 +276,14 @@ class Growth:
 
 
 def _shown(value: float) -> str:
-    """Return a number with three digits, or all before the point."""
+    """Return a number with three significant digits, or as an integer."""
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
 def _run() -> int:
     parser = harness.parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=list(_PARTS), default=list(_PARTS))
-    harness.ask_for_rounds(parser, 3, 1.5)
+    harness.add_round_options(parser, 3, 1.5)
     parser.add_argument(
         "--rate", type=float, default=4000, help="requests per second; default: %(default)s"
     )
@@ -305,7 +302,7 @@ def _run() -> int:
         print(f"## {part.title()}\n\n{found.table(part)}\n")
         if len(cases) < len(_PARTS[part]):
             print(f"Left out: {_PEER.name} ({_PEER.missing}).")
-        print(f"Others used up to {found.foreign():.2f} of a processor.")
+        print(f"Other processes used up to {found.foreign():.2f} processors.")
         print(f"{found.summary(part)}\n", flush=True)
         faults += [f"{part}: {fault}" for fault in found.faults()]
     print(f"Took {time.monotonic() - began:.0f} s.")

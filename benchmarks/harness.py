@@ -1,7 +1,6 @@
-"""What the benchmarks share: a server to measure, a look at its processes, and a table.
+"""Helpers of all benchmarks: start a server, list its processes, print a table.
 
-Everything happens on 127.0.0.1. What was started here is ended here, by its own pidfd, and nothing
-else is.
+All servers listen on 127.0.0.1. Only processes that were started here are ended.
 """
 
 from __future__ import annotations
@@ -27,31 +26,30 @@ HERE = Path(__file__).resolve().parent
 TARGETS = HERE / "targets"
 EXAMPLES = HERE.parent / "examples"
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _START_LIMIT = 20.0  # seconds
 _STOP_LIMIT = 10.0  # seconds
-_PAUSE = 0.005  # seconds between two looks at something that cannot be waited for
+_PAUSE = 0.005  # seconds between two polls of a condition
 
 
 class BenchmarkError(Exception):
-    """The measurement could not be made; the text says why."""
+    """The measurement failed; the text says why."""
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """Return a command line parser that shows a script's docstring."""
+    """Return a command line parser whose help shows the docstring of a script."""
     return argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
 def main(run: Callable[[], int]) -> NoReturn:
-    """Run a script; ended by a signal, it still ends what it has started."""
+    """Run a script and exit; a signal still ends the servers that it has started."""
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
     try:
         status = run()
     except BenchmarkError as failure:
-        print(f"{Path(sys.argv[0]).name}: {failure}", file=sys.stderr)
+        print(f"error: {failure}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
         status = 130
@@ -66,12 +64,12 @@ def until(what: str, done: Callable[[], Any], limit: float = _START_LIMIT) -> An
     """Return the first true value of ``done()``.
 
     Raises:
-        BenchmarkError: There was none within ``limit`` seconds.
+        BenchmarkError: It was false for ``limit`` seconds.
     """
     give_up_at = time.monotonic() + limit
     while not (value := done()):
         if time.monotonic() > give_up_at:
-            raise BenchmarkError(f"not within {limit:g} s: {what}")
+            raise BenchmarkError(f"timed out after {limit:g} s, waiting until {what}")
         time.sleep(_PAUSE)
     return value
 
@@ -82,13 +80,13 @@ def module_missing(name: str) -> bool:
 
 
 def find(name: str) -> str:
-    """Return the path of a program, or "": it is not installed."""
+    """Return the path of a program; "" if it is not installed."""
     where = [sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]
     return shutil.which(name, path=os.pathsep.join(where)) or ""
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free now, for servers that cannot choose one."""
+    """Return a port of 127.0.0.1 that is free now, for servers that cannot pick one themselves."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", 0))
@@ -97,7 +95,7 @@ def free_port() -> int:
 
 
 class Program:
-    """A program that was started here, with its log in a file."""
+    """A running program; its output goes to a log file."""
 
     def __init__(self, arguments: Sequence[str], log: Path, cwd: Path | None = None) -> None:
         self.log = log
@@ -108,12 +106,12 @@ class Program:
                 stdout=file,
                 stderr=file,
                 cwd=cwd,
-                start_new_session=True,  # so that whatever it forks can be ended with it
+                start_new_session=True,  # so that a ^C reaches this script only, which then stops it
             )
         self.pid = self._process.pid
 
     def said(self, text: str) -> str:
-        """Return the first line of the log that contains a text, or "": none.
+        """Return the first line of the log that contains a text; "" if there is none.
 
         Raises:
             BenchmarkError: The program has ended.
@@ -121,11 +119,13 @@ class Program:
         lines = self.log.read_text(errors="replace").splitlines()
         found = next((line for line in lines if text in line), "")
         if not found and self._process.poll() is not None:
-            raise BenchmarkError("it ended at the start:\n  " + "\n  ".join(lines[-10:]))
+            raise BenchmarkError(
+                "it exited early; the end of its log:\n  " + "\n  ".join(lines[-10:])
+            )
         return found
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to stop, see to it that it and its children do, and return its exit status."""
+        """Stop the program, kill what is left of it and its children, and return its exit status."""
         if self._process.returncode is None:
             left = _descriptors(children(self.pid))
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -133,7 +133,7 @@ class Program:
                 self._process.wait(_STOP_LIMIT)
             left += _descriptors(children(self.pid))
             self._process.kill()
-            for pidfd in left:  # of those that outlive their master: what they run is stuck
+            for pidfd in left:  # children that outlive their master hang in a request
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 os.close(pidfd)
@@ -149,7 +149,7 @@ def _descriptors(pids: Sequence[int]) -> list[int]:
 
 
 class Server:
-    """A linepool that is ready to serve."""
+    """A linepool server that is ready."""
 
     def __init__(self, program: Program, control: Path) -> None:
         self.program = program
@@ -158,34 +158,23 @@ class Server:
         self.port = int(program.said("listening on ").rpartition(":")[2])
 
     def connect(self, limit: float = 30.0) -> socket.socket:
-        """Return a new connection to it."""
+        """Return a new connection."""
         return socket.create_connection(("127.0.0.1", self.port), limit)
 
-    def status(self) -> dict[str, Any]:
-        """Return what its control socket tells."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(_START_LIMIT)
-            sock.connect(str(self.control))
-            sock.sendall(b"STATUS json\n")
-            sock.shutdown(socket.SHUT_WR)
-            with sock.makefile("rb") as file:
-                state: dict[str, Any] = json.loads(file.readline())
-        return state
-
-    def log_text(self) -> str:
-        """Return all that it has logged."""
-        return self.program.log.read_text(errors="replace")
+    def workers(self) -> list[int]:
+        """Return the pids of the workers; the master has the parker as another child."""
+        return linepool_workers(self.control)
 
 
-def options_of_run() -> str:
-    """Return the help text of ``linepool run``."""
-    done = subprocess.run(
-        [sys.executable, "-m", "linepool", "run", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+def linepool_workers(control: Path) -> list[int]:
+    """Return the pids of the workers of a linepool server, from its control socket."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(_START_LIMIT)
+        sock.connect(str(control))
+        sock.sendall(b"STATUS json\n")
+        sock.shutdown(socket.SHUT_WR)
+        with sock.makefile("rb") as file:
+            return [worker["pid"] for worker in json.loads(file.readline())["workers"]]
 
 
 @contextlib.contextmanager
@@ -203,7 +192,7 @@ def serving(target: Path, *options: str, directory: Path) -> Iterator[Server]:
 
 
 def children(pid: int) -> list[int]:
-    """Return the pids of a process's children, as long as they are not reaped (proc(5))."""
+    """Return the pids of a process's children, zombies included (proc(5))."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return [
             int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -211,19 +200,8 @@ def children(pid: int) -> list[int]:
     return []
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process and its children have used so far."""
-    total = 0.0
-    for one in (pid, *children(pid)):
-        with contextlib.suppress(OSError):
-            # The name, in parentheses, may hold anything; utime and stime are fields 14 and 15.
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-            total += (int(fields[11]) + int(fields[12])) / _TICKS
-    return total
-
-
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table; the first column is text, the others are set to the right."""
+    """Return a Markdown table; all columns but the first are aligned to the right."""
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(headings), *cells]) for i in range(len(headings))]
 
@@ -239,36 +217,36 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def machine() -> str:
-    """Return one line that says where this was measured."""
+    """Return one line that describes the machine."""
     version = ".".join(str(part) for part in sys.version_info[:3])
     release = os.uname().release.partition("-")[0]
     return f"Python {version}, Linux {release}, {os.cpu_count()} CPUs"
 
 
 def at_least_one(text: str) -> int:
-    """Return a number of rounds and the like, from the command line.
+    """Parse a positive whole number from the command line.
 
     Raises:
-        argparse.ArgumentTypeError: It is none.
+        argparse.ArgumentTypeError: It is not one.
     """
     if text.isdecimal() and int(text) >= 1:
         return int(text)
-    raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, not {text!r}")
+    raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
 
 
 def seconds(text: str) -> float:
-    """Return a time in seconds, from the command line.
+    """Parse a duration in seconds from the command line.
 
     Raises:
-        argparse.ArgumentTypeError: It is none.
+        argparse.ArgumentTypeError: It is not one.
     """
     with contextlib.suppress(ValueError):
         if 0 < float(text) < float("inf"):
             return float(text)
-    raise argparse.ArgumentTypeError(f"must be a number of seconds, more than 0, not {text!r}")
+    raise argparse.ArgumentTypeError(f"must be a number of seconds > 0, not {text!r}")
 
 
-def ask_for_rounds(parser: argparse.ArgumentParser, rounds: int, seconds_each: float) -> None:
+def add_round_options(parser: argparse.ArgumentParser, rounds: int, seconds_each: float) -> None:
     """Add the options --rounds and --seconds, with these defaults."""
     text = "default: %(default)s"
     parser.add_argument("--rounds", type=at_least_one, default=rounds, help=text)

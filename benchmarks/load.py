@@ -1,6 +1,6 @@
-"""Compile load/lineload.c once, run it, and return what it measured.
+"""Compile load/lineload.c if needed, run it, and return what it measured.
 
-As a script, it takes lineload's own options: ``load.py -c 64 -t 2 127.0.0.1 7000``.
+As a script, it takes the options of lineload: ``python -m benchmarks.load -c 64 127.0.0.1 7000``.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 from attrs import fields, frozen
+
+from benchmarks import harness
 
 SOURCE = harness.HERE / "load" / "lineload.c"
 _BINARY = SOURCE.parent / "build" / "lineload"
-_LIMIT = 90.0  # seconds that a run may take besides warm-up, settling and measuring
+_LIMIT = 90.0  # seconds for a run, besides warm-up, settling and measuring
 
 
 @frozen
 class Latency:
-    """How long replies took, in microseconds."""
+    """Latency of the replies, in microseconds."""
 
     count: int
     min: float
@@ -40,12 +41,12 @@ class Latency:
 
 @frozen(kw_only=True)
 class Figures:
-    """What one run measured; see the head of lineload.c for the words.
+    """What one run measured; the comment at the top of lineload.c defines the figures.
 
     Attributes:
         latency: Of the quick requests.
-        slow: Of the slow ones, if there were any to be.
-        late: How late requests were sent, in an open loop.
+        slow: Of the slow requests, if any were sent.
+        late: How late requests were sent, in the open loop.
     """
 
     requests: int
@@ -63,14 +64,14 @@ class Figures:
 
 @frozen(kw_only=True)
 class Load:
-    """What to ask, and how: lineload's options by their names.
+    """The load to generate: the options of lineload by name.
 
     Attributes:
         mode: closed, connect or open.
-        idle: Further connections that stay silent.
-        reset: In connect mode, close with RST.
-        request: With lineload's escapes; empty: ``ADD a b``, with the sum as the reply.
-        slow: Every request is the slow one with probability 1/slow; 0: none.
+        idle: Additional connections that send nothing.
+        reset: Close with RST, in connect mode.
+        request: With lineload's escapes; empty: ``ADD a b``, whose reply is the sum.
+        slow: Each request is the slow one with probability 1/slow; 0: never.
     """
 
     connections: int = 1
@@ -117,13 +118,13 @@ def build() -> Path:
     """Return lineload, compiled if its source is newer.
 
     Raises:
-        BenchmarkError: It cannot be compiled.
+        BenchmarkError: It does not compile.
     """
     if _BINARY.exists() and _BINARY.stat().st_mtime >= SOURCE.stat().st_mtime:
         return _BINARY
     compiler = shutil.which("cc")
     if not compiler:
-        raise harness.BenchmarkError("cc is missing (Debian: gcc)")
+        raise harness.BenchmarkError("cc is not installed (Debian: gcc)")
     _BINARY.parent.mkdir(exist_ok=True)
     (_BINARY.parent / ".gitignore").write_text("*\n")
     with tempfile.TemporaryDirectory(dir=_BINARY.parent) as name:
@@ -131,8 +132,8 @@ def build() -> Path:
         command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-o", str(made), str(SOURCE)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise harness.BenchmarkError(f"lineload cannot be compiled:\n{done.stderr}")
-        made.replace(_BINARY)  # another benchmark may run the old one at this moment
+            raise harness.BenchmarkError(f"lineload.c does not compile:\n{done.stderr}")
+        made.replace(_BINARY)  # another benchmark may be running the old one
     return _BINARY
 
 
@@ -140,13 +141,13 @@ def run(port: int, load: Load, on_phase: Callable[[str], None] | None = None) ->
     """Load a server on 127.0.0.1.
 
     Args:
-        port: Where it listens.
-        load: What to ask.
-        on_phase: Is called when a phase begins: settle (the silent connections are open), load,
-            measure and end (of the measured time).
+        port: The port of the server.
+        load: The load to generate.
+        on_phase: Called at the start of each phase: settle (the idle connections are open), load,
+            measure, and end (of the measured time).
 
     Raises:
-        BenchmarkError: The load could not be made, a reply was wrong, or none came.
+        BenchmarkError: The load could not be generated, a reply was wrong, or there was none.
     """
     command = [str(build()), "--phases", *load.arguments(), "127.0.0.1", str(port)]
     process = subprocess.Popen(
@@ -158,7 +159,7 @@ def run(port: int, load: Load, on_phase: Callable[[str], None] | None = None) ->
     watchdog.start()
     said = []
     try:
-        for line in process.stderr:  # until it ends; it writes no more to the other pipe than fits
+        for line in process.stderr:  # until it exits; its output fits into the other pipe
             if line.startswith("phase "):
                 if on_phase:
                     on_phase(line.split()[1])
@@ -173,8 +174,8 @@ def run(port: int, load: Load, on_phase: Callable[[str], None] | None = None) ->
         process.stdout.close()
         process.stderr.close()
     if status:
-        told = "".join(said) or output or f"exit status {status}"
-        raise harness.BenchmarkError(f"lineload {' '.join(command[2:])}\n  {told.strip()}")
+        message = "".join(said) or output or f"exit status {status}"
+        raise harness.BenchmarkError(f"lineload {' '.join(command[2:])}\n  {message.strip()}")
     return _figures(json.loads(output))
 
 

@@ -1,7 +1,7 @@
-"""The servers of pool_burst.py: how each is started, asked, and what its settings let it be.
+"""The servers of pool_burst.py: their settings, command lines and requests.
 
-All run from files in a directory of their own, on a free port of 127.0.0.1, as a child of the
-benchmark; a service of the same name that the system may have is not touched.
+All listen on a free port of 127.0.0.1 and run as children of the benchmark, each from files in its own
+directory; a system service of the same name is not touched.
 """
 
 from __future__ import annotations
@@ -14,62 +14,62 @@ import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-import harness
-from harness import find
+from benchmarks import harness
+from benchmarks.harness import find
 
 MIN, MAX = 2, 32
-SPARE = 2  # idle servers kept at least, and at most, where a server has such a setting
+SPARE = 2  # idle processes to keep, as minimum and maximum, where a server has such settings
 _UNPRIVILEGED = "www-data"  # what Debian runs web servers as; needed when started by root
-
-_HTTP_REQUEST = b"GET /block HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 class Peer(ABC):
     """A server that sizes its own pool.
 
     Attributes:
-        name: For the table and the plot.
-        floor: The largest pool that its settings let stand when nothing happens.
-        request: What a client sends.
-        answers_in_lines: The answer is one line; otherwise it is all until the connection ends.
-        stop_signal: What ends it in order.
+        name: Its name in the table and the plot.
+        floor: The largest pool that its settings permit when it is idle.
+        replies_in_lines: The reply is one line; otherwise it ends with the connection.
+        stop_signal: The signal that stops it gracefully.
     """
 
     name: str
     floor = MIN
-    request = b"BLOCK\n"
-    answers_in_lines = False
+    replies_in_lines = False
     stop_signal: int = signal.SIGTERM
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.port = harness.free_port()
+        self.request = b"SLEEP %d\n" % (seconds * 1000)
 
     @property
     @abstractmethod
     def settings(self) -> str:
-        """What is set, for the table."""
+        """Its settings, for the table."""
 
     @abstractmethod
     def missing(self) -> str:
-        """Return what must be installed, or "": nothing."""
+        """Return what must be installed; "": nothing."""
 
     @abstractmethod
     def arguments(self, directory: Path) -> list[str]:
-        """Write what it needs into a directory of its own and return its command line."""
+        """Write its files to its own directory and return the command line."""
+
+    def helpers(self, master: int, directory: Path) -> set[int]:
+        """Return the children of the master that are not workers."""
+        del master, directory
+        return set()
 
 
 class Linepool(Peer):
-    """linepool, with its own settings except for the size of the pool."""
+    """linepool, with default settings except for the pool size."""
 
     name = "linepool"
-    answers_in_lines = True
+    replies_in_lines = True
 
     def __init__(self, seconds: float, more: list[str]) -> None:
         super().__init__(seconds)
-        known = harness.options_of_run()
-        chosen = {"--max-spare": str(SPARE)}
-        self._options = [f"{k}={v}" for k, v in chosen.items() if k in known] + more
+        self._options = [f"--max-spare={SPARE}", *more]
 
     @property
     def settings(self) -> str:
@@ -79,20 +79,28 @@ class Linepool(Peer):
         return ""
 
     def arguments(self, directory: Path) -> list[str]:
-        arguments = [sys.executable, "-m", "linepool", "run", str(harness.TARGETS / "block.py")]
+        app = str(harness.TARGETS / "lines_app.py")
+        arguments = [sys.executable, "-m", "linepool", "run", app]
         arguments += ["--bind", f"127.0.0.1:{self.port}", "--workers", f"{MIN}:{MAX}"]
         return [*arguments, "--control", str(directory / "control"), *self._options]
+
+    def helpers(self, master: int, directory: Path) -> set[int]:
+        return set(harness.children(master)).difference(
+            harness.linepool_workers(directory / "control")
+        )
 
 
 class NetServer(Peer):
     """Net::Server::PreFork."""
 
     name = "Net::Server::PreFork"
-    answers_in_lines = True
+    replies_in_lines = True
 
     @property
     def settings(self) -> str:
-        return f"min_servers {MIN}, min_spare_servers {SPARE}, max_spare_servers {SPARE}"
+        return (
+            f"min_servers {MIN}, min_spare_servers {SPARE}, max_spare_servers {SPARE}, listen 1024"
+        )
 
     def missing(self) -> str:
         found = any(
@@ -103,17 +111,20 @@ class NetServer(Peer):
 
     def arguments(self, directory: Path) -> list[str]:
         del directory
-        numbers = (self.port, MIN, MAX, SPARE, self.seconds)
+        numbers = (self.port, MIN, MAX, SPARE, SPARE)
         return ["perl", str(harness.TARGETS / "prefork.pl"), *map(str, numbers)]
 
 
 class Apache(Peer):
-    """Apache with the prefork MPM; a CGI script blocks."""
+    """Apache with the prefork MPM and a CGI script that sleeps."""
 
     name = "Apache prefork"
-    floor = SPARE + 1  # it insists on MaxSpareServers > MinSpareServers
-    request = _HTTP_REQUEST
+    floor = SPARE + 1  # it requires MaxSpareServers > MinSpareServers
     _modules = Path("/usr/lib/apache2/modules")
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.request = _http_request("/sleep")
 
     @property
     def settings(self) -> str:
@@ -124,7 +135,7 @@ class Apache(Peer):
         return "" if found else "Debian: apache2-bin"
 
     def arguments(self, directory: Path) -> list[str]:
-        script = directory / "block"
+        script = directory / "sleep"
         script.write_text(
             f"#!/bin/sh\nsleep {self.seconds}\nprintf 'Content-Type: text/plain\\n\\nOK\\n'\n"
         )
@@ -146,7 +157,7 @@ class Apache(Peer):
             f"ServerLimit {MAX}",
             f"MaxRequestWorkers {MAX}",
             "KeepAlive Off",
-            f"ScriptAlias /block {script}",
+            f"ScriptAlias /sleep {script}",
         ]
         if os.geteuid() == 0:
             lines += [f"User {_UNPRIVILEGED}", f"Group {_UNPRIVILEGED}"]
@@ -156,12 +167,11 @@ class Apache(Peer):
 
 
 class Uwsgi(Peer):
-    """uWSGI with one of its algorithms for a cheaper pool."""
-
-    request = _HTTP_REQUEST
+    """uWSGI with one of its `cheaper` algorithms."""
 
     def __init__(self, seconds: float, algorithm: str) -> None:
         super().__init__(seconds)
+        self.request = _http_request(f"/sleep?ms={seconds * 1000:.0f}")
         self._algorithm = algorithm
         self.name = f"uWSGI cheaper {algorithm}"
 
@@ -177,7 +187,7 @@ class Uwsgi(Peer):
         arguments = [find("uwsgi"), "--http-socket", f"127.0.0.1:{self.port}", "--master"]
         arguments += ["--workers", str(MAX), "--cheaper", str(MIN)]
         arguments += ["--cheaper-algo", self._algorithm]
-        arguments += ["--wsgi-file", str(harness.TARGETS / "hello_wsgi.py"), "--need-app"]
+        arguments += ["--wsgi-file", str(harness.TARGETS / "wsgi_app.py"), "--need-app"]
         return [*arguments, "--die-on-term", "--disable-logging"]
 
 
@@ -194,7 +204,7 @@ class PhpFpm(Peer):
         return "" if self._binary() else "Debian: php-fpm"
 
     def arguments(self, directory: Path) -> list[str]:
-        script = directory / "block.php"
+        script = directory / "sleep.php"
         script.write_text(f'<?php usleep({self.seconds * 1e6:.0f}); echo "OK\\n";')
         _make_public(script)
         self.request = _fastcgi_request(script)
@@ -224,7 +234,7 @@ class PhpFpm(Peer):
 
 
 def all_peers(seconds: float, linepool_options: list[str]) -> list[Peer]:
-    """Return every server that can be compared, linepool first."""
+    """Return all servers, linepool first."""
     return [
         Linepool(seconds, linepool_options),
         NetServer(seconds),
@@ -236,17 +246,21 @@ def all_peers(seconds: float, linepool_options: list[str]) -> list[Peer]:
     ]
 
 
+def _http_request(path: str) -> bytes:
+    return f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+
 def _make_public(script: Path) -> None:
-    """Let a server that has given up root read and run a script, wherever it stands."""
+    """Let a server that has dropped root privileges read and run a script."""
     script.chmod(0o755)
     for directory in script.parents[:2]:
         directory.chmod(directory.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
 
 
 def _fastcgi_request(script: Path) -> bytes:
-    """Return one whole FastCGI request for a script (FastCGI specification, 3.3 and 5)."""
+    """Return a complete FastCGI request for a script (FastCGI specification, 3.3 and 5)."""
     begin, parameters, body = 1, 4, 5
-    responder = struct.pack("!HB5x", 1, 0)  # role; flags 0: close after the answer
+    responder = struct.pack("!HB5x", 1, 0)  # role; flags 0: close after the reply
     pairs = {"SCRIPT_FILENAME": str(script), "REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.0"}
     packed = b"".join(
         bytes((len(name), len(value))) + name.encode() + value.encode()

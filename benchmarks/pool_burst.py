@@ -1,12 +1,12 @@
-"""Burst and silence: how fast does a pool grow when it must, and how does it come back?
+"""A burst of requests, then silence: how fast a pool grows, and how it shrinks again.
 
-64 clients connect at once; each sends one request that blocks for 2 s, reads its reply and leaves.
-Then nothing happens any more. With 32 workers at once the last reply can come after 4 s.
+64 clients connect at once; each sends one request that takes 2 s, reads the reply and closes. With 32
+workers the last reply can come after 4 s. Then no client connects any more.
 
-The same burst goes to linepool and to other servers that size their own pool, each from 2 to at
-most 32 workers, one after the other; while one comes back to its floor, the next has its burst. A
-fork is seen within 5 ms by reading the list of the master's children, the end of a worker at once
-by its pidfd. Prints a table, and writes it and a plot.
+linepool and other servers that size their own pool, each from 2 to at most 32 workers, get the burst
+one after the other; while one server shrinks, the next has its burst. Forks are seen within 5 ms, in
+the list of the master's children; the end of a worker at once, through its pidfd. Prints a table, and
+writes it and a plot.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import harness
 from attrs import Factory, define, frozen
-from peers import MAX, MIN, Peer, all_peers
+
+from benchmarks import harness
+from benchmarks.peers import MAX, MIN, Peer, all_peers
 
 _CLIENTS = 64
 _SETTLE = 2.0  # seconds between the start of a server and the burst
-_LOOK_EVERY = 0.005  # seconds, while a server grows
-_LOOK_EVERY_LATER = 0.05  # seconds, when the burst is over
-_ONE_STEP = 0.5  # seconds; workers that end closer together than this end in one step
+_POLL = 0.005  # seconds, while a server grows
+_SLOW_POLL = 0.05  # seconds, after the burst
+_STEP_GAP = 0.5  # seconds; workers that end closer together end in one step
 
 
 @define
 class Course:
-    """What a pool did, in seconds since the burst began."""
+    """The history of a pool; times in seconds since the burst began."""
 
     name: str
     settings: str
@@ -55,13 +56,13 @@ class Course:
 
     @property
     def peak(self) -> tuple[float, int]:
-        """When it was largest for the first time, and how large."""
+        """When it first reached its largest size, and that size."""
         most = max(size for _, size in self.sizes)
         return next((at, size) for at, size in self.sizes if size == most)
 
     @property
     def floor_at(self) -> float | None:
-        """When it was down for good, or None: it was not."""
+        """When it was back at its floor to stay; None if it never was."""
         back = None
         for at, size in self.sizes:
             if size > self.floor:
@@ -72,10 +73,10 @@ class Course:
 
     @property
     def steps(self) -> int:
-        """In how many steps it shrank after the last reply."""
+        """The number of steps in which it shrank after the last reply."""
         times = [at for at in self.ended_at if at > self.quiet_at]
         gaps = [b - a for a, b in itertools.pairwise(times)]
-        return bool(times) + sum(gap > _ONE_STEP for gap in gaps)
+        return bool(times) + sum(gap > _STEP_GAP for gap in gaps)
 
     def row(self, clients: int) -> tuple[str, ...]:
         at, size = self.peak
@@ -100,41 +101,41 @@ _HEADINGS = (
     "server",
     f"{MIN} to {MAX}, s",
     "last reply, s",
-    "then back, s",
+    "shrunk after, s",
     "in steps",
-    "forks (up + later)",
+    "forks (burst + later)",
     "workers ended",
 )
 
 
 class Watch:
-    """Looks at a master's children, and at the clients of the burst, in one loop."""
+    """Watches the children of a master and the clients of the burst, in one loop."""
 
-    def __init__(self, master: int, course: Course) -> None:
+    def __init__(self, master: int, helpers: set[int], course: Course) -> None:
         self._master = master
         self._course = course
         self._selector = selectors.DefaultSelector()
         self._alive: dict[int, int] = {}  # pid: pidfd
-        self._seen: set[int] = set()
+        self._seen = helpers  # and all workers so far
         self._began_at = time.monotonic()
-        self._look()
-        course.forked_at.clear()  # those that it began with
+        self._update()
+        course.forked_at.clear()  # the workers before the burst
 
     @property
     def size(self) -> int:
-        """How many workers are alive."""
+        """The number of live workers."""
         return len(self._alive)
 
     def burst(self, peer: Peer, clients: int, limit: float) -> None:
-        """Have so many clients connect at once, and go on until all have been answered."""
+        """Have a number of clients connect at once, and watch until all have their reply."""
         self._began_at = time.monotonic()
         self._course.sizes[:] = [(0.0, self.size)]
         waiting = {_Client(peer) for _ in range(clients)}
         for client in waiting:
             self._selector.register(client.socket, selectors.EVENT_WRITE, client)
         while waiting and self._now() < limit:
-            for client in self._turn(_LOOK_EVERY):
-                if client.turn(self._selector):
+            for client in self._watch(_POLL):
+                if client.advance(self._selector):
                     continue
                 waiting.remove(client)
                 self._end(client)
@@ -142,11 +143,11 @@ class Watch:
             self._end(client)
         self._course.watched_until = self._now()
 
-    def come_back(self, limit: float) -> None:
-        """Go on until the pool is back at its floor, and a little longer."""
+    def shrink(self, limit: float) -> None:
+        """Watch until the pool has been at its floor for 2 s."""
         calm_since = None
         while self._now() < self._course.quiet_at + limit:
-            self._turn(_LOOK_EVERY_LATER)
+            self._watch(_SLOW_POLL)
             if self.size > self._course.floor:
                 calm_since = None
             calm_since = calm_since or self._now()
@@ -155,7 +156,7 @@ class Watch:
         self._course.watched_until = self._now()
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close all descriptors."""
         for pidfd in self._alive.values():
             os.close(pidfd)
         self._selector.close()
@@ -163,18 +164,18 @@ class Watch:
     def _now(self) -> float:
         return time.monotonic() - self._began_at
 
-    def _turn(self, pause: float) -> list[_Client]:
-        """Look at the pool; return the clients for whom something happened."""
+    def _watch(self, pause: float) -> list[_Client]:
+        """Watch for a moment; return the clients whose sockets are ready."""
         ready = []
         for key, _ in self._selector.select(pause):
             if isinstance(key.data, _Client):
                 ready.append(key.data)
             else:
                 self._ended(key.data)
-        self._look()
+        self._update()
         return ready
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         before = self.size
         for pid in harness.children(self._master):
             if pid in self._seen:
@@ -197,14 +198,14 @@ class Watch:
     def _end(self, client: _Client) -> None:
         self._selector.unregister(client.socket)
         client.socket.close()
-        if client.is_right:
+        if client.is_correct:
             self._course.replied_at.append(self._now())
         else:
             self._course.lost.append(client.fault or "not answered")
 
 
 class _Client:
-    """One client of the burst: connects, asks once, reads to the end."""
+    """One client of the burst: connects, sends one request, reads the reply."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -215,12 +216,12 @@ class _Client:
         self.socket.connect_ex(("127.0.0.1", peer.port))
 
     @property
-    def is_right(self) -> bool:
-        """Whether it got what it asked for."""
+    def is_correct(self) -> bool:
+        """Whether the reply is the expected one."""
         return b"OK\n" in self._reply
 
-    def turn(self, selector: selectors.BaseSelector) -> bool:
-        """Do what is possible now; return whether there is more to come."""
+    def advance(self, selector: selectors.BaseSelector) -> bool:
+        """Send or read without waiting; return whether the client is still busy."""
         try:
             if selector.get_key(self.socket).events == selectors.EVENT_WRITE:
                 self.socket.sendall(self._peer.request)
@@ -232,32 +233,34 @@ class _Client:
             return False
         self._reply += data
         self.fault = f"read {self._reply!r}"
-        return bool(data) and not (self._peer.answers_in_lines and data.endswith(b"\n"))
+        return bool(data) and not (self._peer.replies_in_lines and data.endswith(b"\n"))
 
 
 @frozen
 class Bounds:
-    """How long each part may take, in seconds, and how many clients there are."""
+    """The number of clients, and the limit of each phase in seconds."""
 
     clients: int
     growing: float
-    coming_back: float
+    shrinking: float
 
 
-def _burst(peer: Peer, program: harness.Program, bounds: Bounds) -> tuple[Course, Watch]:
-    """Start, settle, burst; the way back is still to be watched."""
+def _burst(
+    peer: Peer, program: harness.Program, home: Path, bounds: Bounds
+) -> tuple[Course, Watch]:
+    """Start a server, let it settle, and run the burst."""
 
     def is_up() -> bool:
-        program.said("\0")  # raises if it has ended
+        program.said("\0")  # raises if it has exited
         return len(harness.children(program.pid)) >= MIN and _listens(peer.port)
 
     harness.until(f"{peer.name} is up", is_up)
     time.sleep(_SETTLE)
     course = Course(peer.name, peer.settings, peer.floor)
-    watch = Watch(program.pid, course)
+    watch = Watch(program.pid, peer.helpers(program.pid, home), course)
     print(f"{peer.name}: {watch.size} workers; burst", file=sys.stderr)
     watch.burst(peer, bounds.clients, bounds.growing)
-    print(f"{peer.name}: answered after {course.quiet_at:.2f} s", file=sys.stderr)
+    print(f"{peer.name}: last reply after {course.quiet_at:.2f} s", file=sys.stderr)
     if course.lost:
         print(f"{peer.name}: lost {course.lost}; its log:", file=sys.stderr)
         print(program.log.read_text(errors="replace")[-2000:], file=sys.stderr)
@@ -265,7 +268,7 @@ def _burst(peer: Peer, program: harness.Program, bounds: Bounds) -> tuple[Course
 
 
 def _listens(port: int) -> bool:
-    """Whether something listens on a port; without connecting, for that would be a client."""
+    """Whether a server listens on a port, without connecting as a client."""
     local = f"0100007F:{port:04X}"
     return any(
         line.split()[1] == local and line.split()[3] == "0A"
@@ -274,7 +277,7 @@ def _listens(port: int) -> bool:
 
 
 def _compare(peers: Sequence[Peer], bounds: Bounds, directory: Path) -> list[Course]:
-    """Give each its burst in turn, and watch all of them on their way back."""
+    """Run the burst on each server in turn, and watch all of them shrink."""
     courses = []
     threads = []
     with contextlib.ExitStack() as stack:
@@ -283,14 +286,14 @@ def _compare(peers: Sequence[Peer], bounds: Bounds, directory: Path) -> list[Cou
             home.mkdir()
             program = harness.Program(peer.arguments(home), home / "log", cwd=home)
             stack.callback(program.stop, peer.stop_signal)
-            course, watch = _burst(peer, program, bounds)
+            course, watch = _burst(peer, program, home, bounds)
             courses.append(course)
 
-            def come_back(watch: Watch = watch) -> None:
-                watch.come_back(bounds.coming_back)
+            def shrink(watch: Watch = watch) -> None:
+                watch.shrink(bounds.shrinking)
                 watch.close()
 
-            threads.append(threading.Thread(target=come_back, daemon=True))
+            threads.append(threading.Thread(target=shrink, daemon=True))
             threads[-1].start()
         for thread in threads:
             thread.join()
@@ -322,7 +325,7 @@ def _plot(courses: Sequence[Course], path: Path) -> None:
     start.set_ylim(0, MAX + 2)
     start.set_ylabel("workers alive")
     start.set_title("the first 6 s")
-    whole.set_title(f"burst of {_CLIENTS} clients that block 2 s, then silence")
+    whole.set_title(f"burst of {_CLIENTS} requests of 2 s, then silence")
     for panel in (start, whole):
         panel.set_xlabel("seconds since the burst")
         panel.grid(alpha=0.3)
@@ -333,7 +336,7 @@ def _plot(courses: Sequence[Course], path: Path) -> None:
 
 def _report(courses: Sequence[Course], bounds: Bounds, absent: Sequence[str]) -> str:
     parts = [
-        f"{bounds.clients} clients at once, each one request that blocks, then silence;"
+        f"{bounds.clients} clients at once with one slow request each, then silence;"
         f" {harness.machine()}",
         harness.table(_HEADINGS, [course.row(bounds.clients) for course in courses]),
         "\n".join(f"- {course.name}: {course.settings}, at most {MAX}" for course in courses),
@@ -344,16 +347,21 @@ def _report(courses: Sequence[Course], bounds: Bounds, absent: Sequence[str]) ->
 
 def _run() -> int:
     parser = harness.parser(__doc__)
-    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="servers named so")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="WORD", help="servers whose names contain it"
+    )
     parser.add_argument("--clients", type=int, default=_CLIENTS, help="default: %(default)s")
-    parser.add_argument("--block", type=float, default=2.0, help="seconds; %(default)s")
-    parser.add_argument("--limit", type=float, default=120, help="seconds up, and as many down")
+    parser.add_argument(
+        "--block", type=float, default=2.0, help="seconds per request; default: %(default)s"
+    )
+    parser.add_argument(
+        "--limit", type=float, default=120, help="seconds for each phase; default: %(default)s"
+    )
     parser.add_argument(
         "--linepool", nargs="+", default=[], metavar="OPTION=VALUE", help="as --shrink-window=10"
     )
     parser.add_argument("--output", type=Path, default=harness.HERE / "results")
     options = parser.parse_args()
-    os.environ["BLOCK_SECONDS"] = str(options.block)  # for the targets in Python
     given = ["--" + option.lstrip("-") for option in options.linepool]
     peers = all_peers(options.block, given)
     if options.only:
@@ -369,7 +377,7 @@ def _run() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "pool-burst.md").write_text(report)
     if harness.module_missing("matplotlib"):
-        print("no plot: matplotlib is missing", file=sys.stderr)
+        print("no plot: matplotlib is not installed", file=sys.stderr)
     elif courses:
         _plot(courses, options.output / "pool-burst.png")
         print(f"plot: {options.output / 'pool-burst.png'}", file=sys.stderr)

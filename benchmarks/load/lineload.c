@@ -1,15 +1,15 @@
 /* lineload: load for servers that answer every request with one known reply.
  *
- * One thread, epoll, Linux; nothing but the C library. Every reply is compared byte for byte with
- * the one that is due. Prints one JSON object; `lineload --help` shows the options.
+ * One thread, epoll, Linux, only the C library. Every reply is compared byte for byte with the
+ * expected one. Prints one JSON object; `lineload --help` shows the options.
  *
- * What the figures mean:
- *   requests   replies to requests that began in the measured time (open: that were due in it),
- *              whenever they came; the latencies are theirs, so a stall at the end is not cut off
- *   answered   replies that came within the measured time; rps is answered / seconds
- *   wrong      replies that were not the right ones; the connection is given up with the first
- *   errors     requests without a reply, and connections that were refused, or lost while quiet
- *   cpu_s      what lineload itself used in the measured time. Near `seconds`, it is the limit.
+ * The figures:
+ *   requests   replies, whenever they arrived, to requests that began in the measured time (open: that
+ *              were due in it); the latencies are of these, so a stall at the end is not cut off
+ *   answered   replies that arrived in the measured time; rps is answered / seconds
+ *   wrong      wrong replies; the first one closes its connection
+ *   errors     requests without a reply, and connections that were refused, or lost while idle
+ *   cpu_s      processor time of lineload in the measured time; near `seconds`, it is the bottleneck
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,12 +32,12 @@
 #include <unistd.h>
 
 enum {
-    MOST_CONNECTIONS = 200000,
-    MOST_DEPTH = 65536,
-    MOST_OUTSTANDING = 1000000, /* an open loop that is further behind has lost */
-    MOST_LOST = 10000,          /* connections, before the run is given up */
-    MOST_SHOWN = 3,             /* wrong replies and lost connections that are told in words */
-    MOST_SOURCES = 250,         /* addresses 127.0.0.1 and up that connections may come from */
+    MAX_CONNECTIONS = 200000,
+    MAX_DEPTH = 65536,
+    MAX_OUTSTANDING = 1000000, /* an open loop that is further behind fails */
+    MAX_LOST = 10000,          /* connections, before the run fails */
+    MAX_SHOWN = 3,             /* wrong replies and lost connections that are described */
+    MAX_SOURCES = 250,         /* addresses 127.0.0.1 and up that connections may come from */
     IDLE_PER_SOURCE = 10000,    /* of some 28,000 ports; connect() is slow when few are free */
     IDLE_PENDING = 128,
     EVENTS = 256,
@@ -45,12 +45,12 @@ enum {
 };
 
 static const uint64_t NS = 1000000000;
-static const uint64_t REOPEN_AFTER_NS = 10 * 1000000;  /* a server that refuses is not hammered */
+static const uint64_t REOPEN_AFTER_NS = 10 * 1000000;  /* between attempts, if the server refuses */
 static const uint64_t OPEN_LIMIT_NS = 20 * NS;         /* for all connections to be open */
 static const uint64_t DRAIN_LIMIT_NS = 5 * NS;         /* for the last replies */
 static const long IDLE_PAUSE_NS = 10 * 1000000;        /* so that the backlog is not overrun */
 
-/* ---- what is asked for ---- */
+/* ---- options ---- */
 
 enum mode { CLOSED, CONNECT, OPEN };
 
@@ -170,7 +170,7 @@ struct request {
 struct connection {
     int fd; /* -1: not open */
     bool ready, wants_out;
-    size_t matched; /* bytes of the oldest request's reply that have come */
+    size_t matched; /* bytes received of the reply to the oldest request */
     struct request *ring;
     uint32_t first, count, size; /* size: a power of two */
     char *out;
@@ -182,22 +182,22 @@ static struct {
     int epoll, timer;
     uint64_t from, end; /* of the measured time */
     struct connection *connections;
-    struct connection **closed; /* a ring of those to be reopened, the next first */
+    struct connection **closed; /* a ring of those to reopen, the next first */
     uint32_t closed_first, closed_count;
     uint64_t outstanding, sent_due;
     uint64_t wrong, errors, lost, answered;
     uint32_t number;
-    uint64_t dice;
+    uint64_t rng;
     struct histogram quick, slow, late;
     char received[RECEIVED];
-} run = {.epoll = -1, .timer = -1, .end = UINT64_MAX, .dice = 0x9E3779B97F4A7C15};
+} run = {.epoll = -1, .timer = -1, .end = UINT64_MAX, .rng = 0x9E3779B97F4A7C15};
 
 static bool rolls_slow(void)
 {
-    run.dice ^= run.dice << 13; /* xorshift64 */
-    run.dice ^= run.dice >> 7;
-    run.dice ^= run.dice << 17;
-    return (run.dice >> 11) % (uint64_t)opt.slow_one_in == 0;
+    run.rng ^= run.rng << 13; /* xorshift64 */
+    run.rng ^= run.rng >> 7;
+    run.rng ^= run.rng << 17;
+    return (run.rng >> 11) % (uint64_t)opt.slow_one_in == 0;
 }
 
 static size_t write_number(char *to, uint32_t value)
@@ -229,7 +229,7 @@ static int new_socket(unsigned source, int *status)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), yes = 1;
     if (fd < 0)
         fail("socket: %s", strerror(errno));
-    if (opt.mode != CONNECT) /* one request, one packet: nothing there that could be delayed */
+    if (opt.mode != CONNECT) /* it sends one request in one packet: nothing is delayed */
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     if (source) {
         struct sockaddr_in from = {.sin_family = AF_INET};
@@ -242,13 +242,13 @@ static int new_socket(unsigned source, int *status)
     return fd;
 }
 
-/* Start to connect; status: 0, EINPROGRESS, or what failed. */
+/* Start to connect; status: 0, EINPROGRESS or an error. */
 static int connecting(unsigned *source, int *status)
 {
     bool loopback = ntohl(opt.address.sin_addr.s_addr) >> 24 == 127;
     for (;;) {
         int fd = new_socket(*source, status);
-        if (*status != EADDRNOTAVAIL || !loopback || *source + 1 >= MOST_SOURCES)
+        if (*status != EADDRNOTAVAIL || !loopback || *source + 1 >= MAX_SOURCES)
             return fd;
         close(fd); /* the ports of this address are used up */
         ++*source;
@@ -299,19 +299,19 @@ static void close_to_reopen(struct connection *c)
     close_connection(c);
     c->reopen_at = now_ns() + REOPEN_AFTER_NS;
     run.closed[(run.closed_first + run.closed_count++) % (uint32_t)opt.connections] = c;
-    if (++run.lost > MOST_LOST)
-        fail("%llu connections were lost, the run is given up", (unsigned long long)run.lost);
+    if (++run.lost > MAX_LOST)
+        fail("%llu connections were lost; giving up", (unsigned long long)run.lost);
 }
 
 static void lose(struct connection *c, const char *why)
 {
-    if (run.lost < MOST_SHOWN)
+    if (run.lost < MAX_SHOWN)
         fprintf(stderr, "lineload: lost a connection with %u requests: %s\n", c->count, why);
     run.errors += c->count ? c->count : 1;
     close_to_reopen(c);
 }
 
-/* Write what waits; the connection may be lost by it. */
+/* Write pending requests; this may lose the connection. */
 static void flush(struct connection *c)
 {
     bool wanted_out = c->wants_out;
@@ -322,7 +322,7 @@ static void flush(struct connection *c)
             return;
         }
         if (sent > 0) {
-            c->ready = true; /* what was being connected is so now */
+            c->ready = true; /* the connection is established */
             c->out_from += (size_t)sent;
         }
     }
@@ -374,8 +374,8 @@ static void queue_request(struct connection *c, uint64_t began_ns)
     }
     struct request *request = &c->ring[(c->first + c->count++) & (c->size - 1)];
     *request = (struct request){began_ns, run.number++, opt.slow_one_in && rolls_slow()};
-    if (++run.outstanding > MOST_OUTSTANDING)
-        fail("%d requests wait for their replies, the run is given up", MOST_OUTSTANDING);
+    if (++run.outstanding > MAX_OUTSTANDING)
+        fail("%d requests wait for replies; giving up", MAX_OUTSTANDING);
     append_request(c, request);
 }
 
@@ -387,7 +387,7 @@ static void ask(struct connection *c, long count)
     flush(c);
 }
 
-/* Open a connection, and in connect mode ask. */
+/* Open a connection, and in connect mode send a request. */
 static void open_connection(struct connection *c)
 {
     static unsigned source = 0;
@@ -403,13 +403,13 @@ static void open_connection(struct connection *c)
     }
     if (opt.mode == CONNECT)
         queue_request(c, began);
-    flush(c); /* on loopback the connection is made already, and this saves a turn */
+    flush(c); /* on loopback it is connected already; this saves a turn of the loop */
 }
 
 /* ---- replies ---- */
 
 struct due {
-    const char *bytes; /* compared as far as `compared`; what follows may be anything */
+    const char *bytes; /* compared up to `compared`; the rest may be anything */
     size_t size, compared;
 };
 
@@ -450,18 +450,18 @@ static void show(const char *label, const char *bytes, size_t size)
 
 static void refuse(struct connection *c, const struct due *due, const char *got, size_t size)
 {
-    if (run.wrong++ < MOST_SHOWN) {
+    if (run.wrong++ < MAX_SHOWN) {
         fputs("lineload: wrong reply:", stderr);
         show(" due", due->bytes, due->compared);
-        fprintf(stderr, ", right were %zu bytes, then", c->matched);
+        fprintf(stderr, ", %zu bytes were correct, then", c->matched);
         show("", got, size);
         fputc('\n', stderr);
     }
-    run.errors += c->count ? c->count - 1 : 0; /* the others are not answered any more */
-    close_to_reopen(c); /* where the next reply begins is not known */
+    run.errors += c->count ? c->count - 1 : 0; /* the others get no reply */
+    close_to_reopen(c); /* the start of the next reply is unknown */
 }
 
-/* Compare what has come; return how many replies it completed, -1: it was wrong. */
+/* Compare received bytes; return the number of completed replies, -1 if one is wrong. */
 static long check(struct connection *c, const char *bytes, size_t size, uint64_t now)
 {
     long completed = 0;
@@ -549,7 +549,7 @@ static void wait_for_events(int timeout_ms)
     if (count < 0 && errno != EINTR)
         fail("epoll_wait: %s", strerror(errno));
     for (int i = 0; i < count; i++)
-        if (events[i].data.ptr) /* not the timer, which only wakes */
+        if (events[i].data.ptr) /* not the timer, which only wakes the loop */
             serve_event(events[i].data.ptr, events[i].events);
 }
 
@@ -578,7 +578,7 @@ static void open_all(void)
         if (now_ns() > give_up_at)
             fail("only %ld of %ld connections could be opened", ready, opt.connections);
         wait_for_events(10);
-        if (run.lost) /* this server is not ready to be measured */
+        if (run.lost) /* the server is not ready */
             fail("a connection failed before the load began");
         ready = 0;
         for (long i = 0; i < opt.connections; i++)
@@ -591,7 +591,7 @@ static uint64_t due_ns(uint64_t started, uint64_t number)
     return started + (uint64_t)((double)number * 1e9 / opt.rate);
 }
 
-/* Send requests that are due by now, each to the next connection; return whether more are. */
+/* Send the requests that are due, each on the next connection; return whether more are due. */
 static bool send_due(uint64_t started)
 {
     uint64_t now = now_ns();
@@ -606,7 +606,7 @@ static bool send_due(uint64_t started)
         }
         struct connection *c = &run.connections[run.sent_due++ % (uint64_t)opt.connections];
         if (c->fd < 0 || !c->ready) {
-            run.errors++; /* nobody to be asked at this moment */
+            run.errors++; /* no connection is open now */
             continue;
         }
         if (due >= run.from)
@@ -614,7 +614,7 @@ static bool send_due(uint64_t started)
         queue_request(c, due);
         flush(c);
     }
-    /* who is far behind reads what has come in between */
+    /* if far behind, read replies in between */
     return due_ns(started, run.sent_due) < run.end;
 }
 
@@ -643,7 +643,7 @@ static void begin(uint64_t now)
     }
 }
 
-/* Load the server; return the processor time that this took in the measured time. */
+/* Load the server; return the processor time used in the measured time. */
 static double drive(void)
 {
     uint64_t started = now_ns(), now = started, give_up_at = 0;
@@ -658,7 +658,8 @@ static double drive(void)
         }
         if (now < run.end)
             reopen_due(now);
-        if (opt.mode == OPEN) /* at the end too: what fell due in a pause of ours is sent late */
+        /* At the end too: requests that fell due in a pause of lineload are sent late. */
+        if (opt.mode == OPEN)
             behind = send_due(started);
         if (!give_up_at && now >= run.end) {
             cpu_s += cpu_seconds();
@@ -676,7 +677,7 @@ static double drive(void)
     return cpu_s;
 }
 
-/* ---- connections that stay silent ---- */
+/* ---- idle connections ---- */
 
 static int *open_idle(void)
 {
@@ -712,7 +713,7 @@ static int *open_idle(void)
     return fds;
 }
 
-/* Return how many silent connections are not as they were: ended, failed, or spoken to. */
+/* Return the number of idle connections that were closed, failed or received data. */
 static long dropped_idle(const int *fds)
 {
     long dropped = 0;
@@ -720,7 +721,7 @@ static long dropped_idle(const int *fds)
         char byte;
         ssize_t size = recv(fds[i], &byte, 1, MSG_PEEK | MSG_DONTWAIT);
         dropped += !(size < 0 && errno == EAGAIN);
-        close_with_reset(fds[i]); /* thousands in TIME_WAIT would be in the next run's way */
+        close_with_reset(fds[i]); /* thousands in TIME_WAIT would disturb the next run */
     }
     return dropped;
 }
@@ -732,26 +733,26 @@ static const char USAGE[] =
     "  -c N             connections (1)\n"
     "  -t SEC           measured time (2)\n"
     "  -w SEC           warm-up before it, not counted (0.3)\n"
-    "  -P N             requests under way on each connection, closed loop (1)\n"
-    "  -m MODE          closed: ask again when the reply is there (default)\n"
-    "                   connect: a new connection for each request\n"
-    "                   open: a fixed rate over all connections in turn; the latency counts from\n"
-    "                   the moment a request was due, and who is late catches up\n"
-    "  -r RATE          requests/s in all, for open\n"
-    "  -R               connect: close with RST, so that no port is left in TIME_WAIT\n"
-    "  -i N             further connections, opened first, that stay silent throughout\n"
+    "  -P N             requests in flight on each connection, closed loop (1)\n"
+    "  -m MODE          closed: next request after the reply (default)\n"
+    "                   connect: a new connection per request\n"
+    "                   open: a fixed rate over all connections in turn; latency counts from the\n"
+    "                   moment a request was due, and late requests are sent at once\n"
+    "  -r RATE          total requests/s, for open\n"
+    "  -R               connect: close with RST, to leave no port in TIME_WAIT\n"
+    "  -i N             additional idle connections, opened first\n"
     "  --settle SEC     wait after opening them (0)\n"
-    "  --request S      what to send; escapes: \\r \\n \\t \\\\ \\xHH\n"
-    "  --reply S        what must come back; without both: ADD a b, and the sum\n"
-    "  --reply-bytes N  only the length of the reply is known ...\n"
-    "  --reply-prefix S ... and how it begins\n"
-    "  --slow N         every request is the slow one with probability 1/N\n"
+    "  --request S      the request; escapes: \\r \\n \\t \\\\ \\xHH\n"
+    "  --reply S        the expected reply; without both: ADD a b, and the sum\n"
+    "  --reply-bytes N  expect a reply of this length ...\n"
+    "  --reply-prefix S ... that begins with this\n"
+    "  --slow N         each request is the slow one with probability 1/N\n"
     "  --slow-request S, --slow-reply S\n"
-    "  --phases         write on standard error when a phase begins: settle, load, measure, end\n";
+    "  --phases         write to stderr when a phase begins: settle, load, measure, end\n";
 
-static void misused(const char *why) __attribute__((noreturn));
+static void usage_error(const char *why) __attribute__((noreturn));
 
-static void misused(const char *why)
+static void usage_error(const char *why)
 {
     fprintf(stderr, "lineload: %s\n%s", why, USAGE);
     exit(2);
@@ -776,17 +777,17 @@ static struct text unescaped(const char *source)
             case '\\': break;
             case 'x':
                 if (hex(s[1]) < 0 || hex(s[2]) < 0)
-                    misused("\\x needs two hexadecimal digits");
+                    usage_error("\\x needs two hexadecimal digits");
                 one = (char)(hex(s[1]) * 16 + hex(s[2]));
                 s += 2;
                 break;
-            default: misused("unknown escape");
+            default: usage_error("unknown escape");
             }
         }
         text.bytes[text.size++] = one;
     }
     if (!text.size)
-        misused("a request or reply may not be empty");
+        usage_error("a request or reply must not be empty");
     return text;
 }
 
@@ -809,7 +810,7 @@ static enum mode mode_named(const char *name)
         return CONNECT;
     if (!strcmp(name, "open"))
         return OPEN;
-    misused("unknown mode");
+    usage_error("unknown mode");
 }
 
 static void read_options(int argc, char **argv)
@@ -831,14 +832,14 @@ static void read_options(int argc, char **argv)
     int option;
     while ((option = getopt_long(argc, argv, "c:t:w:P:m:r:Ri:h", options, NULL)) != -1) {
         switch (option) {
-        case 'c': opt.connections = (long)number(optarg, 1, MOST_CONNECTIONS); break;
+        case 'c': opt.connections = (long)number(optarg, 1, MAX_CONNECTIONS); break;
         case 't': opt.seconds = number(optarg, 0.01, 3600); break;
         case 'w': opt.warm_up = number(optarg, 0, 600); break;
-        case 'P': opt.depth = (long)number(optarg, 1, MOST_DEPTH); break;
+        case 'P': opt.depth = (long)number(optarg, 1, MAX_DEPTH); break;
         case 'm': opt.mode = mode_named(optarg); break;
         case 'r': opt.rate = number(optarg, 0.1, 1e7); break;
         case 'R': opt.reset = true; break;
-        case 'i': opt.idle = (long)number(optarg, 0, MOST_CONNECTIONS); break;
+        case 'i': opt.idle = (long)number(optarg, 0, MAX_CONNECTIONS); break;
         case REQUEST: opt.request = unescaped(optarg); break;
         case REPLY: opt.reply = unescaped(optarg); break;
         case REPLY_BYTES: opt.reply_bytes = (long)number(optarg, 1, 1e9); break;
@@ -849,30 +850,30 @@ static void read_options(int argc, char **argv)
         case SETTLE: opt.settle = number(optarg, 0, 600); break;
         case PHASES: opt.phases = true; break;
         case 'h': fputs(USAGE, stdout); exit(0);
-        default: misused("wrong option");
+        default: usage_error("wrong option");
         }
     }
     if (argc - optind != 2)
-        misused("HOST and PORT are needed");
+        usage_error("HOST and PORT are needed");
     opt.address.sin_family = AF_INET;
     opt.address.sin_port = htons((uint16_t)number(argv[optind + 1], 1, 65535));
     if (inet_pton(AF_INET, argv[optind], &opt.address.sin_addr) != 1)
-        misused("HOST must be an IPv4 address");
+        usage_error("HOST must be an IPv4 address");
     if ((opt.mode == OPEN) != (opt.rate > 0))
-        misused("-r goes with -m open");
+        usage_error("-r goes with -m open");
     if (opt.mode != CLOSED && opt.depth != 1)
-        misused("-P goes with -m closed");
+        usage_error("-P goes with -m closed");
     if (opt.mode != CONNECT && opt.reset)
-        misused("-R goes with -m connect");
+        usage_error("-R goes with -m connect");
     if (!opt.request.size != !(opt.reply.size || opt.reply_bytes))
-        misused("--request goes with --reply or --reply-bytes");
+        usage_error("--request goes with --reply or --reply-bytes");
     if (opt.reply.size && opt.reply_bytes)
-        misused("--reply or --reply-bytes, not both");
+        usage_error("--reply or --reply-bytes, not both");
     if (opt.prefix.size && opt.prefix.size > (size_t)opt.reply_bytes)
-        misused("--reply-prefix goes with --reply-bytes, and is not longer");
+        usage_error("--reply-prefix goes with --reply-bytes, and is not longer");
     if (!opt.slow_one_in != !(opt.slow_request.size && opt.slow_reply.size) ||
         !opt.slow_request.size != !opt.slow_reply.size)
-        misused("--slow, --slow-request and --slow-reply go together");
+        usage_error("--slow, --slow-request and --slow-reply go together");
 }
 
 static void raise_descriptor_limit(void)

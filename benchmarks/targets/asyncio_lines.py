@@ -1,6 +1,6 @@
-"""The commands of lines_app.py on asyncio or uvloop, as its own users would write them.
+"""The commands of lines_app.py on asyncio or uvloop, as their users would write them.
 
-Says ``listening on 127.0.0.1:PORT`` and, once every process serves, ``ready`` on standard error.
+Prints ``listening on 127.0.0.1:PORT`` to stderr and, once every process serves, ``ready``.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def answer(line: bytes) -> bytes:
         a, b = arguments
         return b"%d\n" % (int(a) + int(b))
     if command == b"SLEEP":
-        time.sleep(int(arguments[0]) / 1000)  # what blocks a handler blocks its event loop too
+        time.sleep(int(arguments[0]) / 1000)  # a handler that blocks also blocks its event loop
         return b"OK\n"
     return b"ERROR unknown command\n"
 
 
 class Lines(asyncio.Protocol):
-    """One connection, with a buffer for the line that is not whole yet."""
+    """One connection, with a buffer for an incomplete line."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are not registered
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is not a subclass
         self._rest = b""
 
     def data_received(self, data: bytes) -> None:
@@ -55,7 +55,7 @@ async def serve_streams(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 
 
 async def serve(sock: socket.socket, style: str, ready: Callable[[], None], watched: int) -> None:
-    """Serve until the other end of the watched pipe is closed, or for ever: -1."""
+    """Serve until the write end of the watched pipe is closed; -1: without end."""
     loop = asyncio.get_running_loop()
     server: asyncio.AbstractServer
     if style == "protocol":
@@ -68,11 +68,11 @@ async def serve(sock: socket.socket, style: str, ready: Callable[[], None], watc
     ready()
     async with server:
         await ended.wait()
-        os._exit(0)  # whoever measures has left; there is nothing to be tidied
+        os._exit(0)  # the parent has ended; there is nothing to clean up
 
 
 def bound(port: int) -> socket.socket:
-    """Return a socket of the port, which each process has one of: the kernel spreads the clients."""
+    """Return a socket bound to the port; each process has one, and the kernel spreads the clients."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -97,14 +97,14 @@ def say_ready() -> None:
 
 
 def run_many(loop: str, style: str, port: int, count: int) -> None:
-    """Serve in so many children, until this process ends."""
-    life, held = os.pipe()  # every child sees the end of `held`, which is never written to
-    news, told = os.pipe()
+    """Serve in a number of child processes, until this process ends."""
+    lifeline, held = os.pipe()  # never written to; the children see it close when this process ends
+    news, ready = os.pipe()
     for _ in range(count):
         if not os.fork():
             os.close(held)
-            run(loop, style, port, lambda: os.close(told), life)
-    os.close(told)
+            run(loop, style, port, lambda: os.close(ready), lifeline)
+    os.close(ready)
     while os.read(news, 1):  # until the last child has closed its end
         pass
     say_ready()
@@ -116,11 +116,11 @@ def main() -> None:
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--style", choices=["protocol", "streams"], default="protocol")
     parser.add_argument("--processes", type=int, default=1, metavar="N")
-    parser.add_argument("--port", type=int, default=0, help="default: any free one")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with bound(options.port) as reserved:  # without listen(), it gets no clients
+    with bound(options.port) as reserved:  # not listening, so it gets no clients
         port = reserved.getsockname()[1]
         print(f"listening on 127.0.0.1:{port}", file=sys.stderr, flush=True)
         if options.processes == 1:

@@ -1,6 +1,6 @@
-"""Memcached's get and set on asyncio or uvloop, as its own users would write them: one dict, one process.
+"""The memcached commands get and set on asyncio or uvloop: one dict in one process.
 
-Says ``ready`` on standard error. There is no expiry, no limit and no other command.
+Prints ``ready`` to stderr. It has no expiry, no limit and no other command.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _BACKLOG = 1024  # as linepool's
 _EOL = 2  # bytes
 
 items: dict[bytes, tuple[bytes, bytes]] = {}
-"""Flags and value of each key."""
+"""Flags and value, by key."""
 
 
-def got(keys: list[bytes]) -> bytes:
+def get(keys: list[bytes]) -> bytes:
     """Return the reply to a get."""
     values = [(key, *items[key]) for key in keys if key in items]
     parts = [
@@ -28,10 +28,10 @@ def got(keys: list[bytes]) -> bytes:
 
 
 class Memcached(asyncio.Protocol):
-    """One connection, with a buffer for the request that is not whole yet."""
+    """One connection, with a buffer for an incomplete request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are not registered
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is not a subclass
         self._buffer = b""
 
     def data_received(self, data: bytes) -> None:
@@ -41,7 +41,7 @@ class Memcached(asyncio.Protocol):
             command, *words = buffer[:end].split()
             rest = buffer[end + _EOL :]
             if command == b"get":
-                replies.append(got(words))
+                replies.append(get(words))
             elif command == b"set":
                 size = int(words[3])
                 if len(rest) < size + _EOL:
@@ -63,7 +63,7 @@ async def serve_streams(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
         while line := await reader.readline():
             command, *words = line.split()
             if command == b"get":
-                writer.write(got(words))
+                writer.write(get(words))
             elif command == b"set":
                 data = await reader.readexactly(int(words[3]) + _EOL)
                 items[words[0]] = words[1], data[:-_EOL]
@@ -75,7 +75,7 @@ async def serve_streams(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 
 
 async def serve(style: str, port: int) -> None:
-    """Serve for ever."""
+    """Serve without end."""
     server: asyncio.AbstractServer
     if style == "protocol":
         loop = asyncio.get_running_loop()

@@ -1,12 +1,12 @@
-/* The sums server in C: what the machine can do. What speed.py compares with.
+/* The sums server in C: the reference of `./dev bench speed`, about what the machine can do.
  *
  *   cc -O2 -o cserver cserver.c
  *   ./cserver -m prefork|epoll -p PROCESSES PORT
  *
- * prefork: each process accepts one connection and stays with it, with blocking calls.
- * epoll: each process serves many; each has a listener of its own (SO_REUSEPORT).
- * "ADD a b\n" is answered with "a+b\n", whatever else with an error line. Requests may come in
- * pieces and many at once; the replies to one read() leave with one write(). */
+ * prefork: each process accepts one connection at a time and serves it with blocking calls.
+ * epoll: each process serves many connections and has its own listener (SO_REUSEPORT).
+ * The reply to "ADD a b\n" is "a+b\n", to any other line an error. Requests may arrive in pieces or
+ * several at once; the replies to one read() are sent with one write(). */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -23,7 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define IN_SIZE 16384 /* bytes; the longest line, too */
+#define IN_SIZE 16384 /* bytes; also the longest line */
 #define MAX_REPLY 64  /* bytes */
 #define MAX_EVENTS 256
 #define BACKLOG 1024
@@ -32,11 +32,11 @@ static const char ERROR[] = "ERROR unknown command\n";
 
 struct client {
     int fd;
-    size_t in_length;  /* bytes of requests that are not answered yet */
-    size_t out_start;  /* what stands before it has been sent */
+    size_t in_length;  /* bytes of unanswered requests */
+    size_t out_start;  /* what precedes it is sent */
     size_t out_length;
-    char in[IN_SIZE + 4]; /* a look for "ADD " may go beyond */
-    char *out; /* only while the client does not take its replies */
+    char in[IN_SIZE + 4]; /* the test for "ADD " may read beyond */
+    char *out; /* allocated only while replies cannot be sent */
 };
 
 static char replies[IN_SIZE * MAX_REPLY]; /* enough for IN_SIZE empty lines */
@@ -55,7 +55,7 @@ static const char *number(const char *at, char end, long long *value) {
     return errno || after == at || *after != end ? NULL : after + 1;
 }
 
-/* Write a number and a newline; return how many bytes. */
+/* Write a number and a newline; return the number of bytes. */
 static size_t put(char *to, long long value) {
     char digits[24];
     size_t length = 0, count = 0;
@@ -68,7 +68,7 @@ static size_t put(char *to, long long value) {
     return length;
 }
 
-/* Answer one line, which ends with "\n"; return how many bytes. */
+/* Answer one line, which ends with "\n"; return the number of bytes. */
 static size_t answer(const char *line, char *to) {
     long long a, b, sum;
     const char *at = line;
@@ -79,7 +79,7 @@ static size_t answer(const char *line, char *to) {
     return sizeof ERROR - 1;
 }
 
-/* Answer all whole lines into `replies`; return how many bytes, and keep what is left. */
+/* Answer all complete lines into `replies`, keep the rest, and return the number of bytes. */
 static size_t answer_all(struct client *client) {
     size_t start = 0, length = 0;
     char *newline;
@@ -144,7 +144,7 @@ static void watch(int loop, int how, int fd, void *data, unsigned events) {
 static void accept_all(int loop, int listening) {
     for (;;) {
         int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK);
-        if (fd < 0) return; /* nobody waits, or the client has left */
+        if (fd < 0) return; /* no connection waits, or the client has closed */
         no_delay(fd);
         struct client *client = malloc(sizeof *client);
         if (client == NULL) die("malloc");
@@ -155,7 +155,7 @@ static void accept_all(int loop, int listening) {
     }
 }
 
-/* Send `length` bytes, and keep what the client does not take now; return whether it lives. */
+/* Send `length` bytes, and keep what cannot be sent now; return false if the connection failed. */
 static bool send_or_keep(int loop, struct client *client, const char *from, size_t length) {
     ssize_t put = write(client->fd, from, length);
     if (put < 0 && errno != EAGAIN) return false;
@@ -166,7 +166,7 @@ static bool send_or_keep(int loop, struct client *client, const char *from, size
     memcpy(client->out, from + sent, length - sent);
     client->out_start = 0;
     client->out_length = length - sent;
-    watch(loop, EPOLL_CTL_MOD, client->fd, client, EPOLLOUT); /* it reads before it asks more */
+    watch(loop, EPOLL_CTL_MOD, client->fd, client, EPOLLOUT); /* read no requests before that */
     return true;
 }
 
@@ -232,7 +232,7 @@ int main(int argc, char **argv) {
             if (epoll) run_epoll(listening);
             run_prefork(listening);
         }
-        if (epoll) close(listening); /* else the kernel gives connections to nobody */
+        if (epoll) close(listening); /* otherwise it gets connections that no process accepts */
     }
     fputs("ready\n", stderr);
     while (wait(NULL) > 0) continue;

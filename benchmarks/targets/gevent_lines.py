@@ -18,7 +18,7 @@ def answer(line: bytes) -> bytes:
 
 
 def serve_client(client: socket, _address: tuple[str, int]) -> None:
-    """Answer line by line until the client leaves."""
+    """Answer line by line until the client closes."""
     with client.makefile("rb") as requests:
         try:
             for line in requests:

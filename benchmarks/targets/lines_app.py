@@ -1,4 +1,4 @@
-"""What load.py asks of linepool: a sum, and a handler that blocks."""
+"""The commands that the benchmarks send to linepool: a sum, and a handler that sleeps."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def add(a: int, b: int) -> int:
 
 @linepool.handler
 def sleep(ms: int) -> None:
-    """Block for so many milliseconds, as a slow database would."""
+    """Sleep for some milliseconds, as a slow database would."""
     time.sleep(ms / 1000)

@@ -16,9 +16,9 @@ def answer(line: bytes) -> bytes:
 
 
 class Sums(socketserver.StreamRequestHandler):
-    """One client, in a thread or a process of its own."""
+    """One connection, in its own thread or process."""
 
-    # Otherwise the second reply to pipelined requests waits for the client's delayed ACK.
+    # Otherwise the second of two pipelined replies waits for the client's delayed ACK.
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
@@ -28,18 +28,18 @@ class Sums(socketserver.StreamRequestHandler):
 
 
 class Threading(socketserver.ThreadingTCPServer):
-    """A thread for each client."""
+    """A thread per connection."""
 
     allow_reuse_address = True
     daemon_threads = True
-    request_queue_size = 1024  # with the 5 that are the default, clients at once wait for 1 s
+    request_queue_size = 1024  # with the default of 5, simultaneous clients wait for 1 s
 
 
 class Forking(socketserver.ForkingTCPServer):
-    """A process for each client."""
+    """A process per connection."""
 
     allow_reuse_address = True
-    max_children = 256  # with the 40 that are the default, the 41st client is never served
+    max_children = 256  # with the default of 40, the 41st client is never served
     request_queue_size = 1024
 
 

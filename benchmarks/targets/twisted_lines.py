@@ -11,7 +11,7 @@ from twisted.protocols.basic import LineReceiver
 
 
 class Sums(LineReceiver):
-    """One client."""
+    """One connection."""
 
     delimiter = b"\n"
 
@@ -34,7 +34,7 @@ def main() -> None:
         if os.fork() == 0:
             is_child = True
             break
-    # Its import makes the reactor with its epoll descriptor, which two processes must not share.
+    # This import creates the reactor and its epoll descriptor, which processes must not share.
     from twisted.internet import reactor
 
     reactor.adoptStreamPort(listener.fileno(), socket.AF_INET, Factory.forProtocol(Sums))

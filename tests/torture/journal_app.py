@@ -1,8 +1,8 @@
-"""What torture.py runs: every request is written down when it begins and when it has ended.
+"""The app of torture_churn.py: it journals every request when it begins and when it ends.
 
-Each worker has a journal of its own, named by its pid, in the directory $BENCH_JOURNALS. A line of
-it (``+7``: 7 has begun, ``-7``: it has ended) is written by one write() with O_APPEND, so kill -9
-leaves none of them half.
+Each worker writes its own file, named by its pid, in the directory $JOURNALS. One write() with
+O_APPEND writes one line (``+7``: request 7 began, ``-7``: it ended), so SIGKILL cannot leave a partial
+line.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import linepool
 
 @frozen
 class Journal:
-    """The worker's own journal."""
+    """The journal of this worker."""
 
     descriptor: int
 
-    def note(self, what: bytes, request: int) -> None:
-        os.write(self.descriptor, b"%b%d\n" % (what, request))
+    def note(self, sign: bytes, request: int) -> None:
+        os.write(self.descriptor, b"%b%d\n" % (sign, request))
 
 
 @linepool.resource
 def journal() -> Iterator[Journal]:
-    path = os.path.join(os.environ["BENCH_JOURNALS"], str(os.getpid()))
+    path = os.path.join(os.environ["JOURNALS"], str(os.getpid()))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     yield Journal(descriptor)
     os.close(descriptor)
@@ -37,7 +37,7 @@ def journal() -> Iterator[Journal]:
 
 @linepool.handler
 def work(request: int, journal: Journal) -> str:
-    """Take up to some milliseconds, part of them computing, and answer with proof."""
+    """Sleep and compute for a few milliseconds; return the request, the pid and a hash as proof."""
     journal.note(b"+", request)
     proof = hashlib.sha256(b"%d" % request).hexdigest()
     time.sleep(request % 5 / 1000)

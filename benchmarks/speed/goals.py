@@ -1,35 +1,36 @@
-"""What linepool is meant to reach in speed.py, and whether a run reached it."""
+"""The goals for linepool, and whether a run met them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import median
 
-import harness
 from attrs import frozen
-from speed_load import Outcome
-from speed_report import Results, Run
-from speed_servers import CASES, OURS, REFERENCES, STREAMS, UVLOOP, Case
+
+from benchmarks import harness
+from benchmarks.speed.measure import Outcome
+from benchmarks.speed.report import Results, Run
+from benchmarks.speed.servers import CASES, OURS, REFERENCES, STREAMS, UVLOOP, Case
 
 _FIGURES: dict[str, Callable[[Outcome], float]] = {
     "requests/s": lambda outcome: outcome.rps,
     "p99": lambda outcome: outcome.p99,
-    "CPU for each request": lambda outcome: outcome.cpu_us,
+    "CPU per request": lambda outcome: outcome.cpu_us,
     "CPU of the master, % of one processor,": lambda outcome: 100 * outcome.master,
 }
 _RATE, _P99, _CPU, _MASTER = _FIGURES
-# What a ratio is then, by whether the load generator was the limit of ours, and of the other.
+# How a ratio is bounded, if the load generator was the limit of (linepool, the other server).
 _BOUNDS = {(False, False): "", (True, False): ">= ", (False, True): "<= ", (True, True): "? "}
 
 
 @frozen
 class Goal:
-    """A figure of linepool's in some cases, or its ratio to that of another server.
+    """A limit for a figure of linepool in some cases, or for its ratio to that of another server.
 
     Attributes:
-        cases: By name.
-        other: "": none.
-        sign: >= or <=, or "": it is only told.
+        cases: Their names.
+        other: The other server; "": none.
+        sign: >= or <=; "": no limit, only reported.
     """
 
     cases: Sequence[str]
@@ -44,7 +45,7 @@ class Goal:
         return f"{self.figure} {self.sign} {self.limit:g}" + f" x {self.other}" * bool(self.other)
 
     def row(self, results: Results, case: Case) -> list[str]:
-        """Return the goal in one of its cases, what was measured, and whether it was met."""
+        """Return the table row of one of its cases."""
         figure = _FIGURES[self.figure]
         if self.other:
             values = results.ratios(case, OURS, self.other, figure)
@@ -88,7 +89,7 @@ GOALS = [
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Return all goals, each in all its cases."""
+    """Return the table of all goals in all their cases."""
     results = Results(runs)
     cases = {case.name: case for case in CASES}
     rows = [goal.row(results, cases[name]) for goal in GOALS for name in goal.cases]

@@ -1,7 +1,7 @@
-"""What speed.py compares: the cases, and the servers of each with how they are started.
+"""The cases, and the servers that take part in each, with their command lines.
 
-All listen on a port of 127.0.0.1 and run as children of the benchmark, in a directory of their own;
-a service of the same name that the system may have is not touched.
+All servers listen on a port of 127.0.0.1 and run as children of the benchmark, each in its own
+directory; a system service of the same name is not touched.
 """
 
 from __future__ import annotations
@@ -14,31 +14,32 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-import harness
 from attrs import frozen
-from harness import find
+
+from benchmarks import harness
+from benchmarks.harness import find
 
 OURS = "linepool"
-PROCESSES = 2  # of each server that does not need one for each connection
+PROCESSES = 2  # of each server that does not need one per connection
 UVLOOP = f"uvloop x{PROCESSES}"
 STREAMS = f"asyncio streams x{PROCESSES}"
-_FOR_BLOCKING = f"a process for each connection; with a connection per request, {PROCESSES}"
+_FOR_BLOCKING = f"a process per connection; with a connection per request, {PROCESSES}"
 
 _UNPRIVILEGED = "nobody"  # memcached does not run as root
 _VALUE = b"0123456789abcdef" * 2  # 32 bytes
-_KEY = b"key:__rand_int__"  # what redis-benchmark asks for
+_KEY = b"key:__rand_int__"  # the key that redis-benchmark gets
 
 
 @frozen
 class Case:
-    """A way to ask.
+    """A load.
 
     Attributes:
-        kind: Which servers take part.
-        connections: How many at once.
-        mode: closed: the next request after the reply; connect: each on a connection of its own;
-            open: at a fixed rate, whether there are replies or not.
-        depth: How many requests are sent at once.
+        kind: The kind of servers that take part.
+        connections: How many there are at once.
+        mode: closed: each request after the reply to the last; connect: each on its own
+            connection; open: at a fixed rate, with or without replies.
+        depth: How many requests are in flight on a connection.
         rate: Requests per second in open mode.
     """
 
@@ -52,7 +53,7 @@ class Case:
 
     @property
     def blocking_processes(self) -> int:
-        """How many processes serve it where each stays with its connection."""
+        """How many processes a server needs if each is bound to one connection."""
         return PROCESSES if self.mode == "connect" else max(PROCESSES, self.connections)
 
 
@@ -74,7 +75,7 @@ CASES = [
     Case("redis", "Redis GET, 32 bytes, 64 connections, 16 deep", "redis", 64, depth=16),
 ]
 
-# The server that the others of a kind are compared with, besides linepool.
+# The server of each kind that the others are compared with, besides linepool.
 REFERENCES = {"lines": "C epoll", "memcached": "memcached", "redis": "redis"}
 
 
@@ -83,8 +84,8 @@ class Exchange:
     """One request and its reply.
 
     Attributes:
-        ends: What a longer reply ends with; then ``reply`` is how it begins.
-        is_sum: Under load other sums are asked for, each time.
+        ends: The end of a longer reply, which ``reply`` is then the beginning of.
+        is_sum: Under load, each request is another sum.
     """
 
     request: bytes
@@ -93,11 +94,11 @@ class Exchange:
     is_sum: bool = False
 
     def once(self, port: int) -> bytes:
-        """Ask once, on a connection of its own, and return the whole reply.
+        """Send the request on a new connection and return the whole reply.
 
         Raises:
-            OSError: Nobody listens, or there was no reply.
-            harness.BenchmarkError: The reply was a wrong one.
+            OSError: The server does not listen, or did not reply.
+            harness.BenchmarkError: The reply was wrong.
         """
         with socket.create_connection(("127.0.0.1", port), 5.0) as client:
             client.sendall(self.request)
@@ -108,7 +109,7 @@ class Exchange:
                     break
                 reply += got
         if not (reply.startswith(self.reply) and reply.endswith(self.ends)):
-            raise harness.BenchmarkError(f"{self.request!r} was answered with {reply!r}")
+            raise harness.BenchmarkError(f"unexpected reply to {self.request!r}: {reply!r}")
         return reply
 
 
@@ -149,15 +150,15 @@ class Contender:
     """A server.
 
     Attributes:
-        kind: The cases that it takes part in.
-        settings: What is set, for the report.
-        arguments: Makes the command line, from the port and the case.
-        exchange: What it is asked.
-        before: What is asked once, before.
-        says: What its log says when it is ready, or "": it shows by answering.
-        missing: Tells what must be installed, or "": nothing.
-        version: Tells its version, and of what it stands on.
-        keeps: Whether it serves more than one request on a connection.
+        kind: The kind of cases that it takes part in.
+        settings: Its settings, for the report.
+        arguments: Returns the command line for a port and a case.
+        exchange: The request under load, and its reply.
+        before: A request that is sent once, before the load.
+        ready_text: A text in its log when it is ready; "": it is ready once it replies.
+        missing: Returns what must be installed; "": nothing.
+        version: Returns its version, with that of its platform.
+        keeps_connections: Whether it serves more than one request on a connection.
     """
 
     name: str
@@ -166,22 +167,22 @@ class Contender:
     arguments: Callable[[int, Case], list[str]]
     exchange: Exchange
     before: Exchange | None = None
-    says: str = "ready"
+    ready_text: str = "ready"
     missing: Callable[[], str] = _nothing
     version: Callable[[], str] = _nothing
-    keeps: bool = True
+    keeps_connections: bool = True
 
     def takes(self, case: Case) -> bool:
         """Whether it takes part in a case."""
-        return self.kind == case.kind and (self.keeps or case.mode == "connect")
+        return self.kind == case.kind and (self.keeps_connections or case.mode == "connect")
 
 
 def all_contenders(cserver: Path, linepool_options: Sequence[str]) -> list[Contender]:
     """Return every server that can be compared, linepool first.
 
     Args:
-        cserver: Where targets/cserver.c will have been compiled to.
-        linepool_options: Further options for linepool.
+        cserver: The path that targets/cserver.c will be compiled to.
+        linepool_options: Additional options for linepool.
     """
     return [
         *_linepool(list(linepool_options)),
@@ -217,7 +218,7 @@ def _linepool(options: list[str]) -> list[Contender]:
             arguments=serving(file),
             exchange=exchange,
             before=before,
-            says="ready:",
+            ready_text="ready:",
             missing=missing,
             version=_release("linepool"),
         )
@@ -246,7 +247,7 @@ def _in_c(cserver: Path) -> list[Contender]:
             arguments=arguments,
             exchange=SUM,
             missing=_absent("cc", "Debian: gcc"),
-            version=_said("cc", "--version"),
+            version=_first_line("cc", "--version"),
         )
         for name, settings, arguments in [
             ("C epoll", f"{PROCESSES} processes, SO_REUSEPORT", epoll),
@@ -297,7 +298,10 @@ def _frameworks() -> list[Contender]:
         return [sys.executable, _target("socketserver_lines.py"), "forking", str(port)]
 
     def net_server(port: int, case: Case) -> list[str]:
-        return ["perl", _target("prefork_lines.pl"), str(port), str(case.blocking_processes)]
+        count = case.blocking_processes
+        # min_spare_servers 0 keeps it at `count`; max_servers must exceed max_spare_servers.
+        sizes = (count, count + 1, 0, count)
+        return ["perl", _target("prefork.pl"), str(port), *map(str, sizes)]
 
     two = f"{PROCESSES} processes"
     shipped = "request_queue_size = 1024, disable_nagle_algorithm"
@@ -341,11 +345,11 @@ def _frameworks() -> list[Contender]:
 
 def _http() -> list[Contender]:
     app = ["--chdir", str(harness.TARGETS)]
-    module = "wsgi_add:application"
+    module = "wsgi_app:application"
 
     def sync(port: int, _case: Case) -> list[str]:
         command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *app]
-        # The control socket would be one file in the user's home, for every gunicorn.
+        # All gunicorns of a user would share one control socket, in the home directory.
         return [*command, "--workers", str(PROCESSES), "--no-control-socket", module]
 
     def gthread(port: int, case: Case) -> list[str]:
@@ -365,17 +369,17 @@ def _http() -> list[Contender]:
             settings=f"{PROCESSES} processes{settings}",
             arguments=arguments,
             exchange=_HTTP,
-            says="",
+            ready_text="",
             missing=missing,
             version=version,
-            keeps=keeps,
+            keeps_connections=keeps,
         )
         for name, settings, arguments, (missing, version), keeps in [
-            ("gunicorn sync", "; it keeps no connection", sync, gunicorn, False),
+            ("gunicorn sync", "; it closes each connection", sync, gunicorn, False),
             ("gunicorn gthread", " of 4 threads", gthread, gunicorn, True),
             (
                 "uWSGI",
-                ", --master, no log; http11-socket to keep connections, else http-socket",
+                ", --master, no log; http11-socket for kept connections, otherwise http-socket",
                 uwsgi,
                 (_absent("uwsgi", "PyPI: uwsgi"), _release("uWSGI")),
                 True,
@@ -396,9 +400,9 @@ def _memcached() -> Contender:
         arguments=arguments,
         exchange=_MEMCACHED_GET,
         before=_MEMCACHED_SET,
-        says="",
+        ready_text="",
         missing=_absent("memcached", "Debian: memcached"),
-        version=_said("memcached", "--version"),
+        version=_first_line("memcached", "--version"),
     )
 
 
@@ -439,9 +443,9 @@ def _redis() -> Contender:
         arguments=arguments,
         exchange=_REDIS_GET,
         before=_REDIS_SET,
-        says="",
+        ready_text="",
         missing=_first(_absent("redis-server", "Debian: redis-server"), _REDIS_BENCHMARK),
-        version=_said("redis-server", "--version"),
+        version=_first_line("redis-server", "--version"),
     )
 
 
@@ -457,8 +461,8 @@ def _release(package: str) -> Callable[[], str]:
     return lambda: f"{package} {metadata.version(package)}"
 
 
-def _said(program: str, *options: str) -> Callable[[], str]:
-    """Have a program tell its version, in the first line that it prints."""
+def _first_line(program: str, *options: str) -> Callable[[], str]:
+    """Return a function that runs a program and returns the first line of its output."""
 
     def version() -> str:
         done = subprocess.run([find(program), *options], capture_output=True, text=True, check=True)
@@ -468,7 +472,7 @@ def _said(program: str, *options: str) -> Callable[[], str]:
 
 
 def _net_server() -> str:
-    """Return the versions of Net::Server and Perl, or "": not installed."""
+    """Return the versions of Net::Server and Perl; "" if it is not installed."""
     code = 'printf "Net::Server %s on Perl %vd", Net::Server->VERSION, $^V'
     command = [find("perl") or "false", "-MNet::Server::PreFork", "-e", code]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout

@@ -1,13 +1,13 @@
-"""How many requests, after how long, and for how much processor time - beside other servers.
+"""Measure requests/s, latency and processor time of linepool and of other servers.
 
-Sums over lines: linepool, a reference in C, uvloop, asyncio, gevent, Twisted, socketserver and
-Net::Server::PreFork; the same sum over HTTP: gunicorn and uWSGI; memcached and Redis beside the
-examples that speak like them. One connection to many, pipelined, a connection for each request, and
-a fixed rate.
+Sums over a line protocol: linepool, a reference in C, uvloop, asyncio, gevent, Twisted, socketserver
+and Net::Server::PreFork. The same sum over HTTP: gunicorn and uWSGI. memcached and Redis, beside the
+examples that speak their protocols. One to many connections, pipelined requests, a connection per
+request, a fixed rate.
 
-All servers of a case are measured one after the other, each started anew, in another order in each
-round. Prints a report, and writes it, the runs as JSON lines, and two plots, which the report shows:
-they are in a directory beside it that has its name.
+Each round starts and measures the servers of a case one after the other, in random order. The report
+is printed and written to a file, the runs to another as JSON lines, and two plots to a directory
+beside the report and named like it.
 """
 
 from __future__ import annotations
@@ -24,28 +24,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
-import harness
-import load
-import speed_goals
-import speed_load
-import speed_meter
-import speed_report
 from attrs import frozen
-from harness import find
-from speed_report import Run
-from speed_servers import CASES, Case, Contender, all_contenders
 
-_MOST_SECONDS = 1.5  # of one run, unless told otherwise
-_LEAST_SECONDS = 0.3
-_AROUND = 0.7  # seconds, about, to start a server, warm it up and stop it
-_FOR_REPEATING = 0.1  # of the time, for runs that others have disturbed
+from benchmarks import harness, load, meter
+from benchmarks.harness import find
+from benchmarks.speed import goals, measure, report
+from benchmarks.speed.report import Run
+from benchmarks.speed.servers import CASES, Case, Contender, all_contenders
+
+_MAX_SECONDS = 1.5  # per run, without --seconds
+_MIN_SECONDS = 0.3
+_OVERHEAD = 0.7  # seconds, about, to start a server, warm it up and stop it
+_FOR_REPEATING = 0.1  # share of the time, for runs that other processes have disturbed
 _SETTLE_LIMIT = 3.0  # seconds
-_MOST_TRIES = 2
+_MAX_TRIES = 2
 
 
 @frozen
 class Plan:
-    """What is to be measured, and how long; times in seconds."""
+    """What to measure, and for how long; times in seconds."""
 
     pairs: Sequence[tuple[Case, Contender]]
     rounds: int
@@ -54,25 +51,25 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """How many runs there are."""
+        """The number of runs."""
         return self.rounds * len(self.pairs)
 
     def needed(self, runs: int) -> float:
-        """Return how long so many runs take, about."""
-        return runs * (self.seconds + _AROUND)
+        """Return how long a number of runs takes, about."""
+        return runs * (self.seconds + _OVERHEAD)
 
     def runs(self) -> Iterator[tuple[int, Case, Contender]]:
-        """Yield round by round, case by case, the servers in another order each time."""
+        """Yield round by round and case by case, the servers of a case in random order."""
         for number in range(self.rounds):
-            order = random.Random(number)  # the same for everybody who repeats it
+            order = random.Random(number)  # the same in every execution
             for case in CASES:
-                taking_part = [contender for one, contender in self.pairs if one == case]
-                for contender in order.sample(taking_part, len(taking_part)):
+                contenders = [contender for one, contender in self.pairs if one == case]
+                for contender in order.sample(contenders, len(contenders)):
                     yield number, case, contender
 
 
 def _run_once(number: int, case: Case, contender: Contender, seconds: float) -> Run:
-    """Start a server, measure it, and stop it; what fails is told in the result."""
+    """Start a server, measure it, and stop it; the result names a failure."""
     with tempfile.TemporaryDirectory(
         prefix="linepool-bench-", ignore_cleanup_errors=True
     ) as directory:
@@ -81,9 +78,9 @@ def _run_once(number: int, case: Case, contender: Contender, seconds: float) -> 
         program = harness.Program(contender.arguments(port, case), log, cwd=Path(directory))
         try:
             harness.until(f"{contender.name} is up", lambda: _is_up(program, contender, port))
-            speed_meter.settle(program.pid, _SETTLE_LIMIT)
-            job = speed_load.Job(case, contender.exchange, port, program.pid, seconds)
-            return Run(number, case.name, contender.name, speed_load.measure(job))
+            meter.settle(program.pid, _SETTLE_LIMIT)
+            job = measure.Job(case, contender.exchange, port, program.pid, seconds)
+            return Run(number, case.name, contender.name, measure.measure(job))
         except (harness.BenchmarkError, OSError) as failure:
             print(f"{contender.name}, {case.name}: {failure}; its log:", file=sys.stderr)
             print(log.read_text(errors="replace")[-1000:], file=sys.stderr)
@@ -94,8 +91,8 @@ def _run_once(number: int, case: Case, contender: Contender, seconds: float) -> 
 
 
 def _is_up(program: harness.Program, contender: Contender, port: int) -> bool:
-    is_ready = bool(program.said(contender.says))  # raises if it has ended
-    if contender.says and not is_ready:
+    is_ready = bool(program.said(contender.ready_text))  # raises if it has ended
+    if contender.ready_text and not is_ready:
         return False
     try:
         if contender.before:
@@ -106,7 +103,7 @@ def _is_up(program: harness.Program, contender: Contender, port: int) -> bool:
 
 
 def _run_all(plan: Plan, lines: Path) -> list[Run]:
-    """Make the runs, as long as there is time, and write each down at once."""
+    """Make the runs while there is time, and write each to the file at once."""
     runs: list[Run] = []
     began_at = time.monotonic()
     with lines.open("w") as file:
@@ -117,7 +114,7 @@ def _run_all(plan: Plan, lines: Path) -> list[Run]:
             run = _run_once(number, case, contender, plan.seconds)
             if run.is_disturbed and left > plan.needed(plan.total - made + 1):
                 again = _run_once(number, case, contender, plan.seconds)
-                run = attrs.evolve(_calmer(run, again), tries=_MOST_TRIES)
+                run = attrs.evolve(_calmer(run, again), tries=_MAX_TRIES)
             runs.append(run)
             file.write(json.dumps(run.as_line()) + "\n")
             file.flush()
@@ -134,7 +131,9 @@ def _calmer(first: Run, second: Run) -> Run:
 def _options() -> argparse.Namespace:
     names = [case.name for case in CASES]
     parser = harness.parser(__doc__)
-    parser.add_argument("--only", nargs="+", default=[], metavar="SERVER", help="servers named so")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="SERVER", help="servers whose names contain it"
+    )
     parser.add_argument(
         "--cases", nargs="+", default=names, metavar="CASE", choices=names, help=", ".join(names)
     )
@@ -144,10 +143,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--seconds",
         type=harness.seconds,
-        help=f"of one run; default: what fits, at most {_MOST_SECONDS}",
+        help=f"per run; default: what fits, at most {_MAX_SECONDS}",
     )
     parser.add_argument(
-        "--minutes", type=float, default=14, help="limit of all runs; default: %(default)s"
+        "--minutes", type=float, default=14, help="limit for all runs; default: %(default)s"
     )
     parser.add_argument(
         "--linepool", nargs="+", default=[], metavar="OPTION=VALUE", help="as --workers=4"
@@ -161,10 +160,12 @@ def _plan(options: argparse.Namespace, contenders: Sequence[Contender]) -> Plan:
     cases = [case for case in CASES if case.name in options.cases]
     pairs = [(case, one) for case in cases for one in contenders if one.takes(case)]
     if not pairs:
-        raise harness.BenchmarkError("none of these servers takes part in these cases")
+        raise harness.BenchmarkError(
+            "none of these servers takes part in these cases; see --only and --cases"
+        )
     limit = options.minutes * 60
-    fitting = limit * (1 - _FOR_REPEATING) / (options.rounds * len(pairs)) - _AROUND
-    seconds = options.seconds or round(max(_LEAST_SECONDS, min(_MOST_SECONDS, fitting)), 2)
+    fitting = limit * (1 - _FOR_REPEATING) / (options.rounds * len(pairs)) - _OVERHEAD
+    seconds = options.seconds or round(max(_MIN_SECONDS, min(_MAX_SECONDS, fitting)), 2)
     return Plan(pairs, options.rounds, seconds, limit)
 
 
@@ -179,23 +180,22 @@ def _conditions(plan: Plan, runs: Sequence[Run]) -> list[str]:
     repeated = sum(run.tries > 1 for run in runs)
     command = shlex.join(["./dev", "bench", "speed", *sys.argv[1:]])
     return [
-        f"{time.strftime('%Y-%m-%d')}, {harness.machine()}, {speed_meter.processor()}",
-        f"{plan.rounds} rounds; {plan.seconds:g} s for each run, after {speed_load.WARM_UP:g} s"
-        " to warm up",
-        f"{len(runs)} of {plan.total} runs made; {repeated} of them twice, because others used the"
-        " processors",
+        f"{time.strftime('%Y-%m-%d')}, {harness.machine()}, {meter.processor()}",
+        f"{plan.rounds} rounds; {plan.seconds:g} s per run, after {measure.WARM_UP:g} s to warm up",
+        f"{len(runs)} of {plan.total} runs made; {repeated} of them twice, because other processes"
+        " used the CPU",
         f"to repeat: `{command}`",
     ]
 
 
 def _plots(runs: Sequence[Run], page: Path) -> dict[str, str]:
-    """Draw the plots for a page; return their titles, and where they are as seen from it."""
+    """Draw the plots for a page; return their titles, and their paths relative to it."""
     if harness.module_missing("matplotlib"):
-        print("no plots: matplotlib is missing", file=sys.stderr)
+        print("no plots: matplotlib is not installed", file=sys.stderr)
         return {}
     directory = page.with_suffix("")
     directory.mkdir(exist_ok=True)
-    drawn = speed_report.plot(runs, directory)
+    drawn = report.plot(runs, directory)
     return {title: path.relative_to(page.parent).as_posix() for title, path in drawn.items()}
 
 
@@ -220,11 +220,11 @@ def _run() -> int:
         print(f"{plan.total} runs of {plan.seconds:g} s: {minutes:.0f} min", file=sys.stderr)
         runs = _run_all(plan, options.output / "speed.jsonl")
     measured = [one for one in contenders if any(one.takes(case) for case, _ in plan.pairs)]
-    goals, plots = speed_goals.table(runs), _plots(runs, page)
-    report = speed_report.markdown(runs, goals, plots, measured, absent, _conditions(plan, runs))
-    print(report)
-    page.write_text(report)
-    return 1 if len(runs) < plan.total or any(run.told for run in runs) else 0
+    conditions, plots = _conditions(plan, runs), _plots(runs, page)
+    text = report.markdown(runs, goals.table(runs), plots, measured, absent, conditions)
+    print(text)
+    page.write_text(text)
+    return 1 if len(runs) < plan.total or any(run.problem for run in runs) else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a server and the machine use: processor time and memory, read from the kernel."""
+"""Measure the processor time and memory of a server and of the machine, from proc(5)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CALM_CPU = 0.002  # seconds
 
 
 def tree(pid: int) -> list[int]:
-    """Return the pids of a process and of all that descend from it."""
+    """Return the pids of a process and of all its descendants."""
     found = [pid]
     for one in found:
         for task in _entries(Path(f"/proc/{one}/task")):
@@ -33,16 +33,16 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time of a tree so far, with what its ended members have used.
+    """Return the processor time of a process tree so far, ended processes included.
 
-    Those alive tell it to the nanosecond, ended threads included. What their reaped children have
-    used is known in ticks only.
+    Live processes are measured to the nanosecond, their ended threads included; their reaped
+    children only to the tick.
     """
     total = 0.0
     for one in tree(pid):
         with contextlib.suppress(OSError):
             total += own_cpu_seconds(one)
-            # The name, in parentheses, may hold anything; cutime and cstime are fields 16 and 17.
+            # The command, in parentheses, may contain any character; cutime and cstime are fields 16 and 17.
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
             total += (int(fields[13]) + int(fields[14])) / _TICKS
     return total
@@ -55,12 +55,12 @@ def own_cpu_seconds(pid: int) -> float:
 
 
 def private_bytes(pids: Iterable[int]) -> int:
-    """Return the memory that each of the processes has for itself alone."""
+    """Return the private memory of some processes."""
     return _rollup_bytes(pids, "Private_Clean:", "Private_Dirty:")
 
 
 def memory_mb(pid: int) -> float:
-    """Return the memory of a tree in MB; a page that n processes share counts as 1/n for each."""
+    """Return the memory (PSS) of a process tree in MB: a page shared by n processes counts as 1/n in each."""
     return _rollup_bytes(tree(pid), "Pss:") / 1e6
 
 
@@ -75,7 +75,7 @@ def _rollup_bytes(pids: Iterable[int], *names: str) -> int:
 
 
 def settle(pid: int, limit: float) -> None:
-    """Wait until a tree does nothing any more, or for ``limit`` seconds."""
+    """Wait until a process tree is idle, for at most ``limit`` seconds."""
     give_up_at = time.monotonic() + limit
     before = cpu_seconds(pid)
     while time.monotonic() < give_up_at:
@@ -87,15 +87,15 @@ def settle(pid: int, limit: float) -> None:
 
 
 @frozen
-class Look:
-    """What has been used up to a moment, in seconds of processor time.
+class Sample:
+    """Processor time used up to a moment, in seconds.
 
     Attributes:
         at: The moment, on the monotonic clock.
-        server: By a tree of processes.
-        first: By the first of them.
-        machine: By everybody; only differences mean something.
-        ours: By the process that looks.
+        server: Of a process tree.
+        first: Of its first process.
+        machine: Of all processes; only differences between samples mean something.
+        ours: Of the process that takes the sample.
     """
 
     at: float
@@ -105,13 +105,13 @@ class Look:
     ours: float
 
 
-def look(pid: int) -> Look:
-    """Look at a tree and at the machine."""
+def sample(pid: int) -> Sample:
+    """Measure a process tree and the machine."""
     at = time.monotonic()
-    # The kernel counts idle time exactly, but busy time by whom a tick finds running: somebody who
-    # is woken by a timer and sleeps before the next tick is never found.
+    # The kernel counts idle time exactly, but busy time by sampling at each tick: a process that a
+    # timer wakes and that sleeps before the next tick is never counted.
     machine = at * (os.cpu_count() or 1) - _idle_seconds()
-    return Look(at, cpu_seconds(pid), own_cpu_seconds(pid), machine, time.process_time())
+    return Sample(at, cpu_seconds(pid), own_cpu_seconds(pid), machine, time.process_time())
 
 
 def _idle_seconds() -> float:
@@ -120,7 +120,7 @@ def _idle_seconds() -> float:
 
 
 def processor() -> str:
-    """Return the name of the machine's processors."""
+    """Return the processor model."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

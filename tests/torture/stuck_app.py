@@ -1,7 +1,6 @@
-"""What stuck.py runs: one good command, and every way to be stuck that we know.
+"""The app of torture_stuck.py: handlers that return, and one for each known way to hang.
 
-The functions do not have the names of their commands, so that a log which names the function has
-looked at the stack.
+A hanging function is not named like its command: a log that names the function has read the stack.
 """
 
 from __future__ import annotations
@@ -60,13 +59,13 @@ def wait_for_a_lock() -> None:
 
 
 @linepool.handler("REGEX")
-def backtrack_for_ever() -> None:
+def backtrack_without_end() -> None:
     """a catastrophic regex"""
     re.match(r"(a+)+$", "a" * 60 + "b")
 
 
 @linepool.handler("DEQUE")
-def eat_without_end() -> None:
+def consume_without_end() -> None:
     """deque(repeat(0), maxlen=0)"""
     collections.deque(itertools.repeat(0), maxlen=0)
 
@@ -96,5 +95,5 @@ def swallow_every_exception() -> None:
     while True:
         try:
             time.sleep(1000)
-        except BaseException:  # noqa: BLE001 - the very fault to be shown
+        except BaseException:  # noqa: BLE001 - the fault to test
             continue

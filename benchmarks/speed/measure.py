@@ -1,4 +1,4 @@
-"""The load that speed.py puts on a server, by lineload or redis-benchmark, and what both use."""
+"""Load a server with lineload or redis-benchmark, and measure what both use."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import harness
-import load
 from attrs import frozen
-from harness import find
-from speed_meter import Look, look, memory_mb
-from speed_servers import Case, Exchange
+
+from benchmarks import harness, load
+from benchmarks.harness import find
+from benchmarks.meter import Sample, memory_mb, sample
+from benchmarks.speed.servers import Case, Exchange
 
 WARM_UP = 0.3  # seconds
-_GRACE = 30.0  # seconds longer than redis-benchmark is meant to take, until it is given up
-_PROBE = 20_000  # requests that redis-benchmark sends to warm up
+_LIMIT = 30.0  # seconds until redis-benchmark is given up
+_PROBE = 20_000  # requests of redis-benchmark as a warm-up
 _US_PER_MS = 1000
 
 
@@ -30,12 +30,12 @@ class Outcome:
     Attributes:
         requests: Answered in the measured time.
         p50: Latency in us, as p99.
-        errors: Requests that were not answered, and connections that were lost.
-        cpu_us: The server's processor time for each request, in us.
+        errors: Requests without a reply, and lost connections.
+        cpu_us: Processor time of the server per request, in us.
         memory_mb: Of all its processes, under load.
-        generator: Processors that the load generator used.
-        foreign: Processors that everybody else used.
-        master: Processors that the server's first process used, which of linepool is the master.
+        generator: Processors used by the load generator.
+        foreign: Processors used by all other processes.
+        master: Processors used by the server's first process; that of linepool is the master.
     """
 
     requests: int
@@ -51,8 +51,8 @@ class Outcome:
 
 
 @frozen
-class _Told:
-    """What a load generator tells of its run, and its own processor time."""
+class _Generated:
+    """What a load generator reports, and its own processor time."""
 
     seconds: float
     requests: int
@@ -65,7 +65,7 @@ class _Told:
 
 @frozen
 class Job:
-    """A server that is up, by its port and its first process, and what to do to it."""
+    """A running server, by its port and its first process, and the load for it."""
 
     case: Case
     exchange: Exchange
@@ -75,56 +75,56 @@ class Job:
 
 
 def measure(job: Job) -> Outcome:
-    """Put the load of a case on a server.
+    """Load a server.
 
     Raises:
         harness.BenchmarkError: A reply was wrong, or none came.
     """
     memory: list[float] = []
-    # In the warm-up: it is under load then, and what is measured is not disturbed.
-    memory_look = threading.Timer(WARM_UP / 2, lambda: memory.append(memory_mb(job.pid)))
+    # In the warm-up: the server is under load then, and no measurement is disturbed.
+    memory_sample = threading.Timer(WARM_UP / 2, lambda: memory.append(memory_mb(job.pid)))
     generate = _redis_benchmark if job.case.kind == "redis" else _lineload
-    told, before, after = generate(job, memory_look.start)
-    memory_look.join()
+    figures, before, after = generate(job, memory_sample.start)
+    memory_sample.join()
     took = after.at - before.at
-    # The looks may be late on a busy machine: so what is compared is what was used per second.
+    # Samples may be late on a busy machine, so the figures are rates between two samples.
     server = (after.server - before.server) / took
-    generator = told.cpu_s / told.seconds
-    everybody = (after.machine - before.machine - (after.ours - before.ours)) / took
+    generator = figures.cpu_s / figures.seconds
+    total = (after.machine - before.machine - (after.ours - before.ours)) / took
     return Outcome(
-        told.requests,
-        told.rps,
-        told.p50,
-        told.p99,
-        told.errors,
-        server * told.seconds / max(1, told.requests) * 1e6,
+        figures.requests,
+        figures.rps,
+        figures.p50,
+        figures.p99,
+        figures.errors,
+        server * figures.seconds / max(1, figures.requests) * 1e6,
         memory[0],
         generator,
-        everybody - server - generator,
+        total - server - generator,
         (after.first - before.first) / took,
     )
 
 
-def _lineload(job: Job, begins: Callable[[], None]) -> tuple[_Told, Look, Look]:
-    looks: dict[str, Look] = {}
+def _lineload(job: Job, on_load: Callable[[], None]) -> tuple[_Generated, Sample, Sample]:
+    samples: dict[str, Sample] = {}
 
     def on_phase(phase: str) -> None:
         if phase == "load":
-            begins()
+            on_load()
         else:
-            looks[phase] = look(job.pid)
+            samples[phase] = sample(job.pid)
 
-    figures = load.run(job.port, _load(job), on_phase)
-    told = _Told(
-        figures.seconds,
-        figures.answered,
-        figures.rps,
-        figures.latency.p50,
-        figures.latency.p99,
-        figures.errors,
-        figures.cpu_s,
+    found = load.run(job.port, _load(job), on_phase)
+    figures = _Generated(
+        found.seconds,
+        found.answered,
+        found.rps,
+        found.latency.p50,
+        found.latency.p99,
+        found.errors,
+        found.cpu_s,
     )
-    return told, looks["measure"], looks["end"]
+    return figures, samples["measure"], samples["end"]
 
 
 def _load(job: Job) -> load.Load:
@@ -145,7 +145,7 @@ def _load(job: Job) -> load.Load:
         depth=case.depth,
         mode=case.mode,
         rate=case.rate,
-        reset=case.mode == "connect",  # else ports in TIME_WAIT slow down the client
+        reset=case.mode == "connect",  # otherwise ports in TIME_WAIT slow down the client
         request=request,
         reply=reply,
         reply_bytes=length,
@@ -157,28 +157,30 @@ def _escaped(data: bytes) -> str:
     return data.decode().replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n")
 
 
-def _redis_benchmark(job: Job, begins: Callable[[], None]) -> tuple[_Told, Look, Look]:
-    """It is told a number of requests, not a time: what the warm-up does makes the number."""
-    begins()
-    warm = _told_by_redis_benchmark(job.case, job.port, _PROBE)
+def _redis_benchmark(job: Job, on_load: Callable[[], None]) -> tuple[_Generated, Sample, Sample]:
+    """Run it for a number of requests, estimated in a warm-up: it takes no duration."""
+    on_load()
+    warm = _run_redis_benchmark(job.case, job.port, _PROBE)
     requests = max(_PROBE, int(warm.rps * job.seconds))
-    before = look(job.pid)
-    told = _told_by_redis_benchmark(job.case, job.port, requests)
-    return told, before, look(job.pid)
+    before = sample(job.pid)
+    figures = _run_redis_benchmark(job.case, job.port, requests)
+    return figures, before, sample(job.pid)
 
 
-def _told_by_redis_benchmark(case: Case, port: int, requests: int) -> _Told:
+def _run_redis_benchmark(case: Case, port: int, requests: int) -> _Generated:
     command = [find("redis-benchmark"), "-h", "127.0.0.1", "-p", str(port), "-t", "get", "--csv"]
     command += ["-c", str(case.connections), "-P", str(case.depth), "-n", str(requests)]
     began_at = time.monotonic()
     cpu_before = _children_cpu_seconds()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_GRACE, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, check=False)
     except subprocess.TimeoutExpired:
-        raise harness.BenchmarkError(f"{Path(command[0]).name} did not come to its end") from None
+        raise harness.BenchmarkError(
+            f"{Path(command[0]).name} did not end within {_LIMIT:g} s"
+        ) from None
     try:
         (row,) = csv.DictReader(done.stdout.splitlines())
-        return _Told(
+        return _Generated(
             time.monotonic() - began_at,
             requests,
             float(row["rps"]),

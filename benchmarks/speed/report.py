@@ -1,4 +1,4 @@
-"""What speed.py makes of its runs: a page in Markdown and two plots."""
+"""Turn runs into a Markdown page and two plots."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-import harness
 from attrs import asdict, frozen
-from speed_load import Outcome
-from speed_servers import (
+
+from benchmarks import harness
+from benchmarks.speed.measure import Outcome
+from benchmarks.speed.servers import (
     CASES,
     OURS,
     PROCESSES,
@@ -20,8 +21,8 @@ from speed_servers import (
     Contender,
 )
 
-_AT_ITS_LIMIT = 0.9  # share of a processor; a generator above it may be what is measured
-_DISTURBED = 0.25  # processors that others have used
+_GENERATOR_LIMIT = 0.9  # processors; a load generator above it may be the bottleneck
+_DISTURBED = 0.25  # processors used by other processes
 _COLUMNS = 3  # of panels
 _COLOURS = {"ours": "tab:blue", "reference": "tab:orange", "other": "tab:gray"}
 
@@ -31,9 +32,9 @@ class Run:
     """One server under one load, once.
 
     Attributes:
-        tries: How often it was measured, until others disturbed little; this is the calmest.
-        outcome: What was measured, or None: it could not be.
-        fault: Why not.
+        tries: How often it was measured, because of disturbances; this is the least disturbed run.
+        outcome: What was measured; None if that failed.
+        fault: Why it failed.
     """
 
     round: int
@@ -45,23 +46,25 @@ class Run:
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether others have used so much that it should be measured again."""
+        """Whether other processes have used too much CPU."""
         return self.outcome is not None and self.outcome.foreign > _DISTURBED
 
     @property
-    def told(self) -> str:
-        """What went wrong, or ""."""
+    def problem(self) -> str:
+        """What went wrong; "": nothing."""
         if self.outcome and self.outcome.errors:
             return f"{self.outcome.errors} requests or connections were lost"
         return self.fault
 
     def __str__(self) -> str:
         one = self.outcome
-        told = f"{one.rps:,.0f}/s, {one.cpu_us:.2f} us CPU, {one.foreign:.2f} others" if one else ""
-        return f"{self.case} {self.server}: " + "; ".join(filter(None, (told, self.told)))
+        shown = (
+            f"{one.rps:,.0f}/s, {one.cpu_us:.2f} us CPU, {one.foreign:.2f} others" if one else ""
+        )
+        return f"{self.case} {self.server}: " + "; ".join(filter(None, (shown, self.problem)))
 
     def as_line(self) -> dict[str, object]:
-        """Return it flat, for a line of JSON."""
+        """Return it as a flat dict, for a line of JSON."""
         line = asdict(self)
         return line | (line.pop("outcome") or {})
 
@@ -73,7 +76,7 @@ class Results:
     runs: Sequence[Run]
 
     def of(self, case: Case, server: str) -> dict[int, Outcome]:
-        """Return what a server did in a case, by rounds."""
+        """Return the outcomes of a server in a case, by round."""
         return {
             run.round: run.outcome
             for run in self.runs
@@ -81,21 +84,21 @@ class Results:
         }
 
     def middle(self, case: Case, server: str, figure: Callable[[Outcome], float]) -> float:
-        """Return the median over the rounds."""
+        """Return the median of a figure over the rounds."""
         return median(map(figure, self.of(case, server).values()))
 
     def servers(self, case: Case) -> list[str]:
-        """Return the servers of a case, the best first."""
+        """Return the servers of a case, best first."""
         names = {run.server for run in self.runs if run.case == case.name and run.outcome}
-        is_better_more = case.mode != "open"
+        more_is_better = case.mode != "open"
         return sorted(
-            names, key=lambda name: self.middle(case, name, _figure(case)), reverse=is_better_more
+            names, key=lambda name: self.middle(case, name, _figure(case)), reverse=more_is_better
         )
 
     def ratios(
         self, case: Case, server: str, other: str, figure: Callable[[Outcome], float]
     ) -> list[float]:
-        """Return how many times the other's figure, round by round."""
+        """Return the figure of a server divided by the other's, for each round."""
         theirs = self.of(case, other)
         return [
             figure(outcome) / figure(theirs[number])
@@ -104,18 +107,18 @@ class Results:
         ]
 
     def ratio(self, case: Case, server: str, other: str) -> float | None:
-        """Return the median of these ratios, of what the servers of a case are compared by."""
+        """Return the median of these ratios, of the figure that the case compares."""
         ratios = self.ratios(case, server, other, _figure(case))
         return median(ratios) if ratios else None
 
     def is_limited(self, case: Case, server: str) -> bool:
-        """Whether the load generator may have been the limit."""
+        """Whether the load generator may have been the bottleneck."""
         load = self.middle(case, server, lambda outcome: outcome.generator)
-        return load > _AT_ITS_LIMIT and case.mode != "open"
+        return load > _GENERATOR_LIMIT and case.mode != "open"
 
 
 def _figure(case: Case) -> Callable[[Outcome], float]:
-    """What servers are compared by: at a fixed rate, not by how much they answer."""
+    """Return the figure that a case compares: requests/s; at a fixed rate, p99."""
     return (lambda outcome: outcome.p99) if case.mode == "open" else (lambda outcome: outcome.rps)
 
 
@@ -130,12 +133,12 @@ def markdown(
     """Return the page.
 
     Args:
-        runs: All of them.
-        goals: The table of the goals.
-        plots: Their titles, and where they are, as seen from the page.
-        contenders: Those that have been measured.
-        absent: The servers that have been left out, and why.
-        conditions: How it was measured, line by line.
+        runs: All runs.
+        goals: The table of goals.
+        plots: Paths of the plots relative to the page, by title.
+        contenders: The servers that were measured.
+        absent: The servers that were left out, and why.
+        conditions: How they were measured, line by line.
     """
     results = Results(runs)
     parts = [_HEAD, _list(conditions), _NOTES, "## Goals", _GOALS, goals]
@@ -155,48 +158,48 @@ _HEAD = """\
 
 # Benchmarks
 
-linepool beside other servers: how many requests they answer, after how long, and for how much
-processor time. Every figure is of one run on one machine, where the load generator shares the
-processors with the server. Elsewhere the figures are others; the ratios change less."""
+Requests/s, latency and processor time of linepool and of other servers. All figures are from one
+run on one machine, where the load generator shares the processors with the server. On other machines
+the figures differ; the ratios differ less."""
 
 _NOTES = f"""\
 ## How to read this
 
-What is asked:
+The loads:
 
-- ping-pong: each connection sends its next request when it has the reply to the last (closed loop).
-- pipelined: each connection has so many requests on their way at once. A slower server finds larger
+- ping-pong: each connection sends its next request after the reply to the last one (closed loop).
+- pipelined: each connection has a number of requests in flight. A slower server reads larger
   batches, which flatters it.
-- a connection per request: connect, ask, read the reply, close.
-- a fixed rate: requests are sent when they are due, whether there are replies or not (open loop). A
-  latency counts from the moment the request was due: who stalls is charged with all that fell due
-  meanwhile (no coordinated omission).
+- a connection per request: connect, send the request, read the reply, close.
+- a fixed rate: requests are sent when they are due, with or without replies (open loop). Latency
+  counts from the moment a request was due, so a server that stalls is charged for all requests that
+  fell due meanwhile (no coordinated omission).
 
-Every reply is compared with the one that is due, of HTTP its length and beginning; a wrong one makes
-the run a failure. Only redis-benchmark, which asks in the Redis case, does not compare.
+Every reply is compared with the expected one (for HTTP: its length and beginning); a wrong reply fails
+the run. Only redis-benchmark, which generates the load of the Redis case, does not compare.
 
-What the columns mean - medians over the rounds; `min - max` are those of the first column:
+The columns are medians over the rounds; `min - max` is the range of the first column:
 
-- CPU: of all processes of the server for one request, ended children included. On a machine with
-  other work it is the steadiest figure: compare this one first.
-- ratios: of requests/s, so more is better; with a fixed rate, of p99, so less is better. All servers of
-  a case are measured one after the other in each round, and a ratio is the median of the rounds'
-  ratios. `C epoll` is about what the kernel's part of the work costs.
-- `>=`: the load generator used more than {_AT_ITS_LIMIT:g} of a processor, so it may be what was
-  measured; compare the CPU.
+- CPU: of all processes of the server per request, ended children included. On a machine with other
+  work it is the steadiest figure: compare this one first.
+- ratios: of requests/s, so more is better; at a fixed rate, of p99, so less is better. Each round
+  measures all servers of a case one after the other, and a ratio is the median of the rounds' ratios.
+  `C epoll` costs about what the kernel's part of the work costs.
+- `>=`: the load generator used more than {_GENERATOR_LIMIT:g} of a processor, so it may be the
+  bottleneck; compare the CPU.
 - MB: all processes of the server under load (PSS).
-- load, others: processors that the load generator and the rest of the machine used.
-- With one or two connections, where the scheduler puts the processes decides more than the server."""
+- load, others: processors used by the load generator and by the rest of the machine.
+- With one or two connections, where the scheduler places the processes matters more than the server."""
 
 _GOALS = f"""\
-What linepool is meant to reach, most of it as ratios to `{UVLOOP}` (a Protocol, {PROCESSES}
-processes), `{STREAMS}` (asyncio's streams, as its documentation shows them) and servers in C.
-What counts is the median of the rounds. `>=` or `<=` before what was measured: the load generator may
-have held back linepool or the other, so the ratio may be larger or smaller than that; `?`: both."""
+The goals for linepool, most of them as ratios to `{UVLOOP}` (a Protocol, {PROCESSES} processes),
+`{STREAMS}` (asyncio streams, as its documentation shows them) and servers in C. The median
+of the rounds counts. `>=` or `<=` before a measured ratio: the load generator may have slowed linepool
+or the other server, so the real ratio may be larger or smaller; `?`: both."""
 
 _SERVERS = f"""\
-Each is written and configured as its own users would do it, has {PROCESSES} processes unless told
-otherwise, and is started anew for each run. What is not installed is left out and named."""
+Each server is written and configured as its own users would do it, has {PROCESSES} processes unless
+noted otherwise, and is restarted for each run. Servers that are not installed are left out and named."""
 
 
 def _list(lines: Iterable[str]) -> str:
@@ -216,15 +219,15 @@ def _table(results: Results, case: Case) -> str:
     others = [OURS, *([REFERENCES[case.kind]] if case.kind in REFERENCES else [])]
     first = "p99, us" if case.mode == "open" else "requests/s"
     headings = ["server", first, "min - max"]
-    headings += [f"{compared} / {_whose(other, case)}" for other in others]
+    headings += [f"{compared} / {_label(other, case)}" for other in others]
     headings += ["p50, us", "requests/s" if case.mode == "open" else "p99, us"]
     headings += ["CPU us/request", "MB", "load", "others"]
     rows = [_row(results, case, server, others) for server in results.servers(case)]
     return harness.table(headings, rows)
 
 
-def _whose(other: str, case: Case) -> str:
-    """Name a server in a heading, where another one may bear nearly the same name."""
+def _label(other: str, case: Case) -> str:
+    """Return the name of a server for a heading; some cases have two of linepool."""
     return other if other != OURS or case.kind != "rpc" else f"{OURS} lines"
 
 
@@ -234,7 +237,7 @@ def _row(results: Results, case: Case, server: str, others: Sequence[str]) -> li
 
     figures = [_figure(case)(outcome) for outcome in results.of(case, server).values()]
     return [
-        _whose(server, case),
+        _label(server, case),
         (">= " if results.is_limited(case, server) else "") + f"{median(figures):,.0f}",
         f"{min(figures):,.0f} - {max(figures):,.0f}",
         *(_times(results.ratio(case, server, other)) for other in others),
@@ -252,17 +255,17 @@ def _times(ratio: float | None) -> str:
 
 
 def _faults(results: Results, case: Case) -> list[str]:
-    """Tell which runs went wrong, and which were disturbed."""
+    """Return the runs that failed, and how many were disturbed."""
     runs = [run for run in results.runs if run.case == case.name]
-    lines = [f"{run.server}, round {run.round + 1}: {run.told}" for run in runs if run.told]
+    lines = [f"{run.server}, round {run.round + 1}: {run.problem}" for run in runs if run.problem]
     disturbed = sum(run.is_disturbed for run in runs)
     if disturbed:
-        lines.append(f"others disturbed {disturbed} of {len(runs)} runs")
+        lines.append(f"other processes disturbed {disturbed} of {len(runs)} runs")
     return [_list(lines)] if lines else []
 
 
 def plot(runs: Sequence[Run], directory: Path) -> dict[str, Path]:
-    """Draw the ratios and the processor time of each case; return the files by their titles."""
+    """Draw the ratios and the processor time of each case; return the files by title."""
     results = Results(runs)
     cases = [case for case in CASES if results.servers(case)]
 
@@ -290,7 +293,7 @@ def _draw(path: Path, title: str, cases: Sequence[tuple[Case, dict[str, float]]]
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": path.name}  # small; the same each time
+    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": path.name}  # small and reproducible
     from matplotlib import pyplot as plt
 
     rows = -(-len(cases) // _COLUMNS)
@@ -308,7 +311,7 @@ def _draw(path: Path, title: str, cases: Sequence[tuple[Case, dict[str, float]]]
         panel.invert_yaxis()
         panel.set_title(case.title, fontsize=10)
         panel.tick_params(labelsize=8)
-        panel.set_xticks([])  # the numbers stand at the bars
+        panel.set_xticks([])  # the bars are labelled
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
