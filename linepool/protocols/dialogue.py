@@ -149,11 +149,11 @@ class Dialogue(Buffered):
 
     @property
     def at_boundary(self) -> bool:
-        """Whether nothing of a further request has arrived."""
+        """Whether no byte of a further request has arrived."""
         return super().at_boundary and self._block is None
 
     def next_request(self) -> Request | Bad | None:
-        """Return the next complete request, what is wrong in its place, or None: feed me more."""
+        """Return the next complete request, a Bad in its place, or None: more bytes are needed."""
         if self._block is not None:
             return self._data(self._block)
         while True:
@@ -191,7 +191,7 @@ class Dialogue(Buffered):
         return b"%c%b\n%b" % (_VERSION, head.encode(), self._rest())
 
     def load(self, blob: bytes) -> None:
-        """Take over the state that ``dump`` gave."""
+        """Take over the state of a ``dump``."""
         if not blob or blob[0] != _VERSION:
             raise ValueError("not a dump of this version of a dialogue")
         self.start()

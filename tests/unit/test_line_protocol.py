@@ -245,12 +245,12 @@ def test_quotes_make_one_word(line, words):
 )
 def test_a_quote_that_does_not_close_refuses_the_line(app, line):
     assert app.ask(b"words " + line + b"\nadd 1 2\n") == (
-        b"CLIENT_ERROR a quoted word does not end with its quote and a blank\n3\n"
+        b"CLIENT_ERROR unterminated quote, or text right after a closing quote\n3\n"
     )
 
 
 def test_a_quote_that_does_not_close_before_a_data_block_loses_the_place(app):
-    assert app.ask(b'put "k 3\nabc\nadd 1 2\n').startswith(b"CLIENT_ERROR a quoted word does not")
+    assert app.ask(b'put "k 3\nabc\nadd 1 2\n').startswith(b"CLIENT_ERROR unterminated quote")
     assert app.ask(b'put "k 3\nabc\nadd 1 2\n').count(b"\n") == 1
 
 

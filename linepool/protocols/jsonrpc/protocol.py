@@ -109,20 +109,20 @@ class JsonRpc(Buffered):
         self._eol = b"\n"
 
     def next_request(self) -> Request | Bad | None:
-        """Return the next complete request, what is wrong in its place, or None: feed me more."""
-        if self._needed and not self._has_arrived():
+        """Return the next complete request, a Bad in its place, or None: more bytes are needed."""
+        if self._needed and not self._join_block():
             return None
         return self._framed() if self.framing == "headers" else self._line()
 
     def eof(self) -> Bad | None:
-        """Return what to say to a client that ended its stream inside a message."""
+        """Return the error for a client that ended its stream inside a message."""
         if not self._rest().strip():
             return None
         return self._lost(PARSE_ERROR, "the message is incomplete; it was not run")
 
     @property
     def is_replaceable(self) -> bool:
-        """Whether a new object could take its place now."""
+        """Whether this is in its initial state, so that a new object could replace it."""
         return self.at_boundary
 
     def dump(self) -> bytes:
@@ -130,7 +130,7 @@ class JsonRpc(Buffered):
         return _DUMP.pack(_VERSION, self._eol) + self._rest()
 
     def load(self, blob: bytes) -> None:
-        """Take over the state that ``dump`` gave."""
+        """Take over the state of a ``dump``."""
         if len(blob) < _DUMP.size or blob[0] != _VERSION:
             raise ValueError("not a dump of this version of JSON-RPC")
         self.start()

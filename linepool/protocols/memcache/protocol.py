@@ -92,7 +92,7 @@ class Memcache(Buffered):
         self._first = True
 
     def feed(self, data: bytes) -> None:
-        """Take what the client sent; any cut is possible."""
+        """Take bytes from the client, cut anywhere."""
         if self._swallow:
             gone = min(self._swallow, len(data))
             self._swallow -= gone
@@ -101,12 +101,12 @@ class Memcache(Buffered):
 
     @property
     def at_boundary(self) -> bool:
-        """Whether nothing of a further request has arrived."""
+        """Whether no byte of a further request has arrived."""
         return self._at >= len(self._buffer) and not self._swallow
 
     def next_request(self) -> Request | Bad | None:
-        """Return the next complete request, what is wrong in its place, or None: feed me more."""
-        if self._needed and not self._has_arrived():
+        """Return the next complete request, a Bad in its place, or None: more bytes are needed."""
+        if self._needed and not self._join_block():
             return None
         begin = self._at
         end = self._buffer.find(b"\n", begin)
@@ -139,7 +139,7 @@ class Memcache(Buffered):
 
     @property
     def is_replaceable(self) -> bool:
-        """Whether a new object could take its place now."""
+        """Whether this is in its initial state, so that a new object could replace it."""
         return self._at >= len(self._buffer) and not self._swallow
 
     def dump(self) -> bytes:
@@ -147,7 +147,7 @@ class Memcache(Buffered):
         return _DUMP.pack(_VERSION, self._first, self._swallow) + self._rest()
 
     def load(self, blob: bytes) -> None:
-        """Take over the state that ``dump`` gave."""
+        """Take over the state of a ``dump``."""
         if len(blob) < _DUMP.size or blob[0] != _VERSION:
             raise ValueError("not a dump of this version of memcached's protocol")
         self.start()

@@ -85,13 +85,13 @@ class RespParser(Buffered):
 
     @property
     def at_boundary(self) -> bool:
-        """Whether nothing of a further request has arrived."""
+        """Whether no byte of a further request has arrived."""
         return self._at >= len(self._buffer) and not self._left
 
     def next_request(self) -> Request | Bad | None:
-        """Return the next complete request, what is wrong in its place, or None: feed me more."""
+        """Return the next complete request, a Bad in its place, or None: more bytes are needed."""
         while True:
-            if self._needed and not self._has_arrived():
+            if self._needed and not self._join_block():
                 return None
             if not self._left:
                 if self._at >= len(self._buffer):
@@ -113,7 +113,7 @@ class RespParser(Buffered):
 
     @property
     def is_replaceable(self) -> bool:
-        """Whether a new object could take its place now."""
+        """Whether this is in its initial state, so that a new object could replace it."""
         learnt = self.version != 2 or self.authenticated or self.name or self.queue is not None
         return self.at_boundary and not learnt and not self.subscribed
 
@@ -136,7 +136,7 @@ class RespParser(Buffered):
         return b"%c%b\n%b" % (_VERSION, head, self._rest())
 
     def load(self, blob: bytes) -> None:
-        """Take over the state that ``dump`` gave."""
+        """Take over the state of a ``dump``."""
         if not blob or blob[0] != _VERSION:
             raise ValueError("not a dump of this version of RESP")
         self.start()
