@@ -188,7 +188,7 @@ class Dialogue(Buffered):
             "lone": self._lone,
         }
         head = json.dumps({name: value for name, value in state.items() if value})
-        return b"%c%b\n%b" % (_VERSION, head.encode(), self._rest())
+        return b"%c%b\n%b" % (_VERSION, head.encode(), self._unread())
 
     def load(self, blob: bytes) -> None:
         """Take over the state of a ``dump``."""

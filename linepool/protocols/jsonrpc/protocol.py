@@ -116,7 +116,7 @@ class JsonRpc(Buffered):
 
     def eof(self) -> Bad | None:
         """Return the error for a client that ended its stream inside a message."""
-        if not self._rest().strip():
+        if not self._unread().strip():
             return None
         return self._lost(PARSE_ERROR, "the message is incomplete; it was not run")
 
@@ -127,7 +127,7 @@ class JsonRpc(Buffered):
 
     def dump(self) -> bytes:
         """Return all state: the client's line ending, and what has arrived."""
-        return _DUMP.pack(_VERSION, self._eol) + self._rest()
+        return _DUMP.pack(_VERSION, self._eol) + self._unread()
 
     def load(self, blob: bytes) -> None:
         """Take over the state of a ``dump``."""

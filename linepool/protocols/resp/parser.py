@@ -133,7 +133,7 @@ class RespParser(Buffered):
         head = json.dumps(
             {name: value for name, value in state.items() if value or value == []}
         ).encode()
-        return b"%c%b\n%b" % (_VERSION, head, self._rest())
+        return b"%c%b\n%b" % (_VERSION, head, self._unread())
 
     def load(self, blob: bytes) -> None:
         """Take over the state of a ``dump``."""
