@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
 
 import pytest
 from attrs import frozen
@@ -17,23 +15,20 @@ from linepool import App, Bad, ClientError, Limits, Reply, Request, Resp, SetupE
 from linepool.protocols.resp import OK, NullArray, Push, Queued, Status, Verbatim
 from linepool.pubsub.glob import matches
 from linepool.testing import assert_split_invariant
-from tests.unit.tiny_redis import tiny_redis
+from tests.unit.tiny_redis import recorded, tiny_redis
 
-RECORDED = Path(__file__).with_name("redis_dialogues.txt").read_text().split("# With the password")
-OPEN, WITH_PASSWORD = (
-    [ast.literal_eval(line) for line in part.splitlines() if line.startswith("(")]
-    for part in RECORDED
-)
+OPEN = recorded(password=False)
+WITH_PASSWORD = recorded(password=True)
 
 
-@pytest.mark.parametrize(("sent", "read"), OPEN, ids=range(len(OPEN)))
-def test_it_answers_as_redis_does(sent, read):
-    assert tiny_redis().ask(sent) == read
+@pytest.mark.parametrize(("sent", "received"), OPEN, ids=range(len(OPEN)))
+def test_it_answers_like_redis(sent, received):
+    assert tiny_redis().ask(sent) == received
 
 
-@pytest.mark.parametrize(("sent", "read"), WITH_PASSWORD, ids=range(len(WITH_PASSWORD)))
-def test_it_answers_as_redis_does_with_a_password(sent, read):
-    assert tiny_redis(password="pw").ask(sent) == read
+@pytest.mark.parametrize(("sent", "received"), WITH_PASSWORD, ids=range(len(WITH_PASSWORD)))
+def test_it_answers_like_redis_with_a_password(sent, received):
+    assert tiny_redis(password="pw").ask(sent) == received
 
 
 @pytest.mark.parametrize("number", range(0, len(OPEN), 4))
@@ -197,8 +192,20 @@ def test_commands_tell_of_themselves():
         b"*0\r\n*0\r\n*0\r\n*0\r\n$-1\r\n"
     )
     assert b"Get several." in app.ask(b"COMMAND DOCS mget\r\n")
-    assert app.ask(b"COMMAND COUNT\r\n") == b":16\r\n"
+    assert app.ask(b"COMMAND COUNT\r\n") == b":14\r\n"
     assert app.ask(b"COMMAND GETKEYS mget a b\r\n") == b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"
+
+
+def test_commands_about_a_server_that_is_redis_are_unknown():
+    app = App(protocol=Resp())
+    assert app.ask(
+        b"CONFIG GET save\r\nINFO server\r\nCLIENT INFO\r\nCLIENT LIST\r\n"
+    ).splitlines() == [
+        b"-ERR unknown command 'CONFIG', with args beginning with: 'GET' 'save' ",
+        b"-ERR unknown command 'INFO', with args beginning with: 'server' ",
+        b"-ERR unknown subcommand 'INFO'. Try CLIENT HELP.",
+        b"-ERR unknown subcommand 'LIST'. Try CLIENT HELP.",
+    ]
 
 
 def test_an_app_may_keep_others_out_of_a_transaction():
