@@ -92,7 +92,7 @@ def test_an_empty_block_and_pipelined_commands_behind_it():
 
 def test_a_command_is_refused_before_its_block():
     said = talk(post_office(), "HELO me", "MAIL x", "DATA now", "NOOP")
-    assert said[2:] == ["501 there are too many words.", "250 OK"]
+    assert said[2:] == ["501 too many arguments: 1 given, at most 0.", "250 OK"]
 
 
 # What other servers have taken for the end of a mail.
