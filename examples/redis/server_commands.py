@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from application import app
-from db import HASH, LIST, SET, STRING, ZSET, Db, Header, whole
+from db import Db
+from layout import HASH, LIST, SET, STRING, ZSET, Header, parse_int
 
 from linepool import ClientError, Resp, Session
 from linepool.protocols.resp import OK, Status, Verbatim
@@ -105,7 +106,7 @@ def object_(subcommand: str, key: bytes, db: Db) -> object:
 def _encoding(header: Header) -> str:
     """Return the name of the form that Redis would most likely have chosen."""
     if header.kind == STRING:
-        if whole(header.value) is not None:
+        if parse_int(header.value) is not None:
             return "int"
         return "embstr" if len(header.value) <= _MAX_EMBEDDED_BYTES else "raw"
     small = header.count <= _MAX_COMPACT_ELEMENTS
