@@ -288,7 +288,8 @@ def test_a_wrong_size_of_memory_is_told_in_one_line(tmp_path):
     )
     assert done.returncode == 1
     assert (
-        done.stderr == "linepool: MEMCACHED_MEMORY is a size such as 64M, 1M at least, not 'LOTS'\n"
+        done.stderr
+        == "linepool: MEMCACHED_MEMORY must be a size such as 64M, at least 1M, not 'LOTS'\n"
     )
 
 
