@@ -1,4 +1,4 @@
-"""Redis' own clients with the example Redis and with a plain Resp app; replies beside a real Redis."""
+"""Redis clients with the Redis example and with a plain Resp app; replies beside a real Redis."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def real_redis(tmp_path_factory):
     command = ["redis-server", "--port", str(number), "--save", "", "--bind", "127.0.0.1"]
     process = subprocess.Popen(
         command,
-        executable=shutil.which("redis-check-rdb"),  # the same program; redis-tools has it
+        executable=shutil.which(
+            "redis-check-rdb"
+        ),  # the same binary as redis-server, in redis-tools
         cwd=tmp_path_factory.mktemp("real"),
         stdout=subprocess.DEVNULL,
     )
@@ -85,7 +87,7 @@ def client(server, **options):
 
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("seed", range(3))
-def test_it_answers_random_commands_as_redis_does(fresh, real_redis, seed, version):
+def test_replies_to_random_commands_equal_those_of_redis(fresh, real_redis, seed, version):
     start = packed([b"HELLO", b"%d" % version]) + packed([b"FLUSHALL"])
     with contextlib.ExitStack() as stack:
         readers = []
@@ -202,7 +204,7 @@ def test_redis_py_works_with_a_plain_app(plain_server, version):
             r.config_get("save")
 
 
-def test_transactions_from_many_workers_do_not_mix(fresh):
+def test_transactions_in_different_workers_do_not_interleave(fresh):
     def move(number: int) -> None:
         with client(fresh) as r:
             for _ in range(100):
@@ -261,7 +263,7 @@ def test_redis_cli_works_with_a_plain_app(plain_server):
     cli.close()
 
 
-def test_redis_benchmark_runs_with_a_plain_app_although_config_is_unknown(plain_server):
+def test_redis_benchmark_works_with_a_plain_app_although_config_is_unknown(plain_server):
     said = output(
         *("redis-benchmark", "-p", port(plain_server), "-t", "ping,set,get"),
         *("-n", 2000, "-c", 4, "--csv"),
@@ -272,7 +274,7 @@ def test_redis_benchmark_runs_with_a_plain_app_although_config_is_unknown(plain_
 
 
 @pytest.mark.parametrize("password", [None, "pw"])
-def test_config_of_the_example_answers_like_redis(monkeypatch, password):
+def test_config_of_the_example_replies_like_redis(monkeypatch, password):
     monkeypatch.syspath_prepend(str(EXAMPLES / "redis"))
     from server_commands import config
 
@@ -347,7 +349,7 @@ def test_kills_lose_no_acknowledged_write(tmp_path):
 
         def write(number: int) -> tuple[int, int]:
             known = tried = 0
-            once = Retry(NoBackoff(), 0)  # or it would push twice by itself
+            once = Retry(NoBackoff(), 0)  # a retry of the client could push twice
             with client(server, socket_timeout=10, retry=once) as r:
                 while killer.killed < 20:
                     tried += 1
@@ -370,8 +372,8 @@ def test_kills_lose_no_acknowledged_write(tmp_path):
         assert sum(known for known, _ in outcomes) > 100
 
 
-def test_redis_benchmark_goes_on_with_others_while_workers_are_killed(tmp_path):
-    """redis-benchmark itself ends at the first lost connection; so it runs again and again."""
+def test_redis_benchmark_works_after_workers_were_killed(tmp_path):
+    """redis-benchmark exits at the first lost connection, so it is run repeatedly."""
     with serve(REDIS, tmp_path, "--workers", "8") as server:
         command = [
             "redis-benchmark",
@@ -394,7 +396,7 @@ def test_redis_benchmark_goes_on_with_others_while_workers_are_killed(tmp_path):
         assert count >= 2000
 
 
-def test_keys_expire_and_a_full_store_says_so(tmp_path):
+def test_keys_expire_and_a_full_store_refuses_writes(tmp_path):
     with serve(REDIS, tmp_path, "--workers", "2", REDIS_SIZE_MB="4") as server:
         with client(server) as r:
             r.set("short", "x", px=1)
