@@ -166,7 +166,7 @@ def cas(
     return error or outcome[0]
 
 
-def number(data: bytes) -> int | None:
+def parse_counter(data: bytes) -> int | None:
     """Return the number that an item holds, or None if incr and decr do not apply to it."""
     digits = data.strip(b" \t\n\v\f\r")
     if len(digits) > _MAX_DIGITS or not digits.isdigit() or int(digits) >= _WRAP:
@@ -192,7 +192,7 @@ def incr(store: Store, verb: Verb, key: bytes, delta: int) -> str:
     def change(old: Item | None) -> Item | None:
         if old is None:
             return None
-        value = number(old.data)
+        value = parse_counter(old.data)
         if value is None:
             outcome[0] = NON_NUMERIC
             return old

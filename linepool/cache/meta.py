@@ -15,7 +15,7 @@ from linepool.cache.classic import (
     extended,
     fresh,
     note_read,
-    number,
+    parse_counter,
     renumbered,
 )
 from linepool.cache.store import Change, Item, OutOfMemory, Store
@@ -154,11 +154,11 @@ def _set(
             return None
         expires_at = expiry(int(flags["N"]), now)
     outcome.code = "HD"
-    number = int(flags.get("E", b"0"))
+    cas = int(flags.get("E", b"0"))
     if mode in "AP" and old is not None:
-        return evolve(extended(old, "prepend" if mode == "P" else "append", data), cas=number)
+        return evolve(extended(old, "prepend" if mode == "P" else "append", data), cas=cas)
     client_flags = int(flags.get("F", b"0"))
-    item = evolve(fresh(data, client_flags, expires_at, now), cas=number)
+    item = evolve(fresh(data, client_flags, expires_at, now), cas=cas)
     return _as_stale_as(old, item) if stale and old is not None else item
 
 
@@ -231,7 +231,7 @@ def _counted(
     if "C" in flags and old.cas != int(flags["C"]):
         outcome.code = "EX"
         return old
-    value = number(old.data)
+    value = parse_counter(old.data)
     if value is None:
         outcome.code = NON_NUMERIC
         return old

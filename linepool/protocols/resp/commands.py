@@ -83,7 +83,7 @@ def hello(resp: RespParser, session: Session, *words: bytes) -> dict[str, Any]:
         version = int(words[0])
         if version not in (2, 3):
             raise ClientError("unsupported protocol version", code="NOPROTO")
-    at = 1  # behind the version
+    at = 1  # after the version
     name: str | None = None
     while at < len(words):
         option = words[at].upper()
@@ -177,14 +177,14 @@ def command(resp: RespParser, subcommand: str = "", *words: str) -> Any:
 def multi(resp: RespParser) -> Status:
     """Queue the commands that follow, until EXEC."""
     resp.queue = []
-    resp.spoilt = False
+    resp.queue_failed = False
     return OK
 
 
 def discard(resp: RespParser) -> Status:
     """Drop the commands queued since MULTI."""
     resp.queue = None
-    resp.spoilt = False
+    resp.queue_failed = False
     return OK
 
 

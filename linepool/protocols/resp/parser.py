@@ -47,7 +47,7 @@ class RespParser(Buffered):
         authenticated: The client has authenticated.
         name: The name that the client gave itself.
         queue: The commands queued since MULTI, as words; None: no transaction is open.
-        spoilt: A command since MULTI could not be queued, so EXEC will fail.
+        queue_failed: A command since MULTI could not be queued, so EXEC will fail.
         subscribed: How many subscriptions the connection has; with any, it stays in its worker.
     """
 
@@ -55,7 +55,7 @@ class RespParser(Buffered):
     authenticated: bool
     name: str
     queue: list[list[bytes]] | None
-    spoilt: bool
+    queue_failed: bool
     subscribed: int
     max_request_bytes: int
     redis_version: str
@@ -80,7 +80,7 @@ class RespParser(Buffered):
         self.authenticated = False
         self.name = ""
         self.queue = None
-        self.spoilt = False
+        self.queue_failed = False
         self.subscribed = 0
 
     @property
@@ -124,7 +124,7 @@ class RespParser(Buffered):
             "authenticated": self.authenticated,
             "name": self.name,
             "queue": _as_text(self.queue),
-            "spoilt": self.spoilt,
+            "queue_failed": self.queue_failed,
             "left": self._words_left,
             "args": _as_text([self._args]) if self._args else None,
             "size": self._size,
@@ -141,7 +141,7 @@ class RespParser(Buffered):
         self.authenticated = state.get("authenticated", False)
         self.name = state.get("name", "")
         self.queue = _as_bytes(state["queue"]) if "queue" in state else None
-        self.spoilt = state.get("spoilt", False)
+        self.queue_failed = state.get("queue_failed", False)
         self._words_left = state.get("left", 0)
         self._args = (_as_bytes(state.get("args", [])) or [[]])[0]
         self._size = state.get("size", 0)

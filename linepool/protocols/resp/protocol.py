@@ -172,13 +172,13 @@ class Resp(RespParser):
         if verb == b"MULTI":
             return ClientError("MULTI calls can not be nested")
         if verb.endswith(b"SUBSCRIBE"):
-            self.spoilt = True
+            self.queue_failed = True
             return ClientError("Command not allowed inside a transaction")
         if verb == b"WATCH":
             return ClientError("WATCH inside MULTI is not allowed")
         if verb == b"EXEC":
-            spoilt, self.spoilt = self.spoilt, False
-            if spoilt:
+            queue_failed, self.queue_failed = self.queue_failed, False
+            if queue_failed:
                 self.queue = None
                 text = "Transaction discarded because of previous errors."
                 return ClientError(text, code="EXECABORT")
@@ -189,7 +189,7 @@ class Resp(RespParser):
         if verb in _NOT_QUEUED:
             return call(request)
         if error := _early_error(request):
-            self.spoilt = True
+            self.queue_failed = True
             return error
         self.queue.append([request.verb, *request.words])
         return Status("QUEUED")
