@@ -1,4 +1,4 @@
-"""A memcached whose workers are processes; see README.md beside this file."""
+"""A memcached server with worker processes; see README.md."""
 
 import atexit
 import os
@@ -15,12 +15,12 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def memory() -> int:
-    """Return how many bytes all items may weigh: MEMCACHED_MEMORY, such as 64M."""
+    """Return the maximum size of all items in bytes: MEMCACHED_MEMORY, such as 64M."""
     text = os.environ.get("MEMCACHED_MEMORY", "64M").upper().removesuffix("B")
     match = re.fullmatch(r"([0-9]+)([KMG]?)", text)
     if not match or int(match[1]) * _UNITS[match[2]] < 2**20:
         raise linepool.SetupError(
-            f"MEMCACHED_MEMORY is a size such as 64M, 1M at least, not {text!r}"
+            f"MEMCACHED_MEMORY must be a size such as 64M, at least 1M, not {text!r}"
         )
     return int(match[1]) * _UNITS[match[2]]
 
@@ -38,11 +38,11 @@ app = linepool.cache.server(store, "memcached")
 
 @app.on_start
 def choose_directory() -> None:
-    """Without MEMCACHED_DIR, keep the items in memory, and drop them at the end."""
+    """Without MEMCACHED_DIR, keep the items in memory, and delete them when the server stops."""
     if "MEMCACHED_DIR" in os.environ:
         return
     memory_disk = "/dev/shm"  # noqa: S108 - the kernel's own name for it
-    # A full one would end the worker that writes to it.
+    # A worker that writes to a full one is killed by SIGBUS.
     is_fit = os.path.isdir(memory_disk) and shutil.disk_usage(memory_disk).free > map_bytes(LIMIT)
     directory = tempfile.mkdtemp(prefix="memcached-", dir=memory_disk if is_fit else None)
     os.environ["MEMCACHED_DIR"] = directory
@@ -56,7 +56,7 @@ def choose_directory() -> None:
 
 @app.on_connect
 def count_connection(store: linepool.cache.Store) -> None:
-    """Count for ``stats``."""
+    """Count connections for ``stats``."""
     store.count("total_connections")
 
 

@@ -1,4 +1,4 @@
-"""The app on which the modules beside this one register their commands, and its store."""
+"""The app, on which the other modules register their commands, and its store."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ app = linepool.App(
 )
 _SIZE = os.environ.get("REDIS_SIZE_MB", "1024")
 if not _SIZE.isdigit() or int(_SIZE) < 1:
-    raise linepool.SetupError(f"REDIS_SIZE_MB is a number of megabytes, not {_SIZE!r}")
+    raise linepool.SetupError(f"REDIS_SIZE_MB must be a number of megabytes, not {_SIZE!r}")
 SIZE_MB = int(_SIZE)
 
 
 @app.on_start
 def choose_directory() -> None:
-    """Without REDIS_DIR, keep the keys in memory, and drop them at the end."""
+    """Without REDIS_DIR, keep the keys in memory, and delete them when the server stops."""
     if "REDIS_DIR" in os.environ:
         os.makedirs(os.environ["REDIS_DIR"], exist_ok=True)
         return
     memory_disk = "/dev/shm"  # noqa: S108 - the kernel's own name for it
-    # A full one would end the worker that writes to it.
+    # A worker that writes to a full one is killed by SIGBUS.
     is_fit = os.path.isdir(memory_disk) and shutil.disk_usage(memory_disk).free > SIZE_MB * 2**20
     directory = tempfile.mkdtemp(prefix="redis-", dir=memory_disk if is_fit else None)
     os.environ["REDIS_DIR"] = directory

@@ -6,8 +6,9 @@ import random
 from typing import Any
 
 from application import app
-from db import HASH, INT64, Db, whole
+from db import Db
 from keyspace import scanned
+from layout import HASH, INT64, parse_int
 from strings import decimal, decimal_sum
 
 from linepool import ClientError, Resp, Verb
@@ -16,7 +17,7 @@ from linepool.protocols.resp import OK, Status
 
 @app.handler("HSET", "HMSET", flags="write denyoom fast")
 def hset(key: bytes, field: bytes, value: bytes, *more: bytes, db: Db, verb: Verb) -> int | Status:
-    """Set fields; give how many are new."""
+    """Set fields; return how many are new."""
     if len(more) % 2:
         raise ClientError(f"wrong number of arguments for '{verb.lower()}' command")
     words = (field, value, *more)
@@ -29,7 +30,7 @@ def hset(key: bytes, field: bytes, value: bytes, *more: bytes, db: Db, verb: Ver
 
 @app.handler(flags="write denyoom fast")
 def hsetnx(key: bytes, field: bytes, value: bytes, db: Db) -> int:
-    """Set a field if it is not there."""
+    """Set a field if it does not exist."""
     with db.write() as t:
         header = t.made(key, HASH)
         if t.get(header, field) is not None:
@@ -49,7 +50,7 @@ def hget(key: bytes, field: bytes, db: Db) -> bytes | None:
 
 @app.handler(flags="readonly fast")
 def hmget(key: bytes, field: bytes, *fields: bytes, db: Db) -> list[bytes | None]:
-    """Get several fields; null for what is none."""
+    """Get several fields; null for absent ones."""
     with db.read() as t:
         header = t.typed(key, HASH)
         return [t.get(header, one) if header else None for one in (field, *fields)]
@@ -78,7 +79,7 @@ def hvals(key: bytes, db: Db) -> list[bytes]:
 
 @app.handler(flags="write fast")
 def hdel(key: bytes, field: bytes, *fields: bytes, db: Db) -> int:
-    """Drop fields; give how many there were."""
+    """Delete fields; return how many there were."""
     with db.write() as t:
         header = t.typed(key, HASH)
         count = sum(t.pop(header, one) for one in (field, *fields)) if header else 0
@@ -89,7 +90,7 @@ def hdel(key: bytes, field: bytes, *fields: bytes, db: Db) -> int:
 
 @app.handler(flags="readonly fast")
 def hexists(key: bytes, field: bytes, db: Db) -> int:
-    """Tell whether a field is there."""
+    """Return whether a field exists."""
     with db.read() as t:
         header = t.typed(key, HASH)
         return int(header is not None and t.get(header, field) is not None)
@@ -105,7 +106,7 @@ def hlen(key: bytes, db: Db) -> int:
 
 @app.handler(flags="readonly fast")
 def hstrlen(key: bytes, field: bytes, db: Db) -> int:
-    """Give the length of a field's value."""
+    """Return the length of a field's value."""
     with db.read() as t:
         header = t.typed(key, HASH)
         return len((header and t.get(header, field)) or b"")
@@ -117,7 +118,7 @@ def hincrby(key: bytes, field: bytes, increment: int, db: Db) -> int:
     with db.write() as t:
         header = t.made(key, HASH)
         old = t.get(header, field)
-        number = whole(b"0" if old is None else old)
+        number = parse_int(b"0" if old is None else old)
         if number is None:
             raise ClientError("hash value is not an integer")
         number += increment
@@ -130,7 +131,7 @@ def hincrby(key: bytes, field: bytes, increment: int, db: Db) -> int:
 
 @app.handler(flags="write denyoom fast")
 def hincrbyfloat(key: bytes, field: bytes, increment: bytes, db: Db) -> bytes:
-    """Add to the number with decimals in a field."""
+    """Add to the decimal number in a field."""
     by = decimal(increment, "value is not a valid float")
     if not by.is_finite():
         raise ClientError("value is NaN or Infinity")
@@ -156,12 +157,12 @@ def hscan(key: bytes, cursor: bytes, *words: bytes, db: Db) -> list[Any]:
 
 @app.handler(flags="readonly")
 def hrandfield(key: bytes, db: Db, resp: Resp, *words: bytes) -> Any:
-    """Give some fields at random: HRANDFIELD key [count [WITHVALUES]]."""
+    """Return some fields at random: HRANDFIELD key [count [WITHVALUES]]."""
     count, with_values = count_and(words, b"WITHVALUES")
     with db.read() as t:
         items = t.items(t.typed(key, HASH))
     if count is None:
-        return random.choice(items)[0] if items else None  # noqa: S311 - nothing is secret here
+        return random.choice(items)[0] if items else None  # noqa: S311 - not a secret
     chosen = some(items, count)
     if not with_values:
         return [field for field, _ in chosen]
@@ -171,21 +172,21 @@ def hrandfield(key: bytes, db: Db, resp: Resp, *words: bytes) -> Any:
 
 
 def some(items: list[Any], count: int) -> list[Any]:
-    """Return so many of the items at random, each once; a negative number may repeat them."""
+    """Return ``count`` of the items at random, each once; a negative count may repeat items."""
     if count < 0:
         return random.choices(items, k=-count) if items else []  # noqa: S311
     return random.sample(items, min(count, len(items)))
 
 
 def count_and(words: tuple[bytes, ...], option: bytes) -> tuple[int | None, bool]:
-    """Return the count that may follow a key, and whether the option follows it.
+    """Return the optional count after a key, and whether the option follows it.
 
     Raises:
-        ClientError: Something else follows.
+        ClientError: Another word follows.
     """
     if not words:
         return None, False
-    count = whole(words[0])
+    count = parse_int(words[0])
     if count is None:
         raise ClientError("value is not an integer or out of range")
     if abs(count) > 2**62:

@@ -6,7 +6,8 @@ import random
 from itertools import islice
 
 from application import app
-from db import KINDS, ZSET, Db, Txn, whole
+from db import Db, Txn
+from layout import KINDS, ZSET, parse_int
 
 from linepool import ClientError, Resp, Session, Verb
 from linepool.protocols.resp import OK, NullArray, Queued, Status
@@ -15,26 +16,26 @@ from linepool.pubsub.glob import matches
 
 _SYNTAX = "syntax error"
 _NOT_INTEGER = "value is not an integer or out of range"
-_MOST_MS = 2**63 - 1
+_MAX_MS = 2**63 - 1
 
 
 def deadline(t: Txn, unit: str, time: int, command: str) -> int:
-    """Return when a key ends, in ms of Unix time, from a time and what it means (ex, pxat, ...).
+    """Return when a key expires, as Unix time in ms, from a time and its unit (ex, pxat, ...).
 
     Raises:
-        ClientError: There is no such time.
+        ClientError: The time is out of range.
     """
     ms = time if unit.startswith("p") else time * 1000
     if not unit.endswith("at"):
         ms += t.now_ms
-    if time <= 0 or ms > _MOST_MS:
+    if time <= 0 or ms > _MAX_MS:
         raise ClientError(f"invalid expire time in '{command}' command")
     return ms
 
 
 @app.handler("DEL", "UNLINK", flags="write", keys=(1, -1, 1))
 def delete(key: bytes, *keys: bytes, db: Db) -> int:
-    """Drop keys; give how many there were."""
+    """Delete keys; return how many there were."""
     with db.write() as t:
         count = 0
         for one in (key, *keys):
@@ -46,14 +47,14 @@ def delete(key: bytes, *keys: bytes, db: Db) -> int:
 
 @app.handler("EXISTS", "TOUCH", flags="readonly fast", keys=(1, -1, 1))
 def exists(key: bytes, *keys: bytes, db: Db) -> int:
-    """Count which of the keys are there."""
+    """Count the keys that exist."""
     with db.read() as t:
         return sum(t.find(one) is not None for one in (key, *keys))
 
 
 @app.handler("TYPE", flags="readonly fast")
 def kind_of(key: bytes, db: Db) -> Status:
-    """Give the kind of value that a key holds."""
+    """Return the kind of a key's value."""
     with db.read() as t:
         header = t.find(key)
     return Status("none" if header is None else KINDS[header.kind])
@@ -61,7 +62,7 @@ def kind_of(key: bytes, db: Db) -> Status:
 
 @app.handler("EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT", flags="write fast")
 def expire(key: bytes, moment: bytes, db: Db, verb: Verb, *conditions: str) -> int:
-    """Set when a key ends; NX XX GT LT: only under a condition."""
+    """Set when a key expires; with NX, XX, GT or LT only if the condition holds."""
     wanted = {word.upper() for word in conditions}
     for word in conditions:
         if word.upper() not in ("NX", "XX", "GT", "LT"):
@@ -70,14 +71,14 @@ def expire(key: bytes, moment: bytes, db: Db, verb: Verb, *conditions: str) -> i
         raise ClientError("NX and XX, GT or LT options at the same time are not compatible")
     if {"GT", "LT"} <= wanted:
         raise ClientError("GT and LT options at the same time are not compatible")
-    time = whole(moment)
+    time = parse_int(moment)
     if time is None:
         raise ClientError(_NOT_INTEGER)
     with db.write() as t:
         ms = time if verb.startswith("P") else time * 1000
         is_possible = ms >= -(2**63)
         ms += 0 if verb.endswith("AT") else t.now_ms
-        if not is_possible or ms > _MOST_MS:
+        if not is_possible or ms > _MAX_MS:
             raise ClientError(f"invalid expire time in '{verb.lower()}' command")
         header = t.find(key)
         if header is None:
@@ -100,7 +101,7 @@ def expire(key: bytes, moment: bytes, db: Db, verb: Verb, *conditions: str) -> i
 
 @app.handler("TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME", flags="readonly fast")
 def ttl(key: bytes, db: Db, verb: Verb) -> int:
-    """Tell when a key ends; -1: never; -2: there is no such key."""
+    """Return when a key expires; -1: never; -2: the key does not exist."""
     with db.read() as t:
         header = t.find(key)
         if header is None:
@@ -115,7 +116,7 @@ def ttl(key: bytes, db: Db, verb: Verb) -> int:
 
 @app.handler(flags="write fast")
 def persist(key: bytes, db: Db) -> int:
-    """Let a key live for ever."""
+    """Remove the expiry of a key."""
     with db.write() as t:
         header = t.find(key)
         if header is None or not header.expires_at:
@@ -125,7 +126,7 @@ def persist(key: bytes, db: Db) -> int:
 
 
 def copied(t: Txn, source: bytes, target: bytes) -> None:
-    """Make a key hold what another holds, in place of what it held."""
+    """Copy the value and the expiry of a key to another, replacing that one's."""
     old = t.find(target)
     if old is not None:
         t.remove(old)
@@ -146,7 +147,7 @@ def copied(t: Txn, source: bytes, target: bytes) -> None:
 
 @app.handler("RENAME", "RENAMENX", flags="write", keys=(1, 2, 1))
 def rename(key: bytes, newkey: bytes, db: Db, verb: Verb) -> Status | int:
-    """Give a key another name; RENAMENX: if nobody has it."""
+    """Rename a key; RENAMENX: only if the new name is free."""
     with db.write() as t:
         if t.find(key) is None:
             raise ClientError("no such key")
@@ -161,16 +162,16 @@ def rename(key: bytes, newkey: bytes, db: Db, verb: Verb) -> Status | int:
 
 @app.handler(flags="write denyoom", keys=(1, 2, 1))
 def copy(key: bytes, target: bytes, *words: bytes, db: Db) -> int:
-    """Copy what a key holds: COPY key target [DB 0] [REPLACE]."""
+    """Copy a key's value: COPY key target [DB 0] [REPLACE]."""
     options = [word.upper() for word in words]
     replace = b"REPLACE" in options
     if replace:
         options.remove(b"REPLACE")
     if options and (len(options) != 2 or options[0] != b"DB"):
         raise ClientError(_SYNTAX)
-    if options and whole(options[1]) is None:
+    if options and parse_int(options[1]) is None:
         raise ClientError(_NOT_INTEGER)
-    if options and whole(options[1]) != 0:
+    if options and parse_int(options[1]) != 0:
         raise ClientError("DB index is out of range")
     if key == target:
         raise ClientError("source and destination objects are the same")
@@ -183,7 +184,7 @@ def copy(key: bytes, target: bytes, *words: bytes, db: Db) -> int:
 
 @app.handler("KEYS", flags="readonly")
 def list_keys(pattern: bytes, db: Db) -> list[bytes]:
-    """List the keys whose names fit a pattern."""
+    """List the keys whose names match a pattern."""
     with db.read() as t:
         return [header.key for _, header in t.all_keys() if matches(pattern, header.key)]
 
@@ -197,7 +198,7 @@ def scan(
     count: int = 10,
     type: str | None = None,
 ) -> list[object]:
-    """List some keys, and the cursor with which to go on; 0: that was all."""
+    """List some keys, after the cursor of the next call; 0: no more keys."""
     if not cursor.isdigit():
         raise ClientError("invalid cursor")
     if count < 1:
@@ -214,23 +215,23 @@ def scan(
 
 
 def positive(word: bytes | None) -> int | None:
-    """Return how many elements a command is to take; None: it was not said.
+    """Return the count that a command was given, or None.
 
     Raises:
-        ClientError: The word is no number, or negative.
+        ClientError: The word is not a number, or negative.
     """
     if word is None:
         return None
-    count = whole(word)
+    count = parse_int(word)
     if count is None or count < 0:
         raise ClientError("value is out of range, must be positive")
     return count
 
 
 def scanned(cursor: bytes, words: tuple[bytes, ...], names: list[bytes] | None) -> list[bytes]:
-    """Return which elements a HSCAN, SSCAN or ZSCAN gives: it gives all at once.
+    """Return the elements that HSCAN, SSCAN or ZSCAN lists: all that match, at once.
 
-    ``names`` are all that there are; None: there is no such key.
+    ``names`` are those of all elements; None: the key does not exist.
 
     Raises:
         ClientError: The cursor or the options are wrong.
@@ -256,11 +257,11 @@ def scanned(cursor: bytes, words: tuple[bytes, ...], names: list[bytes] | None) 
 
 @app.handler(flags="readonly")
 def randomkey(db: Db) -> bytes | None:
-    """Give any key."""
+    """Return a random key."""
     with db.read() as t:
-        start = random.randint(0, t.last_number())  # noqa: S311 - nothing is secret here
-        for behind in (start, 0):
-            for _, header in t.all_keys(behind):
+        start = random.randint(0, t.last_number())  # noqa: S311 - not a secret
+        for after in (start, 0):
+            for _, header in t.all_keys(after):
                 return header.key
     return None
 
@@ -274,7 +275,7 @@ def dbsize(db: Db) -> int:
 
 @app.handler("FLUSHDB", "FLUSHALL", flags="write")
 def flush(db: Db, mode: str = "SYNC") -> Status:
-    """Drop all keys."""
+    """Delete all keys."""
     if mode.upper() not in ("SYNC", "ASYNC"):
         raise ClientError(_SYNTAX)
     with db.write() as t:
@@ -282,12 +283,9 @@ def flush(db: Db, mode: str = "SYNC") -> Status:
     return OK
 
 
-# -- transactions
-
-
 @app.handler(flags="noscript fast", keys=(1, -1, 1))
 def watch(key: bytes, *keys: bytes, db: Db, session: Session) -> Status:
-    """Let the next EXEC do nothing if one of the keys has changed by then."""
+    """Make the next EXEC fail if one of the keys changes before it."""
     with db.read() as t:
         versions = session.get("watched", {})
         for one in (key, *keys):
@@ -298,21 +296,21 @@ def watch(key: bytes, *keys: bytes, db: Db, session: Session) -> Status:
 
 @app.handler(flags="noscript fast")
 def unwatch(session: Session) -> Status:
-    """Watch no key any more."""
+    """Stop watching keys."""
     session.pop("watched", None)
     return OK
 
 
 @app.handler(flags="noscript fast")
 def discard(session: Session, resp: Resp) -> Status:
-    """Forget the commands behind MULTI."""
+    """Drop the commands queued since MULTI."""
     session.pop("watched", None)
     return drop_queue(resp)
 
 
 @app.handler("EXEC", flags="noscript")
 def execute(queued: Queued, db: Db, session: Session) -> list[object] | NullArray:
-    """Run the commands behind MULTI, with no other client's between them."""
+    """Run the commands queued since MULTI in one transaction."""
     watched = session.pop("watched", {})
     with db.together() as t:
         for name, before in watched.items():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from application import app
-from db import LIST, Db, Header, Txn, whole
+from db import Db, Txn
 from keyspace import positive
+from layout import LIST, Header, parse_int
 
 from linepool import ClientError, Verb
 from linepool.protocols.resp import OK, NullArray, Status
@@ -15,7 +16,7 @@ End = Literal["LEFT", "RIGHT"]
 
 
 def clip(header: Header | None, start: int, stop: int) -> tuple[int, int]:
-    """Return two places in a list as indexes from 0; negative ones count from its end."""
+    """Return two positions in a list as indexes from 0; negative ones count from its end."""
     count = header.count if header else 0
     first = max(0, start + count if start < 0 else start)
     return first, min(stop + count if stop < 0 else stop, count - 1)
@@ -23,7 +24,7 @@ def clip(header: Header | None, start: int, stop: int) -> tuple[int, int]:
 
 @app.handler("LPUSH", "RPUSH", "LPUSHX", "RPUSHX", flags="write denyoom fast")
 def push(key: bytes, element: bytes, *elements: bytes, db: Db, verb: Verb) -> int:
-    """Put elements at an end of a list; with X: if there is one. Give its length."""
+    """Add elements at an end of a list (with X: only if the list exists); return its length."""
     with db.write() as t:
         header = t.typed(key, LIST)
         if header is None:
@@ -40,22 +41,22 @@ def push(key: bytes, element: bytes, *elements: bytes, db: Db, verb: Verb) -> in
 def pop(
     key: bytes, db: Db, verb: Verb, times: bytes | None = None
 ) -> bytes | list[bytes] | NullArray | None:
-    """Take elements from an end of a list."""
+    """Remove and return elements at an end of a list."""
     count = positive(times)
     with db.write() as t:
         header = t.typed(key, LIST)
         if header is None:
             return None if count is None else NullArray()
         wanted = 1 if count is None else min(count, header.count)
-        taken = [t.take(header, left=verb == "LPOP") for _ in range(wanted)]
-        if taken:
+        popped = [t.pop_end(header, left=verb == "LPOP") for _ in range(wanted)]
+        if popped:
             t.save(header)
-        return taken[0] if count is None else taken
+        return popped[0] if count is None else popped
 
 
 @app.handler(flags="readonly fast")
 def llen(key: bytes, db: Db) -> int:
-    """Give a list's length."""
+    """Return a list's length."""
     with db.read() as t:
         header = t.typed(key, LIST)
         return header.count if header else 0
@@ -63,7 +64,7 @@ def llen(key: bytes, db: Db) -> int:
 
 @app.handler(flags="readonly")
 def lrange(key: bytes, start: int, stop: int, db: Db) -> list[bytes]:
-    """Give a part of a list."""
+    """Return a part of a list."""
     with db.read() as t:
         header = t.typed(key, LIST)
         return t.slice(header, *clip(header, start, stop))
@@ -71,7 +72,7 @@ def lrange(key: bytes, start: int, stop: int, db: Db) -> list[bytes]:
 
 @app.handler(flags="readonly")
 def lindex(key: bytes, index: int, db: Db) -> bytes | None:
-    """Give one element of a list."""
+    """Return one element of a list."""
     with db.read() as t:
         header = t.typed(key, LIST)
         if header is None or not -header.count <= index < header.count:
@@ -80,13 +81,13 @@ def lindex(key: bytes, index: int, db: Db) -> bytes | None:
 
 
 @app.handler(flags="write denyoom")
-def lset(key: bytes, place: bytes, element: bytes, db: Db) -> Status:
+def lset(key: bytes, position: bytes, element: bytes, db: Db) -> Status:
     """Replace one element of a list."""
     with db.write() as t:
         header = t.typed(key, LIST)
         if header is None:
             raise ClientError("no such key")
-        index = whole(place)
+        index = parse_int(position)
         if index is None:
             raise ClientError("value is not an integer or out of range")
         if not -header.count <= index < header.count:
@@ -102,33 +103,33 @@ def whole_list(t: Txn, header: Header) -> list[bytes]:
 
 @app.handler(flags="write")
 def lrem(key: bytes, count: int, element: bytes, db: Db) -> int:
-    """Drop elements with a value: all (0), or so many from the head, or (negative) the tail."""
+    """Remove elements by value: all (0), or the first ``count``, or (negative) the last."""
     with db.write() as t:
         header = t.typed(key, LIST)
         if header is None:
             return 0
         values = whole_list(t, header)
-        places = [place for place, value in enumerate(values) if value == element]
+        indexes = [index for index, value in enumerate(values) if value == element]
         if count:
-            places = places[:count] if count > 0 else places[count:]
-        if places:
-            gone = set(places)
-            t.replace_list(header, [v for place, v in enumerate(values) if place not in gone])
+            indexes = indexes[:count] if count > 0 else indexes[count:]
+        if indexes:
+            removed = set(indexes)
+            t.replace_list(header, [v for index, v in enumerate(values) if index not in removed])
             t.save(header)
-        return len(places)
+        return len(indexes)
 
 
 @app.handler(flags="write")
 def ltrim(key: bytes, start: int, stop: int, db: Db) -> Status:
-    """Keep a part of a list."""
+    """Keep a part of a list and remove the rest."""
     with db.write() as t:
         header = t.typed(key, LIST)
         if header is not None:
             first, last = clip(header, start, stop)
             for _ in range(min(header.count, header.count - 1 - last)):
-                t.take(header, left=False)
+                t.pop_end(header, left=False)
             for _ in range(min(header.count, first)):
-                t.take(header, left=True)
+                t.pop_end(header, left=True)
             t.save(header)
     return OK
 
@@ -137,7 +138,7 @@ def ltrim(key: bytes, start: int, stop: int, db: Db) -> Status:
 def linsert(
     key: bytes, where: Literal["BEFORE", "AFTER"], pivot: bytes, element: bytes, db: Db
 ) -> int:
-    """Put an element beside another; give the length, or -1: the other is not there."""
+    """Insert an element before or after another; return the length, or -1 if the other is absent."""
     with db.write() as t:
         header = t.typed(key, LIST)
         if header is None:
@@ -165,7 +166,7 @@ def lmove(key: bytes, target: bytes, wherefrom: End, whereto: End, db: Db) -> by
         if source is None:
             return None
         header = source if key == target else t.made(target, LIST)
-        value = t.take(source, left=wherefrom == "LEFT")
+        value = t.pop_end(source, left=wherefrom == "LEFT")
         t.push(header, value, left=whereto == "LEFT")
         t.save(source)
         if header is not source:
@@ -183,7 +184,7 @@ def lpos(
     count: int | None = None,
     maxlen: int = 0,
 ) -> int | list[int] | None:
-    """Give the places of a value in a list."""
+    """Return the indexes of a value in a list."""
     if rank == 0:
         raise ClientError(
             "RANK can't be zero: use 1 to start from the first match, 2 from the second ..."
@@ -196,10 +197,10 @@ def lpos(
     with db.read() as t:
         header = t.typed(key, LIST)
         values = whole_list(t, header) if header else []
-    places = list(range(len(values)))
+    indexes = list(range(len(values)))
     if rank < 0:
-        places.reverse()
-    found = [place for place in places[: maxlen or None] if values[place] == element]
+        indexes.reverse()
+    found = [index for index in indexes[: maxlen or None] if values[index] == element]
     found = found[abs(rank) - 1 :]
     if count is None:
         return found[0] if found else None

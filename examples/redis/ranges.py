@@ -1,4 +1,4 @@
-"""Commands for ranges of sorted sets, and for several of them together."""
+"""Commands for ranges of sorted sets, and for combinations of several sorted sets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from application import app
 from attrs import define
-from db import SET, ZSET, Db, Header, Txn
-from sorted_sets import Pairs, number, shown
+from db import Db, Txn
+from layout import SET, ZSET, Header
+from sorted_sets import Pairs, parse_score, shown
 
 from linepool import ClientError, Resp, Verb
 
@@ -18,13 +19,13 @@ _NOT_INTEGER = "value is not an integer or out of range"
 
 
 def score_range(low: bytes, high: bytes) -> Callable[[bytes, float], bool]:
-    """Return the test for scores within bounds; ``(5``: 5 is not included.
+    """Return the test for scores within bounds; ``(5`` excludes 5.
 
     Raises:
-        ClientError: A bound is no number.
+        ClientError: A bound is not a number.
     """
     try:
-        first, last = (number(word.removeprefix(b"(")) for word in (low, high))
+        first, last = (parse_score(word.removeprefix(b"(")) for word in (low, high))
     except ClientError:
         raise ClientError("min or max is not a float") from None
     above = low.startswith(b"(")
@@ -62,10 +63,10 @@ def member_range(low: bytes, high: bytes) -> Callable[[bytes, float], bool]:
 
 
 def integer(word: bytes) -> int:
-    """Return a whole number.
+    """Return an integer; unlike ``parse_int``, ``007`` is one.
 
     Raises:
-        ClientError: The word is none.
+        ClientError: The word is not an integer.
     """
     digits = word.removeprefix(b"-")
     if not digits.isdigit() or len(digits) > 19:
@@ -75,7 +76,7 @@ def integer(word: bytes) -> int:
 
 @define
 class Range:
-    """What a ZRANGE asks for."""
+    """The range that a ZRANGE selects: its options."""
 
     by: str = "RANK"
     rev: bool = False
@@ -86,7 +87,7 @@ class Range:
         """Read the options.
 
         Raises:
-            ClientError: There is no such option.
+            ClientError: An option is unknown.
         """
         at = 0
         while at < len(words):
@@ -105,7 +106,7 @@ class Range:
             at += 1
 
     def check(self) -> None:
-        """Raise ClientError for options that do not go together."""
+        """Raise ClientError for options that exclude each other."""
         if self.limit is not None and self.by == "RANK":
             raise ClientError(
                 "syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX"
@@ -138,7 +139,7 @@ class Range:
 
 @app.handler(flags="readonly")
 def zrange(key: bytes, start: bytes, stop: bytes, *words: bytes, db: Db, resp: Resp) -> list[Any]:
-    """Give members by place, score (BYSCORE) or name (BYLEX)."""
+    """Return members by rank, score (BYSCORE) or name (BYLEX)."""
     wanted = Range()
     wanted.parse(words)
     wanted.check()
@@ -157,7 +158,7 @@ def zrange(key: bytes, start: bytes, stop: bytes, *words: bytes, db: Db, resp: R
 def old_zrange(
     key: bytes, start: bytes, stop: bytes, *words: bytes, db: Db, resp: Resp, verb: Verb
 ) -> list[Any]:
-    """Give members, in the older commands' words."""
+    """Return members, with the arguments of the older commands."""
     wanted = Range()
     wanted.parse(words)
     if wanted.by != "RANK" or wanted.rev:
@@ -172,7 +173,7 @@ def old_zrange(
 
 @app.handler(flags="write denyoom", keys=(1, 2, 1))
 def zrangestore(target: bytes, key: bytes, start: bytes, stop: bytes, *words: bytes, db: Db) -> int:
-    """Store what ZRANGE gives; give how many members that are."""
+    """Store the result of ZRANGE; return the number of members."""
     wanted = Range()
     wanted.parse(words)
     wanted.check()
@@ -192,7 +193,7 @@ def zcount(key: bytes, low: bytes, high: bytes, db: Db, verb: Verb) -> int:
 
 @app.handler("ZREMRANGEBYRANK", "ZREMRANGEBYSCORE", "ZREMRANGEBYLEX", flags="write")
 def zremrange(key: bytes, start: bytes, stop: bytes, db: Db, verb: Verb) -> int:
-    """Drop the members within a range; give how many there were."""
+    """Drop the members within a range; return how many there were."""
     with db.write() as t:
         pairs = Range(verb.removeprefix("ZREMRANGEBY")).of(t, key, start, stop)
         header = t.typed(key, ZSET)
@@ -204,7 +205,7 @@ def zremrange(key: bytes, start: bytes, stop: bytes, db: Db, verb: Verb) -> int:
 
 
 def replaced(t: Txn, key: bytes, pairs: Pairs) -> int:
-    """Give a key these members in place of what it held; return how many they are."""
+    """Replace a key's value with these members; return their number."""
     if old := t.find(key):
         t.remove(old)
     if pairs:
@@ -213,9 +214,6 @@ def replaced(t: Txn, key: bytes, pairs: Pairs) -> int:
             t.set_score(header, member, score)
         t.save(header)
     return len(pairs)
-
-
-# -- several sets together
 
 
 def members_of(t: Txn, key: bytes) -> dict[bytes, float]:
@@ -234,13 +232,13 @@ _AGGREGATES: dict[bytes, Callable[[float, float], float]] = {
 
 
 def combined(t: Txn, verb: str, words: tuple[bytes, ...], *, may_show: bool) -> tuple[Pairs, bool]:
-    """Return the members of several sets together, and whether to show their scores.
+    """Return the members of a union, intersection or difference, and whether to show their scores.
 
     Args:
         t: The transaction.
         verb: The command.
-        words: From the number of keys on.
-        may_show: The command takes WITHSCORES.
+        words: The number of keys, and all words after it.
+        may_show: The command has the option WITHSCORES.
     """
     count = integer(words[0])
     if count < 1:
@@ -257,7 +255,7 @@ def combined(t: Txn, verb: str, words: tuple[bytes, ...], *, may_show: bool) -> 
         option = options[at].upper()
         if option == b"WEIGHTS" and len(options) > at + count and operation != "ZDIFF":
             try:
-                weights = [number(word) for word in options[at + 1 : at + 1 + count]]
+                weights = [parse_score(word) for word in options[at + 1 : at + 1 + count]]
             except ClientError:
                 raise ClientError("weight value is not a float") from None
             at += count
@@ -306,7 +304,7 @@ def sorted_pairs(members: dict[bytes, float]) -> Pairs:
 
 @app.handler("ZUNION", "ZINTER", "ZDIFF", flags="readonly")
 def combine(numkeys: bytes, key: bytes, *words: bytes, db: Db, verb: Verb, resp: Resp) -> list[Any]:
-    """Give the members of several sorted sets together, or in common, or of the first alone."""
+    """Return the union, intersection or difference of sorted sets."""
     with db.read() as t:
         pairs, scores = combined(t, verb, (numkeys, key, *words), may_show=True)
     return shown(pairs, resp, scores=scores)
@@ -316,7 +314,7 @@ def combine(numkeys: bytes, key: bytes, *words: bytes, db: Db, verb: Verb, resp:
 def combine_and_store(
     target: bytes, numkeys: bytes, key: bytes, *words: bytes, db: Db, verb: Verb
 ) -> int:
-    """Store what ZUNION, ZINTER or ZDIFF gives; give how many members that are."""
+    """Store the result of ZUNION, ZINTER or ZDIFF; return the number of members."""
     with db.write() as t:
         pairs, _ = combined(t, verb, (numkeys, key, *words), may_show=False)
         return replaced(t, target, pairs)
@@ -324,7 +322,7 @@ def combine_and_store(
 
 @app.handler(flags="readonly")
 def zintercard(numkeys: bytes, key: bytes, *more: bytes, db: Db) -> int:
-    """Count what sorted sets have in common: ZINTERCARD numkeys key ... [LIMIT limit]."""
+    """Count the common members of sorted sets: ZINTERCARD numkeys key ... [LIMIT limit]."""
     words = (key, *more)
     if not numkeys.isdigit() or int(numkeys) == 0:
         raise ClientError("at least 1 input key is needed for 'zintercard' command")

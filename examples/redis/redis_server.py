@@ -1,4 +1,4 @@
-"""A Redis whose workers are processes; see README.md beside this file."""
+"""A Redis server with worker processes; see README.md."""
 
 import hashes
 import keyspace
@@ -12,6 +12,7 @@ from application import app
 
 import linepool
 
+# Each module registers its commands when it is imported.
 COMMANDS = (
     strings,
     hashes,
@@ -21,7 +22,7 @@ COMMANDS = (
     ranges,
     keyspace,
     server_commands,
-)  # each registers its own
+)
 
 if __name__ == "__main__":
     linepool.run(app)

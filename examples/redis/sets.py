@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from application import app
-from db import SET, Db, Txn
+from db import Db, Txn
 from hashes import count_and, some
 from keyspace import positive, scanned
+from layout import SET
 
 from linepool import ClientError, Verb
 
 
 @app.handler(flags="write denyoom fast")
 def sadd(key: bytes, member: bytes, *members: bytes, db: Db) -> int:
-    """Add members; give how many are new."""
+    """Add members; return how many are new."""
     with db.write() as t:
         header = t.made(key, SET)
         new = sum(t.put(header, one) for one in (member, *members))
@@ -27,7 +28,7 @@ def sadd(key: bytes, member: bytes, *members: bytes, db: Db) -> int:
 
 @app.handler(flags="write fast")
 def srem(key: bytes, member: bytes, *members: bytes, db: Db) -> int:
-    """Drop members; give how many there were."""
+    """Remove members; return how many there were."""
     with db.write() as t:
         header = t.typed(key, SET)
         count = sum(t.pop(header, one) for one in (member, *members)) if header else 0
@@ -38,13 +39,13 @@ def srem(key: bytes, member: bytes, *members: bytes, db: Db) -> int:
 
 @app.handler(flags="readonly fast")
 def sismember(key: bytes, member: bytes, db: Db) -> int:
-    """Tell whether a set has a member."""
+    """Return whether a set has a member."""
     return smismember(key, member, db=db)[0]
 
 
 @app.handler(flags="readonly fast")
 def smismember(key: bytes, member: bytes, *members: bytes, db: Db) -> list[int]:
-    """Tell of each whether a set has it."""
+    """Return for each member whether a set has it."""
     with db.read() as t:
         header = t.typed(key, SET)
         return [
@@ -54,7 +55,7 @@ def smismember(key: bytes, member: bytes, *members: bytes, db: Db) -> list[int]:
 
 @app.handler(flags="readonly")
 def smembers(key: bytes, db: Db) -> set[bytes]:
-    """Give all members."""
+    """Return all members."""
     with db.read() as t:
         return t.members(t.typed(key, SET))
 
@@ -69,7 +70,7 @@ def scard(key: bytes, db: Db) -> int:
 
 @app.handler(flags="write fast")
 def spop(key: bytes, db: Db, times: bytes | None = None) -> bytes | set[bytes] | None:
-    """Take members at random."""
+    """Remove and return members at random."""
     count = positive(times)
     with db.write() as t:
         header = t.typed(key, SET)
@@ -85,12 +86,12 @@ def spop(key: bytes, db: Db, times: bytes | None = None) -> bytes | set[bytes] |
 
 @app.handler(flags="readonly")
 def srandmember(key: bytes, db: Db, *words: bytes) -> bytes | list[bytes] | None:
-    """Give members at random; a negative count may repeat them."""
+    """Return members at random; a negative count may repeat them."""
     count, _ = count_and(words, b"\0")
     with db.read() as t:
         members = sorted(t.members(t.typed(key, SET)))
     if count is None:
-        return random.choice(members) if members else None  # noqa: S311 - nothing is secret here
+        return random.choice(members) if members else None  # noqa: S311 - not a secret
     return some(members, count)
 
 
@@ -126,14 +127,14 @@ def combined(t: Txn, name: str, keys: tuple[bytes, ...]) -> set[bytes]:
 
 @app.handler("SINTER", "SUNION", "SDIFF", flags="readonly", keys=(1, -1, 1))
 def combine(key: bytes, *keys: bytes, db: Db, verb: Verb) -> set[bytes]:
-    """Give what sets have in common, or together, or what the first has alone."""
+    """Return the intersection, union or difference of sets."""
     with db.read() as t:
         return combined(t, verb, (key, *keys))
 
 
 @app.handler("SINTERSTORE", "SUNIONSTORE", "SDIFFSTORE", flags="write denyoom", keys=(1, -1, 1))
 def combine_and_store(target: bytes, key: bytes, *keys: bytes, db: Db, verb: Verb) -> int:
-    """Store what SINTER, SUNION or SDIFF gives; give how many members that are."""
+    """Store the result of SINTER, SUNION or SDIFF; return the number of members."""
     with db.write() as t:
         members = combined(t, verb.removesuffix("STORE"), (key, *keys))
         if old := t.find(target):
@@ -148,7 +149,7 @@ def combine_and_store(target: bytes, key: bytes, *keys: bytes, db: Db, verb: Ver
 
 @app.handler(flags="readonly")
 def sintercard(numkeys: bytes, key: bytes, *more: bytes, db: Db) -> int:
-    """Count what sets have in common: SINTERCARD numkeys key ... [LIMIT limit]."""
+    """Count the common members of sets: SINTERCARD numkeys key ... [LIMIT limit]."""
     if not numkeys.isdigit() or int(numkeys) == 0:
         raise ClientError("numkeys should be greater than 0")
     words = (key, *more)

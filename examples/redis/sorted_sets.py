@@ -1,4 +1,4 @@
-"""Commands for sorted sets that change them, or tell of single members."""
+"""Commands that change sorted sets, or return single members."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import random
 from typing import Any
 
 from application import app
-from db import ZSET, Db, Header, Txn
+from db import Db, Txn
 from hashes import count_and, some
 from keyspace import positive, scanned
+from layout import ZSET, Header
 
 from linepool import ClientError, Resp, Verb
 from linepool.protocols.resp.values import float_text
@@ -19,11 +20,11 @@ _SYNTAX = "syntax error"
 Pairs = list[tuple[bytes, float]]
 
 
-def number(word: bytes) -> float:
+def parse_score(word: bytes) -> float:
     """Return a score.
 
     Raises:
-        ClientError: The word is no number.
+        ClientError: The word is not a number.
     """
     try:
         value = float(word)
@@ -35,7 +36,7 @@ def number(word: bytes) -> float:
 
 
 def shown(pairs: Pairs, resp: Resp, *, scores: bool) -> list[Any]:
-    """Return members for a reply; with scores: in pairs, or in one row in version 2."""
+    """Return members for a reply; with scores as pairs, in RESP 2 as a flat list."""
     if not scores:
         return [member for member, _ in pairs]
     if resp.version == 3:
@@ -61,7 +62,7 @@ def zadd(key: bytes, first: bytes, second: bytes, *more: bytes, db: Db) -> int |
         raise ClientError("GT, LT, and/or NX options at the same time are not compatible")
     if b"INCR" in options and len(pairs) > 2:
         raise ClientError("INCR option supports a single increment-element pair")
-    scores = [number(word) for word in pairs[::2]]
+    scores = [parse_score(word) for word in pairs[::2]]
     with db.write() as t:
         header = t.made(key, ZSET)
         new = changed = 0
@@ -80,7 +81,12 @@ def zadd(key: bytes, first: bytes, second: bytes, *more: bytes, db: Db) -> int |
 def set_one(
     t: Txn, header: Header, member: bytes, score: float, options: set[bytes]
 ) -> tuple[float | None, bool, bool]:
-    """Set one member's score; return it (None: the options forbid), and whether it is new or other."""
+    """Set a member's score unless the options forbid it.
+
+    Returns:
+        The score, or None if the options forbid it; whether the member is new; whether its score
+        has changed.
+    """
     old = t.score(header, member)
     if (old is None and b"XX" in options) or (old is not None and b"NX" in options):
         return None, False, False
@@ -110,7 +116,7 @@ def zincrby(key: bytes, increment: float, member: bytes, db: Db) -> float:
 
 @app.handler(flags="write fast")
 def zrem(key: bytes, member: bytes, *members: bytes, db: Db) -> int:
-    """Drop members; give how many there were."""
+    """Remove members; return how many there were."""
     with db.write() as t:
         header = t.typed(key, ZSET)
         count = sum(t.pop_score(header, one) for one in (member, *members)) if header else 0
@@ -121,13 +127,13 @@ def zrem(key: bytes, member: bytes, *members: bytes, db: Db) -> int:
 
 @app.handler(flags="readonly fast")
 def zscore(key: bytes, member: bytes, db: Db) -> float | None:
-    """Give a member's score."""
+    """Return a member's score."""
     return zmscore(key, member, db=db)[0]
 
 
 @app.handler(flags="readonly fast")
 def zmscore(key: bytes, member: bytes, *members: bytes, db: Db) -> list[float | None]:
-    """Give the scores of several members; null for what is none."""
+    """Return the scores of several members; null for absent ones."""
     with db.read() as t:
         header = t.typed(key, ZSET)
         return [t.score(header, one) if header else None for one in (member, *members)]
@@ -143,19 +149,19 @@ def zcard(key: bytes, db: Db) -> int:
 
 @app.handler("ZRANK", "ZREVRANK", flags="readonly fast")
 def zrank(key: bytes, member: bytes, db: Db, verb: Verb) -> int | None:
-    """Give a member's place by score, from 0."""
+    """Return a member's rank by score, from 0."""
     with db.read() as t:
         header = t.typed(key, ZSET)
         if header is None or t.score(header, member) is None:
             return None
         members = [one for one, _ in t.ranked(header)]
-    place = members.index(member)
-    return place if verb == "ZRANK" else len(members) - 1 - place
+    rank = members.index(member)
+    return rank if verb == "ZRANK" else len(members) - 1 - rank
 
 
 @app.handler("ZPOPMIN", "ZPOPMAX", flags="write fast")
 def zpop(key: bytes, db: Db, verb: Verb, resp: Resp, times: bytes | None = None) -> list[Any]:
-    """Take the members with the lowest or the highest scores."""
+    """Remove and return the members with the lowest or the highest scores."""
     count = positive(times)
     with db.write() as t:
         header = t.typed(key, ZSET)
@@ -176,12 +182,12 @@ def zpop(key: bytes, db: Db, verb: Verb, resp: Resp, times: bytes | None = None)
 
 @app.handler(flags="readonly")
 def zrandmember(key: bytes, db: Db, resp: Resp, *words: bytes) -> Any:
-    """Give members at random: ZRANDMEMBER key [count [WITHSCORES]]."""
+    """Return members at random: ZRANDMEMBER key [count [WITHSCORES]]."""
     count, scores = count_and(words, b"WITHSCORES")
     with db.read() as t:
         pairs = t.ranked(t.typed(key, ZSET))
     if count is None:
-        return random.choice(pairs)[0] if pairs else None  # noqa: S311 - nothing is secret here
+        return random.choice(pairs)[0] if pairs else None  # noqa: S311 - not a secret
     return shown(some(pairs, count), resp, scores=scores)
 
 

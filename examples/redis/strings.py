@@ -5,13 +5,14 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation, localcontext
 
 from application import app
-from db import INT64, STRING, Db, Header, Txn, whole
+from db import Db, Txn
 from keyspace import deadline
+from layout import INT64, STRING, Header, parse_int
 
 from linepool import ClientError, Verb
 from linepool.protocols.resp import OK, Status
 
-_LONGEST_STRING = 512 * 1024 * 1024
+_MAX_STRING_BYTES = 512 * 1024 * 1024
 _SYNTAX = "syntax error"
 _NOT_FLOAT = "value is not a valid float"
 
@@ -22,8 +23,8 @@ def value_of(t: Txn, key: bytes) -> bytes | None:
 
 
 def store(t: Txn, key: bytes, value: bytes, expires_at: int = 0) -> None:
-    """Give a key a string, whatever it held before."""
-    if len(value) > _LONGEST_STRING:
+    """Set a key to a string, replacing a value of any kind."""
+    if len(value) > _MAX_STRING_BYTES:
         raise ClientError("string exceeds maximum allowed size (proto-max-bulk-len)")
     old = t.find(key)
     if old is not None and old.kind != STRING:
@@ -38,7 +39,7 @@ def store(t: Txn, key: bytes, value: bytes, expires_at: int = 0) -> None:
 
 
 def changed(t: Txn, header: Header | None, key: bytes, value: bytes) -> None:
-    """Give a key a new string that ends when the old one would have."""
+    """Set a key to a new string, keeping its expiry."""
     store(t, key, value, header.expires_at if header else 0)
 
 
@@ -64,7 +65,7 @@ def set_(
     keepttl: bool = False,
     get: bool = False,
 ) -> Status | bytes | None:
-    """Set a string, and when it ends."""
+    """Set a string, and when it expires."""
     times = {"ex": ex, "px": px, "exat": exat, "pxat": pxat}
     given = [name for name, time in times.items() if time is not None]
     if len(given) + keepttl > 1 or (nx and xx):
@@ -85,7 +86,7 @@ def set_(
 
 @app.handler(flags="write denyoom fast")
 def setnx(key: bytes, value: bytes, db: Db) -> int:
-    """Set a string if the key is not there."""
+    """Set a string if the key does not exist."""
     with db.write() as t:
         if t.find(key):
             return 0
@@ -95,7 +96,7 @@ def setnx(key: bytes, value: bytes, db: Db) -> int:
 
 @app.handler("SETEX", "PSETEX", flags="write denyoom")
 def setex(key: bytes, time: int, value: bytes, db: Db, verb: Verb) -> Status:
-    """Set a string that ends after some time."""
+    """Set a string that expires after a time."""
     with db.write() as t:
         unit = "ex" if verb == "SETEX" else "px"
         store(t, key, value, deadline(t, unit, time, verb.lower()))
@@ -104,7 +105,7 @@ def setex(key: bytes, time: int, value: bytes, db: Db, verb: Verb) -> Status:
 
 @app.handler(flags="write denyoom fast")
 def getset(key: bytes, value: bytes, db: Db) -> bytes | None:
-    """Set a string; give the old one."""
+    """Set a string; return the old one."""
     with db.write() as t:
         old = value_of(t, key)
         store(t, key, value)
@@ -113,7 +114,7 @@ def getset(key: bytes, value: bytes, db: Db) -> bytes | None:
 
 @app.handler(flags="write fast")
 def getdel(key: bytes, db: Db) -> bytes | None:
-    """Get a string, and drop it."""
+    """Get a string, and delete it."""
     with db.write() as t:
         header = t.typed(key, STRING)
         if header is None:
@@ -133,7 +134,7 @@ def getex(
     pxat: int | None = None,
     persist: bool = False,
 ) -> bytes | None:
-    """Get a string, and set when it ends."""
+    """Get a string, and set when it expires."""
     times = {"ex": ex, "px": px, "exat": exat, "pxat": pxat}
     given = [name for name, time in times.items() if time is not None]
     if len(given) + persist > 1:
@@ -151,7 +152,7 @@ def getex(
 
 @app.handler(flags="readonly fast", keys=(1, -1, 1))
 def mget(key: bytes, *keys: bytes, db: Db) -> list[bytes | None]:
-    """Get several strings; null for what is none."""
+    """Get several strings; null for absent ones."""
     with db.read() as t:
         headers = [t.find(one) for one in (key, *keys)]
     return [header.value if header and header.kind == STRING else None for header in headers]
@@ -159,7 +160,7 @@ def mget(key: bytes, *keys: bytes, db: Db) -> list[bytes | None]:
 
 @app.handler("MSET", "MSETNX", flags="write denyoom", keys=(1, -1, 2))
 def mset(key: bytes, value: bytes, *more: bytes, db: Db, verb: Verb) -> Status | int:
-    """Set several strings; MSETNX: all of them or none, if none of the keys is there."""
+    """Set several strings; MSETNX: only if none of the keys exists."""
     if len(more) % 2:
         raise ClientError(f"wrong number of arguments for '{verb.lower()}' command")
     words = (key, value, *more)
@@ -173,7 +174,7 @@ def mset(key: bytes, value: bytes, *more: bytes, db: Db, verb: Verb) -> Status |
 
 @app.handler(flags="write denyoom fast")
 def append(key: bytes, value: bytes, db: Db) -> int:
-    """Put text behind a string; give its length."""
+    """Append to a string; return its length."""
     with db.write() as t:
         header = t.typed(key, STRING)
         text = (header.value if header else b"") + value
@@ -183,14 +184,14 @@ def append(key: bytes, value: bytes, db: Db) -> int:
 
 @app.handler(flags="readonly fast")
 def strlen(key: bytes, db: Db) -> int:
-    """Give a string's length."""
+    """Return a string's length."""
     with db.read() as t:
         return len(value_of(t, key) or b"")
 
 
 @app.handler("GETRANGE", "SUBSTR", flags="readonly")
 def getrange(key: bytes, start: int, end: int, db: Db) -> bytes:
-    """Give a part of a string; negative places count from its end."""
+    """Return a part of a string; negative offsets count from its end."""
     with db.read() as t:
         text = value_of(t, key) or b""
     if start < 0 and end < 0 and start > end:
@@ -202,10 +203,10 @@ def getrange(key: bytes, start: int, end: int, db: Db) -> bytes:
 
 @app.handler(flags="write denyoom")
 def setrange(key: bytes, offset: int, value: bytes, db: Db) -> int:
-    """Write over a part of a string; give its length."""
+    """Overwrite a part of a string; return its length."""
     if offset < 0:
         raise ClientError("offset is out of range")
-    if offset + len(value) > _LONGEST_STRING:
+    if offset + len(value) > _MAX_STRING_BYTES:
         raise ClientError("string exceeds maximum allowed size (proto-max-bulk-len)")
     with db.write() as t:
         header = t.typed(key, STRING)
@@ -219,7 +220,7 @@ def setrange(key: bytes, offset: int, value: bytes, db: Db) -> int:
 def count_by(t: Txn, key: bytes, by: int) -> int:
     header = t.typed(key, STRING)
     text = header.value if header else b"0"
-    number = whole(text)
+    number = parse_int(text)
     if number is None:
         raise ClientError("value is not an integer or out of range")
     number += by
@@ -238,7 +239,7 @@ def incr(key: bytes, db: Db) -> int:
 
 @app.handler(flags="write denyoom fast")
 def decr(key: bytes, db: Db) -> int:
-    """Take 1 from a number."""
+    """Subtract 1 from a number."""
     with db.write() as t:
         return count_by(t, key, -1)
 
@@ -252,7 +253,7 @@ def incrby(key: bytes, increment: int, db: Db) -> int:
 
 @app.handler(flags="write denyoom fast")
 def decrby(key: bytes, decrement: int, db: Db) -> int:
-    """Take from a number."""
+    """Subtract from a number."""
     if decrement == -(2**63):
         raise ClientError("decrement would overflow")
     with db.write() as t:
@@ -260,10 +261,10 @@ def decrby(key: bytes, decrement: int, db: Db) -> int:
 
 
 def decimal(text: bytes, wrong: str) -> Decimal:
-    """Return a number with decimals.
+    """Return a decimal number.
 
     Raises:
-        ClientError: The text, ``wrong``: it is none.
+        ClientError: It is not one; ``wrong`` is the error's text.
     """
     try:
         number = Decimal(text.decode())
@@ -275,7 +276,7 @@ def decimal(text: bytes, wrong: str) -> Decimal:
 
 
 def decimal_sum(number: Decimal, increment: Decimal) -> bytes:
-    """Return the sum of two numbers, as INCRBYFLOAT writes it."""
+    """Return the sum of two numbers, formatted like INCRBYFLOAT's."""
     if not (number.is_finite() and increment.is_finite()):
         raise ClientError("increment would produce NaN or Infinity")
     with localcontext() as context:
@@ -288,7 +289,7 @@ def decimal_sum(number: Decimal, increment: Decimal) -> bytes:
 
 @app.handler(flags="write denyoom fast")
 def incrbyfloat(key: bytes, increment: bytes, db: Db) -> bytes:
-    """Add to a number with decimals."""
+    """Add to a decimal number."""
     with db.write() as t:
         header = t.typed(key, STRING)
         number = decimal(header.value if header else b"0", _NOT_FLOAT)
@@ -299,8 +300,8 @@ def incrbyfloat(key: bytes, increment: bytes, db: Db) -> bytes:
 
 @app.handler(flags="write denyoom")
 def setbit(key: bytes, offset: int, value: int, db: Db) -> int:
-    """Set one bit; give the old one."""
-    if not 0 <= offset < _LONGEST_STRING * 8:
+    """Set one bit; return the old one."""
+    if not 0 <= offset < _MAX_STRING_BYTES * 8:
         raise ClientError("bit offset is not an integer or out of range")
     if value not in (0, 1):
         raise ClientError("bit is not an integer or out of range")
@@ -316,8 +317,8 @@ def setbit(key: bytes, offset: int, value: int, db: Db) -> int:
 
 @app.handler(flags="readonly fast")
 def getbit(key: bytes, offset: int, db: Db) -> int:
-    """Give one bit."""
-    if not 0 <= offset < _LONGEST_STRING * 8:
+    """Return one bit."""
+    if not 0 <= offset < _MAX_STRING_BYTES * 8:
         raise ClientError("bit offset is not an integer or out of range")
     with db.read() as t:
         text = value_of(t, key) or b""

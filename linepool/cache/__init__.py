@@ -1,4 +1,4 @@
-"""A memcached server on a store of your own: ``linepool.cache.server(store)``."""
+"""A memcached server from a store that you write: ``linepool.cache.server(store)``."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def server(
 ) -> App:
     """Return an app that serves every command of memcached's text protocol from a store.
 
-    More handlers, hooks and middleware can be added to it; a handler that annotates a parameter
-    with ``Store`` is handed the worker's store.
+    Handlers, hooks and middleware can be added to it; a parameter annotated with ``Store`` gets
+    the worker's store.
 
     Args:
-        open_store: A generator function that yields the store; called in each worker, after the
-            fork, and ended with the worker, as a resource.
+        open_store: A generator function that yields the store; each worker calls it after the fork
+            and closes the generator when it exits, as for any resource.
         name: The app's name.
-        protocol: Options of the protocol.
+        protocol: The protocol with its options; the default is ``Memcache()``.
         settings: Any setting by name.
     """
     app = App(name, protocol=protocol or Memcache(), **settings)

@@ -1,4 +1,4 @@
-"""The classic commands over a store: get, set, incr and their like."""
+"""The classic commands of memcached over a store: get, set, incr and so on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from linepool.cache.store import Change, Item, OutOfMemory, Store
 from linepool.protocols.memcache import Value
 from linepool.session import Verb, body
 
-_MONTH = 60 * 60 * 24 * 30  # seconds; a longer time is a moment (protocol.txt, "Expiration times")
-_BUMP = 60  # seconds between two notes of when an item was read, as in memcached
-_MOST_DIGITS = 20
+# Seconds; a larger expiration time is a Unix time (protocol.txt, "Expiration times").
+_MAX_RELATIVE_S = 60 * 60 * 24 * 30
+_ACCESS_NOTE_S = 60  # an item's last access is stored at most this often, as in memcached
+_MAX_DIGITS = 20
 _WRAP = 2**64
 STORED, NOT_STORED, EXISTS, NOT_FOUND = "STORED", "NOT_STORED", "EXISTS", "NOT_FOUND"
 OUT_OF_MEMORY = "SERVER_ERROR out of memory storing object"
@@ -22,20 +23,20 @@ NON_NUMERIC = "CLIENT_ERROR cannot increment or decrement non-numeric value"
 
 
 def expiry(exptime: int, now: float) -> int:
-    """Return when an item expires, in Unix seconds (0: never), from what a client said.
+    """Return when an item expires, in Unix seconds (0: never), from the time that a client gave.
 
-    A negative number means at once, one beyond 30 days is a moment in Unix seconds already.
+    A negative number means at once; one beyond 30 days is already a Unix time.
     """
     if exptime == 0:
         return 0
     if exptime < 0:
         return 1
-    return exptime if exptime > _MONTH else int(now) + exptime
+    return exptime if exptime > _MAX_RELATIVE_S else int(now) + exptime
 
 
 def note_read(store: Store, key: bytes, item: Item, now: float) -> None:
-    """Note that an item has been read: the first time, and then once a minute."""
-    if item.fetched and now - item.last_access < _BUMP:
+    """Store that an item has been read: the first time, and then at most once a minute."""
+    if item.fetched and now - item.last_access < _ACCESS_NOTE_S:
         return
 
     def noted(old: Item | None) -> Item | None:
@@ -47,25 +48,25 @@ def note_read(store: Store, key: bytes, item: Item, now: float) -> None:
 
 
 def get(store: Store, verb: Verb, key: bytes, *keys: bytes) -> list[Value]:
-    """Give the items of the keys."""
+    """Return the items of the keys."""
     with_cas = verb == "gets"
     now = time.time()
     found = []
-    asked = (key, *keys)
-    for name, item in zip(asked, store.read(asked), strict=True):
+    wanted = (key, *keys)
+    for name, item in zip(wanted, store.read(wanted), strict=True):
         if item is not None:
             note_read(store, name, item, now)
             found.append(Value(name, item.data, item.flags, item.cas if with_cas else None))
-    store.count("cmd_get", len(asked))
+    store.count("cmd_get", len(wanted))
     if found:
         store.count("get_hits", len(found))
-    if len(found) < len(asked):
-        store.count("get_misses", len(asked) - len(found))
+    if len(found) < len(wanted):
+        store.count("get_misses", len(wanted) - len(found))
     return found
 
 
 def gat(store: Store, verb: Verb, exptime: int, key: bytes, *keys: bytes) -> Iterable[Value]:
-    """Give the items of the keys, and set when they expire."""
+    """Return the items of the keys, and set when they expire."""
     now = time.time()
     expires_at = expiry(exptime, now)
     found = []
@@ -93,12 +94,12 @@ def gat(store: Store, verb: Verb, exptime: int, key: bytes, *keys: bytes) -> Ite
 
 
 def fresh(data: bytes, flags: int, expires_at: int, now: float) -> Item:
-    """Return an item as it is when it has just been stored."""
+    """Return a newly stored item."""
     return Item(data, flags, expires_at, 0, int(now))
 
 
 def extended(old: Item, verb: str, data: bytes) -> Item:
-    """Return an item with data put behind or before its own."""
+    """Return an item with data appended or prepended."""
     both = data + old.data if verb == "prepend" else old.data + data
     return evolve(old, data=both, cas=0)
 
@@ -112,7 +113,7 @@ def set_(
     size: int,
     data: bytes = body("size"),
 ) -> str:
-    """Store an item: always, if there is none, if there is one, or joined to the one there is."""
+    """Store an item: always (set), if absent (add), if present (replace), or joined to the old one."""
     now = time.time()
     outcome = [NOT_STORED]
 
@@ -129,7 +130,7 @@ def set_(
 
 
 def stored(store: Store, key: bytes, change: Change) -> str | None:
-    """Update an item; return the error if there is no room for it."""
+    """Update an item; return the error if the store has no room for it."""
     try:
         store.update(key, change)
     except OutOfMemory:
@@ -146,7 +147,7 @@ def cas(
     unique: int,
     data: bytes = body("size"),
 ) -> str:
-    """Store an item if nobody else has since its number was read."""
+    """Store an item if it still has the unique number that the client read."""
     now = time.time()
     outcome = [NOT_FOUND]
 
@@ -165,33 +166,33 @@ def cas(
     return error or outcome[0]
 
 
-def number(data: bytes) -> int | None:
-    """Return the number that an item holds, or None: incr and decr do not apply to it."""
+def parse_counter(data: bytes) -> int | None:
+    """Return the number that an item holds, or None if incr and decr do not apply to it."""
     digits = data.strip(b" \t\n\v\f\r")
-    if len(digits) > _MOST_DIGITS or not digits.isdigit() or int(digits) >= _WRAP:
+    if len(digits) > _MAX_DIGITS or not digits.isdigit() or int(digits) >= _WRAP:
         return None
     return int(digits)
 
 
 def changed_by(value: int, delta: int, *, up: bool) -> int:
-    """Return a number after incr (it wraps at 2**64) or decr (it ends at 0)."""
+    """Return a number after incr (wraps at 2**64) or decr (stops at 0)."""
     return (value + delta) % _WRAP if up else max(0, value - delta)
 
 
 def renumbered(old: Item, value: int) -> Item:
-    """Return an item with a new number; where it gets shorter, memcached fills up with blanks."""
+    """Return an item with a new number, padded with blanks to its old length as in memcached."""
     return evolve(old, data=b"%d" % value + b" " * (len(old.data) - len(b"%d" % value)), cas=0)
 
 
 def incr(store: Store, verb: Verb, key: bytes, delta: int) -> str:
-    """Add to a number, or take from it, and give the new one."""
+    """Add to a number, or subtract from it, and return the new one."""
     up = verb == "incr"
     outcome = [NOT_FOUND]
 
     def change(old: Item | None) -> Item | None:
         if old is None:
             return None
-        value = number(old.data)
+        value = parse_counter(old.data)
         if value is None:
             outcome[0] = NON_NUMERIC
             return old
@@ -206,44 +207,44 @@ def incr(store: Store, verb: Verb, key: bytes, delta: int) -> str:
 
 
 def delete(store: Store, key: bytes) -> bool:
-    """Drop an item."""
-    there: list[Item] = []
+    """Delete an item."""
+    deleted: list[Item] = []
 
     def change(old: Item | None) -> None:
         if old is not None:
-            there.append(old)
+            deleted.append(old)
 
     store.update(key, change)
-    store.count("delete_hits" if there else "delete_misses")
-    return bool(there)
+    store.count("delete_hits" if deleted else "delete_misses")
+    return bool(deleted)
 
 
 def touch(store: Store, key: bytes, exptime: int) -> bool:
     """Set when an item expires."""
     now = time.time()
-    there: list[Item] = []
+    touched: list[Item] = []
 
     def change(old: Item | None) -> Item | None:
         if old is None:
             return None
-        there.append(old)
+        touched.append(old)
         return evolve(old, expires_at=expiry(exptime, now), last_access=int(now), fetched=True)
 
     store.update(key, change)
     store.count("cmd_touch")
-    store.count("touch_hits" if there else "touch_misses")
-    return bool(there)
+    store.count("touch_hits" if touched else "touch_misses")
+    return bool(touched)
 
 
 def flush_all(store: Store, delay: int = 0) -> None:
-    """Drop every item, now or so many seconds from now."""
+    """Drop every item, now or after ``delay`` seconds."""
     now = time.time()
     store.count("cmd_flush")
     store.flush(expiry(delay, now) if delay > 0 else int(now))
 
 
 def stats(store: Store, what: bytes = b"", *_more: bytes) -> dict[str, object] | str:
-    """Give the server's counters; ``reset`` sets them to 0."""
+    """Return the server's counters; ``reset`` sets them to 0."""
     if what == b"reset":
         store.reset_statistics()
         return "RESET"

@@ -1,4 +1,4 @@
-"""The meta commands over a store: mg, ms, md, ma and me (memcached's protocol.txt)."""
+"""The meta commands of memcached over a store: mg, ms, md, ma and me (protocol.txt)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from linepool.cache.classic import (
     extended,
     fresh,
     note_read,
-    number,
+    parse_counter,
     renumbered,
 )
 from linepool.cache.store import Change, Item, OutOfMemory, Store
@@ -23,12 +23,19 @@ from linepool.errors import ClientError, ServerError
 from linepool.protocols.memcache.meta import Flags, Meta
 from linepool.session import body
 
-_CHANGES = frozenset("NRTE")
+_CHANGING_FLAGS = frozenset("NRTE")  # with any of them, mg may change the item
 
 
 @define
-class _Seen:
-    """What a change found out, for the reply."""
+class _Outcome:
+    """What a change did, for the reply.
+
+    Attributes:
+        item: The item to show, or None.
+        code: The code of the reply.
+        created: The item was absent.
+        won: This client is asked to recache the item (flag W).
+    """
 
     item: Item | None = None
     code: str = ""
@@ -37,57 +44,57 @@ class _Seen:
 
 
 def mg(store: Store, key: bytes, flags: Flags) -> Meta:
-    """Give an item, or what is asked about it; create, touch or claim it on the way."""
+    """Return an item, or facts about it; create, touch or claim it if the flags say so."""
     now = time.time()
-    seen = _Seen()
+    outcome = _Outcome()
     (old,) = store.read((key,))
-    if _CHANGES.isdisjoint(flags) and (old is None or not old.stale):
-        seen.item = old
+    if _CHANGING_FLAGS.isdisjoint(flags) and (old is None or not old.stale):
+        outcome.item = old
         if old is not None and "u" not in flags:
             note_read(store, key, old, now)
     else:
-        item = _update(store, key, lambda old: _got(old, flags, now, seen))
-        if seen.item is not None and item is not None:
-            seen.item = evolve(seen.item, cas=item.cas)
-    item = seen.item
+        item = _update(store, key, lambda old: _got(old, flags, now, outcome))
+        if outcome.item is not None and item is not None:
+            outcome.item = evolve(outcome.item, cas=item.cas)
+    item = outcome.item
     store.count("cmd_get")
-    store.count("get_misses" if item is None or seen.created else "get_hits")
+    store.count("get_misses" if item is None or outcome.created else "get_hits")
     if "T" in flags:
         store.count("cmd_touch")
         store.count("touch_misses" if item is None else "touch_hits")
     if item is None:
         return Meta("EN")
-    token_sent = item.won and not seen.won
-    marks = "Z" * token_sent + "X" * item.stale + "W" * seen.won
+    token_sent = item.won and not outcome.won
+    marks = "Z" * token_sent + "X" * item.stale + "W" * outcome.won
     data = item.data if "v" in flags else None
     return Meta("HD" if data is None else "VA", data, _answers(item, flags, now), marks)
 
 
-def _got(old: Item | None, flags: Flags, now: float, seen: _Seen) -> Item | None:
-    """Return the item after an mg that may change it; note what the reply shows."""
+def _got(old: Item | None, flags: Flags, now: float, outcome: _Outcome) -> Item | None:
+    """Return the item after an mg that may change it; note the outcome."""
     item = old
     if item is None:
         if "N" not in flags:
             return None
-        seen.created = seen.won = True
+        outcome.created = outcome.won = True
         item = fresh(b"", 0, expiry(int(flags["N"]), now), now)
         if "E" in flags:
             item = evolve(item, cas=int(flags["E"]))
-        seen.item = evolve(item, won=True)
-        return seen.item
+        outcome.item = evolve(item, won=True)
+        return outcome.item
     if "T" in flags:
         item = evolve(item, expires_at=expiry(int(flags["T"]), now))
     if not item.won:
         soon = "R" in flags and 0 < item.expires_at < expiry(int(flags["R"]), now)
-        seen.won = item.stale or soon
-    seen.item = evolve(item, won=item.won or seen.won)
+        outcome.won = item.stale or soon
+    outcome.item = evolve(item, won=item.won or outcome.won)
     if "u" in flags:
-        return seen.item
-    return evolve(seen.item, fetched=True, last_access=int(now))
+        return outcome.item
+    return evolve(outcome.item, fetched=True, last_access=int(now))
 
 
 def _answers(item: Item, flags: Flags, now: float) -> dict[str, int]:
-    """Return what the flags that ask for something get."""
+    """Return the numbers for the flags that ask for one."""
     answers: dict[str, int] = {}
     for letter in flags:
         if letter == "s":
@@ -106,38 +113,38 @@ def _answers(item: Item, flags: Flags, now: float) -> dict[str, int]:
 
 
 def ms(store: Store, key: bytes, size: int, flags: Flags, data: bytes = body("size")) -> Meta:
-    """Store an item, in one of the modes of the classic commands."""
+    """Store an item in the mode of one of the classic commands."""
     now = time.time()
     mode = flags.get("M", b"S").upper().decode()
-    seen = _Seen(code="NS")
+    outcome = _Outcome(code="NS")
 
     def change(old: Item | None) -> Item | None:
-        return _set(old, mode, flags, data, now, seen)
+        return _set(old, mode, flags, data, now, outcome)
 
     store.count("cmd_set")
-    seen.item = _update(store, key, change)
-    answers = {"c": 0}  # what a failure has for a number
-    if seen.code == "HD" and seen.item is not None:
-        answers = _answers(seen.item, flags, now)
+    outcome.item = _update(store, key, change)
+    answers = {"c": 0}  # the unique number in the reply to a failure
+    if outcome.code == "HD" and outcome.item is not None:
+        answers = _answers(outcome.item, flags, now)
     answers = {letter: value for letter, value in answers.items() if letter in "cs"}
-    return Meta(seen.code, answers=answers)
+    return Meta(outcome.code, answers=answers)
 
 
 def _set(
-    old: Item | None, mode: str, flags: Flags, data: bytes, now: float, seen: _Seen
+    old: Item | None, mode: str, flags: Flags, data: bytes, now: float, outcome: _Outcome
 ) -> Item | None:
-    """Return the item after an ms."""
+    """Return the item after an ms; note the outcome."""
     expires_at = expiry(int(flags.get("T", b"0")), now)
     stale = False
     if "C" in flags and mode != "E":
         if old is None:
             if mode in "SR":
-                seen.code = "NF"
+                outcome.code = "NF"
                 return None
         elif old.cas != int(flags["C"]):
-            # With I, an older number still stores, and marks the item as stale.
+            # With I, an item with an older number is still stored, and marked as stale.
             if not ("I" in flags and int(flags["C"]) < old.cas):
-                seen.code = "EX"
+                outcome.code = "EX"
                 return old
             stale = True
     if mode == "E" and old is not None:
@@ -146,32 +153,32 @@ def _set(
         if mode == "R" or "N" not in flags:
             return None
         expires_at = expiry(int(flags["N"]), now)
-    seen.code = "HD"
-    number = int(flags.get("E", b"0"))
+    outcome.code = "HD"
+    cas = int(flags.get("E", b"0"))
     if mode in "AP" and old is not None:
-        return evolve(extended(old, "prepend" if mode == "P" else "append", data), cas=number)
+        return evolve(extended(old, "prepend" if mode == "P" else "append", data), cas=cas)
     client_flags = int(flags.get("F", b"0"))
-    item = evolve(fresh(data, client_flags, expires_at, now), cas=number)
+    item = evolve(fresh(data, client_flags, expires_at, now), cas=cas)
     return _as_stale_as(old, item) if stale and old is not None else item
 
 
 def _as_stale_as(old: Item, item: Item) -> Item:
-    """Return an item that is valid for no longer than the one that it replaces."""
+    """Return an item that is stale and expires with the one that it replaces."""
     return evolve(item, stale=True, won=old.won, expires_at=old.expires_at)
 
 
 def md(store: Store, key: bytes, flags: Flags) -> Meta:
-    """Drop an item, or mark it as stale."""
+    """Delete an item, or mark it as stale."""
     now = time.time()
-    seen = _Seen(code="NF")
+    outcome = _Outcome(code="NF")
 
     def change(old: Item | None) -> Item | None:
         if old is None:
             return None
         if "C" in flags and old.cas != int(flags["C"]):
-            seen.code = "EX"
+            outcome.code = "EX"
             return old
-        seen.code = "HD"
+        outcome.code = "HD"
         if "I" not in flags and "x" not in flags:
             return None
         item = old
@@ -184,49 +191,51 @@ def md(store: Store, key: bytes, flags: Flags) -> Meta:
         return evolve(item, cas=int(flags.get("E", b"0")))
 
     store.update(key, change)
-    store.count("delete_misses" if seen.code == "NF" else "delete_hits")
-    return Meta(seen.code)
+    store.count("delete_misses" if outcome.code == "NF" else "delete_hits")
+    return Meta(outcome.code)
 
 
 def ma(store: Store, key: bytes, flags: Flags) -> Meta:
-    """Add to a number, or take from it; create it on the way."""
+    """Add to a number, or subtract from it; create it if the flags say so."""
     now = time.time()
     up = flags.get("M", b"I") in (b"I", b"i", b"+")
-    seen = _Seen(code="NF")
+    outcome = _Outcome(code="NF")
 
     def change(old: Item | None) -> Item | None:
-        return _counted(old, flags, now, seen, up=up)
+        return _counted(old, flags, now, outcome, up=up)
 
-    seen.item = _update(store, key, change)
-    if seen.code == NON_NUMERIC:
+    outcome.item = _update(store, key, change)
+    if outcome.code == NON_NUMERIC:
         raise ClientError(NON_NUMERIC.removeprefix("CLIENT_ERROR "))
     name = "incr" if up else "decr"
-    store.count(f"{name}_misses" if seen.code == "NF" or seen.created else f"{name}_hits")
-    if seen.code != "HD" or seen.item is None:
-        return Meta(seen.code)
-    answers = _answers(seen.item, flags, now)
+    store.count(f"{name}_misses" if outcome.code == "NF" or outcome.created else f"{name}_hits")
+    if outcome.code != "HD" or outcome.item is None:
+        return Meta(outcome.code)
+    answers = _answers(outcome.item, flags, now)
     if "v" in flags:
-        return Meta("VA", seen.item.data.rstrip(b" "), answers)
+        return Meta("VA", outcome.item.data.rstrip(b" "), answers)
     return Meta("HD", None, answers)
 
 
-def _counted(old: Item | None, flags: Flags, now: float, seen: _Seen, *, up: bool) -> Item | None:
-    """Return the item after an ma."""
+def _counted(
+    old: Item | None, flags: Flags, now: float, outcome: _Outcome, *, up: bool
+) -> Item | None:
+    """Return the item after an ma; note the outcome."""
     cas = int(flags.get("E", b"0"))
     if old is None:
         if "N" not in flags:
             return None
-        seen.code, seen.created = "HD", True
+        outcome.code, outcome.created = "HD", True
         first = b"%d" % int(flags.get("J", b"0"))
         return evolve(fresh(first, 0, expiry(int(flags["N"]), now), now), cas=cas)
     if "C" in flags and old.cas != int(flags["C"]):
-        seen.code = "EX"
+        outcome.code = "EX"
         return old
-    value = number(old.data)
+    value = parse_counter(old.data)
     if value is None:
-        seen.code = NON_NUMERIC
+        outcome.code = NON_NUMERIC
         return old
-    seen.code = "HD"
+    outcome.code = "HD"
     item = renumbered(old, changed_by(value, int(flags.get("D", b"1")), up=up))
     if "T" in flags:
         item = evolve(item, expires_at=expiry(int(flags["T"]), now))
@@ -234,7 +243,7 @@ def _counted(old: Item | None, flags: Flags, now: float, seen: _Seen, *, up: boo
 
 
 def me(store: Store, key: bytes, flags: Flags) -> str | Meta:
-    """Tell all about an item but its value."""
+    """Return all facts about an item, without its value."""
     now = int(time.time())
     (item,) = store.read((key,))
     if item is None:

@@ -1,4 +1,4 @@
-"""What a memcached server keeps: items, and the interface of the store that keeps them."""
+"""The items of a memcached server, and the interface of the store that holds them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from attrs import define
 
 
 class OutOfMemory(Exception):  # noqa: N818 - memcached's own word for it
-    """There is no room for an item; the client reads SERVER_ERROR out of memory storing object."""
+    """The store has no room for an item; the client gets SERVER_ERROR out of memory storing object."""
 
 
 @define
 class Item:
-    """One value and what memcached knows of it. Nobody changes it; a store puts another in its place.
+    """One value and its metadata. Never changed: a store replaces it with another item.
 
-    It is not frozen, for then to make one would take 1.2 microseconds in place of 0.4, at each read.
+    Not frozen, because every read creates one: 0.4 microseconds, frozen 1.2.
 
     Attributes:
-        data: The value, without the line ending behind it.
-        flags: 32 bits, the client's own.
+        data: The value, without its line ending.
+        flags: 32 bits that the client chose.
         expires_at: Unix time in seconds; 0: never.
-        cas: Its unique number; 0 in an item given to the store: the next number, please.
+        cas: Its unique number; 0 in an item given to the store: assign the next number.
         last_access: Unix time in seconds.
         fetched: Read since it was stored.
-        stale: Invalidated by a client, and still served.
-        won: One client has been told to fetch it anew.
+        stale: Invalidated by a client, but still served.
+        won: One client has been asked to recache it (flag W).
     """
 
     data: bytes
@@ -40,43 +40,43 @@ class Item:
 
 
 Change = Callable[[Item | None], Item | None]
-"""From the item that is there (None: none) to the one that shall be (None: none)."""
+"""From the stored item (None: absent) to the item to store (None: delete)."""
 
 
 class Store(ABC):
-    """Where the items are; all workers share one."""
+    """Holds the items; all workers share one store."""
 
     @abstractmethod
     def read(self, keys: Sequence[bytes]) -> list[Item | None]:
-        """Return the items in order, from one snapshot; None: not there, expired or flushed."""
+        """Return the items in order, from one snapshot; None: absent, expired or flushed."""
 
     @abstractmethod
     def update(self, key: bytes, change: Change) -> Item | None:
-        """Replace an item by ``change(old)`` with no other update between; return what is there now.
+        """Replace an item with ``change(old)`` atomically; return the item stored now.
 
         Args:
             key: 1 to 250 bytes.
-            change: Given None for an item that is absent, expired or flushed. When it returns the
-                very object that it was given, nothing is written; None deletes; an Item with cas 0
-                is stored under the next unique number, greater than any before; another cas is
-                kept. It may be called more than once; the last call counts.
+            change: Gets None for an item that is absent, expired or flushed. If it returns the same
+                object that it got, nothing is written; None deletes; an Item with cas 0 is stored
+                under the next unique number, greater than all before; any other cas is kept. It may
+                be called more than once; the last call counts.
 
         Raises:
-            OutOfMemory: The old item is as it was.
+            OutOfMemory: The old item is unchanged.
         """
 
     @abstractmethod
     def flush(self, at: int) -> None:
-        """From the moment ``at`` on (Unix seconds), drop every item that was stored before it.
+        """At the time ``at`` (Unix seconds), drop every item that was stored before it.
 
-        When ``at`` is not in the future, all that is there now goes, and what is stored next stays.
+        If ``at`` is not in the future, drop all items now; items stored afterwards stay.
         """
 
-    def count(self, name: str, by: int = 1) -> None:  # noqa: B027 - a store may do without
+    def count(self, name: str, by: int = 1) -> None:  # noqa: B027 - optional for a store
         """Add to one of the server's counters: get_hits, cmd_set, ..."""
 
     def statistics(self, what: bytes = b"") -> Mapping[str, object] | None:
-        """Return names and values for ``stats``, or None: there is no such group.
+        """Return names and values for ``stats``, or None for an unknown group.
 
         Args:
             what: The group: b"" for the general ones, b"items", b"slabs", b"sizes", b"settings",
@@ -84,5 +84,5 @@ class Store(ABC):
         """
         return {} if not what else None
 
-    def reset_statistics(self) -> None:  # noqa: B027 - a store may do without
+    def reset_statistics(self) -> None:  # noqa: B027 - optional for a store
         """Set the counters to 0."""

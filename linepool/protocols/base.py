@@ -1,8 +1,8 @@
-"""The contract between a protocol and whoever moves its bytes.
+"""The contract between a protocol and the connection that moves its bytes.
 
-A protocol object belongs to one connection. It is fed what arrives, gives requests, and turns what
-a handler returned into bytes. It never sees a socket, so a test drives it with bytes alone, and
-what it holds between two requests can be dumped and loaded in another process.
+A protocol object belongs to one connection. It is fed the bytes that arrive, returns requests, and
+turns what a handler returned into bytes. It never sees a socket, so a test drives it with bytes
+alone, and its state between two requests can be dumped and loaded in another process.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from linepool.session import Session
 
 @frozen
 class Parameter:
-    """One parameter of a handler that its client fills.
+    """One parameter of a handler that the client fills.
 
     Attributes:
-        name: As the handler's author wrote it.
+        name: As in the handler's signature.
         kind: ``word``, ``many`` (all further words), ``option`` (a word with its value), ``flag`` (a
             word alone), ``rest`` (of the line) or ``body`` (the data block).
         annotation: The type, resolved.
         shown: The type as usage texts show it.
-        required: Whether it may not be left out.
-        default: What it is when it is left out; None if it is required.
+        required: The client must give it.
+        default: Its value when the client leaves it out; None if it is required.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Parameter:
 
 
 class Command(Interface):
-    """What a protocol may know of a command: to find the end of its requests, and to describe it."""
+    """What a protocol knows of a command: enough to find the end of its requests and to describe it."""
 
     @property
     def names(self) -> Sequence[str]:
-        """The name and its aliases: in upper case, if the protocol ignores case."""
+        """The name and its aliases; in upper case if the protocol ignores case."""
 
     @property
     def doc(self) -> str:
@@ -54,35 +54,35 @@ class Command(Interface):
 
     @property
     def usage(self) -> str:
-        """The command with its words, in one line."""
+        """The command with its parameters, in one line."""
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What ``handler(..., name=value)`` said to the protocol."""
+        """The protocol's options that ``handler(..., name=value)`` set."""
 
     @property
     def parameters(self) -> Sequence[Parameter]:
-        """What the client fills, in the order of the signature."""
+        """The parameters that the client fills, in the order of the signature."""
 
     @property
     def returns(self) -> Any:
-        """The annotation of what the handler returns; None if there is none."""
+        """The handler's return annotation, or None."""
 
     @property
     def rest_after(self) -> int | None:
-        """How many words stand before the rest of the line; None: the line is words only."""
+        """How many words come before the rest of the line; None: the line is words only."""
 
     @property
     def size_word(self) -> int | None:
-        """Which word (0 is the first after the command) gives the size of a data block."""
+        """Which word (0 is the first after the command) is the size of a data block, or None."""
 
     @property
     def body(self) -> str | None:
-        """The parameter that takes the data block, or None: the command has none."""
+        """The parameter that takes the data block, or None."""
 
 
 Builtin = tuple[tuple[str, ...], Callable[..., Any]]
-"""The names of a command that a protocol brings along, and its handler."""
+"""The names of a built-in command of a protocol, and its handler."""
 
 
 @define
@@ -91,14 +91,14 @@ class Request:
 
     Attributes:
         verb: The command's name as the client wrote it.
-        words: The words behind it, quotes removed. For a command that takes the rest of the line,
-            the last of them is that rest, blanks kept.
+        words: The words after it, quotes removed. For a command that takes the rest of the line,
+            the last word is that rest, blanks kept.
         command: The entry of the command table that was given to ``open``, or None: unknown.
         body: The data block without its line ending, or None: the command has none.
         eol: The line ending that the client used, for the reply.
         line: The request's line without its ending, for logs.
-        values: The arguments where the protocol has types of its own (JSON), by position or by name,
-            in place of ``words``.
+        values: In a typed protocol (JSON), the arguments by position or by name; they replace
+            ``words``.
     """
 
     verb: bytes
@@ -112,12 +112,12 @@ class Request:
 
 @frozen
 class Bad:
-    """Bytes that are no request.
+    """Bytes that are not a request.
 
     Attributes:
-        reply: What to send, complete with its line ending; may be empty.
-        close: The place in the stream is lost: send the reply, close, execute nothing behind it.
-        why: For the log, if it is worth a line there.
+        reply: The bytes to send, with their line ending; may be empty.
+        close: Where the next request begins is unknown: send the reply and close.
+        why: The reason to log; empty: log nothing.
     """
 
     reply: bytes
@@ -127,7 +127,7 @@ class Bad:
 
 @frozen
 class Limits:
-    """How much one request may hold, in bytes. The line's ending does not count."""
+    """The limits of one request, in bytes. The line's ending does not count."""
 
     max_line_bytes: int = 8192
     max_body_bytes: int = 1024 * 1024
@@ -137,71 +137,71 @@ class Call(Interface):
     """Runs the handler of a request; see ``Protocol.around``."""
 
     def __call__(self, request: Request, *, whole: bool = False) -> Any:
-        """Return the handler's value, or the ReplyError."""
+        """Return the handler's value, or the ReplyError; ``whole``: a stream as a list."""
 
 
 class Protocol(ABC):
     """The base of every protocol.
 
-    An object made by the user (``App(protocol=Line())``) is a pattern that holds options;
+    An object made by the user (``App(protocol=Line())``) is a template that holds options;
     ``open`` makes the object for one connection from it.
     """
 
     ignores_case: ClassVar[bool] = True
-    """Whether the case of a command's name does not count; then the table has it in upper case."""
+    """Whether command names ignore case; then the command table has them in upper case."""
     typed: ClassVar[bool] = False
     """Whether arguments come as values with types (``Request.values``), not as words."""
     options: ClassVar[Mapping[str, str]] = {}
-    """What ``handler(..., name=value)`` may say to the protocol: names, and what each is for."""
+    """The options that ``handler(..., name=value)`` may set: the names, and what each is for."""
     publishes: ClassVar[bool] = False
-    """Whether connections may subscribe to what others publish."""
+    """Whether connections may subscribe to channels."""
     converters: ClassVar[Mapping[Any, Callable[[bytes], Any]]] = {}
-    """Its own ways from a word to a value, by annotation; each raises ValueError (what it must be)."""
+    """Converters of words that replace the usual ones, by annotation; each raises ValueError with what
+    the word must be."""
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {}
-    """More that a handler is handed by annotation: from the request and the conversation."""
+    """Further values to inject into handlers, by annotation, from the request and the conversation."""
 
     commands: Mapping[bytes, Command]
     unknown: Command | None
     limits: Limits
 
     def builtins(self) -> Iterable[Builtin]:
-        """Return the commands that an app has unless it says no or has its own of that name.
+        """Return the commands that an app has by default; its own of the same name replace them.
 
-        Their handlers are as a user's; one that needs the connection's protocol object asks for it
-        by annotating a parameter with the protocol's class.
+        Their handlers are like a user's; a parameter annotated with the protocol's class gets the
+        connection's protocol object.
         """
         return ()
 
     def check(self, commands: Iterable[Command]) -> None:
-        """Look at all commands once, before anything is served.
+        """Check all commands once, before the server starts.
 
         Raises:
-            SetupError: A command cannot be served in this protocol; the text names it.
+            SetupError: This protocol cannot serve a command; the text names it.
         """
         for command in commands:
             if command.body is not None and command.size_word is None:
                 raise SetupError(
                     f"command {command.names[0]}: body() must name the parameter with the size;"
-                    f" {type(self).__name__} has no other end of a data block"
+                    f" {type(self).__name__} has no other way to find the end of a data block"
                 )
 
     def around(self, request: Request, session: Session, call: Call) -> Any:
-        """Answer one request; to be overridden where more happens than one call of its handler.
+        """Answer one request; override it where this takes more than one call of the handler.
 
         Args:
-            request: The request, or what holds several (a batch).
-            session: What the connection remembers.
-            call: Runs the handler of a request, the middleware around it, and returns its value, or
-                the ReplyError if it could not; ``call(request, whole=True)`` returns a stream as a
-                list.
+            request: The request, or an object that holds several (a batch).
+            session: The connection's session.
+            call: Runs the handler of a request with the middleware around it, and returns its value
+                or the ReplyError; ``call(request, whole=True)`` returns a stream as a list.
 
         Returns:
-            What is to be encoded: a value, a Reply, or a ReplyError.
+            The value to encode, a Reply, or a ReplyError.
         """
         return call(request)
 
     def is_plain(self, request: Request) -> bool:
-        """Whether ``around`` would do no more for a request than call its handler: it is left out then."""
+        """Whether ``around`` would only call the handler of a request; then it is skipped."""
         return False
 
     def open(
@@ -214,8 +214,8 @@ class Protocol(ABC):
             limits: The sizes beyond which a request is refused.
             unknown: The entry for commands that are not in the table.
         """
-        # As copy.copy() does it, in a tenth of the time, and without making a dict of the attributes:
-        # they can be read twice as fast as long as nobody has asked for their dict.
+        # Like copy.copy(), in a tenth of the time, and without creating the new object's __dict__:
+        # until something asks for that dict, attributes are read twice as fast.
         fresh = object.__new__(type(self))
         for name, value in self.__dict__.items():
             setattr(fresh, name, value)
@@ -231,52 +231,52 @@ class Protocol(ABC):
 
     @abstractmethod
     def feed(self, data: bytes) -> None:
-        """Take what the client sent; any cut is possible."""
+        """Take bytes from the client, cut anywhere."""
 
     @abstractmethod
     def next_request(self) -> Request | Bad | None:
-        """Return the next complete request, what is wrong in its place, or None: feed me more.
+        """Return the next complete request, a Bad in its place, or None: more bytes are needed.
 
-        Never raises: requests that came before a wrong one get their replies first.
+        Never raises: requests that came before malformed bytes get their replies first.
         """
 
     @abstractmethod
     def eof(self) -> Bad | None:
-        """Return what to say to a client that ended its stream inside a request."""
+        """Return the error for a client that ended its stream inside a request."""
 
     @property
     @abstractmethod
     def at_boundary(self) -> bool:
-        """Whether nothing of a further request has arrived."""
+        """Whether no byte of a further request has arrived."""
 
     @abstractmethod
     def encode(self, value: object, request: Request) -> bytes:
-        """Return the reply for what a handler returned, complete with its line endings.
+        """Return the reply for what a handler returned, with its line endings.
 
         Raises:
-            TypeError: No reply is defined for such a value.
+            TypeError: The protocol cannot send a value of this type.
             ValueError: The value would break the framing (a line break in a one-line reply).
         """
 
     def encode_message(self, message: Message) -> bytes:
-        """Return what a subscriber is sent."""
+        """Return the bytes that a subscriber is sent."""
         return self.encode(message.data, Request(b"", []))
 
     def encode_stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
-        """Yield the parts of a reply as a generator handler yields its items."""
+        """Yield the parts of a reply while a generator handler yields its items."""
         yield self.encode(list(items), request)
 
     @abstractmethod
     def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
-        """Return the error reply; ``request`` is None when none was complete."""
+        """Return the error reply; ``request`` is None if no request was complete."""
 
     def greeting(self) -> bytes:
-        """Return what the server says first, before any request."""
+        """Return the bytes that the server sends before any request."""
         return b""
 
     @property
     def is_replaceable(self) -> bool:
-        """Whether a new object could take its place now: nothing has been learnt that counts.
+        """Whether this is in its initial state, so that a new object could replace it.
 
         Then the connection can be saved from a worker that is killed while it serves another one.
         """
@@ -288,15 +288,15 @@ class Protocol(ABC):
 
     @abstractmethod
     def load(self, blob: bytes) -> None:
-        """Take over the state that ``dump`` gave.
+        """Take over the state of a ``dump``.
 
         Raises:
-            ValueError: The blob is of another protocol or version.
+            ValueError: The blob is from another protocol or version.
         """
 
 
 def printable(data: bytes, limit: int = 64) -> str:
-    r"""Return bytes of a client as one line of ASCII: ``\xHH`` for the rest, cut at ``limit`` bytes."""
+    r"""Return a client's bytes as one line of ASCII, others as ``\xHH``, cut at ``limit`` bytes."""
     text = data[:limit].decode("latin-1").replace("\\", "\\\\")
     shown = "".join(c if " " <= c <= "~" else f"\\x{ord(c):02x}" for c in text)
     return shown if len(data) <= limit else shown + "..."

@@ -1,4 +1,4 @@
-"""What protocols share that keep the bytes of an unfinished request in one buffer."""
+"""Base of the protocols that keep the bytes of an unfinished request in one buffer."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from linepool.protocols.base import Protocol
 class Buffered(Protocol):
     """A protocol whose requests are cut out of one buffer.
 
-    A request whose end is known before it is here (a data block) sets ``_needed``; what arrives
-    until then is kept apart, so that feeding it stays linear however small the pieces are.
+    A request whose end is known before it has arrived (a data block) sets ``_needed``; bytes that
+    arrive until then are collected separately, so that feeding stays linear however small the
+    pieces are.
     """
 
     _buffer: bytes
     _at: int  # where in the buffer the next request begins
-    _needed: int  # bytes from _at on that must be here before it is worth looking again
-    _arriving: bytearray
+    _needed: int  # bytes from _at on that must arrive before the buffer is parsed again
+    _arriving: bytearray  # bytes not yet joined to the buffer
 
     def start(self) -> None:
         """Set up the state of a new connection."""
         self._forget()
 
     def feed(self, data: bytes) -> None:
-        """Take what the client sent; any cut is possible."""
+        """Take bytes from the client, cut anywhere."""
         if self._needed:
             self._arriving += data
         elif self._at < len(self._buffer):
@@ -34,25 +35,25 @@ class Buffered(Protocol):
 
     @property
     def at_boundary(self) -> bool:
-        """Whether nothing of a further request has arrived."""
+        """Whether no byte of a further request has arrived."""
         return self._at >= len(self._buffer)
 
-    def _has_arrived(self) -> bool:
-        """Join the parts of a data block once they are all here."""
+    def _join_block(self) -> bool:
+        """Join the parts of a data block; return whether all of it has arrived."""
         if len(self._buffer) - self._at + len(self._arriving) < self._needed:
             return False
-        self._buffer = self._rest()
+        self._buffer = self._unread()
         self._at = 0
         self._arriving = bytearray()
         self._needed = 0
         return True
 
-    def _rest(self) -> bytes:
-        """Return what has arrived and belongs to no request yet."""
+    def _unread(self) -> bytes:
+        """Return the bytes that have arrived and belong to no request yet."""
         return self._buffer[self._at :] + bytes(self._arriving)
 
     def _forget(self) -> None:
-        """Drop what has arrived: nothing behind a lost place may be executed."""
+        """Drop all that has arrived: nothing after an error that closes may be executed."""
         self._buffer = b""
         self._at = 0
         self._arriving = bytearray()

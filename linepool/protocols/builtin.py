@@ -1,4 +1,4 @@
-"""The commands that every protocol for people has: HELP and QUIT."""
+"""The built-in commands of a protocol that people type: HELP and QUIT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from linepool.errors import ClientError
 from linepool.protocols.base import Builtin, Command, Protocol
 from linepool.session import Reply
 
-_HELP_COLUMN = 40  # characters; a longer usage text pushes its description aside
+_HELP_COLUMN = 40  # characters; a longer usage text pushes its description to the right
 
 
 def help_(protocol: Protocol, command: str | None = None) -> list[str]:
@@ -14,7 +14,7 @@ def help_(protocol: Protocol, command: str | None = None) -> list[str]:
     if command is not None:
         entry = protocol.commands.get(command.encode().upper())
         if entry is None:
-            raise ClientError(f"no command {command!r}. HELP lists the commands.")
+            raise ClientError(f"unknown command {command!r}. HELP lists the commands.")
         return [entry.usage, *_aliases(entry), *entry.doc.splitlines()]
     entries = {id(entry): entry for entry in protocol.commands.values()}.values()
     width = min(_HELP_COLUMN, max(len(entry.usage) for entry in entries))

@@ -1,4 +1,4 @@
-r"""The line protocol: one request a line, words split on blanks, replies that a person can read.
+r"""The line protocol: one request per line, words split on blanks, replies that a person can read.
 
 Rules, where a line could be read in two ways:
 
@@ -7,17 +7,16 @@ Rules, where a line could be read in two ways:
 - A line of blanks is ignored. A line without its ending is never a request, not even at the end.
 - A NUL, and a CR that is not before LF, are refused with CLIENT_ERROR: another program would see
   another line there.
-- Telnet's commands (IAC sequences, RFC 854) are taken out of lines; IAC IAC is a byte 255. What
-  they ask for is refused with the next reply, but for the timing mark (RFC 860): after ^C, telnet
-  shows nothing until that is answered.
+- Telnet's commands (IAC sequences, RFC 854) are removed from lines; IAC IAC is a byte 255. Every
+  option that telnet asks for is refused ahead of the next reply, except the timing mark.
 - A word that begins with " or ' runs to the closing quote. In double quotes the escapes of a Redis
-  inline command hold (\n \r \t \a \b \xHH \\ \"); in single quotes only \'. A quote inside a
+  inline command apply (\n \r \t \a \b \xHH \\ \"); in single quotes only \'. A quote inside a
   bare word is an ordinary character, and so is everything in the rest of a line.
 - A data block is exactly as long as announced and ends with LF or CRLF, not counted.
-- A first line that is HTTP, a ``Host:`` line that is no command, and a TLS hello come from a
-  stranger who was led here by mistake or by malice: the connection ends, and nothing behind that
-  line is executed.
-- A line "END" inside a reply of several lines is sent in double quotes, for END ends the reply.
+- A first line that is HTTP, a ``Host:`` line that is not a command, and a TLS hello come from a
+  client of another protocol: a browser can be made to send a form to any port. The connection
+  closes, and nothing after that line is executed.
+- A line "END" inside a reply of several lines is sent in double quotes, because END ends the reply.
 """
 
 from __future__ import annotations
@@ -25,42 +24,34 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import date, time
 from enum import Enum
 from typing import Any
 
-import attrs
-
 from linepool.errors import ClientError, ReplyError, ServerError, UnknownCommand
+from linepool.protocols import telnet
 from linepool.protocols.base import Bad, Builtin, Command, Request, printable
 from linepool.protocols.buffered import Buffered
 from linepool.protocols.builtin import HELP, QUIT
+from linepool.protocols.text import check_version, library_text, one_line, record_fields, unquote
 
-# To look for a byte as a number takes a fifth of the time that it takes as bytes: the latter raises and
-# catches an exception on the way.
-_NUL, _LF, _CR, _DOUBLE, _SINGLE, _IAC_BYTE = b"\0\n\r\"'\xff"
-_IAC = b"\xff"
-# RFC 854: IAC SB .. IAC SE; IAC WILL/WONT/DO/DONT option; IAC IAC; IAC command. A line may cut one.
-_TELNET = re.compile(rb"\xff(?:\xfa.*?(?:\xff\xf0|\Z)|[\xfb-\xfe](?:.|\Z)|.|\Z)", re.DOTALL)
+# ``_LF in data`` takes a fifth of the time of ``b"\n" in data``, which raises and catches an
+# exception internally.
+_NUL, _LF, _CR, _DOUBLE, _SINGLE = b"\0\n\r\"'"
+_IAC_BYTE = telnet.IAC_BYTE
 _HTTP = re.compile(rb"\S+ \S+ HTTP/[0-9.]+ *\Z")
 _TLS_HELLO = b"\x16\x03"
 _WORD = re.compile(
-    rb"""[ \t\v\f]*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^"' \t\v\f][^ \t\v\f]*))(?=[ \t\v\f]|\Z)"""
+    rb"""[ \t\v\f]*(?:("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|([^"' \t\v\f][^ \t\v\f]*))(?=[ \t\v\f]|\Z)"""
 )
 _BLANKS = b" \t\v\f"
-_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))")
-_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
-_WILL, _WONT, _DO, _DONT = b"\xfb", b"\xfc", b"\xfd", b"\xfe"
-_TIMING_MARK = b"\x06"
-_MOST_ANSWERS = 255  # bytes
 _DUMP = struct.Struct("<B?2sI")
 _VERSION = 1
 
 
 class Line(Buffered):
-    """The default protocol; the head of the module has its rules."""
+    """The default protocol; this module's docstring states its rules."""
 
-    _plain: list[bytes]  # lines that come before the buffer, the first one last
+    _plain: list[bytes]  # lines already cut that come before the buffer, in reverse order
 
     def builtins(self) -> Iterable[Builtin]:
         """HELP and QUIT."""
@@ -71,19 +62,19 @@ class Line(Buffered):
         super().start()
         self._first = True  # no line has been read yet
         self._eol = b"\r\n"
-        self._telnet = b""  # answers to telnet's commands, sent ahead of the next reply
+        self._telnet = b""  # answers to telnet's commands, to be sent ahead of the next reply
 
     def feed(self, data: bytes) -> None:
-        """Take what the client sent; any cut is possible.
+        """Take bytes from the client, cut anywhere.
 
-        Lines in which nothing is to be heeded but their words are cut here, all at once: a request
-        takes a third of the time that the whole of the rules takes.
+        Data without quotes, NUL or telnet commands is split into lines here, all at once: such a
+        request takes a third of the time that it takes under the full rules.
         """
         if self._needed:
             self._arriving += data
             return
         if self._plain:
-            self._go_by_the_rules()
+            self._unsplit()
         if self._at < len(self._buffer):
             data = self._buffer[self._at :] + data
         self._at = 0
@@ -102,7 +93,7 @@ class Line(Buffered):
         self._plain = lines
 
     def next_request(self) -> Request | Bad | None:
-        """Return the next complete request, what is wrong in its place, or None: feed me more."""
+        """Return the next complete request, a Bad in its place, or None: more bytes are needed."""
         if self._plain:
             line = full = self._plain.pop()
             eol = b"\n"
@@ -117,20 +108,20 @@ class Line(Buffered):
                     self._eol = eol
                     return Request(verb, words, command, None, eol, line)
             self._plain.append(full)
-            self._go_by_the_rules()
+            self._unsplit()
         elif self._at >= len(self._buffer):
             return None
-        return self._next_by_all_rules()
+        return self._next_by_full_rules()
 
-    def _go_by_the_rules(self) -> None:
-        """Put the plain lines that are left back into the buffer."""
-        self._buffer = self._rest()
+    def _unsplit(self) -> None:
+        """Put the lines already cut back into the buffer, to be read under the full rules."""
+        self._buffer = self._unread()
         self._at = 0
         self._plain = []
 
-    def _rest(self) -> bytes:
-        rest = super()._rest()
-        return b"\n".join([*reversed(self._plain), rest]) if self._plain else rest
+    def _unread(self) -> bytes:
+        unread = super()._unread()
+        return b"\n".join([*reversed(self._plain), unread]) if self._plain else unread
 
     def _forget(self) -> None:
         super()._forget()
@@ -138,11 +129,11 @@ class Line(Buffered):
 
     @property
     def at_boundary(self) -> bool:
-        """Whether nothing of a further request has arrived."""
+        """Whether no byte of a further request has arrived."""
         return not self._plain and self._at >= len(self._buffer)
 
-    def _next_by_all_rules(self) -> Request | Bad | None:
-        if self._needed and not self._has_arrived():
+    def _next_by_full_rules(self) -> Request | Bad | None:
+        if self._needed and not self._join_block():
             return None
         while True:
             begin = self._at
@@ -155,27 +146,27 @@ class Line(Buffered):
                 eol = b"\r\n"
                 stop = end - 1
             line = self._buffer[begin:stop]
-            if bad := self._unacceptable(line, eol):
+            if bad := self._line_refusal(line, eol):
                 return bad
             answers = self._telnet
             if _IAC_BYTE in line:
-                line = _TELNET.sub(self._on_telnet, line)
+                line, self._telnet = telnet.strip(line, answers)
             self._at = end + 1
             words = line.split()
             if words:
                 self._first = False
                 self._eol = eol
                 request = self._request(line, words, begin)
-                if request is None:  # the line is read again when its data block is here
+                if request is None:  # the line is read again when its data block has arrived
                     self._telnet = answers
                 return request
 
     def eof(self) -> Bad | None:
-        """Return what to say to a client that ended its stream inside a request."""
+        """Return the error for a client that ended its stream inside a request."""
         if self.at_boundary:
             return None
         if not self._needed and (bad := self.next_request()) is not None:
-            # Only after a load: until then nobody had looked at what the other process left.
+            # Only right after load(): the bytes carried over have not been parsed yet.
             return bad if isinstance(bad, Bad) else None
         if self._needed:
             return self._lost("the data block is incomplete; the request was not run")
@@ -183,28 +174,27 @@ class Line(Buffered):
 
     @property
     def is_replaceable(self) -> bool:
-        """Whether a new object could take its place now."""
+        """Whether this is in its initial state, so that a new object could replace it."""
         return not self._plain and self._at >= len(self._buffer) and not self._telnet
 
     def dump(self) -> bytes:
-        """Return all state: the bytes not yet read, and what was learnt of the client."""
+        """Return all state: the bytes not yet read, and what is known of the client."""
         head = _DUMP.pack(_VERSION, self._first, self._eol, len(self._telnet))
-        return head + self._telnet + self._rest()
+        return head + self._telnet + self._unread()
 
     def load(self, blob: bytes) -> None:
-        """Take over the state that ``dump`` gave."""
-        if len(blob) < _DUMP.size or blob[0] != _VERSION:
-            raise ValueError("not a dump of this version of the line protocol")
+        """Take over the state of a ``dump``."""
+        check_version(blob, _VERSION, _DUMP.size, "the line protocol")
         self.start()
-        _, self._first, eol, telnet = _DUMP.unpack_from(blob)
+        _, self._first, eol, answers_size = _DUMP.unpack_from(blob)
         self._eol = eol.rstrip(b"\0")
-        self._telnet = blob[_DUMP.size : _DUMP.size + telnet]
-        self._buffer = blob[_DUMP.size + telnet :]
+        self._telnet = blob[_DUMP.size : _DUMP.size + answers_size]
+        self._buffer = blob[_DUMP.size + answers_size :]
 
     def encode(self, value: object, request: Request) -> bytes:
         """Return the reply: one line, or several and END."""
         eol = request.eol
-        if type(value) is int:  # the most frequent ones without any call
+        if type(value) is int:  # the most frequent type without any call
             reply = b"%d%b" % (value, eol)
             return self._ahead(reply) if self._telnet else reply
         text = value.encode() if type(value) is str else _scalar(value)
@@ -215,32 +205,20 @@ class Line(Buffered):
         return self._ahead(b"".join(_line(item) + eol for item in _lines(value)) + b"END" + eol)
 
     def encode_stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
-        """Yield one line for each item, then END."""
+        """Yield one line per item, then END."""
         for item in items:
             yield self._ahead(_line(item) + request.eol)
         yield self._ahead(b"END" + request.eol)
 
     def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
-        """Return the error line, in memcached's words."""
-        word = b"ERROR "
+        """Return the error line, with memcached's prefix."""
+        prefix = b"ERROR "
         if isinstance(error, ClientError):
-            word = b"CLIENT_ERROR "
+            prefix = b"CLIENT_ERROR "
         elif isinstance(error, ServerError):
-            word = b"SERVER_ERROR "
-        text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(error))
+            prefix = b"SERVER_ERROR "
         eol = request.eol if request else self._eol
-        return self._ahead(word + text.encode("utf-8", "replace") + eol)
-
-    def _on_telnet(self, match: re.Match[bytes]) -> bytes:
-        """Note the answer to one of telnet's commands; return what stays of it in the line."""
-        kind, option = match[0][1:2], match[0][2:3]
-        if len(self._telnet) >= _MOST_ANSWERS:
-            pass  # who sends no request needs no answers
-        elif kind == _DO and option:
-            self._telnet += _IAC + (_WILL if option == _TIMING_MARK else _WONT) + option
-        elif kind == _WILL and option:
-            self._telnet += _IAC + _DONT + option
-        return _IAC if kind == _IAC else b""
+        return self._ahead(prefix + one_line(str(error)) + eol)
 
     def _ahead(self, reply: bytes) -> bytes:
         """Put answers to telnet ahead of a reply."""
@@ -249,32 +227,32 @@ class Line(Buffered):
         return reply
 
     def _unfinished(self, begin: int) -> Bad | None:
-        """Judge bytes without a line ending: wait for more, or give up."""
+        """Return the error for bytes without a line ending, or None: wait for the rest."""
         if self._first and self._buffer.startswith(_TLS_HELLO, begin):
-            return self._stranger(_TLS_HELLO)
-        # One byte more may be the CR of the ending.
+            return self._reject(_TLS_HELLO)
+        # One more byte may be the CR of the ending.
         if len(self._buffer) - begin > self.limits.max_line_bytes + 1:
             return self._too_long()
         return None
 
-    def _unacceptable(self, line: bytes, eol: bytes) -> Bad | None:
-        """Refuse a line that is too long, or a first line that a stranger sent."""
+    def _line_refusal(self, line: bytes, eol: bytes) -> Bad | None:
+        """Return the error for a line that is too long, or a first line of another protocol."""
         if self._first and line.startswith(_TLS_HELLO):
-            return self._stranger(line)
+            return self._reject(line)
         if len(line) > self.limits.max_line_bytes:
             return self._too_long()
         if self._first and _HTTP.match(line):
             self._eol = eol
-            return self._stranger(line)
+            return self._reject(line)
         return None
 
     def _request(self, line: bytes, words: list[bytes], begin: int) -> Request | Bad | None:
-        """Return the request of a line that holds at least a word and begins at ``begin``."""
+        """Return the request of a line that holds at least one word and begins at ``begin``."""
         verb = words.pop(0)
         command = self.commands.get(verb) or self.commands.get(verb.upper())
         if command is None:
             if verb[:5].upper() == b"HOST:" or _HTTP.match(line):
-                return self._stranger(line)
+                return self._reject(line)
             command = self.unknown
         if _NUL in line or _CR in line:
             return self._refused(command, "the line holds a NUL or a lone CR")
@@ -291,7 +269,7 @@ class Line(Buffered):
         return self._with_body(request, words[command.size_word], begin)
 
     def _with_body(self, request: Request, size_word: bytes, begin: int) -> Request | Bad | None:
-        """Add the data block; if it has not all arrived, step back to the line and wait."""
+        """Add the data block, or step back to the line and wait if it has not all arrived."""
         if not size_word.isdigit():
             return self._lost(f"'{printable(size_word)}' is not the size of a data block in bytes")
         size = int(size_word) if len(size_word) < 20 else self.limits.max_body_bytes + 1
@@ -310,7 +288,7 @@ class Line(Buffered):
         return request
 
     def _refused(self, command: Command | None, text: str) -> Bad:
-        """Refuse one line; where a data block would follow it, the place is lost too."""
+        """Refuse one line; if a data block would follow it, its end is unknown: close."""
         if command is not None and command.size_word is not None:
             return self._lost(f"{text}, so the size of the data block is not known")
         return Bad(self.encode_error(ClientError(text), None), close=False)
@@ -319,22 +297,24 @@ class Line(Buffered):
         return self._lost(f"a line may hold {self.limits.max_line_bytes} bytes at most")
 
     def _lost(self, text: str) -> Bad:
+        """Close: where the next request begins is unknown."""
         self._forget()
         return Bad(self.encode_error(ClientError(text), None), close=True)
 
-    def _stranger(self, line: bytes) -> Bad:
+    def _reject(self, line: bytes) -> Bad:
+        """Close on a client of another protocol."""
         self._forget()
         if line.startswith(_TLS_HELLO):
             return Bad(b"", close=True, why="TLS hello")
-        error = UnknownCommand("this is not an HTTP server")
-        return Bad(self.encode_error(error, None), close=True, why="HTTP")
+        reply = self.encode_error(UnknownCommand("this is not an HTTP server"), None)
+        return Bad(reply, close=True, why="HTTP")
 
 
 def _split(text: bytes, rest_after: int | None) -> list[bytes]:
-    """Return the words of a text, quotes removed; behind ``rest_after`` words, the rest as it is.
+    """Return the words of a text, unquoted; after ``rest_after`` words, the rest of the text as it is.
 
     Raises:
-        ValueError: A quote does not close, or a word goes on behind the closing quote.
+        ValueError: A quote does not close, or text follows the closing quote without a blank.
     """
     words: list[bytes] = []
     at = 0
@@ -342,29 +322,18 @@ def _split(text: bytes, rest_after: int | None) -> list[bytes]:
         match = _WORD.match(text, at)
         if match is None:
             if text[at:].strip(_BLANKS):
-                raise ValueError("a quoted word does not end with its quote and a blank")
+                raise ValueError("unterminated quote, or text right after a closing quote")
             return words
-        double, single, bare = match.groups()
-        if double is not None:
-            words.append(_ESCAPE.sub(_unescaped, double))
-        elif single is not None:
-            words.append(single.replace(b"\\'", b"'"))
-        else:
-            words.append(bare)
+        quoted, bare = match.groups()
+        words.append(bare if quoted is None else unquote(quoted))
         at = match.end()
     if rest := text[at:].lstrip(_BLANKS):
         words.append(rest)
     return words
 
 
-def _unescaped(match: re.Match[bytes]) -> bytes:
-    if match[1] is not None:
-        return bytes([int(match[1], 16)])
-    return _ESCAPED.get(match[2], match[2])
-
-
 def _line(item: object) -> bytes:
-    """Return one line of a reply that has several.
+    """Return one line of a reply of several lines.
 
     Raises:
         TypeError, ValueError: As for ``Line.encode``.
@@ -377,7 +346,7 @@ def _line(item: object) -> bytes:
 def _word(value: object) -> bytes:
     text = b"-" if value is None else _scalar(value)
     if text is None:
-        raise TypeError(f"no line is defined for {type(value).__name__}")
+        raise TypeError(f"cannot send a {type(value).__name__} inside a line-protocol reply")
     if _LF in text or _CR in text:
         raise ValueError("a line of a reply holds a line break")
     return text
@@ -387,18 +356,15 @@ def _lines(value: object) -> Iterable[object]:
     """Return the lines of a value that is not a scalar.
 
     Raises:
-        TypeError: No lines are defined for such a value.
+        TypeError: The value cannot be sent.
     """
     if isinstance(value, Mapping):
         return value.items()
-    kind: type = type(value)
-    if attrs.has(kind):
-        return [(field.name, getattr(value, field.name)) for field in attrs.fields(kind)]
-    if fields := getattr(kind, "__dataclass_fields__", None):
-        return [(name, getattr(value, name)) for name in fields]
+    if (fields := record_fields(value)) is not None:
+        return fields
     if isinstance(value, Iterable):
         return value
-    raise TypeError(f"no reply is defined for {type(value).__name__}")
+    raise TypeError(f"cannot send a {type(value).__name__} in a line-protocol reply")
 
 
 _SCALARS: dict[type, Callable[[Any], bytes]] = {
@@ -409,21 +375,17 @@ _SCALARS: dict[type, Callable[[Any], bytes]] = {
     float: lambda value: repr(value).encode(),
     type(None): lambda _: b"OK",
 }
-# Known by their module, so that none of them need be imported before the user does.
-_SHOWN_BY_STR = {"decimal", "uuid", "pathlib", "ipaddress", "fractions"}
 
 
 def _scalar(value: object) -> bytes | None:
-    """Return the text of a value that is one word or one line, or None: it is not of that kind."""
+    """Return the text of a value that is one word or one line, or None for other values."""
     encode = _SCALARS.get(type(value))
     if encode is not None:
         return encode(value)
     if isinstance(value, Enum):
         return _scalar(value.value)
-    if isinstance(value, (date, time)):
-        return value.isoformat().encode()
-    if type(value).__module__.partition(".")[0] in _SHOWN_BY_STR:
-        return str(value).encode()
+    if (text := library_text(value)) is not None:
+        return text
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     for kind in (str, bytes, int, float):

@@ -4,51 +4,51 @@ from __future__ import annotations
 
 
 def matches(pattern: bytes, text: bytes) -> bool:
-    """Whether a pattern fits the whole of a text.
+    """Whether a pattern matches the whole of a text.
 
-    The time is at most the product of both lengths, whatever the pattern.
+    The time is at most proportional to the product of both lengths, whatever the pattern.
     """
-    at = place = 0
-    star = mark = -1  # where to go on if what follows the last star does not fit
-    while place < len(text):
+    at = text_at = 0
+    star = star_end = -1  # the last star, and where the text that it matches ends so far
+    while text_at < len(text):
         if at < len(pattern) and pattern[at] == _STAR:
-            star, mark = at, place
+            star, star_end = at, text_at
             at += 1
             continue
-        behind = _one(pattern, at, text[place]) if at < len(pattern) else 0
-        if behind:
-            at = behind
-            place += 1
-        elif star >= 0:
-            mark += 1
-            at, place = star + 1, mark
+        after = _match_one(pattern, at, text[text_at]) if at < len(pattern) else 0
+        if after:
+            at = after
+            text_at += 1
+        elif star >= 0:  # let the star match one character more
+            star_end += 1
+            at, text_at = star + 1, star_end
         else:
             return False
     return not pattern[at:].strip(b"*")
 
 
-_STAR, _ANY, _OPEN, _CLOSE, _NOT, _QUOTE, _RANGE = b"*?[]^\\-"
+_STAR, _ANY, _OPEN, _CLOSE, _NOT, _ESCAPE, _RANGE = b"*?[]^\\-"
 
 
-def _one(pattern: bytes, at: int, char: int) -> int:
-    """Return where the pattern goes on if its next part fits one character, or 0: it does not."""
+def _match_one(pattern: bytes, at: int, char: int) -> int:
+    """Match the next part of the pattern with one character; return the place after it, or 0."""
     kind = pattern[at]
     if kind == _ANY:
         return at + 1
     if kind == _OPEN:
-        return _class(pattern, at + 1, char)
-    if kind == _QUOTE and at + 1 < len(pattern):
+        return _match_class(pattern, at + 1, char)
+    if kind == _ESCAPE and at + 1 < len(pattern):
         at += 1
     return at + 1 if pattern[at] == char else 0
 
 
-def _class(pattern: bytes, at: int, char: int) -> int:
-    """As ``_one``, behind an opening bracket. A class without its end goes to the pattern's end."""
+def _match_class(pattern: bytes, at: int, char: int) -> int:
+    """Match a class whose bracket is before ``at``; one that does not close ends with the pattern."""
     wanted = not pattern.startswith(b"^", at)
     at += not wanted
     found = False
     while at < len(pattern) and pattern[at] != _CLOSE:
-        if pattern[at] == _QUOTE and at + 1 < len(pattern):
+        if pattern[at] == _ESCAPE and at + 1 < len(pattern):
             at += 1
             found |= pattern[at] == char
         elif at + 2 < len(pattern) and pattern[at + 1] == _RANGE:

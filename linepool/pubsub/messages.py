@@ -1,4 +1,4 @@
-"""Messages, and where a handler publishes them. Pure: no I/O, no clock."""
+"""Messages, and the interface by which a handler publishes them. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from attrs import frozen
 
 @frozen
 class Message:
-    """What somebody published.
+    """A published message, as one subscription receives it.
 
     Attributes:
-        channel: Where.
-        data: What.
-        pattern: The subscribed pattern that the channel fits; None: it was subscribed by its name.
+        channel: The channel's name.
+        data: The message.
+        pattern: The subscribed pattern that matches the channel; None: subscribed by its name.
     """
 
     channel: bytes
@@ -23,41 +23,40 @@ class Message:
 
 
 class PubSub(ABC):
-    """Messages to all who have subscribed, in whichever worker of this machine they are.
+    """Publishes messages to subscribed connections in all workers of this machine.
 
-    Handed in by annotation. A protocol must say that it publishes (``Protocol.publishes``); with
-    another, there are no subscribers.
+    Injected by annotation. Only a protocol with ``Protocol.publishes`` has subscribers.
     """
 
     @abstractmethod
     def publish(self, channel: bytes, message: bytes) -> int:
-        """Send a message; return how many subscriptions it goes to.
+        """Send a message; return the number of subscriptions it goes to.
 
-        A subscriber that does not keep up is disconnected, after a second in which this waits.
+        Waits up to a second for a subscriber that does not keep up, then disconnects it.
         """
 
     @abstractmethod
     def channels(self, pattern: bytes = b"*") -> list[bytes]:
-        """Return the channels that have subscribers, those that fit a pattern."""
+        """Return the channels that have subscribers by name and match a pattern."""
 
     @abstractmethod
     def subscribers(self, channel: bytes) -> int:
-        """Return how many have subscribed to a channel by its name."""
+        """Return the number of subscriptions to a channel by its name."""
 
     @abstractmethod
     def patterns(self) -> int:
-        """Return how many patterns have subscribers."""
+        """Return the number of patterns that have subscribers."""
 
 
 class Nowhere(PubSub):
-    """Publishes to nobody."""
+    """A PubSub without subscribers."""
 
     def publish(self, channel: bytes, message: bytes) -> int:
         """Return 0."""
         return 0
 
     def channels(self, pattern: bytes = b"*") -> list[bytes]:
-        """Return none."""
+        """Return an empty list."""
         return []
 
     def subscribers(self, channel: bytes) -> int:

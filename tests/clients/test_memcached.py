@@ -1,4 +1,4 @@
-"""The example memcached, against the clients that people have."""
+"""The memcached example with real clients."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_memcaslap_verifies_every_value(fresh):
 
 def test_pymemcache(fresh):
     client = Client(("127.0.0.1", port(fresh)), default_noreply=True)
-    client.set("a", "1")  # noreply, as it does by default
+    client.set("a", "1")  # with noreply, the client's default
     client.set("b", b"x" * 100_000, expire=100)
     assert client.get_many(["a", "b", "c"]) == {"a": b"1", "b": b"x" * 100_000}
     assert client.add("a", "2", noreply=False) is False
@@ -117,7 +117,7 @@ def test_pylibmc(fresh):
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
-def test_a_meta_client(fresh):  # which leaves its sockets to the garbage collector
+def test_a_meta_client(fresh):  # the filter: it leaves its sockets to the garbage collector
     from meta_memcache import CacheClient, Key, ServerAddress, connection_pool_factory_builder
 
     pool = CacheClient.cache_client_from_servers(
@@ -164,7 +164,7 @@ def test_incr_from_8_workers_at_once_is_exact(tmp_path):
 
 
 def test_kills_lose_no_acknowledged_write(tmp_path):
-    """Writers remember what was acknowledged; a write without an answer may have happened or not."""
+    """Writers remember acknowledged writes; a write without a reply may have happened or not."""
     with serve(MEMCACHED, tmp_path, "--workers", "8") as server, Killer(server, 20) as killer:
 
         def write(number: int) -> tuple[int, int]:
@@ -196,7 +196,7 @@ def test_kills_lose_no_acknowledged_write(tmp_path):
         assert sum(known for known, _ in outcomes) > 100
 
 
-def test_memcaslap_goes_on_while_workers_are_killed(tmp_path):
+def test_memcaslap_continues_while_workers_are_killed(tmp_path):
     with serve(MEMCACHED, tmp_path, "--workers", "8") as server, Killer(server, 10) as killer:
         where = f"127.0.0.1:{port(server)}"
         options = ("-T", 1, "-c", 4, "-t", "3s", "-v", "1.0", "-R")
@@ -206,7 +206,7 @@ def test_memcaslap_goes_on_while_workers_are_killed(tmp_path):
     assert int(re.findall(r"cmd_get: (\d+)", said)[0]) > 1000
 
 
-def test_the_oldest_items_make_room(tmp_path):
+def test_the_oldest_items_are_evicted(tmp_path):
     with serve(MEMCACHED, tmp_path, "--workers", "2", MEMCACHED_MEMORY="1M") as server:
         script = b"".join(b"set k%d 0 0 1000\r\n%b\r\n" % (n, b"x" * 1000) for n in range(5000))
         assert server.converse(script) == b"STORED\r\n" * 5000
@@ -222,7 +222,7 @@ def test_the_oldest_items_make_room(tmp_path):
         assert server.converse(b"set small 0 0 1\r\nx\r\n") == b"STORED\r\n"
 
 
-def test_items_outlive_the_server_in_a_directory_of_their_own(tmp_path):
+def test_items_in_memcached_dir_survive_a_restart(tmp_path):
     for script, reply in (
         (b"set a 0 0 1\r\nx\r\n", b"STORED\r\n"),
         (b"get a\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n"),
@@ -231,7 +231,9 @@ def test_items_outlive_the_server_in_a_directory_of_their_own(tmp_path):
             assert server.converse(script) == reply
 
 
-def test_a_writer_stopped_inside_the_store_is_killed_and_the_others_go_on(tmp_path, monkeypatch):
+def test_a_worker_that_hangs_during_a_write_is_killed_and_other_workers_continue(
+    tmp_path, monkeypatch
+):
     monkeypatch.syspath_prepend(str(EXAMPLES / "memcached"))
     from lmdb_store import LmdbStore, opened
 
@@ -261,7 +263,7 @@ def test_a_writer_stopped_inside_the_store_is_killed_and_the_others_go_on(tmp_pa
         assert [other.line() for _ in range(5)] == ["VALUE a 0 1", "x", "END", "STORED", "MN"]
 
 
-def test_a_second_flush_brings_nothing_back(tmp_path, monkeypatch):
+def test_a_second_flush_does_not_bring_items_back(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES / "memcached"))
     from lmdb_store import opened
 
@@ -278,7 +280,7 @@ def test_a_second_flush_brings_nothing_back(tmp_path, monkeypatch):
         assert dict(store.statistics() or {})["curr_items"] == 0
 
 
-def test_a_wrong_size_of_memory_is_told_in_one_line(tmp_path):
+def test_a_wrong_memory_size_is_a_one_line_error(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "linepool", "run", EXAMPLES / MEMCACHED],
         env={**os.environ, "MEMCACHED_MEMORY": "lots"},
@@ -288,7 +290,8 @@ def test_a_wrong_size_of_memory_is_told_in_one_line(tmp_path):
     )
     assert done.returncode == 1
     assert (
-        done.stderr == "linepool: MEMCACHED_MEMORY is a size such as 64M, 1M at least, not 'LOTS'\n"
+        done.stderr
+        == "linepool: MEMCACHED_MEMORY must be a size such as 64M, at least 1M, not 'LOTS'\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The example Redis, beside the real one and against the clients that people have."""
+"""Redis clients with the Redis example and with a plain Resp app; replies beside a real Redis."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+import linepool.testing
 from linepool.testing import assert_split_invariant
 from tests.clients.redis_twin import Reader, commands, comparable, packed
 from tests.clients.running import (
@@ -30,7 +31,8 @@ from tests.clients.running import (
     serve,
     wait_for_port,
 )
-from tests.unit.tiny_redis import tiny_redis
+from tests.examples.running import EXAMPLES
+from tests.unit.tiny_redis import recorded, tiny_redis
 
 REDIS = "redis/redis_server.py"
 BENCHMARK = "ping,set,get,incr,lpush,lpop,sadd,hset,zadd,mset"
@@ -56,7 +58,9 @@ def real_redis(tmp_path_factory):
     command = ["redis-server", "--port", str(number), "--save", "", "--bind", "127.0.0.1"]
     process = subprocess.Popen(
         command,
-        executable=shutil.which("redis-check-rdb"),  # the same program; redis-tools has it
+        executable=shutil.which(
+            "redis-check-rdb"
+        ),  # the same binary as redis-server, in redis-tools
         cwd=tmp_path_factory.mktemp("real"),
         stdout=subprocess.DEVNULL,
     )
@@ -68,6 +72,13 @@ def real_redis(tmp_path_factory):
         process.wait(PATIENCE)
 
 
+@pytest.fixture
+def plain_server():
+    """A Resp app without the commands about the server that the example adds."""
+    with linepool.testing.serve(tiny_redis(), workers=1) as running:
+        yield running
+
+
 @contextlib.contextmanager
 def client(server, **options):
     with redis.Redis("127.0.0.1", port(server), decode_responses=True, **options) as connected:
@@ -76,7 +87,7 @@ def client(server, **options):
 
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("seed", range(3))
-def test_it_answers_random_commands_as_redis_does(fresh, real_redis, seed, version):
+def test_replies_to_random_commands_equal_those_of_redis(fresh, real_redis, seed, version):
     start = packed([b"HELLO", b"%d" % version]) + packed([b"FLUSHALL"])
     with contextlib.ExitStack() as stack:
         readers = []
@@ -124,6 +135,8 @@ def test_redis_py(fresh, version):
         assert r.info()["redis_version"]
         assert r.command_count() > 100
         assert r.config_get("save") == {"save": ""}
+        assert r.client_info()["name"] == "me"
+        assert [one["name"] for one in r.client_list()] == ["me"]
         assert r.delete("a", "h", "l", "s", "z", "none") == 5
 
 
@@ -176,7 +189,22 @@ def test_publish_and_subscribe_with_redis_py(fresh, version):
         assert texts == ["hello", "from a transaction"]
 
 
-def test_transactions_from_many_workers_do_not_mix(fresh):
+@pytest.mark.parametrize("version", [2, 3])
+def test_redis_py_works_with_a_plain_app(plain_server, version):
+    with client(plain_server, protocol=version, client_name="me") as r:
+        assert r.ping()
+        assert r.client_getname() == "me"
+        assert r.set("a", "1")
+        with r.pipeline() as pipe:
+            pipe.incrby("a", 5)
+            pipe.get("a")
+            assert pipe.execute() == [6, "6"]
+        assert r.command_count() == 22
+        with pytest.raises(redis.ResponseError, match="unknown command 'CONFIG'"):
+            r.config_get("save")
+
+
+def test_transactions_in_different_workers_do_not_interleave(fresh):
     def move(number: int) -> None:
         with client(fresh) as r:
             for _ in range(100):
@@ -204,6 +232,58 @@ def test_coredis(fresh):
             assert await r.smembers("s") == {"a"}
 
     asyncio.run(talk())
+
+
+def test_coredis_works_with_a_plain_app(plain_server):
+    async def talk():
+        r = coredis.Redis(host="127.0.0.1", port=port(plain_server), decode_responses=True)
+        async with r:
+            assert await r.ping() == "PONG"
+            assert await r.set("a", "1")
+            assert await r.incrby("a", 5) == 6
+
+    asyncio.run(talk())
+
+
+def test_redis_cli_works_with_a_plain_app(plain_server):
+    cli = pexpect.spawn("redis-cli", ["-p", str(port(plain_server))], timeout=10, encoding="utf-8")
+    prompt = r"127\.0\.0\.1:\d+> "
+    for line, reply in (
+        ('SET greeting "hello"', "OK"),
+        ("GET greeting", '"hello"'),
+        ("HELLO 3", "3# "),
+        ("INFO", "ERR unknown command 'INFO'"),
+    ):
+        cli.expect(prompt)
+        cli.send(line + "\r")
+        cli.expect(reply)
+    cli.expect(prompt)
+    cli.send("quit\r")
+    cli.expect(pexpect.EOF)
+    cli.close()
+
+
+def test_redis_benchmark_works_with_a_plain_app_although_config_is_unknown(plain_server):
+    said = output(
+        *("redis-benchmark", "-p", port(plain_server), "-t", "ping,set,get"),
+        *("-n", 2000, "-c", 4, "--csv"),
+    )
+    rows = re.findall(r'^"([^"]+)","([0-9.]+)"', said, re.M)
+    assert len(rows) == 4
+    assert all(float(rate) > 0 for _, rate in rows)
+
+
+@pytest.mark.parametrize("password", [None, "pw"])
+def test_config_of_the_example_replies_like_redis(monkeypatch, password):
+    monkeypatch.syspath_prepend(str(EXAMPLES / "redis"))
+    from server_commands import config
+
+    dialogues = recorded(password=password is not None, config=True)
+    assert len(dialogues) > 2
+    for sent, received in dialogues:
+        app = tiny_redis(password=password)
+        app.handler(config)
+        assert app.ask(sent) == received
 
 
 def test_a_session_with_redis_cli(fresh):
@@ -269,7 +349,7 @@ def test_kills_lose_no_acknowledged_write(tmp_path):
 
         def write(number: int) -> tuple[int, int]:
             known = tried = 0
-            once = Retry(NoBackoff(), 0)  # or it would push twice by itself
+            once = Retry(NoBackoff(), 0)  # a retry of the client could push twice
             with client(server, socket_timeout=10, retry=once) as r:
                 while killer.killed < 20:
                     tried += 1
@@ -292,8 +372,8 @@ def test_kills_lose_no_acknowledged_write(tmp_path):
         assert sum(known for known, _ in outcomes) > 100
 
 
-def test_redis_benchmark_goes_on_with_others_while_workers_are_killed(tmp_path):
-    """redis-benchmark itself ends at the first lost connection; so it runs again and again."""
+def test_redis_benchmark_works_after_workers_were_killed(tmp_path):
+    """redis-benchmark exits at the first lost connection, so it is run repeatedly."""
     with serve(REDIS, tmp_path, "--workers", "8") as server:
         command = [
             "redis-benchmark",
@@ -316,7 +396,7 @@ def test_redis_benchmark_goes_on_with_others_while_workers_are_killed(tmp_path):
         assert count >= 2000
 
 
-def test_keys_expire_and_a_full_store_says_so(tmp_path):
+def test_keys_expire_and_a_full_store_refuses_writes(tmp_path):
     with serve(REDIS, tmp_path, "--workers", "2", REDIS_SIZE_MB="4") as server:
         with client(server) as r:
             r.set("short", "x", px=1)

@@ -1,4 +1,4 @@
-"""A store in this process' memory, for tests of the protocol."""
+"""A store in this process's memory, for tests of the protocol."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from linepool.cache import Change, Item, OutOfMemory, Store
 
 
 class MemoryStore(Store):
-    def __init__(self, clock=time.time, most_bytes: int = 1 << 30) -> None:
+    def __init__(self, clock=time.time, max_bytes: int = 1 << 30) -> None:
         self.items: dict[bytes, tuple[Item, int]] = {}
         self.counters: Counter[str] = Counter()
         self._clock = clock
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._cas = 0
         self._flush_at = 0
         self._number = 0
@@ -33,7 +33,7 @@ class MemoryStore(Store):
         if new is None:
             self.items.pop(key, None)
             return None
-        if len(new.data) > self._most_bytes:
+        if len(new.data) > self._max_bytes:
             raise OutOfMemory
         if not new.cas:
             self._cas += 1

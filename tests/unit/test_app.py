@@ -214,7 +214,10 @@ def test_help_for_one_command_shows_its_whole_docstring(helped):
 
 
 def test_help_for_an_unknown_command_is_a_client_error(helped):
-    assert helped.ask(b"help fro\n") == b"CLIENT_ERROR no command 'fro'. HELP lists the commands.\n"
+    assert (
+        helped.ask(b"help fro\n")
+        == b"CLIENT_ERROR unknown command 'fro'. HELP lists the commands.\n"
+    )
     assert helped.ask(b'help "a\\nb"\n').count(b"\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0: the specification's own examples, and what it leaves to us."""
+"""JSON-RPC 2.0: the specification's examples, and what it leaves to the server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from linepool import App, Bad, ClientError, JsonRpc, Limits, Range, ServerError, Session, SetupError
 from linepool.testing import assert_split_invariant
 
-# Section 7 of the specification: what is sent, and what comes back (None: nothing).
+# Section 7 of the specification: the request, and the response (None: no response).
 SPECIFICATION = [
     (
         '{"jsonrpc": "2.0", "method": "subtract", "params": [42, 23], "id": 1}',
@@ -110,7 +110,7 @@ def service(**options) -> App:
 
 
 def short(answer):
-    """Return a response with its error's code alone, and without the version, once that is checked."""
+    """Check the version and remove it; reduce an error to its code."""
     if isinstance(answer, list):
         return [short(one) for one in answer]
     assert answer.pop("jsonrpc") == "2.0"
@@ -121,7 +121,7 @@ def short(answer):
 
 
 def ask(app: App, *lines: object):
-    """Return the answers to some lines."""
+    """Return the responses to these lines."""
     sent = "".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in lines)
     return [json.loads(line) for line in app.ask(sent.encode()).splitlines()]
 
@@ -138,7 +138,7 @@ def test_the_examples_of_the_specification(sent, wanted):
     assert [short(answer) for answer in answers] == ([] if wanted is None else [wanted])
 
 
-def test_notifications_are_run_all_the_same():
+def test_notifications_are_executed():
     app = service()
     notes = [{"jsonrpc": "2.0", "method": "update", "params": [n]} for n in range(3)]
     ask(app, notes[0], notes[1:])
@@ -157,7 +157,7 @@ def test_cuts_change_nothing(framing):
     )
 
 
-def test_messages_behind_headers():
+def test_messages_with_headers():
     data = b'{"jsonrpc": "2.0", "method": "sum", "params": [1], "id": 1}'
     app = service(framing="headers")
     answer = b'{"jsonrpc":"2.0","result":1,"id":1}'
@@ -185,18 +185,18 @@ def test_messages_behind_headers():
         "[Infinity]",
     ],
 )
-def test_what_is_no_json_gets_a_parse_error_and_the_next_line_is_served(line):
+def test_invalid_json_gets_a_parse_error_and_the_next_line_is_served(line):
     first, second = ask(service(), line, {"jsonrpc": "2.0", "method": "sum", "id": 1})
     assert short(first) == {"error": -32700, "id": None}
     assert short(second) == {"result": 0, "id": 1}
 
 
-def test_bytes_that_are_no_utf_8_are_no_json():
+def test_bytes_that_are_not_utf_8_get_a_parse_error():
     assert b"-32700" in service().ask(b'{"jsonrpc": "2.0", "method": "\xff", "id": 1}\n')
 
 
 @pytest.mark.parametrize("number", ["a", 7, -1.5, None, "", 10**30, "\ud800"])
-def test_an_id_comes_back_as_it_was_sent(number):
+def test_an_id_is_returned_unchanged(number):
     assert call(service(), "sum", number=number) == {"result": 0, "id": number}
 
 
@@ -206,7 +206,7 @@ def test_an_id_of_another_kind_is_invalid(number):
 
 
 @pytest.mark.parametrize("params", ["x", 5, True])
-def test_params_are_a_list_or_an_object(params):
+def test_params_must_be_a_list_or_an_object(params):
     assert call(service(), "sum", params) == {"error": -32600, "id": 1}
 
 
@@ -217,7 +217,7 @@ def test_batches_can_be_refused():
     }
 
 
-def test_a_message_that_is_too_long_ends_the_connection():
+def test_a_message_that_is_too_long_closes_the_connection():
     protocol = service().freeze(Limits(max_body_bytes=100)).open_protocol()
     protocol.feed(b" " * 102)
     bad = protocol.next_request()
@@ -226,7 +226,7 @@ def test_a_message_that_is_too_long_ends_the_connection():
     assert b"-32600" in bad.reply
 
 
-def test_a_message_without_its_end_is_told():
+def test_an_incomplete_message_gets_a_parse_error():
     assert b"-32700" in service().ask(b'{"jsonrpc"')
 
 
@@ -281,7 +281,7 @@ def test_a_wrong_argument_is_named():
 @pytest.mark.parametrize(
     "params", [[1], [1, 2, 3], {"minuend": 1}, {"minuend": 1, "subtrahend": 2, "z": 3}]
 )
-def test_arguments_too_few_or_too_many_are_invalid(params):
+def test_too_few_or_too_many_arguments_are_invalid(params):
     assert call(service(), "subtract", params)["error"] == -32602
 
 
@@ -335,7 +335,7 @@ def test_a_failure_in_a_batch_costs_only_its_own_call():
     assert short(batch) == [{"error": -32603, "id": "crash"}, {"result": 0, "id": "sum"}]
 
 
-def test_names_count_their_case_and_rpc_is_reserved():
+def test_method_names_are_case_sensitive_and_rpc_is_reserved():
     assert call(service(), "SUM")["error"] == -32601
     app = service()
     app.handler("rpc.mine")(lambda: None)
@@ -343,7 +343,7 @@ def test_names_count_their_case_and_rpc_is_reserved():
         app.freeze()
 
 
-def test_the_service_describes_itself():
+def test_rpc_discover_describes_the_service():
     app = service(title="maths")
 
     @app.handler
@@ -382,7 +382,7 @@ def test_one_handler_serves_lines_and_json():
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_break_it(data):
+def test_any_bytes_get_replies_in_json(data):
     for line in service().ask(data + b"\n").splitlines():
         json.loads(line)
 
@@ -396,6 +396,6 @@ def test_no_bytes_break_it(data):
         ),
     )
 )
-def test_no_json_breaks_it(message):
+def test_no_json_causes_an_internal_error(message):
     said = service().ask(json.dumps(message).encode() + b"\n")
     assert b"-32603" not in said

@@ -53,7 +53,7 @@ def store_app() -> App:
 APP = store_app()
 TABLE = APP.freeze().table
 
-# Whole requests, and the pieces that trouble is made of.
+# Complete requests, and fragments that are likely to cause errors.
 PIECES = [
     *(
         b"\n",
@@ -107,30 +107,30 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 def replies(parts: list[bytes], *, moving: bool = False) -> list[bytes]:
-    """Return what a protocol says to a stream that comes in these parts, each request echoed."""
+    """Return a protocol's replies to a stream that arrives in these parts; each request is echoed."""
     protocol: Protocol = Line().open(TABLE, SMALL)
-    said: list[bytes] = []
+    sent: list[bytes] = []
     for part in parts:
         protocol.feed(part)
         while (request := protocol.next_request()) is not None:
             if isinstance(request, Bad):
-                said.append(request.reply)
+                sent.append(request.reply)
                 if request.close:
-                    return said
+                    return sent
             else:
-                said.append(protocol.encode(repr(request), request))
+                sent.append(protocol.encode(repr(request), request))
         if moving:
             blob = protocol.dump()
             protocol = Line().open(TABLE, SMALL)
             protocol.load(blob)
     bad = protocol.eof()
-    return [*said, bad.reply] if bad else said
+    return [*sent, bad.reply] if bad else sent
 
 
 def parse(
     parts: list[bytes], limits: Limits = SMALL, *, moving: bool = False
 ) -> list[Request | Bad]:
-    """Return all that a parser makes of a stream that comes in these parts."""
+    """Return the requests and errors that a parser finds in a stream that arrives in these parts."""
     protocol: Protocol = Line().open(TABLE, limits)
     found: list[Request | Bad] = []
     for part in parts:
@@ -200,7 +200,7 @@ def test_no_cut_changes_the_reply_of_a_handler_that_fails():
 
 
 @pytest.mark.parametrize("protocol", ["greedy", "forgetful"])
-def test_a_protocol_that_depends_on_the_cut_is_found_out(protocol):
+def test_a_protocol_that_depends_on_the_cut_is_detected(protocol):
     class Greedy(Line):
         def next_request(self) -> Request | Bad | None:
             request = super().next_request()
@@ -241,7 +241,7 @@ def test_no_move_between_processes_changes_what_is_parsed(data, places):
 
 @given(STREAMS, CUTS, st.booleans())
 @example(b"\xff\xfd\x01put k 3\nabc\n", [14], False)
-def test_no_cut_and_no_move_changes_what_is_said(data, places, moving):
+def test_no_cut_and_no_move_changes_the_replies(data, places, moving):
     assert replies(cut(data, places), moving=moving) == replies([data])
 
 
@@ -347,7 +347,7 @@ COMMANDS = [name.decode() for name in TYPED.freeze().table]
 @example("T19", [b"nan"], True)
 @example("T21", [b"nan"], True)
 @example("\udce9", [], True)
-def test_no_client_gets_a_server_error_out_of_handlers_that_never_fail(command, words, option):
+def test_no_request_causes_a_server_error_if_no_handler_fails(command, words, option):
     verb = command.encode("utf-8", "surrogateescape")
     if option:
         words = [*words[:1], b"option", *words[1:]]
@@ -364,7 +364,7 @@ TEXTS = st.lists(
 
 
 def model(stream: bytes) -> list[tuple[list[bytes], bytes] | None]:
-    """Return the words and the ending of each line that has words; None: refused."""
+    """Return the words and the ending of each line that has words, or None for a refused line."""
     lines: list[tuple[list[bytes], bytes] | None] = []
     for line in stream.split(b"\n")[:-1]:
         text, eol = (line[:-1], b"\r\n") if line[-1:] == b"\r" else (line, b"\n")
@@ -387,7 +387,7 @@ def test_lines_are_split_as_a_naive_model_splits_them(stream):
 
 
 @given(st.lists(st.binary(max_size=12), max_size=5))
-def test_quoted_words_arrive_as_they_were(words):
+def test_quoted_words_arrive_unchanged(words):
     given: list[tuple[bytes, ...]] = []
     app = App()
 
@@ -401,7 +401,7 @@ def test_quoted_words_arrive_as_they_were(words):
 
 
 @given(st.binary(max_size=40), st.sampled_from([b"\n", b"\r\n"]), st.sampled_from([b"\n", b"\r\n"]))
-def test_data_blocks_arrive_as_they_were(data, line_end, block_end):
+def test_data_blocks_arrive_unchanged(data, line_end, block_end):
     found = parse([b"put k %d" % len(data) + line_end + data + block_end], Limits())
 
     assert len(found) == 1
@@ -450,7 +450,7 @@ def test_a_scalar_is_never_more_than_one_line(value, eol):
     ),
     st.sampled_from([b"\n", b"\r\n"]),
 )
-def test_a_reply_of_several_lines_ends_at_its_only_end(value, eol):
+def test_a_reply_of_several_lines_has_one_end_line_and_it_is_the_last(value, eol):
     lines = answer_of(value, eol).split(eol)
 
     assert lines.pop() == b""
@@ -463,7 +463,7 @@ def test_a_reply_of_several_lines_ends_at_its_only_end(value, eol):
 
 
 @given(st.lists(ROWS, max_size=4))
-def test_a_stream_gives_the_lines_of_the_list(items):
+def test_a_stream_is_sent_as_the_lines_of_the_list(items):
     whole = answer_of(items, b"\n")
     streamed = answer_of(iter(items), b"\n")
 
@@ -474,7 +474,7 @@ def test_a_stream_gives_the_lines_of_the_list(items):
 
 
 @given(st.text(max_size=30))
-def test_an_error_text_is_one_line_that_prints(text):
+def test_an_error_text_is_one_printable_line(text):
     reply = Line().open({}, SMALL).encode_error(linepool.ClientError(text), None)
 
     assert reply.startswith(b"CLIENT_ERROR ")

@@ -1,4 +1,4 @@
-"""The line protocol: a client's bytes in, the replies' bytes out, without a socket."""
+"""The line protocol without a socket: a client's bytes in, the bytes of the replies out."""
 
 import dataclasses
 import logging
@@ -105,7 +105,7 @@ def test_blank_lines_are_ignored(app):
     assert app.ask(b"\n\r\n  \t \r\nadd 1 2\n\n") == b"3\n"
 
 
-def test_a_half_line_at_the_end_is_never_executed():
+def test_an_unfinished_line_at_the_end_is_never_executed():
     calls: list[str] = []
     app = App()
     app.handler("RUN")(lambda: calls.append("run"))
@@ -116,31 +116,31 @@ def test_a_half_line_at_the_end_is_never_executed():
     assert calls == []
 
 
-def test_nothing_is_answered_to_nothing(app):
+def test_an_empty_stream_gets_no_reply(app):
     assert app.ask(b"") == b""
 
 
-# -- bytes that need care
+# -- special bytes
 
 
 @pytest.mark.parametrize(
     "line", [b"add 1\0 2", b"\0", b"add\0 1 2", b"add 1\r2", b"add 1\r 2", b"\radd 1 2", b"f\rro"]
 )
-def test_a_nul_or_a_lone_cr_refuses_the_line_and_nothing_else(app, line):
+def test_a_nul_or_a_lone_cr_refuses_only_its_own_line(app, line):
     for eol in (b"\n", b"\r\n"):
         assert app.ask(line + eol + b"add 1 2" + eol) == (
             b"CLIENT_ERROR the line holds a NUL or a lone CR" + eol + b"3" + eol
         )
 
 
-def test_a_nul_before_a_data_block_loses_the_place(app):
+def test_a_nul_before_a_data_block_closes_the_connection(app):
     assert app.ask(b"put k\0 3\nabc\nadd 1 2\n") == (
         b"CLIENT_ERROR the line holds a NUL or a lone CR,"
         b" so the size of the data block is not known\n"
     )
 
 
-def test_text_that_is_not_utf_8_is_refused_where_text_is_asked_for(app):
+def test_non_utf_8_bytes_are_refused_for_a_text_parameter(app):
     assert app.ask(b"tell \xe9 x\n").startswith(
         rb"CLIENT_ERROR name must be UTF-8 text, not '\xe9'."
     )
@@ -148,7 +148,7 @@ def test_text_that_is_not_utf_8_is_refused_where_text_is_asked_for(app):
     assert app.ask(b"words \xe9\n") == b"<\xe9>\nEND\n"
 
 
-def test_an_unknown_command_is_shown_escaped_and_cut(app):
+def test_an_unknown_command_is_shown_escaped_and_shortened(app):
     assert app.ask(b"\xc3\xa9\x1b\\x\n") == (
         b"ERROR unknown command '\\xc3\\xa9\\x1b\\\\x'. HELP lists the commands.\n"
     )
@@ -169,7 +169,7 @@ def test_an_unknown_command_is_shown_escaped_and_cut(app):
         (b"say \xff\xfe\x22a  b", b"say a  b"),
     ],
 )
-def test_telnet_commands_are_taken_out_of_lines(line, same_as):
+def test_telnet_commands_are_removed_from_lines(line, same_as):
     app = App()
 
     @app.handler
@@ -185,14 +185,14 @@ def test_telnet_commands_are_taken_out_of_lines(line, same_as):
         return text
 
     expected = b"(b'a\\xffb',)\r\n" if b"\xff" in same_as else app.ask(same_as + b"\r\n")
-    assert app.ask(line + b"\r\n").endswith(expected)  # behind answers to the options asked for
+    assert app.ask(line + b"\r\n").endswith(expected)  # after the answers to telnet's options
 
 
-def test_a_line_of_telnet_commands_alone_is_a_blank_line(app):
+def test_a_line_of_only_telnet_commands_is_a_blank_line(app):
     assert app.ask(b"\xff\xfb\x01\xff\xfd\x03\r\nadd 1 2\r\n") == (b"\xff\xfe\x01\xff\xfc\x033\r\n")
 
 
-def test_answers_to_telnet_do_not_pile_up_for_a_client_that_asks_for_nothing_else(app):
+def test_answers_to_telnet_do_not_accumulate_without_requests(app):
     reply = app.ask(b"\xff\xfd\x01\n" * 10_000 + b"add 1 2\n")
 
     assert reply.endswith(b"3\n")
@@ -243,14 +243,14 @@ def test_quotes_make_one_word(line, words):
 @pytest.mark.parametrize(
     "line", [b'"a', b"'a", b'"a"b', b"'a'b", b'"a""b"', rb'"a\"', rb"'a\'", b'x "', b'"' * 3]
 )
-def test_a_quote_that_does_not_close_refuses_the_line(app, line):
+def test_an_unterminated_quote_refuses_the_line(app, line):
     assert app.ask(b"words " + line + b"\nadd 1 2\n") == (
-        b"CLIENT_ERROR a quoted word does not end with its quote and a blank\n3\n"
+        b"CLIENT_ERROR unterminated quote, or text right after a closing quote\n3\n"
     )
 
 
-def test_a_quote_that_does_not_close_before_a_data_block_loses_the_place(app):
-    assert app.ask(b'put "k 3\nabc\nadd 1 2\n').startswith(b"CLIENT_ERROR a quoted word does not")
+def test_an_unterminated_quote_before_a_data_block_closes_the_connection(app):
+    assert app.ask(b'put "k 3\nabc\nadd 1 2\n').startswith(b"CLIENT_ERROR unterminated quote")
     assert app.ask(b'put "k 3\nabc\nadd 1 2\n').count(b"\n") == 1
 
 
@@ -273,7 +273,7 @@ def test_a_missing_rest_is_a_usage_error(app):
 # -- limits
 
 
-def test_the_longest_line_is_served_and_a_longer_one_closes(app):
+def test_a_line_at_the_limit_is_served_and_a_longer_one_closes(app):
     text = b"x" * (MAX_LINE - len(b"say "))
 
     for eol in (b"\n", b"\r\n"):
@@ -282,7 +282,7 @@ def test_the_longest_line_is_served_and_a_longer_one_closes(app):
         assert app.ask(b"say " + text + b"x" + eol + b"add 1 2\n") == too_long
 
 
-def test_a_line_that_never_ends_closes(app):
+def test_a_line_without_end_closes(app):
     assert app.ask(b"x" * (MAX_LINE + 2)) == b"CLIENT_ERROR a line may hold 8192 bytes at most\r\n"
 
 
@@ -292,7 +292,7 @@ def test_requests_before_a_line_that_is_too_long_are_answered(app):
     )
 
 
-def test_ask_keeps_to_the_limits_of_the_app():
+def test_ask_applies_the_limits_of_the_app():
     app = App(max_line_bytes=20, max_body_bytes=2)
 
     @app.handler
@@ -331,7 +331,7 @@ def test_a_data_block_is_as_long_as_announced(app, script, reply):
     assert app.ask(script + b"add 1 2" + eol) == reply + b"3" + eol
 
 
-def test_the_largest_data_block_is_served_and_a_larger_one_closes(app):
+def test_a_data_block_at_the_limit_is_served_and_a_larger_one_closes(app):
     data = b"x" * MAX_BODY
     reply = app.ask(b"put k %d\n%s\nadd 1 2\n" % (MAX_BODY, data))
 
@@ -343,7 +343,7 @@ def test_the_largest_data_block_is_served_and_a_larger_one_closes(app):
 
 
 @pytest.mark.parametrize("size", [b"x", b"-1", b"+5", b"5.0", b"0x5", b"1_0", b'""', b'" 5"'])
-def test_a_size_that_is_no_number_of_bytes_closes(app, size):
+def test_a_size_that_is_not_a_number_of_bytes_closes(app, size):
     reply = app.ask(b"put k " + size + b"\nhello\nadd 1 2\n")
 
     assert reply.startswith(b"CLIENT_ERROR '")
@@ -358,7 +358,7 @@ def test_a_data_block_without_its_line_ending_closes(app, data):
     )
 
 
-def test_an_incomplete_data_block_at_the_end_is_never_handed_in():
+def test_an_incomplete_data_block_at_the_end_never_reaches_the_handler():
     calls: list[bytes] = []
     app = App()
 
@@ -373,13 +373,13 @@ def test_an_incomplete_data_block_at_the_end_is_never_handed_in():
     assert calls == []
 
 
-def test_a_missing_size_is_a_usage_error_and_no_block_is_taken(app):
+def test_a_missing_size_is_a_usage_error_and_no_block_is_read(app):
     usage = b" Usage: PUT key:str size:int (then size bytes of data)\n"
 
     assert app.ask(b"put k\nadd 1 2\n") == b"CLIENT_ERROR size is missing." + usage + b"3\n"
 
 
-def test_a_usage_error_behind_the_size_takes_the_block_along(app):
+def test_a_usage_error_after_the_size_still_consumes_the_block(app):
     reply = app.ask(b"put k 7 extra\nadd 1 2\nadd 3 4\n")
 
     assert reply.startswith(b"CLIENT_ERROR too many arguments: 3 given")
@@ -387,7 +387,7 @@ def test_a_usage_error_behind_the_size_takes_the_block_along(app):
     assert reply.count(b"\n") == 2
 
 
-# -- strangers
+# -- other protocols
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_a_usage_error_behind_the_size_takes_the_block_along(app):
         b"FRO 1 2\r\nPOST / HTTP/1.1\r\n",
     ],
 )
-def test_http_ends_the_connection_and_runs_nothing_behind_it(script, caplog):
+def test_http_closes_the_connection_and_nothing_after_it_is_executed(script, caplog):
     calls: list[str] = []
     app = App()
     app.handler("RUN", "GET", "SM")(lambda: calls.append("run"))
@@ -419,7 +419,7 @@ def test_http_ends_the_connection_and_runs_nothing_behind_it(script, caplog):
 
 
 @pytest.mark.parametrize("hello", [b"\x16\x03\x01\x00\x05", b"\x16\x03\x03\n\x01", b"\x16\x03"])
-def test_a_tls_hello_ends_the_connection_without_a_word(hello, caplog):
+def test_a_tls_hello_closes_the_connection_without_a_reply(hello, caplog):
     calls: list[str] = []
     app = App()
     app.handler("RUN")(lambda: calls.append("run"))
@@ -430,12 +430,12 @@ def test_a_tls_hello_ends_the_connection_without_a_word(hello, caplog):
     assert "reason=TLS hello" in caplog.text
 
 
-def test_a_get_that_is_no_http_is_served(app):
+def test_a_get_command_that_is_not_http_is_served(app):
     assert app.ask(b"GET k\r\n") == b"k\r\n"
     assert app.ask(b"add 1 2\nGET k\n") == b"3\nk\n"
 
 
-def test_only_a_first_line_is_taken_for_a_stranger_where_a_command_has_that_name():
+def test_a_command_that_looks_like_http_is_served_after_the_first_line():
     app = App()
 
     @app.handler("GET")
@@ -537,13 +537,13 @@ def test_a_scalar_is_one_line(value, reply):
     ],
     ids=repr,
 )
-def test_a_value_of_several_parts_is_a_line_each_and_end(value, lines):
+def test_a_collection_is_one_line_per_item_and_end(value, lines):
     for eol in (b"\n", b"\r\n"):
         reply = b"".join(line + eol for line in [*lines, b"END"])
         assert replying(value).ask(b"f" + eol) == reply
 
 
-def test_a_generator_streams_a_line_an_item_and_end():
+def test_a_generator_streams_one_line_per_item_and_end():
     app = App()
 
     @app.handler
@@ -564,7 +564,7 @@ def test_a_generator_streams_a_line_an_item_and_end():
     assert app.ask(b"pairs\n") == b"a c\nb d\nEND\n"
 
 
-def test_a_raw_reply_is_sent_as_it_is():
+def test_a_raw_reply_is_sent_unchanged():
     assert replying(Reply(raw=b"a\r\nb")).ask(b"f\n") == b"a\r\nb"
     assert replying(Reply(raw=b"")).ask(b"f\nf\n") == b""
     assert replying(Reply(5)).ask(b"f\n") == b"5\n"
@@ -572,7 +572,7 @@ def test_a_raw_reply_is_sent_as_it_is():
     assert replying(Reply()).ask(b"f\n") == b"OK\n"
 
 
-def test_nothing_behind_a_reply_that_closes_is_executed():
+def test_nothing_after_a_reply_that_closes_is_executed():
     calls: list[str] = []
     app = App()
     app.handler("RUN")(lambda: calls.append("run"))
@@ -635,14 +635,14 @@ def test_a_line_break_in_a_streamed_item_ends_the_stream_with_an_error():
     [object(), 1j, [[["deep"]]], [{"a": 1}], {"a": [1]}, [None, object()], "\ud800"],
     ids=lambda value: re.sub(" at 0x[0-9a-f]*", "", repr(value)),
 )
-def test_a_value_without_a_line_is_the_handlers_error(value):
+def test_a_value_that_cannot_be_sent_is_the_handlers_error(value):
     assert FAILED.fullmatch(replying(value).ask(b"f\n"))
 
 
 # -- errors
 
 
-def test_errors_use_memcacheds_words():
+def test_errors_have_memcacheds_prefixes():
     app = App()
 
     @app.handler
@@ -670,7 +670,7 @@ def test_an_error_text_cannot_forge_a_second_line():
     assert app.ask(b"fail\n") == "CLIENT_ERROR a\\x0d\\x0aOK\\x00\\x1b[m é \\xd800\n".encode()
 
 
-def test_an_exception_is_an_id_for_the_client_and_a_traceback_in_the_log(caplog):
+def test_an_exception_gives_the_client_an_id_and_the_log_a_traceback(caplog):
     app = App()
 
     @app.handler
@@ -707,7 +707,7 @@ def test_the_connection_outlives_whatever_a_handler_raises(error, caplog):
 
 
 @pytest.mark.parametrize("error", [linepool.ClientError("no more"), ValueError(), SystemExit(3)])
-def test_an_error_inside_a_stream_ends_it_in_place_of_end(error):
+def test_an_error_inside_a_stream_replaces_its_end(error):
     closed: list[bool] = []
     app = replying(None)
 
@@ -748,10 +748,10 @@ def test_a_stream_whose_cleanup_fails_costs_one_error_and_no_connection():
     assert lines[2:] == [b"OK\n"]
 
 
-# -- the parser by itself
+# -- the parser alone
 
 
-def test_the_protocol_tells_whether_a_further_request_has_begun():
+def test_at_boundary_is_false_while_a_request_is_incomplete():
     protocol = Line().open({}, Limits())
     seen = [protocol.at_boundary]
     for part in (b"a", b"\nb", b"\n", b"\xff"):
@@ -771,7 +771,7 @@ def test_the_protocol_tells_whether_a_further_request_has_begun():
     ],
     ids=lambda lost: repr(lost[:20]),
 )
-def test_nothing_behind_a_lost_place_is_a_request(app, lost):
+def test_nothing_after_an_error_that_closes_is_a_request(app, lost):
     protocol = Line().open(app.freeze().table, Limits())
     protocol.feed(lost + b"\nadd 1 2\n")
     bad = protocol.next_request()
@@ -812,7 +812,7 @@ def test_a_dump_of_another_version_is_refused():
             protocol.load(blob)
 
 
-def test_dump_and_load_keep_what_was_learnt_of_the_client(app):
+def test_dump_and_load_keep_an_incomplete_request(app):
     table = app.freeze().table
     one = Line().open(table, Limits())
     one.feed(b"add 1 2\nput k 5\nhel")
@@ -825,7 +825,7 @@ def test_dump_and_load_keep_what_was_learnt_of_the_client(app):
     assert two.eof() == one.eof()
 
 
-def test_a_connection_that_moved_has_had_its_first_line():
+def test_a_moved_connection_is_past_its_first_line():
     service = App().freeze()
     one, two = (Line().open(service.table, Limits()) for _ in range(2))
     one.feed(b"help\n")

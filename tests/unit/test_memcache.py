@@ -1,4 +1,4 @@
-"""memcached's text protocol: what the parser takes, what the replies are, and the server over a store."""
+"""memcached's text protocol: requests, replies, and the server over a store."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def closes(protocol: Protocol) -> bool:
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that a test moves."""
 
     def __init__(self, monkeypatch) -> None:
         self.now = 1_900_000_000.0
@@ -71,7 +71,7 @@ def clock(monkeypatch):
 
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(("sent", "read"), list(dialogues()))
-def test_it_answers_as_memcached_does(sent, read):
+def test_replies_equal_those_of_memcached(sent, read):
     assert served().ask(sent) == read
 
 
@@ -81,7 +81,7 @@ def test_cuts_change_nothing(sent, read):
     assert_split_invariant(served(), sent)
 
 
-def test_a_large_value_is_read_away_to_the_byte_and_the_old_one_dropped():
+def test_a_too_large_value_is_discarded_to_the_byte_and_the_old_one_deleted():
     script = b"set a 0 0 1\r\nx\r\nset a 0 0 %d\r\n%b\r\nget a\r\nmn\r\n"
     for size in (1000, 2000, 100_000):
         sent = script % (size, b"get a\r\n" * (size // 7) + b"z" * (size % 7))
@@ -89,7 +89,7 @@ def test_a_large_value_is_read_away_to_the_byte_and_the_old_one_dropped():
         assert said == b"STORED\r\nSERVER_ERROR object too large for cache\r\nEND\r\nMN\r\n"
 
 
-def test_a_large_value_keeps_the_old_one_for_other_commands_and_is_silent_with_noreply():
+def test_a_too_large_value_deletes_the_old_one_only_for_set_and_noreply_silences_its_error():
     sent = b"set a 0 0 1\r\nx\r\nadd a 0 0 5000\r\n%b\r\nget a\r\n" % (b"z" * 5000)
     sent += b"set a 0 0 5000 noreply\r\n%b\r\nget a\r\n" % (b"z" * 5000)
     said = served(max_body_bytes=1000).ask(sent)
@@ -98,18 +98,18 @@ def test_a_large_value_keeps_the_old_one_for_other_commands_and_is_silent_with_n
     )
 
 
-def test_a_large_value_of_ms_is_told_even_with_q():
+def test_a_too_large_value_of_ms_is_an_error_even_with_q():
     sent = b"ms a 5000 q\r\n%b\r\nmn\r\n" % (b"z" * 5000)
     said = served(max_body_bytes=1000).ask(sent)
     assert said == b"SERVER_ERROR object too large for cache\r\nMN\r\n"
 
 
-def test_large_values_may_be_cut_anywhere():
+def test_cuts_change_nothing_for_too_large_values():
     script = b"set a 0 0 90\r\n%b\r\nset a 0 0 5\r\nabcde\r\nget a\r\n" % (b"z" * 90)
     assert_split_invariant(served(), script, Limits(max_body_bytes=100))
 
 
-def test_a_value_in_a_million_pieces_is_taken_in_linear_time():
+def test_a_value_in_a_million_pieces_takes_linear_time():
     protocol = served().freeze().open_protocol()
     protocol.feed(b"set a 0 0 1000000\r\n")
     for _ in range(1_000_000):
@@ -122,7 +122,7 @@ def test_a_value_in_a_million_pieces_is_taken_in_linear_time():
     assert len(request.body or b"") == 1_000_000
 
 
-def test_a_line_without_end_is_hung_up_on_but_for_a_get():
+def test_a_line_without_end_closes_the_connection_except_for_a_get():
     assert served().ask(b"x" * 2049) == b""
     protocol = served().freeze().open_protocol()
     protocol.feed(b"set " + b"x" * 2045)
@@ -136,7 +136,7 @@ def test_a_line_without_end_is_hung_up_on_but_for_a_get():
     assert len(request.words) == 200_000
 
 
-def test_a_get_beyond_its_own_limit_is_hung_up_on():
+def test_a_get_beyond_its_own_limit_closes_the_connection():
     app = cache.server(memory_store, protocol=Memcache(max_multiget_bytes=5000))
     protocol = app.freeze().open_protocol()
     protocol.feed(b"get " + b"k " * 2500)
@@ -144,21 +144,21 @@ def test_a_get_beyond_its_own_limit_is_hung_up_on():
 
 
 @pytest.mark.parametrize("first", [b"\x80\x00\x00", b"GET / HTTP/1.1\r\nset a 0 0 1\r\nx\r\n"])
-def test_strangers_are_hung_up_on(first):
+def test_other_protocols_close_the_connection(first):
     assert served().ask(first + b"\r\nversion\r\n") == b""
 
 
-def test_a_byte_0x80_later_on_is_only_an_unknown_command():
+def test_a_byte_0x80_after_the_first_request_is_an_unknown_command():
     assert served().ask(b"mn\r\n\x80\x81\r\nmn\r\n") == b"MN\r\nERROR\r\nMN\r\n"
 
 
-def test_nothing_behind_quit_is_executed():
+def test_nothing_after_quit_is_executed():
     store = MemoryStore()
     assert served(store).ask(b"set a 0 0 1\r\nx\r\nquit\r\nflush_all\r\n") == b"STORED\r\n"
     assert store.read([b"a"]) != [None]
 
 
-def test_expiry_times_are_seconds_moments_or_the_past(clock):
+def test_expiry_times_are_relative_absolute_or_in_the_past(clock):
     store = MemoryStore(clock)
     app = served(store)
     app.ask(b"set short 0 10 1\r\nx\r\nset month 0 2592000 1\r\nx\r\nset past 0 -1 1\r\nx\r\n")
@@ -177,7 +177,7 @@ def test_expiry_times_are_seconds_moments_or_the_past(clock):
     assert app.ask(b"get month\r\n") == b"END\r\n"
 
 
-def test_a_flush_can_be_put_off(clock):
+def test_a_flush_can_be_delayed(clock):
     app = served(MemoryStore(clock))
     app.ask(b"set a 0 0 1\r\nx\r\nflush_all 10\r\n")
     assert app.ask(b"get a\r\n") != b"END\r\n"
@@ -199,7 +199,7 @@ def test_cas_numbers_are_unique_and_change_with_every_store():
     assert app.ask(b"cas a 0 0 1 %d\r\nx\r\n" % last) == b"STORED\r\n"
 
 
-def test_meta_gets_tell_when_and_whether_an_item_was_read(clock):
+def test_meta_gets_return_when_and_whether_an_item_was_read(clock):
     app = served(MemoryStore(clock))
     app.ask(b"set a 0 0 1\r\nx\r\n")
     clock.now += 5
@@ -226,7 +226,7 @@ def test_an_older_write_stores_a_stale_item_with_the_old_time_to_live(clock):
     assert app.ask(b"mg a v t\r\n") == b"VA 1 t30 Z X\r\nz\r\n"
 
 
-def test_a_number_given_with_e_is_the_items_number():
+def test_the_flag_e_sets_the_items_unique_number():
     app = served(MemoryStore())
     assert app.ask(b"ms a 1 E77 c\r\nx\r\nmg a c\r\n") == b"HD c77\r\nHD c77\r\n"
     assert app.ask(b"ma n N0 J1 E88\r\nma n c E99\r\n") == b"HD\r\nHD c99\r\n"
@@ -238,8 +238,8 @@ def test_md_can_leave_an_empty_stale_item():
     assert app.ask(b"md a I x T30\r\nmg a v t f\r\n") == b"HD\r\nVA 0 t30 f0 X W\r\n\r\n"
 
 
-def test_a_full_store_says_so():
-    app = served(MemoryStore(most_bytes=3))
+def test_a_full_store_is_a_server_error():
+    app = served(MemoryStore(max_bytes=3))
     said = b"SERVER_ERROR out of memory storing object\r\n"
     assert app.ask(b"set a 0 0 4\r\nabcd\r\n") == said
     assert app.ask(b"ms a 4\r\nabcd\r\n") == said
@@ -256,7 +256,7 @@ def test_statistics_count_and_reset():
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_break_it(data):
+def test_any_bytes_get_complete_lines_or_no_reply(data):
     said = served().ask(data + b"\r\nmn\r\n")
     assert said == b"" or said.endswith(b"\r\n")
 
@@ -287,7 +287,7 @@ def test_no_bytes_break_it(data):
         max_size=30,
     )
 )
-def test_no_mixture_of_words_breaks_it(words):
+def test_no_mixture_of_words_causes_an_internal_error(words):
     said = served().ask(b" ".join(words) + b"\r\n")
     assert b"internal error" not in said
 
@@ -295,7 +295,7 @@ def test_no_mixture_of_words_breaks_it(words):
 # -- handlers for single commands
 
 
-def test_plain_handlers_serve_plain_commands():
+def test_handlers_can_serve_single_commands():
     values: dict[str, bytes] = {}
     app = App(protocol=Memcache())
 
@@ -330,7 +330,7 @@ def test_plain_handlers_serve_plain_commands():
     assert app.ask(b"double 2 noreply\r\ndouble 3\r\n") == b"6\r\n"
 
 
-def test_a_get_of_many_keys_may_be_a_dict_or_a_stream():
+def test_a_get_of_many_keys_may_return_a_dict_or_a_stream():
     app = App(protocol=Memcache())
 
     @app.handler("get", "gets")
@@ -343,13 +343,13 @@ def test_a_get_of_many_keys_may_be_a_dict_or_a_stream():
     assert app.ask(b"gets a\r\n") == b"VALUE a 1 1 7\r\nv\r\nEND\r\n"
 
 
-def test_a_data_block_is_read_even_if_nobody_serves_its_command():
+def test_the_data_block_of_an_unknown_command_is_read():
     app = App(protocol=Memcache())
     app.handler("get")(lambda key: None)
     assert app.ask(b"set a 0 0 6\r\nmn\r\nmn\r\nmn\r\n") == b"ERROR\r\nMN\r\n"
 
 
-def test_errors_of_handlers_are_lines_and_silent_with_noreply():
+def test_an_error_of_a_handler_is_one_line_and_noreply_silences_it():
     app = App(protocol=Memcache())
 
     @app.handler
@@ -367,5 +367,5 @@ def test_a_reply_cannot_be_forged_by_a_line_break():
     assert app.ask(b"stats\r\n").startswith(b"SERVER_ERROR internal error")
 
 
-def test_items_are_values():
+def test_items_compare_by_value():
     assert Item(b"x") == Item(b"x", 0, 0, 0, 0)

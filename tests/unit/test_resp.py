@@ -1,12 +1,10 @@
-"""RESP: what the parser takes, what the replies are, and the commands that come with it."""
+"""RESP: requests, replies, and the built-in commands."""
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
 
 import pytest
 from attrs import frozen
@@ -17,23 +15,20 @@ from linepool import App, Bad, ClientError, Limits, Reply, Request, Resp, SetupE
 from linepool.protocols.resp import OK, NullArray, Push, Queued, Status, Verbatim
 from linepool.pubsub.glob import matches
 from linepool.testing import assert_split_invariant
-from tests.unit.tiny_redis import tiny_redis
+from tests.unit.tiny_redis import recorded, tiny_redis
 
-RECORDED = Path(__file__).with_name("redis_dialogues.txt").read_text().split("# With the password")
-OPEN, WITH_PASSWORD = (
-    [ast.literal_eval(line) for line in part.splitlines() if line.startswith("(")]
-    for part in RECORDED
-)
+OPEN = recorded(password=False)
+WITH_PASSWORD = recorded(password=True)
 
 
-@pytest.mark.parametrize(("sent", "read"), OPEN, ids=range(len(OPEN)))
-def test_it_answers_as_redis_does(sent, read):
-    assert tiny_redis().ask(sent) == read
+@pytest.mark.parametrize(("sent", "received"), OPEN, ids=range(len(OPEN)))
+def test_replies_equal_those_of_redis(sent, received):
+    assert tiny_redis().ask(sent) == received
 
 
-@pytest.mark.parametrize(("sent", "read"), WITH_PASSWORD, ids=range(len(WITH_PASSWORD)))
-def test_it_answers_as_redis_does_with_a_password(sent, read):
-    assert tiny_redis(password="pw").ask(sent) == read
+@pytest.mark.parametrize(("sent", "received"), WITH_PASSWORD, ids=range(len(WITH_PASSWORD)))
+def test_replies_equal_those_of_redis_with_a_password(sent, received):
+    assert tiny_redis(password="pw").ask(sent) == received
 
 
 @pytest.mark.parametrize("number", range(0, len(OPEN), 4))
@@ -41,7 +36,7 @@ def test_cuts_change_nothing(number):
     assert_split_invariant(tiny_redis(), OPEN[number][0])
 
 
-def test_a_transaction_may_move_to_another_process_in_its_middle():
+def test_an_open_transaction_can_move_to_another_process():
     script = b"HELLO 3 SETNAME me\r\nMULTI\r\nSET a 1\r\n*2\r\n$3\r\nGET\r\n$1\r\na\r\nEXEC\r\n"
     script += b"CLIENT GETNAME\r\n"
     assert_split_invariant(tiny_redis(), script)
@@ -72,14 +67,14 @@ def test_a_transaction_may_move_to_another_process_in_its_middle():
         (Reply(OK), b"+OK\r\n", b"+OK\r\n"),
     ],
 )
-def test_values_have_a_form_in_both_versions(value, two, three):
+def test_values_are_encoded_in_both_versions(value, two, three):
     app = App(protocol=Resp())
     app.handler("GET")(lambda: value)
     assert app.ask(b"GET\r\n") == two
     assert app.ask(b"HELLO 3\r\nGET\r\n").endswith(b"*0\r\n" + three)
 
 
-def test_records_enums_and_streams_have_a_form():
+def test_records_enums_and_streams_are_encoded():
     @frozen
     class Point:
         x: int
@@ -117,7 +112,7 @@ def test_errors_have_codes_and_one_line():
     assert said[1].startswith(b"-ERR internal error, id ")
 
 
-def test_option_words_stand_in_any_order():
+def test_option_words_may_come_in_any_order():
     app = App(protocol=Resp())
 
     @app.handler
@@ -134,7 +129,7 @@ def test_option_words_stand_in_any_order():
     ]
 
 
-def test_a_word_may_not_be_longer_than_the_setting():
+def test_a_word_longer_than_the_setting_closes_the_connection():
     sent = b"*2\r\n$4\r\nECHO\r\n$101\r\n%b\r\nPING\r\n" % (b"x" * 101)
     assert tiny_redis(max_request_bytes=1000).ask(b"ECHO a\r\n") == b"$1\r\na\r\n"
     protocol = tiny_redis().freeze(Limits(max_body_bytes=100)).open_protocol()
@@ -146,7 +141,7 @@ def test_a_word_may_not_be_longer_than_the_setting():
     assert protocol.next_request() is None
 
 
-def test_a_request_may_not_be_longer_than_its_limit():
+def test_a_request_longer_than_its_limit_closes_the_connection():
     words = [b"MGET", *[b"x" * 100] * 20]
     sent = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)
     assert (
@@ -166,7 +161,7 @@ def test_a_million_words_in_small_pieces_take_linear_time():
     assert len(request.words) == 300_000
 
 
-def test_a_password_stands_in_no_log():
+def test_passwords_are_not_logged():
     protocol = tiny_redis(password="pw").freeze().open_protocol()
     protocol.feed(b"AUTH secret\r\nHELLO 3 AUTH default secret\r\n")
     for _ in range(2):
@@ -175,7 +170,7 @@ def test_a_password_stands_in_no_log():
         assert b"secret" not in request.line
 
 
-def test_who_is_right_may_be_asked_of_a_function():
+def test_a_function_can_check_passwords():
     app = tiny_redis(authenticate=lambda user, password: (user, password) == ("ann", "x"))
     assert app.ask(b"AUTH ann y\r\nGET a\r\nAUTH ann x\r\nGET a\r\n").split(b"\r\n")[:4] == [
         b"-WRONGPASS invalid username-password pair or user is disabled.",
@@ -185,7 +180,7 @@ def test_who_is_right_may_be_asked_of_a_function():
     ]
 
 
-def test_commands_tell_of_themselves():
+def test_command_describes_the_commands():
     app = App(protocol=Resp())
 
     @app.handler(flags="readonly fast", keys=(1, -1, 1))
@@ -197,11 +192,23 @@ def test_commands_tell_of_themselves():
         b"*0\r\n*0\r\n*0\r\n*0\r\n$-1\r\n"
     )
     assert b"Get several." in app.ask(b"COMMAND DOCS mget\r\n")
-    assert app.ask(b"COMMAND COUNT\r\n") == b":16\r\n"
+    assert app.ask(b"COMMAND COUNT\r\n") == b":14\r\n"
     assert app.ask(b"COMMAND GETKEYS mget a b\r\n") == b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"
 
 
-def test_an_app_may_keep_others_out_of_a_transaction():
+def test_config_info_and_client_list_are_not_built_in():
+    app = App(protocol=Resp())
+    assert app.ask(
+        b"CONFIG GET save\r\nINFO server\r\nCLIENT INFO\r\nCLIENT LIST\r\n"
+    ).splitlines() == [
+        b"-ERR unknown command 'CONFIG', with args beginning with: 'GET' 'save' ",
+        b"-ERR unknown command 'INFO', with args beginning with: 'server' ",
+        b"-ERR unknown subcommand 'INFO'. Try CLIENT HELP.",
+        b"-ERR unknown subcommand 'LIST'. Try CLIENT HELP.",
+    ]
+
+
+def test_an_exec_handler_can_control_the_transaction():
     app = tiny_redis()
     seen = []
 
@@ -215,7 +222,7 @@ def test_an_app_may_keep_others_out_of_a_transaction():
     assert seen == [1, 2]
 
 
-def test_data_blocks_are_refused_at_the_start():
+def test_a_handler_with_a_data_block_is_refused_at_the_start():
     app = App(protocol=Resp())
     app.handler("PUT")(_put)
     with pytest.raises(SetupError, match="RESP has no data blocks"):
@@ -226,13 +233,13 @@ def _put(key: str, size: int, data: bytes = body("size")) -> None: ...
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_break_it(data):
+def test_no_bytes_cause_an_internal_error(data):
     said = tiny_redis().ask(data + b"\r\n*1\r\n$4\r\nPING\r\n")
     assert b"internal error" not in said
 
 
 @given(st.lists(st.lists(st.binary(max_size=20), min_size=1, max_size=5), max_size=5))
-def test_words_arrive_as_they_were_sent(requests):
+def test_words_arrive_unchanged(requests):
     app = App(protocol=Resp())
     app.unknown(lambda: None)
     protocol = app.freeze().open_protocol()
@@ -270,5 +277,5 @@ def test_words_arrive_as_they_were_sent(requests):
         (b"a*" * 50 + b"b", b"a" * 200, False),
     ],
 )
-def test_glob_patterns_are_those_of_redis(pattern, text, fits):
+def test_glob_patterns_match_as_in_redis(pattern, text, fits):
     assert matches(pattern, text) is fits

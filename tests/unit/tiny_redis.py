@@ -1,9 +1,26 @@
-"""A few commands of Redis over a dict, for tests of the protocol."""
+"""A few commands of Redis over a dict, and what Redis itself answered, for tests of the protocol."""
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 from linepool import App, Resp
 from linepool.protocols.resp import OK, Status
+
+_RECORDED = Path(__file__).with_name("redis_dialogues.txt")
+
+
+def recorded(*, password: bool, config: bool = False) -> list[tuple[bytes, bytes]]:
+    """Return recorded dialogues with Redis: what the client sent, and all that it received.
+
+    Args:
+        password: Those with the password ``pw``, or those without a password.
+        config: Those with CONFIG, which is not built in, or the others.
+    """
+    part = _RECORDED.read_text().split("# With the password")[password]
+    dialogues = [ast.literal_eval(line) for line in part.splitlines() if line.startswith("(")]
+    return [(sent, received) for sent, received in dialogues if (b"CONFIG" in sent) == config]
 
 
 def tiny_redis(**options) -> App:

@@ -58,7 +58,7 @@ def _param(one: Parameter) -> dict[str, Any]:
 
 
 def schema(hint: Any) -> dict[str, Any]:
-    """Return the JSON Schema of a type; an empty one, which takes anything, if it is not known."""
+    """Return the JSON Schema of a type; for an unknown one the empty schema, which accepts anything."""
     if hint in _SIMPLE:
         return {"type": _SIMPLE[hint]}
     origin, args = get_origin(hint), get_args(hint)

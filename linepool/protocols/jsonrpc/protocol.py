@@ -1,15 +1,16 @@
-"""JSON-RPC 2.0 (jsonrpc.org/specification), one message a line, or behind headers.
+"""JSON-RPC 2.0 (jsonrpc.org/specification), one message per line, or with headers.
 
 Rules, where the specification leaves a choice:
 
 - A line ends with LF or CR LF, and a reply ends as its request did; a line of blanks is ignored. A
-  message behind headers (``Content-Length: 17``, as language servers have it) is answered so.
-- Text is UTF-8, without a byte order mark. NaN and Infinity are no JSON. Of two equal keys the
+  message with headers (``Content-Length: 17``, as for language servers) gets a reply with headers.
+- Text is UTF-8, without a byte order mark. NaN and Infinity are not JSON. Of two equal keys the
   second counts.
-- A message may have ``max_body_bytes``; a longer one gets an error, and the connection ends.
-- ``params`` that are no list and no object make the request invalid; so does an id that is a list,
-  an object, true or false.
-- Names of methods are as they were registered; case counts.
+- A message may have up to ``max_body_bytes``; a longer one gets an error, and the connection
+  closes.
+- ``params`` that are neither a list nor an object make the request invalid; so does an id that is a
+  list, an object, true or false.
+- Method names are as registered; case counts.
 """
 
 from __future__ import annotations
@@ -17,39 +18,29 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, time
-from enum import Enum
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
-import attrs
 from attrs import define
 
-from linepool.errors import (
-    ClientError,
-    ReplyError,
-    ServerError,
-    SetupError,
-    UnknownCommand,
-    UsageError,
-)
+from linepool.errors import ClientError, ReplyError, SetupError
 from linepool.protocols.base import Bad, Builtin, Call, Command, Request
 from linepool.protocols.buffered import Buffered
 from linepool.protocols.jsonrpc.discover import described
+from linepool.protocols.jsonrpc.replies import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    error_object,
+    to_json,
+)
+from linepool.protocols.text import check_version
 from linepool.session import Reply, Session
 
-PARSE_ERROR = -32700
-INVALID_REQUEST = -32600
-METHOD_NOT_FOUND = -32601
-INVALID_PARAMS = -32602
-INTERNAL_ERROR = -32603
-SERVER_ERROR = -32000
-
-_MOST_HEADER_BYTES = 8192
+_MAX_HEADER_BYTES = 8192
 _LENGTH = re.compile(rb"content-length[ \t]*:[ \t]*([0-9]{1,18})[ \t]*\Z", re.IGNORECASE)
 _DUMP = struct.Struct("<B2s")
 _VERSION = 1
-_SHOWN = 128  # bytes of a message, in logs
+_LOGGED_BYTES = 128  # of a message
 
 
 @define
@@ -57,10 +48,10 @@ class RpcRequest(Request):
     """One call, or a batch of them.
 
     Attributes:
-        id: What the reply repeats.
-        wants_reply: It is no notification.
-        problem: What makes it no valid request, or None.
-        parts: The calls of a batch; None: it is none.
+        id: The id, which the reply repeats.
+        wants_reply: False for a notification.
+        problem: The error of an invalid request, or None.
+        parts: The calls of a batch; None for a single call.
     """
 
     id: str | float | None = None
@@ -74,8 +65,8 @@ class JsonRpc(Buffered):
 
     Args:
         framing: ``lines``, or ``headers`` for Content-Length.
-        batch: Take batches; if not, a batch is an invalid request.
-        title: What rpc.discover calls the service.
+        batch: Accept batches; if not, a batch is an invalid request.
+        title: The service's name in rpc.discover.
     """
 
     ignores_case = False
@@ -85,7 +76,7 @@ class JsonRpc(Buffered):
         self, *, framing: str = "lines", batch: bool = True, title: str = "linepool"
     ) -> None:
         if framing not in ("lines", "headers"):
-            raise SetupError(f"framing is lines or headers, not {framing!r}")
+            raise SetupError(f"framing must be 'lines' or 'headers', not {framing!r}")
         self.framing = framing
         self.batch = batch
         self.title = title
@@ -95,7 +86,7 @@ class JsonRpc(Buffered):
         return ((("rpc.discover",), _discover),)
 
     def check(self, commands: Iterable[Command]) -> None:
-        """Refuse names that the specification keeps for itself, and data blocks."""
+        """Refuse names that the specification reserves, and data blocks."""
         for command in commands:
             name = command.names[0]
             if name.startswith("rpc.") and name != "rpc.discover":
@@ -109,36 +100,35 @@ class JsonRpc(Buffered):
         self._eol = b"\n"
 
     def next_request(self) -> Request | Bad | None:
-        """Return the next complete request, what is wrong in its place, or None: feed me more."""
-        if self._needed and not self._has_arrived():
+        """Return the next complete request, a Bad in its place, or None: more bytes are needed."""
+        if self._needed and not self._join_block():
             return None
         return self._framed() if self.framing == "headers" else self._line()
 
     def eof(self) -> Bad | None:
-        """Return what to say to a client that ended its stream inside a message."""
-        if not self._rest().strip():
+        """Return the error for a client that ended its stream inside a message."""
+        if not self._unread().strip():
             return None
         return self._lost(PARSE_ERROR, "the message is incomplete; it was not run")
 
     @property
     def is_replaceable(self) -> bool:
-        """Whether a new object could take its place now."""
+        """Whether this is in its initial state, so that a new object could replace it."""
         return self.at_boundary
 
     def dump(self) -> bytes:
-        """Return all state: the client's line ending, and what has arrived."""
-        return _DUMP.pack(_VERSION, self._eol) + self._rest()
+        """Return all state: the client's line ending, and the bytes that have arrived."""
+        return _DUMP.pack(_VERSION, self._eol) + self._unread()
 
     def load(self, blob: bytes) -> None:
-        """Take over the state that ``dump`` gave."""
-        if len(blob) < _DUMP.size or blob[0] != _VERSION:
-            raise ValueError("not a dump of this version of JSON-RPC")
+        """Take over the state of a ``dump``."""
+        check_version(blob, _VERSION, _DUMP.size, "JSON-RPC")
         self.start()
         self._eol = _DUMP.unpack_from(blob)[1].rstrip(b"\0")
         self._buffer = blob[_DUMP.size :]
 
     def around(self, request: Request, session: Session, call: Call) -> Any:
-        """Answer a call; or each of a batch, in one array."""
+        """Answer a call, or each call of a batch in one array."""
         if not isinstance(request, RpcRequest):
             return call(request)
         if request.parts is None:
@@ -157,7 +147,7 @@ class JsonRpc(Buffered):
         return self._message(self._object(request, value))
 
     def encode_stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
-        """Yield one response: a stream is read to its end, and is a list."""
+        """Yield one response, with the items of the stream as a list."""
         yield self.encode(list(items), request)
 
     def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
@@ -166,8 +156,6 @@ class JsonRpc(Buffered):
             return b""
         return self._message(self._object(request, error))
 
-    # -- replies
-
     def _outcome(self, request: RpcRequest, call: Call) -> Any:
         if request.problem is not None:
             return request.problem
@@ -175,23 +163,21 @@ class JsonRpc(Buffered):
 
     def _object(self, request: Request | None, value: object) -> bytes:
         """Return the response object of one call."""
-        number = request.id if isinstance(request, RpcRequest) else None
+        request_id = request.id if isinstance(request, RpcRequest) else None
         answer: dict[str, Any] = {"jsonrpc": "2.0"}
         if isinstance(value, Reply):
             value = value.value
         if isinstance(value, ReplyError):
-            answer["error"] = _error(value)
+            answer["error"] = error_object(value)
         else:
             answer["result"] = value
-        answer["id"] = number
-        return json.dumps(answer, default=_plain, allow_nan=False, separators=(",", ":")).encode()
+        answer["id"] = request_id
+        return json.dumps(answer, default=to_json, allow_nan=False, separators=(",", ":")).encode()
 
     def _message(self, data: bytes) -> bytes:
         if self.framing == "headers":
             return b"Content-Length: %d\r\n\r\n%b" % (len(data), data)
         return data + self._eol
-
-    # -- requests
 
     def _line(self) -> Request | Bad | None:
         while True:
@@ -210,15 +196,15 @@ class JsonRpc(Buffered):
 
     def _framed(self) -> Request | Bad | None:
         begin = self._at
-        end = self._buffer.find(b"\r\n\r\n", begin, begin + _MOST_HEADER_BYTES)
+        end = self._buffer.find(b"\r\n\r\n", begin, begin + _MAX_HEADER_BYTES)
         if end < 0:
-            if len(self._buffer) - begin >= _MOST_HEADER_BYTES:
+            if len(self._buffer) - begin >= _MAX_HEADER_BYTES:
                 return self._lost(INVALID_REQUEST, "the headers are too long")
             return None
         found = [_LENGTH.match(line) for line in self._buffer[begin:end].split(b"\r\n")]
         lengths = {int(match[1]) for match in found if match}
         if len(lengths) != 1:
-            return self._lost(INVALID_REQUEST, "a message begins with Content-Length: BYTES")
+            return self._lost(INVALID_REQUEST, "a message must begin with Content-Length: BYTES")
         stop = end + 4 + lengths.pop()
         if stop - end - 4 > self.limits.max_body_bytes:
             return self._too_long()
@@ -237,22 +223,22 @@ class JsonRpc(Buffered):
         if not isinstance(message, list):
             return self._call(message, data)
         if not self.batch or not message:
-            what = "an empty batch" if self.batch else "batches are not taken"
+            what = "an empty batch" if self.batch else "batches are not accepted"
             return self._failed(data, INVALID_REQUEST, f"Invalid Request: {what}")
         parts = [self._call(one, data) for one in message]
-        return RpcRequest(b"batch", [], None, line=data[:_SHOWN].strip(), parts=parts)
+        return RpcRequest(b"batch", [], None, line=data[:_LOGGED_BYTES].strip(), parts=parts)
 
     def _call(self, message: Any, data: bytes) -> RpcRequest:
-        """Return the request of one message, with what is wrong with it."""
-        request = RpcRequest(b"", [], None, line=data[:_SHOWN].strip())
+        """Return the request of one message, with the error if it is invalid."""
+        request = RpcRequest(b"", [], None, line=data[:_LOGGED_BYTES].strip())
         if not isinstance(message, dict):
-            request.problem = _invalid("Invalid Request: a request is an object")
+            request.problem = _invalid("Invalid Request: a request must be an object")
             return request
-        number = message.get("id")
-        if isinstance(number, bool) or not isinstance(number, str | int | float | None):
-            request.problem = _invalid("Invalid Request: an id is a string, a number or null")
+        request_id = message.get("id")
+        if isinstance(request_id, bool) or not isinstance(request_id, str | int | float | None):
+            request.problem = _invalid("Invalid Request: an id must be a string, a number or null")
             return request
-        request.id = number
+        request.id = request_id
         method = message.get("method")
         params = message.get("params", [])
         if message.get("jsonrpc") != "2.0":
@@ -271,19 +257,20 @@ class JsonRpc(Buffered):
     def _failed(self, data: bytes, code: int, text: str) -> Request:
         """Return a request whose reply is an error."""
         problem = ClientError(text, code=code)
-        return RpcRequest(b"", [], None, line=data[:_SHOWN].strip(), problem=problem)
+        return RpcRequest(b"", [], None, line=data[:_LOGGED_BYTES].strip(), problem=problem)
 
     def _too_long(self) -> Bad:
         most = self.limits.max_body_bytes
         return self._lost(INVALID_REQUEST, f"a message may have {most} bytes at most")
 
     def _lost(self, code: int, text: str) -> Bad:
+        """Close: where the next message begins is unknown."""
         self._forget()
         return Bad(self.encode_error(ClientError(text, code=code), None), close=True)
 
 
 def _discover(protocol: JsonRpc) -> dict[str, Any]:
-    """Describe the service, as OpenRPC does it."""
+    """Describe the service in OpenRPC."""
     return described(protocol.title, protocol.commands.values())
 
 
@@ -292,51 +279,4 @@ def _invalid(text: str) -> ClientError:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _error(error: ReplyError) -> dict[str, Any]:
-    """Return the error object."""
-    text = str(error)
-    if isinstance(error, UnknownCommand):
-        code = METHOD_NOT_FOUND
-        text = "Method not found"
-    elif isinstance(error, UsageError):
-        code = INVALID_PARAMS
-        text = f"Invalid params: {text}"
-    elif isinstance(error, ServerError):
-        code = INTERNAL_ERROR
-    else:
-        code = SERVER_ERROR
-    if isinstance(error.code, int):
-        code = error.code
-    found: dict[str, Any] = {"code": code, "message": text}
-    if error.data is not None:
-        found["data"] = error.data
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON has in place of a value that it does not have.
-
-    Raises:
-        TypeError: There is nothing.
-    """
-    kind: type = type(value)
-    if attrs.has(kind):
-        return {field.name: getattr(value, field.name) for field in attrs.fields(kind)}
-    if fields := getattr(kind, "__dataclass_fields__", None):
-        return {name: getattr(value, name) for name in fields}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, bytes | bytearray):
-        return bytes(value).decode()
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Iterable):
-        return list(value)
-    if kind.__module__.partition(".")[0] in ("decimal", "uuid", "pathlib", "ipaddress"):
-        return str(value)
-    raise TypeError(f"no reply is defined for {kind.__name__}")
+    raise ValueError(f"{constant} is not JSON")

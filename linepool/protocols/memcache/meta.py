@@ -12,7 +12,7 @@ from attrs import field, frozen
 _KNOWN = frozenset("bcfhklstvuqNTRFCMJDIOELPxS")
 _TOKEN = b"CLIENT_ERROR bad token in command line format"
 _INT = re.compile(rb"[+-]?[0-9]{1,20}\Z")
-# What a letter's token must be, and what is said if it is not.
+# The numbers that the token of a flag may be, and the error for others.
 _NUMBERS = {
     **dict.fromkeys("NTR", (-(2**31), 2**31 - 1, _TOKEN)),
     "F": (0, 2**32 - 1, _TOKEN),
@@ -20,9 +20,9 @@ _NUMBERS = {
     "J": (0, 2**64 - 1, b"CLIENT_ERROR invalid numeric initial value"),
     "D": (0, 2**64 - 1, b"CLIENT_ERROR invalid numeric delta value"),
 }
-_MOST_OPAQUE = 31  # bytes of the token behind O
+_MAX_OPAQUE_BYTES = 31  # of the token of O
 _MODES = {b"ms": b"eEaApPrRsS", b"ma": b"iI+dD-"}
-# The replies that the flag q hides: what the client expects.
+# The replies that the flag q hides, by command: those that the client expects.
 _QUIET = {b"mg": ("EN",), b"ms": ("HD",), b"md": ("HD",), b"ma": ("HD", "VA")}
 
 
@@ -44,10 +44,10 @@ class Meta:
 
     Attributes:
         code: ``HD``, ``VA``, ``EN``, ``NF``, ``NS``, ``EX`` or ``MN``.
-        data: The value that stands behind ``VA``.
-        answers: What the flags that ask for something get: ``{"c": 17, "t": -1}``. The flags O, k
-            and b are answered without.
-        marks: ``Z``, ``X`` and ``W``, as they apply; they stand behind the answers.
+        data: The value after ``VA``.
+        answers: The numbers for the flags that ask for one: ``{"c": 17, "t": -1}``. The protocol
+            itself answers the flags O, k and b.
+        marks: ``Z``, ``X`` and ``W``, as they apply; they come after the answers.
     """
 
     code: str
@@ -59,48 +59,48 @@ class Meta:
 def parse_flags(
     verb: bytes, key: bytes, words: Sequence[bytes]
 ) -> tuple[bytes, Flags, bytes | None]:
-    """Return the key (decoded, if it is in base64), the flags, and what is wrong with them."""
+    """Return the key (decoded if it was in base64), the flags, and the error, or None: no error."""
     flags = Flags()
     flags.key = key
-    problem: bytes | None = None
+    error: bytes | None = None
     for word in words:
         letter = chr(word[0])
         if letter in flags or letter not in _KNOWN:
             what = b"duplicate" if letter in flags else b"invalid"
-            problem = b"CLIENT_ERROR %b flag" % what
+            error = b"CLIENT_ERROR %b flag" % what
             break
         flags[letter] = word[1:]
         if letter == "b":
             key = _decoded(key)
-            problem = problem or (None if key else b"CLIENT_ERROR error decoding key")
-        problem = problem or _wrong_token(verb, letter, word[1:])
-    if problem and verb in (b"md", b"ma") and not problem.endswith(b" M token"):
-        problem = b"CLIENT_ERROR invalid or duplicate flag"
-    return key, flags, problem
+            error = error or (None if key else b"CLIENT_ERROR error decoding key")
+        error = error or _token_error(verb, letter, word[1:])
+    if error and verb in (b"md", b"ma") and not error.endswith(b" M token"):
+        error = b"CLIENT_ERROR invalid or duplicate flag"
+    return key, flags, error
 
 
 def _decoded(key: bytes) -> bytes:
-    """Return a key that was in base64, or b"": it was not."""
+    """Return a key decoded from base64, or b"" if it is not base64."""
     try:
         return base64.b64decode(key, validate=True)
     except binascii.Error:
         return b""
 
 
-def _wrong_token(verb: bytes, letter: str, token: bytes) -> bytes | None:
-    """Return what is wrong with the token of a flag, or None."""
+def _token_error(verb: bytes, letter: str, token: bytes) -> bytes | None:
+    """Return the error for the token of a flag, or None."""
     if letter in _NUMBERS:
         low, high, text = _NUMBERS[letter]
         return None if _INT.match(token) and low <= int(token) <= high else text
     if letter == "M" and (len(token) != 1 or token not in _MODES.get(verb, token)):
         return b"CLIENT_ERROR invalid mode for %b M token" % verb
-    if letter == "O" and len(token) > _MOST_OPAQUE:
+    if letter == "O" and len(token) > _MAX_OPAQUE_BYTES:
         return b"CLIENT_ERROR opaque token too long"
     return None
 
 
 def encode_meta(reply: Meta, verb: bytes, flags: Flags, quiet: bool) -> bytes:
-    """Return the reply with what its flags ask for, in their order."""
+    """Return the reply with the answers to its flags, in their order."""
     if quiet and reply.code in _QUIET.get(verb, ()):
         return b""
     parts = [reply.code.encode()]

@@ -8,7 +8,7 @@ from attrs import define
 
 from linepool.protocols.base import Request
 
-# How a bool is said where memcached has words for it.
+# memcached's words for True and False, by command.
 _BOOLS = {
     **dict.fromkeys(
         (b"set", b"add", b"replace", b"append", b"prepend"), (b"STORED", b"NOT_STORED")
@@ -26,9 +26,9 @@ class Value:
 
     Attributes:
         key: As the client wrote it.
-        data: The value, without the line ending behind it.
-        flags: 32 bits, the client's own.
-        cas: Its unique number, for ``gets`` and ``gats``; None: left out.
+        data: The value, without its line ending.
+        flags: 32 bits that the client chose.
+        cas: The item's unique number, for ``gets`` and ``gats``; None: left out.
     """
 
     key: bytes
@@ -38,7 +38,7 @@ class Value:
 
 
 def encode_reply(value: object, request: Request) -> bytes:
-    """Return the reply to a classic command; ``Memcache.encode`` says what gives what."""
+    """Return the reply to a classic command; see ``Memcache.encode``."""
     if request.verb in _GETS:
         return b"".join([*map(encode_value, _values(value, request)), b"END\r\n"])
     if isinstance(value, Mapping):
@@ -50,11 +50,13 @@ def encode_reply(value: object, request: Request) -> bytes:
 
 
 def _values(value: object, request: Request) -> Iterable[Value]:
-    """Return what a get handler returned as Values."""
+    """Return what the handler of a get returned as Values."""
     if isinstance(value, (list, tuple)):
         for item in value:
             if not isinstance(item, Value):
-                raise TypeError(f"a get gives Values, not {type(item).__name__}")
+                raise TypeError(
+                    f"a list that answers a get holds Values, not {type(item).__name__}"
+                )
         return value
     if value is None:
         return ()
@@ -87,15 +89,15 @@ def _text(value: object) -> bytes:
         return value
     if isinstance(value, (str, int, float)):
         return str(value).encode()
-    raise TypeError(f"no reply is defined for {type(value).__name__}")
+    raise TypeError(f"cannot send a {type(value).__name__} in a memcached reply")
 
 
 def _line(text: bytes) -> bytes:
     """Return one line of a reply.
 
     Raises:
-        ValueError: It would be more than one.
+        ValueError: The text holds a line break.
     """
-    if 0x0A in text or 0x0D in text:  # as numbers: five times as fast
+    if 0x0A in text or 0x0D in text:  # numbers are five times as fast as b"\n"
         raise ValueError("a one-line reply holds a line break")
     return text + b"\r\n"

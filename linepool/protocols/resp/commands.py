@@ -1,4 +1,4 @@
-"""The commands that a RESP server has by itself; texts and forms are those of Redis 7.0."""
+"""The built-in commands of a RESP server, which clients need to connect; texts are those of Redis 7.0."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from linepool.errors import ClientError, UsageError
-from linepool.protocols.base import Builtin, Command
+from linepool.protocols.base import Builtin, Command, Parameter
 from linepool.protocols.resp.parser import RespParser
 from linepool.protocols.resp.pubsub import PUBSUB, unsubscribe_all
-from linepool.protocols.resp.values import OK, Status, Verbatim
-from linepool.pubsub.glob import matches
+from linepool.protocols.resp.values import OK, Status
 from linepool.session import Connection, Reply, Session
 
 Authenticate = Callable[[str, str], bool]
-"""Whether a user and a password are right."""
+"""From a user and a password to whether they are right."""
 
-ALWAYS = {b"AUTH", b"HELLO", b"QUIT", b"RESET"}
-"""What may be said before the password."""
-_MANY = 1 << 30
+BEFORE_AUTH = {b"AUTH", b"HELLO", b"QUIT", b"RESET"}
+"""The commands that a client may send before it has authenticated."""
+_UNLIMITED = 1 << 30
 _NOAUTH = (
     "HELLO must be called with the client already authenticated, otherwise the HELLO AUTH"
     " <user> <pass> option can be used to authenticate the client and select the RESP protocol"
     " version at the same time"
 )
-_UNASKED = (
+_AUTH_NOT_ENABLED = (
     "AUTH <password> called without any password configured for the default user."
     " Are you sure your configuration is correct?"
 )
@@ -33,14 +32,14 @@ _BAD_NAME = "Client names cannot contain spaces, newlines or special characters.
 
 
 def ping(resp: RespParser, message: bytes | None = None) -> Status | bytes | list[bytes]:
-    """Say PONG, or the message."""
+    """Return PONG, or the message."""
     if resp.subscribed and resp.version == 2:
         return [b"pong", message or b""]
     return Status("PONG") if message is None else message
 
 
 def echo(message: bytes) -> bytes:
-    """Say the message."""
+    """Return the message."""
     return message
 
 
@@ -50,7 +49,7 @@ def quit_(*_ignored: bytes) -> Reply:
 
 
 def reset(resp: RespParser, session: Session, connection: Connection) -> Status:
-    """Be as at the beginning of the connection."""
+    """Return to the state of a new connection."""
     unsubscribe_all(connection, resp)
     resp.reset()
     session.user = None
@@ -58,18 +57,18 @@ def reset(resp: RespParser, session: Session, connection: Connection) -> Status:
 
 
 def select(index: int) -> Status:
-    """Choose the database; there is one, 0."""
+    """Choose the database; the only one is 0."""
     if index != 0:
         raise ClientError("DB index is out of range")
     return OK
 
 
 def auth(resp: RespParser, session: Session, *words: str) -> Status:
-    """Say who the client is: AUTH [user] password."""
+    """Authenticate: AUTH [user] password."""
     if not 1 <= len(words) <= 2:
         raise UsageError("", "missing") if not words else UsageError("syntax error", "option")
     if resp.authenticate is None and len(words) == 1:
-        raise ClientError(_UNASKED)
+        raise ClientError(_AUTH_NOT_ENABLED)
     user, password = words if len(words) == 2 else ("default", words[0])
     _authenticate(resp, session, user, password)
     return OK
@@ -84,7 +83,7 @@ def hello(resp: RespParser, session: Session, *words: bytes) -> dict[str, Any]:
         version = int(words[0])
         if version not in (2, 3):
             raise ClientError("unsupported protocol version", code="NOPROTO")
-    at = 1
+    at = 1  # after the version
     name: str | None = None
     while at < len(words):
         option = words[at].upper()
@@ -96,7 +95,7 @@ def hello(resp: RespParser, session: Session, *words: bytes) -> dict[str, Any]:
             at += 2
         else:
             raise ClientError(f"Syntax error in HELLO option '{words[at].decode('latin-1')}'")
-    if resp.may_do_little:
+    if resp.must_authenticate:
         raise ClientError(_NOAUTH, code="NOAUTH")
     if name is not None:
         resp.name = name
@@ -105,7 +104,7 @@ def hello(resp: RespParser, session: Session, *words: bytes) -> dict[str, Any]:
         "server": "redis",
         "version": resp.redis_version,
         "proto": version,
-        "id": _client_id(session),
+        "id": client_id(session),
         "mode": "standalone",
         "role": "master",
         "modules": [],
@@ -113,12 +112,12 @@ def hello(resp: RespParser, session: Session, *words: bytes) -> dict[str, Any]:
 
 
 def client(resp: RespParser, session: Session, subcommand: str, *words: bytes) -> Any:
-    """Tell or set what is known of the connection: SETNAME, GETNAME, ID, INFO, LIST, SETINFO."""
+    """Get or set facts about the connection: CLIENT SETNAME | GETNAME | ID | SETINFO ..."""
     name = subcommand.upper()
-    count = {"SETNAME": 1, "SETINFO": 2, "NO-EVICT": 1, "NO-TOUCH": 1}.get(name, 0)
+    word_count = {"SETNAME": 1, "SETINFO": 2, "NO-EVICT": 1, "NO-TOUCH": 1}.get(name, 0)
     if name not in _CLIENT:
         raise ClientError(f"unknown subcommand '{subcommand}'. Try CLIENT HELP.")
-    if len(words) != count and name != "LIST":
+    if len(words) != word_count:
         raise ClientError(f"wrong number of arguments for 'client|{name.lower()}' command")
     return _CLIENT[name](resp, session, words)
 
@@ -134,68 +133,25 @@ def _set_info(_resp: RespParser, _session: Session, words: tuple[bytes, ...]) ->
     return OK
 
 
-def _switch(_resp: RespParser, _session: Session, words: tuple[bytes, ...]) -> Status:
+def _set_flag(_resp: RespParser, _session: Session, words: tuple[bytes, ...]) -> Status:
+    """Accept NO-EVICT and NO-TOUCH, which have no meaning here."""
     if words[0].upper() not in (b"ON", b"OFF"):
         raise ClientError("syntax error")
     return OK
 
 
-def _client_info(resp: RespParser, session: Session, _words: tuple[bytes, ...]) -> Verbatim:
-    text = (
-        f"id={_client_id(session)} addr={session.peer} laddr={session.listener} name={resp.name}"
-        f" db=0 multi={-1 if resp.queue is None else len(resp.queue)} resp={resp.version}"
-        f" user={session.user or 'default'}\n"
-    )
-    return Verbatim(text)
-
-
 _CLIENT: Mapping[str, Callable[[RespParser, Session, tuple[bytes, ...]], Any]] = {
     "SETNAME": _set_name,
     "GETNAME": lambda resp, _session, _words: resp.name or None,
-    "ID": lambda _resp, session, _words: _client_id(session),
-    "INFO": _client_info,
-    "LIST": _client_info,  # this connection: no worker knows those of the others
+    "ID": lambda _resp, session, _words: client_id(session),
     "SETINFO": _set_info,
-    "NO-EVICT": _switch,
-    "NO-TOUCH": _switch,
+    "NO-EVICT": _set_flag,
+    "NO-TOUCH": _set_flag,
 }
 
 
-def config(resp: RespParser, subcommand: str, *words: bytes) -> Any:
-    """Tell settings: CONFIG GET pattern ..."""
-    name = subcommand.upper()
-    if name == "GET" and words:
-        known = {
-            "save": "",
-            "appendonly": "no",
-            "databases": "1",
-            "proto-max-bulk-len": str(resp.limits.max_body_bytes),
-        }
-        return {
-            key: value
-            for key, value in known.items()
-            if any(matches(word.lower(), key.encode()) for word in words)
-        }
-    if name == "RESETSTAT" and not words:
-        return OK
-    if name in ("GET", "SET", "RESETSTAT", "REWRITE") and (name == "GET" or not words):
-        raise ClientError(f"wrong number of arguments for 'config|{name.lower()}' command")
-    if name == "SET":
-        raise ClientError("CONFIG SET is not served; settings belong to the server's command line")
-    raise ClientError(f"unknown subcommand '{subcommand}'. Try CONFIG HELP.")
-
-
-def info(resp: RespParser, *sections: str) -> Verbatim:
-    """Tell about the server."""
-    wanted = {section.lower() for section in sections} or {"default"}
-    if wanted & {"default", "all", "everything", "server"}:
-        version = f"redis_version:{resp.redis_version}"
-        return Verbatim(f"# Server\r\n{version}\r\nredis_mode:standalone\r\n")
-    return Verbatim("")
-
-
 def command(resp: RespParser, subcommand: str = "", *words: str) -> Any:
-    """Tell about the commands: COMMAND [COUNT | LIST | INFO name ... | DOCS name ...]."""
+    """Describe the commands: COMMAND [COUNT | LIST | INFO name ... | DOCS name ...]."""
     table = {entry.names[0]: entry for entry in resp.commands.values()}
     name = subcommand.upper()
     chosen = {word.upper(): resp.commands.get(word.upper().encode()) for word in words}
@@ -221,14 +177,14 @@ def command(resp: RespParser, subcommand: str = "", *words: str) -> Any:
 def multi(resp: RespParser) -> Status:
     """Queue the commands that follow, until EXEC."""
     resp.queue = []
-    resp.spoilt = False
+    resp.queue_failed = False
     return OK
 
 
 def discard(resp: RespParser) -> Status:
-    """Forget the commands behind MULTI."""
+    """Drop the commands queued since MULTI."""
     resp.queue = None
-    resp.spoilt = False
+    resp.queue_failed = False
     return OK
 
 
@@ -239,8 +195,6 @@ BUILTINS: tuple[Builtin, ...] = (
     (("AUTH",), auth),
     (("CLIENT",), client),
     (("COMMAND",), command),
-    (("CONFIG",), config),
-    (("INFO",), info),
     (("SELECT",), select),
     (("RESET",), reset),
     (("QUIT",), quit_),
@@ -250,17 +204,17 @@ TRANSACTIONS: tuple[Builtin, ...] = ((("MULTI",), multi), (("DISCARD",), discard
 
 
 def arity(entry: Command) -> tuple[int, int]:
-    """Return how many words must and may follow a command."""
+    """Return the least and the largest number of words that may follow a command."""
     least = sum(one.required for one in entry.parameters)
     if any(one.kind in ("many", "option", "flag") for one in entry.parameters):
-        return least, _MANY
+        return least, _UNLIMITED
     return least, len(entry.parameters)
 
 
 def _info(entry: Command) -> list[Any]:
-    """Return what COMMAND INFO tells: ten things, as in Redis 7."""
+    """Return the ten fields of COMMAND INFO in Redis 7."""
     least, most = arity(entry)
-    count = least + 1 if least == most else -(least + 1)
+    count = least + 1 if least == most else -(least + 1)  # with the command's name
     flags = [Status(flag) for flag in str(entry.options.get("flags", "")).split()]
     first, last, step = _keys(entry)
     return [
@@ -278,15 +232,15 @@ def _info(entry: Command) -> list[Any]:
 
 
 def _keys(entry: Command) -> tuple[int, int, int]:
-    """Return the places of the keys among a command's words: the first, the last, the step."""
+    """Return the positions of the keys among a command's words: the first, the last, the step."""
     if "keys" in entry.options:
         first, last, step = entry.options["keys"]
         return first, last, step
-    names = {one.name: (place, one.kind) for place, one in enumerate(entry.parameters, 1)}
-    place, _ = names.get("key", names.get("keys", (0, "")))
-    if not place:
+    names = {one.name: (position, one.kind) for position, one in enumerate(entry.parameters, 1)}
+    position, _ = names.get("key", names.get("keys", (0, "")))
+    if not position:
         return 0, 0, 0
-    return place, -1 if names.get("keys", (0, ""))[1] == "many" else place, 1
+    return position, -1 if names.get("keys", (0, ""))[1] == "many" else position, 1
 
 
 def _keys_in(entry: Command | None, words: tuple[str, ...]) -> list[str]:
@@ -299,25 +253,26 @@ def _keys_in(entry: Command | None, words: tuple[str, ...]) -> list[str]:
 
 
 def _docs(entry: Command) -> dict[str, Any]:
-    kinds = {"int": "integer", "float": "double"}
-    arguments = []
-    for one in entry.parameters:
-        kind = (
-            "key" if one.name in ("key", "keys") else kinds.get(one.shown.split("(")[0], "string")
-        )
-        argument: dict[str, Any] = {"name": one.name, "type": kind}
-        if one.kind == "flag":
-            argument = {"name": one.name, "type": "pure-token"}
-        if one.kind in ("option", "flag"):
-            argument["token"] = one.name.upper()
-        flags = [Status("optional")] * (not one.required) + [Status("multiple")] * (
-            one.kind == "many"
-        )
-        if flags:
-            argument["flags"] = flags
-        arguments.append(argument)
     docs: dict[str, Any] = {"summary": entry.doc.partition("\n")[0], "group": "generic"}
+    arguments = [_argument(one) for one in entry.parameters]
     return {**docs, "arguments": arguments} if arguments else docs
+
+
+def _argument(one: Parameter) -> dict[str, Any]:
+    """Return the description of one parameter in COMMAND DOCS."""
+    kind = {"int": "integer", "float": "double"}.get(one.shown.split("(")[0], "string")
+    if one.name in ("key", "keys"):
+        kind = "key"
+    argument: dict[str, Any] = {"name": one.name, "type": kind}
+    if one.kind == "flag":
+        argument["type"] = "pure-token"
+    if one.kind in ("option", "flag"):
+        argument["token"] = one.name.upper()
+    flags = [Status("optional")] * (not one.required)
+    flags += [Status("multiple")] * (one.kind == "many")
+    if flags:
+        argument["flags"] = flags
+    return argument
 
 
 def _checked_name(name: bytes) -> str:
@@ -335,6 +290,6 @@ def _authenticate(resp: RespParser, session: Session, user: str, password: str) 
     session.user = user
 
 
-def _client_id(session: Session) -> int:
-    """Return a number for a connection: its name in logs is a word."""
+def client_id(session: Session) -> int:
+    """Return a number for a connection, made from its id, which is a word."""
     return zlib.crc32(session.id.encode()) or 1

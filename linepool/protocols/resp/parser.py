@@ -1,16 +1,15 @@
 r"""Requests in RESP: arrays of bulk strings, and inline commands.
 
-The rules, limits and texts of errors are Redis' own (networking.c of Redis 7.0):
+The rules, limits and error texts are those of Redis (networking.c of Redis 7.0):
 
-- A request is ``*<count>\r\n`` and so many ``$<length>\r\n<bytes>\r\n``; or a line of words, ended by
-  LF, quoted as in redis-cli. ``*0``, ``*-1`` and an empty line are no request.
-- Whatever breaks these rules gets an error, and the connection ends: the place is lost.
-- A client that has not said its password may send little: 10 words of 16 KiB.
+- A request is ``*<count>\r\n`` followed by ``count`` times ``$<length>\r\n<bytes>\r\n``; or a line of
+  words, ended by LF, quoted as in redis-cli. ``*0``, ``*-1`` and an empty line are ignored.
+- Bytes that break these rules get an error, and the connection closes.
+- Before it has authenticated, a client may send at most 10 words of 16 KiB per request.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any, cast
@@ -19,43 +18,44 @@ from linepool.errors import ClientError
 from linepool.protocols.base import Bad, Request
 from linepool.protocols.buffered import Buffered
 from linepool.protocols.resp.values import encode_error
+from linepool.protocols.text import dump_with_head, load_with_head, unquote
 
-_INLINE = 65536  # bytes of an inline command, or of a count
+_MAX_LINE_BYTES = 65536  # of an inline command, or of a count or length
 _ARRAY = ord("*")
-_MOST_WORDS = 1024 * 1024
+_MAX_WORDS = 1024 * 1024
 _UNAUTHENTICATED_WORDS = 10
 _UNAUTHENTICATED_BYTES = 16384
-_SHOWN_WORDS = 4  # of a request, in logs
-_SHOWN_BYTES = 64
+_LOGGED_WORDS = 4  # of a request
+_LOGGED_BYTES = 64  # of a word
 _SECRET = {b"AUTH", b"HELLO"}
 _INT = re.compile(rb"(?:0|-?[1-9][0-9]{0,18})\Z")
-_STRANGERS = {b"POST", b"HOST:"}
+_HTTP_WORDS = {b"POST", b"HOST:"}
 _WORD = rb"\$(0|[1-9][0-9]{0,3})\r\n([^\r]*)\r\n"
-# Whole requests of a few short words, which most are, by the digit of their count: one look takes a
-# sixth of the time that it takes to go from word to word.
-_WHOLE = {
+# Complete requests of one to five short words, as most are, by the digit of their count: one match
+# takes a sixth of the time of reading word by word.
+_SHORT_REQUESTS = {
     ord(str(count)): re.compile(rb"\*%d\r\n" % count + count * _WORD) for count in range(1, 6)
 }
 _VERSION = 1
 
 
 class RespParser(Buffered):
-    """What a RESP connection has read and remembers.
+    """Cuts the stream into requests and holds the state of the connection; ``Resp`` adds replies.
 
     Attributes:
         version: The version of the protocol, 2 or 3.
-        authenticated: The client may do anything.
-        name: What the client calls itself.
-        queue: The words of the commands behind MULTI; None: there was none.
-        spoilt: A command behind MULTI was wrong.
-        subscribed: How many subscriptions the connection has; such a one stays in its worker.
+        authenticated: The client has authenticated.
+        name: The name that the client gave itself.
+        queue: The commands queued since MULTI, as words; None: no transaction is open.
+        queue_failed: A command since MULTI could not be queued, so EXEC will fail.
+        subscribed: How many subscriptions the connection has; with any, it stays in its worker.
     """
 
     version: int
     authenticated: bool
     name: str
     queue: list[list[bytes]] | None
-    spoilt: bool
+    queue_failed: bool
     subscribed: int
     max_request_bytes: int
     redis_version: str
@@ -64,140 +64,135 @@ class RespParser(Buffered):
     def start(self) -> None:
         """Set up the state of a new connection."""
         super().start()
-        self._left = 0  # words of the request that are still to come
-        self._args: list[bytes] = []
-        self._size = -1  # of the word that comes next; -1: not known yet
-        self._taken = 0  # bytes of the request so far
-        # A whole request of this length breaks none of the limits.
-        self._most_whole = min(
+        self._words_left = 0  # of the request that is being read
+        self._args: list[bytes] = []  # its words so far
+        self._size = -1  # of its next word; -1: not known yet
+        self._request_bytes = 0  # announced by its words so far
+        # A short request up to this length breaks none of the limits.
+        self._short_limit_bytes = min(
             self.limits.max_body_bytes, self.max_request_bytes, _UNAUTHENTICATED_BYTES
         )
         self.reset()
 
     def reset(self) -> None:
-        """Be as a connection is at its start; what has arrived stays."""
+        """Return to the state of a new connection; bytes that have arrived stay."""
         self.version = 2
         self.authenticated = False
         self.name = ""
         self.queue = None
-        self.spoilt = False
+        self.queue_failed = False
         self.subscribed = 0
 
     @property
     def at_boundary(self) -> bool:
-        """Whether nothing of a further request has arrived."""
-        return self._at >= len(self._buffer) and not self._left
+        """Whether no byte of a further request has arrived."""
+        return self._at >= len(self._buffer) and not self._words_left
 
     def next_request(self) -> Request | Bad | None:
-        """Return the next complete request, what is wrong in its place, or None: feed me more."""
+        """Return the next complete request, a Bad in its place, or None: more bytes are needed."""
         while True:
-            if self._needed and not self._has_arrived():
+            if self._needed and not self._join_block():
                 return None
-            if not self._left:
+            if not self._words_left:
                 if self._at >= len(self._buffer):
                     return None
                 if self._buffer[self._at] != _ARRAY:
                     found = self._inline()
-                elif request := self._whole():
+                elif request := self._short_request():
                     return request
                 else:
                     found = self._count()
                 if found is not _AGAIN:
                     return found
                 continue
-            return self._words()
+            return self._long_request()
 
     def eof(self) -> Bad | None:
-        """Return None: Redis says nothing to a client that leaves inside a request."""
+        """Return None: Redis sends no error to a client that leaves inside a request."""
         return None
 
     @property
     def is_replaceable(self) -> bool:
-        """Whether a new object could take its place now."""
-        learnt = self.version != 2 or self.authenticated or self.name or self.queue is not None
-        return self.at_boundary and not learnt and not self.subscribed
+        """Whether this is in its initial state, so that a new object could replace it."""
+        changed = self.version != 2 or self.authenticated or self.name or self.queue is not None
+        return self.at_boundary and not changed and not self.subscribed
 
     def dump(self) -> bytes:
-        """Return all state: what the connection remembers, and what has arrived."""
+        """Return all state: that of the connection, and the bytes that have arrived."""
         state: dict[str, Any] = {
             "resp": self.version,
             "authenticated": self.authenticated,
             "name": self.name,
-            "queue": _shown(self.queue),
-            "spoilt": self.spoilt,
-            "left": self._left,
-            "args": _shown([self._args]) if self._args else None,
+            "queue": _as_text(self.queue),
+            "queue_failed": self.queue_failed,
+            "left": self._words_left,
+            "args": _as_text([self._args]) if self._args else None,
             "size": self._size,
-            "taken": self._taken,
+            "taken": self._request_bytes,
         }
-        head = json.dumps(
-            {name: value for name, value in state.items() if value or value == []}
-        ).encode()
-        return b"%c%b\n%b" % (_VERSION, head, self._rest())
+        return dump_with_head(_VERSION, state, self._unread())
 
     def load(self, blob: bytes) -> None:
-        """Take over the state that ``dump`` gave."""
-        if not blob or blob[0] != _VERSION:
-            raise ValueError("not a dump of this version of RESP")
+        """Take over the state of a ``dump``."""
+        state, unread = load_with_head(blob, _VERSION, "RESP")
         self.start()
-        head, _, self._buffer = blob[1:].partition(b"\n")
-        state = json.loads(head)
+        self._buffer = unread
         self.version = state["resp"]
         self.authenticated = state.get("authenticated", False)
         self.name = state.get("name", "")
-        self.queue = _read(state["queue"]) if "queue" in state else None
-        self.spoilt = state.get("spoilt", False)
-        self._left = state.get("left", 0)
-        self._args = (_read(state.get("args", [])) or [[]])[0]
+        self.queue = _as_bytes(state["queue"]) if "queue" in state else None
+        self.queue_failed = state.get("queue_failed", False)
+        self._words_left = state.get("left", 0)
+        self._args = (_as_bytes(state.get("args", [])) or [[]])[0]
         self._size = state.get("size", 0)
-        self._taken = state.get("taken", 0)
+        self._request_bytes = state.get("taken", 0)
 
     @property
-    def may_do_little(self) -> bool:
-        """Whether the client has yet to say its password."""
+    def must_authenticate(self) -> bool:
+        """Whether the client has yet to authenticate."""
         return False
 
     def request(self, args: list[bytes]) -> Request:
-        """Return the request that some words make."""
+        """Return the request with these words, the command's name first."""
         verb = args[0]
         name = verb.upper()
         command = self.commands.get(name, self.unknown)
         line = b" ".join(args)
-        if len(line) > _SHOWN_BYTES or name in _SECRET:
-            shown = args[: 1 if name in _SECRET else _SHOWN_WORDS]
-            line = b" ".join([arg[:_SHOWN_BYTES] for arg in shown])
+        if len(line) > _LOGGED_BYTES or name in _SECRET:
+            logged = args[: 1 if name in _SECRET else _LOGGED_WORDS]
+            line = b" ".join([arg[:_LOGGED_BYTES] for arg in logged])
         return Request(verb, args[1:], command, None, b"\r\n", line)
 
-    def _take(self, args: list[bytes]) -> Request | Bad:
-        """Return the request of words that have come from the client."""
-        if args[0].upper() in _STRANGERS:
+    def _checked_request(self, args: list[bytes]) -> Request | Bad:
+        """Return the request with these words, or close if they are those of HTTP."""
+        if args[0].upper() in _HTTP_WORDS:
             self._forget()
             return Bad(b"", close=True, why="HTTP")
         return self.request(args)
 
-    def _whole(self) -> Request | Bad | None:
-        """Return a request of a few short words if all of it is here and nothing is wrong with it."""
+    def _short_request(self) -> Request | Bad | None:
+        """Return a request of a few short words, or None if it is incomplete or needs other checks."""
         buffer, at = self._buffer, self._at
-        pattern = _WHOLE.get(buffer[at + 1]) if len(buffer) - at > 1 else None
+        pattern = _SHORT_REQUESTS.get(buffer[at + 1]) if len(buffer) - at > 1 else None
         match = pattern.match(buffer, at) if pattern else None
-        if match is None or match.end() - at > self._most_whole:
+        if match is None or match.end() - at > self._short_limit_bytes:
             return None
         found = match.groups()
         args = list(found[1::2])
         if [*map(int, found[::2])] != [*map(len, args)]:
             return None
         self._at = match.end()
-        return self._take(args)
+        return self._checked_request(args)
 
     def _inline(self) -> Request | Bad | None:
         """Read an inline command."""
         end = self._buffer.find(b"\n", self._at)
         if end < 0:
-            if len(self._buffer) - self._at > _INLINE:
+            if len(self._buffer) - self._at > _MAX_LINE_BYTES:
                 return self._lost("too big inline request")
             return None
         line = self._buffer[self._at : end]
-        if len(line) > _INLINE:
+        if len(line) > _MAX_LINE_BYTES:
             return self._lost("too big inline request")
         self._at = end + 1
         args = split(line.removesuffix(b"\r"))
@@ -205,28 +200,28 @@ class RespParser(Buffered):
             return self._lost("unbalanced quotes in request")
         if not args:
             return cast("Request", _AGAIN)
-        return self._take(args)
+        return self._checked_request(args)
 
     def _count(self) -> Request | Bad | None:
-        """Read how many words a request has."""
+        """Read the number of words of a request."""
         line = self._line("too big mbulk count string")
         if not isinstance(line, bytes):
             return line
-        count = number(line[1:])
-        if count is None or count > _MOST_WORDS:
+        count = parse_int(line[1:])
+        if count is None or count > _MAX_WORDS:
             return self._lost("invalid multibulk length")
-        if count > _UNAUTHENTICATED_WORDS and self.may_do_little:
+        if count > _UNAUTHENTICATED_WORDS and self.must_authenticate:
             return self._lost("unauthenticated multibulk length")
-        self._left = max(0, count)
+        self._words_left = max(0, count)
         self._args = []
-        self._taken = 0
+        self._request_bytes = 0
         self._size = -1
         return cast("Request", _AGAIN)
 
-    def _words(self) -> Request | Bad | None:
-        """Read the words of a request."""
+    def _long_request(self) -> Request | Bad | None:
+        """Read the words of a request, one after the other, as far as they have arrived."""
         args = self._args
-        while self._left:
+        while self._words_left:
             if self._size < 0:
                 bad = self._length()
                 if self._size < 0:
@@ -238,34 +233,34 @@ class RespParser(Buffered):
             args.append(self._buffer[self._at : stop])
             self._at = stop + 2
             self._size = -1
-            self._left -= 1
+            self._words_left -= 1
         self._args = []
-        return self._take(args)
+        return self._checked_request(args)
 
     def _length(self) -> Bad | None:
-        """Read the length of a word into ``_size``; leave that alone if it is not here, or wrong."""
+        """Read the length of the next word into ``_size``, unless it is incomplete or wrong."""
         line = self._line("too big bulk count string")
         if not isinstance(line, bytes):
             return line
         if not line.startswith(b"$"):
             got = line[:1].decode("latin-1") or "\r"
             return self._lost(f"expected '$', got '{got}'")
-        size = number(line[1:])
+        size = parse_int(line[1:])
         if size is None or not 0 <= size <= self.limits.max_body_bytes:
             return self._lost("invalid bulk length")
-        if size > _UNAUTHENTICATED_BYTES and self.may_do_little:
+        if size > _UNAUTHENTICATED_BYTES and self.must_authenticate:
             return self._lost("unauthenticated bulk length")
-        self._taken += size
-        if self._taken > self.max_request_bytes:
+        self._request_bytes += size
+        if self._request_bytes > self.max_request_bytes:
             return self._lost("too big request")
         self._size = size
         return None
 
     def _line(self, too_long: str) -> bytes | Bad | None:
-        """Return a line of the frame without its ending."""
-        end = self._buffer.find(b"\r", self._at, self._at + _INLINE + 1)
+        """Return a line with a count or a length without its ending."""
+        end = self._buffer.find(b"\r", self._at, self._at + _MAX_LINE_BYTES + 1)
         if end < 0:
-            if len(self._buffer) - self._at > _INLINE:
+            if len(self._buffer) - self._at > _MAX_LINE_BYTES:
                 return self._lost(too_long)
             return None
         if len(self._buffer) < end + 2:
@@ -275,23 +270,21 @@ class RespParser(Buffered):
         return line
 
     def _lost(self, text: str) -> Bad:
+        """Close: where the next request begins is unknown."""
         self._forget()
-        self._left = 0
+        self._words_left = 0
         return Bad(encode_error(ClientError(f"Protocol error: {text}")), close=True)
 
 
 _AGAIN = object()
-"""Something was read that is no request: read on."""
-_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_SINGLE = re.compile(rb"'((?:[^'\\]|\\.)*)'", re.DOTALL)
+"""Returned when bytes were read that are not a request: read on."""
+_QUOTED = re.compile(rb""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.DOTALL)
 _BARE = re.compile(rb"[^ \t\n\v\f\r\0\"']+")
 _BLANKS = b" \t\n\v\f\r\0"
-_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
-_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
 
 
 def split(line: bytes) -> list[bytes] | None:
-    """Return the words of an inline command, or None: a quote does not close, or a word goes on."""
+    """Return the words of an inline command, or None: a quote does not close, or text follows it."""
     words: list[bytes] = []
     at = 0
     while True:
@@ -302,14 +295,10 @@ def split(line: bytes) -> list[bytes] | None:
         word = b""
         while at < len(line) and line[at] not in _BLANKS:
             if line[at : at + 1] in (b'"', b"'"):
-                pattern = _QUOTED if line[at : at + 1] == b'"' else _SINGLE
-                match = pattern.match(line, at)
+                match = _QUOTED.match(line, at)
                 if match is None or line[match.end() : match.end() + 1].strip(_BLANKS):
                     return None
-                if pattern is _QUOTED:
-                    word += _ESCAPE.sub(_unescaped, match[1])
-                else:
-                    word += match[1].replace(b"\\'", b"'")
+                word += unquote(match[0])
             else:
                 match = _BARE.match(line, at)
                 assert match is not None
@@ -318,23 +307,17 @@ def split(line: bytes) -> list[bytes] | None:
         words.append(word)
 
 
-def _unescaped(match: re.Match[bytes]) -> bytes:
-    if match[1] is not None:
-        return bytes([int(match[1], 16)])
-    return _ESCAPED.get(match[2], match[2])
-
-
-def number(text: bytes) -> int | None:
-    """Return a whole number as Redis' string2ll reads it, or None."""
+def parse_int(text: bytes) -> int | None:
+    """Return a 64-bit integer as Redis' string2ll reads it, or None."""
     value = int(text) if _INT.match(text) else None
     return value if value is not None and -(2**63) <= value < 2**63 else None
 
 
-def _shown(lists: list[list[bytes]] | None) -> list[list[str]] | None:
+def _as_text(lists: list[list[bytes]] | None) -> list[list[str]] | None:
     if lists is None:
         return None
     return [[word.decode("latin-1") for word in words] for words in lists]
 
 
-def _read(lists: list[list[str]]) -> list[list[bytes]]:
+def _as_bytes(lists: list[list[str]]) -> list[list[bytes]]:
     return [[word.encode("latin-1") for word in words] for words in lists]

@@ -9,22 +9,28 @@ from typing import Any, ClassVar
 from linepool.errors import ClientError, ReplyError, SetupError, UnknownCommand, UsageError
 from linepool.protocols.base import Builtin, Call, Command, Request
 from linepool.protocols.resp import values as resp_values
-from linepool.protocols.resp.commands import ALWAYS, BUILTINS, TRANSACTIONS, Authenticate, arity
-from linepool.protocols.resp.parser import RespParser, number
-from linepool.protocols.resp.pubsub import ALLOWED
+from linepool.protocols.resp.commands import (
+    BEFORE_AUTH,
+    BUILTINS,
+    TRANSACTIONS,
+    Authenticate,
+    arity,
+)
+from linepool.protocols.resp.parser import RespParser, parse_int
+from linepool.protocols.resp.pubsub import WHILE_SUBSCRIBED
 from linepool.protocols.resp.values import OK, NullArray, Push, Status, Verbatim
 from linepool.pubsub.messages import Message
 from linepool.session import Reply, Session
 
 __all__ = ["OK", "NullArray", "Push", "Queued", "Resp", "Status", "Verbatim"]
 
-_MOST_SHOWN = 128  # bytes of a wrong command that its error repeats
+_MAX_REPEATED_BYTES = 128  # of an unknown command in its error
 _ENDS_MULTI = {b"EXEC", b"DISCARD"}
 _NOT_QUEUED = {b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"QUIT", b"RESET"}
 
 
 def _to_int(word: bytes) -> int:
-    value = number(word)
+    value = parse_int(word)
     if value is None:
         raise ValueError("int")
     return value
@@ -43,9 +49,9 @@ def _to_float(word: bytes) -> float:
 
 
 class Queued:
-    """Annotate a parameter of an EXEC handler with it to be handed the commands behind MULTI.
+    """The commands queued since MULTI; injected into an EXEC handler by annotation.
 
-    Call it to run them, once; it returns their replies, with a ReplyError for each that failed.
+    Call it once to run them; it returns their replies, with a ReplyError for each that failed.
     """
 
     def __init__(self, requests: list[Request], call: Call) -> None:
@@ -69,28 +75,28 @@ class Queued:
 class Resp(RespParser):
     """The protocol of Redis.
 
-    It begins in version 2; a client changes to version 3 by HELLO 3. A handler's None is null, a
-    str or bytes a bulk string, ``Status`` a simple string; lists, dicts, sets, floats and bools are
-    what version 3 has for them, and the nearest thing in version 2.
+    A connection starts in version 2; HELLO 3 switches it to version 3. A handler's None is null, a
+    str or bytes a bulk string, ``Status`` a simple string; lists, dicts, sets, floats and bools
+    have their own types in version 3 and the nearest type in version 2.
 
     Args:
-        password: What AUTH must say before anything else is served; None: nothing.
+        password: The password that AUTH must give before any other command; None: no password.
         authenticate: Called with the user and the password in place of a comparison with
             ``password``; it returns whether they are right.
-        transactions: Serve MULTI, EXEC and DISCARD. The commands behind MULTI run one after the
-            other in one worker; to keep the other workers out, register an EXEC of your own that
+        transactions: Serve MULTI, EXEC and DISCARD. The commands queued since MULTI run one after
+            the other in one worker; to exclude the other workers, register an EXEC handler that
             takes ``Queued``.
-        redis_version: What HELLO and INFO tell; clients look at it to learn what they may send.
-        max_request_bytes: How long all words of a request together may be; a single one may have
+        redis_version: The version in the reply to HELLO, by which clients choose what they send.
+        max_request_bytes: Limit of all words of a request together; the limit of a single word is
             ``max_body_bytes``.
     """
 
     publishes = True
     options: ClassVar[Mapping[str, str]] = {
-        "flags": "words for COMMAND INFO, such as 'write fast'",
-        "keys": "places of the first and the last key and the step, for COMMAND INFO",
+        "flags": "the command's flags in COMMAND INFO, such as 'write fast'",
+        "keys": "positions of the first and the last key, and the step, for COMMAND INFO",
     }
-    # What Redis takes for a number.
+    # Stricter than the usual ones: numbers as Redis reads them.
     converters: ClassVar[Mapping[Any, Callable[[bytes], Any]]] = {int: _to_int, float: _to_float}
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {
         Queued: lambda _request, conversation: Queued(
@@ -113,7 +119,7 @@ class Resp(RespParser):
         self.max_request_bytes = max_request_bytes
 
     def builtins(self) -> Iterable[Builtin]:
-        """PING, HELLO, COMMAND and their like."""
+        """PING, HELLO, COMMAND and what else clients need to connect."""
         return (*BUILTINS, *TRANSACTIONS, _EXEC) if self.transactions else BUILTINS
 
     def check(self, commands: Iterable[Command]) -> None:
@@ -126,13 +132,13 @@ class Resp(RespParser):
                 )
 
     @property
-    def may_do_little(self) -> bool:
-        """Whether the client has yet to say its password."""
+    def must_authenticate(self) -> bool:
+        """Whether the client has yet to authenticate."""
         return self.authenticate is not None and not self.authenticated
 
     def around(self, request: Request, session: Session, call: Call) -> Any:
-        """Answer a request; or queue it, or refuse it before the password."""
-        if self.subscribed and self.version == 2 and request.verb.upper() not in ALLOWED:
+        """Answer a request, queue it in a transaction, or refuse it before authentication."""
+        if self.subscribed and self.version == 2 and request.verb.upper() not in WHILE_SUBSCRIBED:
             return ClientError(
                 f"Can't execute '{request.verb.decode('utf-8', 'replace').lower()}': only (P|S)SUBSCRIBE /"
                 " (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
@@ -142,17 +148,17 @@ class Resp(RespParser):
             if self.transactions and verb in _ENDS_MULTI:
                 return ClientError(f"{verb.decode()} without MULTI")
             return call(request)
-        if self.may_do_little and verb not in ALWAYS:
+        if self.must_authenticate and verb not in BEFORE_AUTH:
             if verb == b"EXEC":
                 text = "Transaction discarded because of: NOAUTH Authentication required."
                 return ClientError(text, code="EXECABORT")
-            return _wrong(request) or ClientError("Authentication required.", code="NOAUTH")
+            return _early_error(request) or ClientError("Authentication required.", code="NOAUTH")
         if self.queue is not None:
-            return self._behind_multi(verb, request, call)
+            return self._in_transaction(verb, request, call)
         return call(request)
 
     def is_plain(self, request: Request) -> bool:
-        """Whether there is neither a password, a transaction nor a subscription to be heeded."""
+        """Whether no password, transaction or subscription affects the request."""
         return (
             self.authenticate is None
             and self.queue is None
@@ -160,18 +166,19 @@ class Resp(RespParser):
             and not (self.transactions and request.verb.upper() in _ENDS_MULTI)
         )
 
-    def _behind_multi(self, verb: bytes, request: Request, call: Call) -> Any:
+    def _in_transaction(self, verb: bytes, request: Request, call: Call) -> Any:
+        """Queue a command, or answer it at once if it cannot be queued."""
         assert self.queue is not None
         if verb == b"MULTI":
             return ClientError("MULTI calls can not be nested")
         if verb.endswith(b"SUBSCRIBE"):
-            self.spoilt = True
+            self.queue_failed = True
             return ClientError("Command not allowed inside a transaction")
         if verb == b"WATCH":
             return ClientError("WATCH inside MULTI is not allowed")
         if verb == b"EXEC":
-            spoilt, self.spoilt = self.spoilt, False
-            if spoilt:
+            queue_failed, self.queue_failed = self.queue_failed, False
+            if queue_failed:
                 self.queue = None
                 text = "Transaction discarded because of previous errors."
                 return ClientError(text, code="EXECABORT")
@@ -181,39 +188,39 @@ class Resp(RespParser):
                 self.queue = None
         if verb in _NOT_QUEUED:
             return call(request)
-        if error := _wrong(request):
-            self.spoilt = True
+        if error := _early_error(request):
+            self.queue_failed = True
             return error
         self.queue.append([request.verb, *request.words])
         return Status("QUEUED")
 
     def take_queue(self) -> list[Request]:
-        """Return the commands behind MULTI, and end it."""
+        """End the transaction; return the commands queued since MULTI."""
         queue, self.queue = self.queue or [], None
         return [self.request(args) for args in queue]
 
     def encode(self, value: object, request: Request) -> bytes:
-        """Return the reply, in the version that the connection speaks."""
+        """Return the reply, in the connection's version."""
         if value is OK:
             return b"+OK\r\n"
         return resp_values.encode(value, self.version)
 
     def encode_message(self, message: Message) -> bytes:
-        """Return a message as Redis pushes it."""
+        """Return the push for a subscriber, as Redis sends it."""
         head = ["message"] if message.pattern is None else ["pmessage", message.pattern]
         return resp_values.encode(Push([*head, message.channel, message.data]), self.version)
 
     def encode_stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
-        """Yield one array: it begins with its length, so a stream is read to its end first."""
+        """Yield one array; it begins with its length, so the stream is exhausted first."""
         yield resp_values.encode(list(items), self.version)
 
     def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
-        """Return the error reply, in Redis' words where it has some."""
+        """Return the error reply, with Redis' text if Redis has this error."""
         return resp_values.encode_error(_in_redis_words(error, request))
 
 
 def exec_(queued: Queued) -> list[Any]:
-    """Run the commands behind MULTI."""
+    """Run the commands queued since MULTI."""
     return queued()
 
 
@@ -224,8 +231,8 @@ def _comparison(password: str) -> Authenticate:
     return lambda user, given: user == "default" and given == password
 
 
-def _wrong(request: Request) -> ReplyError | None:
-    """Return what is wrong with a command that is to be queued, as far as it shows by now."""
+def _early_error(request: Request) -> ReplyError | None:
+    """Return the error that shows before the command runs: unknown, or the number of its words."""
     if request.command is None:
         return UnknownCommand()
     least, most = arity(request.command)
@@ -235,7 +242,7 @@ def _wrong(request: Request) -> ReplyError | None:
 
 
 def _in_redis_words(error: ReplyError, request: Request | None) -> ReplyError:
-    """Return an error with Redis' text, if it has one for that."""
+    """Return an error with Redis' text if Redis has this error."""
     if isinstance(error, UnknownCommand) and request is not None:
         return ClientError(_unknown(request))
     if isinstance(error, UsageError) and error.code is None and request is not None:
@@ -246,11 +253,11 @@ def _in_redis_words(error: ReplyError, request: Request | None) -> ReplyError:
 def _unknown(request: Request) -> str:
     shown = b""
     for word in request.words:
-        if len(shown) >= _MOST_SHOWN:
+        if len(shown) >= _MAX_REPEATED_BYTES:
             break
-        text = word.partition(b"\0")[0]  # Redis is written in C
-        shown += b"'%b' " % text[: _MOST_SHOWN - len(shown)]
-    verb = request.verb[:_MOST_SHOWN].decode("utf-8", "replace")
+        text = word.partition(b"\0")[0]  # where the word ends for Redis, which is written in C
+        shown += b"'%b' " % text[: _MAX_REPEATED_BYTES - len(shown)]
+    verb = request.verb[:_MAX_REPEATED_BYTES].decode("utf-8", "replace")
     return f"unknown command '{verb}', with args beginning with: {shown.decode('utf-8', 'replace')}"
 
 

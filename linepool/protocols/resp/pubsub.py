@@ -1,4 +1,4 @@
-"""Publish and subscribe, as Redis 7.0 has it."""
+"""The publish and subscribe commands of Redis 7.0."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from linepool.protocols.resp.values import Push, encode
 from linepool.pubsub.messages import PubSub
 from linepool.session import Connection, Reply, Verb
 
-ALLOWED = {
+WHILE_SUBSCRIBED = {
     *(b"SUBSCRIBE", b"UNSUBSCRIBE", b"PSUBSCRIBE", b"PUNSUBSCRIBE"),
     *(b"PING", b"QUIT", b"RESET"),
 }
-"""What a subscriber may say in version 2, where a reply and a message look the same."""
+"""The commands that a subscriber may send in version 2, where a reply and a message look alike."""
 
 
 def subscribe(
@@ -28,22 +28,22 @@ def subscribe(
     for topic in (channel, *channels):
         connection.subscribe(topic, pattern=pattern)
         rows.append((kind, topic, _count(connection, resp)))
-    return _told(rows, resp)
+    return _pushes(rows, resp)
 
 
 def unsubscribe(*topics: bytes, connection: Connection, resp: RespParser, verb: Verb) -> Reply:
-    """Take subscriptions back; all of them, if none is named."""
+    """Cancel subscriptions; all of them if none is named."""
     pattern = verb.startswith("P")
     kind = verb.lower()
     rows: list[tuple[str, bytes | None, int]] = []
     for topic in topics or tuple(connection.subscriptions(pattern=pattern)):
         connection.unsubscribe(topic, pattern=pattern)
         rows.append((kind, topic, _count(connection, resp)))
-    return _told(rows or [(kind, None, _count(connection, resp))], resp)
+    return _pushes(rows or [(kind, None, _count(connection, resp))], resp)
 
 
 def unsubscribe_all(connection: Connection, resp: RespParser) -> None:
-    """Take all subscriptions back without a word."""
+    """Cancel all subscriptions without a reply."""
     for pattern in (False, True):
         for topic in connection.subscriptions(pattern=pattern):
             connection.unsubscribe(topic, pattern=pattern)
@@ -51,12 +51,12 @@ def unsubscribe_all(connection: Connection, resp: RespParser) -> None:
 
 
 def publish(channel: bytes, message: bytes, pubsub: PubSub) -> int:
-    """Send a message to a channel; give how many subscriptions it goes to."""
+    """Send a message to a channel; return the number of subscriptions it goes to."""
     return pubsub.publish(channel, message)
 
 
-def tell(subcommand: str, *words: bytes, pubsub: PubSub) -> object:
-    """Tell of subscriptions: PUBSUB CHANNELS [pattern] | NUMSUB [channel ...] | NUMPAT."""
+def describe(subcommand: str, *words: bytes, pubsub: PubSub) -> object:
+    """Describe subscriptions: PUBSUB CHANNELS [pattern] | NUMSUB [channel ...] | NUMPAT."""
     name = subcommand.upper()
     if name == "CHANNELS" and len(words) <= 1:
         return pubsub.channels(*words)
@@ -73,7 +73,7 @@ PUBSUB: tuple[Builtin, ...] = (
     (("SUBSCRIBE", "PSUBSCRIBE"), subscribe),
     (("UNSUBSCRIBE", "PUNSUBSCRIBE"), unsubscribe),
     (("PUBLISH",), publish),
-    (("PUBSUB",), tell),
+    (("PUBSUB",), describe),
 )
 
 
@@ -83,6 +83,6 @@ def _count(connection: Connection, resp: RespParser) -> int:
     return resp.subscribed
 
 
-def _told(rows: Iterable[tuple[str, bytes | None, int]], resp: RespParser) -> Reply:
-    """Return one message for each topic: they are no replies, but pushed."""
+def _pushes(rows: Iterable[tuple[str, bytes | None, int]], resp: RespParser) -> Reply:
+    """Return one push per topic, in place of a reply."""
     return Reply(raw=b"".join(encode(Push(list(row)), resp.version) for row in rows))

@@ -1,21 +1,18 @@
-"""Values in RESP, the protocol of Redis: how each Python type is sent, in version 2 and in version 3."""
+"""Values in RESP, the protocol of Redis: the form of each Python type in versions 2 and 3."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Set
-from datetime import date, time
 from enum import Enum
 from typing import Any
 
-import attrs
 from attrs import frozen
 
 from linepool.errors import ReplyError, ServerError
+from linepool.protocols.text import library_text, record_fields
 
 _INT64 = range(-(2**63), 2**63)
-# Known by their module, so that none of them need be imported before the user does.
-_SHOWN_BY_STR = {"decimal", "uuid", "pathlib", "ipaddress", "fractions"}
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -30,7 +27,7 @@ OK = Status("OK")
 
 @frozen
 class Verbatim:
-    """Text with a format of three letters (``txt``, ``mkd``); in version 2 a bulk string."""
+    """Text with its format, three letters (``txt``, ``mkd``); in version 2 a bulk string."""
 
     text: str
     format: str = "txt"
@@ -38,7 +35,7 @@ class Verbatim:
 
 @frozen
 class Push:
-    """Something that is no reply; in version 2 an array."""
+    """Data that is not a reply to a request, such as a message; in version 2 an array."""
 
     items: list[Any]
 
@@ -51,7 +48,7 @@ def encode(value: object, version: int) -> bytes:
     """Return a value in RESP 2 or 3.
 
     Raises:
-        TypeError: No reply is defined for such a value.
+        TypeError: RESP has no form for such a value.
     """
     if value is None:
         return b"_\r\n" if version == 3 else b"$-1\r\n"
@@ -63,7 +60,7 @@ def encode(value: object, version: int) -> bytes:
 
 
 def encode_error(error: ReplyError) -> bytes:
-    """Return an error reply; line breaks in its text become blanks, as Redis does it."""
+    """Return an error reply; line breaks in its text become blanks, as in Redis."""
     code = error.code if isinstance(error.code, str) else "ERR"
     text = str(error)
     if isinstance(error, ServerError) and error.code is None and not text:
@@ -72,7 +69,7 @@ def encode_error(error: ReplyError) -> bytes:
 
 
 def _add(parts: list[bytes], value: Any, version: int) -> None:
-    if value is None or type(value) is int:  # the most frequent ones first
+    if value is None or type(value) is int:  # the most frequent types first
         parts.append(_number(value, version))
     elif (text := _bulk(value)) is not None:
         parts.append(b"$%d\r\n%b\r\n" % (len(text), text))
@@ -90,7 +87,6 @@ def _add(parts: list[bytes], value: Any, version: int) -> None:
 
 
 def _add_other(parts: list[bytes], value: Any, version: int) -> None:
-    kind: type = type(value)
     if isinstance(value, ReplyError):
         parts.append(encode_error(value))
     elif isinstance(value, NullArray):
@@ -108,16 +104,13 @@ def _add_other(parts: list[bytes], value: Any, version: int) -> None:
         parts.append(b"%b%d\r\n%b\r\n" % (mark, len(text), text))
     elif isinstance(value, Enum):
         _add(parts, value.value, version)
-    elif attrs.has(kind):
-        names = [field.name for field in attrs.fields(kind)]
-        _add_pairs(parts, [(name, getattr(value, name)) for name in names], len(names), version)
-    elif fields := getattr(kind, "__dataclass_fields__", None):
-        _add_pairs(parts, [(name, getattr(value, name)) for name in fields], len(fields), version)
+    elif (fields := record_fields(value)) is not None:
+        _add_pairs(parts, fields, len(fields), version)
     elif isinstance(value, Iterable):
         items = list(value)
         _add_all(parts, b"*", items, len(items), version)
     else:
-        raise TypeError(f"no reply is defined for {kind.__name__}")
+        raise TypeError(f"cannot send a {type(value).__name__} in a RESP reply")
 
 
 def _add_all(
@@ -138,16 +131,12 @@ def _add_pairs(
 
 
 def _bulk(value: object) -> bytes | None:
-    """Return the text of a bulk string, or None: it is none."""
+    """Return the text of a value that is sent as a bulk string, or None for other values."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, str) and not isinstance(value, (Status, Enum)):
         return value.encode()
-    if isinstance(value, (date, time)):
-        return value.isoformat().encode()
-    if type(value).__module__.partition(".")[0] in _SHOWN_BY_STR:
-        return str(value).encode()
-    return None
+    return library_text(value)
 
 
 def _number(value: float | None, version: int) -> bytes:
@@ -169,7 +158,7 @@ def _int(value: int, version: int) -> bytes:
 
 
 def float_text(value: float) -> bytes:
-    """Return a float as Redis writes it: the shortest text that reads back, ``inf``, ``nan``."""
+    """Return a float as Redis writes it: the shortest text with the same value, ``inf``, ``nan``."""
     if math.isinf(value) or math.isnan(value):
         return repr(value).encode()
     if value == int(value) and abs(value) < 1e17:

@@ -1,0 +1,72 @@
+"""Replies of a dialogue: lines with a code, and lines that end with a dot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+CODED_ERRORS = {
+    "usage": "501",
+    "unknown": "500",
+    "state": "503 Bad sequence of commands",
+    "client": "554",
+    "server": "451",
+    "line": "500 Line too long",
+    "large": "552 Message too large",
+    "newline": "554 A line ends with CR LF, and nothing else does",
+    "errors": "421 Too many errors",
+}
+POP3_ERRORS = {
+    "usage": "-ERR",
+    "unknown": "-ERR",
+    "state": "-ERR not now",
+    "client": "-ERR",
+    "server": "-ERR",
+    "line": "-ERR line too long",
+    "large": "-ERR too large",
+    "newline": "-ERR a line ends with CR LF",
+    "errors": "-ERR too many errors",
+}
+
+
+def line(text: str) -> bytes:
+    """Return one line of a reply.
+
+    Raises:
+        ValueError: The text holds a line break or a NUL.
+    """
+    if "\n" in text or "\r" in text or "\0" in text:
+        raise ValueError("a line of a reply holds a line break or a NUL")
+    return text.encode() + b"\r\n"
+
+
+def coded(code: object, rows: list[str]) -> bytes:
+    """Return the lines of a reply, ``250-`` before each but the last, ``250 `` before that."""
+    *earlier, last = rows or [""]
+    return b"".join(line(f"{code}-{row}") for row in earlier) + line(f"{code} {last}")
+
+
+def dotted(value: object) -> bytes:
+    """Return the lines that follow a first one, and the dot that ends them.
+
+    Raises:
+        TypeError: The value, or an item of it, cannot be sent.
+    """
+    if isinstance(value, bytes):
+        return stuffed(value) + b".\r\n"
+    if not isinstance(value, Iterable):
+        raise TypeError(f"cannot send a {type(value).__name__} as lines of a dialogue's reply")
+    return b"".join(stuffed(item) for item in value) + b".\r\n"
+
+
+def stuffed(item: object) -> bytes:
+    """Return lines with CR LF, and a dot before each dot that begins one (RFC 5321, 4.5.2)."""
+    rows = _as_bytes(item).replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
+    return b"".join((b"." if row.startswith(b".") else b"") + row + b"\r\n" for row in rows)
+
+
+def _as_bytes(item: object) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, (str, int, float)):
+        return str(item).encode()
+    raise TypeError(f"cannot send a {type(item).__name__} as a line of a dialogue's reply")
