@@ -18,27 +18,27 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from linepool.testing import assert_split_invariant
-from tests.clients.redis_twin import Reader, commands, comparable, packed
-from tests.clients.running import (
-    PATIENCE,
+from tests.clients.harness import (
+    TIMEOUT,
     Killer,
     Recorder,
     all_together,
     nutcracker,
     output,
-    port,
-    serve,
+    redis_client,
     wait_for_port,
 )
+from tests.clients.redis_twin import Reader, commands, comparable, packed
+from tests.servers import EXAMPLES, run_server
 from tests.unit.tiny_redis import tiny_redis
 
-REDIS = "redis/redis_server.py"
+REDIS = EXAMPLES / "redis" / "redis_server.py"
 BENCHMARK = "ping,set,get,incr,lpush,lpop,sadd,hset,zadd,mset"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with serve(REDIS, tmp_path_factory.mktemp("redis"), "--workers", "6:16") as running:
+    with run_server(REDIS, tmp_path_factory.mktemp("redis"), "--workers", "6:16") as running:
         yield running
 
 
@@ -65,13 +65,7 @@ def real_redis(tmp_path_factory):
         yield number
     finally:
         process.terminate()
-        process.wait(PATIENCE)
-
-
-@contextlib.contextmanager
-def client(server, **options):
-    with redis.Redis("127.0.0.1", port(server), decode_responses=True, **options) as connected:
-        yield connected
+        process.wait(TIMEOUT)
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -80,8 +74,8 @@ def test_it_answers_random_commands_as_redis_does(fresh, real_redis, seed, versi
     start = packed([b"HELLO", b"%d" % version]) + packed([b"FLUSHALL"])
     with contextlib.ExitStack() as stack:
         readers = []
-        for number in (real_redis, port(fresh)):
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", number), PATIENCE))
+        for number in (real_redis, fresh.port):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", number), TIMEOUT))
             sock.sendall(start)
             reader = Reader(stack.enter_context(sock.makefile("rb")))
             reader.reply()
@@ -96,7 +90,7 @@ def test_it_answers_random_commands_as_redis_does(fresh, real_redis, seed, versi
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_redis_py(fresh, version):
-    with client(fresh, protocol=version) as r:
+    with redis_client(fresh, protocol=version) as r:
         assert r.ping()
         assert r.set("a", "1", ex=100)
         assert r.get("a") == "1"
@@ -129,7 +123,7 @@ def test_redis_py(fresh, version):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_pipelines_and_transactions_of_redis_py(fresh, version):
-    with client(fresh, protocol=version) as r:
+    with redis_client(fresh, protocol=version) as r:
         pipe = r.pipeline(transaction=False)
         for number in range(500):
             pipe.set(f"k{number}", number)
@@ -144,7 +138,7 @@ def test_pipelines_and_transactions_of_redis_py(fresh, version):
         assert isinstance(second, redis.ResponseError)
         with r.pipeline() as pipe:
             pipe.watch("n")
-            with client(fresh) as other:
+            with redis_client(fresh) as other:
                 other.set("n", "7")
             pipe.multi()
             pipe.set("n", "8")
@@ -163,22 +157,22 @@ def test_pipelines_and_transactions_of_redis_py(fresh, version):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_publish_and_subscribe_with_redis_py(fresh, version):
-    with client(fresh, protocol=version) as r, r.pubsub() as subscriber:
+    with redis_client(fresh, protocol=version) as r, r.pubsub() as subscriber:
         subscriber.subscribe("news")
-        assert subscriber.get_message(timeout=PATIENCE)["type"] == "subscribe"
-        with client(fresh) as other:
+        assert subscriber.get_message(timeout=TIMEOUT)["type"] == "subscribe"
+        with redis_client(fresh) as other:
             assert other.publish("news", "hello") == 1
             with other.pipeline() as pipe:
                 pipe.set("a", "1")
                 pipe.publish("news", "from a transaction")
                 assert pipe.execute() == [True, 1]
-        texts = [subscriber.get_message(timeout=PATIENCE)["data"] for _ in range(2)]
+        texts = [subscriber.get_message(timeout=TIMEOUT)["data"] for _ in range(2)]
         assert texts == ["hello", "from a transaction"]
 
 
 def test_transactions_from_many_workers_do_not_mix(fresh):
     def move(number: int) -> None:
-        with client(fresh) as r:
+        with redis_client(fresh) as r:
             for _ in range(100):
                 with r.pipeline() as pipe:
                     pipe.incrby("left", number)
@@ -192,7 +186,7 @@ def test_transactions_from_many_workers_do_not_mix(fresh):
 
 def test_coredis(fresh):
     async def talk():
-        r = coredis.Redis(host="127.0.0.1", port=port(fresh), decode_responses=True)
+        r = coredis.Redis(host="127.0.0.1", port=fresh.port, decode_responses=True)
         async with r:
             assert await r.set("a", "1")
             assert await r.incr("a") == 2
@@ -207,7 +201,7 @@ def test_coredis(fresh):
 
 
 def test_a_session_with_redis_cli(fresh):
-    cli = pexpect.spawn("redis-cli", ["-p", str(port(fresh))], timeout=10, encoding="utf-8")
+    cli = pexpect.spawn("redis-cli", ["-p", str(fresh.port)], timeout=10, encoding="utf-8")
     prompt = r"127\.0\.0\.1:\d+(\(TX\))?> "
     for line, reply in (
         ('SET greeting "hello \\x41"', "OK"),
@@ -234,7 +228,7 @@ def test_a_session_with_redis_cli(fresh):
 @pytest.mark.parametrize("pipeline", [1, 16])
 def test_redis_benchmark(fresh, pipeline):
     said = output(
-        *("redis-benchmark", "-p", port(fresh), "-t", BENCHMARK, "-P", pipeline),
+        *("redis-benchmark", "-p", fresh.port, "-t", BENCHMARK, "-P", pipeline),
         *("-n", 2000, "-c", 4, "--csv"),
     )
     rows = re.findall(r'^"([^"]+)","([0-9.]+)"', said, re.M)
@@ -255,7 +249,7 @@ def test_twemproxy_in_front(fresh, tmp_path):
 
 
 def test_incr_from_8_workers_at_once_is_exact(tmp_path):
-    with serve(REDIS, tmp_path, "--workers", "8") as server:
+    with run_server(REDIS, tmp_path, "--workers", "8") as server:
 
         def count(_: int) -> None:
             assert server.converse(b"INCR n\r\n" * 1000).count(b":") == 1000
@@ -265,12 +259,12 @@ def test_incr_from_8_workers_at_once_is_exact(tmp_path):
 
 
 def test_kills_lose_no_acknowledged_write(tmp_path):
-    with serve(REDIS, tmp_path, "--workers", "8") as server, Killer(server, 20) as killer:
+    with run_server(REDIS, tmp_path, "--workers", "8") as server, Killer(server, 20) as killer:
 
         def write(number: int) -> tuple[int, int]:
             known = tried = 0
             once = Retry(NoBackoff(), 0)  # or it would push twice by itself
-            with client(server, socket_timeout=10, retry=once) as r:
+            with redis_client(server, socket_timeout=10, retry=once) as r:
                 while killer.killed < 20:
                     tried += 1
                     with contextlib.suppress(redis.ConnectionError, redis.ResponseError):
@@ -283,7 +277,7 @@ def test_kills_lose_no_acknowledged_write(tmp_path):
 
         with ThreadPoolExecutor(4) as pool:
             outcomes = list(pool.map(write, range(4)))
-        with client(server) as r:
+        with redis_client(server) as r:
             for number, (known, tried) in enumerate(outcomes):
                 assert known <= int(r.get(f"k{number}")) <= tried
                 pushed = list(map(int, r.lrange(f"l{number}", 0, -1)))
@@ -294,11 +288,11 @@ def test_kills_lose_no_acknowledged_write(tmp_path):
 
 def test_redis_benchmark_goes_on_with_others_while_workers_are_killed(tmp_path):
     """redis-benchmark itself ends at the first lost connection; so it runs again and again."""
-    with serve(REDIS, tmp_path, "--workers", "8") as server:
+    with run_server(REDIS, tmp_path, "--workers", "8") as server:
         command = [
             "redis-benchmark",
             "-p",
-            str(port(server)),
+            str(server.port),
             "-t",
             "incr",
             "-n",
@@ -309,7 +303,7 @@ def test_redis_benchmark_goes_on_with_others_while_workers_are_killed(tmp_path):
         ]
         with Killer(server, 10) as killer:
             while killer.killed < 10:
-                subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
+                subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
         said = output(*command)
         assert "requests per second" in said
         count = int(server.converse(b"GET counter:__rand_int__\r\n").split(b"\r\n")[1])
@@ -317,24 +311,26 @@ def test_redis_benchmark_goes_on_with_others_while_workers_are_killed(tmp_path):
 
 
 def test_keys_expire_and_a_full_store_says_so(tmp_path):
-    with serve(REDIS, tmp_path, "--workers", "2", REDIS_SIZE_MB="4") as server:
-        with client(server) as r:
-            r.set("short", "x", px=1)
-            r.set("kept", "y")
-            while r.exists("short"):
-                pass
-            assert r.get("short") is None
-            many = {f"big{number}": "z" * 100_000 for number in range(100)}
-            for number in range(20):
-                r.set(f"big{number}", many[f"big{number}"])
-            with pytest.raises(redis.ResponseError, match="maxmemory"):
-                r.mset(many)
-            assert r.get("kept") == "y"
-            assert r.get("big0") == "z" * 100_000
-            for number in range(40):
-                r.delete(f"big{number}")
-            assert r.set("again", "z" * 1000)
-        assert not [line for line in server.log if "handler failed" in line]
+    with (
+        run_server(REDIS, tmp_path, "--workers", "2", REDIS_SIZE_MB="4") as server,
+        redis_client(server) as r,
+    ):
+        r.set("short", "x", px=1)
+        r.set("kept", "y")
+        while r.exists("short"):
+            pass
+        assert r.get("short") is None
+        many = {f"big{number}": "z" * 100_000 for number in range(100)}
+        for number in range(20):
+            r.set(f"big{number}", many[f"big{number}"])
+        with pytest.raises(redis.ResponseError, match="maxmemory"):
+            r.mset(many)
+        assert r.get("kept") == "y"
+        assert r.get("big0") == "z" * 100_000
+        for number in range(40):
+            r.delete(f"big{number}")
+        assert r.set("again", "z" * 1000)
+    assert "handler failed" not in server.text
 
 
 def test_what_clients_send_may_be_cut_anywhere(fresh):

@@ -2,12 +2,11 @@ import os
 import random
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.examples.running import EXAMPLES, run
+from tests.servers import EXAMPLES, TIMEOUT, run_server
 
 KV = EXAMPLES / "kv.py"
 ODD_VALUES = [
@@ -23,7 +22,7 @@ ODD_VALUES = [
 
 @pytest.fixture
 def kv(tmp_path):
-    with run(KV, "--workers", "8", directory=tmp_path) as server:
+    with run_server(KV, tmp_path, "--workers", "8") as server:
         yield server
 
 
@@ -40,7 +39,7 @@ def test_a_line_is_stored_and_shown(kv):
     assert kv.converse(script) == b"OK\nVALUE 11\ndeep  blue \nOK\nNOT_FOUND\nNOT_FOUND\n0\n"
 
 
-def test_any_bytes_come_back_and_forge_no_reply(kv):
+def test_any_bytes_come_back_and_cannot_forge_a_reply(kv):
     for value in ODD_VALUES:
         script = put(b"odd", value) + b"GET odd\nCOUNT\n"
         assert kv.converse(script) == b"OK\n" + shown(value) + b"1\n"
@@ -99,13 +98,13 @@ def test_keys_come_in_order_however_many_there_are(kv):
 
 
 def test_eight_workers_count_one_key_to_the_exact_sum(kv):
-    # Each connection holds a worker of its own, so eight of them do this at the same time.
+    # Eight connections at once keep up to eight workers busy with the same key.
     together = threading.Barrier(8)
 
     def count_up(_):
         with kv.connect() as peer:
             assert peer.ask("COUNT") in ("0", "1")
-            together.wait(20)
+            together.wait(TIMEOUT)
             return [int(peer.ask("INCR total")) for _ in range(200)]
 
     with ThreadPoolExecutor(8) as pool:
@@ -115,15 +114,15 @@ def test_eight_workers_count_one_key_to_the_exact_sum(kv):
 
 
 class Writer:
-    """Sets key after key and counts each, through whatever happens to its connection."""
+    """Sets one key after the other and counts them, on a new connection whenever one is lost."""
 
     def __init__(self, server, number, progress):
         self.server = server
         self.number = number
-        self.progress = progress  # a condition, told of each acknowledgement
+        self.progress = progress  # a condition, notified of each acknowledgement
         self.acknowledged = []
         self.counted = 0
-        self.lost = 0  # increments whose reply did not come: done or not, nobody knows
+        self.lost = 0  # increments without a reply, which may have happened or not
 
     def write(self, enough):
         n = 0
@@ -151,7 +150,7 @@ class Writer:
 
 def test_killed_workers_take_no_acknowledged_write_with_them(tmp_path):
     dead: list[int] = []
-    with run(KV, "--workers", "4", directory=tmp_path) as server:
+    with run_server(KV, tmp_path, "--workers", "4") as server:
         progress = threading.Condition()
         writers = [Writer(server, number, progress) for number in range(4)]
         done = threading.Event()
@@ -185,30 +184,33 @@ def wait_until_all_have_written(writers, progress):
             lambda: all(
                 len(writer.acknowledged) > n for writer, n in zip(writers, before, strict=True)
             ),
-            timeout=20,
+            timeout=TIMEOUT,
         )
 
 
 def busy_workers(server, but):
-    give_up_at = time.monotonic() + 20
-    while True:
-        workers = server.status()["workers"]
-        busy = [w["pid"] for w in workers if w["state"] == "busy" and w["pid"] not in but]
-        if busy:
-            return busy
-        assert time.monotonic() < give_up_at, f"nobody is busy: {workers}"
+    busy: list[int] = []
+
+    def is_busy(state):
+        busy[:] = [
+            w["pid"] for w in state["workers"] if w["state"] == "busy" and w["pid"] not in but
+        ]
+        return busy
+
+    server.until(is_busy)
+    return busy
 
 
 def test_what_was_stored_survives_a_restart(tmp_path):
-    with run(KV, directory=tmp_path) as server:
+    with run_server(KV, tmp_path) as server:
         assert server.converse(b"SET color blue\nINCR n\n") == b"OK\n1\n"
-    with run(KV, directory=tmp_path) as server:
+    with run_server(KV, tmp_path) as server:
         assert server.converse(b"GET color\nINCR n\n") == b"VALUE 4\nblue\n2\n"
 
 
-def test_a_full_store_says_so_and_works_on_when_something_is_deleted(tmp_path):
+def test_a_full_store_says_so_and_has_room_again_after_deletions(tmp_path):
     value = bytes(100_000)
-    with run(KV, directory=tmp_path, KV_SIZE_MB="1", KV_DIR=str(tmp_path / "small")) as server:
+    with run_server(KV, tmp_path, KV_SIZE_MB="1", KV_DIR=str(tmp_path / "small")) as server:
         script = b"".join(put(b"k%d" % n, value) for n in range(12))
         replies = server.converse(script).splitlines()
         full = replies.index(b"SERVER_ERROR the store is full: it may hold 1 MiB")

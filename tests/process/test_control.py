@@ -19,7 +19,7 @@ import pytest
 from linepool import __version__
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import PATIENCE, Gate, Running
+from tests.servers import TIMEOUT, Gate, ServerProcess
 
 WORKER_KEYS = [
     "slot",
@@ -56,12 +56,12 @@ def linepool(*words: str, **environment: str) -> subprocess.CompletedProcess[str
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
 
 
-def talk(server: Running) -> Peer:
+def talk(server: ServerProcess) -> Peer:
     """Return a connection to a server's control socket."""
     return Peer(f"unix:{server.control}")
 
@@ -219,7 +219,7 @@ def test_many_silent_clients_do_not_lock_the_operator_out(launch: Launch):
             silent.connect(server.control)
         last.connect(server.control)
 
-        last.settimeout(PATIENCE)
+        last.settimeout(TIMEOUT)
         last.sendall(b"SCALE 2\n")
         assert last.recv(100) == b"workers 2\n"
 

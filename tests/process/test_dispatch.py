@@ -10,8 +10,8 @@ import time
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import Load, Running
-from tests.process.travelling import (
+from tests.servers import Load, ServerProcess
+from tests.process.connections import (
     clients,
     parker_of,
     serving,
@@ -29,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory):
         yield running
 
 
-def test_a_client_that_says_nothing_never_touches_a_worker(server: Running):
+def test_a_client_that_says_nothing_never_touches_a_worker(server: ServerProcess):
     before = server.status()["counters"]["connections"]
     with clients(server, 50):
         state = until_parked(server, 50)
@@ -41,7 +41,7 @@ def test_a_client_that_says_nothing_never_touches_a_worker(server: Running):
 
 def test_a_client_is_greeted_once_and_before_it_has_said_anything(launch: Launch, tmp_path):
     journal = tmp_path / "journal"
-    server = launch("travels.py", "--workers", "2", environment={"JOURNAL": str(journal)})
+    server = launch("moving.py", "--workers", "2", environment={"JOURNAL": str(journal)})
     with clients(server, 20) as peers:
         greetings = [peer.line() for peer in peers]
         until_parked(server, 20)
@@ -52,7 +52,7 @@ def test_a_client_is_greeted_once_and_before_it_has_said_anything(launch: Launch
     assert sorted(connected) == sorted(ids)
 
 
-def test_a_request_that_comes_in_drops_has_one_limit_however_often_it_moves(server: Running):
+def test_a_request_that_comes_in_drops_has_one_limit_however_often_it_moves(server: ServerProcess):
     with server.connect() as peer:
         began_at = time.monotonic()
         peer.send(b"ADD 1 1\nADD 2")
@@ -71,7 +71,7 @@ def test_a_request_that_comes_in_drops_has_one_limit_however_often_it_moves(serv
 
 
 def test_whoever_was_connected_before_the_stop_gets_a_reply(launch: Launch):
-    server = launch("travels.py", "--workers", "3")
+    server = launch("moving.py", "--workers", "3")
     load = Load(server, clients=9, gap=True)
     try:
         server.until(lambda _: load.served >= 100)
@@ -84,7 +84,7 @@ def test_whoever_was_connected_before_the_stop_gets_a_reply(launch: Launch):
 
 
 def test_clients_that_wait_in_the_kernels_queue_are_served_before_the_server_stops(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+    server = launch("moving.py", "--workers", "2")
     parker = parker_of(server)
     os.kill(parker, signal.SIGSTOP)
     with clients(server, 150) as queued:
@@ -99,7 +99,7 @@ def test_clients_that_wait_in_the_kernels_queue_are_served_before_the_server_sto
     assert server.ended() == 0
 
 
-def test_retiring_workers_under_load_loses_no_connection(server: Running):
+def test_retiring_workers_under_load_loses_no_connection(server: ServerProcess):
     before = server.status()["counters"]["retired"]
     load = Load(server, clients=3)
     try:

@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import PATIENCE
+from tests.servers import TIMEOUT
 
 
 def test_several_listeners_together_serve_and_stop(tmp_path, launch: Launch):
@@ -117,7 +117,7 @@ def test_an_inherited_socket_is_served(tmp_path, launch: Launch, family, count):
         given.bind(("127.0.0.1", 0) if family == socket.AF_INET else f"{tmp_path}/s")
         given.listen()
         with socket.socket(family) as early:
-            early.settimeout(PATIENCE)
+            early.settimeout(TIMEOUT)
             early.connect(given.getsockname())
             early.sendall(b"ADD 2 3\n")
             bind = (f"fd://{given.fileno()}", "127.0.0.1:0")[:count]

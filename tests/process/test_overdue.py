@@ -21,7 +21,7 @@ from linepool.kernel.listeners import socket_cookie
 from linepool.kernel.pidfd import Process
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Running, is_over
+from tests.servers import ServerProcess, has_ended
 
 TOO_LONG = "SERVER_ERROR the request took longer than 0.2 s"
 ENDED = "SERVER_ERROR the request was ended: it took longer than 0.2 s"
@@ -30,11 +30,11 @@ LIMITS = ("--request-timeout", "0.2", "--kill-grace", "0.1", "--log-level", "deb
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Give a server whose workers are never killed: the first step must do."""
     options = ("--workers", "4", "--request-timeout", "0.2", "--kill-grace", "9")
     place = tmp_path_factory.mktemp("python")
-    server = Running(place, "stuck_in_python.py", *options)
+    server = ServerProcess(place, "stuck_in_python.py", *options)
     yield server
     server.end()
 
@@ -42,22 +42,22 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(scope="module", params=["accept", "shared"])
 def killing(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Running]:
+) -> Iterator[ServerProcess]:
     """Give a server that soon kills."""
     place = tmp_path_factory.mktemp("killing")
     options = ("--workers", "3", *LIMITS)
-    server = Running(place, "stuck_for_good.py", *options, scheme=request.param)
+    server = ServerProcess(place, "stuck_for_good.py", *options, scheme=request.param)
     yield server
     server.end()
 
 
-def counters(server: Running, *names: str) -> list[int]:
+def counters(server: ServerProcess, *names: str) -> list[int]:
     """Return some of the server's counts."""
     state = server.status()
     return [state["counters"][name] for name in names]
 
 
-def told_of(server: Running, peer: Peer) -> str:
+def told_of(server: ServerProcess, peer: Peer) -> str:
     """Return what the log says of the overdue request of a client, down to the exception."""
     server.wait_for(f"peer={name_of(peer)} why=")
     begin = len(server.log) - 1
@@ -65,7 +65,7 @@ def told_of(server: Running, peer: Peer) -> str:
     return "\n".join(server.log[begin:])
 
 
-def account_of(server: Running, worker: str | int = "", client: str = "") -> tuple[str, str]:
+def account_of(server: ServerProcess, worker: str | int = "", client: str = "") -> tuple[str, str]:
     """Return the line of the log that says that a worker was killed, and the stack behind it.
 
     Either the worker is known, or the client whose request it had in hand.
@@ -101,7 +101,7 @@ def all_of(peer: Peer) -> bytes:
     "way",
     ["asleep", "in_recv", "in_a_loop", "at_a_lock", "in_a_regex", "behind_except"],
 )
-def test_an_overdue_request_ends_with_an_error_in_its_place(python: Running, way):
+def test_an_overdue_request_ends_with_an_error_in_its_place(python: ServerProcess, way):
     timeouts, errors, kills = counters(python, "timeouts", "errors", "kills")
     with python.connect() as peer:
         worker = peer.ask("PID")
@@ -118,7 +118,7 @@ def test_an_overdue_request_ends_with_an_error_in_its_place(python: Running, way
     assert counters(python, "timeouts", "errors", "kills") == [timeouts + 1, errors + 1, kills]
 
 
-def test_an_overdue_request_costs_nobody_else_anything(python: Running):
+def test_an_overdue_request_costs_nobody_else_anything(python: ServerProcess):
     with python.connect() as stuck, python.connect() as other:
         stuck.send(b"STUCK_IN_A_LOOP\n")
         answers = []
@@ -130,7 +130,7 @@ def test_an_overdue_request_costs_nobody_else_anything(python: Running):
         assert len(answers) > 10
 
 
-def test_a_handler_has_the_deadline_that_it_was_registered_with(python: Running):
+def test_a_handler_has_the_deadline_that_it_was_registered_with(python: ServerProcess):
     with python.connect() as longer, python.connect() as shorter, python.connect() as none:
         longer.send(b"PATIENT 0.4\n")
         none.send(b"TIMELESS 0.4\n")
@@ -141,7 +141,7 @@ def test_a_handler_has_the_deadline_that_it_was_registered_with(python: Running)
         assert none.line() == "awake"
 
 
-def test_a_deadline_can_be_moved_by_the_handler(python: Running):
+def test_a_deadline_can_be_moved_by_the_handler(python: ServerProcess):
     with python.connect() as granted, python.connect() as used_up:
         granted.send(b"EXTENDED 5 0.4\n")
         used_up.send(b"EXTENDED 0.4 1000\n")
@@ -179,12 +179,14 @@ def test_without_a_limit_only_handlers_with_their_own_have_a_deadline(launch: La
         assert free.line() == "awake"
 
 
-def test_a_handler_can_clean_up_when_its_time_is_up(python: Running):
+def test_a_handler_can_clean_up_when_its_time_is_up(python: ServerProcess):
     with python.connect() as peer:
         assert [peer.ask("TIDY"), peer.line()] == ["tidied up", TOO_LONG]
 
 
-def test_a_stream_that_gets_stuck_ends_with_an_error_and_the_connection_goes_on(python: Running):
+def test_a_stream_that_gets_stuck_ends_with_an_error_and_the_connection_goes_on(
+    python: ServerProcess,
+):
     with python.connect() as peer:
         peer.send(b"STUCK_IN_A_STREAM\nADD 1 1\n")
 
@@ -215,7 +217,7 @@ def test_a_stream_that_goes_on_past_its_deadline_ends_with_an_error(launch: Laun
     assert counters(server, "timeouts", "kills") == [4, 0]
 
 
-def test_middleware_counts_as_part_of_the_request(python: Running):
+def test_middleware_counts_as_part_of_the_request(python: ServerProcess):
     with python.connect() as peer:
         assert peer.ask("HELD_UP") == TOO_LONG
         assert peer.ask("ADD 2 3") == "5"
@@ -299,7 +301,7 @@ def test_a_slow_request_is_logged_once_with_its_stack_and_completes(launch: Laun
 
 
 @pytest.mark.parametrize("way", ["behind_except", "in_c", "in_a_hash", "when_stopped", "and_deaf"])
-def test_what_no_exception_ends_is_killed_and_its_client_told(killing: Running, way):
+def test_what_no_exception_ends_is_killed_and_its_client_told(killing: ServerProcess, way):
     timeouts, kills = counters(killing, "timeouts", "kills")
     with killing.connect() as netcat, killing.connect() as telnet:
         netcat.send(f"STUCK_{way}\n".encode())
@@ -323,7 +325,7 @@ def test_what_no_exception_ends_is_killed_and_its_client_told(killing: Running, 
             assert re.search(rf"in stuck_{way}$", stack, re.MULTILINE)
 
 
-def test_a_kill_costs_nobody_else_anything(killing: Running):
+def test_a_kill_costs_nobody_else_anything(killing: ServerProcess):
     with killing.connect() as stuck, killing.connect() as other:
         stuck.send(b"STUCK_IN_C\n")
         answers = []
@@ -335,7 +337,7 @@ def test_a_kill_costs_nobody_else_anything(killing: Running):
         assert other.ask("ADD 2 3") == "5"
 
 
-def test_a_client_that_goes_on_sending_reads_the_error_and_a_clean_end(killing: Running):
+def test_a_client_that_goes_on_sending_reads_the_error_and_a_clean_end(killing: ServerProcess):
     with killing.connect() as peer:
         peer.send(b"STUCK_IN_C\n")
         while not select.select([peer.socket], [], [], 0)[0]:
@@ -345,7 +347,7 @@ def test_a_client_that_goes_on_sending_reads_the_error_and_a_clean_end(killing: 
         assert all_of(peer) == ENDED.encode() + b"\n"
 
 
-def test_replies_that_were_read_do_not_keep_the_error_back(killing: Running):
+def test_replies_that_were_read_do_not_keep_the_error_back(killing: ServerProcess):
     with killing.connect() as peer:
         assert peer.ask("ADD 2 3") == "5"
         peer.send(b"STUCK_IN_C\n")
@@ -353,14 +355,14 @@ def test_replies_that_were_read_do_not_keep_the_error_back(killing: Running):
         assert all_of(peer) == ENDED.encode() + b"\n"
 
 
-def test_no_error_line_is_sent_in_place_of_replies_that_were_not(killing: Running):
+def test_no_error_line_is_sent_in_place_of_replies_that_were_not(killing: ServerProcess):
     with killing.connect() as peer:
         peer.send(b"ADD 1 1\nSTUCK_IN_C\n")
 
         assert all_of(peer) == b""
 
 
-def test_no_error_line_is_sent_behind_the_beginning_of_a_reply(killing: Running):
+def test_no_error_line_is_sent_behind_the_beginning_of_a_reply(killing: ServerProcess):
     with killing.connect() as peer:
         peer.send(b"STUCK_IN_A_STREAM\n")
 
@@ -378,7 +380,7 @@ def test_a_client_that_left_a_stream_behind_does_not_silence_the_next_ones_error
         assert all_of(peer) == ENDED.encode() + b"\n"
 
 
-def test_a_client_that_has_gone_does_not_disturb_the_kill(killing: Running):
+def test_a_client_that_has_gone_does_not_disturb_the_kill(killing: ServerProcess):
     (kills,) = counters(killing, "kills")
     with killing.connect() as peer:
         worker = peer.ask("PID")
@@ -397,24 +399,24 @@ def test_a_stuck_hook_is_killed_and_its_client_told(launch: Launch):
 
 
 @pytest.mark.parametrize("child", ["fork", "program"])
-def test_what_a_stuck_handler_has_started_dies_with_it(killing: Running, child):
+def test_what_a_stuck_handler_has_started_dies_with_it(killing: ServerProcess, child):
     with killing.connect() as peer:
         pidfd = os.pidfd_open(int(peer.ask(f"STUCK_WITH_A_{child}")))
 
         assert all_of(peer) == ENDED.encode() + b"\n"
 
     with open(pidfd, closefd=True):
-        assert is_over(pidfd)
+        assert has_ended(pidfd)
 
 
-def test_a_daemon_that_keeps_the_clients_socket_does_not_keep_the_client(killing: Running):
+def test_a_daemon_that_keeps_the_clients_socket_does_not_keep_the_client(killing: ServerProcess):
     with killing.connect() as peer:
         daemon = os.pidfd_open(int(peer.ask("STUCK_WITH_A_DAEMON")))
 
         assert all_of(peer) == ENDED.encode() + b"\n"
 
     with open(daemon, closefd=True):
-        assert not is_over(daemon, 0)
+        assert not has_ended(daemon, 0)
         signal.pidfd_send_signal(daemon, signal.SIGKILL)
 
 
@@ -422,7 +424,7 @@ def test_a_daemon_that_keeps_the_clients_socket_does_not_keep_the_client(killing
     ("way", "how"), [("abort", "signal=SIGABRT"), ("segv", "signal=SIGSEGV"), ("exit", "status=3")]
 )
 def test_a_handler_that_crashes_its_worker_is_named_and_its_client_let_go(
-    killing: Running, way, how
+    killing: ServerProcess, way, how
 ):
     (crashes,) = counters(killing, "crashes")
     with killing.connect() as peer:
@@ -438,14 +440,14 @@ def test_a_handler_that_crashes_its_worker_is_named_and_its_client_let_go(
 
 
 @pytest.mark.parametrize("way", ["abort", "segv", "exit"])
-def test_what_a_crashing_handler_has_started_dies_with_it(killing: Running, way):
+def test_what_a_crashing_handler_has_started_dies_with_it(killing: ServerProcess, way):
     with killing.connect() as peer:
         pidfd = os.pidfd_open(int(peer.ask(f"DIE_WITH_A_FORK {way}")))
 
         assert all_of(peer) == b""
 
     with open(pidfd, closefd=True):
-        assert is_over(pidfd)
+        assert has_ended(pidfd)
 
 
 def test_the_client_of_a_request_that_outlasts_a_stop_is_told_too(launch: Launch):
@@ -471,7 +473,7 @@ def test_a_stop_does_not_kill_early_beside_a_worker_that_is_killed(tmp_path, lau
     first, second = server.pids()
     boot.touch()
     os.kill(first, signal.SIGKILL)
-    never_up = server.wait_for("waiting for ever").split()[0]
+    never_up = server.wait_for("hangs in its boot").split()[0]
     boot.unlink()
     os.kill(second, signal.SIGKILL)
     server.until(lambda state: state["tally"]["idle"] and state["workers"][1]["pid"] != second)
@@ -508,7 +510,7 @@ def test_a_socket_is_taken_from_a_process_only_if_it_is_the_one_that_is_meant(tm
         assert process.take_socket(file.fileno(), cookie) is None
         assert process.take_socket(999, cookie) is None
         program.kill()
-        assert is_over(process.pidfd)
+        assert has_ended(process.pidfd)
         assert process.take_socket(ours.fileno(), cookie) is None
 
         assert os.listdir("/proc/self/fd") == before
@@ -533,7 +535,9 @@ def test_where_descriptors_cannot_be_taken_it_says_so_and_the_rest_works(open_pl
         environment["USER_ID"] = str(NOBODY)
     options = ("--workers", "1", *LIMITS)
     bind = ("unix:sock",)
-    server = Running(open_place, "stuck_for_good.py", *options, bind=bind, environment=environment)
+    server = ServerProcess(
+        open_place, "stuck_for_good.py", *options, bind=bind, environment=environment
+    )
     with contextlib.ExitStack() as end:
         end.callback(server.end)
         with server.connect() as peer:

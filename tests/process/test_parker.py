@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import PATIENCE, Gate, Running, is_over
-from tests.process.travelling import (
+from tests.servers import TIMEOUT, Gate, ServerProcess, has_ended
+from tests.process.connections import (
     all_of,
     ask_all,
-    both_schemes,
+    PARKING_SCHEMES,
     clients,
     open_files,
     parker_of,
@@ -22,7 +22,7 @@ from tests.process.travelling import (
     until_parked,
 )
 
-pytestmark = pytest.mark.scheme(*both_schemes)
+pytestmark = pytest.mark.scheme(*PARKING_SCHEMES)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def noted(journal: Path, what: str) -> list[str]:
 @pytest.mark.scheme("dispatch")
 def test_the_parker_runs_no_code_of_the_apps(launch: Launch, journal: Path):
     options = ("--workers", "2", "--idle-timeout", "0.3")
-    server = launch("travels.py", *options, environment={"JOURNAL": str(journal)})
+    server = launch("moving.py", *options, environment={"JOURNAL": str(journal)})
     parker = parker_of(server)
     with clients(server, 10) as peers:
         for peer in peers:
@@ -58,7 +58,7 @@ def test_the_parker_runs_no_code_of_the_apps(launch: Launch, journal: Path):
 
 
 def test_every_parker_holds_only_its_own_descriptors(launch: Launch, scheme):
-    server = launch("travels.py", "--workers", "3")
+    server = launch("moving.py", "--workers", "3")
     parker = 0
     for _ in range(2):
         parker = parker_of(server, besides=parker)
@@ -80,7 +80,7 @@ def test_every_parker_holds_only_its_own_descriptors(launch: Launch, scheme):
 
 
 def test_a_dead_parker_costs_the_connections_that_it_held_and_is_replaced(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+    server = launch("moving.py", "--workers", "2")
     with clients(server, 20) as parked:
         assert ask_all(parked, "ADD 2 3") == ["5"] * 20
         until_parked(server, 20)
@@ -102,7 +102,7 @@ def test_a_dead_parker_costs_the_connections_that_it_held_and_is_replaced(launch
 
 @pytest.mark.scheme("shared")
 def test_connections_that_workers_hold_outlive_the_parker(launch: Launch):
-    server = launch("travels.py", "--workers", "2", "--park-after", "60")
+    server = launch("moving.py", "--workers", "2", "--park-after", "60")
     with clients(server, 6) as peers:
         pinned, *others = peers
         worker = pinned.ask("PIN")
@@ -121,7 +121,7 @@ def test_connections_that_workers_hold_outlive_the_parker(launch: Launch):
 
 @pytest.mark.scheme("shared")
 def test_a_parker_that_dies_again_and_again_is_not_replaced_in_a_frenzy(launch: Launch):
-    server = launch("travels.py", "--workers", "1")
+    server = launch("moving.py", "--workers", "1")
     parker = parker_of(server)
     began_at = time.monotonic()
     for _ in range(3):
@@ -136,7 +136,7 @@ def test_a_parker_that_dies_again_and_again_is_not_replaced_in_a_frenzy(launch: 
 
 
 def test_a_stop_with_many_parked_clients_ends_soon_and_cleanly(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+    server = launch("moving.py", "--workers", "2")
     with clients(server, 500) as peers:
         assert ask_all(peers, "ADD 2 3") == ["5"] * 500
         until_parked(server, 500)
@@ -151,7 +151,7 @@ def test_a_stop_with_many_parked_clients_ends_soon_and_cleanly(launch: Launch):
 def test_a_client_that_waits_for_a_worker_is_served_before_the_server_stops(
     launch: Launch, gate: Gate
 ):
-    server = launch("travels.py", "--workers", "1")
+    server = launch("moving.py", "--workers", "1")
     with clients(server, 10) as peers:
         busy, *waiting = peers
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 10
@@ -172,7 +172,7 @@ def test_a_client_that_waits_for_a_worker_is_served_before_the_server_stops(
 
 @pytest.mark.scheme("shared")
 def test_a_stop_for_which_every_process_gets_the_signal_is_in_order_too(launch: Launch, gate: Gate):
-    server = launch("travels.py", "--workers", "1")
+    server = launch("moving.py", "--workers", "1")
     with server.connect() as busy, server.connect() as waiting:
         assert ask_all([busy, waiting], "NEXT_NUMBER") == ["1", "1"]
         until_parked(server, 2)
@@ -193,7 +193,7 @@ def test_a_stop_for_which_every_process_gets_the_signal_is_in_order_too(launch: 
 
 
 def test_when_the_master_is_killed_all_leave_and_every_client_reads_the_end(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+    server = launch("moving.py", "--workers", "2")
     with clients(server, 50) as parked, server.connect() as pinned:
         assert ask_all(parked, "ADD 2 3") == ["5"] * 50
         pinned.ask("PIN")
@@ -204,12 +204,12 @@ def test_when_the_master_is_killed_all_leave_and_every_client_reads_the_end(laun
         server.send(signal.SIGKILL)
 
         assert {all_of(peer) for peer in [*parked, pinned]} == {b""}
-        assert all(is_over(pidfd) for pidfd in processes.values())
+        assert all(has_ended(pidfd) for pidfd in processes.values())
 
 
 @pytest.mark.scheme("shared")
 def test_a_parker_that_dies_during_a_stop_does_not_hold_it_up(launch: Launch, gate: Gate):
-    server = launch("travels.py", "--workers", "1")
+    server = launch("moving.py", "--workers", "1")
     with server.connect() as busy:
         busy.send(b"HOLD\n")
         gate.wait()
@@ -228,13 +228,13 @@ def test_a_parker_that_dies_during_a_stop_does_not_hold_it_up(launch: Launch, ga
 
 
 def test_the_parker_closes_clients_that_are_quiet_for_too_long_and_no_others(launch: Launch):
-    server = launch("travels.py", "--workers", "2", "--idle-timeout", "0.3")
+    server = launch("moving.py", "--workers", "2", "--idle-timeout", "0.3")
     with clients(server, 20) as quiet, server.connect() as lively, server.connect() as silent:
         asked_at = time.monotonic()
         assert ask_all(quiet, "ADD 2 3") == ["5"] * 20
         while sum(server.status()["connections"].values()) > 1:
             assert lively.ask("ADD 2 3") == "5"
-            assert time.monotonic() - asked_at < PATIENCE
+            assert time.monotonic() - asked_at < TIMEOUT
 
         assert time.monotonic() - asked_at >= 0.3
         assert {all_of(peer) for peer in [*quiet, silent]} == {b""}
@@ -244,7 +244,7 @@ def test_the_parker_closes_clients_that_are_quiet_for_too_long_and_no_others(lau
 BUSY = b"SERVER_ERROR too many connections; try again later\r\n"
 
 
-@pytest.fixture(scope="module", params=both_schemes)
+@pytest.fixture(scope="module", params=PARKING_SCHEMES)
 def small(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
     """Give a server for five connections."""
     options = ("--workers", "2", "--max-connections", "5")
@@ -252,7 +252,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         yield server
 
 
-def test_one_connection_too_many_is_refused_until_another_has_left(small: Running):
+def test_one_connection_too_many_is_refused_until_another_has_left(small: ServerProcess):
     with clients(small, 5) as peers:
         assert ask_all(peers, "ADD 2 3") == ["5"] * 5
         until_parked(small, 5)
@@ -268,7 +268,7 @@ def test_one_connection_too_many_is_refused_until_another_has_left(small: Runnin
             assert another.ask("ADD 2 3") == "5"
 
 
-def test_who_is_refused_is_counted(small: Running):
+def test_who_is_refused_is_counted(small: ServerProcess):
     before = small.status()["counters"]["refused"]
     with clients(small, 5):
         small.until(lambda state: sum(state["connections"].values()) == 5)
@@ -279,7 +279,7 @@ def test_who_is_refused_is_counted(small: Running):
     assert small.status()["counters"]["refused"] == before + 3
 
 
-def test_connections_that_stay_with_their_workers_count_too(small: Running):
+def test_connections_that_stay_with_their_workers_count_too(small: ServerProcess):
     with clients(small, 5) as peers:
         *pinned, quiet = peers
         pids = [peer.ask("PIN") for peer in pinned]
@@ -297,7 +297,7 @@ def test_connections_that_stay_with_their_workers_count_too(small: Running):
 
 
 def test_parked_clients_that_speak_make_the_pool_grow(launch: Launch, gate: Gate):
-    server = launch("travels.py", "--workers", "1:4", "--min-spare", "0")
+    server = launch("moving.py", "--workers", "1:4", "--min-spare", "0")
     with clients(server, 4) as peers:
         until_parked(server, 4)
         for peer in peers:

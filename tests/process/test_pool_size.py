@@ -18,14 +18,14 @@ from linepool.kernel.sock_diag import unix_queue
 from linepool.master.load import Processors
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Gate, Running
+from tests.servers import Gate, ServerProcess
 
 QUICK = ("--grow-delay", "0.05", "--max-spawn-rate", "1000", "--min-worker-age", "0")
 KINDS = {"tcp": "127.0.0.1:0", "unix": "unix:sock"}
 
 
 @contextlib.contextmanager
-def holding(server: Running, count: int) -> Iterator[list[Peer]]:
+def holding(server: ServerProcess, count: int) -> Iterator[list[Peer]]:
     """Let so many clients ask for what waits at the gate."""
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(server.connect()) for _ in range(count)]
@@ -43,7 +43,7 @@ def answers(peers: list[Peer]) -> list[int]:
     return numbers
 
 
-def plans(server: Running) -> list[tuple[int, int]]:
+def plans(server: ServerProcess) -> list[tuple[int, int]]:
     """Return how many workers were spawned and retired by each plan so far."""
     found = re.findall(r"pool plan spawn=(\d+) retire=(\d+)", server.text)
     return [(int(spawn), int(retire)) for spawn, retire in found]

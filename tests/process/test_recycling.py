@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import Running
+from tests.servers import ServerProcess
 
 
 @pytest.fixture
@@ -21,14 +21,14 @@ def slow(tmp_path: Path) -> Path:
 def start(launch: Launch, slow: Path):
     """Start a server whose workers may be slow to come and to go."""
 
-    def begin(*options: str) -> Running:
+    def begin(*options: str) -> ServerProcess:
         environment = {"SLOW": str(slow)}
         return launch("stuck_in_recycling.py", *options, environment=environment)
 
     return begin
 
 
-def served_by_each(server: Running, requests: int) -> list[int]:
+def served_by_each(server: ServerProcess, requests: int) -> list[int]:
     """Send requests one after the other; return how many each worker served, but for the last."""
     pids = []
     for _ in range(requests):
@@ -60,7 +60,7 @@ def test_without_jitter_the_number_is_exact(start):
 
 def test_never_more_than_a_third_of_the_pool_is_away(start, slow: Path):
     server = start("--workers", "6", "--max-requests", "1", "--max-requests-jitter", "0")
-    Path(f"{slow}.to-come").touch()
+    Path(f"{slow}.to-boot").touch()
 
     for _ in range(100):
         assert server.ask("PID")
@@ -68,7 +68,7 @@ def test_never_more_than_a_third_of_the_pool_is_away(start, slow: Path):
     state = server.until(lambda state: state["tally"]["starting"] == 2)
     assert state["tally"]["total"] == 6
     assert state["counters"]["recycled"] == 2
-    Path(f"{slow}.to-come").unlink()
+    Path(f"{slow}.to-boot").unlink()
     server.until(lambda state: state["tally"]["idle"] == 6)
 
 
@@ -133,7 +133,7 @@ def test_a_client_that_stays_does_not_keep_the_other_workers_from_being_recycled
 def test_a_worker_that_uses_too_much_memory_is_replaced_when_its_client_has_left(start):
     server = start("--workers", "2", "--max-rss-mb", "100")
     with server.connect() as peer:
-        fat = int(peer.ask("GAIN 100"))
+        fat = int(peer.ask("USE 100"))
 
         assert f"pid={fat}" in server.wait_for("worker recycled")
 
@@ -170,8 +170,8 @@ def test_a_client_that_stays_is_let_go_some_time_after_its_worker_was_recycled(s
 def test_a_worker_that_does_not_go_when_it_is_recycled_is_killed(start, slow: Path):
     limits = ("--max-requests", "2", "--graceful-timeout", "0.3")
     server = start("--workers", "2", *limits)
-    Path(f"{slow}.to-go").touch()
+    Path(f"{slow}.to-exit").touch()
     server.until(lambda state: state["tally"]["leaving"] or not server.ask("PID"))
-    stuck = server.wait_for("does not go").split()[0]
+    stuck = server.wait_for("does not exit").split()[0]
 
     assert f"pid={stuck} " in server.wait_for("worker killed")

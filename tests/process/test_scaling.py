@@ -9,7 +9,7 @@ import pytest
 from linepool.errors import SetupError
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Gate
+from tests.servers import Gate
 
 
 def test_scale_sets_the_size_up_and_down(launch: Launch):

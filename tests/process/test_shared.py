@@ -10,8 +10,8 @@ import time
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import Gate
-from tests.process.travelling import all_of, ask_all, clients, serving, until_parked
+from tests.servers import Gate
+from tests.process.connections import all_of, ask_all, clients, serving, until_parked
 
 pytestmark = pytest.mark.scheme("shared")
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.scheme("shared")
 
 
 def test_connections_are_not_parked_before_their_time(launch: Launch):
-    server = launch("travels.py", "--workers", "1", "--park-after", "60")
+    server = launch("moving.py", "--workers", "1", "--park-after", "60")
     with clients(server, 20) as peers:
         for count in ("1", "2", "3"):
             assert ask_all(peers, "NEXT_NUMBER") == [count] * 20
@@ -29,7 +29,7 @@ def test_connections_are_not_parked_before_their_time(launch: Launch):
 
 
 def test_a_client_that_comes_back_soon_is_kept_for_longer(launch: Launch):
-    server = launch("travels.py", "--workers", "1", "--park-after", "0.1")
+    server = launch("moving.py", "--workers", "1", "--park-after", "0.1")
     kept = quiet = 0.0
     with server.connect() as peer:
         for _ in range(5):  # on a busy machine it may be parked too late to come back soon
@@ -48,7 +48,7 @@ def test_a_client_that_comes_back_soon_is_kept_for_longer(launch: Launch):
 
 def test_a_worker_holds_no_more_connections_than_it_may(launch: Launch):
     options = ("--park-after", "60", "--hot-connections", "3")
-    server = launch("travels.py", "--workers", "2", *options)
+    server = launch("moving.py", "--workers", "2", *options)
     with clients(server, 20) as peers:
         for count in (1, 2):
             assert [peer.ask("NEXT_NUMBER") for peer in peers] == [str(count)] * 20
@@ -59,7 +59,7 @@ def test_a_worker_holds_no_more_connections_than_it_may(launch: Launch):
 @pytest.mark.parametrize("asks", [1, 2])
 def test_a_full_worker_keeps_those_who_speak_more_often(launch: Launch, asks):
     options = ("--workers", "1", "--park-after", "60", "--hot-connections", "2")
-    server = launch("travels.py", *options)
+    server = launch("moving.py", *options)
     with clients(server, 3) as peers:
         for peer in peers:
             assert peer.ask("REMEMBER a") == "OK"
@@ -78,7 +78,7 @@ def test_a_full_worker_keeps_those_who_speak_more_often(launch: Launch, asks):
 
 
 def test_a_worker_full_of_pinned_connections_keeps_no_client_waiting(launch: Launch):
-    server = launch("travels.py", "--workers", "2", "--hot-connections", "2")
+    server = launch("moving.py", "--workers", "2", "--hot-connections", "2")
     with contextlib.ExitStack() as stack:
         pinned: list[str] = []
         while not pinned or pinned.count(pinned[-1]) < 2:
@@ -91,7 +91,7 @@ def test_a_worker_full_of_pinned_connections_keeps_no_client_waiting(launch: Lau
 
 
 def test_clients_that_speak_at_once_are_shared_out_among_idle_workers(launch: Launch, gate: Gate):
-    server = launch("travels.py", "--workers", "4", "--park-after", "60")
+    server = launch("moving.py", "--workers", "4", "--park-after", "60")
     with clients(server, 4) as peers:
         for peer in peers:
             assert peer.ask("ADD 2 3") == "5"
@@ -186,7 +186,7 @@ def test_saved_connections_have_different_names(killing):
 
 
 def test_a_worker_that_is_killed_from_outside_drops_what_it_holds_and_nothing_else(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+    server = launch("moving.py", "--workers", "2")
     with clients(server, 20) as quiet, server.connect() as pinned:
         assert ask_all(quiet, "NEXT_NUMBER") == ["1"] * 20
         worker = int(pinned.ask("PIN"))

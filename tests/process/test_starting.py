@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import HANDLERS, PATIENCE, is_over
+from tests.servers import HANDLERS, TIMEOUT, has_ended
 
 WORKSHOP = str(HANDLERS / "workshop.py")
 
@@ -61,7 +61,7 @@ for line in sys.stdin:
         order = [str(place), dict(environment), list(words), *self._streams]
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        assert select.select([self._process.stdout], [], [], PATIENCE)[0], f"{words} does not end"
+        assert select.select([self._process.stdout], [], [], TIMEOUT)[0], f"{words} does not end"
         status = int(self._process.stdout.readline())
         return status, Path(self._streams[1]).read_text(), Path(self._streams[2]).read_text()
 
@@ -495,7 +495,7 @@ def test_a_reader_of_the_log_that_goes_away_stops_nothing(tmp_path, launch: Laun
         assert server.ask("ADD 2 3") == "5"
 
     assert server.order("STOP") == "stopping graceful"
-    assert server.process.wait(PATIENCE) == 0
+    assert server.process.wait(TIMEOUT) == 0
 
 
 def test_a_pool_of_which_one_worker_came_up_is_restored_even_if_all_die_at_once(
@@ -513,7 +513,7 @@ def test_a_pool_of_which_one_worker_came_up_is_restored_even_if_all_die_at_once(
     server.send(signal.SIGSTOP)  # so that it hears of both deaths in one turn
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
-    assert all(is_over(watched[worker]) for worker in workers)
+    assert all(has_ended(watched[worker]) for worker in workers)
     server.send(signal.SIGCONT)
 
     server.wait_for("ready: 2 workers")

@@ -12,7 +12,7 @@ import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Running
+from tests.servers import ServerProcess
 
 # In the other schemes a worker that finds work soon writes nothing, and clients are handed on.
 pytestmark = pytest.mark.scheme("accept")
@@ -22,14 +22,14 @@ ENDED = "SERVER_ERROR the request was ended: it took longer than 0.5 s"
 
 
 @pytest.fixture
-def server(launch: Launch) -> Running:
+def server(launch: Launch) -> ServerProcess:
     """Give a server with short limits."""
     limits = ("--request-timeout", "0.5", "--kill-grace", "0.2")
     return launch("stuck_for_good.py", "--workers", "4", *limits, bind=("unix:sock",))
 
 
 @contextlib.contextmanager
-def stopped(server: Running) -> Iterator[None]:
+def stopped(server: ServerProcess) -> Iterator[None]:
     """Keep the master of a server stopped."""
     server.send(signal.SIGSTOP)
     yield
@@ -41,7 +41,7 @@ def totals(state: dict[str, Any]) -> tuple[int, ...]:
     return tuple(state["counters"][name] for name in ("errors", "timeouts", "kills", "crashes"))
 
 
-def test_healthy_requests_outlive_a_stop_of_the_master(server: Running):
+def test_healthy_requests_outlive_a_stop_of_the_master(server: ServerProcess):
     with server.connect() as one, server.connect() as other:
         workers = [one.ask("PID"), other.ask("PID")]
         with stopped(server):
@@ -58,7 +58,9 @@ def test_healthy_requests_outlive_a_stop_of_the_master(server: Running):
     assert "the master did not run for" in server.wait_for("WARNING")
 
 
-def test_what_was_stuck_before_the_stop_and_what_gets_stuck_in_it_is_killed_after(server: Running):
+def test_what_was_stuck_before_the_stop_and_what_gets_stuck_in_it_is_killed_after(
+    server: ServerProcess,
+):
     with server.connect() as before, server.connect() as during, server.connect() as clock:
         before.send(b"STUCK_IN_C\n")
         server.until(lambda state: "STUCK_IN_C" in [one["command"] for one in state["workers"]])
@@ -74,7 +76,7 @@ def test_what_was_stuck_before_the_stop_and_what_gets_stuck_in_it_is_killed_afte
     assert totals(state) == (0, 0, 2, 0)
 
 
-def test_nobody_waits_for_a_stopped_master_and_then_it_knows_all(server: Running):
+def test_nobody_waits_for_a_stopped_master_and_then_it_knows_all(server: ServerProcess):
     count = 4 * PIPE_RECORDS
     with contextlib.ExitStack() as open_ones:
         with stopped(server):
@@ -97,7 +99,7 @@ def test_nobody_waits_for_a_stopped_master_and_then_it_knows_all(server: Running
     server.until(lambda state: state["tally"]["idle"] == 4)
 
 
-def test_a_master_that_is_stopped_again_and_again_under_load_kills_nobody(server: Running):
+def test_a_master_that_is_stopped_again_and_again_under_load_kills_nobody(server: ServerProcess):
     with server.connect() as clock:
         for _ in range(3):
             with stopped(server):
@@ -129,7 +131,7 @@ def test_a_master_that_loses_the_processor_while_it_catches_up_kills_nobody(laun
     assert totals(state) == (0, 0, 0, 0)
 
 
-def test_a_worker_that_died_while_the_master_was_stopped_is_replaced(server: Running):
+def test_a_worker_that_died_while_the_master_was_stopped_is_replaced(server: ServerProcess):
     with server.connect() as peer, stopped(server):
         assert ends(peer, "DIE abort")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import PATIENCE, Gate, Load, Running, is_over
+from tests.servers import TIMEOUT, Gate, Load, ServerProcess, has_ended
 
 LISTENERS = {
     "tcp": ("127.0.0.1:0",),
@@ -24,10 +24,10 @@ every_kind_of_listener = pytest.mark.parametrize("kind", LISTENERS)
 
 
 @pytest.fixture
-def serve(launch: Launch) -> Callable[..., Running]:
+def serve(launch: Launch) -> Callable[..., ServerProcess]:
     """Start the workshop on a kind of listener."""
 
-    def start(kind: str, *options: str) -> Running:
+    def start(kind: str, *options: str) -> ServerProcess:
         return launch("workshop.py", *options, bind=LISTENERS[kind])
 
     return start
@@ -233,7 +233,7 @@ def test_orphans_with_nothing_to_do_leave_at_once(serve, kind):
 
         assert idle.line() == ""
         assert len(workers) == 4  # and the parker
-        assert all(is_over(pidfd) for pidfd in workers.values())
+        assert all(has_ended(pidfd) for pidfd in workers.values())
     assert server.ended() == -signal.SIGKILL
 
 
@@ -249,12 +249,12 @@ def test_an_orphan_finishes_the_request_in_hand_while_its_address_is_free(
         server.send(signal.SIGKILL)
         killed_at = time.monotonic()
         while not _is_free(server.reachable[0]):
-            assert time.monotonic() - killed_at < PATIENCE
+            assert time.monotonic() - killed_at < TIMEOUT
 
         gate.open()
         assert peer.line() == "in hand"
         assert peer.line() == ""
-        assert is_over(server.watch()[worker], 1)
+        assert has_ended(server.watch()[worker], 1)
 
 
 def test_a_new_server_takes_the_place_of_one_that_was_killed(serve, launch: Launch, gate: Gate):
@@ -263,7 +263,7 @@ def test_a_new_server_takes_the_place_of_one_that_was_killed(serve, launch: Laun
         peer.send(b"HOLD in hand\n")
         gate.wait()
         first.send(signal.SIGKILL)
-        first.process.wait(PATIENCE)
+        first.process.wait(TIMEOUT)
 
         second = launch("workshop.py", "--workers", "1", bind=(first.addresses[0],))
 
@@ -280,10 +280,10 @@ def test_an_orphan_that_boots_leaves(launch: Launch, tmp_path):
     server.wait_for("listening on")
     server.until(lambda state: state["tally"]["starting"] == 1)
     server.send(signal.SIGKILL)
-    server.process.wait(PATIENCE)
+    server.process.wait(TIMEOUT)
 
     with open(f"{boot}.fifo", "w"):
-        assert all(is_over(pidfd, 1) for pidfd in server.watch().values())
+        assert all(has_ended(pidfd, 1) for pidfd in server.watch().values())
 
 
 # -- under load

@@ -12,13 +12,13 @@ import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Running
+from tests.servers import ServerProcess
 
 BINDS = {"tcp": "127.0.0.1:0", "unix": "unix:sock"}
 tcp_and_unix = pytest.mark.parametrize("kind", BINDS)
 
 
-def start(launch: Launch, kind: str, *options: str) -> Running:
+def start(launch: Launch, kind: str, *options: str) -> ServerProcess:
     """Start a workshop with one worker."""
     return launch("workshop.py", "--workers", "1", *options, bind=(BINDS[kind],))
 

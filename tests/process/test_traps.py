@@ -14,10 +14,10 @@ import pytest
 from linepool.ipc.board import HANDLER_NS, REQUESTS, Board
 from linepool.protocols.base import Request
 from tests.conftest import Launch
-from tests.process.running import Gate, Running
-from tests.process.travelling import (
+from tests.servers import Gate, ServerProcess
+from tests.process.connections import (
     ask_all,
-    both_schemes,
+    PARKING_SCHEMES,
     clients,
     open_files,
     parker_of,
@@ -34,7 +34,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory):
         yield gate
 
 
-@pytest.fixture(scope="module", params=both_schemes)
+@pytest.fixture(scope="module", params=PARKING_SCHEMES)
 def server(tmp_path_factory: pytest.TempPathFactory, gate: Gate, request: pytest.FixtureRequest):
     """Give a server that every test leaves as it was."""
     environment = {"GATE": str(gate.path)}
@@ -57,9 +57,9 @@ def no_descriptor_left(pid: int) -> Iterator[None]:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-def with_a_small_parker(launch: Launch, *options: str) -> Running:
+def with_a_small_parker(launch: Launch, *options: str) -> ServerProcess:
     """Start a server whose parker has 80 descriptors, of which it keeps 32 for other things."""
-    server = launch("travels.py", "--workers", "2", *options)
+    server = launch("moving.py", "--workers", "2", *options)
     parker = parker_of(server)
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (80, 20_000))
     os.kill(parker, signal.SIGKILL)
@@ -76,7 +76,7 @@ def switches(pid: int) -> int:
 # -- no descriptor left
 
 
-def test_what_a_worker_has_no_descriptor_for_is_served_by_another(server: Running):
+def test_what_a_worker_has_no_descriptor_for_is_served_by_another(server: ServerProcess):
     with clients(server, 20) as peers:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 20
         until_parked(server, 20)
@@ -95,7 +95,7 @@ def test_what_a_worker_has_no_descriptor_for_is_served_by_another(server: Runnin
 
 @pytest.mark.scheme("dispatch")
 def test_what_the_only_worker_has_no_descriptor_for_waits_without_a_frenzy(launch: Launch):
-    server = launch("travels.py", "--workers", "1")
+    server = launch("moving.py", "--workers", "1")
     with clients(server, 10) as peers:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 10
         until_parked(server, 10)
@@ -113,7 +113,7 @@ def test_what_the_only_worker_has_no_descriptor_for_waits_without_a_frenzy(launc
 
 @pytest.mark.scheme("shared")
 def test_a_worker_that_cannot_accept_any_more_is_replaced_and_drops_nobody(launch: Launch):
-    server = launch("travels.py", "--workers", "1")
+    server = launch("moving.py", "--workers", "1")
     with clients(server, 10) as peers:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 10
         until_parked(server, 10)
@@ -163,7 +163,7 @@ def test_clients_for_which_the_parker_has_no_descriptor_are_served_when_others_l
         assert ask_all(second, "NEXT_NUMBER") == ["2"] * 30
 
 
-def test_a_parker_whose_limit_is_lowered_loses_nobody(server: Running):
+def test_a_parker_whose_limit_is_lowered_loses_nobody(server: ServerProcess):
     with clients(server, 10) as peers, clients(server, 3) as pinned:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 10
         pids = [peer.ask("PIN") for peer in pinned]
@@ -181,7 +181,7 @@ def test_a_parker_whose_limit_is_lowered_loses_nobody(server: Running):
 # -- descriptors that leak
 
 
-def test_a_program_that_a_handler_starts_has_no_clients_connection(server: Running):
+def test_a_program_that_a_handler_starts_has_no_clients_connection(server: ServerProcess):
     with clients(server, 5) as peers, clients(server, 2) as pinned:
         assert ask_all(peers, "ADD 2 3") == ["5"] * 5
         assert ask_all(pinned, "PIN")
@@ -193,7 +193,7 @@ def test_a_program_that_a_handler_starts_has_no_clients_connection(server: Runni
             assert not any(lead.startswith("socket:") for lead in leads)
 
 
-def test_a_connection_that_was_handed_on_is_open_in_one_process_only(server: Running):
+def test_a_connection_that_was_handed_on_is_open_in_one_process_only(server: ServerProcess):
     parker, *_ = processes = [parker_of(server), *server.pids()]
 
     def holders() -> set[int]:
@@ -213,7 +213,7 @@ def test_a_connection_that_was_handed_on_is_open_in_one_process_only(server: Run
 # -- descriptors that are heard of for ever
 
 
-def test_an_idle_server_does_nothing_at_all(server: Running, gate: Gate):
+def test_an_idle_server_does_nothing_at_all(server: ServerProcess, gate: Gate):
     with clients(server, 200) as peers:
         for _ in range(3):
             assert ask_all(peers, "ADD 2 3") == ["5"] * 200
@@ -232,7 +232,7 @@ def test_an_idle_server_does_nothing_at_all(server: Running, gate: Gate):
         server.until(lambda _: are_at_rest(server, processes))
 
 
-def are_at_rest(server: Running, processes: list[int]) -> bool:
+def are_at_rest(server: ServerProcess, processes: list[int]) -> bool:
     """Whether none of the processes runs while the server tells its status some times."""
     before = [switches(pid) for pid in processes]
     for _ in range(30):
@@ -268,7 +268,7 @@ def test_no_count_on_the_board_is_ever_seen_to_go_back():
 
 
 @pytest.mark.parametrize("who", ["worker", "parker"])
-def test_processes_that_are_stopped_only_delay_what_they_are_given(server: Running, who):
+def test_processes_that_are_stopped_only_delay_what_they_are_given(server: ServerProcess, who):
     with clients(server, 20) as peers:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 20
         until_parked(server, 20)
@@ -285,9 +285,9 @@ def test_processes_that_are_stopped_only_delay_what_they_are_given(server: Runni
         assert [peer.line() for peer in peers] == ["2"] * 20
 
 
-@pytest.mark.scheme(*both_schemes)
+@pytest.mark.scheme(*PARKING_SCHEMES)
 def test_nonsense_in_the_channel_of_a_worker_harms_nobody(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+    server = launch("moving.py", "--workers", "2")
     with clients(server, 20) as peers:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 20
         until_parked(server, 20)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import Gate, Load, Running, is_over
+from tests.servers import Gate, Load, ServerProcess, has_ended
 
 RESET = repr(ConnectionResetError(104, "Connection reset by peer"))
 
@@ -132,7 +132,7 @@ def test_signals_that_are_meant_for_the_master_do_not_stop_a_worker(launch: Laun
 
 def _boots(
     launch: Launch, place: Path, *options: str, how: str = "", ready: bool = True
-) -> Running:
+) -> ServerProcess:
     boot = place / "boot"
     boot.write_text(how)
     if how == "wait":
@@ -192,7 +192,7 @@ def test_the_master_sleeps_while_a_failed_boot_backs_off_and_a_stop_waits(tmp_pa
     server.wait_for("stopping")
 
     before = _cpu_ticks(server.process.pid)
-    assert not is_over(server.watch()[second], 0.8)
+    assert not has_ended(server.watch()[second], 0.8)
     spent = _cpu_ticks(server.process.pid) - before
 
     os.kill(second, signal.SIGCONT)

@@ -8,7 +8,7 @@ import threading
 
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import PATIENCE
+from tests.servers import TIMEOUT
 
 
 def test_a_file_of_requests_is_answered_in_order(launch: Launch, tmp_path):
@@ -75,7 +75,7 @@ def test_many_clients_pipeline_at_once(launch: Launch):
     def pipeline(first: int) -> None:
         numbers = range(first, first + 3000)
         with server.connect() as peer:
-            peer.socket.settimeout(PATIENCE)
+            peer.socket.settimeout(TIMEOUT)
             peer.send(b"".join(b"ADD %d 0\n" % number for number in numbers))
             wrong.extend(number for number in numbers if peer.line() != str(number))
 

@@ -16,7 +16,7 @@ import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import HANDLERS, PATIENCE, Gate, Running
+from tests.servers import HANDLERS, TIMEOUT, Gate, ServerProcess
 
 SUMS = Path(__file__).parents[2] / "examples" / "sums.py"
 
@@ -25,7 +25,7 @@ SUMS = Path(__file__).parents[2] / "examples" / "sums.py"
 def terminal(*words: str, **options: str) -> Iterator[pexpect.spawn]:
     """Run a program in a terminal of its own."""
     child = pexpect.spawn(
-        words[0], list(words[1:]), timeout=PATIENCE, echo=False, env={**os.environ, **options}
+        words[0], list(words[1:]), timeout=TIMEOUT, echo=False, env={**os.environ, **options}
     )
     child.delaybeforesend = None
     try:
@@ -34,7 +34,7 @@ def terminal(*words: str, **options: str) -> Iterator[pexpect.spawn]:
         child.close(force=True)
 
 
-def host_and_port(server: Running) -> tuple[str, str]:
+def host_and_port(server: ServerProcess) -> tuple[str, str]:
     """Return where a server listens, as two words."""
     host, _, port = server.addresses[0].rpartition(":")
     return host, port
@@ -146,7 +146,7 @@ def test_a_client_that_has_sent_all_gets_all_its_replies(launch: Launch):
             ["nc", "-N", *host_and_port(server)],
             input=said,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=True,
         )
         assert done.stdout == answered
@@ -160,7 +160,7 @@ def test_netcat_reaches_a_unix_socket_and_the_control_socket(launch: Launch, tmp
         (server.control, b"SCALE 2\nQUIT\n", b"workers 2\nOK\n"),
     ]:
         done = subprocess.run(
-            ["nc", "-N", "-U", path], input=said, capture_output=True, timeout=PATIENCE, check=True
+            ["nc", "-N", "-U", path], input=said, capture_output=True, timeout=TIMEOUT, check=True
         )
         assert done.stdout == answered
 
@@ -218,7 +218,7 @@ def test_a_terminal_that_is_closed_stops_the_server(tmp_path):
 
         os.close(ours)
 
-        assert server.wait(PATIENCE) == 0
+        assert server.wait(TIMEOUT) == 0
     assert not (tmp_path / "s").exists()
 
 
@@ -253,7 +253,7 @@ def test_a_script_of_its_own_complains_in_one_line_too(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         assert done.returncode == status

@@ -8,7 +8,7 @@ import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Running
+from tests.servers import ServerProcess
 
 
 def go_mad(peer: Peer, order: str) -> None:
@@ -18,7 +18,7 @@ def go_mad(peer: Peer, order: str) -> None:
         peer.line()
 
 
-def assert_sane(server: Running, workers: int) -> None:
+def assert_sane(server: ServerProcess, workers: int) -> None:
     """Assert that the pool is complete, serves and stops."""
     server.until(lambda state: state["tally"]["idle"] == state["tally"]["total"] == workers)
     for _ in range(workers * 2):
@@ -28,7 +28,7 @@ def assert_sane(server: Running, workers: int) -> None:
 
 
 def test_a_worker_that_babbles_is_replaced(launch: Launch):
-    server = launch("madness.py", "--workers", "2")
+    server = launch("misbehaving.py", "--workers", "2")
     for size in (31, 32, 320, 4096, 60_000):
         with server.connect() as peer:
             mad = int(peer.ask("PID"))
@@ -40,11 +40,11 @@ def test_a_worker_that_babbles_is_replaced(launch: Launch):
 
 
 def test_a_worker_that_babbles_without_end_is_replaced(launch: Launch):
-    server = launch("madness.py", "--workers", "2")
+    server = launch("misbehaving.py", "--workers", "2")
     with server.connect() as peer:
         mad = int(peer.ask("PID"))
 
-        peer.send(b"BABBLE_FOR_EVER\n")
+        peer.send(b"BABBLE_WITHOUT_END\n")
 
         server.until(lambda state: mad not in [worker["pid"] for worker in state["workers"]])
     assert_sane(server, 2)
@@ -53,7 +53,7 @@ def test_a_worker_that_babbles_without_end_is_replaced(launch: Launch):
 @pytest.mark.scheme("accept")
 @pytest.mark.parametrize("at_ns", [0, 2**63, 2**64 - 1])
 def test_a_worker_that_lies_about_itself_harms_only_itself(launch: Launch, at_ns):
-    server = launch("madness.py", "--workers", "2")
+    server = launch("misbehaving.py", "--workers", "2")
     for state in (1, 2, 3, 4):
         with server.connect() as peer:
             for _ in range(6):
@@ -68,7 +68,7 @@ def test_a_worker_that_lies_about_itself_harms_only_itself(launch: Launch, at_ns
 
 
 def test_a_worker_that_writes_in_the_name_of_another_is_not_believed(launch: Launch):
-    server = launch("madness.py", "--workers", "2")
+    server = launch("misbehaving.py", "--workers", "2")
     with server.connect() as peer:
         mad = int(peer.ask("PID"))
         workers = server.status()["workers"]
@@ -84,7 +84,7 @@ def test_a_worker_that_writes_in_the_name_of_another_is_not_believed(launch: Lau
 @pytest.mark.scheme("accept")
 @pytest.mark.parametrize("order", ["SCRIBBLE", "SCRIBBLE_EVERYWHERE"])
 def test_nonsense_on_the_board_stops_nobody_for_long(launch: Launch, order):
-    server = launch("madness.py", "--workers", "3")
+    server = launch("misbehaving.py", "--workers", "3")
     for seed in range(6):
         with server.connect() as peer, server.connect() as neighbour:
             assert neighbour.ask("ADD 2 3") == "5"
@@ -99,7 +99,7 @@ def test_nonsense_on_the_board_stops_nobody_for_long(launch: Launch, order):
 
 @pytest.mark.parametrize("order", ["HUSH", "CLOSE_ALL"])
 def test_a_worker_that_closes_its_descriptors_is_replaced(launch: Launch, order):
-    server = launch("madness.py", "--workers", "2")
+    server = launch("misbehaving.py", "--workers", "2")
     with server.connect() as peer:
         mad = int(peer.ask("PID"))
         go_mad(peer, order)

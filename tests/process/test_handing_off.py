@@ -13,23 +13,23 @@ import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Gate, Running
-from tests.process.travelling import (
+from tests.servers import Gate, ServerProcess
+from tests.process.connections import (
     Counting,
     Flood,
     all_of,
     ask_all,
-    both_schemes,
+    PARKING_SCHEMES,
     clients,
     serving,
     until_parked,
     until_read,
 )
 
-in_both_schemes = pytest.mark.scheme(*both_schemes)
+in_both_schemes = pytest.mark.scheme(*PARKING_SCHEMES)
 
 
-@pytest.fixture(scope="module", params=both_schemes)
+@pytest.fixture(scope="module", params=PARKING_SCHEMES)
 def house(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
     """Give a server that parks soon, for tests that leave it as it was."""
     place = tmp_path_factory.mktemp("house")
@@ -38,7 +38,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         yield server
 
 
-@pytest.fixture(scope="module", params=both_schemes)
+@pytest.fixture(scope="module", params=PARKING_SCHEMES)
 def crowd(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
     """Give a server whose workers come and go."""
     options = ("--workers", "3", "--max-requests", "100")
@@ -46,7 +46,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         yield server
 
 
-@pytest.fixture(scope="module", params=both_schemes)
+@pytest.fixture(scope="module", params=PARKING_SCHEMES)
 def desk(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
     """Give a server with one worker, and the gate of its handlers."""
     place = tmp_path_factory.mktemp("desk")
@@ -60,14 +60,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 # -- more clients than workers
 
 
-def test_many_clients_of_few_workers_are_served_parked_and_served_again(house: Running):
+def test_many_clients_of_few_workers_are_served_parked_and_served_again(house: ServerProcess):
     with clients(house, 300) as peers:
         for count in (1, 2):
             assert ask_all(peers, "NEXT_NUMBER") == [str(count)] * 300
             until_parked(house, 300)
 
 
-def test_one_client_after_the_other_is_parked_too(house: Running):
+def test_one_client_after_the_other_is_parked_too(house: ServerProcess):
     with clients(house, 20) as peers:
         for number, peer in enumerate(peers, 1):
             assert peer.ask("ADD 2 3") == "5"
@@ -77,7 +77,7 @@ def test_one_client_after_the_other_is_parked_too(house: Running):
 # -- what survives
 
 
-def test_a_connection_keeps_its_session_and_its_names(house: Running):
+def test_a_connection_keeps_its_session_and_its_names(house: ServerProcess):
     with house.connect(0) as tcp, house.connect(1) as unix:
         for peer, name in ((tcp, "{}:{}".format(*tcp.socket.getsockname())), (unix, "unix")):
             assert peer.ask("REMEMBER text") == "OK"
@@ -92,7 +92,7 @@ def test_a_connection_keeps_its_session_and_its_names(house: Running):
                 assert peer.ask("RECALL") == "text"
 
 
-def test_half_a_line_survives(house: Running):
+def test_half_a_line_survives(house: ServerProcess):
     with house.connect() as peer:
         assert peer.ask("ADD 1 1") == "2"
         for part in (b"A", b"DD", b" 2"):
@@ -106,7 +106,7 @@ def test_half_a_line_survives(house: Running):
 
 
 @pytest.mark.parametrize("size", [100, 300_000])
-def test_half_a_data_block_survives(house: Running, size):
+def test_half_a_data_block_survives(house: ServerProcess, size):
     block = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     with house.connect() as peer:
         peer.send(b"PUT %d\n" % size)
@@ -121,7 +121,7 @@ def test_half_a_data_block_survives(house: Running, size):
         assert peer.line() == "5"
 
 
-def test_a_burst_may_be_cut_anywhere(house: Running):
+def test_a_burst_may_be_cut_anywhere(house: ServerProcess):
     burst = b'REMEMBER a\nADD 1 1\r\nPUT 5\nhello\nSAY  b c\nFRO\n\nRECALL\nADD "2" 3\n'
     with house.connect() as peer:
         peer.send(burst)
@@ -139,7 +139,7 @@ def test_a_burst_may_be_cut_anywhere(house: Running):
             assert peer.rest() == whole, f"cut at {burst[:cut]!r}"
 
 
-def test_a_state_too_large_for_a_message_travels_too(house: Running):
+def test_a_state_too_large_for_a_message_travels_too(house: ServerProcess):
     with house.connect() as peer:
         assert peer.ask("HOARD 50000") == "OK"
         for _ in range(2):
@@ -150,7 +150,7 @@ def test_a_state_too_large_for_a_message_travels_too(house: Running):
 # -- what keeps a connection where it is
 
 
-def test_a_connection_that_a_handler_has_asked_for_stays_in_its_worker(house: Running):
+def test_a_connection_that_a_handler_has_asked_for_stays_in_its_worker(house: ServerProcess):
     with house.connect() as pinned, clients(house, 20) as others:
         worker = pinned.ask("PIN")
         for _ in range(3):
@@ -167,7 +167,7 @@ def test_a_connection_that_a_handler_has_asked_for_stays_in_its_worker(house: Ru
         ("much", "ValueError: with 'bag' the session would hold 10024 bytes of JSON"),
     ],
 )
-def test_what_a_session_does_not_take_costs_one_request(house: Running, what, why):
+def test_what_a_session_does_not_take_costs_one_request(house: ServerProcess, what, why):
     with house.connect() as peer:
         assert peer.ask("REMEMBER a") == "OK"
 
@@ -180,7 +180,7 @@ def test_what_a_session_does_not_take_costs_one_request(house: Running, what, wh
         assert peer.ask("RECALL") == "a"
 
 
-def test_a_session_that_cannot_travel_keeps_its_connection_where_it_is(house: Running):
+def test_a_session_that_cannot_travel_keeps_its_connection_where_it_is(house: ServerProcess):
     with house.connect() as peer, clients(house, 10) as others:
         worker = peer.ask("SPOIL")
         for _ in range(3):
@@ -215,11 +215,11 @@ def test_a_client_that_does_not_read_a_long_reply_holds_up_nobody(desk):
     hold_up(server, "BIG 20000000", lines=1)
 
 
-def test_a_client_that_does_not_read_a_stream_holds_up_nobody(house: Running):
+def test_a_client_that_does_not_read_a_stream_holds_up_nobody(house: ServerProcess):
     hold_up(house, "STREAM 20 1000000", lines=20)
 
 
-def hold_up(server: Running, command: str, lines: int) -> None:
+def hold_up(server: ServerProcess, command: str, lines: int) -> None:
     """Do not read a reply of 20 MB until others have got theirs."""
     with server.connect() as slow, clients(server, 20) as others:
         assert ask_all(others, "NEXT_NUMBER") == ["1"] * 20
@@ -241,7 +241,7 @@ def hold_up(server: Running, command: str, lines: int) -> None:
 def test_while_a_request_takes_long_the_others_of_its_worker_are_served_elsewhere(
     launch: Launch, gate: Gate, way
 ):
-    server = launch("travels.py", "--workers", "2", "--park-after", "60")
+    server = launch("moving.py", "--workers", "2", "--park-after", "60")
     with clients(server, 16) as peers:
         homes = [peer.ask("PID") for peer in peers]
         home = max(homes, key=homes.count)
@@ -289,12 +289,12 @@ def test_what_a_worker_was_given_and_cannot_begin_goes_to_another(desk):
 # -- workers come and go
 
 
-def recycle(server: Running, counting: Counting) -> None:
+def recycle(server: ServerProcess, counting: Counting) -> None:
     recycled = server.status()["counters"]["recycled"]
     server.until(lambda state: state["counters"]["recycled"] >= recycled + 6)
 
 
-def scale(server: Running, counting: Counting) -> None:
+def scale(server: ServerProcess, counting: Counting) -> None:
     for _ in range(3):
         server.order("SCALE 1")
         server.until(lambda state: state["tally"]["total"] == 1)
@@ -304,7 +304,7 @@ def scale(server: Running, counting: Counting) -> None:
         server.until(lambda _: counting.asked > served + 20)  # noqa: B023 - called at once
 
 
-def term(server: Running, counting: Counting) -> None:
+def term(server: ServerProcess, counting: Counting) -> None:
     for _ in range(5):
         leaving = server.pids()[0]
         served = counting.asked
@@ -316,7 +316,7 @@ def term(server: Running, counting: Counting) -> None:
 
 @pytest.mark.parametrize("upheaval", [recycle, scale, term])
 def test_workers_that_leave_in_order_drop_no_connection(
-    crowd: Running, upheaval: Callable[[Running, Counting], None]
+    crowd: ServerProcess, upheaval: Callable[[ServerProcess, Counting], None]
 ):
     with clients(crowd, 30) as quiet:
         assert ask_all(quiet, "NEXT_NUMBER") == ["1"] * 30
@@ -329,7 +329,7 @@ def test_workers_that_leave_in_order_drop_no_connection(
         assert (counters["dropped"], counters["kills"]) == (0, 0)
 
 
-def test_the_death_of_all_workers_costs_no_quiet_client_anything(crowd: Running):
+def test_the_death_of_all_workers_costs_no_quiet_client_anything(crowd: ServerProcess):
     with clients(crowd, 30) as quiet:
         assert ask_all(quiet, "NEXT_NUMBER") == ["1"] * 30
         until_parked(crowd, 30)
@@ -352,7 +352,9 @@ class Reception:
         self._journal = place / "journal"
         environment = {"GATE": str(gate.path), "JOURNAL": str(self._journal)}
         options = ("--workers", "2", "--park-after", "0.005", *options)
-        self.server = Running(place, "travels.py", *options, environment=environment, scheme=scheme)
+        self.server = ServerProcess(
+            place, "moving.py", *options, environment=environment, scheme=scheme
+        )
 
     @contextlib.contextmanager
     def guest(self) -> Iterator[tuple[Peer, str]]:
@@ -376,7 +378,7 @@ class Reception:
         assert (self.noted("connect", name), self.noted("disconnect", name)) == (1, 1)
 
 
-@pytest.fixture(scope="module", params=both_schemes)
+@pytest.fixture(scope="module", params=PARKING_SCHEMES)
 def reception(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
     """Give a server with hooks."""
     place = tmp_path_factory.mktemp("reception")

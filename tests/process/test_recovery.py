@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import Running
+from tests.servers import ServerProcess
 
 SOMEBODY = 54321
 """A user whom no other process belongs to."""
@@ -92,7 +92,9 @@ def test_a_fork_that_the_kernel_refuses_is_tried_again(open_place: Path):
     environment = {"USER_ID": str(SOMEBODY)}
     options = ("--workers", "3", "--respawn-backoff", "0.05")
     bind = ("unix:sock",)
-    server = Running(open_place, "stuck_for_good.py", *options, bind=bind, environment=environment)
+    server = ServerProcess(
+        open_place, "stuck_for_good.py", *options, bind=bind, environment=environment
+    )
     with contextlib.ExitStack() as end:
         end.callback(server.end)
         before = server.ask("LIMIT_PROCESSES 1")
