@@ -208,6 +208,10 @@ class ServerProcess:
         """Return the pids of its workers, by slot."""
         return [worker["pid"] for worker in self.status()["workers"]]
 
+    def until_gone(self, pid: int) -> dict[str, Any]:
+        """Wait until none of its workers has a pid, and return the status."""
+        return self.until(lambda state: pid not in [worker["pid"] for worker in state["workers"]])
+
     def watch(self) -> dict[int, int]:
         """Return pidfds of its workers, by pid; readable when the process has ended."""
         for pid in children_of(self.process.pid):

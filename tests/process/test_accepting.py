@@ -1,4 +1,4 @@
-"""Listeners that are shut for a while, in one process."""
+"""Accepting: listeners that are paused, shut for good and abandoned, in one process."""
 
 import math
 import select
@@ -24,7 +24,7 @@ def epoll():
         yield epoll
 
 
-def test_who_comes_while_they_are_shut_is_let_in_later(listener, epoll):
+def test_a_client_that_connects_during_a_pause_is_accepted_after_it(listener, epoll):
     doors = Doors([listener], epoll, select.EPOLLIN)
     doors.pause()
     with socket.create_connection(listener.socket.getsockname()) as client:
@@ -43,14 +43,14 @@ def test_who_comes_while_they_are_shut_is_let_in_later(listener, epoll):
             assert served.gettimeout() is None
 
 
-def test_there_may_be_nobody_after_all(listener, epoll):
+def test_accept_returns_none_if_no_client_waits(listener, epoll):
     doors = Doors([listener], epoll, select.EPOLLIN)
 
     assert doors.accept(listener) is None
     assert (doors.open_at, doors.full) == (0.0, 0)
 
 
-def test_what_is_shut_for_good_is_not_opened_after_a_pause(listener, epoll):
+def test_listeners_that_are_shut_for_good_stay_shut_after_a_pause(listener, epoll):
     doors = Doors([listener], epoll, select.EPOLLIN)
     doors.shut(math.inf)
     doors.pause()
@@ -60,14 +60,13 @@ def test_what_is_shut_for_good_is_not_opened_after_a_pause(listener, epoll):
     assert doors.open_at == math.inf
 
 
-def test_they_can_be_abandoned_open_and_shut(listener, epoll):
-    for shut in (False, True):
-        copy = Listener(listener.socket.dup())
-        doors = Doors([copy], epoll, select.EPOLLIN)
-        if shut:
-            doors.shut(math.inf)
+@pytest.mark.parametrize("shut", [False, True])
+def test_listeners_that_are_abandoned_are_closed(listener, epoll, shut):
+    doors = Doors([listener], epoll, select.EPOLLIN)
+    if shut:
+        doors.shut(math.inf)
 
-        doors.abandon()
+    doors.abandon()
 
-        assert doors.listeners == {}
-        assert copy.socket.fileno() == -1
+    assert doors.listeners == {}
+    assert listener.socket.fileno() == -1

@@ -140,7 +140,7 @@ def test_a_worker_that_uses_too_much_memory_is_replaced_when_its_client_has_left
         state = server.until(lambda state: state["tally"]["idle"] == 2)
         assert state["tally"]["leaving"] == 1
         assert int(peer.ask("PID")) == fat
-    server.until(lambda state: fat not in [worker["pid"] for worker in state["workers"]])
+    server.until_gone(fat)
     assert server.status()["counters"]["recycled"] == 1
 
 

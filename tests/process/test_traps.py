@@ -14,10 +14,9 @@ import pytest
 from linepool.ipc.board import HANDLER_NS, REQUESTS, Board
 from linepool.protocols.base import Request
 from tests.conftest import Launch
-from tests.servers import Gate, ServerProcess
 from tests.process.connections import (
-    ask_all,
     PARKING_SCHEMES,
+    ask_all,
     clients,
     open_files,
     parker_of,
@@ -25,6 +24,7 @@ from tests.process.connections import (
     sockets_of,
     until_parked,
 )
+from tests.servers import Gate, ServerProcess
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def test_term_makes_one_worker_leave_in_order(launch: Launch):
     leaving = server.pids()[0]
 
     os.kill(leaving, signal.SIGTERM)
-    server.until(lambda state: leaving not in [worker["pid"] for worker in state["workers"]])
+    server.until_gone(leaving)
 
     state = server.until(lambda state: state["tally"]["idle"] == 2)
     assert state["counters"]["crashes"] == 0
