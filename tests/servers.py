@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from linepool.operate import remote
 from linepool.testing import Peer
@@ -138,7 +138,7 @@ class ServerProcess:
                 self._wait_until_ready()
                 undo.pop_all()
 
-    def __enter__(self) -> ServerProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

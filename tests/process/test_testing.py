@@ -1,4 +1,4 @@
-"""``linepool.testing``: real servers in a user's tests."""
+"""``linepool.testing``: real servers in the tests of an app."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from linepool.testing import Peer, Server, serve
 
 
 class Note:
-    """What the resource yields."""
+    """The value of the resource."""
 
     pid = 0
 
@@ -104,7 +104,7 @@ def test_serve_says_that_the_first_generation_failed():
         assert server.stop() == 1
 
 
-def test_an_exception_in_on_start_is_told():
+def test_serve_says_that_on_start_failed():
     app = make_app()
 
     @app.on_start
@@ -115,7 +115,7 @@ def test_an_exception_in_on_start_is_told():
         pass
 
 
-def test_a_failure_inside_the_block_ends_the_server_too():
+def test_an_exception_inside_the_block_ends_the_server_too():
     pids = []
 
     def fail() -> None:
@@ -129,7 +129,7 @@ def test_a_failure_inside_the_block_ends_the_server_too():
         os.kill(pids[0], 0)
 
 
-def test_a_server_that_is_stopped_as_soon_as_it_listens_stops_in_order(tmp_path):
+def test_a_server_that_is_stopped_as_soon_as_it_listens_stops_gracefully(tmp_path):
     for _ in range(10):
         with serve(make_app(), bind=f"unix:{tmp_path}/s", workers=1) as server:
             assert server.stop() == 0
@@ -172,7 +172,7 @@ def test_a_refused_connect_leaks_nothing(tmp_path):
 
 
 def _ends(peer: Peer) -> bool:
-    """Whether the server ends a connection without a word."""
+    """Whether the server ends a connection without a reply."""
     try:
         return peer.line() == ""
     except ConnectionResetError:
