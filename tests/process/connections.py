@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -107,6 +108,17 @@ def open_files(pid: int) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             links.append(os.readlink(link))
     return links
+
+
+def lowest_free_descriptor(pid: int) -> int:
+    """Return the number that the next descriptor of a process will have."""
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    return next(number for number in range(len(taken) + 1) if number not in taken)
+
+
+def reset_on_close(peer: Peer) -> None:
+    """Make the close of a connection reset it (socket(7), SO_LINGER)."""
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class Flood:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tests.process.connections import (
     all_of,
     ask_all,
     clients,
+    reset_on_close,
     until_parked,
     until_read,
 )
@@ -205,8 +205,8 @@ def test_a_session_that_cannot_be_serialised_pins_its_connection(parking_server:
         others[0].ask("ASSIGN object")
     parking_server.wait_for("handler failed")
 
-    (said,) = [line for line in parking_server.log if "cannot be handed on" in line]
-    assert f"peer={name} why=\"session value 'bag[0]' is a object;" in said
+    (warning,) = [line for line in parking_server.log if "cannot be handed on" in line]
+    assert f"peer={name} why=\"session value 'bag[0]' is a object;" in warning
 
 
 # -- slow clients and slow requests
@@ -429,7 +429,7 @@ def test_on_disconnect_runs_once_for_a_client_that_closes_while_its_request_is_i
 def test_on_disconnect_runs_once_for_a_client_that_resets_its_connection(recording_server):
     with recording_server.greeted() as (peer, name):
         until_parked(recording_server, 1)
-        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        reset_on_close(peer)
     recording_server.assert_recorded_once(name)
 
 

@@ -105,9 +105,9 @@ def test_an_overdue_request_ends_with_an_error_in_its_place(
 
         assert [peer.line() for _ in range(3)] == ["2", TOO_LONG, "4"]
         assert peer.ask("PID") == worker
-        told = log_of_overdue(interrupting_server, peer)
-    assert f"request overdue command=STUCK_{way} " in told
-    assert f"in stuck_{way}\n" in told
+        text = log_of_overdue(interrupting_server, peer)
+    assert f"request overdue command=STUCK_{way} " in text
+    assert f"in stuck_{way}\n" in text
     assert counters(interrupting_server, *names) == [timeouts + 1, errors + 1, kills]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import OTHER_USER, Launch
+from tests.process.connections import lowest_free_descriptor
 from tests.servers import ServerProcess, children_of
 
 
@@ -128,12 +129,6 @@ def test_a_worker_without_descriptors_is_replaced_and_its_clients_are_served(
     server.stop()
     pauses = [line for line in server.log if "cannot accept: Too many open files" in line]
     assert len(pauses) == 3
-
-
-def lowest_free_descriptor(pid: int) -> int:
-    """Return the number that the next descriptor of a process will have."""
-    open_ones = set(map(int, os.listdir(f"/proc/{pid}/fd")))
-    return next(number for number in range(1000) if number not in open_ones)
 
 
 # -- deaths

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
+from tests.process.booting import launch_booting
 from tests.servers import HANDLERS, TIMEOUT, has_ended
 
 WORKSHOP = str(HANDLERS / "workshop.py")
@@ -480,16 +481,13 @@ def test_a_full_disk_behind_stdout_does_no_harm(launch: Launch):
 
 
 def test_a_server_outlives_the_reader_of_its_log(tmp_path, launch: Launch):
-    boot = tmp_path / "boot"
-    boot.write_text("wait")
-    os.mkfifo(f"{boot}.fifo")
-    server = launch("boots.py", "--workers", "1", ready=False, environment={"BOOT": str(boot)})
+    server = launch_booting(launch, tmp_path, "--workers", "1", how="wait")
     address = server.wait_for("listening on").removeprefix("listening on ")
     assert server.process.stderr is not None
     server.process.stderr.close()
     server.addresses = [address]
 
-    with open(f"{boot}.fifo", "w"):
+    with open(tmp_path / "boot.fifo", "w"):
         assert server.ask("ADD 2 3") == "5"
 
     assert server.order("STOP") == "stopping graceful"
@@ -499,14 +497,11 @@ def test_a_server_outlives_the_reader_of_its_log(tmp_path, launch: Launch):
 def test_a_pool_of_which_one_worker_has_booted_is_restored_even_if_all_die_at_once(
     tmp_path, launch: Launch
 ):
-    boot = tmp_path / "boot"
-    boot.write_text("all but one wait")
-    os.mkfifo(f"{boot}.fifo")
-    server = launch("boots.py", "--workers", "2", ready=False, environment={"BOOT": str(boot)})
+    server = launch_booting(launch, tmp_path, "--workers", "2", how="all but one wait")
     server.wait_for("listening on")
     server.until(lambda state: (state["tally"]["idle"], state["tally"]["starting"]) == (1, 1))
     workers, watched = server.pids(), server.watch()
-    boot.unlink()
+    (tmp_path / "boot").unlink()
 
     server.send(signal.SIGSTOP)  # so that it sees both deaths in one turn
     for worker in workers:

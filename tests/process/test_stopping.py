@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Launch
+from tests.process.booting import launch_booting
 from tests.servers import TIMEOUT, Gate, Load, ServerProcess, has_ended
 
 LISTENERS = {
@@ -206,10 +206,7 @@ def test_a_second_signal_stops_at_once(serve, gate: Gate, second):
 
 
 def test_a_server_can_be_stopped_while_it_boots(launch: Launch, tmp_path):
-    boot = tmp_path / "boot"
-    boot.write_text("wait")
-    os.mkfifo(f"{boot}.fifo")
-    server = launch("boots.py", "--workers", "2", ready=False, environment={"BOOT": str(boot)})
+    server = launch_booting(launch, tmp_path, "--workers", "2", how="wait")
     server.wait_for("listening on")
     server.until(lambda state: state["tally"]["starting"] == 2)
 
@@ -273,16 +270,13 @@ def test_a_new_server_can_replace_one_whose_master_was_killed(serve, launch: Lau
 
 
 def test_an_orphan_that_is_still_booting_exits(launch: Launch, tmp_path):
-    boot = tmp_path / "boot"
-    boot.write_text("wait")
-    os.mkfifo(f"{boot}.fifo")
-    server = launch("boots.py", "--workers", "1", ready=False, environment={"BOOT": str(boot)})
+    server = launch_booting(launch, tmp_path, "--workers", "1", how="wait")
     server.wait_for("listening on")
     server.until(lambda state: state["tally"]["starting"] == 1)
     server.send(signal.SIGKILL)
     server.process.wait(TIMEOUT)
 
-    with open(f"{boot}.fifo", "w"):
+    with open(tmp_path / "boot.fifo", "w"):
         assert all(has_ended(pidfd, 1) for pidfd in server.watch().values())
 
 

@@ -81,11 +81,14 @@ def test_serve_survives_the_death_of_a_worker():
         assert server.ask("ADD 2 3") == "5"
 
 
-def test_serve_says_why_it_cannot_start():
+def test_serve_says_that_an_address_is_in_use():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = serve(make_app(), bind=f"127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(linepool.SetupError, match="Address already in use"), server:
             pass
+
+
+def test_serve_says_that_a_setting_is_unknown():
     server = serve(make_app(), idel_timeout=3)
     with pytest.raises(linepool.SetupError, match="'idle_timeout'"), server:
         pass
@@ -164,9 +167,12 @@ def test_a_second_server_does_not_keep_the_first_ones_connections_open(
     os.close(gone)
 
 
-def test_a_refused_connect_leaks_nothing(tmp_path):
+def test_a_connect_to_a_missing_unix_socket_leaks_nothing(tmp_path):
     with pytest.raises(FileNotFoundError):
-        Peer(f"unix:{tmp_path}/nobody")
+        Peer(f"unix:{tmp_path}/missing")
+
+
+def test_a_refused_connect_leaks_nothing():
     with pytest.raises(ConnectionRefusedError):
         Peer("127.0.0.1:1")
 

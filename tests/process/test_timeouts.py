@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import select
-import socket
 import threading
 import time
 
@@ -12,6 +11,7 @@ import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
+from tests.process.connections import reset_on_close
 from tests.servers import ServerProcess
 
 BINDS = {"tcp": "127.0.0.1:0", "unix": "unix:sock"}
@@ -165,8 +165,7 @@ def test_a_client_that_resets_its_connection_leaves_no_trace(launch: Launch):
     for words in (b"", b"ADD 1 1\n", b"ADD 1", b"BIG 1000000\n"):
         with server.connect() as peer:
             peer.send(words)
-            reset = b"\x01\0\0\0\0\0\0\0"
-            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            reset_on_close(peer)
 
     assert server.ask("ADD 2 3") == "5"
     assert server.stop() == 0

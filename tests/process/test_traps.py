@@ -18,6 +18,7 @@ from tests.process.connections import (
     PARKING_SCHEMES,
     ask_all,
     clients,
+    lowest_free_descriptor,
     open_files,
     parker_of,
     sockets_of,
@@ -42,8 +43,7 @@ def server(
 def no_descriptor_left(pid: int) -> Iterator[None]:
     """Keep a process from opening any more descriptors until the block ends."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
-    free = min(number for number in range(len(taken) + 1) if number not in taken)
+    free = lowest_free_descriptor(pid)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, before[1]))
     try:
         yield

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.servers import Gate, Load, ServerProcess, children_of, has_ended
+from tests.process.booting import launch_booting
+from tests.process.connections import reset_on_close
+from tests.servers import Gate, Load, children_of, has_ended
 
 RESET = repr(ConnectionResetError(104, "Connection reset by peer"))
 
@@ -48,12 +50,12 @@ def test_the_log_names_the_command_that_killed_its_worker(launch: Launch):
 @pytest.mark.scheme("accept")
 def test_a_death_affects_only_the_clients_of_that_worker(launch: Launch):
     server = launch("workshop.py", "--workers", "2")
-    with server.connect() as lucky, server.connect() as unlucky:
-        survivor = lucky.ask("PID")
+    with server.connect() as other, server.connect() as dying:
+        survivor = other.ask("PID")
 
-        assert unlucky.ask("DIE") == ""
+        assert dying.ask("DIE") == ""
 
-        assert lucky.ask("PID") == survivor
+        assert other.ask("PID") == survivor
         assert server.ask("ADD 2 3") == "5"
 
 
@@ -130,23 +132,13 @@ def test_signals_for_the_master_do_not_stop_a_worker(launch: Launch):
 # -- boots
 
 
-def _boots(
-    launch: Launch, place: Path, *options: str, how: str = "", ready: bool = True
-) -> ServerProcess:
-    boot = place / "boot"
-    boot.write_text(how)
-    if how == "wait":
-        os.mkfifo(f"{boot}.fifo")
-    return launch("boots.py", *options, ready=ready, environment={"BOOT": str(boot)})
-
-
 @pytest.mark.parametrize(
     ("how", "workers"), [("raise", "1"), ("raise", "4"), ("exit", "2:4"), ("kill", "4")]
 )
 def test_the_server_gives_up_when_the_whole_first_generation_fails(
     tmp_path, launch: Launch, how, workers
 ):
-    server = _boots(launch, tmp_path, "--workers", workers, how=how, ready=False)
+    server = launch_booting(launch, tmp_path, "--workers", workers, how=how)
 
     assert server.ended() == 1
     assert "no worker came up; giving up" in server.text
@@ -155,14 +147,15 @@ def test_the_server_gives_up_when_the_whole_first_generation_fails(
 
 def test_the_server_gives_up_when_no_worker_is_ready_in_time(tmp_path, launch: Launch):
     options = ("--workers", "2", "--spawn-timeout", "0.2")
-    server = _boots(launch, tmp_path, *options, how="wait", ready=False)
+    server = launch_booting(launch, tmp_path, *options, how="wait")
 
     assert server.ended() == 1
     assert "no worker came up; giving up" in server.text
 
 
 def test_failed_boots_back_off_and_the_server_recovers(tmp_path, launch: Launch):
-    server = _boots(launch, tmp_path, "--workers", "2", "--respawn-backoff", "0.05")
+    options = ("--workers", "2", "--respawn-backoff", "0.05")
+    server = launch_booting(launch, tmp_path, *options, how="", ready=True)
     boot = tmp_path / "boot"
 
     boot.write_text("exit")
@@ -179,9 +172,9 @@ def test_failed_boots_back_off_and_the_server_recovers(tmp_path, launch: Launch)
 
 
 def test_the_master_sleeps_while_a_failed_boot_backs_off_and_a_stop_waits(tmp_path, launch: Launch):
-    server = _boots(launch, tmp_path, "--workers", "2", "--respawn-backoff", "0.4")
+    options = ("--workers", "2", "--respawn-backoff", "0.4")
+    server = launch_booting(launch, tmp_path, *options, how="", ready=True)
     (tmp_path / "boot").write_text("wait")
-    os.mkfifo(tmp_path / "boot.fifo")
     first, second = server.pids()
     os.kill(first, signal.SIGKILL)
     server.until(lambda state: state["tally"]["starting"] == 1)
@@ -310,9 +303,9 @@ def test_the_app_is_loaded_once_and_each_worker_opens_and_closes_its_resources(
     master = server.process.pid
     assert lines[:2] == [f"{master} loaded", f"{master} start"]
     for worker in workers:
-        told = [line.partition(" ")[2] for line in lines if line.startswith(f"{worker} ")]
-        told = [line for line in told if "connect" not in line]
-        assert told == ["opened", "worker-start True", "worker-exit True", "closed"]
+        events = [line.partition(" ")[2] for line in lines if line.startswith(f"{worker} ")]
+        events = [event for event in events if "connect" not in event]
+        assert events == ["opened", "worker-start True", "worker-exit True", "closed"]
     assert len(lines) == 2 + 4 * 3 + 2
 
 
@@ -340,9 +333,9 @@ def test_on_disconnect_runs_once_however_a_connection_ends(tmp_path, launch: Lau
         assert slow.line()
         assert slow.line().startswith("CLIENT_ERROR")
         assert slow.line() == ""
-    with server.connect() as rude:
-        assert rude.line()
-        rude.socket.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER: reset
+    with server.connect() as reset:
+        assert reset.line()
+        reset_on_close(reset)
     (tmp_path / "journal.full").touch()
     with server.connect() as refused:
         assert refused.line() == "CLIENT_ERROR no room"
@@ -371,8 +364,8 @@ def test_on_disconnect_and_the_exit_hooks_run_when_the_server_stops_at_once(
 
         assert server.ended() == 0
         assert peer.line() == ""
-    told = [line.split()[1] for line in journal.read_text().splitlines()]
-    assert told[-4:] == ["connect", "disconnect", "worker-exit", "closed"]
+    events = [line.split()[1] for line in journal.read_text().splitlines()]
+    assert events[-4:] == ["connect", "disconnect", "worker-exit", "closed"]
 
 
 def test_the_garbage_collector_ignores_what_was_loaded_before_the_fork(launch: Launch):
