@@ -1,9 +1,11 @@
-"""For all tests: examples that are the same in every run, and servers to test."""
+"""For all tests: the same hypothesis examples in every run, and fixtures that start servers."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,23 +13,32 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.process.running import Gate, Running
+from tests.servers import Gate, ServerProcess
 
 hypothesis.settings.register_profile(
     "linepool", derandomize=True, database=None, deadline=None, max_examples=200
 )
 hypothesis.settings.load_profile("linepool")
 
-# Else what the tests start ignores ^C if they run in the background of a shell (POSIX, 2.12).
+# Otherwise what the tests start ignores ^C if they run in the background of a shell (POSIX, 2.12).
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-Launch = Callable[..., Running]
+Launch = Callable[..., ServerProcess]
+OTHER_USER = 54321
+"""The id of a user without processes."""
 
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Give a gate at which the handlers of ``tests/handlers`` wait until the test opens it."""
-    with contextlib.closing(Gate(tmp_path / "gate")) as gate:
+    """Give a gate; the servers that ``launch`` starts in the same test have it."""
+    with Gate(tmp_path / "gate") as gate:
+        yield gate
+
+
+@pytest.fixture(scope="module")
+def module_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    """Give a gate for the servers that the tests of a module share."""
+    with Gate(tmp_path_factory.mktemp("gate") / "gate") as gate:
         yield gate
 
 
@@ -46,15 +57,22 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def launch(tmp_path: Path, scheme: str, request: pytest.FixtureRequest) -> Iterator[Launch]:
-    """Start servers with the options of ``Running``; all that they have left is ended."""
+    """Start servers with the arguments of ``ServerProcess``, and kill what is left at the end."""
     with contextlib.ExitStack() as stack:
 
-        def start(target: str = "workshop.py", *options: str, **more: Any) -> Running:
+        def start(target: str = "workshop.py", *options: str, **more: Any) -> ServerProcess:
             if "gate" in request.fixturenames:
-                path = request.getfixturevalue("gate").path
-                more["environment"] = {"GATE": str(path), **more.get("environment", {})}
-            running = Running(tmp_path, target, *options, **{"scheme": scheme, **more})
-            stack.callback(running.end)
-            return running
+                more["gate"] = request.getfixturevalue("gate")
+            server = ServerProcess(tmp_path, target, *options, **{"scheme": scheme, **more})
+            return stack.enter_context(server)
 
         yield start
+
+
+@pytest.fixture
+def other_users_directory() -> Iterator[Path]:
+    """Give a directory of ``OTHER_USER`` if the tests run as root, otherwise one of this user."""
+    with tempfile.TemporaryDirectory(prefix="linepool-test-") as name:
+        if os.getuid() == 0:
+            os.chown(name, OTHER_USER, OTHER_USER)
+        yield Path(name)

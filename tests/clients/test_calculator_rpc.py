@@ -1,4 +1,4 @@
-"""The JSON-RPC calculator: its README, many clients at once, expressions."""
+"""The calculator over JSON-RPC, with clients."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import subprocess
 
 import pytest
 
-from tests.clients.running import all_together, port, serve
-from tests.examples.running import EXAMPLES
+from tests.clients.harness import all_together
+from tests.servers import EXAMPLES, run_server
 
-CALCULATOR = "calculator_rpc/calculator.py"
+CALCULATOR = EXAMPLES / "calculator_rpc" / "calculator.py"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with serve(CALCULATOR, tmp_path_factory.mktemp("calculator"), "--workers", "2:8") as running:
+    with run_server(
+        CALCULATOR, tmp_path_factory.mktemp("calculator"), "--workers", "2:8"
+    ) as running:
         yield running
 
 
@@ -26,7 +28,7 @@ def test_the_dialogue_in_the_readme_is_what_netcat_shows(server):
     (session,) = re.findall(r"\$ nc .*\n((?:.*\n)*?)```", readme)
     sent = "".join(line[2:] + "\n" for line in session.splitlines() if line.startswith("> "))
     wanted = "".join(line + "\n" for line in session.splitlines() if not line.startswith("> "))
-    command = ["nc", "-N", "127.0.0.1", str(port(server))]
+    command = ["nc", "-N", "127.0.0.1", str(server.port)]
     done = subprocess.run(
         command, input=sent, capture_output=True, text=True, timeout=20, check=True
     )
@@ -35,7 +37,7 @@ def test_the_dialogue_in_the_readme_is_what_netcat_shows(server):
 
 def test_many_clients_calculate_at_once(server):
     def calculate(number: int) -> None:
-        with socket.create_connection(("127.0.0.1", port(server)), 20) as sock:
+        with socket.create_connection(("127.0.0.1", server.port), 20) as sock:
             stream = sock.makefile("rw", encoding="utf-8", newline="\n")
             for step in range(200):
                 params = [number, step]

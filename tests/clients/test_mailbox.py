@@ -12,7 +12,8 @@ import pexpect
 import pytest
 
 from linepool.testing import assert_split_invariant
-from tests.clients.running import Killer, Recorder, output, port, serve
+from tests.clients.harness import Killer, Recorder, output
+from tests.servers import EXAMPLES, run_server
 from tests.unit.test_dialogue import post_office
 
 
@@ -23,15 +24,15 @@ def mail_servers(tmp_path):
     pop3_dir.mkdir()
     file = {"MAIL_FILE": str(tmp_path / "mail.db")}
     with (
-        serve("mailbox/smtp.py", smtp_dir, "--workers", "4", **file) as smtp,
-        serve("mailbox/pop3.py", pop3_dir, "--workers", "4", **file) as pop3,
+        run_server(EXAMPLES / "mailbox" / "smtp.py", smtp_dir, "--workers", "4", **file) as smtp,
+        run_server(EXAMPLES / "mailbox" / "pop3.py", pop3_dir, "--workers", "4", **file) as pop3,
     ):
         yield smtp, pop3
 
 
 @contextlib.contextmanager
 def mailbox(server, user="ann"):
-    client = poplib.POP3("127.0.0.1", port(server), timeout=20)
+    client = poplib.POP3("127.0.0.1", server.port, timeout=20)
     try:
         client.user(user)
         client.pass_("secret")
@@ -43,7 +44,7 @@ def mailbox(server, user="ann"):
 
 
 def send(server, text: str, to: tuple[str, ...] = ("ann@mail.example",)) -> None:
-    with smtplib.SMTP("127.0.0.1", port(server), timeout=20) as client:
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=20) as client:
         client.sendmail("me@there.example", to, text)
 
 
@@ -70,9 +71,9 @@ def test_mail_sent_by_smtplib_is_read_by_poplib(mail_servers):
         assert client.stat()[0] == 1
 
 
-def test_smtplib_sees_the_extensions_and_the_errors(mail_servers):
+def test_smtplib_is_told_what_is_served_and_what_is_wrong(mail_servers):
     smtp, _ = mail_servers
-    with smtplib.SMTP("127.0.0.1", port(smtp), timeout=20) as client:
+    with smtplib.SMTP("127.0.0.1", smtp.port, timeout=20) as client:
         client.ehlo("me")
         assert client.has_extn("size")
         assert client.has_extn("pipelining")
@@ -93,7 +94,7 @@ def test_swaks_delivers_mail(mail_servers):
     smtp, pop3 = mail_servers
     for options in ((), ("--pipeline",)):
         said = output(
-            *("swaks", "--server", f"127.0.0.1:{port(smtp)}", "--to", "ann@mail.example"),
+            *("swaks", "--server", f"127.0.0.1:{smtp.port}", "--to", "ann@mail.example"),
             *("--from", "me@there.example", "--body", "hello", *options),
         )
         assert "250 OK: it is in the mailbox" in said
@@ -101,9 +102,9 @@ def test_swaks_delivers_mail(mail_servers):
         assert client.stat()[0] == 2
 
 
-def test_poplib_sees_the_errors(mail_servers):
+def test_poplib_is_told_what_is_wrong(mail_servers):
     _, pop3 = mail_servers
-    client = poplib.POP3("127.0.0.1", port(pop3), timeout=20)
+    client = poplib.POP3("127.0.0.1", pop3.port, timeout=20)
     for call, why in (
         (client.stat, "not now"),
         (lambda: client.pass_("secret"), "say USER first"),
@@ -194,7 +195,7 @@ def test_a_dialogue_over_netcat(mail_servers):
             ],
         ),
     ):
-        nc = pexpect.spawn("nc", ["-C", "127.0.0.1", str(port(server))], timeout=20, echo=False)
+        nc = pexpect.spawn("nc", ["-C", "127.0.0.1", str(server.port)], timeout=20, echo=False)
         for number, (line, reply) in enumerate(script):
             if number:
                 nc.sendline(line)
@@ -209,7 +210,7 @@ def test_a_smuggled_mail_is_refused(mail_servers):
     smtp, pop3 = mail_servers
     start = b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<ann@mail.example>\r\nDATA\r\n"
     for end in (b"\n.\n", b"\n.\r\n", b"\r.\r"):
-        with socket.create_connection(("127.0.0.1", port(smtp)), 20) as sock:
+        with socket.create_connection(("127.0.0.1", smtp.port), 20) as sock:
             sock.sendall(start + b"one" + end + start[9:] + b"two\r\n.\r\nQUIT\r\n")
             said = b"".join(iter(lambda: sock.recv(65536), b""))
         assert b"554 A line ends with CR LF" in said

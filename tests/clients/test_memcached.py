@@ -21,16 +21,18 @@ import linepool
 import linepool.testing
 from linepool.cache import Item, Store
 from linepool.testing import assert_split_invariant
-from tests.clients.running import Killer, Recorder, all_together, nutcracker, output, port, serve
-from tests.examples.running import EXAMPLES
+from tests.clients.harness import Killer, Recorder, all_together, nutcracker, output
+from tests.servers import ENVIRONMENT, EXAMPLES, run_server
 from tests.unit.memory_store import memory_store
 
-MEMCACHED = "memcached/memcached.py"
+MEMCACHED = EXAMPLES / "memcached" / "memcached.py"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with serve(MEMCACHED, tmp_path_factory.mktemp("memcached"), "--workers", "4:16") as running:
+    with run_server(
+        MEMCACHED, tmp_path_factory.mktemp("memcached"), "--workers", "4:16"
+    ) as running:
         yield running
 
 
@@ -41,13 +43,13 @@ def fresh(server):
 
 
 def test_memccapable_passes_all_27_tests(fresh):
-    said = output("memccapable", "-a", "-h", "127.0.0.1", "-p", port(fresh))
+    said = output("memccapable", "-a", "-h", "127.0.0.1", "-p", fresh.port)
     assert said.count("[pass]") == 27
     assert "All tests passed" in said
 
 
 def test_memcaslap_verifies_every_value(fresh):
-    where = f"127.0.0.1:{port(fresh)}"
+    where = f"127.0.0.1:{fresh.port}"
     said = output("memcaslap", "-s", where, "-T", 1, "-c", 4, "-x", 10000, "-v", "1.0", "-d", 4)
     for line in ("get_misses: 0", "verify_misses: 0", "verify_failed: 0"):
         assert line in said
@@ -55,8 +57,8 @@ def test_memcaslap_verifies_every_value(fresh):
 
 
 def test_pymemcache(fresh):
-    client = Client(("127.0.0.1", port(fresh)), default_noreply=True)
-    client.set("a", "1")  # with noreply, the client's default
+    client = Client(("127.0.0.1", fresh.port), default_noreply=True)
+    client.set("a", "1")  # noreply, as it does by default
     client.set("b", b"x" * 100_000, expire=100)
     assert client.get_many(["a", "b", "c"]) == {"a": b"1", "b": b"x" * 100_000}
     assert client.add("a", "2", noreply=False) is False
@@ -121,7 +123,7 @@ def test_a_meta_client(fresh):  # the filter: it leaves its sockets to the garba
     from meta_memcache import CacheClient, Key, ServerAddress, connection_pool_factory_builder
 
     pool = CacheClient.cache_client_from_servers(
-        servers=[ServerAddress("127.0.0.1", port(fresh))],
+        servers=[ServerAddress("127.0.0.1", fresh.port)],
         connection_pool_factory_fn=connection_pool_factory_builder(),
     )
     assert pool.set(key=Key("a"), value="text", ttl=100)
@@ -153,7 +155,7 @@ def test_twemproxy_in_front(fresh, tmp_path):
 
 def test_incr_from_8_workers_at_once_is_exact(tmp_path):
     each = 1000
-    with serve(MEMCACHED, tmp_path, "--workers", "8") as server:
+    with run_server(MEMCACHED, tmp_path, "--workers", "8") as server:
         server.converse(b"set n 0 0 1\r\n0\r\n")
 
         def count(_: int) -> None:
@@ -164,11 +166,11 @@ def test_incr_from_8_workers_at_once_is_exact(tmp_path):
 
 
 def test_kills_lose_no_acknowledged_write(tmp_path):
-    """Writers remember acknowledged writes; a write without a reply may have happened or not."""
-    with serve(MEMCACHED, tmp_path, "--workers", "8") as server, Killer(server, 20) as killer:
+    """Writers remember what was acknowledged; a write without an answer may have happened or not."""
+    with run_server(MEMCACHED, tmp_path, "--workers", "8") as server, Killer(server, 20) as killer:
 
         def write(number: int) -> tuple[int, int]:
-            at = ("127.0.0.1", port(server))
+            at = ("127.0.0.1", server.port)
             known = tried = lost = 0
             client = Client(at, default_noreply=False, timeout=10)
             while killer.killed < 20:
@@ -196,9 +198,9 @@ def test_kills_lose_no_acknowledged_write(tmp_path):
         assert sum(known for known, _ in outcomes) > 100
 
 
-def test_memcaslap_continues_while_workers_are_killed(tmp_path):
-    with serve(MEMCACHED, tmp_path, "--workers", "8") as server, Killer(server, 10) as killer:
-        where = f"127.0.0.1:{port(server)}"
+def test_memcaslap_goes_on_while_workers_are_killed(tmp_path):
+    with run_server(MEMCACHED, tmp_path, "--workers", "8") as server, Killer(server, 10) as killer:
+        where = f"127.0.0.1:{server.port}"
         options = ("-T", 1, "-c", 4, "-t", "3s", "-v", "1.0", "-R")
         said = output("memcaslap", "-s", where, *options)
     assert killer.killed
@@ -206,8 +208,8 @@ def test_memcaslap_continues_while_workers_are_killed(tmp_path):
     assert int(re.findall(r"cmd_get: (\d+)", said)[0]) > 1000
 
 
-def test_the_oldest_items_are_evicted(tmp_path):
-    with serve(MEMCACHED, tmp_path, "--workers", "2", MEMCACHED_MEMORY="1M") as server:
+def test_the_oldest_items_make_room(tmp_path):
+    with run_server(MEMCACHED, tmp_path, "--workers", "2", MEMCACHED_MEMORY="1M") as server:
         script = b"".join(b"set k%d 0 0 1000\r\n%b\r\n" % (n, b"x" * 1000) for n in range(5000))
         assert server.converse(script) == b"STORED\r\n" * 5000
         assert server.converse(b"get k0\r\n") == b"END\r\n"
@@ -227,7 +229,7 @@ def test_items_in_memcached_dir_survive_a_restart(tmp_path):
         (b"set a 0 0 1\r\nx\r\n", b"STORED\r\n"),
         (b"get a\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n"),
     ):
-        with serve(MEMCACHED, tmp_path, MEMCACHED_DIR=str(tmp_path / "items")) as server:
+        with run_server(MEMCACHED, tmp_path, MEMCACHED_DIR=str(tmp_path / "items")) as server:
             assert server.converse(script) == reply
 
 
@@ -282,8 +284,8 @@ def test_a_second_flush_does_not_bring_items_back(tmp_path, monkeypatch):
 
 def test_a_wrong_memory_size_is_a_one_line_error(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "linepool", "run", EXAMPLES / MEMCACHED],
-        env={**os.environ, "MEMCACHED_MEMORY": "lots"},
+        [sys.executable, "-m", "linepool", "run", MEMCACHED],
+        env={**ENVIRONMENT, "MEMCACHED_MEMORY": "lots"},
         capture_output=True,
         text=True,
         check=False,

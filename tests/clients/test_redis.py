@@ -19,28 +19,27 @@ from redis.retry import Retry
 
 import linepool.testing
 from linepool.testing import assert_split_invariant
-from tests.clients.redis_twin import Reader, commands, comparable, packed
-from tests.clients.running import (
-    PATIENCE,
+from tests.clients.harness import (
+    TIMEOUT,
     Killer,
     Recorder,
     all_together,
     nutcracker,
     output,
-    port,
-    serve,
+    redis_client,
     wait_for_port,
 )
-from tests.examples.running import EXAMPLES
+from tests.clients.redis_twin import Reader, commands, comparable, packed
+from tests.servers import EXAMPLES, run_server
 from tests.unit.tiny_redis import recorded, tiny_redis
 
-REDIS = "redis/redis_server.py"
+REDIS = EXAMPLES / "redis" / "redis_server.py"
 BENCHMARK = "ping,set,get,incr,lpush,lpop,sadd,hset,zadd,mset"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with serve(REDIS, tmp_path_factory.mktemp("redis"), "--workers", "6:16") as running:
+    with run_server(REDIS, tmp_path_factory.mktemp("redis"), "--workers", "6:16") as running:
         yield running
 
 
@@ -69,7 +68,7 @@ def real_redis(tmp_path_factory):
         yield number
     finally:
         process.terminate()
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
 
 
 @pytest.fixture
@@ -79,20 +78,14 @@ def plain_server():
         yield running
 
 
-@contextlib.contextmanager
-def client(server, **options):
-    with redis.Redis("127.0.0.1", port(server), decode_responses=True, **options) as connected:
-        yield connected
-
-
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("seed", range(3))
 def test_replies_to_random_commands_equal_those_of_redis(fresh, real_redis, seed, version):
     start = packed([b"HELLO", b"%d" % version]) + packed([b"FLUSHALL"])
     with contextlib.ExitStack() as stack:
         readers = []
-        for number in (real_redis, port(fresh)):
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", number), PATIENCE))
+        for number in (real_redis, fresh.port):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", number), TIMEOUT))
             sock.sendall(start)
             reader = Reader(stack.enter_context(sock.makefile("rb")))
             reader.reply()
@@ -107,7 +100,7 @@ def test_replies_to_random_commands_equal_those_of_redis(fresh, real_redis, seed
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_redis_py(fresh, version):
-    with client(fresh, protocol=version) as r:
+    with redis_client(fresh, protocol=version) as r:
         assert r.ping()
         assert r.set("a", "1", ex=100)
         assert r.get("a") == "1"
@@ -142,7 +135,7 @@ def test_redis_py(fresh, version):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_pipelines_and_transactions_of_redis_py(fresh, version):
-    with client(fresh, protocol=version) as r:
+    with redis_client(fresh, protocol=version) as r:
         pipe = r.pipeline(transaction=False)
         for number in range(500):
             pipe.set(f"k{number}", number)
@@ -157,7 +150,7 @@ def test_pipelines_and_transactions_of_redis_py(fresh, version):
         assert isinstance(second, redis.ResponseError)
         with r.pipeline() as pipe:
             pipe.watch("n")
-            with client(fresh) as other:
+            with redis_client(fresh) as other:
                 other.set("n", "7")
             pipe.multi()
             pipe.set("n", "8")
@@ -176,22 +169,22 @@ def test_pipelines_and_transactions_of_redis_py(fresh, version):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_publish_and_subscribe_with_redis_py(fresh, version):
-    with client(fresh, protocol=version) as r, r.pubsub() as subscriber:
+    with redis_client(fresh, protocol=version) as r, r.pubsub() as subscriber:
         subscriber.subscribe("news")
-        assert subscriber.get_message(timeout=PATIENCE)["type"] == "subscribe"
-        with client(fresh) as other:
+        assert subscriber.get_message(timeout=TIMEOUT)["type"] == "subscribe"
+        with redis_client(fresh) as other:
             assert other.publish("news", "hello") == 1
             with other.pipeline() as pipe:
                 pipe.set("a", "1")
                 pipe.publish("news", "from a transaction")
                 assert pipe.execute() == [True, 1]
-        texts = [subscriber.get_message(timeout=PATIENCE)["data"] for _ in range(2)]
+        texts = [subscriber.get_message(timeout=TIMEOUT)["data"] for _ in range(2)]
         assert texts == ["hello", "from a transaction"]
 
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_redis_py_works_with_a_plain_app(plain_server, version):
-    with client(plain_server, protocol=version, client_name="me") as r:
+    with redis_client(plain_server, protocol=version, client_name="me") as r:
         assert r.ping()
         assert r.client_getname() == "me"
         assert r.set("a", "1")
@@ -206,7 +199,7 @@ def test_redis_py_works_with_a_plain_app(plain_server, version):
 
 def test_transactions_in_different_workers_do_not_interleave(fresh):
     def move(number: int) -> None:
-        with client(fresh) as r:
+        with redis_client(fresh) as r:
             for _ in range(100):
                 with r.pipeline() as pipe:
                     pipe.incrby("left", number)
@@ -220,7 +213,7 @@ def test_transactions_in_different_workers_do_not_interleave(fresh):
 
 def test_coredis(fresh):
     async def talk():
-        r = coredis.Redis(host="127.0.0.1", port=port(fresh), decode_responses=True)
+        r = coredis.Redis(host="127.0.0.1", port=fresh.port, decode_responses=True)
         async with r:
             assert await r.set("a", "1")
             assert await r.incr("a") == 2
@@ -236,7 +229,11 @@ def test_coredis(fresh):
 
 def test_coredis_works_with_a_plain_app(plain_server):
     async def talk():
-        r = coredis.Redis(host="127.0.0.1", port=port(plain_server), decode_responses=True)
+        r = coredis.Redis(
+            host="127.0.0.1",
+            port=int(plain_server.address.rpartition(":")[2]),
+            decode_responses=True,
+        )
         async with r:
             assert await r.ping() == "PONG"
             assert await r.set("a", "1")
@@ -246,7 +243,9 @@ def test_coredis_works_with_a_plain_app(plain_server):
 
 
 def test_redis_cli_works_with_a_plain_app(plain_server):
-    cli = pexpect.spawn("redis-cli", ["-p", str(port(plain_server))], timeout=10, encoding="utf-8")
+    cli = pexpect.spawn(
+        "redis-cli", ["-p", plain_server.address.rpartition(":")[2]], timeout=10, encoding="utf-8"
+    )
     prompt = r"127\.0\.0\.1:\d+> "
     for line, reply in (
         ('SET greeting "hello"', "OK"),
@@ -265,7 +264,7 @@ def test_redis_cli_works_with_a_plain_app(plain_server):
 
 def test_redis_benchmark_works_with_a_plain_app_although_config_is_unknown(plain_server):
     said = output(
-        *("redis-benchmark", "-p", port(plain_server), "-t", "ping,set,get"),
+        *("redis-benchmark", "-p", plain_server.address.rpartition(":")[2], "-t", "ping,set,get"),
         *("-n", 2000, "-c", 4, "--csv"),
     )
     rows = re.findall(r'^"([^"]+)","([0-9.]+)"', said, re.M)
@@ -287,7 +286,7 @@ def test_config_of_the_example_replies_like_redis(monkeypatch, password):
 
 
 def test_a_session_with_redis_cli(fresh):
-    cli = pexpect.spawn("redis-cli", ["-p", str(port(fresh))], timeout=10, encoding="utf-8")
+    cli = pexpect.spawn("redis-cli", ["-p", str(fresh.port)], timeout=10, encoding="utf-8")
     prompt = r"127\.0\.0\.1:\d+(\(TX\))?> "
     for line, reply in (
         ('SET greeting "hello \\x41"', "OK"),
@@ -314,7 +313,7 @@ def test_a_session_with_redis_cli(fresh):
 @pytest.mark.parametrize("pipeline", [1, 16])
 def test_redis_benchmark(fresh, pipeline):
     said = output(
-        *("redis-benchmark", "-p", port(fresh), "-t", BENCHMARK, "-P", pipeline),
+        *("redis-benchmark", "-p", fresh.port, "-t", BENCHMARK, "-P", pipeline),
         *("-n", 2000, "-c", 4, "--csv"),
     )
     rows = re.findall(r'^"([^"]+)","([0-9.]+)"', said, re.M)
@@ -335,7 +334,7 @@ def test_twemproxy_in_front(fresh, tmp_path):
 
 
 def test_incr_from_8_workers_at_once_is_exact(tmp_path):
-    with serve(REDIS, tmp_path, "--workers", "8") as server:
+    with run_server(REDIS, tmp_path, "--workers", "8") as server:
 
         def count(_: int) -> None:
             assert server.converse(b"INCR n\r\n" * 1000).count(b":") == 1000
@@ -345,12 +344,12 @@ def test_incr_from_8_workers_at_once_is_exact(tmp_path):
 
 
 def test_kills_lose_no_acknowledged_write(tmp_path):
-    with serve(REDIS, tmp_path, "--workers", "8") as server, Killer(server, 20) as killer:
+    with run_server(REDIS, tmp_path, "--workers", "8") as server, Killer(server, 20) as killer:
 
         def write(number: int) -> tuple[int, int]:
             known = tried = 0
-            once = Retry(NoBackoff(), 0)  # a retry of the client could push twice
-            with client(server, socket_timeout=10, retry=once) as r:
+            once = Retry(NoBackoff(), 0)  # or it would push twice by itself
+            with redis_client(server, socket_timeout=10, retry=once) as r:
                 while killer.killed < 20:
                     tried += 1
                     with contextlib.suppress(redis.ConnectionError, redis.ResponseError):
@@ -363,7 +362,7 @@ def test_kills_lose_no_acknowledged_write(tmp_path):
 
         with ThreadPoolExecutor(4) as pool:
             outcomes = list(pool.map(write, range(4)))
-        with client(server) as r:
+        with redis_client(server) as r:
             for number, (known, tried) in enumerate(outcomes):
                 assert known <= int(r.get(f"k{number}")) <= tried
                 pushed = list(map(int, r.lrange(f"l{number}", 0, -1)))
@@ -372,13 +371,13 @@ def test_kills_lose_no_acknowledged_write(tmp_path):
         assert sum(known for known, _ in outcomes) > 100
 
 
-def test_redis_benchmark_works_after_workers_were_killed(tmp_path):
-    """redis-benchmark exits at the first lost connection, so it is run repeatedly."""
-    with serve(REDIS, tmp_path, "--workers", "8") as server:
+def test_redis_benchmark_goes_on_with_others_while_workers_are_killed(tmp_path):
+    """redis-benchmark itself ends at the first lost connection; so it runs again and again."""
+    with run_server(REDIS, tmp_path, "--workers", "8") as server:
         command = [
             "redis-benchmark",
             "-p",
-            str(port(server)),
+            str(server.port),
             "-t",
             "incr",
             "-n",
@@ -389,32 +388,34 @@ def test_redis_benchmark_works_after_workers_were_killed(tmp_path):
         ]
         with Killer(server, 10) as killer:
             while killer.killed < 10:
-                subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
+                subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
         said = output(*command)
         assert "requests per second" in said
         count = int(server.converse(b"GET counter:__rand_int__\r\n").split(b"\r\n")[1])
         assert count >= 2000
 
 
-def test_keys_expire_and_a_full_store_refuses_writes(tmp_path):
-    with serve(REDIS, tmp_path, "--workers", "2", REDIS_SIZE_MB="4") as server:
-        with client(server) as r:
-            r.set("short", "x", px=1)
-            r.set("kept", "y")
-            while r.exists("short"):
-                pass
-            assert r.get("short") is None
-            many = {f"big{number}": "z" * 100_000 for number in range(100)}
-            for number in range(20):
-                r.set(f"big{number}", many[f"big{number}"])
-            with pytest.raises(redis.ResponseError, match="maxmemory"):
-                r.mset(many)
-            assert r.get("kept") == "y"
-            assert r.get("big0") == "z" * 100_000
-            for number in range(40):
-                r.delete(f"big{number}")
-            assert r.set("again", "z" * 1000)
-        assert not [line for line in server.log if "handler failed" in line]
+def test_keys_expire_and_a_full_store_says_so(tmp_path):
+    with (
+        run_server(REDIS, tmp_path, "--workers", "2", REDIS_SIZE_MB="4") as server,
+        redis_client(server) as r,
+    ):
+        r.set("short", "x", px=1)
+        r.set("kept", "y")
+        while r.exists("short"):
+            pass
+        assert r.get("short") is None
+        many = {f"big{number}": "z" * 100_000 for number in range(100)}
+        for number in range(20):
+            r.set(f"big{number}", many[f"big{number}"])
+        with pytest.raises(redis.ResponseError, match="maxmemory"):
+            r.mset(many)
+        assert r.get("kept") == "y"
+        assert r.get("big0") == "z" * 100_000
+        for number in range(40):
+            r.delete(f"big{number}")
+        assert r.set("again", "z" * 1000)
+    assert "handler failed" not in server.text
 
 
 def test_what_clients_send_may_be_cut_anywhere(fresh):

@@ -6,7 +6,7 @@ from typing import Any
 
 from linepool.operate.config import option_name
 from linepool.settings import FIELDS, written
-from tests.examples.running import ROOT
+from tests.servers import ROOT
 
 PAGE = ROOT / "docs" / "settings.md"
 

@@ -1,4 +1,4 @@
-"""The docs are tested: their examples, tables, commands and links."""
+"""What the documents show is what happens."""
 
 import datetime
 import decimal
@@ -18,7 +18,7 @@ from linepool.cli import main
 from linepool.master import master
 from linepool.testing import Peer
 from tests.examples import settings_page
-from tests.examples.running import ROOT, plain_environment, run
+from tests.servers import ENVIRONMENT, ROOT, run_server
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
@@ -42,13 +42,13 @@ def rows(text, head):
 
 
 def code_spans(cell):
-    """Return the code spans of a text."""
+    """Return what is in code marks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 @pytest.fixture
 def default_app(monkeypatch):
-    """A fresh default app, on which ``linepool.handler`` and the other decorators act."""
+    """Give a new default app, on which ``linepool.handler`` and its siblings act in the test."""
     app = App()
     for name in DECORATORS:
         monkeypatch.setattr(linepool, name, getattr(app, name))
@@ -61,7 +61,7 @@ def nc_session():
 
 
 def check_session(ask):
-    """Replay the README's dialogue: each reply is the one shown below its request."""
+    """Walk through the README's dialogue: the reply to each request is what is shown below it."""
     expected = nc_session()
     while expected:
         line = expected.pop(0)
@@ -77,7 +77,7 @@ def test_the_first_example_answers_as_the_readme_shows(default_app):
 def test_the_first_example_is_served_as_the_readme_shows(tmp_path):
     (tmp_path / "sums.py").write_text(blocks(README, "python")[0], encoding="utf-8")
     session = next(block for block in blocks(README, "") if block.startswith("$ linepool run"))
-    with run("sums.py", directory=tmp_path) as server:
+    with run_server("sums.py", tmp_path) as server:
         check_session(lambda line: server.converse(line.encode() + b"\n").decode().splitlines())
         plain = [line for line in server.log if " INFO " not in line]
         shown = session.replace("127.0.0.1:7000", server.address).splitlines()
@@ -172,8 +172,8 @@ def test_the_signal_table_names_exactly_the_signals_that_the_master_handles():
 
 
 @pytest.mark.parametrize("name", ["TERM", "HUP", "INT", "QUIT"])
-def test_every_stop_signal_leads_to_exit_status_0(tmp_path, name):
-    with run(ROOT / "examples/sums.py", directory=tmp_path) as server:
+def test_every_signal_that_stops_ends_with_exit_status_0(tmp_path, name):
+    with run_server(ROOT / "examples/sums.py", tmp_path) as server:
         server.process.send_signal(signal.Signals[f"SIG{name}"])
         assert server.process.wait(20) == 0
 
@@ -227,8 +227,8 @@ def keys_in(head):
     return [key for row in rows(OPERATING, head) for key in code_spans(row[0])]
 
 
-def test_status_has_the_documented_keys(tmp_path):
-    with run(ROOT / "examples/sums.py", directory=tmp_path) as server:
+def test_status_has_the_keys_that_its_page_names(tmp_path):
+    with run_server(ROOT / "examples/sums.py", tmp_path) as server:
         state = server.status()
     assert keys_in("| key | meaning |") == list(state)
     assert sorted(keys_in("| counter | counts |")) == sorted(state["counters"])
@@ -245,7 +245,7 @@ def test_the_control_socket_answers_as_its_page_shows(tmp_path):
     asked = re.search(r"printf '(.*)' \|", command)
     assert asked is not None
     with (
-        run(ROOT / "examples/sums.py", directory=tmp_path) as server,
+        run_server(ROOT / "examples/sums.py", tmp_path) as server,
         Peer(f"unix:{server.control}") as peer,
     ):
         peer.send(asked[1].replace("\\n", "\n").encode())
@@ -272,11 +272,10 @@ def test_the_one_liner_of_the_readme_works(tmp_path):
     (one_liner,) = [
         text for text in code_spans(FENCE.sub("", README)) if text.startswith("printf 'ADD")
     ]
-    with run(ROOT / "examples/sums.py", directory=tmp_path) as server:
-        port = server.address.rpartition(":")[2]
+    with run_server(ROOT / "examples/sums.py", tmp_path) as server:
         shell = subprocess.run(
-            ["sh", "-c", one_liner.replace("7000", port)],
-            env=plain_environment(),
+            ["sh", "-c", one_liner.replace("7000", str(server.port))],
+            env=ENVIRONMENT,
             capture_output=True,
             timeout=20,
             check=True,
@@ -289,7 +288,7 @@ def test_a_script_that_ends_with_run_takes_the_options(tmp_path):
     script.write_text(blocks(README, "python")[0], encoding="utf-8")
     shown = subprocess.run(
         [sys.executable, script, "--bind", "127.0.0.1:x"],
-        env=plain_environment(),
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=20,

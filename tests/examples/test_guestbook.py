@@ -1,11 +1,13 @@
 import pytest
 
-from tests.examples.running import EXAMPLES, run
+from tests.servers import EXAMPLES, run_server
+
+GUESTBOOK = EXAMPLES / "guestbook.py"
 
 
 @pytest.fixture
 def guestbook(tmp_path):
-    with run(EXAMPLES / "guestbook.py", "--workers", "3", directory=tmp_path) as server:
+    with run_server(GUESTBOOK, tmp_path, "--workers", "3") as server:
         yield server
 
 
@@ -47,7 +49,7 @@ def test_reading_continues_where_it_stopped(guestbook):
 
 
 @pytest.mark.parametrize("text", ["\x1b[2Jgotcha", "back\bspace", "sep\u2028arator"])
-def test_control_characters_are_refused(guestbook, text):
+def test_text_that_could_control_another_terminal_is_refused(guestbook, text):
     with guestbook.connect() as peer:
         peer.line()
         peer.ask("HELLO Ada")
@@ -68,7 +70,7 @@ def test_an_entry_that_is_too_long_is_refused(guestbook):
 def test_the_book_survives_a_restart(tmp_path):
     book = str(tmp_path / "book")
     for visit in (0, 1):
-        with run(EXAMPLES / "guestbook.py", directory=tmp_path, GUESTBOOK=book) as server:
+        with run_server(GUESTBOOK, tmp_path, GUESTBOOK=book) as server:
             replies = server.converse(b"HELLO Ada\nSIGN again\n").decode().splitlines()
             assert replies[0].startswith(f"Welcome. The book has {visit} entries.")
             assert replies[2] == f"Thank you Ada, this is entry {visit + 1}."

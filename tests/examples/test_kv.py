@@ -2,12 +2,11 @@ import os
 import random
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.examples.running import EXAMPLES, run
+from tests.servers import EXAMPLES, TIMEOUT, run_server
 
 KV = EXAMPLES / "kv.py"
 ODD_VALUES = [
@@ -23,7 +22,7 @@ ODD_VALUES = [
 
 @pytest.fixture
 def kv(tmp_path):
-    with run(KV, "--workers", "8", directory=tmp_path) as server:
+    with run_server(KV, tmp_path, "--workers", "8") as server:
         yield server
 
 
@@ -99,13 +98,13 @@ def test_keys_come_in_order_however_many_there_are(kv):
 
 
 def test_eight_workers_count_one_key_to_the_exact_sum(kv):
-    # Each connection is held by a different worker, so all eight count at the same time.
+    # Eight connections at once keep up to eight workers busy with the same key.
     together = threading.Barrier(8)
 
     def count_up(_):
         with kv.connect() as peer:
             assert peer.ask("COUNT") in ("0", "1")
-            together.wait(20)
+            together.wait(TIMEOUT)
             return [int(peer.ask("INCR total")) for _ in range(200)]
 
     with ThreadPoolExecutor(8) as pool:
@@ -115,7 +114,7 @@ def test_eight_workers_count_one_key_to_the_exact_sum(kv):
 
 
 class Writer:
-    """Sets key after key and counts each; reconnects when its worker is killed."""
+    """Sets one key after the other and counts them, on a new connection whenever one is lost."""
 
     def __init__(self, server, number, progress):
         self.server = server
@@ -123,7 +122,7 @@ class Writer:
         self.progress = progress  # a condition, notified of each acknowledgement
         self.acknowledged = []
         self.counted = 0
-        self.lost = 0  # increments without a reply: done or not
+        self.lost = 0  # increments without a reply, which may have happened or not
 
     def write(self, is_done):
         n = 0
@@ -151,7 +150,7 @@ class Writer:
 
 def test_killed_workers_lose_no_acknowledged_write(tmp_path):
     dead: list[int] = []
-    with run(KV, "--workers", "4", directory=tmp_path) as server:
+    with run_server(KV, tmp_path, "--workers", "4") as server:
         progress = threading.Condition()
         writers = [Writer(server, number, progress) for number in range(4)]
         done = threading.Event()
@@ -185,30 +184,33 @@ def wait_until_all_have_written(writers, progress):
             lambda: all(
                 len(writer.acknowledged) > n for writer, n in zip(writers, before, strict=True)
             ),
-            timeout=20,
+            timeout=TIMEOUT,
         )
 
 
 def busy_workers(server, but):
-    give_up_at = time.monotonic() + 20
-    while True:
-        workers = server.status()["workers"]
-        busy = [w["pid"] for w in workers if w["state"] == "busy" and w["pid"] not in but]
-        if busy:
-            return busy
-        assert time.monotonic() < give_up_at, f"no worker is busy: {workers}"
+    busy: list[int] = []
+
+    def is_busy(state):
+        busy[:] = [
+            w["pid"] for w in state["workers"] if w["state"] == "busy" and w["pid"] not in but
+        ]
+        return busy
+
+    server.until(is_busy)
+    return busy
 
 
-def test_stored_values_survive_a_restart(tmp_path):
-    with run(KV, directory=tmp_path) as server:
+def test_what_was_stored_survives_a_restart(tmp_path):
+    with run_server(KV, tmp_path) as server:
         assert server.converse(b"SET color blue\nINCR n\n") == b"OK\n1\n"
-    with run(KV, directory=tmp_path) as server:
+    with run_server(KV, tmp_path) as server:
         assert server.converse(b"GET color\nINCR n\n") == b"VALUE 4\nblue\n2\n"
 
 
-def test_a_full_store_reports_an_error_and_works_again_after_a_delete(tmp_path):
+def test_a_full_store_says_so_and_has_room_again_after_deletions(tmp_path):
     value = bytes(100_000)
-    with run(KV, directory=tmp_path, KV_SIZE_MB="1", KV_DIR=str(tmp_path / "small")) as server:
+    with run_server(KV, tmp_path, KV_SIZE_MB="1", KV_DIR=str(tmp_path / "small")) as server:
         script = b"".join(put(b"k%d" % n, value) for n in range(12))
         replies = server.converse(script).splitlines()
         full = replies.index(b"SERVER_ERROR the store is full (1 MiB)")

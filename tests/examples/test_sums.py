@@ -2,13 +2,13 @@ import subprocess
 
 import pytest
 
-from tests.examples.running import EXAMPLES, plain_environment, run
+from tests.servers import ENVIRONMENT, EXAMPLES, run_server
 
 
 @pytest.fixture(scope="module")
 def sums(tmp_path_factory):
-    with run(
-        EXAMPLES / "sums.py", "--workers", "2", directory=tmp_path_factory.mktemp("sums")
+    with run_server(
+        EXAMPLES / "sums.py", tmp_path_factory.mktemp("sums"), "--workers", "2"
     ) as server:
         yield server
 
@@ -55,7 +55,7 @@ def test_help_shows_every_command_with_its_arguments(sums):
 def test_the_demo_shows_replies_and_pool_and_cleans_up(tmp_path):
     demo = subprocess.run(
         ["sh", EXAMPLES / "demo.sh"],
-        env={**plain_environment(), "TMPDIR": str(tmp_path)},
+        env={**ENVIRONMENT, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,9 +1,11 @@
-"""An app whose workers boot, die, or wait, as a file says."""
+"""An app whose workers boot, exit or wait, as a file says."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+import common  # noqa: F401 - registers its handlers
 
 import linepool
 
@@ -28,9 +30,3 @@ def boot() -> None:
                 os.open(os.environ["BOOT"] + ".fifo", os.O_RDONLY)
         case _:
             pass
-
-
-@linepool.handler
-def add(a: int, b: int) -> int:
-    """Add two whole numbers."""
-    return a + b

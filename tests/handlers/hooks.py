@@ -1,4 +1,4 @@
-"""Hooks and resources that write down what happens to them, and where."""
+"""Hooks and resources that record in a journal when and where they are called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from linepool import Connection, Session
 
 
 class Tool:
-    """What the resource yields."""
+    """The value of the resource."""
 
     opened_by = 0
 
@@ -27,7 +27,7 @@ note("loaded")
 
 @linepool.resource
 def tool() -> Iterator[Tool]:
-    """Open one for each worker."""
+    """Open one per worker."""
     note("opened")
     opened = Tool()
     opened.opened_by = os.getpid()
@@ -64,13 +64,13 @@ def greet(session: Session) -> str:
 
 @linepool.on_disconnect
 def part(session: Session, tool: Tool) -> None:
-    """Note who has gone."""
+    """Record the end of a connection."""
     note("disconnect", session.id)
 
 
 @linepool.handler
 def who(session: Session, tool: Tool) -> str:
-    """Return what was handed in."""
+    """Return what was injected."""
     return f"{session.id} {session.peer} {session.listener} {tool.opened_by}"
 
 

@@ -1,4 +1,4 @@
-"""An app whose workers do not come up as long as a file is there."""
+"""An app whose workers do not become ready while a file exists."""
 
 from __future__ import annotations
 
@@ -6,29 +6,18 @@ import os
 import sys
 import time
 
+import common  # noqa: F401 - registers its handlers
+
 import linepool
 
 
 @linepool.on_worker_start
 def boot() -> None:
-    """Wait for ever, or fail, or come up: as the file says that is there or not."""
+    """If the file exists, fail if it contains "fail"; otherwise hang."""
     path = os.environ["BOOT"]
     if os.path.exists(path):
         with open(path, encoding="ascii") as file:
             if file.read() == "fail":
                 raise RuntimeError("no database")
-        print(os.getpid(), "waiting for ever", file=sys.stderr, flush=True)
+        print(os.getpid(), "hangs in its boot", file=sys.stderr, flush=True)
         time.sleep(1000)
-
-
-@linepool.handler
-def pid() -> int:
-    """Return the worker's pid."""
-    return os.getpid()
-
-
-@linepool.handler
-def nap(seconds: float) -> str:
-    """Be slow."""
-    time.sleep(seconds)
-    return "awake"

@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import time
 
+import common  # noqa: F401 - registers its handlers
+
 import linepool
 
 
 @linepool.handler
-def add(a: int, b: int) -> int:
-    """Add two whole numbers."""
-    return a + b
-
-
-@linepool.handler
 def burn(path: str) -> str:
-    """Keep a processor busy until a file is there."""
+    """Keep a processor busy until a file exists."""
     while not os.path.exists(path):
         burn_for(0.01)
     return "burnt"
@@ -24,7 +20,7 @@ def burn(path: str) -> str:
 
 @linepool.handler
 def burn_for(seconds: float) -> None:
-    """Keep a processor busy for some time."""
+    """Keep a processor busy for some seconds."""
     give_up_at = time.monotonic() + seconds
     while time.monotonic() < give_up_at:
         pass

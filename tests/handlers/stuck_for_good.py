@@ -1,4 +1,4 @@
-"""Handlers that no exception reaches, and handlers that take their worker down."""
+"""Handlers that no exception ends, and handlers that end their worker."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+import common  # noqa: F401 - registers its handlers
+
 import linepool
 from linepool import Connection
 
@@ -27,7 +29,7 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 @linepool.on_start
 def become_another_user() -> None:
-    """Give up root's rights, if the environment says so."""
+    """Become the user that the environment names, if it names one."""
     if user := int(os.environ.get("USER_ID", "0")):
         os.setgroups([])
         os.setgid(user)
@@ -35,52 +37,27 @@ def become_another_user() -> None:
 
 
 @linepool.on_worker_start
-def close_up() -> None:
-    """Let nobody look into this process, if the environment says so (prctl(2))."""
+def become_undumpable() -> None:
+    """Make this process undumpable, if the environment says so (prctl(2))."""
     if "UNDUMPABLE" in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 @linepool.handler
-def add(a: int, b: int) -> int:
-    """Add two whole numbers."""
-    return a + b
-
-
-@linepool.handler
-def pid() -> int:
-    """Return the worker's pid."""
-    return os.getpid()
-
-
-@linepool.handler
-def big(size: int) -> bytes:
-    """Return a long line."""
-    return b"x" * size
-
-
-@linepool.handler
-def nap(seconds: float) -> str:
-    """Be slow."""
-    time.sleep(seconds)
-    return "awake"
-
-
-@linepool.handler
 def limit_processes(count: int) -> int:
-    """Allow the master so many processes of its user; return how many were allowed before."""
+    """Set the process limit of the master; return the limit before."""
     master = os.getppid()
     before, most = resource.prlimit(master, resource.RLIMIT_NPROC)
     resource.prlimit(master, resource.RLIMIT_NPROC, (count, most))
     return before
 
 
-# -- ways to be stuck
+# -- ways to hang
 
 
 @linepool.handler
 def stuck_behind_except() -> None:
-    """Try again, whatever comes."""
+    """Try again, whatever is raised."""
     while True:
         try:
             time.sleep(FOREVER)
@@ -90,13 +67,13 @@ def stuck_behind_except() -> None:
 
 @linepool.handler
 def stuck_in_c() -> None:
-    """Run in circles in C, and never let another thread run."""
+    """Loop in C without releasing the interpreter's lock."""
     collections.deque(itertools.repeat(0), maxlen=0)
 
 
 @linepool.handler
 def stuck_in_a_hash() -> None:
-    """Compute in C for ages, without the interpreter's lock."""
+    """Compute in C for a very long time, with the interpreter's lock released."""
     hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 2**31 - 1)
 
 
@@ -115,21 +92,14 @@ def stuck_and_deaf() -> None:
 
 @linepool.handler
 def stuck_in_a_stream() -> Iterator[str]:
-    """Send a line, and get stuck."""
+    """Send a line, then hang."""
     yield "one"
     stuck_in_c()
 
 
 @linepool.handler
-def flood() -> Iterator[str]:
-    """Send lines without end."""
-    while True:
-        yield "x" * 1000
-
-
-@linepool.handler
 def babble() -> None:
-    """Write nonsense into every pipe, until the end."""
+    """Write garbage into every pipe, without end."""
     pipes = [
         number
         for number in map(int, os.listdir("/proc/self/fd"))
@@ -137,7 +107,7 @@ def babble() -> None:
     ]
     while True:
         for pipe in pipes:
-            os.write(pipe, b"nonsense")
+            os.write(pipe, b"garbage!")
         time.sleep(0.01)
 
 
@@ -152,14 +122,14 @@ def _is_a_pipe(number: int) -> bool:
 
 @linepool.handler
 def stuck_with_a_fork(connection: Connection) -> None:
-    """Get stuck while a forked child, which has the client's socket too, sleeps."""
+    """Hang while a forked child, which has the client's socket too, sleeps."""
     connection.push(_forked())
     stuck_in_c()
 
 
 @linepool.handler
 def stuck_with_a_program(connection: Connection) -> None:
-    """Get stuck while a program runs."""
+    """Hang while a program runs."""
     program = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({FOREVER})"])
     connection.push(program.pid)
     stuck_in_c()
@@ -167,7 +137,7 @@ def stuck_with_a_program(connection: Connection) -> None:
 
 @linepool.handler
 def stuck_with_a_daemon(connection: Connection) -> None:
-    """Get stuck while a child that has left the process group keeps the client's socket open."""
+    """Hang while a child that has left the process group keeps the client's socket open."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -181,17 +151,17 @@ def stuck_with_a_daemon(connection: Connection) -> None:
 
 @linepool.handler
 def die_with_a_fork(how: str, connection: Connection) -> None:
-    """Die while a forked child, which has the client's socket too, sleeps."""
+    """End the worker while a forked child, which has the client's socket too, sleeps."""
     connection.push(_forked())
     _DEATHS[how]()
 
 
-# -- ways to die
+# -- ways to end the worker
 
 
 @linepool.handler
 def die(how: str) -> None:
-    """Take the worker down."""
+    """End the worker."""
     _DEATHS[how]()
 
 

@@ -1,27 +1,16 @@
-"""Hooks that take as long as a test wants."""
+"""A hook that takes as long as the test says."""
 
 from __future__ import annotations
 
 import os
 import time
 
+import common  # noqa: F401 - registers its handlers
+
 import linepool
 
 
 @linepool.on_connect
 def greet() -> None:
-    """Be slow to greet."""
+    """Take some seconds."""
     time.sleep(float(os.environ["GREETING"]))
-
-
-@linepool.handler
-def pid() -> int:
-    """Return the worker's pid."""
-    return os.getpid()
-
-
-@linepool.handler
-def nap(seconds: float) -> str:
-    """Be slow."""
-    time.sleep(seconds)
-    return "awake"

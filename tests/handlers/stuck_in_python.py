@@ -1,8 +1,7 @@
-"""Handlers that take too long where Python can still reach them, and handlers that are only slow."""
+"""Handlers that hang where an exception can still end them, and handlers that are only slow."""
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import threading
@@ -10,33 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import common
+
 import linepool
 from linepool import Connection, Session
 from linepool.protocols.base import Request
 
 FOREVER = 1000.0  # seconds
+nap: Callable[[float], str] = common.nap
 
 
-@linepool.handler
-def add(a: int, b: int) -> int:
-    """Add two whole numbers."""
-    return a + b
-
-
-@linepool.handler
-def pid() -> int:
-    """Return the worker's pid."""
-    return os.getpid()
-
-
-@linepool.handler
-def nap(seconds: float) -> str:
-    """Be slow."""
-    time.sleep(seconds)
-    return "awake"
-
-
-# -- ways to be stuck
+# -- ways to hang
 
 
 @linepool.handler
@@ -55,14 +38,14 @@ def stuck_in_recv() -> None:
 
 @linepool.handler
 def stuck_in_a_loop() -> None:
-    """Run in circles."""
+    """Loop."""
     while True:
         pass
 
 
 @linepool.handler
 def stuck_at_a_lock() -> None:
-    """Wait for a lock that nobody releases."""
+    """Wait for a lock that is never released."""
     lock = threading.Lock()
     lock.acquire()
     lock.acquire()
@@ -70,13 +53,13 @@ def stuck_at_a_lock() -> None:
 
 @linepool.handler
 def stuck_in_a_regex() -> None:
-    """Match a pattern that backtracks without end."""
+    """Match a pattern that backtracks for a very long time."""
     re.match(r"(a+)+$", "a" * 64 + "b")
 
 
 @linepool.handler
 def stuck_behind_except() -> None:
-    """Try again, whatever goes wrong."""
+    """Try again after any ``Exception``."""
     while True:
         try:
             time.sleep(FOREVER)
@@ -107,49 +90,29 @@ def timeless(seconds: float) -> str:
 
 @linepool.handler
 def extended(more: float, seconds: float, connection: Connection) -> str:
-    """Be slow, with a deadline that was moved."""
+    """Be slow, with a deadline that the handler has moved."""
     connection.extend(more)
     return nap(seconds)
 
 
 @linepool.handler
 def tidy(connection: Connection) -> None:
-    """Clean up when the time is up, in view of the client."""
+    """Clean up at the deadline, visibly to the client."""
     try:
         time.sleep(FOREVER)
     finally:
         connection.push("tidied up")
 
 
-# -- streams and large replies
+# -- streams
 
 
 @linepool.handler
 def stuck_in_a_stream() -> Iterator[str]:
-    """Send two lines and then none."""
+    """Send two lines, then hang."""
     yield "one"
     yield "two"
     time.sleep(FOREVER)
-
-
-@linepool.handler
-def flood() -> Iterator[str]:
-    """Send lines without end."""
-    while True:
-        yield "x" * 1000
-
-
-@linepool.handler
-def stream(lines: int, size: int) -> Iterator[bytes]:
-    """Send long lines."""
-    for _ in range(lines):
-        yield b"x" * size
-
-
-@linepool.handler
-def big(size: int) -> bytes:
-    """Return a long line."""
-    return b"x" * size
 
 
 # -- middleware
@@ -157,12 +120,12 @@ def big(size: int) -> bytes:
 
 @linepool.handler
 def held_up() -> None:
-    """Do nothing; the middleware is stuck ahead of it."""
+    """Do nothing; the middleware around it hangs."""
 
 
 @linepool.middleware
 def hold_up(request: Request, session: Session, call_next: Callable[[Request], Any]) -> Any:
-    """Be stuck around one command."""
+    """Hang before one command."""
     if request.verb == b"HELD_UP":
         time.sleep(FOREVER)
     return call_next(request)

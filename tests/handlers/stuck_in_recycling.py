@@ -1,4 +1,4 @@
-"""Workers that get old and fat, and that may be slow to come and to go."""
+"""Workers that use much memory, and that may be slow to boot and to exit."""
 
 from __future__ import annotations
 
@@ -6,35 +6,31 @@ import os
 import sys
 import time
 
+import common  # noqa: F401 - registers its handlers
+
 import linepool
 
-_fat: list[bytes] = []
+_used: list[bytes] = []
 
 
 @linepool.on_worker_start
-def come() -> None:
-    """Take as long as there is a file that says so."""
-    while os.path.exists(f"{os.environ['SLOW']}.to-come"):
+def boot() -> None:
+    """Wait while the file for it exists."""
+    while os.path.exists(f"{os.environ['SLOW']}.to-boot"):
         time.sleep(0.01)
 
 
 @linepool.on_worker_exit
-def go() -> None:
-    """Take as long as there is a file that says so."""
-    if os.path.exists(f"{os.environ['SLOW']}.to-go"):
-        print(os.getpid(), "does not go", file=sys.stderr, flush=True)
+def leave() -> None:
+    """Hang if the file for it exists."""
+    if os.path.exists(f"{os.environ['SLOW']}.to-exit"):
+        print(os.getpid(), "does not exit", file=sys.stderr, flush=True)
         while True:
             time.sleep(1000)
 
 
 @linepool.handler
-def pid() -> int:
-    """Return the worker's pid."""
-    return os.getpid()
-
-
-@linepool.handler
-def gain(mebibytes: int) -> int:
-    """Use that much memory, for ever."""
-    _fat.append(os.urandom(1024) * 1024 * mebibytes)
+def use(mebibytes: int) -> int:
+    """Use that much memory from now on."""
+    _used.append(os.urandom(1024) * 1024 * mebibytes)
     return os.getpid()

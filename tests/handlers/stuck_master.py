@@ -1,8 +1,10 @@
-"""An app whose master loses the processor whenever it has read a full status pipe."""
+"""An app whose master is not scheduled for a while after it has read a full status pipe."""
 
 from __future__ import annotations
 
 import time
+
+import common  # noqa: F401 - registers its handlers
 
 import linepool
 from linepool.ipc.status_pipe import PIPE_FULL, StatusPipe
@@ -10,7 +12,7 @@ from linepool.ipc.status_pipe import PIPE_FULL, StatusPipe
 
 @linepool.on_start
 def lose_the_processor() -> None:
-    """Make the moment long that is short on a quiet machine."""
+    """Lengthen an interval that is short on an idle machine."""
     drain = StatusPipe.drain
 
     def drain_slowly(self: StatusPipe) -> bytes:
@@ -20,9 +22,3 @@ def lose_the_processor() -> None:
         return data
 
     StatusPipe.drain = drain_slowly  # type: ignore[method-assign]
-
-
-@linepool.handler
-def add(a: int, b: int) -> int:
-    """Add two whole numbers."""
-    return a + b

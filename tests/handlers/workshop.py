@@ -1,4 +1,4 @@
-"""Handlers for all that a test wants to see happen inside a worker."""
+"""Handlers for what tests need to happen inside a worker."""
 
 from __future__ import annotations
 
@@ -7,43 +7,15 @@ import os
 import signal
 from collections.abc import Iterator
 
+from common import wait_at_gate
+
 import linepool
-
-
-def wait_at_gate() -> None:
-    """Tell the test that this process is here, and wait until it opens the gate."""
-    path = os.environ["GATE"]
-    with open(f"{path}.bell", "w", encoding="ascii") as bell:
-        bell.write(f"{os.getpid()}\n")
-    gate = os.open(path, os.O_RDONLY)
-    try:
-        os.read(gate, 1)
-    finally:
-        os.close(gate)
-
-
-@linepool.handler
-def add(a: int, b: int) -> int:
-    """Add two whole numbers."""
-    return a + b
-
-
-@linepool.handler
-def say(text: linepool.Rest) -> str:
-    """Repeat the rest of the line."""
-    return text
 
 
 @linepool.handler
 def put(size: int, data: bytes = linepool.body("size")) -> int:
     """Take a data block and return its length."""
     return len(data)
-
-
-@linepool.handler
-def pid() -> int:
-    """Return the worker's pid."""
-    return os.getpid()
 
 
 @linepool.handler
@@ -55,7 +27,7 @@ def hold(text: linepool.Rest) -> str:
 
 @linepool.handler
 def cling() -> str:
-    """Wait at the gate, and let no exception end the wait."""
+    """Wait at the gate, whatever is raised."""
     while True:
         try:
             wait_at_gate()
@@ -65,22 +37,9 @@ def cling() -> str:
 
 
 @linepool.handler
-def big(size: int) -> bytes:
-    """Return a long line."""
-    return b"x" * size
-
-
-@linepool.handler
 def count(to: int) -> Iterator[int]:
-    """Count, one number a line."""
+    """Count, one number per line."""
     yield from range(1, to + 1)
-
-
-@linepool.handler
-def flood() -> Iterator[str]:
-    """Send lines without end."""
-    while True:
-        yield "x" * 1000
 
 
 @linepool.handler
@@ -91,7 +50,7 @@ def die(how: int = signal.SIGKILL) -> None:
 
 @linepool.handler
 def leave(status: int) -> None:
-    """End the worker as no program should."""
+    """Exit without any cleanup."""
     os._exit(status)
 
 
@@ -109,19 +68,19 @@ def show(text: linepool.Rest) -> None:
 
 @linepool.handler
 def frozen() -> int:
-    """Return how many objects the collector leaves alone."""
+    """Return the number of objects that the garbage collector ignores."""
     return gc.get_freeze_count()
 
 
 @linepool.handler
 def descriptors() -> list[str]:
-    """Say where the open descriptors lead."""
-    return [f"{name} {_lead(name)}" for name in sorted(os.listdir("/proc/self/fd"), key=int)]
+    """Return the targets of the open descriptors."""
+    return [f"{name} {_target(name)}" for name in sorted(os.listdir("/proc/self/fd"), key=int)]
 
 
 @linepool.handler
 def inherited() -> list[str]:
-    """Say where the descriptors of a program lead that was started without closing any."""
+    """Return the targets of the descriptors of a program that was started without closing any."""
     reader, writer = os.pipe()
     words = ["ls", "-l", "/proc/self/fd"]
     actions = [(os.POSIX_SPAWN_DUP2, writer, 1)]
@@ -133,7 +92,7 @@ def inherited() -> list[str]:
     return [" ".join(line.split()[-3::2]) for line in lines if "->" in line]
 
 
-def _lead(name: str) -> str:
+def _target(name: str) -> str:
     try:
         return os.readlink(f"/proc/self/fd/{name}")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The control socket, and the commands of the command line that use it."""
+"""The control socket, and the command-line commands that use it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from linepool import __version__
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import PATIENCE, Gate, Running
+from tests.servers import ENVIRONMENT, TIMEOUT, Gate, ServerProcess
 
 WORKER_KEYS = [
     "slot",
@@ -50,23 +50,23 @@ COUNTERS = [
 
 
 def linepool(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the command line."""
+    """Run a command of linepool."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "linepool", *words],
-        env={**os.environ, **environment},
+        env={**ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
 
 
-def talk(server: Running) -> Peer:
-    """Return a connection to a server's control socket."""
+def talk(server: ServerProcess) -> Peer:
+    """Connect to the control socket of a server."""
     return Peer(f"unix:{server.control}")
 
 
-# -- what it says
+# -- its replies
 
 
 @pytest.mark.scheme("accept")
@@ -137,7 +137,7 @@ def test_status_without_json_is_for_people(launch: Launch):
     assert sum(line.startswith("worker slot=") for line in lines) == 2
 
 
-def test_wrong_orders_are_answered_and_change_nothing(launch: Launch):
+def test_wrong_commands_are_answered_and_change_nothing(launch: Launch):
     server = launch("workshop.py", "--workers", "2")
     with talk(server) as peer:
         assert peer.ask("ADD 2 3").startswith("ERROR unknown command 'ADD'")
@@ -159,7 +159,7 @@ def test_wrong_orders_are_answered_and_change_nothing(launch: Launch):
     assert server.status()["tally"]["idle"] == 2
 
 
-def test_the_control_socket_is_for_its_owner_alone_and_goes_with_the_server(launch: Launch):
+def test_the_control_socket_is_for_its_owner_only_and_is_removed_with_the_server(launch: Launch):
     server = launch("workshop.py", "--workers", "1")
     assert stat.S_IMODE(os.stat(server.control).st_mode) == 0o600
 
@@ -170,7 +170,7 @@ def test_the_control_socket_is_for_its_owner_alone_and_goes_with_the_server(laun
     assert not os.path.exists(server.control)
 
 
-def test_orders_in_one_packet_are_answered_in_order(launch: Launch):
+def test_pipelined_commands_are_answered_in_order(launch: Launch):
     server = launch("workshop.py", "--workers", "1")
     with talk(server) as peer:
         peer.send(b"SCALE +1\nSCALE +1\nFRO\nSCALE 1\nSTOP")
@@ -183,11 +183,11 @@ def test_orders_in_one_packet_are_answered_in_order(launch: Launch):
     assert server.ask("ADD 2 3") == "5"
 
 
-# -- it never waits for its clients
+# -- clients that do not read, send garbage or leave
 
 
 def fill(sock: socket.socket, data: bytes, most: int) -> None:
-    """Send until it takes no more, is full, or the server hangs up."""
+    """Send up to ``most`` bytes; stop when the socket is full or the server closes it."""
     sock.settimeout(0.2)
     sent = 0
     with contextlib.suppress(OSError):
@@ -195,7 +195,7 @@ def fill(sock: socket.socket, data: bytes, most: int) -> None:
             sent += sock.send(data)
 
 
-def test_clients_that_misbehave_do_not_hold_up_the_master(launch: Launch):
+def test_misbehaving_clients_do_not_hold_up_the_master(launch: Launch):
     server = launch("workshop.py", "--workers", "1")
     with talk(server) as deaf, talk(server) as endless, talk(server) as quitter, talk(server):
         fill(deaf.socket, b"STATUS json\n" * 100, 2_000_000)
@@ -214,17 +214,17 @@ def test_many_silent_clients_do_not_lock_the_operator_out(launch: Launch):
     server = launch("workshop.py", "--workers", "1")
     last = socket.socket(socket.AF_UNIX)
     with contextlib.ExitStack() as stack, last:
-        for _ in range(40):  # a connect waits while the queue is full
+        for _ in range(40):  # a connect waits while the backlog is full
             silent = stack.enter_context(socket.socket(socket.AF_UNIX))
             silent.connect(server.control)
         last.connect(server.control)
 
-        last.settimeout(PATIENCE)
+        last.settimeout(TIMEOUT)
         last.sendall(b"SCALE 2\n")
         assert last.recv(100) == b"workers 2\n"
 
 
-def test_a_client_that_vanishes_inside_a_reply_leaves_nothing(launch: Launch):
+def test_a_client_that_leaves_during_a_reply_leaves_no_descriptor(launch: Launch):
     server = launch("workshop.py", "--workers", "1")
     before = len(os.listdir(f"/proc/{server.process.pid}/fd"))
     for words in (b"", b"STATUS json\n" * 50, b"STAT"):
@@ -237,7 +237,7 @@ def test_a_client_that_vanishes_inside_a_reply_leaves_nothing(launch: Launch):
 # -- the command line
 
 
-def test_the_command_line_speaks_to_the_server_that_it_is_told(launch: Launch):
+def test_the_command_line_uses_the_server_that_control_names(launch: Launch):
     server = launch("workshop.py", "--workers", "1")
     control = ("--control", server.control)
 
@@ -298,7 +298,7 @@ def test_without_control_the_only_server_is_found(launch: Launch, tmp_path: Path
 
 @contextlib.contextmanager
 def impostor(path: Path, reply: bytes) -> Iterator[None]:
-    """Listen at a path, say something to the first client, and hang up."""
+    """Listen at a path, send the first client a reply, and close the connection."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
         sock.listen()
@@ -317,7 +317,7 @@ def impostor(path: Path, reply: bytes) -> Iterator[None]:
 
 @pytest.mark.parametrize("words", [("stop",), ("status", "--json")])
 @pytest.mark.parametrize("reply", [b"", b"SERVER_ERROR tired\n", b"\xff\xfe\n"])
-def test_a_server_that_does_not_answer_is_told_in_one_line(tmp_path, words, reply):
+def test_a_server_that_does_not_answer_is_reported_in_one_line(tmp_path, words, reply):
     with impostor(tmp_path / "s", reply):
         done = linepool(*words, "--control", str(tmp_path / "s"))
 

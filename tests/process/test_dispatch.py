@@ -1,4 +1,4 @@
-"""The scheme ``dispatch``: the parker accepts, and workers see only clients that have spoken."""
+"""The scheme ``dispatch``: the parker accepts, and workers get only clients that have sent data."""
 
 from __future__ import annotations
 
@@ -10,26 +10,22 @@ import time
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import Load, Running
-from tests.process.travelling import (
-    clients,
-    parker_of,
-    serving,
-    until_parked,
-)
+from tests.process.connections import clients, parker_of, until_parked
+from tests.servers import Load, ServerProcess
 
 pytestmark = pytest.mark.scheme("dispatch")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory):
-    """Give a server with a short time limit for what arrives."""
+    """Give a server with a short read timeout."""
     options = ("--workers", "4", "--read-timeout", "0.4")
-    with serving(tmp_path_factory.mktemp("dispatch"), "dispatch", *options) as running:
-        yield running
+    place = tmp_path_factory.mktemp("dispatch")
+    with ServerProcess(place, "moving.py", *options, scheme="dispatch") as server:
+        yield server
 
 
-def test_a_client_that_says_nothing_never_touches_a_worker(server: Running):
+def test_a_silent_client_never_reaches_a_worker(server: ServerProcess):
     before = server.status()["counters"]["connections"]
     with clients(server, 50):
         state = until_parked(server, 50)
@@ -39,9 +35,9 @@ def test_a_client_that_says_nothing_never_touches_a_worker(server: Running):
     until_parked(server, 0)
 
 
-def test_a_client_is_greeted_once_and_before_it_has_said_anything(launch: Launch, tmp_path):
+def test_a_client_is_greeted_once_and_before_it_has_sent_anything(launch: Launch, tmp_path):
     journal = tmp_path / "journal"
-    server = launch("travels.py", "--workers", "2", environment={"JOURNAL": str(journal)})
+    server = launch("moving.py", "--workers", "2", environment={"JOURNAL": str(journal)})
     with clients(server, 20) as peers:
         greetings = [peer.line() for peer in peers]
         until_parked(server, 20)
@@ -52,26 +48,28 @@ def test_a_client_is_greeted_once_and_before_it_has_said_anything(launch: Launch
     assert sorted(connected) == sorted(ids)
 
 
-def test_a_request_that_comes_in_drops_has_one_limit_however_often_it_moves(server: Running):
+def test_a_request_that_arrives_in_pieces_has_one_read_timeout_however_often_it_moves(
+    server: ServerProcess,
+):
     with server.connect() as peer:
         began_at = time.monotonic()
         peer.send(b"ADD 1 1\nADD 2")
         assert peer.line() == "2"
 
-        drops = 0
+        pieces = 0
         while not select.select([peer.socket], [], [], 0.02)[0]:
             peer.send(b"0")
-            drops += 1
+            pieces += 1
 
         error = "CLIENT_ERROR the request did not arrive within 0.4 s; it was not run"
         assert peer.line() == error
         assert peer.line() == ""
         assert time.monotonic() - began_at >= 0.4
-        assert drops >= 3
+        assert pieces >= 3
 
 
-def test_whoever_was_connected_before_the_stop_gets_a_reply(launch: Launch):
-    server = launch("travels.py", "--workers", "3")
+def test_clients_that_were_connected_before_the_stop_get_a_reply(launch: Launch):
+    server = launch("moving.py", "--workers", "3")
     load = Load(server, clients=9, gap=True)
     try:
         server.until(lambda _: load.served >= 100)
@@ -83,8 +81,8 @@ def test_whoever_was_connected_before_the_stop_gets_a_reply(launch: Launch):
     assert [got for at, got in load.failures if at < stopped_at] == []
 
 
-def test_clients_that_wait_in_the_kernels_queue_are_served_before_the_server_stops(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+def test_clients_in_the_backlog_are_served_before_the_server_stops(launch: Launch):
+    server = launch("moving.py", "--workers", "2")
     parker = parker_of(server)
     os.kill(parker, signal.SIGSTOP)
     with clients(server, 150) as queued:
@@ -99,7 +97,7 @@ def test_clients_that_wait_in_the_kernels_queue_are_served_before_the_server_sto
     assert server.ended() == 0
 
 
-def test_retiring_workers_under_load_loses_no_connection(server: Running):
+def test_retiring_workers_under_load_loses_no_connection(server: ServerProcess):
     before = server.status()["counters"]["retired"]
     load = Load(server, clients=3)
     try:

@@ -1,4 +1,4 @@
-"""Whatever the protocol, the client of a killed worker reads an error in its own words."""
+"""In every protocol the client of an overdue or killed request reads an error of that protocol."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from linepool.testing import serve
 
 
 def hang() -> None:
-    """Wait for ever, whatever is raised; only a kill ends it."""
+    """Sleep, whatever is raised; only a kill ends it."""
     while True:
         try:
             time.sleep(60)
-        except BaseException:  # noqa: BLE001 - that is what it is here for
+        except BaseException:  # noqa: BLE001 - this one is meant to be bad
             continue
 
 
 def slow() -> None:
-    """Wait until the time is up."""
+    """Sleep until it is overdue."""
     time.sleep(60)
 
 
@@ -35,7 +35,7 @@ def slow() -> None:
     ],
     ids=["resp", "memcache", "dialogue", "jsonrpc"],
 )
-def test_the_client_of_a_late_or_stuck_handler_reads_an_error(protocol, request_, error):
+def test_the_client_of_an_overdue_or_killed_request_reads_an_error(protocol, request_, error):
     app = App(protocol=protocol)
     app.handler("hang")(hang)
     app.handler("slow")(slow)

@@ -1,4 +1,4 @@
-"""Listeners: every kind of address, alone and together."""
+"""Listeners: every kind of address, alone and together; Unix sockets and their files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import PATIENCE
+from tests.servers import TIMEOUT
 
 
 def test_several_listeners_together_serve_and_stop(tmp_path, launch: Launch):
@@ -52,7 +52,7 @@ def test_a_unix_socket_has_the_mode_that_was_asked_for(tmp_path, launch: Launch,
     assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == mode
 
 
-def test_a_mode_in_a_file_is_octal_too(tmp_path, launch: Launch):
+def test_a_mode_that_is_text_in_a_file_is_octal(tmp_path, launch: Launch):
     (tmp_path / "linepool.toml").write_text("unix_mode = '440'\n")
 
     launch("workshop.py", "--workers", "1", bind=(f"unix:{tmp_path}/s",))
@@ -61,7 +61,7 @@ def test_a_mode_in_a_file_is_octal_too(tmp_path, launch: Launch):
 
 
 @pytest.mark.parametrize(("value", "mode"), [("440", 0o440), ("660", 0o660), ("0o440", 0o440)])
-def test_a_mode_that_is_a_number_in_a_file_never_becomes_another(
+def test_a_mode_that_is_a_number_in_a_file_is_taken_as_written_or_refused(
     tmp_path, launch: Launch, value, mode
 ):
     (tmp_path / "linepool.toml").write_text(f"unix_mode = {value}\n")
@@ -117,7 +117,7 @@ def test_an_inherited_socket_is_served(tmp_path, launch: Launch, family, count):
         given.bind(("127.0.0.1", 0) if family == socket.AF_INET else f"{tmp_path}/s")
         given.listen()
         with socket.socket(family) as early:
-            early.settimeout(PATIENCE)
+            early.settimeout(TIMEOUT)
             early.connect(given.getsockname())
             early.sendall(b"ADD 2 3\n")
             bind = (f"fd://{given.fileno()}", "127.0.0.1:0")[:count]
@@ -129,7 +129,7 @@ def test_an_inherited_socket_is_served(tmp_path, launch: Launch, family, count):
         assert server.addresses[0] == name
         assert server.ask("ADD 3 3") == "6"
         assert server.stop() == 0
-    # Whoever made the socket file removes it.
+    # The socket file is removed by the process that created it.
     assert (tmp_path / "s").exists() == (family == socket.AF_UNIX)
 
 
@@ -137,14 +137,14 @@ def test_an_address_can_be_listened_on_again_at_once(launch: Launch):
     first = launch("workshop.py", "--workers", "1")
     with first.connect() as peer:
         assert peer.ask("ADD 2 3") == "5"
-        assert first.stop() == 0  # it closes first, so the connection stays in TIME_WAIT
+        assert first.stop() == 0  # the server closes first, so the connection stays in TIME_WAIT
 
     second = launch("workshop.py", "--workers", "1", bind=(first.addresses[0],))
 
     assert second.ask("ADD 2 3") == "5"
 
 
-def test_a_name_is_looked_up(launch: Launch):
+def test_a_host_name_is_resolved(launch: Launch):
     server = launch("workshop.py", "--workers", "1", bind=("localhost:0",))
 
     assert server.ask("ADD 2 3") == "5"
@@ -157,7 +157,7 @@ def test_many_connections_one_after_another(launch: Launch):
         with server.connect(number % 2) as peer:
             assert peer.ask(f"ADD {number} 1") == str(number + 1)
 
-    # A worker notes a connection's end after the client has seen it.
+    # A worker records the end of a connection after the client has seen it.
     state = server.until(lambda state: state["connections"]["hot"] == 0)
     assert state["counters"]["connections"] == 600
     assert state["counters"]["requests"] == 600

@@ -1,4 +1,4 @@
-"""Requests that take too long: first RequestTimeout, then the kill, and who is spared."""
+"""Requests that take too long: first RequestTimeout, then the kill; and what is not overdue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import select
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,44 +19,42 @@ import pytest
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.sockets import socket_cookie
 from linepool.testing import Peer
-from tests.conftest import Launch
-from tests.process.running import Running, is_over
+from tests.conftest import OTHER_USER, Launch
+from tests.process.connections import all_of
+from tests.servers import ServerProcess, has_ended
 
 TOO_LONG = "SERVER_ERROR the request took longer than 0.2 s"
 ENDED = "SERVER_ERROR the request was ended: it took longer than 0.2 s"
-NOBODY = 65534
 LIMITS = ("--request-timeout", "0.2", "--kill-grace", "0.1", "--log-level", "debug")
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Give a server whose workers are never killed: the first step must do."""
+def interrupting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Give a server that interrupts overdue requests and does not kill their workers in the test."""
+    place = tmp_path_factory.mktemp("interrupting")
     options = ("--workers", "4", "--request-timeout", "0.2", "--kill-grace", "9")
-    place = tmp_path_factory.mktemp("python")
-    server = Running(place, "stuck_in_python.py", *options)
-    yield server
-    server.end()
+    with ServerProcess(place, "stuck_in_python.py", *options) as server:
+        yield server
 
 
 @pytest.fixture(scope="module", params=["accept", "shared"])
-def killing(
+def killing_server(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Running]:
-    """Give a server that soon kills."""
+) -> Iterator[ServerProcess]:
+    """Give a server that kills the worker of an overdue request after 0.1 s."""
     place = tmp_path_factory.mktemp("killing")
     options = ("--workers", "3", *LIMITS)
-    server = Running(place, "stuck_for_good.py", *options, scheme=request.param)
-    yield server
-    server.end()
+    with ServerProcess(place, "stuck_for_good.py", *options, scheme=request.param) as server:
+        yield server
 
 
-def counters(server: Running, *names: str) -> list[int]:
-    """Return some of the server's counts."""
+def counters(server: ServerProcess, *names: str) -> list[int]:
+    """Return some of the server's counters."""
     state = server.status()
     return [state["counters"][name] for name in names]
 
 
-def told_of(server: Running, peer: Peer) -> str:
+def log_of_overdue(server: ServerProcess, peer: Peer) -> str:
     """Return what the log says of the overdue request of a client, down to the exception."""
     server.wait_for(f"peer={name_of(peer)} why=")
     begin = len(server.log) - 1
@@ -65,10 +62,13 @@ def told_of(server: Running, peer: Peer) -> str:
     return "\n".join(server.log[begin:])
 
 
-def account_of(server: Running, worker: str | int = "", client: str = "") -> tuple[str, str]:
-    """Return the line of the log that says that a worker was killed, and the stack behind it.
+def account_of(server: ServerProcess, worker: str | int = "", client: str = "") -> tuple[str, str]:
+    """Return the line of the log about the kill of a worker, and the stack below it.
 
-    Either the worker is known, or the client whose request it had in hand.
+    Args:
+        server: The server.
+        worker: The pid of the worker; or else
+        client: the peer name of the client whose request it was serving.
     """
     killed = f" client={client} " if client else f"worker killed pid={worker} "
     if not any(killed in line for line in server.log):
@@ -82,16 +82,8 @@ def account_of(server: Running, worker: str | int = "", client: str = "") -> tup
 
 
 def name_of(peer: Peer) -> str:
-    """Return what the server calls a client."""
+    """Return the peer name of a client."""
     return "{}:{}".format(*peer.socket.getsockname())
-
-
-def all_of(peer: Peer) -> bytes:
-    """Return all bytes up to the end of the stream, which must be a clean one."""
-    data = b""
-    while chunk := peer.socket.recv(65536):
-        data += chunk
-    return data
 
 
 # -- the first step
@@ -101,25 +93,26 @@ def all_of(peer: Peer) -> bytes:
     "way",
     ["asleep", "in_recv", "in_a_loop", "at_a_lock", "in_a_regex", "behind_except"],
 )
-def test_an_overdue_request_ends_with_an_error_in_its_place(python: Running, way):
-    timeouts, errors, kills = counters(python, "timeouts", "errors", "kills")
-    with python.connect() as peer:
+def test_an_overdue_request_ends_with_an_error_in_its_place(
+    interrupting_server: ServerProcess, way
+):
+    names = ("timeouts", "errors", "kills")
+    timeouts, errors, kills = counters(interrupting_server, *names)
+    with interrupting_server.connect() as peer:
         worker = peer.ask("PID")
 
-        peer.send(
-            f"ADD 1 1\nSTUCK_{way} some words\nADD 2 2\n".encode().replace(b" some words", b"")
-        )
+        peer.send(f"ADD 1 1\nSTUCK_{way}\nADD 2 2\n".encode())
 
         assert [peer.line() for _ in range(3)] == ["2", TOO_LONG, "4"]
         assert peer.ask("PID") == worker
-        told = told_of(python, peer)
-    assert f"request overdue command=STUCK_{way} " in told
-    assert f"in stuck_{way}\n" in told
-    assert counters(python, "timeouts", "errors", "kills") == [timeouts + 1, errors + 1, kills]
+        text = log_of_overdue(interrupting_server, peer)
+    assert f"request overdue command=STUCK_{way} " in text
+    assert f"in stuck_{way}\n" in text
+    assert counters(interrupting_server, *names) == [timeouts + 1, errors + 1, kills]
 
 
-def test_an_overdue_request_costs_nobody_else_anything(python: Running):
-    with python.connect() as stuck, python.connect() as other:
+def test_an_overdue_request_does_not_affect_other_clients(interrupting_server: ServerProcess):
+    with interrupting_server.connect() as stuck, interrupting_server.connect() as other:
         stuck.send(b"STUCK_IN_A_LOOP\n")
         answers = []
         while not select.select([stuck.socket], [], [], 0)[0]:
@@ -130,8 +123,12 @@ def test_an_overdue_request_costs_nobody_else_anything(python: Running):
         assert len(answers) > 10
 
 
-def test_a_handler_has_the_deadline_that_it_was_registered_with(python: Running):
-    with python.connect() as longer, python.connect() as shorter, python.connect() as none:
+def test_a_handler_has_the_timeout_that_it_was_registered_with(interrupting_server: ServerProcess):
+    with (
+        interrupting_server.connect() as longer,
+        interrupting_server.connect() as shorter,
+        interrupting_server.connect() as none,
+    ):
         longer.send(b"PATIENT 0.4\n")
         none.send(b"TIMELESS 0.4\n")
         shorter.send(b"HASTY 0.4\n")
@@ -141,24 +138,26 @@ def test_a_handler_has_the_deadline_that_it_was_registered_with(python: Running)
         assert none.line() == "awake"
 
 
-def test_a_deadline_can_be_moved_by_the_handler(python: Running):
-    with python.connect() as granted, python.connect() as used_up:
+def test_a_handler_can_extend_its_deadline(interrupting_server: ServerProcess):
+    with interrupting_server.connect() as granted, interrupting_server.connect() as used_up:
         granted.send(b"EXTENDED 5 0.4\n")
         used_up.send(b"EXTENDED 0.4 1000\n")
 
         assert granted.line() == "awake"
         assert used_up.line().startswith("SERVER_ERROR the request took longer than 0.4")
-        # It was for that request alone.
+        # The extension was for that request only.
         assert granted.ask("NAP 1000") == TOO_LONG
 
 
 @pytest.mark.scheme("shared", "accept")
-def test_a_handler_can_set_itself_a_deadline_where_there_is_none(tmp_path: Path, launch: Launch):
+def test_a_handler_can_set_its_own_deadline_where_none_is_configured(
+    tmp_path: Path, launch: Launch
+):
     (tmp_path / "app.py").write_text(
         "import linepool, time\n"
         "@linepool.handler\n"
         "def stuck(connection: linepool.Connection) -> None:\n"
-        "    time.sleep(0.5)\n"  # until the master has nothing more to hear of it
+        "    time.sleep(0.5)\n"  # until the master has no other reason to look
         "    connection.extend(0.4)\n"
         "    time.sleep(1000)\n"
     )
@@ -169,7 +168,7 @@ def test_a_handler_can_set_itself_a_deadline_where_there_is_none(tmp_path: Path,
         assert peer.line().startswith("SERVER_ERROR the request took longer than ")
 
 
-def test_without_a_limit_only_handlers_with_their_own_have_a_deadline(launch: Launch):
+def test_without_a_request_timeout_only_handlers_with_their_own_have_a_deadline(launch: Launch):
     server = launch("stuck_in_python.py", "--workers", "2", "--request-timeout", "0")
     with server.connect() as free, server.connect() as bound:
         free.send(b"NAP 0.4\n")
@@ -179,20 +178,22 @@ def test_without_a_limit_only_handlers_with_their_own_have_a_deadline(launch: La
         assert free.line() == "awake"
 
 
-def test_a_handler_can_clean_up_when_its_time_is_up(python: Running):
-    with python.connect() as peer:
+def test_a_handler_can_clean_up_after_its_deadline(interrupting_server: ServerProcess):
+    with interrupting_server.connect() as peer:
         assert [peer.ask("TIDY"), peer.line()] == ["tidied up", TOO_LONG]
 
 
-def test_a_stream_that_gets_stuck_ends_with_an_error_and_the_connection_goes_on(python: Running):
-    with python.connect() as peer:
+def test_a_stream_that_hangs_ends_with_an_error_and_the_connection_stays_open(
+    interrupting_server: ServerProcess,
+):
+    with interrupting_server.connect() as peer:
         peer.send(b"STUCK_IN_A_STREAM\nADD 1 1\n")
 
         assert [peer.line() for _ in range(4)] == ["one", "two", TOO_LONG, "2"]
-        assert "in stuck_in_a_stream\n" in told_of(python, peer)
+        assert "in stuck_in_a_stream\n" in log_of_overdue(interrupting_server, peer)
 
 
-def test_a_stream_that_goes_on_past_its_deadline_ends_with_an_error(launch: Launch):
+def test_a_stream_that_continues_past_its_deadline_ends_with_an_error(launch: Launch):
     limits = ("--request-timeout", "0.2", "--kill-grace", "0.5")
     server = launch("stuck_in_python.py", "--workers", "4", *limits)
     last: list[tuple[str, str]] = []
@@ -215,11 +216,11 @@ def test_a_stream_that_goes_on_past_its_deadline_ends_with_an_error(launch: Laun
     assert counters(server, "timeouts", "kills") == [4, 0]
 
 
-def test_middleware_counts_as_part_of_the_request(python: Running):
-    with python.connect() as peer:
+def test_middleware_counts_as_part_of_the_request(interrupting_server: ServerProcess):
+    with interrupting_server.connect() as peer:
         assert peer.ask("HELD_UP") == TOO_LONG
         assert peer.ask("ADD 2 3") == "5"
-        assert "in hold_up\n" in told_of(python, peer)
+        assert "in hold_up\n" in log_of_overdue(interrupting_server, peer)
 
 
 def test_a_slow_greeting_is_not_charged_to_the_first_request(launch: Launch):
@@ -230,7 +231,7 @@ def test_a_slow_greeting_is_not_charged_to_the_first_request(launch: Launch):
         assert peer.ask("NAP 0") == "awake"
 
 
-def test_a_client_that_left_a_stream_behind_does_not_use_up_the_next_ones_time(launch: Launch):
+def test_an_abandoned_stream_does_not_use_up_the_time_of_the_next_client(launch: Launch):
     limits = ("--request-timeout", "0.2", "--kill-grace", "1")
     server = launch("stuck_in_python.py", "--workers", "1", *limits, bind=("unix:sock",))
     with server.connect() as gone:
@@ -242,7 +243,7 @@ def test_a_client_that_left_a_stream_behind_does_not_use_up_the_next_ones_time(l
     assert counters(server, "timeouts", "kills") == [2, 0]
 
 
-# -- who is not stuck, only slow
+# -- not overdue, only slow
 
 
 @pytest.mark.scheme("accept")
@@ -271,7 +272,7 @@ def test_a_client_that_is_slow_to_read_is_not_overdue(launch: Launch, command):
         got = sum(len(slow.line()) for _ in range(1 if "BIG" in command else 20))
 
         assert got == 20_000_000
-        behind = slow.line()  # of the stream, or what PID says, in whichever worker
+        behind = slow.line()  # the end of the stream, or the reply to PID, from any worker
         assert behind == "END" if "STREAM" in command else int(behind) in server.pids()
     assert counters(server, "timeouts", "kills") == [0, 0]
 
@@ -299,19 +300,21 @@ def test_a_slow_request_is_logged_once_with_its_stack_and_completes(launch: Laun
 
 
 @pytest.mark.parametrize("way", ["behind_except", "in_c", "in_a_hash", "when_stopped", "and_deaf"])
-def test_what_no_exception_ends_is_killed_and_its_client_told(killing: Running, way):
-    timeouts, kills = counters(killing, "timeouts", "kills")
-    with killing.connect() as netcat, killing.connect() as telnet:
+def test_a_request_that_no_exception_ends_is_killed_and_its_client_gets_an_error(
+    killing_server: ServerProcess, way
+):
+    timeouts, kills = counters(killing_server, "timeouts", "kills")
+    with killing_server.connect() as netcat, killing_server.connect() as telnet:
         netcat.send(f"STUCK_{way}\n".encode())
         telnet.send(f"STUCK_{way}\r\n".encode())
 
         assert all_of(netcat) == ENDED.encode() + b"\n"
         assert all_of(telnet) == ENDED.encode() + b"\r\n"
         clients = [name_of(netcat), name_of(telnet)]
-    state = killing.until(lambda state: state["tally"]["idle"] == 3)
-    assert counters(killing, "timeouts", "kills") == [timeouts, kills + 2]
+    state = killing_server.until(lambda state: state["tally"]["idle"] == 3)
+    assert counters(killing_server, "timeouts", "kills") == [timeouts, kills + 2]
     for client in clients:
-        line, stack = account_of(killing, client=client)
+        line, stack = account_of(killing_server, client=client)
         pid = int(re.findall(r" pid=(\d+) ", line)[0])
         assert pid not in [worker["pid"] for worker in state["workers"]]
         assert "why='took longer than 0.2 s'" in line
@@ -323,8 +326,8 @@ def test_what_no_exception_ends_is_killed_and_its_client_told(killing: Running, 
             assert re.search(rf"in stuck_{way}$", stack, re.MULTILINE)
 
 
-def test_a_kill_costs_nobody_else_anything(killing: Running):
-    with killing.connect() as stuck, killing.connect() as other:
+def test_a_kill_does_not_affect_other_clients(killing_server: ServerProcess):
+    with killing_server.connect() as stuck, killing_server.connect() as other:
         stuck.send(b"STUCK_IN_C\n")
         answers = []
         while not select.select([stuck.socket], [], [], 0)[0]:
@@ -335,8 +338,10 @@ def test_a_kill_costs_nobody_else_anything(killing: Running):
         assert other.ask("ADD 2 3") == "5"
 
 
-def test_a_client_that_goes_on_sending_reads_the_error_and_a_clean_end(killing: Running):
-    with killing.connect() as peer:
+def test_a_client_that_keeps_sending_reads_the_error_and_a_clean_end(
+    killing_server: ServerProcess,
+):
+    with killing_server.connect() as peer:
         peer.send(b"STUCK_IN_C\n")
         while not select.select([peer.socket], [], [], 0)[0]:
             peer.send(b"ADD 1 1\n")
@@ -345,29 +350,29 @@ def test_a_client_that_goes_on_sending_reads_the_error_and_a_clean_end(killing: 
         assert all_of(peer) == ENDED.encode() + b"\n"
 
 
-def test_replies_that_were_read_do_not_keep_the_error_back(killing: Running):
-    with killing.connect() as peer:
+def test_the_error_is_sent_after_replies_that_the_client_has_read(killing_server: ServerProcess):
+    with killing_server.connect() as peer:
         assert peer.ask("ADD 2 3") == "5"
         peer.send(b"STUCK_IN_C\n")
 
         assert all_of(peer) == ENDED.encode() + b"\n"
 
 
-def test_no_error_line_is_sent_in_place_of_replies_that_were_not(killing: Running):
-    with killing.connect() as peer:
+def test_no_error_line_is_sent_in_place_of_missing_replies(killing_server: ServerProcess):
+    with killing_server.connect() as peer:
         peer.send(b"ADD 1 1\nSTUCK_IN_C\n")
 
         assert all_of(peer) == b""
 
 
-def test_no_error_line_is_sent_behind_the_beginning_of_a_reply(killing: Running):
-    with killing.connect() as peer:
+def test_no_error_line_is_sent_after_the_beginning_of_a_reply(killing_server: ServerProcess):
+    with killing_server.connect() as peer:
         peer.send(b"STUCK_IN_A_STREAM\n")
 
         assert all_of(peer) == b"one\n"
 
 
-def test_a_client_that_left_a_stream_behind_does_not_silence_the_next_ones_error(launch: Launch):
+def test_the_client_after_an_abandoned_stream_gets_its_error(launch: Launch):
     server = launch("stuck_for_good.py", "--workers", "1", *LIMITS)
     with server.connect() as gone:
         gone.send(b"FLOOD\n")
@@ -378,17 +383,17 @@ def test_a_client_that_left_a_stream_behind_does_not_silence_the_next_ones_error
         assert all_of(peer) == ENDED.encode() + b"\n"
 
 
-def test_a_client_that_has_gone_does_not_disturb_the_kill(killing: Running):
-    (kills,) = counters(killing, "kills")
-    with killing.connect() as peer:
+def test_a_worker_whose_client_has_left_is_killed_too(killing_server: ServerProcess):
+    (kills,) = counters(killing_server, "kills")
+    with killing_server.connect() as peer:
         worker = peer.ask("PID")
         peer.send(b"STUCK_IN_C\n")
 
-    assert "in stuck_in_c" in account_of(killing, worker)[1]
-    assert counters(killing, "kills") == [kills + 1]
+    assert "in stuck_in_c" in account_of(killing_server, worker)[1]
+    assert counters(killing_server, "kills") == [kills + 1]
 
 
-def test_a_stuck_hook_is_killed_and_its_client_told(launch: Launch):
+def test_a_stuck_hook_is_killed_and_its_client_gets_an_error(launch: Launch):
     server = launch("stuck_hooks.py", "--workers", "1", *LIMITS, environment={"GREETING": "1000"})
     (worker,) = server.pids()
     with server.connect() as peer:
@@ -397,58 +402,64 @@ def test_a_stuck_hook_is_killed_and_its_client_told(launch: Launch):
 
 
 @pytest.mark.parametrize("child", ["fork", "program"])
-def test_what_a_stuck_handler_has_started_dies_with_it(killing: Running, child):
-    with killing.connect() as peer:
+def test_processes_that_a_stuck_handler_has_started_are_killed_with_it(
+    killing_server: ServerProcess, child
+):
+    with killing_server.connect() as peer:
         pidfd = os.pidfd_open(int(peer.ask(f"STUCK_WITH_A_{child}")))
 
         assert all_of(peer) == ENDED.encode() + b"\n"
 
     with open(pidfd, closefd=True):
-        assert is_over(pidfd)
+        assert has_ended(pidfd)
 
 
-def test_a_daemon_that_keeps_the_clients_socket_does_not_keep_the_client(killing: Running):
-    with killing.connect() as peer:
+def test_a_daemon_that_has_the_clients_socket_does_not_keep_the_connection_open(
+    killing_server: ServerProcess,
+):
+    with killing_server.connect() as peer:
         daemon = os.pidfd_open(int(peer.ask("STUCK_WITH_A_DAEMON")))
 
         assert all_of(peer) == ENDED.encode() + b"\n"
 
     with open(daemon, closefd=True):
-        assert not is_over(daemon, 0)
+        assert not has_ended(daemon, 0)
         signal.pidfd_send_signal(daemon, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
     ("way", "how"), [("abort", "signal=SIGABRT"), ("segv", "signal=SIGSEGV"), ("exit", "status=3")]
 )
-def test_a_handler_that_crashes_its_worker_is_named_and_its_client_let_go(
-    killing: Running, way, how
+def test_a_handler_that_crashes_its_worker_is_named_and_its_connection_closed(
+    killing_server: ServerProcess, way, how
 ):
-    (crashes,) = counters(killing, "crashes")
-    with killing.connect() as peer:
+    (crashes,) = counters(killing_server, "crashes")
+    with killing_server.connect() as peer:
         worker = peer.ask("PID")
         peer.send(f"DIE {way}\n".encode())
 
         assert all_of(peer) == b""
 
-    line = killing.wait_for("worker died")
+    line = killing_server.wait_for("worker died")
     assert f"pid={worker} {how} command=DIE {way} requests=" in line
-    killing.until(lambda state: state["tally"]["idle"] == 3)
-    assert counters(killing, "crashes") == [crashes + 1]
+    killing_server.until(lambda state: state["tally"]["idle"] == 3)
+    assert counters(killing_server, "crashes") == [crashes + 1]
 
 
 @pytest.mark.parametrize("way", ["abort", "segv", "exit"])
-def test_what_a_crashing_handler_has_started_dies_with_it(killing: Running, way):
-    with killing.connect() as peer:
+def test_processes_that_a_crashing_handler_has_started_are_killed_with_it(
+    killing_server: ServerProcess, way
+):
+    with killing_server.connect() as peer:
         pidfd = os.pidfd_open(int(peer.ask(f"DIE_WITH_A_FORK {way}")))
 
         assert all_of(peer) == b""
 
     with open(pidfd, closefd=True):
-        assert is_over(pidfd)
+        assert has_ended(pidfd)
 
 
-def test_the_client_of_a_request_that_outlasts_a_stop_is_told_too(launch: Launch):
+def test_the_client_of_a_request_that_outlasts_a_stop_gets_an_error(launch: Launch):
     limits = ("--request-timeout", "0", "--graceful-timeout", "0.3")
     server = launch("stuck_for_good.py", "--workers", "1", *limits)
     with server.connect() as peer:
@@ -471,7 +482,7 @@ def test_a_stop_does_not_kill_early_beside_a_worker_that_is_killed(tmp_path, lau
     first, second = server.pids()
     boot.touch()
     os.kill(first, signal.SIGKILL)
-    never_up = server.wait_for("waiting for ever").split()[0]
+    never_up = server.wait_for("hangs in its boot").split()[0]
     boot.unlink()
     os.kill(second, signal.SIGKILL)
     server.until(lambda state: state["tally"]["idle"] and state["workers"][1]["pid"] != second)
@@ -486,10 +497,10 @@ def test_a_stop_does_not_kill_early_beside_a_worker_that_is_killed(tmp_path, lau
     assert server.ended() == 0
 
 
-# -- whose socket it is
+# -- taking a socket from a process
 
 
-def test_a_socket_is_taken_from_a_process_only_if_it_is_the_one_that_is_meant(tmp_path: Path):
+def test_a_socket_is_taken_from_a_process_only_if_its_cookie_matches(tmp_path: Path):
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         file = stack.enter_context(open(tmp_path / "file", "wb"))
@@ -508,34 +519,29 @@ def test_a_socket_is_taken_from_a_process_only_if_it_is_the_one_that_is_meant(tm
         assert process.take_socket(file.fileno(), cookie) is None
         assert process.take_socket(999, cookie) is None
         program.kill()
-        assert is_over(process.pidfd)
+        assert has_ended(process.pidfd)
         assert process.take_socket(ours.fileno(), cookie) is None
 
         assert os.listdir("/proc/self/fd") == before
 
 
-# -- where the kernel does not let us
+# -- without the permission to take sockets
 
 
-@pytest.fixture
-def open_place() -> Iterator[Path]:
-    """Give a directory in which another user may write, if we may become one."""
-    with tempfile.TemporaryDirectory(prefix="linepool-test-") as name:
-        if os.getuid() == 0:
-            os.chown(name, NOBODY, NOBODY)
-        yield Path(name)
-
-
-def test_where_descriptors_cannot_be_taken_it_says_so_and_the_rest_works(open_place: Path):
-    # Root may take them always; others may not from a process that is not dumpable (ptrace(2)).
+def test_without_the_permission_to_take_sockets_workers_are_killed_and_it_is_logged_once(
+    other_users_directory: Path,
+):
+    # Root always has the permission; others have it only for dumpable processes (ptrace(2)).
     environment = {"UNDUMPABLE": "1"}
     if os.getuid() == 0:
-        environment["USER_ID"] = str(NOBODY)
-    options = ("--workers", "1", *LIMITS)
-    bind = ("unix:sock",)
-    server = Running(open_place, "stuck_for_good.py", *options, bind=bind, environment=environment)
-    with contextlib.ExitStack() as end:
-        end.callback(server.end)
+        environment["USER_ID"] = str(OTHER_USER)
+    with ServerProcess(
+        other_users_directory,
+        "stuck_for_good.py",
+        *("--workers", "1", *LIMITS),
+        bind=("unix:sock",),
+        environment=environment,
+    ) as server:
         with server.connect() as peer:
             worker = peer.ask("PID")
             peer.send(b"STUCK_IN_C\n")

@@ -1,4 +1,4 @@
-"""The parker: what it holds and what not, its death, its end, and clients that are too many."""
+"""The parker: its descriptors, its death, its stop, idle connections, and the connection limit."""
 
 from __future__ import annotations
 
@@ -10,40 +10,39 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import PATIENCE, Gate, Running, is_over
-from tests.process.travelling import (
+from tests.process.connections import (
+    PARKING_SCHEMES,
     all_of,
     ask_all,
-    both_schemes,
     clients,
     open_files,
     parker_of,
-    serving,
     until_parked,
 )
+from tests.servers import TIMEOUT, Gate, ServerProcess, has_ended
 
-pytestmark = pytest.mark.scheme(*both_schemes)
+pytestmark = pytest.mark.scheme(*PARKING_SCHEMES)
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    """Give the file in which hooks write down whom they meet."""
+    """Give the file in which hooks record connections."""
     return tmp_path / "journal"
 
 
-def noted(journal: Path, what: str) -> list[str]:
-    """Return the connections that a kind of hook has met, in order."""
+def recorded(journal: Path, what: str) -> list[str]:
+    """Return the ids of the connections for which a kind of hook has run, in order."""
     lines = [line.split() for line in journal.read_text().splitlines()]
     return [name for kind, name, _ in lines if kind == what]
 
 
-# -- what it is
+# -- what it holds
 
 
 @pytest.mark.scheme("dispatch")
-def test_the_parker_runs_no_code_of_the_apps(launch: Launch, journal: Path):
+def test_the_parker_runs_no_code_of_the_app(launch: Launch, journal: Path):
     options = ("--workers", "2", "--idle-timeout", "0.3")
-    server = launch("travels.py", *options, environment={"JOURNAL": str(journal)})
+    server = launch("moving.py", *options, environment={"JOURNAL": str(journal)})
     parker = parker_of(server)
     with clients(server, 10) as peers:
         for peer in peers:
@@ -53,12 +52,12 @@ def test_the_parker_runs_no_code_of_the_apps(launch: Launch, journal: Path):
         assert all(f"{journal}.tool" in open_files(pid) for pid in server.pids())
 
         assert [peer.line() for peer in peers] == [""] * 10
-        server.until(lambda _: len(noted(journal, "disconnect")) == 10)
+        server.until(lambda _: len(recorded(journal, "disconnect")) == 10)
     assert str(parker) not in journal.read_text().split()
 
 
 def test_every_parker_holds_only_its_own_descriptors(launch: Launch, scheme):
-    server = launch("travels.py", "--workers", "3")
+    server = launch("moving.py", "--workers", "3")
     parker = 0
     for _ in range(2):
         parker = parker_of(server, besides=parker)
@@ -68,7 +67,7 @@ def test_every_parker_holds_only_its_own_descriptors(launch: Launch, scheme):
         until_parked(server, 0)
 
         kinds = [name.partition(":")[0] for name in open_files(parker)]
-        # The master's channel, each worker's, and where it accepts; the log; the epoll.
+        # The channels of the master and of each worker, and the listener; the log; the epoll.
         assert kinds.count("socket") == 4 + (scheme == "dispatch")
         assert kinds.count("pipe") == 1
         assert kinds.count("anon_inode") == 1
@@ -79,8 +78,8 @@ def test_every_parker_holds_only_its_own_descriptors(launch: Launch, scheme):
 # -- its death
 
 
-def test_a_dead_parker_costs_the_connections_that_it_held_and_is_replaced(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+def test_a_dead_parker_loses_the_connections_that_it_held_and_is_replaced(launch: Launch):
+    server = launch("moving.py", "--workers", "2")
     with clients(server, 20) as parked:
         assert ask_all(parked, "ADD 2 3") == ["5"] * 20
         until_parked(server, 20)
@@ -102,7 +101,7 @@ def test_a_dead_parker_costs_the_connections_that_it_held_and_is_replaced(launch
 
 @pytest.mark.scheme("shared")
 def test_connections_that_workers_hold_outlive_the_parker(launch: Launch):
-    server = launch("travels.py", "--workers", "2", "--park-after", "60")
+    server = launch("moving.py", "--workers", "2", "--park-after", "60")
     with clients(server, 6) as peers:
         pinned, *others = peers
         worker = pinned.ask("PIN")
@@ -113,15 +112,15 @@ def test_connections_that_workers_hold_outlive_the_parker(launch: Launch):
 
         assert pinned.ask("PID") == worker
         assert ask_all(others, "NEXT_NUMBER") == ["2"] * 5
-        # The next parker takes what is handed on.
+        # The next parker takes the connections that are handed off.
         os.kill(int(worker), signal.SIGTERM)
         assert all_of(pinned) == b""
         assert ask_all(others, "NEXT_NUMBER") == ["3"] * 5
 
 
 @pytest.mark.scheme("shared")
-def test_a_parker_that_dies_again_and_again_is_not_replaced_in_a_frenzy(launch: Launch):
-    server = launch("travels.py", "--workers", "1")
+def test_a_parker_that_dies_repeatedly_is_replaced_with_backoff(launch: Launch):
+    server = launch("moving.py", "--workers", "1")
     parker = parker_of(server)
     began_at = time.monotonic()
     for _ in range(3):
@@ -132,11 +131,11 @@ def test_a_parker_that_dies_again_and_again_is_not_replaced_in_a_frenzy(launch: 
     assert server.ask("ADD 2 3") == "5"
 
 
-# -- the end
+# -- stopping
 
 
 def test_a_stop_with_many_parked_clients_ends_soon_and_cleanly(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+    server = launch("moving.py", "--workers", "2")
     with clients(server, 500) as peers:
         assert ask_all(peers, "ADD 2 3") == ["5"] * 500
         until_parked(server, 500)
@@ -151,7 +150,7 @@ def test_a_stop_with_many_parked_clients_ends_soon_and_cleanly(launch: Launch):
 def test_a_client_that_waits_for_a_worker_is_served_before_the_server_stops(
     launch: Launch, gate: Gate
 ):
-    server = launch("travels.py", "--workers", "1")
+    server = launch("moving.py", "--workers", "1")
     with clients(server, 10) as peers:
         busy, *waiting = peers
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 10
@@ -171,8 +170,8 @@ def test_a_client_that_waits_for_a_worker_is_served_before_the_server_stops(
 
 
 @pytest.mark.scheme("shared")
-def test_a_stop_for_which_every_process_gets_the_signal_is_in_order_too(launch: Launch, gate: Gate):
-    server = launch("travels.py", "--workers", "1")
+def test_a_stop_in_which_every_process_gets_the_signal_is_graceful_too(launch: Launch, gate: Gate):
+    server = launch("moving.py", "--workers", "1")
     with server.connect() as busy, server.connect() as waiting:
         assert ask_all([busy, waiting], "NEXT_NUMBER") == ["1", "1"]
         until_parked(server, 2)
@@ -181,10 +180,10 @@ def test_a_stop_for_which_every_process_gets_the_signal_is_in_order_too(launch: 
         gate.wait()
         waiting.send(b"NEXT_NUMBER\n")
 
-        for pid in (parker, worker, server.process.pid):  # as systemd does it
+        for pid in (parker, worker, server.process.pid):  # as systemd does
             os.kill(pid, signal.SIGTERM)
         server.wait_for("stopping")
-        server.status()  # by then the workers have been told
+        server.status()  # by then the workers have their orders
         gate.open()
 
         assert all_of(busy) == b"let go\n"
@@ -192,8 +191,10 @@ def test_a_stop_for_which_every_process_gets_the_signal_is_in_order_too(launch: 
     assert server.ended() == 0
 
 
-def test_when_the_master_is_killed_all_leave_and_every_client_reads_the_end(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+def test_when_the_master_is_killed_all_processes_exit_and_every_client_reads_the_end(
+    launch: Launch,
+):
+    server = launch("moving.py", "--workers", "2")
     with clients(server, 50) as parked, server.connect() as pinned:
         assert ask_all(parked, "ADD 2 3") == ["5"] * 50
         pinned.ask("PIN")
@@ -204,12 +205,12 @@ def test_when_the_master_is_killed_all_leave_and_every_client_reads_the_end(laun
         server.send(signal.SIGKILL)
 
         assert {all_of(peer) for peer in [*parked, pinned]} == {b""}
-        assert all(is_over(pidfd) for pidfd in processes.values())
+        assert all(has_ended(pidfd) for pidfd in processes.values())
 
 
 @pytest.mark.scheme("shared")
 def test_a_parker_that_dies_during_a_stop_does_not_hold_it_up(launch: Launch, gate: Gate):
-    server = launch("travels.py", "--workers", "1")
+    server = launch("moving.py", "--workers", "1")
     with server.connect() as busy:
         busy.send(b"HOLD\n")
         gate.wait()
@@ -224,17 +225,17 @@ def test_a_parker_that_dies_during_a_stop_does_not_hold_it_up(launch: Launch, ga
     assert server.ended() == 0
 
 
-# -- quiet clients, and too many
+# -- idle connections, and too many
 
 
-def test_the_parker_closes_clients_that_are_quiet_for_too_long_and_no_others(launch: Launch):
-    server = launch("travels.py", "--workers", "2", "--idle-timeout", "0.3")
+def test_the_parker_closes_connections_at_the_idle_timeout_and_no_others(launch: Launch):
+    server = launch("moving.py", "--workers", "2", "--idle-timeout", "0.3")
     with clients(server, 20) as quiet, server.connect() as lively, server.connect() as silent:
         asked_at = time.monotonic()
         assert ask_all(quiet, "ADD 2 3") == ["5"] * 20
         while sum(server.status()["connections"].values()) > 1:
             assert lively.ask("ADD 2 3") == "5"
-            assert time.monotonic() - asked_at < PATIENCE
+            assert time.monotonic() - asked_at < TIMEOUT
 
         assert time.monotonic() - asked_at >= 0.3
         assert {all_of(peer) for peer in [*quiet, silent]} == {b""}
@@ -244,49 +245,52 @@ def test_the_parker_closes_clients_that_are_quiet_for_too_long_and_no_others(lau
 BUSY = b"SERVER_ERROR too many connections; try again later\r\n"
 
 
-@pytest.fixture(scope="module", params=both_schemes)
-def small(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
-    """Give a server for five connections."""
+@pytest.fixture(scope="module", params=PARKING_SCHEMES)
+def small_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
+    """Give a server for at most five connections."""
+    place = tmp_path_factory.mktemp("small")
     options = ("--workers", "2", "--max-connections", "5")
-    with serving(tmp_path_factory.mktemp("small"), request.param, *options) as server:
+    with ServerProcess(place, "moving.py", *options, scheme=request.param) as server:
         yield server
 
 
-def test_one_connection_too_many_is_refused_until_another_has_left(small: Running):
-    with clients(small, 5) as peers:
+def test_a_connection_beyond_the_limit_is_refused_until_another_one_ends(
+    small_server: ServerProcess,
+):
+    with clients(small_server, 5) as peers:
         assert ask_all(peers, "ADD 2 3") == ["5"] * 5
-        until_parked(small, 5)
+        until_parked(small_server, 5)
 
-        with small.connect() as refused:
+        with small_server.connect() as refused:
             assert all_of(refused) == BUSY
 
         assert ask_all(peers, "ADD 2 3") == ["5"] * 5
-        until_parked(small, 5)
+        until_parked(small_server, 5)
         peers[0].close()
-        until_parked(small, 4)
-        with small.connect() as another:
+        until_parked(small_server, 4)
+        with small_server.connect() as another:
             assert another.ask("ADD 2 3") == "5"
 
 
-def test_who_is_refused_is_counted(small: Running):
-    before = small.status()["counters"]["refused"]
-    with clients(small, 5):
-        small.until(lambda state: sum(state["connections"].values()) == 5)
+def test_refused_connections_are_counted(small_server: ServerProcess):
+    before = small_server.status()["counters"]["refused"]
+    with clients(small_server, 5):
+        small_server.until(lambda state: sum(state["connections"].values()) == 5)
         for _ in range(3):
-            with small.connect() as refused:
+            with small_server.connect() as refused:
                 assert all_of(refused) == BUSY
 
-    assert small.status()["counters"]["refused"] == before + 3
+    assert small_server.status()["counters"]["refused"] == before + 3
 
 
-def test_connections_that_stay_with_their_workers_count_too(small: Running):
-    with clients(small, 5) as peers:
+def test_pinned_connections_count_towards_the_limit(small_server: ServerProcess):
+    with clients(small_server, 5) as peers:
         *pinned, quiet = peers
         pids = [peer.ask("PIN") for peer in pinned]
         assert quiet.ask("ADD 2 3") == "5"
-        until_parked(small, 1, hot=4)
+        until_parked(small_server, 1, hot=4)
 
-        with small.connect() as refused:
+        with small_server.connect() as refused:
             refused.socket.settimeout(2)
             assert all_of(refused) == BUSY
 
@@ -296,8 +300,8 @@ def test_connections_that_stay_with_their_workers_count_too(small: Running):
 # -- growing
 
 
-def test_parked_clients_that_speak_make_the_pool_grow(launch: Launch, gate: Gate):
-    server = launch("travels.py", "--workers", "1:4", "--min-spare", "0")
+def test_requests_on_parked_connections_make_the_pool_grow(launch: Launch, gate: Gate):
+    server = launch("moving.py", "--workers", "1:4", "--min-spare", "0")
     with clients(server, 4) as peers:
         until_parked(server, 4)
         for peer in peers:

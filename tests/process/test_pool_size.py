@@ -1,4 +1,4 @@
-"""The size of the pool: it grows when clients wait, shrinks when it is not needed, keeps its bounds."""
+"""The size of the pool: it grows when clients wait, shrinks afterwards, and stays within its bounds."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from linepool.kernel.sock_diag import unix_queue
 from linepool.master.load import Processors
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Gate, Running
+from tests.servers import Gate, ServerProcess
 
 QUICK = ("--grow-delay", "0.05", "--max-spawn-rate", "1000", "--min-worker-age", "0")
 KINDS = {"tcp": "127.0.0.1:0", "unix": "unix:sock"}
 
 
 @contextlib.contextmanager
-def holding(server: Running, count: int) -> Iterator[list[Peer]]:
-    """Let so many clients ask for what waits at the gate."""
+def holding(server: ServerProcess, count: int) -> Iterator[list[Peer]]:
+    """Give ``count`` clients with a request whose handler waits at the gate."""
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(server.connect()) for _ in range(count)]
         for number, peer in enumerate(peers):
@@ -35,7 +35,7 @@ def holding(server: Running, count: int) -> Iterator[list[Peer]]:
 
 
 def answers(peers: list[Peer]) -> list[int]:
-    """Return what the clients of the gate read; each leaves then, and so frees its worker."""
+    """Return the replies of the clients of ``holding``; each closes, which frees its worker."""
     numbers = []
     for peer in peers:
         numbers.append(int(peer.line()))
@@ -43,8 +43,8 @@ def answers(peers: list[Peer]) -> list[int]:
     return numbers
 
 
-def plans(server: Running) -> list[tuple[int, int]]:
-    """Return how many workers were spawned and retired by each plan so far."""
+def plans(server: ServerProcess) -> list[tuple[int, int]]:
+    """Return the numbers of workers that each plan so far spawned and retired."""
     found = re.findall(r"pool plan spawn=(\d+) retire=(\d+)", server.text)
     return [(int(spawn), int(retire)) for spawn, retire in found]
 
@@ -54,7 +54,7 @@ def plans(server: Running) -> list[tuple[int, int]]:
 
 @pytest.mark.scheme("accept")
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_burst_grows_the_pool_to_its_maximum_and_no_further_and_all_is_retired_at_once(
+def test_after_a_burst_the_pool_is_at_its_maximum_and_then_all_spare_workers_are_retired(
     launch: Launch, gate: Gate, kind
 ):
     options = ("--workers", "2:10", "--max-spare", "1", "--shrink-window", "0.8", *QUICK)
@@ -85,7 +85,7 @@ def test_a_burst_grows_the_pool_to_its_maximum_and_no_further_and_all_is_retired
     assert [retired for _, retired in plans(server) if retired] == [8]
 
 
-def test_each_client_that_waits_gets_a_worker(launch: Launch, gate: Gate):
+def test_each_waiting_client_gets_a_worker(launch: Launch, gate: Gate):
     server = launch("workshop.py", "--workers", "1:32", "--min-spare", "0", *QUICK)
 
     with holding(server, 7) as peers:
@@ -98,7 +98,7 @@ def test_each_client_that_waits_gets_a_worker(launch: Launch, gate: Gate):
     assert state["tally"]["total"] == state["counters"]["spawned"] == 7
 
 
-def test_so_many_workers_are_kept_idle_as_are_wanted(launch: Launch, gate: Gate):
+def test_min_spare_workers_are_kept_idle(launch: Launch, gate: Gate):
     server = launch("workshop.py", "--workers", "1:8", "--min-spare", "3", *QUICK)
     server.until(lambda state: state["tally"]["idle"] == 3)
 
@@ -134,7 +134,7 @@ def test_a_fixed_pool_neither_grows_nor_shrinks(launch: Launch, gate: Gate):
     assert plans(server) == []
 
 
-def test_an_order_lifts_the_bounds_while_clients_wait(launch: Launch, gate: Gate):
+def test_the_bounds_can_be_raised_while_clients_wait(launch: Launch, gate: Gate):
     server = launch("workshop.py", "--workers", "1:2", *QUICK)
 
     with holding(server, 6) as peers:
@@ -146,7 +146,7 @@ def test_an_order_lifts_the_bounds_while_clients_wait(launch: Launch, gate: Gate
         assert answers(peers) == list(range(6))
 
 
-def test_workers_are_not_spawned_faster_than_is_allowed(launch: Launch, gate: Gate):
+def test_workers_are_not_spawned_faster_than_max_spawn_rate(launch: Launch, gate: Gate):
     rate = ("--grow-delay", "0.05", "--max-spawn-rate", "4")
     server = launch("workshop.py", "--workers", "1:12", "--min-spare", "0", *rate)
     uptime = server.status()["uptime_s"]
@@ -157,16 +157,16 @@ def test_workers_are_not_spawned_faster_than_is_allowed(launch: Launch, gate: Ga
         gate.open(8)
         assert answers(peers) == list(range(8))
 
-    # Four at once and then one every quarter of a second; the first worker was one of them.
+    # Four at once, the first worker included, and then one every quarter of a second.
     assert state["uptime_s"] >= (8 - 4) / 4 - 0.05
     assert uptime < state["uptime_s"]
     assert state["counters"]["spawned"] == 8
 
 
-# -- the processors
+# -- busy processors
 
 
-def test_clients_who_stay_get_a_worker_each_even_while_the_processors_are_busy(
+def test_clients_that_stay_connected_get_a_worker_each_even_while_the_processors_are_busy(
     tmp_path: Path, launch: Launch
 ):
     server = launch("stuck_for_cpu.py", "--workers", "1:12", *QUICK)
@@ -185,7 +185,7 @@ def test_clients_who_stay_get_a_worker_each_even_while_the_processors_are_busy(
         assert [peer.line() for peer in burning] == ["burnt"] * len(burning)
 
 
-def test_workers_that_burn_all_processors_are_the_bottleneck_and_sleepers_are_not():
+def test_processes_that_keep_all_processors_busy_are_the_bottleneck_and_sleeping_ones_are_not():
     with contextlib.ExitStack() as stack:
 
         def start(code: str) -> int:
@@ -204,7 +204,7 @@ def test_workers_that_burn_all_processors_are_the_bottleneck_and_sleepers_are_no
 
 
 def answers_of(processors: Processors, pids: list[int], count: int = 30) -> Iterator[bool]:
-    """Ask again and again whether some processes keep all processors busy."""
+    """Yield, every 0.1 s, whether some processes keep all processors busy."""
     processors.are_bottleneck(pids)
     for _ in range(count):
         subprocess.run(["sleep", "0.1"], check=True)
@@ -214,7 +214,7 @@ def answers_of(processors: Processors, pids: list[int], count: int = 30) -> Iter
 # -- saturation
 
 
-def test_saturation_is_counted_and_warned_about_with_a_hint(launch: Launch, gate: Gate):
+def test_saturation_is_counted_and_logged_once_with_a_hint(launch: Launch, gate: Gate):
     server = launch("workshop.py", "--workers", "1:2", *QUICK)
     before = server.status()["counters"]["saturated_s"]
 
@@ -237,7 +237,7 @@ def test_saturation_is_counted_and_warned_about_with_a_hint(launch: Launch, gate
     assert after < 5
 
 
-def test_a_saturated_pool_whose_workers_are_stuck_is_called_so(launch: Launch, gate: Gate):
+def test_the_warning_about_saturation_says_that_all_workers_are_stuck(launch: Launch, gate: Gate):
     server = launch("workshop.py", "--workers", "1", *QUICK)
 
     with holding(server, 2) as peers:
@@ -276,7 +276,7 @@ def test_the_backlog_is_what_the_kernel_has_queued(tmp_path: Path, kind):
             assert listener.queue() == (count, 8)
 
 
-def test_the_queue_of_a_unix_listener_is_its_own(tmp_path: Path):
+def test_each_unix_listener_has_its_own_backlog(tmp_path: Path):
     with contextlib.ExitStack() as stack:
         listeners = []
         for number in range(5):

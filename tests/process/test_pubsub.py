@@ -6,17 +6,15 @@ import contextlib
 import os
 import signal
 import socket
-from pathlib import Path
 
 import pytest
-import redis
 
 import linepool
 from linepool import App, ClientError, Connection, Resp
 from linepool.pubsub.bus import Bus
 from linepool.testing import serve
-
-TIMEOUT = 20.0  # seconds; only there to fail
+from tests.clients.harness import TIMEOUT, redis_client
+from tests.servers import children_of
 
 
 @pytest.fixture(scope="module")
@@ -25,17 +23,12 @@ def server():
         yield running
 
 
-@contextlib.contextmanager
-def client(server, **options):
-    host, _, port = server.address.rpartition(":")
-    options = {"decode_responses": True, "socket_timeout": TIMEOUT, **options}
-    with redis.Redis(host, int(port), **options) as connected:
-        yield connected
-
-
 @pytest.mark.parametrize("version", [2, 3])
 def test_redis_py_gets_what_another_worker_publishes(server, version):
-    with client(server, protocol=version) as publisher, client(server, protocol=version) as reader:
+    with (
+        redis_client(server, protocol=version) as publisher,
+        redis_client(server, protocol=version) as reader,
+    ):
         with reader.pubsub() as subscriber:
             subscriber.subscribe("news", "other")
             subscriber.psubscribe("n*s")
@@ -59,8 +52,7 @@ def test_redis_py_gets_what_another_worker_publishes(server, version):
             pass
 
 
-def test_a_subscriber_is_never_idle_and_messages_keep_their_order(server):
-    count = 10_000
+def test_a_subscriber_is_never_idle(server):
     with server.connect() as quiet:
         quiet.send(b"SUBSCRIBE c\r\n")
         for _ in range(6):
@@ -68,13 +60,17 @@ def test_a_subscriber_is_never_idle_and_messages_keep_their_order(server):
         quiet.socket.settimeout(0.6)
         with pytest.raises(TimeoutError):  # longer than idle_timeout
             quiet.line()
-    with client(server) as reader, reader.pubsub() as subscriber:
+
+
+def test_messages_keep_their_order(server):
+    count = 10_000
+    with redis_client(server) as reader, reader.pubsub() as subscriber:
         subscriber.subscribe("c")
         subscriber.get_message(timeout=TIMEOUT)
         pid = os.fork()
         if pid == 0:
             try:
-                with client(server) as other:
+                with redis_client(server) as other:
                     for start in range(0, count, 100):
                         with other.pipeline(transaction=False) as pipe:
                             for number in range(start, start + 100):
@@ -89,7 +85,11 @@ def test_a_subscriber_is_never_idle_and_messages_keep_their_order(server):
 
 def test_a_large_message_arrives_whole(server):
     text = "x" * 1_000_000
-    with client(server) as reader, reader.pubsub() as subscriber, client(server) as publisher:
+    with (
+        redis_client(server) as reader,
+        reader.pubsub() as subscriber,
+        redis_client(server) as publisher,
+    ):
         subscriber.subscribe("large")
         subscriber.get_message(timeout=TIMEOUT)
         assert publisher.publish("large", text) == 1
@@ -99,23 +99,22 @@ def test_a_large_message_arrives_whole(server):
 def test_a_dead_worker_leaves_no_subscription():
     with (
         serve(App(protocol=Resp()), workers=3) as server,
-        client(server) as reader,
+        redis_client(server) as reader,
         reader.pubsub() as subscriber,
     ):
         subscriber.subscribe("c")
         subscriber.get_message(timeout=TIMEOUT)
-        with client(server) as publisher:
+        with redis_client(server) as publisher:
             assert publisher.publish("c", "x") == 1
-        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-        for pid in children:
-            os.kill(int(pid), signal.SIGKILL)
-        with client(server) as other:
+        for pid in children_of(server.pid):
+            os.kill(pid, signal.SIGKILL)
+        with redis_client(server) as other:
             while other.pubsub_numsub("c") != [("c", 0)]:
                 pass
             assert other.publish("c", "x") == 0
 
 
-def test_what_a_subscriber_may_say_in_version_2(server):
+def test_the_commands_that_a_subscriber_may_send_in_version_2(server):
     with server.connect() as peer:
         peer.send(b"SUBSCRIBE c\r\nGET a\r\nPING\r\nPING x\r\nRESET\r\nPING\r\n")
         lines = [peer.line() for _ in range(19)]
@@ -148,7 +147,7 @@ def test_unsubscribing_from_everything_and_from_nothing(server):
     assert lines[-1] == ":0"
 
 
-def test_a_line_protocol_may_publish_too():
+def test_a_line_protocol_can_publish_too():
     class Shouting(linepool.Line):
         publishes = True
 
@@ -168,7 +167,7 @@ def test_a_line_protocol_may_publish_too():
         assert one.line() == "hello all"
 
 
-def test_a_pool_may_be_larger_than_the_usual_limit_of_descriptors():
+def test_a_pool_can_be_larger_than_the_usual_limit_of_descriptors():
     with serve(App(protocol=Resp()), workers="2:600") as server, server.connect() as peer:
         peer.send(b"SUBSCRIBE c\r\n")
         assert [peer.line() for _ in range(6)][-1] == ":1"
@@ -189,11 +188,11 @@ def test_a_protocol_that_does_not_publish_says_so():
         assert server.ask("listen") == "CLIENT_ERROR this server does not publish messages"
 
 
-def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_go_on():
+def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_get_their_messages():
     with (
         serve(App(protocol=Resp()), workers=4, write_timeout=0.2) as server,
         server.connect() as deaf,
-        client(server) as reader,
+        redis_client(server) as reader,
         reader.pubsub() as subscriber,
     ):
         deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -201,7 +200,7 @@ def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_go_on():
         deaf.line()
         subscriber.subscribe("c")
         subscriber.get_message(timeout=TIMEOUT)
-        with client(server) as publisher:
+        with redis_client(server) as publisher:
             sent = 0
             while publisher.pubsub_numsub("c") != [("c", 1)]:
                 publisher.publish("c", "x" * 50_000)
@@ -210,7 +209,7 @@ def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_go_on():
             assert sent > 1
 
 
-def test_regions_are_read_whole_or_not_at_all():
+def test_subscriptions_are_read_whole_while_another_process_writes_them():
     bus = Bus(2)
     endpoint = bus.endpoint(0)
     assert endpoint is not None
@@ -222,7 +221,17 @@ def test_regions_are_read_whole_or_not_at_all():
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         for _, topics in bus.topics():
             assert len({name for _, name in topics}) == 1
-    with pytest.raises(ClientError, match="too long"):
-        bus.write(0, [(False, b"x" * 70_000)])
-    assert bus.endpoint(2) is None
     bus.close()
+
+
+def test_subscriptions_that_are_too_large_are_refused():
+    with contextlib.closing(Bus(2)) as bus:
+        assert bus.endpoint(0) is not None
+
+        with pytest.raises(ClientError, match="too long"):
+            bus.write(0, [(False, b"x" * 70_000)])
+
+
+def test_a_slot_beyond_the_last_has_no_end_of_the_bus():
+    with contextlib.closing(Bus(2)) as bus:
+        assert bus.endpoint(2) is None

@@ -1,10 +1,10 @@
-"""What a handler pushes to its client, and where it stands among the replies."""
+"""What a handler pushes to its client, and its place among the replies."""
 
 import linepool
 from linepool.testing import serve
 
 
-def test_what_is_pushed_comes_behind_earlier_replies_and_ahead_of_its_own():
+def test_a_pushed_line_comes_after_earlier_replies_and_before_its_own():
     app = linepool.App("push")
 
     @app.handler

@@ -1,4 +1,4 @@
-"""Recycling: workers are replaced after so much work, memory or time, and no client notices."""
+"""Recycling: workers are replaced for requests, memory or age, and no client notices."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import Running
+from tests.servers import ServerProcess
 
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:
-    """Give the stem of the files that make workers slow."""
+    """Give the stem of the files that make workers slow to boot and to exit."""
     return tmp_path / "slow"
 
 
 @pytest.fixture
 def start(launch: Launch, slow: Path):
-    """Start a server whose workers may be slow to come and to go."""
+    """Start servers whose workers may be slow to boot and to exit."""
 
-    def begin(*options: str) -> Running:
+    def begin(*options: str) -> ServerProcess:
         environment = {"SLOW": str(slow)}
         return launch("stuck_in_recycling.py", *options, environment=environment)
 
     return begin
 
 
-def served_by_each(server: Running, requests: int) -> list[int]:
-    """Send requests one after the other; return how many each worker served, but for the last."""
+def served_by_each(server: ServerProcess, requests: int) -> list[int]:
+    """Send requests one after the other; return how many each worker but the last has served."""
     pids = []
     for _ in range(requests):
         pids.append(server.ask("PID"))
@@ -37,7 +37,7 @@ def served_by_each(server: Running, requests: int) -> list[int]:
     return [pids.count(pid) for pid in dict.fromkeys(pids)][:-1]
 
 
-def test_each_worker_serves_its_number_of_requests_and_up_to_the_jitter_more(start):
+def test_each_worker_serves_between_max_requests_and_that_plus_the_jitter(start):
     server = start("--workers", "1", "--max-requests", "5", "--max-requests-jitter", "1")
 
     served = served_by_each(server, 100)
@@ -52,15 +52,15 @@ def test_each_worker_serves_its_number_of_requests_and_up_to_the_jitter_more(sta
     assert sum("worker recycled pid=" in line for line in server.log) == recycled
 
 
-def test_without_jitter_the_number_is_exact(start):
+def test_without_jitter_each_worker_serves_exactly_max_requests(start):
     server = start("--workers", "1", "--max-requests", "7", "--max-requests-jitter", "0")
 
     assert served_by_each(server, 36) == [7] * 5
 
 
-def test_never_more_than_a_third_of_the_pool_is_away(start, slow: Path):
+def test_at_most_a_third_of_the_pool_is_recycled_at_once(start, slow: Path):
     server = start("--workers", "6", "--max-requests", "1", "--max-requests-jitter", "0")
-    Path(f"{slow}.to-come").touch()
+    Path(f"{slow}.to-boot").touch()
 
     for _ in range(100):
         assert server.ask("PID")
@@ -68,22 +68,22 @@ def test_never_more_than_a_third_of_the_pool_is_away(start, slow: Path):
     state = server.until(lambda state: state["tally"]["starting"] == 2)
     assert state["tally"]["total"] == 6
     assert state["counters"]["recycled"] == 2
-    Path(f"{slow}.to-come").unlink()
+    Path(f"{slow}.to-boot").unlink()
     server.until(lambda state: state["tally"]["idle"] == 6)
 
 
 @pytest.mark.scheme("accept")
-def test_under_load_no_client_loses_its_connection_or_a_reply(start):
+def test_recycling_under_load_loses_no_connection_and_no_reply(start):
     server = start("--workers", "4", "--max-requests", "10", "--max-requests-jitter", "1")
     enough = threading.Event()
     replies: list[list[str]] = []
 
-    def ask_on_and_on() -> None:
+    def ask_until_enough() -> None:
         while not enough.is_set():
             with server.connect() as peer:
                 replies.append([peer.ask("PID") for _ in range(1 + len(replies) % 3)])
 
-    clients = [threading.Thread(target=ask_on_and_on) for _ in range(4)]
+    clients = [threading.Thread(target=ask_until_enough) for _ in range(4)]
     for client in clients:
         client.start()
     server.until(lambda state: state["counters"]["recycled"] >= 20)
@@ -99,7 +99,7 @@ def test_under_load_no_client_loses_its_connection_or_a_reply(start):
 
 
 @pytest.mark.scheme("accept")
-def test_a_connection_is_not_cut_for_the_number_of_requests(start):
+def test_a_connection_outlives_max_requests_of_its_worker(start):
     server = start("--workers", "2", "--max-requests", "5")
     with server.connect() as peer:
         worker = peer.ask("PID")
@@ -110,10 +110,10 @@ def test_a_connection_is_not_cut_for_the_number_of_requests(start):
 
 
 @pytest.mark.scheme("accept")
-def test_a_client_that_stays_does_not_keep_the_other_workers_from_being_recycled(start):
+def test_a_client_that_stays_connected_does_not_block_the_recycling_of_other_workers(start):
     server = start("--workers", "3", "--max-requests", "5")
     held = [server.connect() for _ in range(3)]
-    first = str(server.pids()[0])  # the license is first his
+    first = str(server.pids()[0])  # which gets the first permit
     pids = [peer.ask("PID") for peer in held]
     for peer, worker in zip(held, pids, strict=True):
         if worker != first:
@@ -133,14 +133,14 @@ def test_a_client_that_stays_does_not_keep_the_other_workers_from_being_recycled
 def test_a_worker_that_uses_too_much_memory_is_replaced_when_its_client_has_left(start):
     server = start("--workers", "2", "--max-rss-mb", "100")
     with server.connect() as peer:
-        fat = int(peer.ask("GAIN 100"))
+        large = int(peer.ask("USE 100"))
 
-        assert f"pid={fat}" in server.wait_for("worker recycled")
+        assert f"pid={large}" in server.wait_for("worker recycled")
 
         state = server.until(lambda state: state["tally"]["idle"] == 2)
         assert state["tally"]["leaving"] == 1
-        assert int(peer.ask("PID")) == fat
-    server.until(lambda state: fat not in [worker["pid"] for worker in state["workers"]])
+        assert int(peer.ask("PID")) == large
+    server.until_gone(large)
     assert server.status()["counters"]["recycled"] == 1
 
 
@@ -156,7 +156,7 @@ def test_workers_that_are_too_old_are_replaced_a_third_at_a_time(start):
 
 
 @pytest.mark.scheme("accept")
-def test_a_client_that_stays_is_let_go_some_time_after_its_worker_was_recycled(start):
+def test_a_connection_to_a_recycled_worker_is_closed_after_the_graceful_timeout(start):
     limits = ("--max-age", "0.1", "--graceful-timeout", "0.5")
     server = start("--workers", "1", *limits)
     with server.connect() as peer:
@@ -167,11 +167,11 @@ def test_a_client_that_stays_is_let_go_some_time_after_its_worker_was_recycled(s
         assert peer.line() == ""
 
 
-def test_a_worker_that_does_not_go_when_it_is_recycled_is_killed(start, slow: Path):
+def test_a_recycled_worker_that_does_not_exit_is_killed(start, slow: Path):
     limits = ("--max-requests", "2", "--graceful-timeout", "0.3")
     server = start("--workers", "2", *limits)
-    Path(f"{slow}.to-go").touch()
+    Path(f"{slow}.to-exit").touch()
     server.until(lambda state: state["tally"]["leaving"] or not server.ask("PID"))
-    stuck = server.wait_for("does not go").split()[0]
+    stuck = server.wait_for("does not exit").split()[0]
 
     assert f"pid={stuck} " in server.wait_for("worker killed")

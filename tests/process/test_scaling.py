@@ -1,4 +1,4 @@
-"""The size of the pool, as orders and signals change it."""
+"""The size of the pool, changed by commands and signals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from linepool.errors import SetupError
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Gate
+from tests.servers import Gate
 
 
 def test_scale_sets_the_size_up_and_down(launch: Launch):
@@ -27,7 +27,7 @@ def test_scale_sets_the_size_up_and_down(launch: Launch):
     assert server.ask("ADD 2 3") == "5"
 
 
-def test_scale_moves_or_sets_both_bounds(launch: Launch):
+def test_scale_sets_or_shifts_both_bounds(launch: Launch):
     server = launch("workshop.py", "--workers", "2:4")
 
     for order, bounds, low in [
@@ -40,7 +40,7 @@ def test_scale_moves_or_sets_both_bounds(launch: Launch):
         server.until(lambda state: state["tally"]["idle"] >= low)  # noqa: B023 - called at once
 
 
-def test_a_size_that_cannot_be_is_refused_and_changes_nothing(launch: Launch):
+def test_an_invalid_size_is_refused_and_changes_nothing(launch: Launch):
     server = launch("workshop.py", "--workers", "2")
 
     for size in ("0", "-2", "+1000", "3:2", "many", "1:1001", "", "+", "1 2"):
@@ -58,7 +58,7 @@ def test_ttin_and_ttou_move_the_bounds_by_one(launch: Launch):
     server.until(lambda state: state["tally"]["idle"] == 2)
     server.send(signal.SIGTTOU)
     server.until(lambda state: state["tally"]["total"] == 1)
-    server.send(signal.SIGTTOU)  # one is the least
+    server.send(signal.SIGTTOU)  # one is the minimum
     server.send(signal.SIGTTIN)
     server.until(lambda state: state["tally"]["idle"] == 2)
 
@@ -81,7 +81,7 @@ def test_a_busy_worker_that_is_retired_finishes_its_request(launch: Launch, gate
         assert sorted([_asks(one), _asks(other)]) == [False, True]
 
 
-def test_the_idle_are_retired_before_the_busy(launch: Launch, gate: Gate):
+def test_idle_workers_are_retired_before_busy_ones(launch: Launch, gate: Gate):
     server = launch("workshop.py", "--workers", "4")
     with server.connect() as busy:
         busy.send(b"HOLD x\n")
@@ -94,7 +94,7 @@ def test_the_idle_are_retired_before_the_busy(launch: Launch, gate: Gate):
         assert busy.line() == "x"
 
 
-def test_scaling_while_workers_boot_and_leave_ends_at_the_last_size(launch: Launch):
+def test_scaling_while_workers_boot_and_exit_ends_at_the_last_size(launch: Launch):
     server = launch("workshop.py", "--workers", "1")
 
     for size in (30, 2, 25, 1, 12, 3, 7):

@@ -1,4 +1,4 @@
-"""The scheme ``shared``: workers accept, hold several hot connections, and hand the others on."""
+"""The scheme ``shared``: workers accept, hold several hot connections, and hand off the others."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import time
 
 import pytest
 
+from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Gate
-from tests.process.travelling import all_of, ask_all, clients, serving, until_parked
+from tests.process.connections import all_of, ask_all, clients, until_parked
+from tests.servers import Gate, ServerProcess
 
 pytestmark = pytest.mark.scheme("shared")
 
@@ -19,8 +20,8 @@ pytestmark = pytest.mark.scheme("shared")
 # -- hot and parked
 
 
-def test_connections_are_not_parked_before_their_time(launch: Launch):
-    server = launch("travels.py", "--workers", "1", "--park-after", "60")
+def test_connections_are_not_parked_before_park_after(launch: Launch):
+    server = launch("moving.py", "--workers", "1", "--park-after", "60")
     with clients(server, 20) as peers:
         for count in ("1", "2", "3"):
             assert ask_all(peers, "NEXT_NUMBER") == [count] * 20
@@ -28,8 +29,8 @@ def test_connections_are_not_parked_before_their_time(launch: Launch):
         until_parked(server, 0, hot=20)
 
 
-def test_a_client_that_comes_back_soon_is_kept_for_longer(launch: Launch):
-    server = launch("travels.py", "--workers", "1", "--park-after", "0.1")
+def test_a_connection_that_comes_back_soon_is_kept_for_longer(launch: Launch):
+    server = launch("moving.py", "--workers", "1", "--park-after", "0.1")
     kept = quiet = 0.0
     with server.connect() as peer:
         for _ in range(5):  # on a busy machine it may be parked too late to come back soon
@@ -48,7 +49,7 @@ def test_a_client_that_comes_back_soon_is_kept_for_longer(launch: Launch):
 
 def test_a_worker_holds_no_more_connections_than_it_may(launch: Launch):
     options = ("--park-after", "60", "--hot-connections", "3")
-    server = launch("travels.py", "--workers", "2", *options)
+    server = launch("moving.py", "--workers", "2", *options)
     with clients(server, 20) as peers:
         for count in (1, 2):
             assert [peer.ask("NEXT_NUMBER") for peer in peers] == [str(count)] * 20
@@ -57,13 +58,22 @@ def test_a_worker_holds_no_more_connections_than_it_may(launch: Launch):
 
 
 @pytest.mark.parametrize("asks", [1, 2])
-def test_a_full_worker_keeps_those_who_speak_more_often(launch: Launch, asks):
+def test_a_full_worker_keeps_the_connections_that_are_used_more_often(launch: Launch, asks):
     options = ("--workers", "1", "--park-after", "60", "--hot-connections", "2")
-    server = launch("travels.py", *options)
-    with clients(server, 3) as peers:
-        for peer in peers:
+    server = launch("moving.py", *options)
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> Peer:
+            peer = stack.enter_context(server.connect())
             assert peer.ask("REMEMBER a") == "OK"
-        first, second, third = peers
+            return peer
+
+        first = connect()
+        # How long each connection has been quiet decides, so the two must differ by more than the
+        # time in which a busy machine serves a request.
+        begun = server.status()["uptime_s"]
+        server.until(lambda state: state["uptime_s"] > begun + 0.3)
+        second, third = connect(), connect()
         until_parked(server, 1, hot=2)
         for _ in range(asks):
             assert first.ask("RECALL") == "a"
@@ -71,14 +81,14 @@ def test_a_full_worker_keeps_those_who_speak_more_often(launch: Launch, asks):
 
         os.kill(int(third.ask("PID")), signal.SIGKILL)
 
-        # When it came back first, it had been quiet for longer than the second; then for shorter.
+        # After one request the first had been quiet for longer than the second; after two, for less.
         kept, lost = (first, second) if asks == 1 else (second, first)
-        assert kept.ask("RECALL") == "a"
         assert all_of(lost) == all_of(third) == b""
+        assert kept.ask("RECALL") == "a"
 
 
 def test_a_worker_full_of_pinned_connections_keeps_no_client_waiting(launch: Launch):
-    server = launch("travels.py", "--workers", "2", "--hot-connections", "2")
+    server = launch("moving.py", "--workers", "2", "--hot-connections", "2")
     with contextlib.ExitStack() as stack:
         pinned: list[str] = []
         while not pinned or pinned.count(pinned[-1]) < 2:
@@ -90,8 +100,8 @@ def test_a_worker_full_of_pinned_connections_keeps_no_client_waiting(launch: Lau
                 assert peer.ask("ADD 2 3") == "5"
 
 
-def test_clients_that_speak_at_once_are_shared_out_among_idle_workers(launch: Launch, gate: Gate):
-    server = launch("travels.py", "--workers", "4", "--park-after", "60")
+def test_simultaneous_requests_are_distributed_among_idle_workers(launch: Launch, gate: Gate):
+    server = launch("moving.py", "--workers", "4", "--park-after", "60")
     with clients(server, 4) as peers:
         for peer in peers:
             assert peer.ask("ADD 2 3") == "5"
@@ -104,25 +114,31 @@ def test_clients_that_speak_at_once_are_shared_out_among_idle_workers(launch: La
         assert [peer.line() for peer in peers] == ["let go"] * 4
 
 
-# -- the neighbours of a stuck request
+# -- the other connections of a stuck worker
 
 ENDED = b"SERVER_ERROR the request was ended: it took longer than 0.2 s\n"
 
 
 @pytest.fixture(scope="module")
-def killing(tmp_path_factory: pytest.TempPathFactory):
-    """Give a server with one worker that is soon killed, and the gate of its handlers."""
-    place = tmp_path_factory.mktemp("killing")
+def single_worker(tmp_path_factory: pytest.TempPathFactory, module_gate: Gate):
+    """Give a server with one worker, which is killed soon after a request is overdue."""
     limits = ("--request-timeout", "0.2", "--kill-grace", "0.05")
-    with contextlib.closing(Gate(place / "gate")) as gate:
-        more = {"bind": ("127.0.0.1:0", "unix:sock"), "environment": {"GATE": str(gate.path)}}
-        options = ("--workers", "1", "--park-after", "60", *limits)
-        with serving(place, "shared", *options, **more) as server:
-            yield server, gate
+    options = ("--workers", "1", "--park-after", "60", *limits)
+    with ServerProcess(
+        tmp_path_factory.mktemp("single"),
+        "moving.py",
+        *options,
+        bind=("127.0.0.1:0", "unix:sock"),
+        gate=module_gate,
+        scheme="shared",
+    ) as server:
+        yield server
 
 
-def test_a_kill_spares_the_neighbours_that_have_left_nothing_with_the_worker(killing):
-    server, gate = killing
+def test_a_kill_spares_the_connections_without_state_in_the_worker(
+    single_worker: ServerProcess, module_gate: Gate
+):
+    server, gate = single_worker, module_gate
     before = server.status()["counters"]["dropped"]
     with clients(server, 5) as peers:
         stuck, quiet, waiting, remembered, known = peers
@@ -141,13 +157,15 @@ def test_a_kill_spares_the_neighbours_that_have_left_nothing_with_the_worker(kil
         assert quiet.ask("PID") != str(killed)
         assert all_of(remembered) == b""
         assert all_of(known) == b""
-    # The two that remembered something, and the one whose request it was.
+    # The two connections with state, and the one whose request was stuck.
     assert f"pid={killed} saved=2 lost=3" in server.wait_for("connections of a dead worker")
     assert server.status()["counters"]["dropped"] == before + 3
 
 
-def test_a_neighbour_whose_half_line_the_worker_has_read_is_not_given_the_other_half(killing):
-    server, gate = killing
+def test_a_connection_whose_half_line_was_read_by_the_killed_worker_is_closed(
+    single_worker: ServerProcess, module_gate: Gate
+):
+    server, gate = single_worker, module_gate
     with clients(server, 2) as peers:
         stuck, half = peers
         half.send(b"ADD 1 1\nADD ")
@@ -161,8 +179,10 @@ def test_a_neighbour_whose_half_line_the_worker_has_read_is_not_given_the_other_
             assert all_of(half) == b""
 
 
-def test_a_saved_connection_keeps_its_names(killing):
-    server, gate = killing
+def test_a_saved_connection_keeps_its_peer_and_listener(
+    single_worker: ServerProcess, module_gate: Gate
+):
+    server, gate = single_worker, module_gate
     with server.connect(0) as tcp, server.connect(1) as unix, server.connect() as stuck:
         known = [peer.ask("WHO").split()[1:] for peer in (tcp, unix)]
         stuck.send(b"STUCK_IN_C\n")
@@ -172,8 +192,8 @@ def test_a_saved_connection_keeps_its_names(killing):
         assert [peer.ask("WHO").split()[1:] for peer in (tcp, unix)] == known
 
 
-def test_saved_connections_have_different_names(killing):
-    server, gate = killing
+def test_saved_connections_have_different_ids(single_worker: ServerProcess, module_gate: Gate):
+    server, gate = single_worker, module_gate
     names = set()
     for _ in range(2):
         with server.connect() as saved, server.connect() as stuck:
@@ -185,8 +205,8 @@ def test_saved_connections_have_different_names(killing):
     assert len(names) == 2
 
 
-def test_a_worker_that_is_killed_from_outside_drops_what_it_holds_and_nothing_else(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+def test_a_worker_that_is_killed_from_outside_drops_only_the_connections_it_holds(launch: Launch):
+    server = launch("moving.py", "--workers", "2")
     with clients(server, 20) as quiet, server.connect() as pinned:
         assert ask_all(quiet, "NEXT_NUMBER") == ["1"] * 20
         worker = int(pinned.ask("PIN"))

@@ -1,4 +1,4 @@
-"""How the command line fails: an exit status and one line, and never a traceback of ours."""
+"""How starting fails: an exit status and one line, never a traceback; and odd environments."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import HANDLERS, PATIENCE, is_over
+from tests.process.booting import launch_booting
+from tests.servers import HANDLERS, TIMEOUT, has_ended
 
 WORKSHOP = str(HANDLERS / "workshop.py")
 
 
 class CommandLine:
-    """A process that has linepool loaded and forks for every command, which is quicker by far."""
+    """A process that has linepool loaded and forks for each command, which is much quicker."""
 
     PROGRAM = """
 import json, os, sys
@@ -53,7 +54,7 @@ for line in sys.stdin:
     def run(
         self, place: Path, words: Sequence[str], environment: Mapping[str, str]
     ) -> tuple[int, str, str]:
-        """Run a command; return its exit status and what it has written to stdout and stderr."""
+        """Run a command; return its exit status, stdout and stderr."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         for stream in self._streams[1:]:
@@ -61,12 +62,12 @@ for line in sys.stdin:
         order = [str(place), dict(environment), list(words), *self._streams]
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        assert select.select([self._process.stdout], [], [], PATIENCE)[0], f"{words} does not end"
+        assert select.select([self._process.stdout], [], [], TIMEOUT)[0], f"{words} does not end"
         status = int(self._process.stdout.readline())
         return status, Path(self._streams[1]).read_text(), Path(self._streams[2]).read_text()
 
     def close(self) -> None:
-        """End it, and a command that hangs."""
+        """Kill the process, and the command that it may be running."""
         os.killpg(self._process.pid, signal.SIGKILL)
         with self._process:
             pass
@@ -77,14 +78,14 @@ Complain = Callable[..., tuple[int, str]]
 
 @pytest.fixture(scope="module")
 def command_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
-    """Give the one that all tests of this module share."""
+    """Give the process that all tests of this module share."""
     with contextlib.closing(CommandLine(tmp_path_factory.mktemp("streams"))) as command_line:
         yield command_line
 
 
 @pytest.fixture
 def complaint(command_line: CommandLine, tmp_path: Path) -> Complain:
-    """Run a command that must fail; return its exit status and its one line."""
+    """Run commands that must fail; each call returns the exit status and the line on stderr."""
 
     def run(*words: str, **environment: str) -> tuple[int, str]:
         status, stdout, stderr = command_line.run(tmp_path, words, environment)
@@ -114,7 +115,7 @@ def complaint(command_line: CommandLine, tmp_path: Path) -> Complain:
         ("", "'' is not a target"),
     ],
 )
-def test_a_wrong_target_is_told_in_one_line(complaint: Complain, tmp_path, target, words):
+def test_a_wrong_target_is_reported_in_one_line(complaint: Complain, tmp_path, target, words):
     (tmp_path / "app.py").write_text("import linepool\napp = linepool.App()\nnumber = 1\n")
     (tmp_path / "notes.txt").write_text("notes\n")
     (tmp_path / "folder.py").mkdir()
@@ -166,7 +167,7 @@ HANDLER = "import linepool\n@linepool.handler\ndef add(a: int): ...\n"
         ),
     ],
 )
-def test_a_broken_file_is_told_in_one_line(complaint: Complain, tmp_path, code, words):
+def test_a_broken_file_is_reported_in_one_line(complaint: Complain, tmp_path, code, words):
     (tmp_path / "app.py").write_bytes(code)
     (tmp_path / "broken.py").write_text("\nclass\n")
 
@@ -206,12 +207,12 @@ def test_a_broken_file_is_told_in_one_line(complaint: Complain, tmp_path, code, 
     ],
     ids=lambda words: " ".join(words[:1] + words[2:]),
 )
-def test_a_wrong_use_ends_with_status_2(complaint: Complain, tmp_path, words):
+def test_a_usage_error_ends_with_status_2(complaint: Complain, tmp_path, words):
     status, line = complaint(*words)
 
     assert status == 2
     assert line.startswith("linepool")
-    # The line says which word is wrong.
+    # The line names the wrong word.
     assert not words[2:] or words[-1] in line or words[-2] in line
 
 
@@ -268,9 +269,7 @@ def test_a_wrong_setting_in_the_environment_is_named(
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )
-def test_an_address_that_cannot_be_had_is_told_in_one_line(
-    complaint: Complain, tmp_path, bind, words
-):
+def test_an_unusable_address_is_reported_in_one_line(complaint: Complain, tmp_path, bind, words):
     (tmp_path / "here").write_text("precious")
 
     status, line = complaint("run", WORKSHOP, "--control", "off", "--bind", bind)
@@ -280,7 +279,7 @@ def test_an_address_that_cannot_be_had_is_told_in_one_line(
     assert (tmp_path / "here").read_text() == "precious"
 
 
-def test_a_port_in_use_is_told_in_one_line(complaint: Complain, tmp_path):
+def test_a_port_in_use_is_reported_in_one_line(complaint: Complain, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -291,7 +290,7 @@ def test_a_port_in_use_is_told_in_one_line(complaint: Complain, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp", "fd"])
-def test_one_address_given_twice_is_told_in_one_line(tmp_path, launch: Launch, kind):
+def test_an_address_that_is_given_twice_is_reported_in_one_line(tmp_path, launch: Launch, kind):
     with socket.create_server(("127.0.0.1", 0)) as given:
         fd = given.fileno()
         port = given.getsockname()[1]
@@ -305,7 +304,7 @@ def test_one_address_given_twice_is_told_in_one_line(tmp_path, launch: Launch, k
     assert not (tmp_path / "s").exists()
 
 
-def test_a_working_directory_that_is_gone_does_not_matter(tmp_path, launch: Launch):
+def test_a_server_starts_in_a_working_directory_that_has_been_removed(tmp_path, launch: Launch):
     (tmp_path / "elsewhere.py").write_text(
         "import os, sys\n"
         "os.mkdir('gone')\n"
@@ -344,7 +343,7 @@ def test_a_unix_socket_of_a_live_server_is_refused_at_once(complaint: Complain, 
     ],
     ids=["file", "missing", "long"],
 )
-def test_a_control_socket_that_cannot_be_had_is_told_in_one_line(
+def test_an_unusable_control_socket_is_reported_in_one_line(
     complaint: Complain, tmp_path, control, words
 ):
     (tmp_path / "here").write_text("precious")
@@ -356,7 +355,7 @@ def test_a_control_socket_that_cannot_be_had_is_told_in_one_line(
     assert not (tmp_path / "sock").exists()
 
 
-def test_a_runtime_directory_that_is_a_file_is_told_in_one_line(complaint: Complain, tmp_path):
+def test_a_runtime_directory_that_is_a_file_is_reported_in_one_line(complaint: Complain, tmp_path):
     (tmp_path / "linepool").write_text("")
 
     status, line = complaint(
@@ -405,7 +404,7 @@ def test_check_shows_what_would_be_served_and_serves_nothing(
     assert not (tmp_path / "s").exists()
 
 
-def test_the_promised_lines_come_in_order(launch: Launch):
+def test_the_documented_lines_are_logged_in_order(launch: Launch):
     server = launch("workshop.py", "--workers", "3", bind=("127.0.0.1:0", "unix:sock"))
 
     promised = [line for line in server.log if line.startswith(("listening on ", "ready:"))]
@@ -426,7 +425,7 @@ def test_help_has_an_example_for_every_command():
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
-def test_it_runs_without_standard_descriptors(tmp_path, launch: Launch, closed):
+def test_a_server_runs_without_standard_descriptors(tmp_path, launch: Launch, closed):
     (tmp_path / "bare.py").write_text(
         "import os, sys\n"
         f"words = ['sh', '-c', 'exec \"$@\" {closed}', 'sh', sys.executable, '-m', 'linepool', 'run']\n"
@@ -445,7 +444,7 @@ def test_it_runs_without_standard_descriptors(tmp_path, launch: Launch, closed):
     assert "Traceback" not in server.text
 
 
-def test_what_the_app_prints_is_written_once(tmp_path, launch: Launch):
+def test_output_of_the_app_at_import_is_written_once(tmp_path, launch: Launch):
     (tmp_path / "app.py").write_text("print('loaded')\n" + HANDLER)
     with (tmp_path / "out").open("wb") as out:
         server = launch("app.py", "--workers", "3", stdout=out)
@@ -454,7 +453,7 @@ def test_what_the_app_prints_is_written_once(tmp_path, launch: Launch):
     assert (tmp_path / "out").read_text() == "loaded\n"
 
 
-def test_what_a_handler_prints_is_written_when_its_worker_leaves(tmp_path, launch: Launch):
+def test_output_of_a_handler_is_written_when_its_worker_exits(tmp_path, launch: Launch):
     with (tmp_path / "out").open("wb") as out:
         server = launch("workshop.py", "--workers", "1", stdout=out)
     with server.connect() as peer:
@@ -464,7 +463,7 @@ def test_what_a_handler_prints_is_written_when_its_worker_leaves(tmp_path, launc
     assert (tmp_path / "out").read_text() == "hello\n"
 
 
-def test_a_full_disk_behind_stdout_harms_nobody(launch: Launch):
+def test_a_full_disk_behind_stdout_does_no_harm(launch: Launch):
     with open("/dev/full", "w") as full:
         server = launch("workshop.py", "--workers", "2", bind=("unix:sock",), stdout=full)
     with server.connect() as one, server.connect() as other:
@@ -481,39 +480,33 @@ def test_a_full_disk_behind_stdout_harms_nobody(launch: Launch):
     assert "cannot fork" not in server.text
 
 
-def test_a_reader_of_the_log_that_goes_away_stops_nothing(tmp_path, launch: Launch):
-    boot = tmp_path / "boot"
-    boot.write_text("wait")
-    os.mkfifo(f"{boot}.fifo")
-    server = launch("boots.py", "--workers", "1", ready=False, environment={"BOOT": str(boot)})
+def test_a_server_outlives_the_reader_of_its_log(tmp_path, launch: Launch):
+    server = launch_booting(launch, tmp_path, "--workers", "1", how="wait")
     address = server.wait_for("listening on").removeprefix("listening on ")
     assert server.process.stderr is not None
     server.process.stderr.close()
     server.addresses = [address]
 
-    with open(f"{boot}.fifo", "w"):
+    with open(tmp_path / "boot.fifo", "w"):
         assert server.ask("ADD 2 3") == "5"
 
     assert server.order("STOP") == "stopping graceful"
-    assert server.process.wait(PATIENCE) == 0
+    assert server.process.wait(TIMEOUT) == 0
 
 
-def test_a_pool_of_which_one_worker_came_up_is_restored_even_if_all_die_at_once(
+def test_a_pool_of_which_one_worker_has_booted_is_restored_even_if_all_die_at_once(
     tmp_path, launch: Launch
 ):
-    boot = tmp_path / "boot"
-    boot.write_text("all but one wait")
-    os.mkfifo(f"{boot}.fifo")
-    server = launch("boots.py", "--workers", "2", ready=False, environment={"BOOT": str(boot)})
+    server = launch_booting(launch, tmp_path, "--workers", "2", how="all but one wait")
     server.wait_for("listening on")
     server.until(lambda state: (state["tally"]["idle"], state["tally"]["starting"]) == (1, 1))
     workers, watched = server.pids(), server.watch()
-    boot.unlink()
+    (tmp_path / "boot").unlink()
 
-    server.send(signal.SIGSTOP)  # so that it hears of both deaths in one turn
+    server.send(signal.SIGSTOP)  # so that it sees both deaths in one turn
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
-    assert all(is_over(watched[worker]) for worker in workers)
+    assert all(has_ended(watched[worker]) for worker in workers)
     server.send(signal.SIGCONT)
 
     server.wait_for("ready: 2 workers")
@@ -521,6 +514,6 @@ def test_a_pool_of_which_one_worker_came_up_is_restored_even_if_all_die_at_once(
 
 
 def _accepts(path: Path) -> bool:
-    """Whether somebody listens at a path."""
+    """Whether a process listens at a path."""
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0

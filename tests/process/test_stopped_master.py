@@ -1,4 +1,4 @@
-"""A master that was itself stopped: it blames nobody, and nobody waits for it."""
+"""A master that was itself stopped: no request waits for it, and it kills none for the pause."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Running
+from tests.servers import ServerProcess
 
-# In the other schemes a worker that finds work soon writes nothing, and clients are handed on.
+# In the other schemes a worker that soon finds work writes no record, and clients are handed off.
 pytestmark = pytest.mark.scheme("accept")
 
 PIPE_RECORDS = 2048  # that a status pipe holds
@@ -22,26 +22,26 @@ ENDED = "SERVER_ERROR the request was ended: it took longer than 0.5 s"
 
 
 @pytest.fixture
-def server(launch: Launch) -> Running:
-    """Give a server with short limits."""
+def server(launch: Launch) -> ServerProcess:
+    """Give a server with short timeouts."""
     limits = ("--request-timeout", "0.5", "--kill-grace", "0.2")
     return launch("stuck_for_good.py", "--workers", "4", *limits, bind=("unix:sock",))
 
 
 @contextlib.contextmanager
-def stopped(server: Running) -> Iterator[None]:
-    """Keep the master of a server stopped."""
+def stopped(server: ServerProcess) -> Iterator[None]:
+    """Keep the master of a server stopped until the block ends."""
     server.send(signal.SIGSTOP)
     yield
     server.send(signal.SIGCONT)
 
 
 def totals(state: dict[str, Any]) -> tuple[int, ...]:
-    """Return the counts of all that could go wrong."""
+    """Return the counters of what can go wrong."""
     return tuple(state["counters"][name] for name in ("errors", "timeouts", "kills", "crashes"))
 
 
-def test_healthy_requests_outlive_a_stop_of_the_master(server: Running):
+def test_healthy_requests_outlive_a_stop_of_the_master(server: ServerProcess):
     with server.connect() as one, server.connect() as other:
         workers = [one.ask("PID"), other.ask("PID")]
         with stopped(server):
@@ -58,7 +58,9 @@ def test_healthy_requests_outlive_a_stop_of_the_master(server: Running):
     assert "the master did not run for" in server.wait_for("WARNING")
 
 
-def test_what_was_stuck_before_the_stop_and_what_gets_stuck_in_it_is_killed_after(server: Running):
+def test_requests_that_hang_before_or_during_the_stop_are_killed_after_it(
+    server: ServerProcess,
+):
     with server.connect() as before, server.connect() as during, server.connect() as clock:
         before.send(b"STUCK_IN_C\n")
         server.until(lambda state: "STUCK_IN_C" in [one["command"] for one in state["workers"]])
@@ -74,7 +76,9 @@ def test_what_was_stuck_before_the_stop_and_what_gets_stuck_in_it_is_killed_afte
     assert totals(state) == (0, 0, 2, 0)
 
 
-def test_nobody_waits_for_a_stopped_master_and_then_it_knows_all(server: Running):
+def test_requests_do_not_wait_for_a_stopped_master_which_counts_them_all_afterwards(
+    server: ServerProcess,
+):
     count = 4 * PIPE_RECORDS
     with contextlib.ExitStack() as open_ones:
         with stopped(server):
@@ -97,7 +101,7 @@ def test_nobody_waits_for_a_stopped_master_and_then_it_knows_all(server: Running
     server.until(lambda state: state["tally"]["idle"] == 4)
 
 
-def test_a_master_that_is_stopped_again_and_again_under_load_kills_nobody(server: Running):
+def test_a_master_that_is_stopped_repeatedly_under_load_kills_no_worker(server: ServerProcess):
     with server.connect() as clock:
         for _ in range(3):
             with stopped(server):
@@ -107,16 +111,16 @@ def test_a_master_that_is_stopped_again_and_again_under_load_kills_nobody(server
         assert totals(server.status()) == (0, 0, 0, 0)
 
 
-def test_a_master_that_loses_the_processor_while_it_catches_up_kills_nobody(launch: Launch):
+def test_a_master_that_is_not_scheduled_while_it_catches_up_kills_no_worker(launch: Launch):
     server = launch("stuck_master.py", "--workers", "1", bind=("unix:sock",))
     enough = threading.Event()
     replies: list[str] = []
 
-    def ask_on_and_on() -> None:
+    def ask_until_enough() -> None:
         while not enough.is_set():
             replies.append(server.ask("ADD 2 3"))
 
-    client = threading.Thread(target=ask_on_and_on)
+    client = threading.Thread(target=ask_until_enough)
     with stopped(server):
         client.start()
         while len(replies) < PIPE_RECORDS and client.is_alive():  # each connection writes two
@@ -129,7 +133,7 @@ def test_a_master_that_loses_the_processor_while_it_catches_up_kills_nobody(laun
     assert totals(state) == (0, 0, 0, 0)
 
 
-def test_a_worker_that_died_while_the_master_was_stopped_is_replaced(server: Running):
+def test_a_worker_that_died_while_the_master_was_stopped_is_replaced(server: ServerProcess):
     with server.connect() as peer, stopped(server):
         assert ends(peer, "DIE abort")
 

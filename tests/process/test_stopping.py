@@ -1,9 +1,8 @@
-"""Stopping: in order, at once, and when the master is killed."""
+"""Stopping: gracefully, at once, and when the master is killed."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import threading
@@ -13,7 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import PATIENCE, Gate, Load, Running, is_over
+from tests.process.booting import launch_booting
+from tests.servers import TIMEOUT, Gate, Load, ServerProcess, has_ended
 
 LISTENERS = {
     "tcp": ("127.0.0.1:0",),
@@ -24,16 +24,16 @@ every_kind_of_listener = pytest.mark.parametrize("kind", LISTENERS)
 
 
 @pytest.fixture
-def serve(launch: Launch) -> Callable[..., Running]:
+def serve(launch: Launch) -> Callable[..., ServerProcess]:
     """Start the workshop on a kind of listener."""
 
-    def start(kind: str, *options: str) -> Running:
+    def start(kind: str, *options: str) -> ServerProcess:
         return launch("workshop.py", *options, bind=LISTENERS[kind])
 
     return start
 
 
-# -- in order
+# -- gracefully
 
 
 @every_kind_of_listener
@@ -56,14 +56,14 @@ def test_a_server_with_nothing_to_do_stops_at_once(serve, kind):
         ("several", signal.SIGTERM),
     ],
 )
-def test_a_graceful_stop_finishes_the_request_in_hand_and_closes_idle_connections(
+def test_a_graceful_stop_finishes_in_flight_requests_and_closes_idle_connections(
     serve, gate: Gate, kind, number
 ):
     server = serve(kind, "--workers", "3")
     with server.connect() as idle, server.connect() as fresh, server.connect() as busy:
         assert idle.ask("ADD 2 3") == "5"
         assert fresh.ask("ADD 2 3") == "5"
-        busy.send(b"HOLD in hand\nADD 1 1\n")
+        busy.send(b"HOLD in flight\nADD 1 1\n")
         gate.wait()
 
         server.send(number)
@@ -71,7 +71,7 @@ def test_a_graceful_stop_finishes_the_request_in_hand_and_closes_idle_connection
         assert idle.line() == ""
         assert fresh.line() == ""
         gate.open()
-        assert busy.line() == "in hand"
+        assert busy.line() == "in flight"
         assert busy.line() == "2"
         assert busy.line() == ""
     assert server.ended() == 0
@@ -79,7 +79,7 @@ def test_a_graceful_stop_finishes_the_request_in_hand_and_closes_idle_connection
 
 
 @every_kind_of_listener
-def test_clients_that_wait_in_the_queue_are_served_before_the_server_stops(serve, gate: Gate, kind):
+def test_clients_in_the_backlog_are_served_before_the_server_stops(serve, gate: Gate, kind):
     server = serve(kind, "--workers", "2")
     holders = [server.connect() for _ in range(2)]
     for holder in holders:
@@ -108,11 +108,11 @@ def test_a_request_that_outlasts_the_graceful_timeout_is_killed(serve, gate: Gat
         peer.send(b"CLING\n")
         (worker,) = gate.wait()
 
-        told_at = time.monotonic()
+        stopped_at = time.monotonic()
         server.send(signal.SIGTERM)
 
         assert server.ended() == 0
-        assert time.monotonic() - told_at >= 0.3
+        assert time.monotonic() - stopped_at >= 0.3
         assert peer.line() != "let go"
     assert f"killed pid={worker}" in server.text
 
@@ -122,21 +122,21 @@ def test_a_client_that_never_stops_sending_does_not_hold_up_a_stop(serve):
     with server.connect() as peer:
         over = threading.Event()
 
-        def send_for_ever() -> None:
+        def send() -> None:
             try:
                 while not over.is_set():
                     peer.socket.sendall(b"ADD 2 3\n" * 1000)
             except OSError:
                 over.set()
 
-        def read_for_ever() -> None:
+        def read() -> None:
             try:
                 while peer.socket.recv(65536):
                     pass
             except OSError:
                 pass
 
-        threads = [threading.Thread(target=send_for_ever), threading.Thread(target=read_for_ever)]
+        threads = [threading.Thread(target=send), threading.Thread(target=read)]
         for thread in threads:
             thread.start()
         server.until(lambda state: state["counters"]["requests"] > 10_000)
@@ -205,11 +205,8 @@ def test_a_second_signal_stops_at_once(serve, gate: Gate, second):
     assert "Traceback" not in server.text
 
 
-def test_a_stop_during_the_boot_is_obeyed(launch: Launch, tmp_path):
-    boot = tmp_path / "boot"
-    boot.write_text("wait")
-    os.mkfifo(f"{boot}.fifo")
-    server = launch("boots.py", "--workers", "2", ready=False, environment={"BOOT": str(boot)})
+def test_a_server_can_be_stopped_while_it_boots(launch: Launch, tmp_path):
+    server = launch_booting(launch, tmp_path, "--workers", "2", how="wait")
     server.wait_for("listening on")
     server.until(lambda state: state["tally"]["starting"] == 2)
 
@@ -223,7 +220,7 @@ def test_a_stop_during_the_boot_is_obeyed(launch: Launch, tmp_path):
 
 
 @every_kind_of_listener
-def test_orphans_with_nothing_to_do_leave_at_once(serve, kind):
+def test_orphans_with_nothing_to_do_exit_at_once(serve, kind):
     server = serve(kind, "--workers", "3")
     workers = server.watch()
     with server.connect() as idle:
@@ -233,57 +230,54 @@ def test_orphans_with_nothing_to_do_leave_at_once(serve, kind):
 
         assert idle.line() == ""
         assert len(workers) == 4  # and the parker
-        assert all(is_over(pidfd) for pidfd in workers.values())
+        assert all(has_ended(pidfd) for pidfd in workers.values())
     assert server.ended() == -signal.SIGKILL
 
 
 @every_kind_of_listener
-def test_an_orphan_finishes_the_request_in_hand_while_its_address_is_free(
+def test_an_orphan_finishes_its_request_while_its_address_is_free_again(
     serve, launch: Launch, gate: Gate, kind
 ):
     server = serve(kind, "--workers", "2")
     with server.connect() as peer:
-        peer.send(b"HOLD in hand\n")
+        peer.send(b"HOLD in flight\n")
         (worker,) = gate.wait()
 
         server.send(signal.SIGKILL)
         killed_at = time.monotonic()
         while not _is_free(server.reachable[0]):
-            assert time.monotonic() - killed_at < PATIENCE
+            assert time.monotonic() - killed_at < TIMEOUT
 
         gate.open()
-        assert peer.line() == "in hand"
+        assert peer.line() == "in flight"
         assert peer.line() == ""
-        assert is_over(server.watch()[worker], 1)
+        assert has_ended(server.watch()[worker], 1)
 
 
-def test_a_new_server_takes_the_place_of_one_that_was_killed(serve, launch: Launch, gate: Gate):
+def test_a_new_server_can_replace_one_whose_master_was_killed(serve, launch: Launch, gate: Gate):
     first = serve("tcp", "--workers", "2")
     with first.connect() as peer:
-        peer.send(b"HOLD in hand\n")
+        peer.send(b"HOLD in flight\n")
         gate.wait()
         first.send(signal.SIGKILL)
-        first.process.wait(PATIENCE)
+        first.process.wait(TIMEOUT)
 
         second = launch("workshop.py", "--workers", "1", bind=(first.addresses[0],))
 
         assert second.ask("ADD 2 3") == "5"
         gate.open()
-        assert peer.line() == "in hand"
+        assert peer.line() == "in flight"
 
 
-def test_an_orphan_that_boots_leaves(launch: Launch, tmp_path):
-    boot = tmp_path / "boot"
-    boot.write_text("wait")
-    os.mkfifo(f"{boot}.fifo")
-    server = launch("boots.py", "--workers", "1", ready=False, environment={"BOOT": str(boot)})
+def test_an_orphan_that_is_still_booting_exits(launch: Launch, tmp_path):
+    server = launch_booting(launch, tmp_path, "--workers", "1", how="wait")
     server.wait_for("listening on")
     server.until(lambda state: state["tally"]["starting"] == 1)
     server.send(signal.SIGKILL)
-    server.process.wait(PATIENCE)
+    server.process.wait(TIMEOUT)
 
-    with open(f"{boot}.fifo", "w"):
-        assert all(is_over(pidfd, 1) for pidfd in server.watch().values())
+    with open(tmp_path / "boot.fifo", "w"):
+        assert all(has_ended(pidfd, 1) for pidfd in server.watch().values())
 
 
 # -- under load
@@ -312,7 +306,7 @@ def test_retiring_workers_under_load_loses_no_connection(serve, kind, gap):
 
 @pytest.mark.parametrize("gap", [False, True], ids=["at once", "a moment later"])
 @every_kind_of_listener
-def test_whoever_was_connected_before_the_stop_gets_a_reply(serve, kind, gap):
+def test_clients_that_were_connected_before_the_stop_get_a_reply(serve, kind, gap):
     server = serve(kind, "--workers", "3")
     load = Load(server, clients=9, gap=gap)
     try:

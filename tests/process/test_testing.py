@@ -1,4 +1,4 @@
-"""``linepool.testing``: real servers in a user's tests."""
+"""``linepool.testing``: real servers in the tests of an app."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from linepool.testing import Peer, Server, serve
 
 
 class Note:
-    """What the resource yields."""
+    """The value of the resource."""
 
     pid = 0
 
@@ -81,11 +81,14 @@ def test_serve_survives_the_death_of_a_worker():
         assert server.ask("ADD 2 3") == "5"
 
 
-def test_serve_says_why_it_cannot_start():
+def test_serve_says_that_an_address_is_in_use():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = serve(make_app(), bind=f"127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(linepool.SetupError, match="Address already in use"), server:
             pass
+
+
+def test_serve_says_that_a_setting_is_unknown():
     server = serve(make_app(), idel_timeout=3)
     with pytest.raises(linepool.SetupError, match="'idle_timeout'"), server:
         pass
@@ -104,7 +107,7 @@ def test_serve_says_that_the_first_generation_failed():
         assert server.stop() == 1
 
 
-def test_an_exception_in_on_start_is_told():
+def test_serve_says_that_on_start_failed():
     app = make_app()
 
     @app.on_start
@@ -115,7 +118,7 @@ def test_an_exception_in_on_start_is_told():
         pass
 
 
-def test_a_failure_inside_the_block_ends_the_server_too():
+def test_an_exception_inside_the_block_ends_the_server_too():
     pids = []
 
     def fail() -> None:
@@ -129,7 +132,7 @@ def test_a_failure_inside_the_block_ends_the_server_too():
         os.kill(pids[0], 0)
 
 
-def test_a_server_that_is_stopped_as_soon_as_it_listens_stops_in_order(tmp_path):
+def test_a_server_that_is_stopped_as_soon_as_it_listens_stops_gracefully(tmp_path):
     for _ in range(10):
         with serve(make_app(), bind=f"unix:{tmp_path}/s", workers=1) as server:
             assert server.stop() == 0
@@ -164,15 +167,18 @@ def test_a_second_server_does_not_keep_the_first_ones_connections_open(
     os.close(gone)
 
 
-def test_a_refused_connect_leaks_nothing(tmp_path):
+def test_a_connect_to_a_missing_unix_socket_leaks_nothing(tmp_path):
     with pytest.raises(FileNotFoundError):
-        Peer(f"unix:{tmp_path}/nobody")
+        Peer(f"unix:{tmp_path}/missing")
+
+
+def test_a_refused_connect_leaks_nothing():
     with pytest.raises(ConnectionRefusedError):
         Peer("127.0.0.1:1")
 
 
 def _ends(peer: Peer) -> bool:
-    """Whether the server ends a connection without a word."""
+    """Whether the server ends a connection without a reply."""
     try:
         return peer.line() == ""
     except ConnectionResetError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import select
-import socket
 import threading
 import time
 
@@ -12,13 +11,14 @@ import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import Running
+from tests.process.connections import reset_on_close
+from tests.servers import ServerProcess
 
 BINDS = {"tcp": "127.0.0.1:0", "unix": "unix:sock"}
 tcp_and_unix = pytest.mark.parametrize("kind", BINDS)
 
 
-def start(launch: Launch, kind: str, *options: str) -> Running:
+def start(launch: Launch, kind: str, *options: str) -> ServerProcess:
     """Start a workshop with one worker."""
     return launch("workshop.py", "--workers", "1", *options, bind=(BINDS[kind],))
 
@@ -50,21 +50,21 @@ def test_a_request_must_arrive_within_the_read_timeout_from_its_first_byte(
         if b"\n" in first:
             assert peer.line() == "2"
 
-        drops = 0
+        pieces = 0
         while not select.select([peer.socket], [], [], 0.05)[0]:
             peer.send(b"1")
-            drops += 1
+            pieces += 1
 
         assert peer.line() == "CLIENT_ERROR the request did not arrive within 0.5 s; it was not run"
         assert peer.line() == ""
         assert time.monotonic() - began_at >= 0.5
-        assert drops >= 5
+        assert pieces >= 5
 
 
 def test_every_request_has_a_read_timeout_of_its_own(launch: Launch):
     server = start(launch, "tcp", "--read-timeout", "0.3")
     with server.connect() as peer:
-        # After each reply there is always the beginning of the next request, never a boundary.
+        # The client is never between two requests: each piece ends with the start of the next one.
         peer.send(b"AD")
         began_at = time.monotonic()
         while time.monotonic() - began_at < 1:
@@ -74,7 +74,7 @@ def test_every_request_has_a_read_timeout_of_its_own(launch: Launch):
 
 @tcp_and_unix
 @pytest.mark.scheme("shared", "dispatch")
-def test_a_client_that_does_not_read_holds_up_nobody_and_is_given_up(launch: Launch, kind):
+def test_a_client_that_does_not_read_holds_up_no_other_and_is_disconnected(launch: Launch, kind):
     server = start(launch, kind, "--write-timeout", "0.4")
     with server.connect() as deaf:
         deaf.send(b"BIG 50000000\n")
@@ -86,7 +86,7 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_is_given_up(launch: Lau
 
 @tcp_and_unix
 @pytest.mark.scheme("accept")
-def test_a_client_that_does_not_read_is_given_up_after_the_write_timeout(launch: Launch, kind):
+def test_a_client_that_does_not_read_is_disconnected_after_the_write_timeout(launch: Launch, kind):
     server = start(launch, kind, "--write-timeout", "0.4")
     with server.connect() as deaf:
         began_at = time.monotonic()
@@ -97,7 +97,7 @@ def test_a_client_that_does_not_read_is_given_up_after_the_write_timeout(launch:
         assert time.monotonic() - began_at >= 0.4
 
 
-def test_a_client_that_hangs_up_in_a_stream_leaves_an_idle_worker(launch: Launch):
+def test_a_client_that_leaves_during_a_stream_leaves_an_idle_worker(launch: Launch):
     server = start(launch, "tcp")
     with server.connect() as peer:
         peer.send(b"FLOOD\n")
@@ -132,7 +132,7 @@ def test_the_sender_of_a_body_that_is_too_large_can_read_why_it_is_closed(launch
 
 
 @tcp_and_unix
-def test_a_large_reply_arrives_whole_whatever_the_client_has_sent_behind_quit(launch: Launch, kind):
+def test_a_large_reply_arrives_whole_whatever_the_client_sends_after_quit(launch: Launch, kind):
     server = start(launch, kind)
     script = b"BIG 2000000\nQUIT\n" + b"ADD 1 1\n" * 200_000
     with server.connect() as peer:
@@ -141,13 +141,13 @@ def test_a_large_reply_arrives_whole_whatever_the_client_has_sent_behind_quit(la
 
         assert len(peer.line()) == 2_000_000
         assert peer.line() == "OK"
-        # Nobody reads on for a sender that has paused once; it cannot lose a reply by that.
+        # The server may stop to read once the sender has paused, which costs no reply.
         with contextlib.suppress(ConnectionResetError):
             assert peer.line() == ""
         sender.join()
 
 
-def test_large_bodies_and_replies_cross(launch: Launch):
+def test_large_bodies_and_replies_can_be_in_transit_at_once(launch: Launch):
     server = start(launch, "tcp", "--max-body-bytes", "10000000")
     script = (b"PUT 3000000\n" + b"y" * 3_000_000 + b"\nBIG 3000000\n") * 3
     with server.connect() as peer:
@@ -165,8 +165,7 @@ def test_a_client_that_resets_its_connection_leaves_no_trace(launch: Launch):
     for words in (b"", b"ADD 1 1\n", b"ADD 1", b"BIG 1000000\n"):
         with server.connect() as peer:
             peer.send(words)
-            reset = b"\x01\0\0\0\0\0\0\0"
-            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            reset_on_close(peer)
 
     assert server.ask("ADD 2 3") == "5"
     assert server.stop() == 0
@@ -174,6 +173,6 @@ def test_a_client_that_resets_its_connection_leaves_no_trace(launch: Launch):
 
 
 def send_all(peer: Peer, data: bytes) -> None:
-    """Send as far as the server takes it: it may close first."""
+    """Send data; the server may close the connection first."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         peer.send(data)

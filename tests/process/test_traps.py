@@ -1,4 +1,4 @@
-"""The kernel's traps: descriptors that run out, leak, or are heard of for ever; and stray messages."""
+"""Descriptors that run out, leak, or stay in an epoll set; torn reads, and processes that are stopped."""
 
 from __future__ import annotations
 
@@ -13,41 +13,36 @@ import pytest
 
 from linepool.ipc.board import Board, WorkerView
 from tests.conftest import Launch
-from tests.process.running import Gate, Running
-from tests.process.travelling import (
+from tests.process.connections import (
+    PARKING_SCHEMES,
     ask_all,
-    both_schemes,
     clients,
+    lowest_free_descriptor,
     open_files,
     parker_of,
-    serving,
     sockets_of,
     until_parked,
 )
+from tests.servers import Gate, ServerProcess
 
 
-@pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory):
-    """Give the gate of the server's handlers."""
-    with contextlib.closing(Gate(tmp_path_factory.mktemp("gate") / "gate")) as gate:
-        yield gate
-
-
-@pytest.fixture(scope="module", params=both_schemes)
-def server(tmp_path_factory: pytest.TempPathFactory, gate: Gate, request: pytest.FixtureRequest):
-    """Give a server that every test leaves as it was."""
-    environment = {"GATE": str(gate.path)}
+@pytest.fixture(scope="module", params=PARKING_SCHEMES)
+def server(
+    tmp_path_factory: pytest.TempPathFactory, module_gate: Gate, request: pytest.FixtureRequest
+):
+    """Give a server that each test leaves as it was."""
     place = tmp_path_factory.mktemp("traps")
-    with serving(place, request.param, "--workers", "2", environment=environment) as running:
-        yield running
+    options = ("--workers", "2")
+    more = {"gate": module_gate, "scheme": request.param}
+    with ServerProcess(place, "moving.py", *options, **more) as server:
+        yield server
 
 
 @contextlib.contextmanager
 def no_descriptor_left(pid: int) -> Iterator[None]:
-    """Let a process open nothing more, for a while."""
+    """Keep a process from opening any more descriptors until the block ends."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
-    free = min(number for number in range(len(taken) + 1) if number not in taken)
+    free = lowest_free_descriptor(pid)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, before[1]))
     try:
         yield
@@ -56,9 +51,9 @@ def no_descriptor_left(pid: int) -> Iterator[None]:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-def with_a_small_parker(launch: Launch, *options: str) -> Running:
-    """Start a server whose parker has 80 descriptors, of which it keeps 32 for other things."""
-    server = launch("travels.py", "--workers", "2", *options)
+def launch_with_small_parker(launch: Launch, *options: str) -> ServerProcess:
+    """Start a server whose parker may have 80 descriptors, of which it reserves 32."""
+    server = launch("moving.py", "--workers", "2", *options)
     parker = parker_of(server)
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (80, 20_000))
     os.kill(parker, signal.SIGKILL)
@@ -67,7 +62,7 @@ def with_a_small_parker(launch: Launch, *options: str) -> Running:
 
 
 def switches(pid: int) -> int:
-    """Return how often a process has been put on and off a processor (proc(5), status)."""
+    """Return the number of context switches of a process (proc(5), status)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
 
@@ -75,11 +70,11 @@ def switches(pid: int) -> int:
 # -- no descriptor left
 
 
-def test_what_a_worker_has_no_descriptor_for_is_served_by_another(server: Running):
+def test_connections_for_which_a_worker_has_no_descriptor_go_to_another(server: ServerProcess):
     with clients(server, 20) as peers:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 20
         until_parked(server, 20)
-        preferred = int(peers[0].ask("PID"))  # of those who are free, the one that was busy last
+        preferred = int(peers[0].ask("PID"))  # of the idle workers the one that was busy last
         until_parked(server, 20)
 
         with no_descriptor_left(preferred):
@@ -93,8 +88,8 @@ def test_what_a_worker_has_no_descriptor_for_is_served_by_another(server: Runnin
 
 
 @pytest.mark.scheme("dispatch")
-def test_what_the_only_worker_has_no_descriptor_for_waits_without_a_frenzy(launch: Launch):
-    server = launch("travels.py", "--workers", "1")
+def test_a_connection_for_which_the_only_worker_has_no_descriptor_waits_quietly(launch: Launch):
+    server = launch("moving.py", "--workers", "1")
     with clients(server, 10) as peers:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 10
         until_parked(server, 10)
@@ -111,8 +106,8 @@ def test_what_the_only_worker_has_no_descriptor_for_waits_without_a_frenzy(launc
 
 
 @pytest.mark.scheme("shared")
-def test_a_worker_that_cannot_accept_any_more_is_replaced_and_drops_nobody(launch: Launch):
-    server = launch("travels.py", "--workers", "1")
+def test_a_worker_that_cannot_accept_any_more_is_replaced_and_drops_no_connection(launch: Launch):
+    server = launch("moving.py", "--workers", "1")
     with clients(server, 10) as peers:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 10
         until_parked(server, 10)
@@ -128,7 +123,7 @@ def test_a_worker_that_cannot_accept_any_more_is_replaced_and_drops_nobody(launc
 def test_connections_for_which_the_parker_has_no_descriptor_stay_with_their_workers(
     launch: Launch,
 ):
-    server = with_a_small_parker(launch, "--park-after", "0.005")
+    server = launch_with_small_parker(launch, "--park-after", "0.005")
     with clients(server, 64) as peers:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 64
         server.until(lambda state: state["connections"]["parked"] > 30)
@@ -136,7 +131,7 @@ def test_connections_for_which_the_parker_has_no_descriptor_stay_with_their_work
             for peer in peers:
                 peer.socket.settimeout(2)  # or until another one leaves
                 assert peer.ask("NEXT_NUMBER") == count
-                server.status()  # time passes, and they become cold
+                server.status()  # time passes, and idle connections become due for parking
     until_parked(server, 0)
     assert server.stop() == 0
     assert "is lost" not in server.text
@@ -146,7 +141,7 @@ def test_connections_for_which_the_parker_has_no_descriptor_stay_with_their_work
 def test_clients_for_which_the_parker_has_no_descriptor_are_served_when_others_leave(
     launch: Launch,
 ):
-    server = with_a_small_parker(launch)
+    server = launch_with_small_parker(launch)
     with clients(server, 30) as first, clients(server, 30) as second:
         assert ask_all(first, "NEXT_NUMBER") == ["1"] * 30
         for peer in second:
@@ -162,7 +157,7 @@ def test_clients_for_which_the_parker_has_no_descriptor_are_served_when_others_l
         assert ask_all(second, "NEXT_NUMBER") == ["2"] * 30
 
 
-def test_a_parker_whose_limit_is_lowered_loses_nobody(server: Running):
+def test_a_parker_whose_limit_is_lowered_loses_no_connection(server: ServerProcess):
     with clients(server, 10) as peers, clients(server, 3) as pinned:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 10
         pids = [peer.ask("PIN") for peer in pinned]
@@ -180,19 +175,19 @@ def test_a_parker_whose_limit_is_lowered_loses_nobody(server: Running):
 # -- descriptors that leak
 
 
-def test_a_program_that_a_handler_starts_has_no_clients_connection(server: Running):
+def test_a_program_that_a_handler_starts_inherits_no_connection(server: ServerProcess):
     with clients(server, 5) as peers, clients(server, 2) as pinned:
         assert ask_all(peers, "ADD 2 3") == ["5"] * 5
         assert ask_all(pinned, "PIN")
         until_parked(server, 5, hot=2)
 
         for peer in (*peers, *pinned):
-            leads = peer.ask_lines("PROGRAM")
-            assert len(leads) >= 3
-            assert not any(lead.startswith("socket:") for lead in leads)
+            targets = peer.ask_lines("PROGRAM")
+            assert len(targets) >= 3
+            assert not any(target.startswith("socket:") for target in targets)
 
 
-def test_a_connection_that_was_handed_on_is_open_in_one_process_only(server: Running):
+def test_a_connection_that_was_handed_off_is_open_in_one_process_only(server: ServerProcess):
     parker, *_ = processes = [parker_of(server), *server.pids()]
 
     def holders() -> set[int]:
@@ -209,40 +204,40 @@ def test_a_connection_that_was_handed_on_is_open_in_one_process_only(server: Run
     server.until(lambda _: holders() == set())
 
 
-# -- descriptors that are heard of for ever
+# -- descriptors that stay in an epoll set
 
 
-def test_an_idle_server_does_nothing_at_all(server: Running, gate: Gate):
+def test_an_idle_server_never_wakes_up(server: ServerProcess, module_gate: Gate):
     with clients(server, 200) as peers:
         for _ in range(3):
             assert ask_all(peers, "ADD 2 3") == ["5"] * 200
             until_parked(server, 200)
-        # Some are handed on by the second thread, for a handler is slow.
+        # While a handler is slow, the evacuation thread hands off some of them.
         assert ask_all(peers, "ADD 2 3") == ["5"] * 200
         peers[0].send(b"HOLD\n")
-        gate.wait()
+        module_gate.wait()
         assert ask_all(peers[1:], "ADD 2 3") == ["5"] * 199
-        gate.open()
+        module_gate.open()
         assert peers[0].line() == "let go"
         until_parked(server, 200)
         processes = [parker_of(server), *server.pids()]
 
-        # Who still had something to look at has done so by then; a ghost never rests.
-        server.until(lambda _: are_at_rest(server, processes))
+        # Pending timers run out; a closed descriptor in an epoll set would never stop to wake its process.
+        server.until(lambda _: are_asleep(server, processes))
 
 
-def are_at_rest(server: Running, processes: list[int]) -> bool:
-    """Whether none of the processes runs while the server tells its status some times."""
+def are_asleep(server: ServerProcess, processes: list[int]) -> bool:
+    """Whether none of the processes runs while the master answers 30 requests for its status."""
     before = [switches(pid) for pid in processes]
     for _ in range(30):
         server.status()
     return [switches(pid) for pid in processes] == before
 
 
-# -- words that others read while they are written
+# -- words that one process reads while another writes them
 
 
-def test_no_count_on_the_board_is_ever_seen_to_go_back():
+def test_counters_on_the_board_never_go_back():
     board = WorkerView(Board(), 0)
     writer = os.fork()
     if writer == 0:
@@ -262,15 +257,17 @@ def test_no_count_on_the_board_is_ever_seen_to_go_back():
     assert list(spent) == sorted(spent)
 
 
-# -- processes that are stopped, and such as have lost their mind
+# -- processes that are stopped, and processes that write garbage
 
 
-@pytest.mark.parametrize("who", ["worker", "parker"])
-def test_processes_that_are_stopped_only_delay_what_they_are_given(server: Running, who):
+@pytest.mark.parametrize("process", ["worker", "parker"])
+def test_stopped_processes_only_delay_the_requests_that_they_are_given(
+    server: ServerProcess, process
+):
     with clients(server, 20) as peers:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 20
         until_parked(server, 20)
-        stopped = [parker_of(server)] if who == "parker" else server.pids()
+        stopped = [parker_of(server)] if process == "parker" else server.pids()
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         for peer in peers:
@@ -283,16 +280,16 @@ def test_processes_that_are_stopped_only_delay_what_they_are_given(server: Runni
         assert [peer.line() for peer in peers] == ["2"] * 20
 
 
-@pytest.mark.scheme(*both_schemes)
-def test_nonsense_in_the_channel_of_a_worker_harms_nobody(launch: Launch):
-    server = launch("travels.py", "--workers", "2")
+@pytest.mark.scheme(*PARKING_SCHEMES)
+def test_garbage_in_the_channel_of_a_worker_does_no_harm(launch: Launch):
+    server = launch("moving.py", "--workers", "2")
     with clients(server, 20) as peers:
         assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 20
         until_parked(server, 20)
         parker = parker_of(server)
 
-        with server.connect() as mad:
-            assert mad.ask("BABBLE 1 100") == "OK"
+        with server.connect() as culprit:
+            assert culprit.ask("BABBLE 1 100") == "OK"
         until_parked(server, 20)
 
         for count in ("2", "3"):

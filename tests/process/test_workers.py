@@ -1,4 +1,4 @@
-"""Workers: what they are given, how they die, and how the master replaces them."""
+"""Workers: how the master replaces them, their boots, what they inherit, hooks and descriptors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Launch
-from tests.process.running import Gate, Load, Running, is_over
+from tests.process.booting import launch_booting
+from tests.process.connections import reset_on_close
+from tests.servers import Gate, Load, children_of, has_ended
 
 RESET = repr(ConnectionResetError(104, "Connection reset by peer"))
 
@@ -46,14 +48,14 @@ def test_the_log_names_the_command_that_killed_its_worker(launch: Launch):
 
 
 @pytest.mark.scheme("accept")
-def test_a_death_costs_only_the_clients_of_that_worker(launch: Launch):
+def test_a_death_affects_only_the_clients_of_that_worker(launch: Launch):
     server = launch("workshop.py", "--workers", "2")
-    with server.connect() as lucky, server.connect() as unlucky:
-        survivor = lucky.ask("PID")
+    with server.connect() as other, server.connect() as dying:
+        survivor = other.ask("PID")
 
-        assert unlucky.ask("DIE") == ""
+        assert dying.ask("DIE") == ""
 
-        assert lucky.ask("PID") == survivor
+        assert other.ask("PID") == survivor
         assert server.ask("ADD 2 3") == "5"
 
 
@@ -72,7 +74,7 @@ def test_a_worker_that_exits_by_itself_is_replaced(launch: Launch):
 def test_many_deaths_at_once_leave_no_zombie_and_no_descriptor(launch: Launch):
     server = launch("workshop.py", "--workers", "20")
     master = server.process.pid
-    descriptors = sorted(map(_lead, Path(f"/proc/{master}/fd").iterdir()))
+    descriptors = sorted(map(_target, Path(f"/proc/{master}/fd").iterdir()))
 
     for victim in server.pids():
         os.kill(victim, signal.SIGKILL)
@@ -81,11 +83,11 @@ def test_many_deaths_at_once_leave_no_zombie_and_no_descriptor(launch: Launch):
     )
 
     pids = {worker["pid"] for worker in state["workers"]}
-    assert len(set(_children(master)) - pids) == 1  # the parker
-    assert sorted(map(_lead, Path(f"/proc/{master}/fd").iterdir())) == descriptors
+    assert len(set(children_of(master)) - pids) == 1  # the parker
+    assert sorted(map(_target, Path(f"/proc/{master}/fd").iterdir())) == descriptors
 
 
-def test_kills_under_load_cost_only_the_requests_in_hand(launch: Launch):
+def test_kills_under_load_lose_only_in_flight_requests(launch: Launch):
     server = launch("workshop.py", "--workers", "4")
     load = Load(server, clients=4)
     try:
@@ -98,24 +100,24 @@ def test_kills_under_load_cost_only_the_requests_in_hand(launch: Launch):
         load.join()
 
     assert len(load.failures) <= 20
-    # Whoever was not answered read the end of the connection, never a wrong reply.
+    # Clients without a reply read the end of the connection, never a wrong reply.
     assert {got for _, got in load.failures} <= {"", RESET}
     server.until(lambda state: state["tally"]["idle"] == 4)
     assert server.stop() == 0
 
 
-def test_term_makes_one_worker_leave_in_order(launch: Launch):
+def test_term_makes_one_worker_exit_gracefully(launch: Launch):
     server = launch("workshop.py", "--workers", "2")
     leaving = server.pids()[0]
 
     os.kill(leaving, signal.SIGTERM)
-    server.until(lambda state: leaving not in [worker["pid"] for worker in state["workers"]])
+    server.until_gone(leaving)
 
     state = server.until(lambda state: state["tally"]["idle"] == 2)
     assert state["counters"]["crashes"] == 0
 
 
-def test_signals_that_are_meant_for_the_master_do_not_stop_a_worker(launch: Launch):
+def test_signals_for_the_master_do_not_stop_a_worker(launch: Launch):
     server = launch("workshop.py", "--workers", "1")
     with server.connect() as peer:
         worker = int(peer.ask("PID"))
@@ -130,37 +132,30 @@ def test_signals_that_are_meant_for_the_master_do_not_stop_a_worker(launch: Laun
 # -- boots
 
 
-def _boots(
-    launch: Launch, place: Path, *options: str, how: str = "", ready: bool = True
-) -> Running:
-    boot = place / "boot"
-    boot.write_text(how)
-    if how == "wait":
-        os.mkfifo(f"{boot}.fifo")
-    return launch("boots.py", *options, ready=ready, environment={"BOOT": str(boot)})
-
-
 @pytest.mark.parametrize(
     ("how", "workers"), [("raise", "1"), ("raise", "4"), ("exit", "2:4"), ("kill", "4")]
 )
-def test_it_gives_up_when_the_whole_first_generation_fails(tmp_path, launch: Launch, how, workers):
-    server = _boots(launch, tmp_path, "--workers", workers, how=how, ready=False)
+def test_the_server_gives_up_when_the_whole_first_generation_fails(
+    tmp_path, launch: Launch, how, workers
+):
+    server = launch_booting(launch, tmp_path, "--workers", workers, how=how)
 
     assert server.ended() == 1
     assert "no worker came up; giving up" in server.text
     assert "ready:" not in server.text
 
 
-def test_it_gives_up_when_no_worker_is_ready_in_time(tmp_path, launch: Launch):
+def test_the_server_gives_up_when_no_worker_is_ready_in_time(tmp_path, launch: Launch):
     options = ("--workers", "2", "--spawn-timeout", "0.2")
-    server = _boots(launch, tmp_path, *options, how="wait", ready=False)
+    server = launch_booting(launch, tmp_path, *options, how="wait")
 
     assert server.ended() == 1
     assert "no worker came up; giving up" in server.text
 
 
 def test_failed_boots_back_off_and_the_server_recovers(tmp_path, launch: Launch):
-    server = _boots(launch, tmp_path, "--workers", "2", "--respawn-backoff", "0.05")
+    options = ("--workers", "2", "--respawn-backoff", "0.05")
+    server = launch_booting(launch, tmp_path, *options, how="", ready=True)
     boot = tmp_path / "boot"
 
     boot.write_text("exit")
@@ -177,22 +172,22 @@ def test_failed_boots_back_off_and_the_server_recovers(tmp_path, launch: Launch)
 
 
 def test_the_master_sleeps_while_a_failed_boot_backs_off_and_a_stop_waits(tmp_path, launch: Launch):
-    server = _boots(launch, tmp_path, "--workers", "2", "--respawn-backoff", "0.4")
+    options = ("--workers", "2", "--respawn-backoff", "0.4")
+    server = launch_booting(launch, tmp_path, *options, how="", ready=True)
     (tmp_path / "boot").write_text("wait")
-    os.mkfifo(tmp_path / "boot.fifo")
     first, second = server.pids()
     os.kill(first, signal.SIGKILL)
     server.until(lambda state: state["tally"]["starting"] == 1)
     starting = next(pid for pid in server.pids() if pid != second)
     os.kill(starting, signal.SIGKILL)
     server.wait_for(f"worker died pid={starting}")
-    # The one that is left never boots, so the stop has to wait for it.
+    # The worker that is left does not run, so the stop has to wait for it.
     os.kill(second, signal.SIGSTOP)
     server.send(signal.SIGTERM)
     server.wait_for("stopping")
 
     before = _cpu_ticks(server.process.pid)
-    assert not is_over(server.watch()[second], 0.8)
+    assert not has_ended(server.watch()[second], 0.8)
     spent = _cpu_ticks(server.process.pid) - before
 
     os.kill(second, signal.SIGCONT)
@@ -208,9 +203,9 @@ def _block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
 
 
-@pytest.mark.parametrize("habit", [_ignore_children, _block_signals])
-def test_what_it_inherits_about_signals_does_not_matter(launch: Launch, habit):
-    server = launch("workshop.py", "--workers", "2", preexec_fn=habit)
+@pytest.mark.parametrize("setting", [_ignore_children, _block_signals])
+def test_inherited_signal_settings_do_not_matter(launch: Launch, setting):
+    server = launch("workshop.py", "--workers", "2", preexec_fn=setting)
 
     os.kill(server.pids()[0], signal.SIGKILL)
     server.until(lambda state: state["counters"]["crashes"] == 1 and state["tally"]["idle"] == 2)
@@ -219,7 +214,7 @@ def test_what_it_inherits_about_signals_does_not_matter(launch: Launch, habit):
     assert "Traceback" not in server.text
 
 
-def test_a_default_timeout_for_sockets_is_for_the_apps_own(tmp_path, launch: Launch):
+def test_a_default_socket_timeout_applies_to_the_sockets_of_the_app_only(tmp_path, launch: Launch):
     (tmp_path / "app.py").write_text(
         "import linepool, socket\n"
         "socket.setdefaulttimeout(0.2)\n"
@@ -285,10 +280,10 @@ def test_a_lack_of_descriptors_does_not_end_the_master(launch: Launch, limit):
     assert "Traceback" not in server.text
 
 
-# -- what they are given
+# -- apps, resources and hooks
 
 
-def test_the_app_is_loaded_once_and_resources_are_opened_and_closed_in_each_worker(
+def test_the_app_is_loaded_once_and_each_worker_opens_and_closes_its_resources(
     tmp_path, launch: Launch
 ):
     journal = tmp_path / "journal"
@@ -308,9 +303,9 @@ def test_the_app_is_loaded_once_and_resources_are_opened_and_closed_in_each_work
     master = server.process.pid
     assert lines[:2] == [f"{master} loaded", f"{master} start"]
     for worker in workers:
-        told = [line.partition(" ")[2] for line in lines if line.startswith(f"{worker} ")]
-        told = [line for line in told if "connect" not in line]
-        assert told == ["opened", "worker-start True", "worker-exit True", "closed"]
+        events = [line.partition(" ")[2] for line in lines if line.startswith(f"{worker} ")]
+        events = [event for event in events if "connect" not in event]
+        assert events == ["opened", "worker-start True", "worker-exit True", "closed"]
     assert len(lines) == 2 + 4 * 3 + 2
 
 
@@ -319,7 +314,7 @@ def test_on_disconnect_runs_once_however_a_connection_ends(tmp_path, launch: Lau
     options = ("--workers", "1", "--idle-timeout", "0.2", "--read-timeout", "0.2")
     server = launch("hooks.py", *options, environment={"JOURNAL": str(journal)})
 
-    for last_words in (
+    for script in (
         b"QUIT\n",
         b"HANG_UP\n",
         b"",
@@ -328,7 +323,7 @@ def test_on_disconnect_runs_once_however_a_connection_ends(tmp_path, launch: Lau
         b"GET / HTTP/1.1\n",
     ):
         with server.connect() as peer:
-            peer.send(last_words)
+            peer.send(script)
             peer.rest()
     with server.connect() as silent:
         assert silent.line()
@@ -338,9 +333,9 @@ def test_on_disconnect_runs_once_however_a_connection_ends(tmp_path, launch: Lau
         assert slow.line()
         assert slow.line().startswith("CLIENT_ERROR")
         assert slow.line() == ""
-    with server.connect() as rude:
-        assert rude.line()
-        rude.socket.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER: reset
+    with server.connect() as reset:
+        assert reset.line()
+        reset_on_close(reset)
     (tmp_path / "journal.full").touch()
     with server.connect() as refused:
         assert refused.line() == "CLIENT_ERROR no room"
@@ -369,11 +364,11 @@ def test_on_disconnect_and_the_exit_hooks_run_when_the_server_stops_at_once(
 
         assert server.ended() == 0
         assert peer.line() == ""
-    told = [line.split()[1] for line in journal.read_text().splitlines()]
-    assert told[-4:] == ["connect", "disconnect", "worker-exit", "closed"]
+    events = [line.split()[1] for line in journal.read_text().splitlines()]
+    assert events[-4:] == ["connect", "disconnect", "worker-exit", "closed"]
 
 
-def test_the_collector_leaves_alone_what_was_loaded_before_the_fork(launch: Launch):
+def test_the_garbage_collector_ignores_what_was_loaded_before_the_fork(launch: Launch):
     server = launch("workshop.py", "--workers", "1")
 
     assert int(server.ask("FROZEN")) > 10_000
@@ -396,7 +391,7 @@ def test_a_worker_holds_only_its_own_descriptors(launch: Launch, gate: Gate, lis
             before = server.pids()
             assert dying.ask("DIE") == ""
             server.until(lambda state: state["tally"]["idle"] == 1)
-            # The other three have a client, so the next one goes to the worker that came last.
+            # The other three have a client, so the next one goes to the newest worker.
             with server.connect() as newcomer:
                 assert int(newcomer.ask("PID")) not in before
                 later = newcomer.ask_lines("DESCRIPTORS")
@@ -421,7 +416,7 @@ def test_a_program_that_a_handler_starts_inherits_none_of_our_descriptors(launch
         with server.connect() as peer:
             inherited = peer.ask_lines("INHERITED")
 
-    # The last is the directory that ls itself reads.
+    # The last one is the directory that ls itself reads.
     assert [line.split()[0] for line in inherited] == ["0", "1", "2", "3"]
     assert "socket:" not in "".join(inherited)
 
@@ -430,12 +425,8 @@ def _kind(line: str) -> str:
     return re.sub(r"\d+", "#", line.partition(" ")[2])
 
 
-def _lead(link: Path) -> str:
+def _target(link: Path) -> str:
     return re.sub(r"\d+", "#", os.readlink(link))
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _cpu_ticks(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""People at a terminal: real telnet, real netcat, and the keys that end a server."""
+"""People at a terminal: telnet, netcat, and the keys that stop a server."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
-from pathlib import Path
 
 import pexpect
 import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.process.running import HANDLERS, PATIENCE, Gate, Running
+from tests.servers import EXAMPLES, HANDLERS, TIMEOUT, Gate, ServerProcess
 
-SUMS = Path(__file__).parents[2] / "examples" / "sums.py"
+SUMS = EXAMPLES / "sums.py"
 
 
 @contextlib.contextmanager
 def terminal(*words: str, **options: str) -> Iterator[pexpect.spawn]:
     """Run a program in a terminal of its own."""
     child = pexpect.spawn(
-        words[0], list(words[1:]), timeout=PATIENCE, echo=False, env={**os.environ, **options}
+        words[0], list(words[1:]), timeout=TIMEOUT, echo=False, env={**os.environ, **options}
     )
     child.delaybeforesend = None
     try:
@@ -34,10 +33,9 @@ def terminal(*words: str, **options: str) -> Iterator[pexpect.spawn]:
         child.close(force=True)
 
 
-def host_and_port(server: Running) -> tuple[str, str]:
-    """Return where a server listens, as two words."""
-    host, _, port = server.addresses[0].rpartition(":")
-    return host, port
+def host_and_port(server: ServerProcess) -> tuple[str, str]:
+    """Return the address of a server as two words."""
+    return "127.0.0.1", str(server.port)
 
 
 # -- sessions
@@ -68,7 +66,7 @@ def test_a_session_with_netcat(launch: Launch):
         nc.expect_exact("ADD a:int b:int\r\n")
         nc.sendline("QUIT")
         nc.expect_exact("OK\r\n")
-        nc.sendeof()  # this netcat reads on until its user has no more to say
+        nc.sendeof()  # this netcat runs until its user sends the end of the input
         nc.expect(pexpect.EOF)
         nc.wait()
         assert nc.exitstatus == 0
@@ -89,7 +87,7 @@ def test_a_session_with_telnet(launch: Launch):
         telnet.expect(pexpect.EOF)
 
 
-def test_telnet_goes_on_after_its_commands(launch: Launch):
+def test_a_telnet_session_continues_after_telnet_commands(launch: Launch):
     server = launch(str(SUMS), "--workers", "1")
     with terminal("telnet", *host_and_port(server)) as telnet:
         telnet.expect_exact("Escape character is '^]'.\r\n")
@@ -107,7 +105,7 @@ def test_telnet_goes_on_after_its_commands(launch: Launch):
     assert server.ask("ADD 2 3") == "5"
 
 
-def test_an_interrupt_key_in_telnet_spoils_nothing(launch: Launch):
+def test_an_interrupt_key_in_telnet_does_no_harm(launch: Launch):
     server = launch(str(SUMS), "--workers", "1")
     with terminal("telnet", *host_and_port(server)) as telnet:
         telnet.expect_exact("Escape character is '^]'.\r\n")
@@ -117,7 +115,7 @@ def test_an_interrupt_key_in_telnet_spoils_nothing(launch: Launch):
         telnet.expect_exact("5\r\n")
 
 
-def test_people_share_a_server_with_programs(launch: Launch):
+def test_people_can_share_a_server_with_programs(launch: Launch):
     server = launch(str(SUMS), "--workers", "3")
     where = host_and_port(server)
     with terminal("nc", *where) as nc, terminal("telnet", *where) as telnet:
@@ -130,7 +128,7 @@ def test_people_share_a_server_with_programs(launch: Launch):
             telnet.expect_exact(f"{number + 2}\r\n")
 
 
-def test_a_client_that_has_sent_all_gets_all_its_replies(launch: Launch):
+def test_a_client_that_ends_its_side_gets_all_replies(launch: Launch):
     server = launch(str(SUMS), "--workers", "1")
 
     for said, answered in [
@@ -146,7 +144,7 @@ def test_a_client_that_has_sent_all_gets_all_its_replies(launch: Launch):
             ["nc", "-N", *host_and_port(server)],
             input=said,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=True,
         )
         assert done.stdout == answered
@@ -160,18 +158,18 @@ def test_netcat_reaches_a_unix_socket_and_the_control_socket(launch: Launch, tmp
         (server.control, b"SCALE 2\nQUIT\n", b"workers 2\nOK\n"),
     ]:
         done = subprocess.run(
-            ["nc", "-N", "-U", path], input=said, capture_output=True, timeout=PATIENCE, check=True
+            ["nc", "-N", "-U", path], input=said, capture_output=True, timeout=TIMEOUT, check=True
         )
         assert done.stdout == answered
 
 
-# -- the keys that end a server
+# -- the keys that stop a server
 
 
 @pytest.mark.parametrize(
     ("keys", "busy"), [("c", False), ("c", True), ("cc", True), ("\\", False), ("\\", True)]
 )
-def test_a_key_in_the_terminal_stops_the_server_without_a_traceback(
+def test_a_stop_key_in_the_terminal_stops_the_server_without_a_traceback(
     tmp_path, gate: Gate, keys, busy
 ):
     options = ("--bind", "127.0.0.1:0", "--workers", "2", "--control", "off")
@@ -218,11 +216,11 @@ def test_a_terminal_that_is_closed_stops_the_server(tmp_path):
 
         os.close(ours)
 
-        assert server.wait(PATIENCE) == 0
+        assert server.wait(TIMEOUT) == 0
     assert not (tmp_path / "s").exists()
 
 
-# -- the ways to start it
+# -- ways to start a server
 
 
 @pytest.mark.parametrize(
@@ -242,7 +240,7 @@ def test_a_script_is_served_however_it_is_started(launch: Launch, command):
     assert server.stop() == 0
 
 
-def test_a_script_of_its_own_complains_in_one_line_too(tmp_path):
+def test_a_script_that_cannot_be_served_prints_one_line_too(tmp_path):
     for words, status, text in [
         (["--no-such-option"], 2, "--no-such-option"),
         (["--workers", "0"], 2, "workers must be"),
@@ -253,7 +251,7 @@ def test_a_script_of_its_own_complains_in_one_line_too(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         assert done.returncode == status
@@ -261,7 +259,7 @@ def test_a_script_of_its_own_complains_in_one_line_too(tmp_path):
         assert text in done.stderr
 
 
-def test_the_server_is_found_by_module_and_name(launch: Launch, tmp_path):
+def test_an_app_is_found_by_module_and_name(launch: Launch, tmp_path):
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "stock.py").write_text(
         "import linepool\n"

@@ -1,9 +1,8 @@
-"""Helpers for tests with real clients: the examples' servers, proxies, and random kills."""
+"""For tests with real clients: running them, proxies, random kills, and recording what they send."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import select
@@ -13,33 +12,25 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from linepool.testing import Peer
-from tests.examples.running import EXAMPLES, Running, run
+import redis
 
-PATIENCE = 60.0  # seconds; only there to fail
+from linepool.testing import Server
+from tests.servers import ServerProcess
 
-
-def serve(
-    example: str, directory: Path, *words: str, **environment: str
-) -> contextlib.AbstractContextManager[Running]:
-    """Run an example's server until the block ends."""
-    return run(EXAMPLES / example, *words, directory=directory, **environment)
-
-
-def port(server: Running) -> int:
-    return int(server.address.rpartition(":")[2])
+TIMEOUT = 60.0  # seconds; only there to fail
 
 
 def output(*command: str | int) -> str:
-    """Run a client; return what it printed, and fail if it does not end well."""
+    """Run a client program; return what it printed, and fail if its exit status is not 0."""
     done = subprocess.run(
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert done.returncode == 0, done.stdout
@@ -47,8 +38,17 @@ def output(*command: str | int) -> str:
 
 
 @contextlib.contextmanager
-def nutcracker(directory: Path, server: Running, *, redis: bool) -> Iterator[int]:
-    """Run twemproxy before a server; give the port on which it listens."""
+def redis_client(server: Server | ServerProcess, **options: Any) -> Iterator[Any]:
+    """Give a redis-py client of a server."""
+    host, _, port = server.address.rpartition(":")
+    options = {"decode_responses": True, "socket_timeout": TIMEOUT, **options}
+    with redis.Redis(host, int(port), **options) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def nutcracker(directory: Path, server: ServerProcess, *, redis: bool) -> Iterator[int]:
+    """Run twemproxy in front of a server; give the port on which it listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         front = free.getsockname()[1]
@@ -68,11 +68,11 @@ def nutcracker(directory: Path, server: Running, *, redis: bool) -> Iterator[int
         yield front
     finally:
         process.terminate()
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
 
 
 def wait_for_port(number: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until somebody listens there; fail if the process ends before."""
+    """Wait until a process listens on a port; fail if the process ends before."""
     while process.poll() is None:
         with contextlib.suppress(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", number)).close()
@@ -82,12 +82,16 @@ def wait_for_port(number: int, process: subprocess.Popen[bytes]) -> None:
 
 
 class Killer:
-    """Kills random workers of a server, one after the other, until it is stopped.
+    """Kills random workers of a server, one after the other, until the block ends.
 
-    The next one dies when the place of the last one has been taken by a new worker.
+    It kills the next one once the last one has been replaced.
+
+    Args:
+        server: The server.
+        most: The number of kills after which it stops.
     """
 
-    def __init__(self, server: Running, most: int) -> None:
+    def __init__(self, server: ServerProcess, most: int) -> None:
         self.killed = 0
         self._server = server
         self._most = most
@@ -103,26 +107,23 @@ class Killer:
         self._thread.join()
 
     def _run(self) -> None:
-        with Peer(f"unix:{self._server.control}") as peer:
-            while self.killed < self._most and not self._stop.is_set():
-                pids = _pids(peer)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(victim := random.choice(pids), signal.SIGKILL)
-                    self.killed += 1
-                    while victim in _pids(peer) and not self._stop.is_set():
-                        pass
-                self._stop.wait(0.05)  # a pause, so that the clients get on between two kills
+        while self.killed < self._most and not self._stop.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim := random.choice(self._pids()), signal.SIGKILL)
+                self.killed += 1
+                while victim in self._pids() and not self._stop.is_set():
+                    pass
+            self._stop.wait(0.05)  # the clients need time to make progress between two kills
 
-
-def _pids(peer: Peer) -> list[int]:
-    state = json.loads(peer.ask("STATUS json"))
-    return [worker["pid"] for worker in state["workers"] if worker["state"] in ("idle", "busy")]
+    def _pids(self) -> list[int]:
+        workers = self._server.status()["workers"]
+        return [worker["pid"] for worker in workers if worker["state"] in ("idle", "busy")]
 
 
 class Recorder:
-    """Passes one client's connection on to a server, and keeps what the client sent."""
+    """A proxy for one connection to a server, which keeps what the client sent."""
 
-    def __init__(self, server: Running) -> None:
+    def __init__(self, server: ServerProcess) -> None:
         self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -134,14 +135,14 @@ class Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         self._listener.close()
 
     def _run(self) -> None:
         client, _ = self._listener.accept()
         with client, self._server.connect() as server:
             while True:
-                for ready in select.select([client, server.socket], [], [], PATIENCE)[0]:
+                for ready in select.select([client, server.socket], [], [], TIMEOUT)[0]:
                     data = ready.recv(65536)
                     if not data:
                         return
@@ -153,7 +154,7 @@ class Recorder:
 
 
 def all_together(count: int, work: Callable[[int], object]) -> None:
-    """Run a function in so many processes of their own at once; fail if one fails."""
+    """Run a function in ``count`` processes at once; fail if one of them fails."""
     children = []
     for number in range(count):
         if (pid := os.fork()) == 0:

@@ -1,22 +1,17 @@
-"""What goes wrong around the pool does not end it: boots, forks, descriptors, deaths, nonsense."""
+"""The pool recovers from failed boots and forks, from lack of descriptors, deaths and garbage."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Launch
-from tests.process.running import Running
-
-SOMEBODY = 54321
-"""A user whom no other process belongs to."""
+from tests.conftest import OTHER_USER, Launch
+from tests.process.connections import lowest_free_descriptor
+from tests.servers import ServerProcess, children_of
 
 
 def state_of(pid: int) -> str:
@@ -24,17 +19,10 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def children_of(pid: int) -> list[int]:
-    """Return the children of a process, zombies included."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 # -- boots
 
 
-def test_a_server_that_has_lost_all_workers_comes_back_when_boots_succeed_again(
-    tmp_path: Path, launch: Launch
-):
+def test_a_server_without_workers_recovers_when_boots_succeed_again(tmp_path: Path, launch: Launch):
     boot = tmp_path / "boot"
     backoff = ("--respawn-backoff", "0.05")
     server = launch("stuck_boots.py", "--workers", "4", *backoff, environment={"BOOT": str(boot)})
@@ -48,7 +36,7 @@ def test_a_server_that_has_lost_all_workers_comes_back_when_boots_succeed_again(
         for _ in range(3):
             server.wait_for("RuntimeError: no database")
             server.wait_for("worker died")
-        # One at a time, however many are missing.
+        # It spawns one worker at a time, however many are missing.
         assert server.status()["tally"]["total"] <= 1
 
         boot.unlink()
@@ -63,7 +51,7 @@ def test_a_server_that_has_lost_all_workers_comes_back_when_boots_succeed_again(
 # -- limits
 
 
-def test_limits_of_years_do_no_harm(launch: Launch):
+def test_timeouts_of_years_work(launch: Launch):
     names = "spawn", "request", "idle", "read", "write", "graceful"
     options = [f"--{name}-timeout=100000000" for name in names]
     server = launch("stuck_for_good.py", "--workers", "2", "--shrink-window=100000000", *options)
@@ -78,23 +66,15 @@ def test_limits_of_years_do_no_harm(launch: Launch):
 # -- forks
 
 
-@pytest.fixture
-def open_place() -> Iterator[Path]:
-    """Give a directory in which another user may write, if we may become one."""
-    with tempfile.TemporaryDirectory(prefix="linepool-test-") as name:
-        if os.getuid() == 0:
-            os.chown(name, SOMEBODY, SOMEBODY)
-        yield Path(name)
-
-
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without processes")
-def test_a_fork_that_the_kernel_refuses_is_tried_again(open_place: Path):
-    environment = {"USER_ID": str(SOMEBODY)}
-    options = ("--workers", "3", "--respawn-backoff", "0.05")
-    bind = ("unix:sock",)
-    server = Running(open_place, "stuck_for_good.py", *options, bind=bind, environment=environment)
-    with contextlib.ExitStack() as end:
-        end.callback(server.end)
+def test_a_fork_that_the_kernel_refuses_is_tried_again(other_users_directory: Path):
+    with ServerProcess(
+        other_users_directory,
+        "stuck_for_good.py",
+        *("--workers", "3", "--respawn-backoff", "0.05"),
+        bind=("unix:sock",),
+        environment={"USER_ID": str(OTHER_USER)},
+    ) as server:
         before = server.ask("LIMIT_PROCESSES 1")
         assert server.ask("DIE exit") == ""
 
@@ -113,7 +93,7 @@ def test_a_fork_for_which_there_are_no_descriptors_is_tried_again(launch: Launch
     master = server.process.pid
     free = lowest_free_descriptor(master)
     hard = resource.prlimit(master, resource.RLIMIT_NOFILE)[1]
-    # Room for the control socket's client, and for a part of what a fork needs.
+    # Enough for a client of the control socket, and for a part of what a fork needs.
     for room in (1, 2, 3):
         limits = resource.prlimit(master, resource.RLIMIT_NOFILE, (free + room, hard))
         os.kill(server.pids()[0], signal.SIGKILL)
@@ -138,7 +118,7 @@ def test_a_worker_without_descriptors_is_replaced_and_its_clients_are_served(
     free = lowest_free_descriptor(worker)
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (free, free))
 
-    # It has set one descriptor aside already if it waits in accept().
+    # A worker that waits in accept() already has the descriptor for the next connection.
     served = [int(server.ask("PID")) for _ in range(3)]
 
     assert served[-1] != worker
@@ -151,16 +131,10 @@ def test_a_worker_without_descriptors_is_replaced_and_its_clients_are_served(
     assert len(pauses) == 3
 
 
-def lowest_free_descriptor(pid: int) -> int:
-    """Return the number that the next descriptor of a process will have."""
-    open_ones = set(map(int, os.listdir(f"/proc/{pid}/fd")))
-    return next(number for number in range(1000) if number not in open_ones)
-
-
 # -- deaths
 
 
-def test_two_hundred_deaths_at_once_leave_no_zombie_and_the_pool_returns_to_its_size(
+def test_after_two_hundred_deaths_at_once_the_pool_is_complete_and_no_zombie_is_left(
     launch: Launch,
 ):
     options = ("--workers", "200", "--max-spawn-rate", "1000")
@@ -184,23 +158,23 @@ def test_two_hundred_deaths_at_once_leave_no_zombie_and_the_pool_returns_to_its_
     assert server.ask("ADD 2 3") == "5"
 
 
-# -- nonsense
+# -- garbage
 
 
 @pytest.mark.scheme("accept")
-def test_a_worker_that_writes_rubbish_is_replaced(launch: Launch):
+def test_a_worker_that_writes_garbage_into_every_pipe_is_replaced(launch: Launch):
     server = launch("stuck_for_good.py", "--workers", "2")
     with server.connect() as peer, server.connect() as other:
-        mad = int(peer.ask("PID"))
-        sane = other.ask("PID")
+        culprit = int(peer.ask("PID"))
+        bystander = other.ask("PID")
 
         peer.send(b"BABBLE\n")
 
         line = server.wait_for("worker killed")
-        assert f"pid={mad} why='was in a worker that went mad' command=BABBLE" in line
+        assert f"pid={culprit} why='was in a worker that went mad' command=BABBLE" in line
         assert peer.line() == "SERVER_ERROR the request was ended: it was in a worker that went mad"
         assert peer.line() == ""
-        assert other.ask("PID") == sane
+        assert other.ask("PID") == bystander
     state = server.until(lambda state: state["tally"]["idle"] == 2)
-    assert mad not in [worker["pid"] for worker in state["workers"]]
+    assert culprit not in [worker["pid"] for worker in state["workers"]]
     assert (state["counters"]["kills"], state["counters"]["crashes"]) == (1, 0)

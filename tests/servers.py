@@ -1,4 +1,4 @@
-"""A server in a process of its own, started as a user starts it, and what a test sees of it."""
+"""Servers in processes of their own, started from the command line as a user starts them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,34 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from linepool.operate import remote
 from linepool.testing import Peer
 
-HANDLERS = Path(__file__).parents[1] / "handlers"
-PATIENCE = 10.0
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+HANDLERS = ROOT / "tests" / "handlers"
+TIMEOUT = 20.0
 """Seconds; only there to fail."""
 _UNWANTED = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
-"""Output is buffered, and compiled modules are kept, as most users have it; else a server would take twice
-as long to start."""
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in _UNWANTED and not name.startswith("LINEPOOL_")
+} | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+"""Without settings, and with this Python's programs first. Output is buffered and compiled modules are
+kept, as most users have it; otherwise a server takes twice as long to start."""
 _PIPE_BYTES = 1024 * 1024
 _numbers = itertools.count()
 
 
 class Gate:
-    """A gate in handlers: they say that they have come to it, and wait until the test opens it."""
+    """A gate at which handlers wait until the test opens it; ``handlers/common.py`` has their side.
+
+    It is a FIFO, ``path``, from which each handler reads one byte; handlers announce themselves
+    through a second one, ``path.bell``.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,68 +50,79 @@ class Gate:
         self._gate = os.open(path, os.O_RDWR)
         self._bell = os.open(f"{path}.bell", os.O_RDWR)
 
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def wait(self, count: int = 1) -> list[int]:
-        """Wait until so many handlers have come to the gate; return the pids of their workers."""
+        """Wait until ``count`` handlers have reached the gate; return the pids of their workers."""
         pids: list[int] = []
         while len(pids) < count:
-            assert select.select([self._bell], [], [], PATIENCE)[0], f"only {pids} came to the gate"
+            assert select.select([self._bell], [], [], TIMEOUT)[0], f"only {pids} reached the gate"
             pids += [int(pid) for pid in os.read(self._bell, 4096).split()]
         return pids
 
     def open(self, count: int = 1) -> None:
-        """Let so many handlers through."""
+        """Let ``count`` handlers through, now or when they arrive."""
         os.write(self._gate, b"!" * count)
 
     def close(self) -> None:
-        """Let all through who wait, and all to come."""
+        """Let all handlers through that wait, and all that arrive later."""
         os.close(self._gate)
         os.close(self._bell)
 
 
-class Running:
-    """A server that runs.
+class ServerProcess:
+    """A running server; as a context manager it is killed, with all its processes, at the end.
 
     Args:
-        place: A directory of the test's own; the server runs in it.
+        directory: The working directory of the server; its control socket is created there too.
         target: A file of ``tests/handlers``, or any other target.
         options: Further options of ``linepool run``.
-        bind: What to listen on.
+        bind: The addresses to listen on.
         ready: Whether to wait until the first generation is up.
+        gate: The gate of its handlers.
         environment: Variables to add.
         command: The program, up to the target.
         scheme: How connections reach workers; "": the default.
         more: Arguments of ``subprocess.Popen``.
 
     Attributes:
-        place: Its working directory.
-        log: The lines that it has written to stderr, as far as they were waited for.
-        addresses: What it listens on, as it says itself.
+        log: The lines that the server has written to stderr, as far as the test has read them.
+        addresses: The addresses that it listens on, from its log.
     """
 
     def __init__(
         self,
-        place: Path,
-        target: str,
+        directory: Path,
+        target: str | Path,
         *options: str,
         bind: tuple[str, ...] = ("127.0.0.1:0",),
         ready: bool = True,
+        gate: Gate | None = None,
         environment: Mapping[str, str] | None = None,
         command: tuple[str, ...] = ("-P", "-m", "linepool", "run"),
         scheme: str = "",
         **more: Any,
     ) -> None:
-        self.place = place
-        self.control = str(place / f"control-{next(_numbers)}")
+        self.directory = directory
+        self.control = str(directory / f"control-{next(_numbers)}")
         file = HANDLERS / target
-        words = [sys.executable, *command, str(file) if file.is_file() else target]
+        words = [sys.executable, *command, str(file if file.is_file() else target)]
         words += [word for address in bind for word in ("--bind", address)]
         words += ["--scheme", scheme] if scheme else []
         self.process = subprocess.Popen(
             [*words, "--control", self.control, *options],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            cwd=place,
-            env={**ENVIRONMENT, **(environment or {})},
+            cwd=directory,
+            env={
+                **ENVIRONMENT,
+                **({"GATE": str(gate.path)} if gate is not None else {}),
+                **(environment or {}),
+            },
             **{"stdout": subprocess.DEVNULL, **more},
         )
         assert self.process.stderr is not None
@@ -113,20 +134,34 @@ class Running:
         self.addresses: list[str] = []
         if ready:
             with contextlib.ExitStack() as undo:
-                undo.callback(self.end)
-                self._get_ready()
+                undo.callback(self.kill)
+                self._wait_until_ready()
                 undo.pop_all()
 
-    def _get_ready(self) -> None:
-        self.wait_for("ready: ")
-        said = "listening on "
-        self.addresses = [line.removeprefix(said) for line in self.log if line.startswith(said)]
+    def __enter__(self) -> Self:
+        return self
 
-    # What it says.
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def _wait_until_ready(self) -> None:
+        self.wait_for("ready: ")
+        prefix = "listening on "
+        self.addresses = [line.removeprefix(prefix) for line in self.log if line.startswith(prefix)]
+
+    @property
+    def address(self) -> str:
+        """The first address that it listens on."""
+        return self.addresses[0]
+
+    @property
+    def port(self) -> int:
+        """The port of its first address."""
+        return int(self.address.rpartition(":")[2])
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines that it writes, until the end of its log."""
-        give_up_at = time.monotonic() + PATIENCE
+        """Yield the lines of the log as they are written, until its end."""
+        give_up_at = time.monotonic() + TIMEOUT
         while True:
             line, ending, rest = self._unread.partition(b"\n")
             if ending:
@@ -136,14 +171,14 @@ class Running:
                 continue
             seconds = max(0.0, give_up_at - time.monotonic())
             ready = select.select([self._stderr], [], [], seconds)[0]
-            assert ready, f"it neither said it nor ended; its log:\n{self.text}"
+            assert ready, f"neither the line nor the end of the log came:\n{self.text}"
             chunk = os.read(self._stderr, 65536)
             if not chunk:
                 return
             self._unread += chunk
 
     def wait_for(self, text: str) -> str:
-        """Wait for the next line of the log that holds a text, and return it."""
+        """Return the next line of the log that contains a text."""
         for line in self.lines():
             if text in line:
                 return line
@@ -151,37 +186,39 @@ class Running:
 
     @property
     def text(self) -> str:
-        """The log as far as it was waited for."""
+        """The log as far as the test has read it."""
         return "\n".join(self.log)
 
     def status(self) -> dict[str, Any]:
-        """Return what it says of itself."""
+        """Return its status."""
         return remote.status(self.control)
 
     def order(self, line: str) -> str:
-        """Give it an order through the control socket; return the reply."""
+        """Send a command to its control socket; return the reply."""
         return remote.order(self.control, line)
 
-    def until(self, is_so: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """Ask for its status until it is as wanted, and return it."""
-        give_up_at = time.monotonic() + PATIENCE
-        while not is_so(state := self.status()):
-            assert time.monotonic() < give_up_at, f"it stayed as it is: {state}"
+    def until(self, holds: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """Ask for its status until a condition holds, and return the status."""
+        give_up_at = time.monotonic() + TIMEOUT
+        while not holds(state := self.status()):
+            assert time.monotonic() < give_up_at, f"the condition never held: {state}"
         return state
 
     def pids(self) -> list[int]:
         """Return the pids of its workers, by slot."""
         return [worker["pid"] for worker in self.status()["workers"]]
 
+    def until_gone(self, pid: int) -> dict[str, Any]:
+        """Wait until none of its workers has a pid, and return the status."""
+        return self.until(lambda state: pid not in [worker["pid"] for worker in state["workers"]])
+
     def watch(self) -> dict[int, int]:
         """Return pidfds of its workers, by pid; readable when the process has ended."""
-        for pid in _children(self.process.pid):
+        for pid in children_of(self.process.pid):
             if pid not in self._pidfds:
                 with contextlib.suppress(ProcessLookupError):
                     self._pidfds[pid] = os.pidfd_open(pid)
         return self._pidfds
-
-    # What a test does with it.
 
     def connect(self, listener: int = 0) -> Peer:
         """Return a new connection."""
@@ -189,38 +226,44 @@ class Running:
 
     @property
     def reachable(self) -> list[str]:
-        """Its addresses, as they are reached from the test's working directory."""
+        """Its addresses as seen from the test's working directory."""
         return [
-            f"unix:{self.place / address.removeprefix('unix:')}"
+            f"unix:{self.directory / address.removeprefix('unix:')}"
             if address.startswith("unix:")
             else address
             for address in self.addresses
         ]
 
     def ask(self, line: str) -> str:
-        """Return the one line of the reply to a line, on a connection of its own."""
+        """Send a line on a new connection; return the first line of the reply."""
         with self.connect() as peer:
             return peer.ask(line)
 
+    def converse(self, script: bytes) -> bytes:
+        """Send bytes on a new connection; return everything that comes back."""
+        with self.connect() as peer:
+            peer.send(script)
+            return peer.rest()
+
     def send(self, number: signal.Signals) -> None:
-        """Send its master a signal; before KILL, remember the workers, to end them after the test."""
+        """Send the master a signal; before KILL, note the workers, which ``kill`` then ends."""
         if number == signal.SIGKILL:
             self.watch()
         self.process.send_signal(number)
 
     def ended(self) -> int:
-        """Wait until no process of it is left that could write to the log; return the exit status."""
+        """Wait until none of its processes is left; return the exit status of the master."""
         for _ in self.lines():
             pass
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TIMEOUT)
 
     def stop(self) -> int:
         """Stop it gracefully and return its exit status."""
         self.send(signal.SIGTERM)
         return self.ended()
 
-    def end(self) -> None:
-        """End whatever is left of it, after the test."""
+    def kill(self) -> None:
+        """Kill the processes that are left."""
         if self.process.poll() is None:
             self.watch()
             self.process.kill()
@@ -234,20 +277,37 @@ class Running:
                 stream.close()
 
 
-class Load:
-    """Clients that open a connection for every request, until they are refused.
+@contextlib.contextmanager
+def run_server(
+    target: str | Path, directory: Path, *options: str, **environment: str
+) -> Iterator[ServerProcess]:
+    """Run a server until the block ends; it must then stop gracefully with exit status 0.
 
     Args:
-        server: Whom to load.
-        clients: How many at a time.
-        gap: Whether a client lets a moment pass between its connect and its request.
+        target: What to serve.
+        directory: The working directory of the server.
+        options: Further options of ``linepool run``.
+        environment: Variables to add.
+    """
+    with ServerProcess(directory, target, *options, environment=environment) as server:
+        yield server
+        assert server.stop() == 0, server.text
+
+
+class Load:
+    """Clients that open a connection for every request, until the server refuses connections.
+
+    Args:
+        server: The server.
+        clients: Number of clients.
+        gap: Whether a client waits for 2 ms between its connect and its request.
 
     Attributes:
-        served: How many requests were answered as they should be.
-        failures: Of the others, when they had been connected and what came instead.
+        served: Number of correct replies.
+        failures: For each other request: when the client was connected, and what it got.
     """
 
-    def __init__(self, server: Running, clients: int, gap: bool = False) -> None:
+    def __init__(self, server: ServerProcess, clients: int, gap: bool = False) -> None:
         self.server = server
         self.gap = gap
         self.served = 0
@@ -258,7 +318,7 @@ class Load:
             thread.start()
 
     def join(self) -> None:
-        """End the clients and wait for them."""
+        """Stop the clients and wait for them."""
         self.over.set()
         for thread in self._threads:
             thread.join()
@@ -282,23 +342,24 @@ class Load:
     def _ask(self, peer: Peer, number: int) -> str:
         try:
             if self.gap:
-                # Nothing comes; it is only a moment that passes.
+                # Nothing arrives here; this only lets time pass.
                 peer.socket.settimeout(0.002)
                 try:
                     return f"early {peer.socket.recv(1)!r}"
                 except TimeoutError:
-                    peer.socket.settimeout(PATIENCE)
+                    peer.socket.settimeout(TIMEOUT)
             return peer.ask(f"ADD {number} 1")
         except OSError as error:
             return repr(error)
 
 
-def is_over(pidfd: int, seconds: float = PATIENCE) -> bool:
-    """Whether a process ends within some seconds."""
-    return bool(select.select([pidfd], [], [], seconds)[0])
+def has_ended(pidfd: int, within: float = TIMEOUT) -> bool:
+    """Whether a process has ended, or ends within some seconds."""
+    return bool(select.select([pidfd], [], [], within)[0])
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
+    """Return the pids of the children of a process, zombies included."""
     with contextlib.suppress(FileNotFoundError):
         return [
             int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

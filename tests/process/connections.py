@@ -1,54 +1,45 @@
-"""What the tests of connections that go from process to process share."""
+"""Helpers for tests of connections: many at once, where they are, and clients under load."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from linepool.testing import Peer
-from tests.process.running import Running
+from tests.servers import ServerProcess, children_of
 
-both_schemes = ("shared", "dispatch")
-
-
-@contextlib.contextmanager
-def serving(place: Path, scheme: str, *options: str, **more: Any) -> Iterator[Running]:
-    """Give a server, for the tests of a whole module."""
-    server = Running(place, "travels.py", *options, scheme=scheme, **more)
-    try:
-        yield server
-    finally:
-        server.end()
+PARKING_SCHEMES = ("shared", "dispatch")
 
 
 @contextlib.contextmanager
-def clients(server: Running, count: int) -> Iterator[list[Peer]]:
-    """Give so many connections."""
+def clients(server: ServerProcess, count: int) -> Iterator[list[Peer]]:
+    """Give ``count`` connections."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(server.connect()) for _ in range(count)]
 
 
 def ask_all(peers: Iterable[Peer], line: str) -> list[str]:
-    """Send all of them a line at the same time; return their replies."""
+    """Send a line on each connection before any reply is read; return the replies."""
     peers = list(peers)
     for peer in peers:
         peer.send(line.encode() + b"\n")
     return [peer.line() for peer in peers]
 
 
-def until_parked(server: Running, count: int, hot: int = 0) -> dict[str, Any]:
-    """Wait until so many connections are with the parker, and so many with workers."""
+def until_parked(server: ServerProcess, count: int, hot: int = 0) -> dict[str, Any]:
+    """Wait until the parker holds ``count`` connections and the workers hold ``hot``."""
     wanted = {"hot": hot, "parked": count}
     return server.until(lambda state: state["connections"] == wanted)
 
 
-def until_read(server: Running, peers: Iterable[Peer]) -> None:
-    """Wait until the server has read all that clients have sent, as the kernel says."""
+def until_read(server: ServerProcess, peers: Iterable[Peer]) -> None:
+    """Wait until the server has read everything that the clients have sent (proc(5), net/tcp)."""
     ports = {_ports(peer) for peer in peers}
 
     def is_read(_: dict[str, Any]) -> bool:
@@ -61,7 +52,7 @@ def until_read(server: Running, peers: Iterable[Peer]) -> None:
 
 
 def sockets_of(peers: Iterable[Peer]) -> set[str]:
-    """Return the server's sockets of some connections, as they are named in ``/proc/PID/fd``."""
+    """Return the server's ends of some connections, as ``/proc/PID/fd`` names them."""
     ports = {_ports(peer) for peer in peers}
     return {
         f"socket:[{inode}]" for here, there, *_, inode in _connections() if (there, here) in ports
@@ -73,7 +64,7 @@ def _ports(peer: Peer) -> tuple[int, int]:
 
 
 def _connections() -> Iterator[tuple[int, int, int, int, str]]:
-    """Yield the ports here and there, the bytes unsent and unread, and the inode (proc(5), net/tcp)."""
+    """Yield local and remote port, bytes unsent and unread, and inode of each (proc(5), net/tcp)."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, here, there, _, queues, _, _, _, _, inode, *_ = line.split()
         unsent, unread = (int(length, 16) for length in queues.split(":"))
@@ -84,16 +75,14 @@ def _port(address: str) -> int:
     return int(address.rpartition(":")[2], 16)
 
 
-def parker_of(server: Running, besides: int = 0) -> int:
-    """Return the pid of its parker, once there is one that is not ``besides``."""
-    master = server.process.pid
+def parker_of(server: ServerProcess, besides: int = 0) -> int:
+    """Return the pid of its parker, once it has one other than ``besides``."""
     found: set[int] = set()
 
     def is_there(state: dict[str, Any]) -> bool:
-        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
         workers = {worker["pid"] for worker in state["workers"]}
         found.clear()
-        found.update({int(child) for child in children} - workers - {besides})
+        found.update(set(children_of(server.process.pid)) - workers - {besides})
         return len(found) == 1
 
     server.until(is_there)
@@ -101,7 +90,11 @@ def parker_of(server: Running, besides: int = 0) -> int:
 
 
 def all_of(peer: Peer) -> bytes:
-    """Return all bytes up to the end of the stream, which must be a clean one."""
+    """Return all bytes up to the end of the stream.
+
+    Raises:
+        ConnectionResetError: The stream does not end; the connection is reset.
+    """
     data = b""
     while chunk := peer.socket.recv(65536):
         data += chunk
@@ -109,7 +102,7 @@ def all_of(peer: Peer) -> bytes:
 
 
 def open_files(pid: int) -> list[str]:
-    """Return where the descriptors of a process lead."""
+    """Return the targets of the descriptors of a process."""
     links = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -117,17 +110,28 @@ def open_files(pid: int) -> list[str]:
     return links
 
 
-class Flood:
-    """A client that sends requests without end and reads the replies, until it is closed."""
+def lowest_free_descriptor(pid: int) -> int:
+    """Return the number that the next descriptor of a process will have."""
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    return next(number for number in range(len(taken) + 1) if number not in taken)
 
-    def __init__(self, server: Running) -> None:
+
+def reset_on_close(peer: Peer) -> None:
+    """Make the close of a connection reset it (socket(7), SO_LINGER)."""
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+class Flood:
+    """A client that sends requests and reads replies at full speed until it is closed."""
+
+    def __init__(self, server: ServerProcess) -> None:
         self._peer = server.connect()
         self._threads = [threading.Thread(target=act) for act in (self._send, self._read)]
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """End it."""
+        """Stop the client."""
         with contextlib.suppress(OSError):
             self._peer.socket.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
@@ -146,14 +150,14 @@ class Flood:
 
 
 class Counting:
-    """Clients that ask for one number after the other on connections that they keep.
+    """Clients that keep their connections and ask for one number after the other.
 
     Attributes:
-        asked: How many replies have come.
+        asked: Number of correct replies.
         wrong: The replies that were not the next number, and the errors.
     """
 
-    def __init__(self, server: Running, count: int) -> None:
+    def __init__(self, server: ServerProcess, count: int) -> None:
         self.asked = 0
         self.wrong: list[str] = []
         self._over = threading.Event()
@@ -163,7 +167,7 @@ class Counting:
             thread.start()
 
     def close(self) -> None:
-        """End them."""
+        """Stop the clients."""
         self._over.set()
         for thread in self._threads:
             thread.join()

@@ -1,1 +1,0 @@
-"""Small apps that the tests run."""
