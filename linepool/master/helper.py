@@ -45,8 +45,8 @@ class Helper:
         leave: Called in the new process first: closes its copies of what is the master's.
         work: What the process does, with its end of the channel; it ends when this returns.
         on_start: Called in the master when the process has been forked.
-        on_end: Called in the master when it has ended; returns facts for the log, or None: it is not
-            to be restarted, and not worth a line.
+        on_end: Called in the master when it has ended, with how it did; returns whether another one
+            is to be started.
 
     Attributes:
         channel: The master's end of the channel; None: there is no process.
@@ -61,7 +61,7 @@ class Helper:
         leave: Callable[[], None],
         work: Callable[[socket.socket], None],
         on_start: Callable[[], None],
-        on_end: Callable[[], str | None],
+        on_end: Callable[[str], bool],
     ) -> None:
         self.channel: socket.socket | None = None
         self.start_at = 0.0
@@ -149,11 +149,9 @@ class Helper:
         self._process.close()
         self.channel.close()
         self._process = self.channel = None
-        facts = self._on_end()
-        if facts is None:
-            return
         how = f"status={status}" if status >= 0 else f"signal={signal_name(-status)}"
-        log.error("%s died %s %s; starting another one", self._name, how, facts)
+        if not self._on_end(how):
+            return
         now = time.monotonic()
         if now - self._started_at < _SHORT_LIFE:
             self.start_at = now + self._next_pause()

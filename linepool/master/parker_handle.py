@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import selectors
 import socket
@@ -25,6 +26,8 @@ from linepool.master.worker_handle import WorkerHandle
 from linepool.parker.parker import AppFacts, Parker
 from linepool.session import Session
 from linepool.settings import Settings
+
+log = logging.getLogger("linepool")
 
 _RETRY = 0.01  # seconds between two tries to send what the channel has no room for
 
@@ -153,8 +156,8 @@ class ParkerHandle:
         while self._messages:
             channels.close_descriptor(self._messages.popleft())
 
-    def _on_end(self) -> str | None:
-        """Keep what the next parker must take over; return facts about the end for the log."""
+    def _on_end(self, how: str) -> bool:
+        """Keep what the next parker must take over; return whether there is to be one."""
         lost = self._board.parker_ended()
         for message in self._messages:
             if not isinstance(message, PassedConnection):
@@ -165,9 +168,10 @@ class ParkerHandle:
         if self._stopping:
             for worker in self._workers.values():
                 worker.wake()
-            return None
+            return False
         self.dropped += lost
-        return f"connections={lost}"
+        log.error("parker died %s connections=%d; starting another one", how, lost)
+        return True
 
     # In the new process.
 

@@ -177,7 +177,7 @@ class Pool:
             if state.state is None and now >= self.boot_by(state):
                 worker.kill_by(soon, "was not ready in time")
             elif state.malformed > _MALFORMED_AT_MOST:
-                worker.kill_by(soon, "was in a worker that wrote malformed status records")
+                worker.kill_by(soon, "was in a worker that wrote malformed records")
         busy = any(worker.state is State.TAKEN for worker in self.scoreboard.workers.values())
         for slot, why in self._watchdog.judge(self.workers, busy=busy):
             self._watchdog.kill(slot, self.workers[slot], why)

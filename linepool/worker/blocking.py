@@ -23,7 +23,7 @@ from linepool.pool.status import State
 from linepool.worker.admission import Admission
 from linepool.worker.connection import AGAIN, CLOSED, READ, Connection
 from linepool.worker.context import WorkerContext
-from linepool.worker.evacuation import SafePoint
+from linepool.worker.safe_point import SafePoint
 from linepool.worker.transport import Transport
 
 _TICK = 0.25  # seconds after which accept() and recv() give up
@@ -108,7 +108,7 @@ class BlockingLoop:
     def _is_to_leave(self) -> bool:
         if not self._orders.leaving():
             return False
-        if self._orders.order is not Order.STOP:
+        if self._orders.order != Order.STOP:
             return True
         # The clients in the accept backlog have completed their handshake: at most as many as there
         # were at the stop, and only while there are any, for other workers take them too.

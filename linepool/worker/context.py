@@ -11,9 +11,9 @@ from linepool.conversation import Service
 from linepool.ipc.board import WorkerView
 from linepool.pubsub.subscriptions import Subscriptions
 from linepool.settings import Settings
-from linepool.worker.evacuation import SafePoint
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.orders import Orders
+from linepool.worker.safe_point import SafePoint
 
 
 @frozen

@@ -6,78 +6,23 @@ free for the next master though a request is in flight. A thread and not a signa
 signal does not run while a database driver waits in C; the thread does, unless the code holds the
 interpreter.
 
-The main thread and this one share the worker's tables (``table``, ``handoff``, ``acceptor``). The main
-thread uses them without a lock, except at a safe point, when this thread may.
+It uses the worker's tables only at a safe point of the main thread, see ``safe_point``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable
 
 from linepool.ipc.board import WorkerView
 from linepool.kernel.signals import signals_blocked
 from linepool.worker.orders import Orders
+from linepool.worker.safe_point import SafePoint
 
 _RETRY = 0.02  # seconds between two looks for a safe point at which the listeners can be closed
-T = TypeVar("T")
-
-
-class SafePoint:
-    """Whether the main thread runs code of the app's: then the second one may use the tables.
-
-    The main thread says so for each batch of requests, and a lock would cost more than that. Each of
-    the two first writes its own mark and then reads the other's, so at least one of them sees that it
-    has to wait: the interpreter runs one thread at a time, each in the order of its program.
-
-    Attributes:
-        is_open: The main thread is at a safe point; it alone writes this.
-        is_wanted: The second thread waits for one, or uses the tables.
-        evacuate: Hands off all connections but the one that is being served.
-    """
-
-    def __init__(self) -> None:
-        self.is_open = False
-        self.is_wanted = False
-        self.evacuate: Callable[[], None] = _nothing
-        self._lock = threading.Lock()
-
-    def run(self, call: Callable[[], T]) -> T:
-        """Call what runs code of the app's, or waits. May be called by: the main thread."""
-        self.is_open = True
-        try:
-            return call()
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """End the safe point, once the second thread is done. May be called by: the main thread."""
-        self.is_open = False
-        if self.is_wanted:
-            with self._lock:
-                pass
-
-    def evacuate_here(self) -> None:
-        """Evacuate, because a client does not read. May be called by: the main thread."""
-        was_open = self.is_open
-        self.close()
-        self.evacuate()
-        self.is_open = was_open
-
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[bool]:
-        """Use the tables if it gives True. May be called by: the second thread."""
-        with self._lock:
-            self.is_wanted = True
-            try:
-                yield self.is_open
-            finally:
-                self.is_wanted = False
 
 
 def start(
@@ -121,7 +66,3 @@ def start(
     # It inherits the mask: a signal that it took would not end what the main thread waits in.
     with signals_blocked():
         threading.Thread(target=run, name="linepool-evacuation", daemon=True).start()
-
-
-def _nothing() -> None:
-    """Do nothing; what is evacuated is not known yet."""

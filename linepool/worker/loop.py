@@ -151,7 +151,7 @@ class Loop:
     def _takes_work(self) -> bool:
         """Whether it may be given connections when it has nothing to do."""
         if self._left_at:
-            return self._orders.order is Order.STOP
+            return self._orders.order == Order.STOP
         return not self._acceptor.open_at  # else it has no room, or no descriptors
 
     # Serving.
@@ -336,7 +336,7 @@ class Loop:
         orders.check_master()
         if not self._left_at:
             self._left_at = now
-            if orders.order is Order.STOP:
+            if orders.order == Order.STOP:
                 # The clients in the accept backlog have completed their handshake.
                 for accepted in self._acceptor.backlog():
                     self._admit(accepted, has_room=True)
@@ -344,8 +344,8 @@ class Loop:
         if orders.is_orphaned:
             self._acceptor.abandon()
         order = orders.order
-        moving = order is not Order.STOP and not orders.is_orphaned
-        patient = order is Order.RECYCLE or not orders.leaving()
+        moving = order != Order.STOP and not orders.is_orphaned
+        patient = order == Order.RECYCLE or not orders.leaving()
         for connection in self._table.present(self._table.connections):
             if moving and (self._handoff.give(connection) or patient or not connection.is_bound):
                 continue  # it is gone; or it stays until it ends by itself, or until it can go
@@ -358,4 +358,4 @@ class Loop:
         if not self._table.is_empty:
             return False
         # In a stop of all workers the parker may still have clients to be served.
-        return self._orders.order is not Order.STOP or not self._board.has_parker
+        return self._orders.order != Order.STOP or not self._board.has_parker

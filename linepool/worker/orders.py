@@ -38,8 +38,8 @@ class Orders:
         self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @property
-    def order(self) -> Order:
-        """The master's order."""
+    def order(self) -> int:
+        """The master's order, one of ``Order``."""
         return self._board.order
 
     def leaving(self) -> bool:

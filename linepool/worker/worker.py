@@ -27,10 +27,10 @@ from linepool.settings import Settings
 from linepool.worker import evacuation
 from linepool.worker.blocking import BlockingLoop
 from linepool.worker.context import WorkerContext
-from linepool.worker.evacuation import SafePoint
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.loop import Loop
 from linepool.worker.orders import Orders
+from linepool.worker.safe_point import SafePoint
 
 log = logging.getLogger("linepool")
 

@@ -71,6 +71,6 @@ def test_the_demo_shows_replies_and_pool_and_cleans_up(tmp_path):
     assert replies.endswith("\nEND\n")
     assert "name sums\n" in status
     assert status.count("\nworker slot=") == 4
-    assert stop == "stopping graceful\n"
+    assert stop == "stopping gracefully\n"
     assert "\nready: 4 workers\n" in log
     assert not list(tmp_path.iterdir())

@@ -158,7 +158,7 @@ def program() -> list[str]:
 def babble(seed: int, count: int) -> None:
     """Write garbage, with up to two sockets each time, into the channel to the parker."""
     source = random.Random(seed)
-    channel = current_worker()._place.channel
+    channel = current_worker()._spec.channel
     with socket.socket() as sock:
         for _ in range(count):
             data = bytes([source.randrange(8), source.randrange(64)])

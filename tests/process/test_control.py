@@ -164,7 +164,7 @@ def test_the_control_socket_is_for_its_owner_only_and_is_removed_with_the_server
     assert stat.S_IMODE(os.stat(server.control).st_mode) == 0o600
 
     with talk(server) as peer:
-        assert peer.ask("STOP") == "stopping graceful"
+        assert peer.ask("STOP") == "stopping gracefully"
 
     assert server.ended() == 0
     assert not os.path.exists(server.control)
@@ -249,7 +249,7 @@ def test_the_command_line_uses_the_server_that_control_names(launch: Launch):
     refused = linepool("scale", "0", *control)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "must be N or MIN:MAX" in refused.stderr
-    assert linepool("stop", *control).stdout == "stopping graceful\n"
+    assert linepool("stop", *control).stdout == "stopping gracefully\n"
     assert server.ended() == 0
     gone = linepool("status", *control)
     assert gone.returncode == 1

@@ -205,7 +205,7 @@ def test_a_session_that_cannot_be_serialised_pins_its_connection(parking_server:
         others[0].ask("ASSIGN object")
     parking_server.wait_for("handler failed")
 
-    (warning,) = [line for line in parking_server.log if "cannot be handed on" in line]
+    (warning,) = [line for line in parking_server.log if "cannot be handed off" in line]
     assert f"peer={name} why=\"session value 'bag[0]' is a object;" in warning
 
 

@@ -553,6 +553,6 @@ def test_without_the_permission_to_take_sockets_workers_are_killed_and_it_is_log
         assert " client=- " in line
         assert "in stuck_in_c" in stack
         assert server.ask("ADD 2 3") == "5"
-        said = [line for line in server.log if "pidfd_getfd is not allowed here" in line]
+        said = [line for line in server.log if "pidfd_getfd is not permitted here" in line]
         assert len(said) == 1
         assert counters(server, "kills", "crashes") == [1, 0]

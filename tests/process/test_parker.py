@@ -89,7 +89,7 @@ def test_a_dead_parker_loses_the_connections_that_it_held_and_is_replaced(launch
 
         assert [all_of(peer) for peer in parked] == [b""] * 20
         line = server.wait_for("parker died")
-        assert "signal=SIGKILL connections=20; another one is started" in line
+        assert "signal=SIGKILL connections=20; starting another one" in line
         parker_of(server, besides=parker)
         with server.connect() as peer:
             assert peer.ask("REMEMBER a") == "OK"
@@ -311,4 +311,4 @@ def test_requests_on_parked_connections_make_the_pool_grow(launch: Launch, gate:
 
         gate.open(4)
         assert [peer.line() for peer in peers] == ["let go"] * 4
-    assert "waiting" in server.wait_for("pool plan spawn=")
+    assert "waiting" in server.wait_for("scaling pool: +")

@@ -45,8 +45,8 @@ def answers(peers: list[Peer]) -> list[int]:
 
 def plans(server: ServerProcess) -> list[tuple[int, int]]:
     """Return the numbers of workers that each plan so far spawned and retired."""
-    found = re.findall(r"pool plan spawn=(\d+) retire=(\d+)", server.text)
-    return [(int(spawn), int(retire)) for spawn, retire in found]
+    changes = [int(change) for change in re.findall(r"scaling pool: ([+-]\d+)", server.text)]
+    return [(max(0, change), max(0, -change)) for change in changes]
 
 
 # -- growing and shrinking

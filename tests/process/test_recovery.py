@@ -171,8 +171,9 @@ def test_a_worker_that_writes_garbage_into_every_pipe_is_replaced(launch: Launch
         peer.send(b"BABBLE\n")
 
         line = server.wait_for("worker killed")
-        assert f"pid={culprit} why='was in a worker that went mad' command=BABBLE" in line
-        assert peer.line() == "SERVER_ERROR the request was ended: it was in a worker that went mad"
+        why = "was in a worker that wrote malformed records"
+        assert f"pid={culprit} why='{why}' command=BABBLE" in line
+        assert peer.line() == f"SERVER_ERROR the request was ended: it {why}"
         assert peer.line() == ""
         assert other.ask("PID") == bystander
     state = server.until(lambda state: state["tally"]["idle"] == 2)

@@ -261,7 +261,7 @@ def test_a_wrong_setting_in_the_environment_is_named(
     [
         ("192.0.2.1:0", ["192.0.2.1:0", "assign requested address"]),
         ("a..b:7000", ["a..b:7000"]),
-        ("unix:here", ["unix:here", "is no socket"]),
+        ("unix:here", ["unix:here", "is not a socket"]),
         ("unix:missing/sock", ["unix:missing/sock", "No such file"]),
         ("unix:" + "x" * 120, ["too long"]),
         ("fd://99", ["fd://99", "Bad file descriptor"]),
@@ -337,7 +337,7 @@ def test_a_unix_socket_of_a_live_server_is_refused_at_once(complaint: Complain, 
 @pytest.mark.parametrize(
     ("control", "words"),
     [
-        ("here", ["control", "is no socket"]),
+        ("here", ["control", "is not a socket"]),
         ("missing/sock", ["control", "missing/sock", "No such file"]),
         ("x" * 120, ["control", "too long"]),
     ],
@@ -439,7 +439,7 @@ def test_a_server_runs_without_standard_descriptors(tmp_path, launch: Launch, cl
             assert server.process.poll() is None
 
     assert server.ask("ADD 2 3") == "5"
-    assert server.order("STOP") == "stopping graceful"
+    assert server.order("STOP") == "stopping gracefully"
     assert server.ended() == 0
     assert "Traceback" not in server.text
 
@@ -490,7 +490,7 @@ def test_a_server_outlives_the_reader_of_its_log(tmp_path, launch: Launch):
     with open(tmp_path / "boot.fifo", "w"):
         assert server.ask("ADD 2 3") == "5"
 
-    assert server.order("STOP") == "stopping graceful"
+    assert server.order("STOP") == "stopping gracefully"
     assert server.process.wait(TIMEOUT) == 0
 
 

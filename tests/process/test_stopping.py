@@ -196,7 +196,7 @@ def test_a_second_signal_stops_at_once(serve, gate: Gate, second):
         peer.send(b"HOLD x\n")
         gate.wait()
         server.send(signal.SIGTERM)
-        server.wait_for("stopping when")
+        server.wait_for("stopping: waiting")
 
         server.send(second)
 

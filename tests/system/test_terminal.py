@@ -194,7 +194,7 @@ def test_a_stop_key_in_the_terminal_stops_the_server_without_a_traceback(
             server.wait()
             assert peer.line() != "x"
     assert (server.exitstatus, server.signalstatus) == (0, None)
-    assert "stopping at once" in said
+    assert "stopping: now" in said
     assert "Traceback" not in said
 
 
@@ -211,7 +211,7 @@ def test_a_terminal_that_is_closed_stops_the_server(tmp_path):
     ) as server:
         os.close(theirs)
         said = b""
-        while b"ready: 1 workers" not in said:
+        while b"ready: 1 worker" not in said:
             said += os.read(ours, 1000)
 
         os.close(ours)

@@ -36,7 +36,6 @@ from linepool.ipc.board.words import (
     WAITING,
     WAITS_SINCE_NS,
     Board,
-    Order,
 )
 from linepool.pool.status import State
 
@@ -207,9 +206,9 @@ class WorkerView:
     # What the master wants.
 
     @property
-    def order(self) -> Order:
-        """The master's order."""
-        return Order(self._words[ORDER])
+    def order(self) -> int:
+        """The master's order, one of ``Order``; any other value is an order to leave too."""
+        return self._words[ORDER]
 
     @property
     def has_order(self) -> bool:

@@ -1,0 +1,70 @@
+"""When the worker's second thread may use the tables of the main thread.
+
+Runs in workers. Both threads use the worker's tables (``table``, ``handoff``, and the acceptor). The main
+thread uses them without a lock, except at a safe point, when the second one may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class SafePoint:
+    """Whether the main thread runs code of the app's: then the second one may use the tables.
+
+    The main thread says so for each batch of requests, and a lock would cost more than that. Each of
+    the two first writes its own mark and then reads the other's, so at least one of them sees that it
+    has to wait: the interpreter runs one thread at a time, each in the order of its program.
+
+    Attributes:
+        is_open: The main thread is at a safe point; it alone writes this.
+        is_wanted: The second thread waits for one, or uses the tables.
+        evacuate: Hands off all connections but the one that is being served.
+    """
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.is_wanted = False
+        self.evacuate: Callable[[], None] = _nothing
+        self._lock = threading.Lock()
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Call what runs code of the app's, or waits. May be called by: the main thread."""
+        self.is_open = True
+        try:
+            return call()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the safe point, once the second thread is done. May be called by: the main thread."""
+        self.is_open = False
+        if self.is_wanted:
+            with self._lock:
+                pass
+
+    def evacuate_here(self) -> None:
+        """Evacuate, because a client does not read. May be called by: the main thread."""
+        was_open = self.is_open
+        self.close()
+        self.evacuate()
+        self.is_open = was_open
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[bool]:
+        """Use the tables if it gives True. May be called by: the second thread."""
+        with self._lock:
+            self.is_wanted = True
+            try:
+                yield self.is_open
+            finally:
+                self.is_wanted = False
+
+
+def _nothing() -> None:
+    """Do nothing; what is evacuated is not known yet."""
