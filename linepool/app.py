@@ -10,12 +10,13 @@ from typing import Any, TypeVar, overload
 import attrs
 from attrs import frozen
 
-from linepool.conversation import Conversation, Entry, Hook, Middleware, Service
+from linepool.conversation import Conversation
 from linepool.errors import SetupError
 from linepool.handlers.inject import Injector, hints, place_of
 from linepool.handlers.signature import Signature, compile_signature
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
+from linepool.service import Entry, Hook, Middleware, Service
 from linepool.session import Connection, Session, Verb
 from linepool.settings import check_names, parse_setting
 
@@ -72,8 +73,6 @@ class App:
         self._resources: dict[str, Callable[[], Iterator[Any]]] = {}
         self._hooks: dict[str, list[Callable[..., Any]]] = {}
         self._started = False
-
-    # -- registration
 
     @overload
     def handler(self, function: F, /) -> F: ...
@@ -167,8 +166,6 @@ class App:
         """Call a function once for each connection that has ended."""
         return self._hook("on_disconnect", function)
 
-    # -- use
-
     @property
     def has_handlers(self) -> bool:
         """Whether anything would be served besides the built-in commands."""
@@ -252,8 +249,6 @@ class App:
             conversation.end()
             replies.append(conversation.take_pushed())
             return b"".join(replies)
-
-    # -- inside
 
     def _limits(self) -> Limits:
         names = [field.name for field in attrs.fields(Limits)]

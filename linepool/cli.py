@@ -19,7 +19,7 @@ from linepool.operate import logs, remote, simulation, target
 from linepool.operate.config import ConfigError, Configuration, configure, option_name
 from linepool.operate.report import as_lines
 from linepool.operate.serve import serve
-from linepool.pool import simulate
+from linepool.pool import simulate, traces
 from linepool.protocols.base import Limits
 from linepool.settings import FIELDS, written
 from linepool.version import __version__
@@ -337,9 +337,9 @@ def _simulate(options: argparse.Namespace) -> int:
     if options.trace is not None:
         trace = simulation.load(options.trace)
     elif options.burst is not None:
-        trace = simulate.burst(options.burst, options.service)
+        trace = traces.burst(options.burst, options.service)
     else:
-        trace = simulate.poisson(options.poisson, options.service, options.seconds, options.seed)
+        trace = traces.poisson(options.poisson, options.service, options.seconds, options.seed)
     result = simulate.simulate(trace, settings, options.boot)
     if options.plot is not None:
         simulation.plot(result, settings, options.plot)

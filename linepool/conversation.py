@@ -10,141 +10,21 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from attrs import define, field, frozen
-
 from linepool.errors import (
     LeaveNow,
     ReplyError,
     RequestTimeout,
     ServerError,
     UnknownCommand,
-    UsageError,
 )
-from linepool.handlers.compile import compile_call
-from linepool.handlers.signature import Signature
-from linepool.protocols.base import Bad, Limits, Protocol, Request, printable
+from linepool.protocols.base import Bad, Request, printable
+from linepool.service import NO_REQUEST, Entry, Middleware, Service
 from linepool.session import Connection, Reply, Session
 
 log = logging.getLogger("linepool")
 
-Middleware = Callable[[Request, Session, Callable[[Request], Any]], Any]
-
-
-@frozen
-class Hook:
-    """A function that the app registered for an event of a connection or a worker."""
-
-    function: Callable[..., Any]
-    signature: Signature
-
-    def __call__(self, conversation: Any) -> Any:
-        """Call it with what its annotations name."""
-        args, kwargs = self.signature.bind(_NO_REQUEST, conversation)
-        return self.function(*args, **kwargs)
-
-
-_NO_REQUEST = Request(b"", [])
 _PLAIN = {type(None), bool, int, float, str, bytes, list, tuple, dict}
 """Types that are neither a Reply nor a stream; to look for a stream costs more than all else here."""
-
-
-@define(slots=False)
-class Entry:
-    """One entry of the command table: what is known of a command.
-
-    Attributes:
-        names: The first is shown, the others are aliases; empty for the entry that serves unknown
-            commands. In upper case if the protocol ignores case.
-        timeout: Seconds after which a request is overdue; None: the setting ``request_timeout``.
-        doc: The handler's docstring, without indentation.
-        place: ``file:line`` of the handler, for messages.
-        options: What the handler's registration says to the protocol: ``handler(..., name=value)``.
-    """
-
-    names: tuple[str, ...]
-    function: Callable[..., Any]
-    signature: Signature
-    timeout: float | None = None
-    doc: str = ""
-    place: str = ""
-    options: Mapping[str, Any] = {}
-
-    def __attrs_post_init__(self) -> None:
-        self.call = compile_call(self.function, self.signature, self._call)
-        self.parameters = self.signature.parameters
-        self.returns = self.signature.returns
-        self.body = self.signature.body
-        self.rest_after = self.signature.rest_after
-        self.size_word = self.signature.size_word
-        self.limit_ns = None if self.timeout is None else int(self.timeout * 1e9)
-
-    @property
-    def usage(self) -> str:
-        """The command with its words, as HELP and usage errors show it."""
-        return f"{self.names[0]} {self.signature.usage}".rstrip()
-
-    def _call(self, request: Request, conversation: Conversation) -> Any:
-        """Convert the words and call the handler.
-
-        Raises:
-            UsageError: The words do not fit; the text ends with the usage.
-        """
-        try:
-            args, kwargs = self.signature.bind(request, conversation)
-        except UsageError as error:
-            error.usage = self.usage if self.names else ""
-            raise error from None
-        return self.function(*args, **kwargs)
-
-
-@frozen
-class Service:
-    """An app made ready to serve. It does not change any more, so all workers share it.
-
-    Attributes:
-        table: The command table, by name; aliases have entries of their own.
-        unknown: Called for a command that is not in the table, or None.
-        middleware: From the outermost to the innermost.
-        has_around: Whether the protocol makes one reply of several calls.
-        greets: Whether there is anything to do for a new client before it has sent a request.
-    """
-
-    name: str
-    protocol: Protocol
-    table: Mapping[bytes, Entry]
-    unknown: Entry | None
-    middleware: Sequence[Middleware]
-    on_connect: Sequence[Hook]
-    on_disconnect: Sequence[Hook]
-    limits: Limits = Limits()
-    has_around: bool = field(init=False)
-    greets: bool = field(init=False)
-
-    @has_around.default
-    def _has_around(self) -> bool:
-        return type(self.protocol).around is not Protocol.around
-
-    @greets.default
-    def _greets(self) -> bool:
-        return bool(self.on_connect) or type(self.protocol).greeting is not Protocol.greeting
-
-    def open_protocol(self) -> Protocol:
-        """Return a protocol for a new connection."""
-        return self.protocol.open(self.table, self.limits, self.unknown)
-
-    def busy_reply(self) -> bytes:
-        """Return the error reply to a client that is refused because there are too many."""
-        error = ServerError("too many connections; try again later")
-        return self.open_protocol().encode_error(error, None)
-
-    def find(self, verb: bytes) -> Entry | None:
-        """Return the command of a name, or None."""
-        return self.table.get(verb.upper() if self.protocol.ignores_case else verb)
-
-    @property
-    def commands(self) -> list[Entry]:
-        """Every command once, in the order of registration."""
-        return list({id(entry): entry for entry in self.table.values()}.values())
 
 
 class Conversation:
@@ -189,7 +69,7 @@ class Conversation:
         self.pinned = False
         self.protocol = service.open_protocol()
         self._open_live = open_live
-        self._request = _NO_REQUEST
+        self._request = NO_REQUEST
         self._has_around = service.has_around
         self._has_middleware = bool(service.middleware)
 

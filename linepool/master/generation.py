@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from linepool.app import App
-from linepool.conversation import Service
+from linepool.service import Service
 from linepool.settings import Settings
 
 

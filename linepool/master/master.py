@@ -129,8 +129,6 @@ class Master:
             self._close()
         return self._status
 
-    # What others ask of it.
-
     def scale(self, workers: Workers) -> None:
         """Set the bounds of the pool."""
         log.info("pool bounds changed from=%s to=%s", self.settings.workers, workers)
@@ -231,8 +229,6 @@ class Master:
             self.load.warn(snapshot, self.scoreboard, self.settings)
             self._carry_out(policy.plan(snapshot, self.settings))
             self.pool.recycle()
-
-    # Inside.
 
     def _open(self) -> None:
         settings = self.settings

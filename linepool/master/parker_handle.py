@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from linepool.conversation import Service
 from linepool.ipc import channel as channels
 from linepool.ipc.board import MasterView
 from linepool.ipc.channel import Message, PassedConnection, Stop, WorkerDied, WorkerStarted
@@ -24,6 +23,7 @@ from linepool.kernel.sockets import address_text, peer_name
 from linepool.master.helper import Helper
 from linepool.master.worker_handle import WorkerHandle
 from linepool.parker.parker import AppFacts, Parker
+from linepool.service import Service
 from linepool.session import Session
 from linepool.settings import Settings
 
@@ -172,8 +172,6 @@ class ParkerHandle:
         self.dropped += lost
         log.error("parker died %s connections=%d; starting another one", how, lost)
         return True
-
-    # In the new process.
 
     def _leave_master(self) -> None:
         self._leave()

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from attrs import frozen
 
-from linepool import conversation
-from linepool.conversation import Service
+from linepool import conversation, service
 from linepool.errors import ServerError
 from linepool.handlers.compile import CALL_FILE
 from linepool.ipc.board import MasterSlot, MasterView, SlotSnapshot
@@ -28,6 +27,7 @@ from linepool.master.last_reply import LastReply, SavedSockets
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool.deadline import DUMP_NS, Rules, StallLog, Step
 from linepool.protocols.base import Request, printable
+from linepool.service import Service
 from linepool.worker import evacuation
 from linepool.worker.interrupts import RAISE
 
@@ -143,7 +143,7 @@ class Watchdog:
             self._saved[slot] = SavedSockets(worker.process, board_slot)
         worker.process.kill()
         worker.kill_at = math.inf
-        service = worker.generation.service
+        app = worker.generation.service
         running = bool(before.started_ns)
         ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if running else 0.0
         log.error(
@@ -152,13 +152,13 @@ class Watchdog:
             why,
             printable(before.line) if running else "-",
             peer_name(client),
-            _handler(service, before) if running else "-",
+            _handler(app, before) if running else "-",
             ran_s,
             before.limit_ns / 1e9,
             _indented(worker.dump()),
         )
         if client is not None:
-            reply = functools.partial(_last_reply, board_slot, service, before.number, why)
+            reply = functools.partial(_last_reply, board_slot, app, before.number, why)
             last = LastReply(client, worker.process, reply, self._selector)
             last.turn()
             self._replies.append(last)
@@ -286,7 +286,7 @@ def _take(
         )
 
 
-def _last_reply(slot: MasterSlot, service: Service, number: int, why: str) -> bytes:
+def _last_reply(slot: MasterSlot, app: Service, number: int, why: str) -> bytes:
     """Return what the client of a dead worker is sent about its request; b"": nothing."""
     snapshot = slot.snapshot()  # the last that it did: is it still the same request?
     if not snapshot.started_ns or snapshot.number != number or snapshot.begun:
@@ -294,13 +294,13 @@ def _last_reply(slot: MasterSlot, service: Service, number: int, why: str) -> by
     verb = snapshot.line.split(b" ")[0]
     request = Request(verb, [], eol=snapshot.eol, line=snapshot.line)
     error = ServerError(f"the request was ended: it {why}")
-    return service.open_protocol().encode_error(error, request)
+    return app.open_protocol().encode_error(error, request)
 
 
-def _handler(service: Service, snapshot: SlotSnapshot) -> str:
+def _handler(app: Service, snapshot: SlotSnapshot) -> str:
     """Return the name and place of a request's handler; a stopped process cannot show its stack."""
     words = snapshot.line.split()
-    entry = service.find(words[0]) if words else None
+    entry = app.find(words[0]) if words else None
     return f"{entry.function.__name__} at {entry.place}" if entry else "-"
 
 
@@ -311,7 +311,11 @@ def _indented(stack: str) -> str:
     threads = stack.split("\n\n")
     theirs = [thread for thread in threads if evacuation.__file__ not in thread]
     lines = "\n\n".join(theirs).splitlines()
-    server_frames = (CALL_FILE, conversation.__file__)  # below them the server's frames begin
+    server_frames = (
+        CALL_FILE,
+        service.__file__,
+        conversation.__file__,
+    )  # below them the server's frames begin
     end = next(
         (at for at, line in enumerate(lines) if any(mark in line for mark in server_frames)),
         len(lines),

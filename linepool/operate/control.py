@@ -15,12 +15,13 @@ import socket
 from typing import Literal
 
 from linepool.app import App
-from linepool.conversation import Conversation, Service
+from linepool.conversation import Conversation
 from linepool.errors import ClientError, SetupError
 from linepool.kernel.listeners import Listener, bind_unix
 from linepool.master.master import Master
 from linepool.operate.report import as_lines, status
 from linepool.protocols.base import Limits
+from linepool.service import Service
 from linepool.session import Session
 from linepool.settings import Workers, parse_setting
 

@@ -8,7 +8,8 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from linepool.errors import SetupError
-from linepool.pool.simulate import Arrival, Result, Sample, parse
+from linepool.pool.simulate import Result, Sample
+from linepool.pool.traces import Arrival, parse
 from linepool.settings import Settings, written
 
 SETTINGS = (

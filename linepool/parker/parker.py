@@ -135,8 +135,6 @@ class Parker:
         elif descriptor in self._lingering and self._lingering.drain(descriptor):
             self._close_lingered(descriptor)
 
-    # The master.
-
     def _hear_master(self) -> None:
         while message := channels.receive(self._hub):
             match message:
@@ -175,8 +173,6 @@ class Parker:
                 self._obey(worker, message)
         self._stop_hearing(worker)
         self._delivery.remove_worker(worker, begun_with)
-
-    # The workers.
 
     def _hear_worker(self, worker: WorkerProxy) -> None:
         try:
@@ -227,8 +223,6 @@ class Parker:
         taken = len(self._parked) + len(delivery) + delivery.given + len(delivery.workers)
         return taken + more < self._most
 
-    # Connections.
-
     def _park(self, descriptor: int, state: ConnectionState) -> None:
         """Hold a connection until its client sends something; without room, pass it on as it is."""
         if state.flags & channels.MORE or self._board.is_full:
@@ -257,8 +251,6 @@ class Parker:
     def _needs_worker(self, state: ConnectionState) -> bool:
         """Whether more is to be done at the end of a connection than to close it."""
         return self._app.has_disconnect_hook or bool(state.flags & channels.PARTIAL)
-
-    # Time.
 
     def _pause(self) -> float | None:
         """Return the seconds until there is something to do even if nothing happens; None: no limit."""
@@ -321,8 +313,6 @@ class Parker:
         # A worker that is held up may still hand off what it holds.
         return self._delivery.is_settled
 
-    # What others see.
-
     def _publish(self) -> None:
         self._board.holds(len(self._parked) + len(self._delivery))
         if not self._delivery:
@@ -333,8 +323,6 @@ class Parker:
         if now_ns - since_ns > _WAKE_EVERY_NS and now_ns - self._woken_ns > _WAKE_EVERY_NS:
             self._woken_ns = now_ns
             channels.send(self._hub, WakeUp())
-
-    # Accepting, in the scheme ``dispatch``.
 
     def _accept(self, listener: Listener) -> None:
         if not self._has_room():

@@ -119,9 +119,6 @@ def boot_delay(failures: int, respawn_backoff: float) -> float:
     return float(min(MAX_BOOT_DELAY, respawn_backoff * 1.5 ** min(failures - 1, 60)))
 
 
-# -- inside
-
-
 def _wanted(snapshot: Snapshot, settings: Settings) -> tuple[int, str]:
     """Return how many workers should stay, and the reason."""
     tally = snapshot.tally

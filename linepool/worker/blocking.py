@@ -84,8 +84,6 @@ class BlockingLoop:
         for listener in self._listeners:
             listener.close()
 
-    # Accepting.
-
     def _next(self) -> Accepted | None:
         """Return the next client, or None: it is time to leave."""
         failures = 0
@@ -132,8 +130,6 @@ class BlockingLoop:
             poller.register(descriptor, select.EPOLLIN)
         return poller
 
-    # Orders.
-
     def _order_descriptors(self) -> tuple[int, ...]:
         """Return the descriptors that are readable when there is an order."""
         return self._channel.fileno(), self._orders.wakeup, self._orders.master
@@ -146,8 +142,6 @@ class BlockingLoop:
             while self._channel.recv(64, DONTWAIT):
                 pass
             self._orders.leave()  # the other end is closed: no order can come any more
-
-    # Serving.
 
     def _serve(self, accepted: Accepted) -> None:
         """Serve a client to the end of its connection."""

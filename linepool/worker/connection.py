@@ -2,7 +2,7 @@
 
 Runs in workers. A connection does not know its holder, and its holder never writes into it: every
 assignment to ``needs`` and to the rest of its state is in this file. ``needs`` says what the holder
-must arrange next::
+must arrange after each turn::
 
     READ ── data ──► (answer) ── all sent ──► READ       wait until the client sends something
                        │  └── more requests ─► AGAIN     take the next turn; one is 2 ms or 64 KiB
@@ -19,9 +19,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from time import monotonic_ns
-from typing import TypeVar
 
 from linepool.conversation import Conversation
 from linepool.errors import ClientError
@@ -40,7 +39,6 @@ from linepool.worker.transport import Transport
 log = logging.getLogger("linepool")
 
 READ, WRITE, AGAIN, CLOSED = range(4)
-T = TypeVar("T")
 
 _BATCH_BYTES = 65536  # of replies that wait for those behind them
 _BATCH_NS = 2_000_000  # a reply does not wait longer for those behind it, nor do other connections
@@ -84,6 +82,7 @@ class Connection:
         self._conversation = Conversation(
             context.service, session, context.resources, self._open_handle
         )
+        self._conversation.pinned = not transport.may_move
         self._protocol = self._conversation.protocol
         self._cookie = cookie or socket_cookie(self.socket)
         self._accepted_at = accepted_at
@@ -99,16 +98,12 @@ class Connection:
         """The address of the client."""
         return self._conversation.session.peer
 
-    # Turns. After each of these, ``needs`` says what to arrange.
-
     def begin(self, flags: int = DONTWAIT) -> None:
         """Greet a new client, and serve it if it has sent something; ``flags`` as ``on_readable``."""
         if self._context.service.greets:
-            self._board.serving(self.descriptor + 1, self._cookie)
+            self._board.serving(self.descriptor, self._cookie)
             try:
-                greet = self._conversation.greet
-                has_hooks = self._context.service.on_connect
-                self._replies.append(self._run_hooks(greet) if has_hooks else greet())
+                self._replies.append(self._context.run_hooks(self._conversation.greet))
                 self._transport.flush()
             except OSError:
                 self.abort()
@@ -120,18 +115,18 @@ class Connection:
     def on_readable(self, flags: int = DONTWAIT) -> None:
         """Read what has arrived, answer every complete request in it, and send the replies.
 
-        Args:
-            flags: Of recv(); 0: wait for the client, as long as its socket does.
+        ``flags`` are those of recv(); 0: wait for the client, as long as its socket does.
         """
         board = self._board
         # Published before the read: bytes that were read are lost with this worker.
-        board.serving(self.descriptor + 1, self._cookie)
+        serial = board.serving(self.descriptor, self._cookie)
+        all_sent = True
         try:
             data = self._recv(CHUNK, flags)
             if data:
                 self._protocol.feed(data if len(data) < CHUNK else self._transport.recv_more(data))
-                self._answer()
-                self._transport.flush()
+                self._answer(serial)
+                all_sent = self._transport.flush()
             else:
                 self._on_eof()
         except BlockingIOError:  # a new client that has not sent anything yet
@@ -139,16 +134,16 @@ class Connection:
         except OSError:
             self.abort()
         board.serving_none()
-        if self._more or self._transport.unsent or self._conversation.closing:
+        if self._more or not all_sent or self._conversation.closing:
             self._settle()
         self._publish()
 
     def take_turn(self) -> None:
         """Send more of what is unsent, or answer more of what has arrived."""
-        self._board.serving(self.descriptor + 1, self._cookie)
+        serial = self._board.serving(self.descriptor, self._cookie)
         try:
             if (not self._transport.unsent or self._transport.send_unsent()) and self._more:
-                self._answer()
+                self._answer(serial)
                 self._transport.flush()
         except OSError:
             self.abort()
@@ -166,8 +161,6 @@ class Connection:
         self._replies.append(self._protocol.encode_message(message))
         self._transport.flush()
         self._settle()
-
-    # Time.
 
     @property
     def deadline(self) -> float:
@@ -194,12 +187,7 @@ class Connection:
         self._close_lingering()
 
     def hang_up(self, now: float, since: float) -> None:
-        """End it between two requests if the client is quiet, because the worker leaves.
-
-        Args:
-            now: The present, on the monotonic clock in seconds, as all times here.
-            since: When the worker was ordered to leave.
-        """
+        """End it between two requests if the client is quiet, for the worker leaves, ``since`` when."""
         if not self._end_by:
             self._end_by = max(since, now) + PATIENCE
         quiet_until = last_call(
@@ -212,19 +200,15 @@ class Connection:
         if now >= quiet_until and not self._transport.unsent:
             self._close_lingering()
 
-    # Its way to another process, and its end.
-
     @property
     def is_bound(self) -> bool:
         """Whether it must stay in this worker, at least for now."""
-        transport = self._transport
-        return bool(self._conversation.pinned or transport.unsent or not transport.may_move)
+        return bool(self._conversation.pinned or self._transport.unsent)
 
     def dump(self, *, has_input: bool = False) -> ConnectionState | None:
         """Return what ``load`` wants in another process, or None: it must stay in this worker.
 
-        May be called by: the main thread, and the evacuation thread for a connection that is not
-        being served.
+        May be called by: both threads; by the evacuation thread if it is not being served.
 
         Args:
             has_input: The client has sent something that was not read.
@@ -274,25 +258,13 @@ class Connection:
         """Drop its subscriptions and run the hooks for its end."""
         self._context.subscriptions.drop(self)
         if self._context.service.on_disconnect:
-            self._run_hooks(self._conversation.end)
+            self._context.run_hooks(self._conversation.end)
         self._conversation.release()
 
     def moved(self) -> None:
-        """Close this process's descriptor: another process continues with the connection.
-
-        May be called by: the main thread, and the evacuation thread.
-        """
+        """Close this process's descriptor, for another process has it. May be called by: both threads."""
         self.socket.close()
         self._conversation.release()
-
-    # What a handler does with it, through its handle.
-
-    def _open_handle(self) -> Handle:
-        return Handle(self, self._context.board, self._context.subscriptions)
-
-    def close_after_reply(self) -> None:
-        """Close after the reply of this request; nothing behind it is executed."""
-        self._conversation.closing = True
 
     def push(self, value: object) -> None:
         """Send a value now, encoded as a reply, after the replies to earlier requests.
@@ -304,28 +276,20 @@ class Connection:
         self._replies.append(self._conversation.encode(value))
         self._flush_all()
 
-    def pin(self) -> None:
-        """Keep it in this worker until it ends."""
-        self._conversation.pinned = True
+    def _open_handle(self) -> Handle:
+        context = self._context
+        return Handle(self, self._conversation, context.board, context.subscriptions)
 
-    # Inside.
-
-    def _run_hooks(self, call: Callable[[], T]) -> T:
-        """Run hooks; they have a deadline too, though only its last step, the kill, applies to them."""
-        self._board.begin_hook(monotonic_ns(), self._context.limit_ns)
-        try:
-            return self._context.safe_point.run(call)
-        finally:
-            self._board.drop()
-
-    def _answer(self) -> None:
+    def _answer(self, serial: int) -> None:
         """Answer the requests that are complete; their replies go out together.
 
-        Stops when other connections have waited long enough; ``_more`` says so then.
+        Stops when other connections have waited long enough; ``_more`` says so then. ``serial`` is the
+        number of the first request.
         """
         context, conversation, protocol = self._context, self._conversation, self._protocol
         board, replies, safe_point = self._board, self._replies, context.safe_point
         context.interrupts.conversation = conversation
+        default_ns = context.limit_ns
         waiting = done = 0  # bytes in replies; requests
         self._more = False
         began_ns = first_ns = monotonic_ns()
@@ -338,8 +302,9 @@ class Connection:
                     continue
                 limit_ns = request.command.limit_ns if request.command else None
                 if limit_ns is None:
-                    limit_ns = context.limit_ns
-                board.begin(request.line, request.eol, began_ns, limit_ns, waiting)
+                    limit_ns = default_ns
+                board.begin(serial, request.line, request.eol, began_ns, limit_ns, waiting)
+                serial += 1
                 reply = conversation.answer(request)
                 if isinstance(reply, bytes):
                     replies.append(reply)
@@ -421,7 +386,6 @@ class Connection:
             or session
             or session.user
             or transport.unsent
-            or not transport.may_move
         ):
             shown += BOUND
         if shown != self._shown and self.place >= 0:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from attrs import field, frozen
 
-from linepool.conversation import Service
 from linepool.ipc.board import WorkerView
 from linepool.pubsub.subscriptions import Subscriptions
+from linepool.service import Service
 from linepool.settings import Settings
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
+
+T = TypeVar("T")
 
 
 @frozen
@@ -37,3 +40,14 @@ class WorkerContext:
     @limit_ns.default
     def _limit_ns(self) -> int:
         return int(self.settings.request_timeout * 1e9)
+
+    def run_hooks(self, call: Callable[[], T]) -> T:
+        """Run hooks of the app's, at a safe point.
+
+        They have a deadline too, though only its last step, the kill, applies to them.
+        """
+        self.board.begin_hook(time.monotonic_ns(), self.limit_ns)
+        try:
+            return self.safe_point.run(call)
+        finally:
+            self.board.drop()

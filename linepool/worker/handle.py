@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Protocol as Interface
 
+from linepool.conversation import Conversation
 from linepool.ipc.board import WorkerView
 from linepool.pubsub.messages import PubSub
 from linepool.pubsub.subscriptions import Subscriber, Subscriptions
@@ -18,23 +19,22 @@ from linepool.session import Connection
 class Pushing(Subscriber, Interface):
     """What the handle asks of the connection behind it."""
 
-    def close_after_reply(self) -> None:
-        """Close after the reply of this request."""
-
     def push(self, value: object) -> None:
         """Send a value now, encoded as a reply."""
-
-    def pin(self) -> None:
-        """Keep it in this worker until it ends."""
 
 
 class Handle(Connection):
     """The live connection, for a handler."""
 
     def __init__(
-        self, connection: Pushing, board: WorkerView, subscriptions: Subscriptions
+        self,
+        connection: Pushing,
+        conversation: Conversation,
+        board: WorkerView,
+        subscriptions: Subscriptions,
     ) -> None:
         self._connection = connection
+        self._conversation = conversation
         self._board = board
         self._subscriptions = subscriptions
 
@@ -45,7 +45,7 @@ class Handle(Connection):
 
     def close(self) -> None:
         """Close after the reply of this request; nothing behind it is executed."""
-        self._connection.close_after_reply()
+        self._conversation.closing = True
 
     def push(self, value: object) -> None:
         """Send a value now, encoded as a reply, after the replies to earlier requests."""
@@ -58,7 +58,7 @@ class Handle(Connection):
     def subscribe(self, topic: bytes, *, pattern: bool = False) -> None:
         """Have messages sent to this connection."""
         self._subscriptions.add(self._connection, (pattern, topic))
-        self._connection.pin()
+        self._conversation.pinned = True
 
     def unsubscribe(self, topic: bytes, *, pattern: bool = False) -> None:
         """Remove a subscription."""

@@ -120,8 +120,6 @@ class Loop:
         """
         self._acceptor.abandon()
 
-    # Waiting.
-
     def _wait(self) -> list[tuple[int, int]]:
         """Wait for something to do, and publish that this worker is idle."""
         poll, board = self._epoll.poll, self._board
@@ -153,8 +151,6 @@ class Loop:
         if self._left_at:
             return self._orders.order == Order.STOP
         return not self._acceptor.open_at  # else it has no room, or no descriptors
-
-    # Serving.
 
     def _serve_events(self, events: list[tuple[int, int]]) -> None:
         """Serve each connection for which something has happened, and accept new ones."""
@@ -269,8 +265,6 @@ class Loop:
         if len(self._table) > self._most:
             self._make_room(connection)
 
-    # Handing off.
-
     def _share(self, events: list[tuple[int, int]]) -> None:
         """Hand off a part of the readable connections if idle workers would serve them sooner."""
         connections = self._table.connections
@@ -282,8 +276,6 @@ class Loop:
         """Hand off the connection that can best be missed; return whether one could be."""
         order = eviction_order(self._table.connections.values(), newcomer, time.monotonic())
         return any(self._handoff.give(connection) for connection in order)
-
-    # Between the rounds.
 
     def _look_around(self, served: int) -> None:
         """See whether there is something to do besides the events."""
@@ -327,8 +319,6 @@ class Loop:
         if self._acceptor.open_at:
             due = min(due, self._acceptor.open_at)
         self._table.due = due
-
-    # Leaving.
 
     def _leave(self, now: float) -> None:
         """Hand off all connections, or end them when they are quiet."""

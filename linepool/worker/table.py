@@ -120,8 +120,6 @@ class Table:
         """Have the timers looked at no later than this."""
         self.due = min(self.due, moment)
 
-    # Lingering close.
-
     def linger(self, sock: socket.socket, *, patient: bool) -> None:
         """End the server's side of a connection, and close it when the client has what was sent."""
         if self._lingering.add(sock, patient=patient):

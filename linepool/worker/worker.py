@@ -15,7 +15,6 @@ import time
 from attrs import frozen
 
 from linepool.app import App
-from linepool.conversation import Service
 from linepool.errors import LeaveNow
 from linepool.ipc.board import Board, WorkerView
 from linepool.ipc.status_pipe import StatusPipe
@@ -23,6 +22,7 @@ from linepool.kernel.listeners import Listener
 from linepool.pool.status import State, packed
 from linepool.pubsub.bus import Bus
 from linepool.pubsub.subscriptions import Subscriptions
+from linepool.service import Service
 from linepool.settings import Settings
 from linepool.worker import evacuation
 from linepool.worker.blocking import BlockingLoop

@@ -15,15 +15,8 @@ from hypothesis import strategies as st
 from linepool.cli import main
 from linepool.errors import SetupError
 from linepool.pool.scoreboard import Tally
-from linepool.pool.simulate import (
-    DRAIN_NS,
-    Arrival,
-    Simulation,
-    burst,
-    parse,
-    poisson,
-    simulate,
-)
+from linepool.pool.simulate import DRAIN_NS, Simulation, simulate
+from linepool.pool.traces import Arrival, burst, parse, poisson
 from linepool.settings import Settings, Workers
 
 SECOND = 1_000_000_000

@@ -64,13 +64,15 @@ class WorkerView:
         self._others: dict[int, memoryview] = {}
         self.places = len(self._published) // 2
 
-    # The request in flight.
+    def serving(self, descriptor: int, cookie: int) -> int:
+        """Publish the connection that is read and answered from now on.
 
-    def serving(self, descriptor_plus_1: int, cookie: int) -> None:
-        """Publish the connection that is read and answered from now on."""
+        Returns the serial number of the next request or hook.
+        """
         words = self._words
         words[COOKIE] = cookie
-        words[CLIENT_FD] = descriptor_plus_1
+        words[CLIENT_FD] = descriptor + 1
+        return words[SERIAL] + 1
 
     def serving_none(self) -> None:
         """Publish that no connection is being served."""
@@ -81,23 +83,24 @@ class WorkerView:
         """The descriptor of the connection that is being served; -1: none is."""
         return self._words[CLIENT_FD] - 1
 
-    def begin(self, line: bytes, eol: bytes, now_ns: int, limit_ns: int, unsent: int) -> None:
+    def begin(
+        self, serial: int, line: bytes, eol: bytes, now_ns: int, limit_ns: int, unsent: int
+    ) -> None:
         """Publish the request that goes to its handler; the one before it is done.
 
         Args:
+            serial: Its number: as ``serving`` gave it, for each further request one more.
             line: Its line, without the ending.
             eol: The ending of the line.
             now_ns: The present on the monotonic clock.
             limit_ns: It is overdue after this long; 0: never.
             unsent: Bytes of replies that wait to be sent ahead of its own.
         """
-        serial = self._words[SERIAL] + 1
         BEGIN.pack_into(self._view, 0, line, len(line), len(eol), limit_ns, unsent, serial, now_ns)
 
     def begin_hook(self, now_ns: int, limit_ns: int) -> None:
         """Publish that a hook runs; it has no line, and is not counted as a request."""
-        serial = self._words[SERIAL] + 1
-        BEGIN.pack_into(self._view, 0, b"", 0, 0, limit_ns, 0, serial, now_ns)
+        BEGIN.pack_into(self._view, 0, b"", 0, 0, limit_ns, 0, self._words[SERIAL] + 1, now_ns)
 
     def finish(self, requests: int, spent_ns: int) -> None:
         """Publish that some requests are done, all since the last call, and the time they took."""
@@ -140,8 +143,6 @@ class WorkerView:
         words = self._words
         return words[LIMIT_NS] if words[OVERDUE] == words[SERIAL] else None
 
-    # Counters and state.
-
     def count_errors(self, errors: int, timeouts: int) -> None:
         """Add to the requests that ended in SERVER_ERROR, and to those that ran past their limit."""
         self._words[ERRORS] += errors
@@ -177,8 +178,6 @@ class WorkerView:
         words[IDLE_SINCE_NS] = 0
         words[WAITED_NS] += waited_ns
 
-    # The connections that it holds.
-
     def holds(self, count: int) -> None:
         """Publish how many connections it holds."""
         self._words[HELD] = count
@@ -203,8 +202,6 @@ class WorkerView:
         """Publish a connection again as it was when it was hidden."""
         self._published[2 * place] = shown
 
-    # What the master wants.
-
     @property
     def order(self) -> int:
         """The master's order, one of ``Order``; any other value is an order to leave too."""
@@ -218,8 +215,6 @@ class WorkerView:
     def may_recycle(self, requests: int) -> bool:
         """Whether it has served this number of requests and is permitted to leave."""
         return bool(self._words[REQUESTS] >= requests and self._words[PERMIT])
-
-    # What the parker says.
 
     @property
     def has_parker(self) -> bool:
@@ -254,8 +249,6 @@ class WorkerView:
     def has_gifts(self) -> bool:
         """Whether the parker has given connections that it has not begun to serve."""
         return self._words[GIVEN] != self._words[BEGUN_WITH]
-
-    # The other workers.
 
     @property
     def slots(self) -> int:
