@@ -175,14 +175,13 @@ class BlockingLoop:
         if self._orders.hanging_up():
             self._hang_up(connection)
             return
-        deadline = connection.deadline
-        if deadline - time.monotonic() > self._tick:
-            served_at = connection.quiet_since
+        if not connection.is_partial and not self._context.subscriptions.topics(connection):
             # A blocking recv() takes one system call where poll() and recv() take two.
-            if not self._context.subscriptions.topics(connection):
-                connection.on_readable(0)
+            served_at = connection.quiet_since
+            connection.on_readable(0)
             if connection.needs != READ or connection.quiet_since != served_at:
                 return
+        deadline = connection.deadline
         if self._wait(connection, select.POLLIN, deadline):
             connection.on_readable()
         elif time.monotonic() >= deadline:

@@ -128,7 +128,9 @@ class Connection:
                 self._answer(serial)
                 all_sent = self._transport.flush()
             else:
-                self._on_eof()
+                self.needs = CLOSED
+                self._replies.append(self._conversation.ended())
+                self._transport.flush()
         except BlockingIOError:  # a new client that has not sent anything yet
             self._is_replaceable = self._protocol.is_replaceable
         except OSError:
@@ -199,6 +201,11 @@ class Connection:
         )
         if now >= quiet_until and not self._transport.unsent:
             self._close_lingering()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a part of a request has arrived."""
+        return self._read_by != 0.0
 
     @property
     def is_bound(self) -> bool:
@@ -353,12 +360,6 @@ class Connection:
         ran_ns = self._board.pause(monotonic_ns())
         self._transport.wait_sent(self._context.safe_point.evacuate_here)
         self._board.resume(monotonic_ns(), ran_ns)
-
-    def _on_eof(self) -> None:
-        """Answer the end of the client's stream."""
-        self.needs = CLOSED
-        self._replies.append(self._conversation.ended())
-        self._transport.flush()
 
     def _close_lingering(self) -> None:
         self.lingers = True

@@ -48,7 +48,7 @@ class Orders:
 
     def hanging_up(self) -> bool:
         """Whether it is to end connections between two requests."""
-        return self._must_leave or self._board.order in (Order.RETIRE, Order.STOP)
+        return self._must_leave or self._board.order not in (Order.NONE, Order.RECYCLE)
 
     def leave(self) -> None:
         """Have the worker leave without an order: it cannot serve any more, or hears no orders."""
