@@ -101,13 +101,12 @@ class Connection:
     def begin(self, flags: int = DONTWAIT) -> None:
         """Greet a new client, and serve it if it has sent something; ``flags`` as ``on_readable``."""
         if self._context.service.greets:
-            self._board.serving(self.descriptor, self._cookie)
+            self._board.serving(self._cookie, self.descriptor + 1)
             try:
                 self._replies.append(self._context.run_hooks(self._conversation.greet))
                 self._transport.flush()
             except OSError:
                 self.abort()
-            self._board.serving_none()
             self._settle()
         if self.needs == READ:
             self.on_readable(flags)
@@ -117,15 +116,14 @@ class Connection:
 
         ``flags`` are those of recv(); 0: wait for the client, as long as its socket does.
         """
-        board = self._board
         # Published before the read: bytes that were read are lost with this worker.
-        serial = board.serving(self.descriptor, self._cookie)
+        self._board.serving(self._cookie, self.descriptor + 1)
         all_sent = True
         try:
             data = self._recv(CHUNK, flags)
             if data:
                 self._protocol.feed(data if len(data) < CHUNK else self._transport.recv_more(data))
-                self._answer(serial)
+                self._answer()
                 all_sent = self._transport.flush()
             else:
                 self.needs = CLOSED
@@ -135,21 +133,19 @@ class Connection:
             self._is_replaceable = self._protocol.is_replaceable
         except OSError:
             self.abort()
-        board.serving_none()
         if self._more or not all_sent or self._conversation.closing:
             self._settle()
         self._publish()
 
     def take_turn(self) -> None:
         """Send more of what is unsent, or answer more of what has arrived."""
-        serial = self._board.serving(self.descriptor, self._cookie)
+        self._board.serving(self._cookie, self.descriptor + 1)
         try:
             if (not self._transport.unsent or self._transport.send_unsent()) and self._more:
-                self._answer(serial)
+                self._answer()
                 self._transport.flush()
         except OSError:
             self.abort()
-        self._board.serving_none()
         self.quiet_since = time.monotonic()
         self._settle()
         self._publish()
@@ -287,14 +283,14 @@ class Connection:
         context = self._context
         return Handle(self, self._conversation, context.board, context.subscriptions)
 
-    def _answer(self, serial: int) -> None:
+    def _answer(self) -> None:  # noqa: C901 - each call more costs every request
         """Answer the requests that are complete; their replies go out together.
 
-        Stops when other connections have waited long enough; ``_more`` says so then. ``serial`` is the
-        number of the first request.
+        Stops when other connections have waited long enough; ``_more`` says so then.
         """
         context, conversation, protocol = self._context, self._conversation, self._protocol
         board, replies, safe_point = self._board, self._replies, context.safe_point
+        begin = board.begin
         context.interrupts.conversation = conversation
         default_ns = context.limit_ns
         waiting = done = 0  # bytes in replies; requests
@@ -310,8 +306,9 @@ class Connection:
                 limit_ns = request.command.limit_ns if request.command else None
                 if limit_ns is None:
                     limit_ns = default_ns
-                board.begin(serial, request.line, request.eol, began_ns, limit_ns, waiting)
-                serial += 1
+                board.serial = serial = board.serial + 1
+                line, eol = request.line, request.eol
+                begin(line, len(line), len(eol), limit_ns, waiting, serial, began_ns)
                 reply = conversation.answer(request)
                 if isinstance(reply, bytes):
                     replies.append(reply)
@@ -324,7 +321,9 @@ class Connection:
                     self._more = not conversation.closing
                     break
         finally:
-            safe_point.close()
+            safe_point.is_open = False
+            if safe_point.is_wanted:
+                safe_point.wait()
             if done:
                 board.finish(done, began_ns - first_ns)
                 self._served = True

@@ -123,6 +123,7 @@ class Loop:
     def _wait(self) -> list[tuple[int, int]]:
         """Wait for something to do, and publish that this worker is idle."""
         poll, board = self._epoll.poll, self._board
+        board.serving_none()
         now_ns = time.monotonic_ns()
         others_wait = board.ready_connections
         most = _EVENTS_WHILE_OTHERS_WAIT if others_wait else -1

@@ -39,19 +39,20 @@ class SafePoint:
         try:
             return call()
         finally:
-            self.close()
+            self.is_open = False
+            if self.is_wanted:
+                self.wait()
 
-    def close(self) -> None:
-        """End the safe point, once the second thread is done. May be called by: the main thread."""
-        self.is_open = False
-        if self.is_wanted:
-            with self._lock:
-                pass
+    def wait(self) -> None:
+        """Wait until the second thread is done. May be called by: the main thread, at no safe point."""
+        with self._lock:
+            pass
 
     def evacuate_here(self) -> None:
         """Evacuate, because a client does not read. May be called by: the main thread."""
-        was_open = self.is_open
-        self.close()
+        was_open, self.is_open = self.is_open, False
+        if self.is_wanted:
+            self.wait()
         self.evacuate()
         self.is_open = was_open
 

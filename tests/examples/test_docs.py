@@ -20,7 +20,10 @@ from linepool.testing import Peer
 from tests.examples import settings_page
 from tests.servers import ENVIRONMENT, ROOT, run_server
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 README = PAGES[0].read_text(encoding="utf-8")
 PROTOCOLS = (ROOT / "docs/protocols.md").read_text(encoding="utf-8")
 HANDLERS = (ROOT / "docs/handlers.md").read_text(encoding="utf-8")
@@ -178,11 +181,23 @@ def test_every_signal_that_stops_ends_with_exit_status_0(tmp_path, name):
         assert server.process.wait(20) == 0
 
 
-def test_the_files_in_the_reading_list_exist():
-    code = [code_spans(row[0])[0] for row in rows(README, "| file | what you know")]
-    assert len(code) >= 8
-    for name in code:
-        assert (ROOT / name).is_file(), name
+def test_the_reading_list_is_complete_and_its_sizes_are_about_right():
+    listed = rows(README, "| file | what you know")
+    assert len(listed) >= 8
+    for row in listed:
+        lines = (ROOT / code_spans(row[0])[0]).read_text(encoding="utf-8").count("\n")
+        assert abs(lines - int(row[2])) <= 0.1 * lines, row
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page):
+    folders = ("linepool", "tests", "docs", "examples", "benchmarks")
+    named = [
+        name
+        for name in code_spans(FENCE.sub("", page.read_text(encoding="utf-8")))
+        if re.fullmatch(rf"({'|'.join(folders)})/[\w./-]*", name)
+    ]
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def anchors(page):

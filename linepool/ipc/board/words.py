@@ -34,9 +34,9 @@ SLOTS = 5  # slots from here on have never been used; master
 PARKER_FULL = 6  # 1 while the parker has little room for more connections; parker
 HEAD_WORDS = 8
 
-# The words of a slot, after the line. Those that are written together when a request begins are
-# adjacent: one call writes them, at half of what single words cost. That call clears them all first,
-# so nothing that counts may be among them; STARTED_NS, which makes the others valid, is the last.
+# The words of a slot, after the line. Those that are written together are adjacent: one call writes
+# them, at half of what single words cost. That call clears them all first, so nothing that counts may
+# be among them; STARTED_NS and CLIENT_FD, which make the others valid, are the last.
 LINE_LENGTH = 0  # bytes of the request's line that are at the start of the slot
 EOL_LENGTH = 1  # bytes of the line's ending, for the reply that the master may have to write
 LIMIT_NS = 2  # the request is overdue after this long; 0: never
@@ -70,7 +70,9 @@ WORD = 8  # bytes
 CACHE_LINE = 64  # bytes
 LINE_BYTES = 128
 # In the machine's byte order, and aligned: each word is written in one piece.
-BEGIN = struct.Struct(f"@{LINE_BYTES}s6Q")
+BEGIN = struct.Struct(f"@{LINE_BYTES}s6Q")  # at the start of the slot
+SERVING = struct.Struct("@2Q")  # at COOKIE
+SERVING_AT = LINE_BYTES + COOKIE * WORD
 
 
 class Board:

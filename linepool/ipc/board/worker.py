@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from linepool.ipc.board.words import (
@@ -11,7 +12,6 @@ from linepool.ipc.board.words import (
     BEGUN_WITH,
     CLIENT_FD,
     CONNECTIONS,
-    COOKIE,
     ERRORS,
     GIVEN,
     HANDLER_NS,
@@ -27,6 +27,8 @@ from linepool.ipc.board.words import (
     REFUSED,
     REQUESTS,
     SERIAL,
+    SERVING,
+    SERVING_AT,
     SINCE_NS,
     SLOTS,
     STARTED_NS,
@@ -54,6 +56,12 @@ class WorkerView:
 
     Attributes:
         places: How many of its connections it may publish.
+        serial: The number of the last request or hook.
+        serving: ``serving(cookie, descriptor + 1)`` publishes the connection that is read and answered
+            from now on.
+        begin: ``begin(line, its length, length of its ending, limit_ns, unsent, serial, now_ns)``
+            publishes the request that goes to its handler; the one before it is done. It is overdue
+            after ``limit_ns`` (0: never); ``unsent`` bytes of replies are to be sent ahead of its own.
     """
 
     def __init__(self, board: Board, number: int) -> None:
@@ -63,16 +71,10 @@ class WorkerView:
         self._view, self._words, self._published = board.slot(number)
         self._others: dict[int, memoryview] = {}
         self.places = len(self._published) // 2
-
-    def serving(self, descriptor: int, cookie: int) -> int:
-        """Publish the connection that is read and answered from now on.
-
-        Returns the serial number of the next request or hook.
-        """
-        words = self._words
-        words[COOKIE] = cookie
-        words[CLIENT_FD] = descriptor + 1
-        return words[SERIAL] + 1
+        self.serial = 0
+        # Not methods: a method would cost as much again as what it does, at each request.
+        self.serving: Callable[..., None] = partial(SERVING.pack_into, self._view, SERVING_AT)
+        self.begin: Callable[..., None] = partial(BEGIN.pack_into, self._view, 0)
 
     def serving_none(self) -> None:
         """Publish that no connection is being served."""
@@ -83,24 +85,10 @@ class WorkerView:
         """The descriptor of the connection that is being served; -1: none is."""
         return self._words[CLIENT_FD] - 1
 
-    def begin(
-        self, serial: int, line: bytes, eol: bytes, now_ns: int, limit_ns: int, unsent: int
-    ) -> None:
-        """Publish the request that goes to its handler; the one before it is done.
-
-        Args:
-            serial: Its number: as ``serving`` gave it, for each further request one more.
-            line: Its line, without the ending.
-            eol: The ending of the line.
-            now_ns: The present on the monotonic clock.
-            limit_ns: It is overdue after this long; 0: never.
-            unsent: Bytes of replies that wait to be sent ahead of its own.
-        """
-        BEGIN.pack_into(self._view, 0, line, len(line), len(eol), limit_ns, unsent, serial, now_ns)
-
     def begin_hook(self, now_ns: int, limit_ns: int) -> None:
         """Publish that a hook runs; it has no line, and is not counted as a request."""
-        BEGIN.pack_into(self._view, 0, b"", 0, 0, limit_ns, 0, self._words[SERIAL] + 1, now_ns)
+        self.serial += 1
+        self.begin(b"", 0, 0, limit_ns, 0, self.serial, now_ns)
 
     def finish(self, requests: int, spent_ns: int) -> None:
         """Publish that some requests are done, all since the last call, and the time they took."""
