@@ -111,7 +111,7 @@ class Killer:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim := random.choice(self._pids()), signal.SIGKILL)
                 self.killed += 1
-                while victim in self._pids() and not self._stop.is_set():
+                while victim in self._pids():  # until then a client may still get it
                     pass
             self._stop.wait(0.05)  # the clients need time to make progress between two kills
 
