@@ -51,7 +51,7 @@ class App:
         settings: Any setting by name, as a default below file, environment and command line.
 
     Raises:
-        SetupError: There is no setting of that name.
+        SetupError: A setting is unknown.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class App:
         """Serve a function as a command, named after it or by ``names``; further names are aliases.
 
         Args:
-            names: The command's names; case does not count. Without any, the function's name, less
+            names: The command's names; case does not count. Without any, the function's name, minus
                 one trailing underscore (``def set_``).
-            timeout: Seconds after which a request is overdue, in place of ``request_timeout``;
+            timeout: Seconds after which a request is overdue, instead of ``request_timeout``;
                 0: never.
-            options: What the protocol wants to know of a command; ``Protocol.options`` lists them.
+            options: Options of the protocol for a command; ``Protocol.options`` lists them.
 
         Raises:
             SetupError: The command has a handler already, or the function cannot be one.
@@ -100,14 +100,14 @@ class App:
         for name in names:
             if not isinstance(name, str) or not name or not name.isprintable() or " " in name:
                 raise SetupError(
-                    f"{name!r} cannot name a command: it must be a word without blanks"
+                    f"{name!r} cannot be the name of a command: it must be one word without blanks"
                 )
         if timeout is not None and not _is_seconds(timeout):
             raise SetupError(f"timeout must be seconds, 0 or more, not {timeout!r}")
         for option in options:
             if option not in self.protocol.options:
                 known = ", ".join(["timeout", *self.protocol.options])
-                raise SetupError(f"handler() has no option {option!r}; there is {known}")
+                raise SetupError(f"handler() has no option {option!r}; the options are {known}")
         return lambda function: self._register(function, names, timeout, options)
 
     def unknown(self, function: F) -> F:
@@ -119,19 +119,18 @@ class App:
     def middleware(self, function: F) -> F:
         """Put ``function(request, session, call_next)`` around every handler.
 
-        It returns what ``call_next(request)`` gives, or another value to encode. The first one
+        It returns what ``call_next(request)`` returns, or another value to encode. The first one
         registered is the outermost.
         """
         self._middleware.append(function)
         return function
 
     def resource(self, function: F) -> F:
-        """Open something once in each worker, after the fork, and close it at the worker's end.
+        """Open a resource once in each worker, after the fork, and close it when the worker exits.
 
-        The function is a generator that yields the one thing, annotated with its type
-        (``-> Iterator[sqlite3.Connection]``). Handlers and hooks that annotate a parameter with
-        that type are handed the thing; where several resources have one type, the parameter's name
-        decides.
+        The function is a generator that yields the resource once, annotated with its type
+        (``-> Iterator[sqlite3.Connection]``). It is injected into handlers and hooks that annotate a
+        parameter with that type; if several resources have one type, the parameter's name decides.
         """
         if not inspect.isgeneratorfunction(function):
             raise SetupError(
@@ -148,11 +147,11 @@ class App:
         return self._hook("on_start", function)
 
     def on_worker_start(self, function: F) -> F:
-        """Call a function in each worker, when its resources are open."""
+        """Call a function in each worker, after its resources have been opened."""
         return self._hook("on_worker_start", function)
 
     def on_worker_exit(self, function: F) -> F:
-        """Call a function in each worker that leaves in order, before its resources are closed."""
+        """Call a function in each worker that exits gracefully, before its resources are closed."""
         return self._hook("on_worker_exit", function)
 
     def on_connect(self, function: F) -> F:
@@ -179,7 +178,7 @@ class App:
         """
         injector = Injector(self._resources, self.protocol)
         for name in ("on_worker_start", "on_worker_exit"):
-            self._compiled(name, injector)  # a wrong one is told now, not in each worker
+            self._compiled(name, injector)  # an error is raised now, not in each worker
         table: dict[bytes, Entry] = {}
         unknown = self._unknown
         service = Service(
@@ -232,10 +231,10 @@ class App:
                     hook(holder)
 
     def ask(self, data: bytes) -> bytes:
-        r"""Return all that a client would read who sends these bytes and ends its stream.
+        r"""Return all bytes that a client would read that sends these and ends its stream.
 
         ``app.ask(b"ADD 2 3\r\n") == b"5\r\n"``. No socket and no process is involved; each call is
-        one connection to a worker of its own, so resources are opened and closed by each call.
+        one connection to a new worker, so it opens and closes the resources.
         """
         self.start()
         service = self.freeze(self._limits())
@@ -323,13 +322,13 @@ def _hook_signature(name: str, function: Callable[..., Any], injector: Injector)
         what = (
             "the app's resources" if per_worker else "Session, Connection and the app's resources"
         )
-        raise SetupError(f"{place}: a hook is handed {what}, by annotation, and nothing else")
+        raise SetupError(f"{place}: a hook may only annotate {what}; it gets nothing from a request")
     return signature
 
 
 def _check_plain_function(function: Any) -> None:
     if not callable(function) or isinstance(function, type) or not hasattr(function, "__name__"):
-        raise SetupError(f"{function!r} is no function")
+        raise SetupError(f"{function!r} is not a function")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise SetupError(
             f"{function.__name__} at {place_of(function)} is async; linepool calls plain functions"

@@ -1,4 +1,4 @@
-"""What is handed to a handler, and what it may hand back. Pure: no I/O, no clock."""
+"""What a handler is given by annotation, and what it may return. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from linepool.errors import ClientError
 from linepool.pubsub.messages import Nowhere, PubSub
 
 MOST_SESSION_BYTES = 8192
-"""How much a session may hold, in bytes of JSON."""
+"""The largest size of a session, in bytes of JSON."""
 
 
 class Verb(str):
-    """Annotate a parameter with it to be told which of a handler's names was used.
+    """Annotate a parameter with it to learn which of a handler's names was used.
 
-    In upper case, where the protocol ignores the case of commands.
+    In upper case if the protocol ignores the case of commands.
     """
 
     __slots__ = ()
 
 
 class Rest(str):
-    """Annotate a parameter with it to be given the rest of the line, blanks kept, as text."""
+    """Annotate a parameter with it to get the rest of the line as text, blanks kept."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ class Body:
     """The default value that marks a parameter as the data block; made by ``body``.
 
     Attributes:
-        size: The parameter that announces the length; "": the protocol finds the end by itself.
+        size: The parameter with the length of the block; "": the protocol finds the end by itself.
     """
 
     size: str
@@ -64,8 +64,8 @@ def body(size: str = "") -> Any:
         def put(key: str, size: int, data: bytes = linepool.body("size")) -> None: ...
 
     Args:
-        size: The name of the parameter that announces the block's length in bytes. The line ending
-            that must follow the block does not count and is not handed in. Without a name: the
+        size: The name of the parameter with the block's length in bytes. The line ending that must
+            follow the block is not counted, and is not part of the argument. Without a name: the
             protocol has its own end of a block, such as the dot of a dialogue.
     """
     return Body(size)
@@ -76,8 +76,8 @@ class Reply:
     """A reply with full control.
 
     Attributes:
-        value: What the protocol shall encode, as if the handler had returned it.
-        raw: Bytes to send exactly as they are, in place of ``value``; b"" sends nothing.
+        value: What the protocol encodes, as if the handler had returned it.
+        raw: Bytes to send exactly as they are, instead of ``value``; b"" sends nothing.
         close: Close the connection after this reply; nothing behind it is executed.
     """
 
@@ -89,20 +89,21 @@ class Reply:
 class Session(dict[str, Any]):
     """What a connection remembers between its requests: a dict of plain data.
 
-    Values are what JSON has: None, bool, int, float, str, and lists and dicts (with str keys) of
-    them, 8192 bytes of JSON in all. So a session can follow its connection into another process. A
-    value of another kind (TypeError), and one that is too large (ValueError), is refused when it is
-    assigned. One that is changed in place later is not looked at again; if it cannot travel, its
-    connection stays in its worker.
+    Values are those of JSON: None, bool, int, float, str, and lists and dicts (with str keys) of
+    them, 8192 bytes of JSON in all. So a session can move to another process with its connection. A
+    value of another type (TypeError), and one that is too large (ValueError), is refused when it is
+    assigned. A value that is later changed in place is not checked again; if it cannot be serialised
+    then, its connection stays in its worker.
 
     Attributes:
         id: A name for the connection in logs.
-        peer: Who is at the other end: ``host:port``, or ``unix`` for a unix socket.
+        peer: The address of the client: ``host:port``, or ``unix`` for a unix socket.
         listener: The address that the client connected to, as ``bind`` writes it.
-        user: Free for the app: who has logged in. There are no further attributes.
+        user: Free for the app, such as the name of the user who has logged in. There are no further
+            attributes.
     """
 
-    __slots__ = ("id", "listener", "peer", "user")  # one that an app made up would not travel
+    __slots__ = ("id", "listener", "peer", "user")  # any other attribute would not move along
 
     def __init__(self, id: str = "", peer: str = "", listener: str = "") -> None:
         super().__init__()
@@ -121,19 +122,19 @@ class Session(dict[str, Any]):
         try:
             _check_plain(would_be[key], key)
             size = len(json.dumps(would_be))
-        except (ValueError, RecursionError) as error:  # an int of too many digits, a circle
+        except (ValueError, RecursionError) as error:  # an int with too many digits, a cycle
             raise ValueError(f"session value {key!r} cannot be written as JSON: {error}") from None
         if size > MOST_SESSION_BYTES:
             raise ValueError(
-                f"with {key!r} the session would hold {size} bytes of JSON, and"
-                f" {MOST_SESSION_BYTES} are the most; keep larger things in a store"
+                f"with {key!r} the session would hold {size} bytes of JSON, at most"
+                f" {MOST_SESSION_BYTES} are allowed; keep larger values in a store"
             )
 
     def dump(self) -> bytes:
         """Return all of it, for ``load`` in another process.
 
         Raises:
-            TypeError, ValueError, RecursionError: A value that was changed in place is no plain data.
+            TypeError, ValueError, RecursionError: A value was changed in place, and is not plain data.
         """
         _check_plain(self.user, "user")
         for key, value in self.items():
@@ -190,12 +191,12 @@ def _check_plain(value: object, where: str) -> None:
 
 
 class Connection(ABC):
-    """The live connection; a handler that asks for it by annotation keeps it in this worker."""
+    """The live connection; a handler that asks for it by annotation pins it to this worker."""
 
     @property
     @abstractmethod
     def peer(self) -> str:
-        """Who is at the other end: ``host:port``, or ``unix``."""
+        """The address of the client: ``host:port``, or ``unix``."""
 
     @abstractmethod
     def close(self) -> None:
@@ -218,12 +219,12 @@ class Connection(ABC):
             pattern: It is a pattern.
 
         Raises:
-            ClientError: The connection has subscribed to too much, or cannot.
+            ClientError: There are too many subscriptions, or this server does not publish.
         """
         raise ClientError("this server does not publish messages")
 
     def unsubscribe(self, topic: bytes, *, pattern: bool = False) -> None:
-        """Take a subscription back."""
+        """Remove a subscription."""
         del topic, pattern  # there is none
 
     def subscriptions(self, *, pattern: bool = False) -> list[bytes]:
@@ -237,4 +238,4 @@ class Connection(ABC):
 
     @abstractmethod
     def extend(self, seconds: float) -> None:
-        """Give the request in hand that much more time, in seconds from now, before it is overdue."""
+        """Move the deadline of the request being served to this many seconds from now."""

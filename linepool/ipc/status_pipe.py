@@ -1,7 +1,7 @@
-"""The status pipe: one for each worker; the worker writes records, the master drains them.
+"""The status pipe: one per worker; the worker writes records, the master drains them.
 
-Neither ever waits for the other. Each worker has a pipe of its own, so whatever a mad one writes can
-only be about itself.
+Neither ever waits for the other. Each worker has a pipe of its own, so a worker with corrupted memory
+can misreport only itself.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import os
 
 from linepool.pool.status import SIZE
 
-_CHUNK = 1024 * SIZE
-_MOST = 8 * _CHUNK
+_READ_BYTES = 1024 * SIZE
+_DRAIN_BYTES = 8 * _READ_BYTES  # at most in one drain: a worker may write without end
 PIPE_FULL = 64 * 1024 - 4096
-"""Bytes; a pipe that holds more may have refused a record (pipe(7): 64 KiB, in pages)."""
+"""A pipe that holds more bytes than this may have refused a record (pipe(7): 64 KiB, in pages)."""
 
 
 class StatusPipe:
@@ -24,23 +24,23 @@ class StatusPipe:
         self.reader, self.writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def report(self, record: bytes) -> None:
-        """Write one record, in the worker; if the pipe is full it is lost, and the board knows.
+        """Write one record, in the worker; if the pipe is full it is lost, and the board has the state.
 
         Raises:
             BrokenPipeError: The master is gone.
         """
-        try:  # noqa: SIM105 - what it proposes takes as long as the call itself
+        try:  # noqa: SIM105 - contextlib.suppress takes as long as the call itself
             os.write(self.writer, record)
         except BlockingIOError:
             pass
 
     def drain(self) -> bytes:
-        """Return all that waits, in the master; of a worker that writes without end, a part."""
+        """Return what has been written, in the master; at most 8 chunks at once."""
         data = b""
         with contextlib.suppress(BlockingIOError):
-            while len(data) < _MOST and (chunk := os.read(self.reader, _CHUNK)):
+            while len(data) < _DRAIN_BYTES and (chunk := os.read(self.reader, _READ_BYTES)):
                 data += chunk
-                if len(chunk) < _CHUNK:
+                if len(chunk) < _READ_BYTES:
                     break
         return data
 
@@ -50,9 +50,9 @@ class StatusPipe:
         os.close(self.writer)
 
     def keep_reader(self) -> None:
-        """Close the end that only the worker uses."""
+        """Close the worker's end."""
         os.close(self.writer)
 
     def keep_writer(self) -> None:
-        """Close the end that only the master uses."""
+        """Close the master's end."""
         os.close(self.reader)

@@ -47,7 +47,7 @@ def peer_name(sock: socket.socket | None) -> str:
 
 
 def socket_cookie(sock: socket.socket) -> int:
-    """Return the number that the kernel gives a socket once in its life, whoever holds it."""
+    """Return the number that the kernel gives a socket once, the same in every process that holds it."""
     return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), "little")
 
 

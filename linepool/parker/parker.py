@@ -96,7 +96,7 @@ class Parker:
         self._delivery = Delivery(self._board)
         self._channels: dict[int, WorkerProxy] = {}  # by the descriptor of the channel
         self._lingering = LingeringClose()
-        self._is_deaf = False  # to the workers, because there is no room for what they hand off
+        self._ignores_workers = False  # because there is no room for what they hand off
         self._woken_ns = 0
         self._stop_by = 0.0  # when it ends even if clients keep sending; 0: it is not to end
         self._stopped_at = 0.0
@@ -161,7 +161,7 @@ class Parker:
     def _add_worker(self, slot: int, channel: socket.socket) -> None:
         worker = self._delivery.add_worker(slot, channel)
         self._channels[channel.fileno()] = worker
-        self._epoll.register(channel, 0 if self._is_deaf else select.EPOLLIN)
+        self._epoll.register(channel, 0 if self._ignores_workers else select.EPOLLIN)
 
     def _remove_worker(self, slot: int, begun_with: int) -> None:
         """Take over what a dead worker has handed off, and take back what it has not begun to serve."""
@@ -212,10 +212,10 @@ class Parker:
         self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES
         margin = min(self._most // 4, _MESSAGES * (len(self._delivery.workers) + 1))
         self._board.is_full = not self._has_room(margin)
-        if self._is_deaf == self._has_room():
-            self._is_deaf = not self._is_deaf
+        if self._ignores_workers == self._has_room():
+            self._ignores_workers = not self._ignores_workers
             for descriptor in self._channels:
-                self._epoll.modify(descriptor, 0 if self._is_deaf else select.EPOLLIN)
+                self._epoll.modify(descriptor, 0 if self._ignores_workers else select.EPOLLIN)
 
     def _has_room(self, more: int = 0) -> bool:
         """Whether there are descriptors for another connection, and for some more."""

@@ -110,13 +110,6 @@ class Scoreboard:
         """Mark a worker as ordered to leave."""
         self.workers[slot].retiring = True
 
-    def told_asleep(self) -> int:
-        """Return how many have been told to leave but wait for a client, as far as is known."""
-        return sum(
-            worker.retiring and worker.state in (State.READY, State.IDLE)
-            for worker in self.workers.values()
-        )
-
     def tally(self) -> Tally:
         """Count the workers."""
         counts = {"starting": 0, "idle": 0, "busy": 0, "leaving": 0}

@@ -51,7 +51,7 @@ class Orders:
         return self._must_leave or self._board.order not in (Order.NONE, Order.RECYCLE)
 
     def leave(self) -> None:
-        """Have the worker leave without an order: it cannot serve any more, or hears no orders."""
+        """Have the worker leave without an order: it cannot serve any more, or no order can reach it."""
         self._must_leave = True
 
     def master_ended(self) -> None:

@@ -563,5 +563,5 @@ def test_an_async_function_is_refused_when_it_is_registered(function):
 
 @pytest.mark.parametrize("thing", [Point, 5, None, [], "x y", ""])
 def test_an_object_that_is_neither_a_function_nor_a_name_is_refused(thing):
-    with pytest.raises(SetupError, match=r"is no function|cannot name a command"):
+    with pytest.raises(SetupError, match=r"is not a function|cannot be the name of a command"):
         App().handler(thing)

@@ -223,7 +223,7 @@ def test_a_state_that_no_command_leads_to_is_refused_at_the_start():
 
 
 def test_an_unknown_option_of_a_handler_is_refused():
-    with pytest.raises(SetupError, match="no option 'whne'; there is timeout, when, to"):
+    with pytest.raises(SetupError, match="no option 'whne'; the options are timeout, when, to"):
         App(protocol=Dialogue()).handler("A", whne="x")
 
 
