@@ -322,7 +322,9 @@ def _hook_signature(name: str, function: Callable[..., Any], injector: Injector)
         what = (
             "the app's resources" if per_worker else "Session, Connection and the app's resources"
         )
-        raise SetupError(f"{place}: a hook may only annotate {what}; it gets nothing from a request")
+        raise SetupError(
+            f"{place}: a hook may only annotate {what}; it gets nothing from a request"
+        )
     return signature
 
 

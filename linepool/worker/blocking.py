@@ -163,7 +163,7 @@ class BlockingLoop:
                 elif time.monotonic() >= connection.deadline:
                     connection.expire()
         finally:
-            self._board.serving_none()
+            self._board.waiting(0)
             self._board.holds(0)
             if connection.lingers:
                 _linger(sock, patient=connection.lost_framing)

@@ -57,6 +57,12 @@ class Connection:
         lost_framing: The client sent what cannot be understood, and may keep sending.
     """
 
+    # Rarely read attributes are set here, so that a new connection need not set them.
+    was_quiet = 0.0
+    lingers = False
+    lost_framing = False
+    _end_by = 0.0  # when it ends even if the client keeps sending; 0: not set
+
     def __init__(
         self,
         transport: Transport,
@@ -71,9 +77,6 @@ class Connection:
         self.place = place
         self.needs = READ
         self.quiet_since = time.monotonic()
-        self.was_quiet = 0.0
-        self.lingers = False
-        self.lost_framing = False
         self._transport = transport
         self._recv = transport.recv
         self._replies = transport.replies
@@ -91,7 +94,6 @@ class Connection:
         self._is_replaceable = False  # as the protocol said last
         self._shown = 0  # as published on the board
         self._read_by = 0.0  # when an unfinished request must be complete; 0: none has begun
-        self._end_by = 0.0  # when it ends even if the client keeps sending; 0: not set
 
     @property
     def peer(self) -> str:

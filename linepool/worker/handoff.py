@@ -32,6 +32,9 @@ class Handoff:
         context: What the worker's connections share.
         table: The connections that it holds.
         channel: The worker's end.
+
+    Attributes:
+        to_return: Numbers of connections that the parker gave and whose return found no room yet.
     """
 
     def __init__(self, context: WorkerContext, table: Table, channel: socket.socket) -> None:
@@ -40,7 +43,7 @@ class Handoff:
         self._table = table
         self._channel = channel
         self._asked_ns = 0
-        self._to_return: list[int] = []  # numbers of connections whose return found no room
+        self.to_return: list[int] = []
 
     def give(self, connection: Connection, *, has_input: bool = False) -> bool:
         """Pass a connection to the parker; return whether it is gone.
@@ -132,7 +135,7 @@ class Handoff:
 
     def give_back(self, message: PassedConnection) -> None:
         """Return a connection that cannot be held, and those behind it, so that they keep their order."""
-        self._to_return.append(message.number)
+        self.to_return.append(message.number)
         self.return_unstarted()
 
     def return_unstarted(self) -> bool:
@@ -140,13 +143,8 @@ class Handoff:
         with contextlib.suppress(EOFError):  # the main thread receives it too
             while (message := channels.receive(self._channel)) is not None:
                 if isinstance(message, PassedConnection):
-                    self._to_return.append(message.number)
+                    self.to_return.append(message.number)
                 channels.close_descriptor(message)
-        while self._to_return and channels.send(self._channel, Returned(self._to_return[0])):
-            del self._to_return[0]
-        return not self._to_return
-
-    @property
-    def has_to_return(self) -> bool:
-        """Whether something has yet to be returned."""
-        return bool(self._to_return)
+        while self.to_return and channels.send(self._channel, Returned(self.to_return[0])):
+            del self.to_return[0]
+        return not self.to_return

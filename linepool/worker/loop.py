@@ -123,17 +123,16 @@ class Loop:
     def _wait(self) -> list[tuple[int, int]]:
         """Wait for something to do, and publish that this worker is idle."""
         poll, board = self._epoll.poll, self._board
-        board.serving_none()
         now_ns = time.monotonic_ns()
         others_wait = board.ready_connections
         most = _EVENTS_WHILE_OTHERS_WAIT if others_wait else -1
         if self._table.again:
             self._began_ns = now_ns
             return poll(0, most)
-        if self._takes_work():
-            board.waiting(now_ns)
-            if others_wait:
-                self._handoff.ask_for_work(now_ns)
+        takes_work = self._takes_work()
+        board.waiting(now_ns if takes_work else 0)
+        if others_wait and takes_work:
+            self._handoff.ask_for_work(now_ns)
         # Work that came late the last time will come late again: then the short wait is left out.
         events = [] if self._was_late else poll(_MOMENT, most)
         if not events:
@@ -200,7 +199,7 @@ class Loop:
 
     def _accept(self, listener: Listener) -> None:
         """Accept a client; the connection is handed off if there is no room for it."""
-        has_room = len(self._table) < self._most or self._make_room()
+        has_room = len(self._table.connections) < self._most or self._make_room()
         accepted = self._acceptor.accept(listener)
         if accepted is None:
             self._after_failed_accept()
@@ -263,7 +262,7 @@ class Loop:
         else:
             again = connection.needs != READ
             self._serve(connection, connection.take_turn if again else connection.on_readable)
-        if len(self._table) > self._most:
+        if len(self._table.connections) > self._most:
             self._make_room(connection)
 
     def _share(self, events: list[tuple[int, int]]) -> None:
@@ -286,16 +285,17 @@ class Loop:
         board = self._board
         if board.ready_connections and now_ns - board.ready_since_ns > _STARVING_NS:
             self._handoff.ask_for_work(now_ns)
-        if len(self._table) > 1:
-            for share in self._siblings.shares(len(self._table), now_ns):
-                for connection in list(self._table.connections.values())[:share]:
+        held = self._table.connections
+        if len(held) > 1:
+            for share in self._siblings.shares(len(held), now_ns):
+                for connection in list(held.values())[:share]:
                     self._handoff.give(connection)
         now = now_ns / 1e9
         if now >= self._table.due:
             self._on_timer(now)
-        if self._handoff.has_to_return and not self._handoff.return_unstarted():
+        if self._handoff.to_return and not self._handoff.return_unstarted():
             self._table.look_at(now + _RETRY)
-        if self._left_at or self._orders.leaving() or self._is_worn():
+        if self._left_at or board.has_order or self._orders.must_leave or self._is_worn():
             self._leave(now)
 
     def _on_timer(self, now: float) -> None:

@@ -27,12 +27,13 @@ class Orders:
         master: A pidfd, readable when the master has ended.
         wakeup: An eventfd, readable when there is something new here.
         is_orphaned: The master has ended.
+        must_leave: It is to leave whatever the order is.
     """
 
     def __init__(self, board: WorkerView, master: int) -> None:
         self._board = board
         self._master_pid = master
-        self._must_leave = False
+        self.must_leave = False
         self.is_orphaned = False
         self.master = os.pidfd_open(master)
         self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -44,19 +45,19 @@ class Orders:
 
     def leaving(self) -> bool:
         """Whether the worker is to leave when it has finished what is in flight."""
-        return self._must_leave or self._board.has_order
+        return self.must_leave or self._board.has_order
 
     def hanging_up(self) -> bool:
         """Whether it is to end connections between two requests."""
-        return self._must_leave or self._board.order not in (Order.NONE, Order.RECYCLE)
+        return self.must_leave or self._board.order not in (Order.NONE, Order.RECYCLE)
 
     def leave(self) -> None:
         """Have the worker leave without an order: it cannot serve any more, or no order can reach it."""
-        self._must_leave = True
+        self.must_leave = True
 
     def master_ended(self) -> None:
         """Note that the master has ended. May be called by: any thread."""
-        self._must_leave = self.is_orphaned = True
+        self.must_leave = self.is_orphaned = True
         os.eventfd_write(self.wakeup, 1)
 
     def check_master(self) -> None:
@@ -78,7 +79,7 @@ class Orders:
         self.check_master()
 
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:
-        self._must_leave = True
+        self.must_leave = True
         os.eventfd_write(self.wakeup, 1)
 
 

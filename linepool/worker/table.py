@@ -44,9 +44,6 @@ class Table:
         self._lingering = LingeringClose()
         self._places = list(range(context.board.places))
 
-    def __len__(self) -> int:
-        return len(self.connections)
-
     @property
     def is_empty(self) -> bool:
         """Whether there is no connection left, and none that is being closed."""

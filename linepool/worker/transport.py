@@ -31,7 +31,7 @@ class Transport:
         socket: The one that an epoll set watches, and that is passed to another process.
         replies: What ``flush`` sends next, as one piece.
         unsent: What was flushed and the kernel has not taken; b"": everything was taken.
-        write_by: When it must have been taken; monotonic, in seconds.
+        write_by: When what is unsent must have been taken; monotonic, in seconds.
     """
 
     __slots__ = ("_send", "_write_timeout", "recv", "replies", "socket", "unsent", "write_by")
@@ -44,7 +44,6 @@ class Transport:
         self.recv: Callable[[int, int], bytes] = sock.recv
         self.replies: list[bytes] = []
         self.unsent: bytes | memoryview = b""
-        self.write_by = 0.0
         self._send: Callable[[bytes | memoryview, int], int] = sock.send
         self._write_timeout = write_timeout
 

@@ -101,7 +101,9 @@ def test_an_invalid_timeout_is_refused(timeout):
 
 @pytest.mark.parametrize("name", ["", "a b", "a\tb", "a\nb", "a\0", 5, b"x"])
 def test_an_invalid_command_name_is_refused(name):
-    with pytest.raises(SetupError, match="cannot be the name of a command: it must be one word without blanks"):
+    with pytest.raises(
+        SetupError, match="cannot be the name of a command: it must be one word without blanks"
+    ):
         App().handler("FINE", name)
 
 

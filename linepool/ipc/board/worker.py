@@ -76,10 +76,6 @@ class WorkerView:
         self.serving: Callable[..., None] = partial(SERVING.pack_into, self._view, SERVING_AT)
         self.begin: Callable[..., None] = partial(BEGIN.pack_into, self._view, 0)
 
-    def serving_none(self) -> None:
-        """Publish that no connection is being served."""
-        self._words[CLIENT_FD] = 0
-
     @property
     def served_descriptor(self) -> int:
         """The descriptor of the connection that is being served; -1: none is."""
@@ -157,8 +153,10 @@ class WorkerView:
         return words[CONNECTIONS], words[REQUESTS]
 
     def waiting(self, since_ns: int) -> None:
-        """Publish since when it waits for work, and would take some."""
-        self._words[IDLE_SINCE_NS] = since_ns
+        """Publish that no connection is being served, and since when it waits for more; 0: it takes none."""
+        words = self._words
+        words[CLIENT_FD] = 0
+        words[IDLE_SINCE_NS] = since_ns
 
     def working(self, waited_ns: int) -> None:
         """Publish that it works, and add the time for which it has waited."""
