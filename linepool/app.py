@@ -244,8 +244,8 @@ class App:
             replies = [conversation.take_pushed(), greeting]
             conversation.protocol.feed(data)
             replies.extend(conversation.answers())
-            replies.append(conversation.ended())
-            conversation.end()
+            replies.append(conversation.eof_reply())
+            conversation.run_disconnect_hooks()
             replies.append(conversation.take_pushed())
             return b"".join(replies)
 

@@ -5,6 +5,7 @@ A worker moves the bytes; ``App.ask``, the control socket and tests use the same
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -83,6 +84,18 @@ class Conversation:
     def release(self) -> None:
         """Let go of the live connection, which refers to this conversation."""
         self._live = self._open_live = None
+
+    @contextlib.contextmanager
+    def disarmed(self) -> Iterator[None]:
+        """Hold RequestTimeout back while the server's own code runs in the middle of a handler."""
+        was_armed, self.armed = self.armed, False
+        try:
+            yield
+        finally:
+            self.armed = was_armed
+        if was_armed and self.overdue is not None:
+            self.armed = False
+            raise self.overdue
 
     def take_pushed(self) -> bytes:
         """Return what was pushed since the last call to a live connection without a socket."""
@@ -165,7 +178,7 @@ class Conversation:
             for part in [reply] if isinstance(reply, bytes) else reply:
                 yield self.take_pushed() + part
 
-    def ended(self) -> bytes:
+    def eof_reply(self) -> bytes:
         """Return what to send to a client that has ended its stream."""
         bad = None if self.closing else self.protocol.eof()
         return bad.reply if bad else b""
@@ -178,7 +191,7 @@ class Conversation:
         """
         return self.protocol.encode(value, self._request)
 
-    def end(self) -> None:
+    def run_disconnect_hooks(self) -> None:
         """Run the ``on_disconnect`` hooks. Pre-condition: the connection has ended, and they have not run."""
         for hook in self.service.on_disconnect:
             try:

@@ -204,6 +204,6 @@ def _replay(app: App, parts: list[bytes], limits: Limits | None, *, moving: bool
                 blob = conversation.protocol.dump()
                 conversation.protocol = service.open_protocol()
                 conversation.protocol.load(blob)
-        replies.append(conversation.ended())
+        replies.append(conversation.eof_reply())
         # The id of a failure is different each time.
         return re.sub(rb"internal error, id [0-9a-f]{8}", b"internal error", b"".join(replies))

@@ -104,11 +104,6 @@ class LingeringClose:
         """Close one of them."""
         self._endings.pop(descriptor).socket.close()
 
-    def close_all(self) -> None:
-        """Close all of them."""
-        for descriptor in list(self._endings):
-            self.close(descriptor)
-
 
 def _read_away(sock: socket.socket) -> bool:
     """Read away what has arrived; return whether the client has ended its side."""

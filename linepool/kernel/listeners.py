@@ -47,12 +47,13 @@ class Listener:
 
     def queue(self) -> tuple[int, int]:
         """Return how many connections the kernel has queued, and how many it may."""
-        if self.socket.fileno() < 0:  # closed, because the master is gone
+        try:
+            if self.is_unix:
+                return unix_queue(self.socket)
+            # tcp(7), TCP_INFO: on a listener tcpi_unacked is the queue, tcpi_sacked its limit.
+            info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+        except OSError:  # closed, because the master has ended
             return 0, 0
-        if self.is_unix:
-            return unix_queue(self.socket)
-        # tcp(7), TCP_INFO: on a listener tcpi_unacked is the queue, tcpi_sacked its limit.
-        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
         queued, limit = struct.unpack_from("=II", info, 24)
         return queued, limit
 

@@ -42,7 +42,7 @@ class Helper:
     Args:
         name: For the log.
         selector: The master's; it wakes when the process ends, or sends something.
-        leave: Called in the new process first: closes its copies of what is the master's.
+        close_inherited: Called in the new process first: closes its copies of what is the master's.
         work: What the process does, with its end of the channel; it ends when this returns.
         on_start: Called in the master when the process has been forked.
         on_end: Called in the master when it has ended, with how it did; returns whether another one
@@ -58,7 +58,7 @@ class Helper:
         self,
         name: str,
         selector: selectors.BaseSelector,
-        leave: Callable[[], None],
+        close_inherited: Callable[[], None],
         work: Callable[[socket.socket], None],
         on_start: Callable[[], None],
         on_end: Callable[[str], bool],
@@ -67,7 +67,7 @@ class Helper:
         self.start_at = 0.0
         self._name = name
         self._selector = selector
-        self._leave = leave
+        self._close_inherited = close_inherited
         self._work = work
         self._on_start = on_start
         self._on_end = on_end
@@ -163,7 +163,7 @@ class Helper:
         """Turn the new process into the helper, to its end."""
         status = 1
         try:
-            self._leave()
+            self._close_inherited()
             os.setpgid(0, 0)  # ^C at the terminal is meant for the master
             for number in _IGNORED:  # the master says when it is time to end, or its end does
                 signal.signal(number, signal.SIG_IGN)

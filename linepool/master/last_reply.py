@@ -5,7 +5,7 @@ Runs in the master.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import selectors
 import socket
 import time
@@ -14,6 +14,8 @@ from collections.abc import Callable
 from linepool.ipc.board import MasterSlot
 from linepool.kernel.lingering import LingeringClose
 from linepool.kernel.pidfd import ChildProcess
+
+log = logging.getLogger("linepool")
 
 _DEATH_WAIT = 1.0  # seconds for a killed worker to end; then its client gets no reply
 
@@ -70,8 +72,12 @@ class LastReply:
 
     def _begin(self) -> None:
         if self._process.is_dead():
-            with contextlib.suppress(OSError):
+            try:
                 self._client.send(self._reply(), socket.MSG_DONTWAIT)
+            except OSError:
+                pass  # the client is gone
+            except Exception:  # the protocol may be the user's
+                log.exception("no error line for the client of a killed worker")
         # The shutdown acts on the socket itself, so it reaches the client even if a process that the
         # handler started still holds it.
         if self._lingering.add(self._client, patient=True):

@@ -253,12 +253,12 @@ class Master:
                 self.listeners,
                 self._workers,
                 self._selector,
-                self._leave_to_park,
+                self._close_inherited_by_parker,
             )
         self._watchdog = Watchdog(
             self.board, self._selector, self._parker.adopt if self._parker else None
         )
-        self._spawner = Spawner(self.generation, self.listeners, self.board, self._leave)
+        self._spawner = Spawner(self.generation, self.listeners, self.board, self._close_inherited)
         self.pool = Pool(
             board=self.board,
             scoreboard=self.scoreboard,
@@ -295,22 +295,22 @@ class Master:
         self._signals.close()
         gc.unfreeze()
 
-    def _leave(self) -> None:
+    def _close_inherited(self) -> None:
         """Close a new worker's copies of what is the master's."""
-        self._leave_loop()
+        self._close_own()
         for sibling in self._workers.values():
             sibling.close()
         if self._parker is not None:
             self._parker.abandon()
 
-    def _leave_to_park(self) -> None:
+    def _close_inherited_by_parker(self) -> None:
         """Close a new parker's copies, except the channels of the workers."""
-        self._leave_loop()
+        self._close_own()
         self._spawner.close()
         for worker in self._workers.values():
             worker.close_all_but_channel()
 
-    def _leave_loop(self) -> None:
+    def _close_own(self) -> None:
         self._signals.abandon()
         self._selector.close()
         self._reader.close()

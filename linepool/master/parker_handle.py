@@ -42,7 +42,7 @@ class ParkerHandle:
         listeners: The parker accepts from them in the scheme ``dispatch``.
         workers: Those that are alive, by slot.
         selector: The master's.
-        leave: Called in each new parker: closes its copies of what is the master's, except for the
+        close_inherited: Called in each new parker: closes its copies of what is the master's, except for the
             workers' channels.
 
     Attributes:
@@ -57,14 +57,14 @@ class ParkerHandle:
         listeners: list[Listener],
         workers: Mapping[int, WorkerHandle],
         selector: selectors.BaseSelector,
-        leave: Callable[[], None],
+        close_inherited: Callable[[], None],
     ) -> None:
         self.dropped = 0
         self._board = board
         self._settings = settings
         self._listeners = listeners
         self._workers = workers
-        self._leave = leave
+        self._close_inherited = close_inherited
         self._messages: deque[Message] = deque()  # that the parker has not taken yet
         self._stopping = False
         self._numbers = itertools.count(1)
@@ -174,7 +174,7 @@ class ParkerHandle:
         return True
 
     def _leave_master(self) -> None:
-        self._leave()
+        self._close_inherited()
         self._drop_messages()
 
     def _park(self, hub: socket.socket) -> None:

@@ -38,7 +38,7 @@ class Spawner:
         generation: The first one.
         listeners: Shared by all workers.
         board: Shared by all workers.
-        leave: Called in each new worker: closes its copies of what is the master's.
+        close_inherited: Called in each new worker: closes its copies of what is the master's.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Spawner:
         generation: Generation,
         listeners: list[Listener],
         board: MasterView,
-        leave: Callable[[], None],
+        close_inherited: Callable[[], None],
     ) -> None:
         self._listeners = listeners
         self._board = board
-        self._leave = leave
+        self._close_inherited = close_inherited
         self._stack_files = StackFiles()
         publishes = generation.service.protocol.publishes
         self._bus = Bus(_regions(generation.settings)) if publishes else None
@@ -124,7 +124,7 @@ class Spawner:
         try:
             spec.pipe.keep_writer()
             self._stack_files.close_all_but(spec.slot)
-            self._leave()
+            self._close_inherited()
             os.setpgid(0, 0)  # what a handler starts can then be killed with it
             worker = Worker(spec)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())

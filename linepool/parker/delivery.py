@@ -136,7 +136,7 @@ class Delivery:
         entry = (descriptor, state, time.monotonic_ns())
         (self._waiting.appendleft if first else self._waiting.append)(entry)
         # Before any worker is looked for: one that becomes idle just after the look sees it and asks.
-        self._board.ready(len(self._waiting))
+        self._board.ready_connections(len(self._waiting))
 
     def deliver(self, *, leaving_too: bool) -> None:
         """Give waiting connections to idle workers, the most recently idle first."""
@@ -178,5 +178,5 @@ class Delivery:
         if not worker.give(descriptor, state):
             return False
         self._waiting.popleft()
-        self._board.ready(len(self._waiting))
+        self._board.ready_connections(len(self._waiting))
         return True

@@ -40,7 +40,7 @@ class Admission:
             return False  # without a look at all workers
         return board.parked + board.held_by_all() >= most
 
-    def busy_reply(self) -> bytes:
+    def refuse(self) -> bytes:
         """Count a refusal; return what the client is sent."""
         self._board.count_refused()
         return self._context.service.busy_reply()

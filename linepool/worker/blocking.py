@@ -163,13 +163,13 @@ class BlockingLoop:
                 elif time.monotonic() >= connection.deadline:
                     connection.expire()
         finally:
-            self._board.waiting(0)
+            self._board.idle_since(0)
             self._board.holds(0)
             if connection.lingers:
                 _linger(sock, patient=connection.lost_framing)
             else:
                 sock.close()
-            connection.ended()
+            connection.on_closed()
 
     def _read(self, connection: Connection) -> None:
         """Wait for the client, and serve what it sends; end the connection when its time is up."""

@@ -129,7 +129,7 @@ class Connection:
                 all_sent = self._transport.flush()
             else:
                 self.needs = CLOSED
-                self._replies.append(self._conversation.ended())
+                self._replies.append(self._conversation.eof_reply())
                 self._transport.flush()
         except BlockingIOError:  # a new client that has not sent anything yet
             self._is_replaceable = self._protocol.is_replaceable
@@ -187,7 +187,7 @@ class Connection:
         self._close_lingering()
 
     def hang_up(self, now: float, since: float) -> None:
-        """End it between two requests if the client is quiet, for the worker leaves, ``since`` when."""
+        """End it if the client is quiet, because the worker has been leaving since ``since``."""
         if not self._end_by:
             self._end_by = max(since, now) + PATIENCE
         quiet_until = last_call(
@@ -222,15 +222,14 @@ class Connection:
             return None
         conversation, protocol = self._conversation, self._protocol
         try:
-            session = conversation.session.dump()
-        except (TypeError, ValueError, RecursionError) as error:
+            data = channel.join_state(conversation.session.dump(), protocol.dump())
+        except Exception as error:  # noqa: BLE001 - the values and the protocol are the user's
             log.warning("connection cannot be handed off peer=%s why=%r", self.peer, str(error))
             conversation.pinned = True
             return None
         flags = channel.SERVED * self._served + channel.MORE * (self._more or has_input)
         if not protocol.at_boundary:
             flags += channel.PARTIAL
-        data = channel.join_state(session, protocol.dump())
         return ConnectionState(flags, self.deadline, self._accepted_at, data, self._cookie)
 
     def load(self, state: ConnectionState, protocol: bytes) -> None:
@@ -259,11 +258,14 @@ class Connection:
         self._more = False
         self.needs = CLOSED
 
-    def ended(self) -> None:
+    def on_closed(self) -> None:
         """Drop its subscriptions and run the hooks for its end."""
         self._context.subscriptions.drop(self)
         if self._context.service.on_disconnect:
-            self._context.run_hooks(self._conversation.end)
+            self._board.serving(
+                0, 0
+            )  # if the hook hangs, no other connection is taken for its client
+            self._context.run_hooks(self._conversation.run_disconnect_hooks)
         self._conversation.release()
 
     def moved(self) -> None:
@@ -359,8 +361,11 @@ class Connection:
             return
         # A handler that streams or pushes is not charged for a client that does not read.
         ran_ns = self._board.pause(monotonic_ns())
-        self._transport.wait_sent(self._context.safe_point.evacuate_here)
-        self._board.resume(monotonic_ns(), ran_ns)
+        try:
+            with self._conversation.disarmed():
+                self._transport.wait_sent(self._context.safe_point.evacuate_here)
+        finally:
+            self._board.resume(monotonic_ns(), ran_ns)
 
     def _close_lingering(self) -> None:
         self.lingers = True

@@ -1,4 +1,4 @@
-"""The second thread of a worker: it acts for the others while the main thread runs a handler.
+"""The second thread of a worker: it hands connections off while the main thread runs a handler.
 
 Runs in workers. While one request takes long, it hands the worker's other connections off, when the
 master asks for it. When the master has ended, it closes the listeners, so that their addresses are

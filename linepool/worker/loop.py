@@ -111,7 +111,7 @@ class Loop:
             self._handoff.return_unstarted()
         finally:
             for connection in self._table.present(self._table.connections):  # it stops at once
-                self._table.end(connection)
+                self._table.close(connection)
 
     def close_listeners(self) -> None:
         """Stop listening, because the master has ended.
@@ -130,7 +130,7 @@ class Loop:
             self._began_ns = now_ns
             return poll(0, most)
         takes_work = self._takes_work()
-        board.waiting(now_ns if takes_work else 0)
+        board.idle_since(now_ns if takes_work else 0)
         if others_wait and takes_work:
             self._handoff.ask_for_work(now_ns)
         # Work that came late the last time will come late again: then the short wait is left out.
@@ -209,7 +209,7 @@ class Loop:
     def _admit(self, accepted: Accepted, *, has_room: bool) -> None:
         sock, address, listener = accepted
         if self._admission.is_full():
-            self._table.refuse(sock, self._admission.busy_reply())
+            self._table.refuse(sock, self._admission.refuse())
             return
         session = self._admission.session(address, listener)
         # Not left in the backlog: EPOLLEXCLUSIVE has woken no other worker for it.
@@ -273,7 +273,7 @@ class Loop:
             self._handoff.give(connections[descriptor], has_input=True)
 
     def _make_room(self, newcomer: Connection | None = None) -> bool:
-        """Hand off the connection that can best be missed; return whether one could be."""
+        """Hand off the connection that has been idle longest; return whether one could be."""
         order = eviction_order(self._table.connections.values(), newcomer, time.monotonic())
         return any(self._handoff.give(connection) for connection in order)
 
@@ -342,7 +342,7 @@ class Loop:
                 continue  # it is gone; or it stays until it ends by itself, or until it can go
             connection.hang_up(now, self._left_at)
             if connection.needs == CLOSED:
-                self._table.end(connection)
+                self._table.close(connection)
         self._table.look_at(now + _RETRY)
 
     def _is_done(self) -> bool:

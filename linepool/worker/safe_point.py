@@ -15,7 +15,9 @@ T = TypeVar("T")
 
 
 class SafePoint:
-    """Whether the main thread runs code of the app's: then the second one may use the tables.
+    """Whether the main thread leaves its tables alone: then the second one may use them.
+
+    It does while it answers a batch of requests, and while it runs hooks.
 
     The main thread says so for each batch of requests, and a lock would cost more than that. Each of
     the two first writes its own mark and then reads the other's, so at least one of them sees that it
@@ -34,7 +36,7 @@ class SafePoint:
         self._lock = threading.Lock()
 
     def run(self, call: Callable[[], T]) -> T:
-        """Call what runs code of the app's, or waits. May be called by: the main thread."""
+        """Call what runs code of the app's. May be called by: the main thread only."""
         self.is_open = True
         try:
             return call()
@@ -44,17 +46,19 @@ class SafePoint:
                 self.wait()
 
     def wait(self) -> None:
-        """Wait until the second thread is done. May be called by: the main thread, at no safe point."""
+        """Wait until the second thread is done. May be called by: the main thread only."""
         with self._lock:
             pass
 
     def evacuate_here(self) -> None:
-        """Evacuate, because a client does not read. May be called by: the main thread."""
+        """Evacuate, because a client does not read. May be called by: the main thread only."""
         was_open, self.is_open = self.is_open, False
-        if self.is_wanted:
-            self.wait()
-        self.evacuate()
-        self.is_open = was_open
+        try:
+            if self.is_wanted:
+                self.wait()
+            self.evacuate()
+        finally:
+            self.is_open = was_open
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[bool]:

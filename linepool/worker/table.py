@@ -87,7 +87,7 @@ class Table:
         """Arrange what a connection needs after a turn; close it if it has ended."""
         needs, descriptor = connection.needs, connection.descriptor
         if needs == CLOSED:
-            self.end(connection)
+            self.close(connection)
             return
         if needs == AGAIN:
             self.again[descriptor] = connection
@@ -98,14 +98,14 @@ class Table:
             (self._writing.add if needs == WRITE else self._writing.discard)(descriptor)
             self.due = 0.0  # its deadline is another one
 
-    def end(self, connection: Connection) -> None:
+    def close(self, connection: Connection) -> None:
         """Close a connection that has ended, and run the hooks for that."""
         self.forget(connection)
         if connection.lingers:
             self.linger(connection.socket, patient=connection.lost_framing)
         else:
             connection.socket.close()
-        connection.ended()
+        connection.on_closed()
 
     def present(self, some: Mapping[int, Connection]) -> Iterator[Connection]:
         """Yield connections while they are held: a hook for one may run until others are gone."""

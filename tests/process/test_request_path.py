@@ -90,7 +90,7 @@ def test_a_warm_request_crosses_few_files(loop):
 
         assert client.recv(100) == b"5\r\n"
         (connection,) = loop._table.connections.values()
-        loop._table.end(connection)
+        loop._table.close(connection)
     way = [visited[0]]
     for name in visited:
         if name != way[-1]:

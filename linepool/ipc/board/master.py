@@ -27,6 +27,7 @@ from linepool.ipc.board.words import (
     PARKED,
     PARKER,
     PERMIT,
+    READY,
     REFUSED,
     REFUSED_BY_PARKER,
     REQUESTS,
@@ -37,7 +38,6 @@ from linepool.ipc.board.words import (
     STATE,
     TIMEOUTS,
     UNSTARTED,
-    WAITING,
     Board,
     Order,
 )
@@ -225,7 +225,7 @@ class MasterView:
     def parker_ended(self) -> int:
         """Publish that there is no parker; return how many connections it held."""
         lost = self._head[PARKED]
-        self._head[PARKER] = self._head[PARKED] = self._head[WAITING] = 0
+        self._head[PARKER] = self._head[PARKED] = self._head[READY] = 0
         return lost
 
     @property
@@ -236,7 +236,7 @@ class MasterView:
     @property
     def ready_connections(self) -> int:
         """How many of them have sent something and wait for an idle worker."""
-        return self._head[WAITING]
+        return self._head[READY]
 
     @property
     def refused_by_parker(self) -> int:

@@ -11,10 +11,10 @@ from linepool.ipc.board.words import (
     PARKED,
     PARKER,
     PARKER_FULL,
+    READY,
+    READY_SINCE_NS,
     REFUSED_BY_PARKER,
     UNSTARTED,
-    WAITING,
-    WAITS_SINCE_NS,
     Board,
 )
 
@@ -72,13 +72,13 @@ class ParkerView:
         """Publish how many connections it holds."""
         self._head[PARKED] = count
 
-    def ready(self, count: int) -> None:
+    def ready_connections(self, count: int) -> None:
         """Publish how many of them wait for an idle worker."""
-        self._head[WAITING] = count
+        self._head[READY] = count
 
     def ready_since(self, since_ns: int) -> None:
         """Publish when the first of these began to wait."""
-        self._head[WAITS_SINCE_NS] = since_ns
+        self._head[READY_SINCE_NS] = since_ns
 
     @property
     def is_full(self) -> bool:

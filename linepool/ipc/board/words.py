@@ -20,14 +20,14 @@ class Order(IntEnum):
 
     NONE = 0
     RETIRE = 1  # finish the requests in flight, then leave
-    STOP = 2  # the same, but first take the clients that are in the accept backlog
+    STOP = 2  # take the clients in the accept backlog, then end each connection when it is quiet
     RECYCLE = 3  # leave as soon as no connection has to stay in this worker
 
 
 # The words of the head, with their writer.
 PARKED = 0  # connections that the parker holds; parker
-WAITING = 1  # how many of them have sent something and wait for an idle worker; parker
-WAITS_SINCE_NS = 2  # when the first of these began to wait; parker
+READY = 1  # how many of them have sent something and wait for an idle worker; parker
+READY_SINCE_NS = 2  # when the first of these began to wait; parker
 PARKER = 3  # 1 while there is a parker; master, and a parker that leaves
 REFUSED_BY_PARKER = 4  # connections refused because there were too many; parker
 SLOTS = 5  # slots from here on have never been used; master

@@ -24,6 +24,8 @@ from linepool.ipc.board.words import (
     PARKER,
     PARKER_FULL,
     PERMIT,
+    READY,
+    READY_SINCE_NS,
     REFUSED,
     REQUESTS,
     SERIAL,
@@ -35,8 +37,6 @@ from linepool.ipc.board.words import (
     STATE,
     TIMEOUTS,
     WAITED_NS,
-    WAITING,
-    WAITS_SINCE_NS,
     Board,
 )
 from linepool.pool.status import State
@@ -152,7 +152,7 @@ class WorkerView:
         words[SINCE_NS] = now_ns
         return words[CONNECTIONS], words[REQUESTS]
 
-    def waiting(self, since_ns: int) -> None:
+    def idle_since(self, since_ns: int) -> None:
         """Publish that no connection is being served, and since when it waits for more; 0: it takes none."""
         words = self._words
         words[CLIENT_FD] = 0
@@ -220,12 +220,12 @@ class WorkerView:
     @property
     def ready_connections(self) -> int:
         """How many parked connections have sent something and wait for an idle worker."""
-        return self._head[WAITING]
+        return self._head[READY]
 
     @property
     def ready_since_ns(self) -> int:
         """When the first of these began to wait."""
-        return self._head[WAITS_SINCE_NS]
+        return self._head[READY_SINCE_NS]
 
     def has_begun_with(self, number: int) -> None:
         """Confirm to the parker that the connection of this number is being served."""
