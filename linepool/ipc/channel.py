@@ -7,7 +7,6 @@ messages stay whole and in order. Nothing here ever waits.
 from __future__ import annotations
 
 import array
-import contextlib
 import fcntl
 import math
 import os
@@ -250,21 +249,19 @@ def _encoded(message: WantsWork | Returned | WorkerDied | Stop | WakeUp) -> byte
 def _send_connection(channel: socket.socket, message: PassedConnection) -> None:
     state, descriptors = message.state, [message.descriptor]
     flags, data = state.flags, state.data
-    with contextlib.ExitStack() as done:
-        if len(data) > _INLINE_BYTES:
-            file = _file_with(data)
-            done.callback(os.close, file)
-            flags, data = flags | _AS_FILE, b""
-            descriptors.append(file)
-        head = _PASSED.pack(
-            _Kind.CONNECTION,
-            flags,
-            message.number,
-            state.deadline,
-            state.accepted_at,
-            state.cookie,
-        )
+    file = -1
+    if len(data) > _INLINE_BYTES:
+        file = _file_with(data)
+        flags, data = flags | _AS_FILE, b""
+        descriptors.append(file)
+    head = _PASSED.pack(
+        _Kind.CONNECTION, flags, message.number, state.deadline, state.accepted_at, state.cookie
+    )
+    try:
         _send_with(channel, [head, data], descriptors)
+    finally:
+        if file >= 0:
+            os.close(file)
 
 
 def _send_with(channel: socket.socket, parts: list[bytes], descriptors: list[int]) -> None:

@@ -18,6 +18,7 @@ from linepool.kernel.sock_diag import unix_queue
 from linepool.kernel.sockets import address_text, as_connection
 from linepool.settings import Settings
 
+_TICK = 0.25  # seconds
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
@@ -110,6 +111,8 @@ def _open(address: Address, settings: Settings) -> Listener:
             sock.close()
             raise
     _set_inherited_options(sock)
+    if not settings.has_parker:  # connections inherit it, the first ones too
+        set_receive_timeout(sock, tick(settings))
     sock.listen(settings.backlog)
     # A worker that polls first must not wait in accept() for a client that another worker has taken.
     # The flag is not inherited by accepted sockets (accept(2), Linux).
@@ -157,6 +160,11 @@ def _set_inherited_options(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def tick(settings: Settings) -> float:
+    """Return the seconds after which accept() and recv() of the scheme ``accept`` give up."""
+    return min(_TICK, settings.idle_timeout)
 
 
 def set_receive_timeout(sock: socket.socket, seconds: float) -> None:

@@ -10,7 +10,7 @@ take long, it is parked as early as any other, because then any idle worker serv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from linepool.ipc.board import WorkerView
 from linepool.worker.connection import Connection
@@ -23,6 +23,16 @@ _COMPARE_EVERY_NS = 5_000_000  # between two looks at the load of the workers
 _SATURATED = 0.1  # a worker that spends less of its time waiting has none left
 _SPARE = 0.25  # a worker that spends more of its time waiting has some left
 _AT_ONCE = 16  # connections that are handed off because of another worker
+
+
+def share(held: int, others: int) -> int:
+    """Return how many connections to hand off to a worker that has time left.
+
+    Args:
+        held: How many this worker holds.
+        others: How many that one holds.
+    """
+    return min(max(1, (held - others) // 2), _AT_ONCE)
 
 
 class ParkPolicy:
@@ -87,21 +97,12 @@ class Siblings:
         idle = self.idle(now_ns)
         return readable * idle // (idle + 1)
 
-    def shares(self, held: int, now_ns: int) -> Iterator[int]:
-        """Yield for each worker with time left how many connections to hand off.
+    def with_time_left(self, now_ns: int) -> list[int]:
+        """Return how many connections the workers with time left hold.
 
-        None if this worker has time left too. What counts is the time since the last look; for a
-        while after a look nothing is yielded.
-
-        Args:
-            held: How many connections this worker holds.
-            now_ns: The present.
+        Empty if this worker has time left too. What counts is the time since the last look; for a
+        while after a look it is empty as well.
         """
-        for others in self._with_time_left(now_ns):
-            yield min(max(1, (held - others) // 2), _AT_ONCE)
-
-    def _with_time_left(self, now_ns: int) -> list[int]:
-        """Return how many connections the workers with time left hold."""
         elapsed_ns = now_ns - self._compared_ns
         if elapsed_ns < _COMPARE_EVERY_NS:
             return []

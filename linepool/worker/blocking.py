@@ -17,16 +17,14 @@ from collections.abc import Callable
 from linepool.ipc.board import Order
 from linepool.kernel.acceptor import CAPACITY_PAUSE, FAILURES_AT_MOST, Accepted, is_shortage
 from linepool.kernel.lingering import LingeringClose
-from linepool.kernel.listeners import Listener, set_receive_timeout
+from linepool.kernel.listeners import Listener, set_receive_timeout, tick
 from linepool.kernel.sockets import DONTWAIT, LONGEST_WAIT
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
 from linepool.worker.connection import AGAIN, CLOSED, READ, Connection
 from linepool.worker.context import WorkerContext
-from linepool.worker.safe_point import SafePoint
 from linepool.worker.transport import Transport
 
-_TICK = 0.25  # seconds after which accept() and recv() give up
 _RETRY = 0.01  # seconds between two looks at a client that is to hang up
 
 
@@ -39,9 +37,6 @@ class BlockingLoop:
         listeners: Where it accepts.
         report: Reports a state to the master.
         is_worn: Whether the worker may leave because it has served its number of requests.
-
-    Attributes:
-        safe_point: Always open: the listeners may be closed at any time.
     """
 
     def __init__(
@@ -52,8 +47,6 @@ class BlockingLoop:
         report: Callable[[State], None],
         is_worn: Callable[[], bool],
     ) -> None:
-        self.safe_point = SafePoint()
-        self.safe_point.is_open = True
         self._context = context
         self._board = context.board
         self._orders = context.orders
@@ -65,9 +58,7 @@ class BlockingLoop:
         self._poller = None if len(listeners) == 1 else self._open_poller()
         self._left_at = 0.0  # when the connection began to be ended; 0: it has not
         self._backlog = -1  # clients that are still to be taken before leaving; -1: not leaving
-        self._tick = min(_TICK, context.settings.idle_timeout)
-        for listener in listeners:
-            set_receive_timeout(listener.socket, self._tick)
+        self._tick = tick(context.settings)
 
     def run(self) -> None:
         """Serve until it is time to leave and the client is gone."""
@@ -157,7 +148,10 @@ class BlockingLoop:
                 if connection.needs == READ:
                     self._read(connection)
                 elif connection.needs == AGAIN or self._wait(
-                    connection, select.POLLOUT, connection.deadline
+                    connection,
+                    select.POLLOUT,
+                    connection.deadline,
+                    orders=not self._orders.hanging_up(),
                 ):
                     connection.take_turn()
                 elif time.monotonic() >= connection.deadline:
@@ -165,11 +159,12 @@ class BlockingLoop:
         finally:
             self._board.idle_since(0)
             self._board.holds(0)
-            if connection.lingers:
-                _linger(sock, patient=connection.lost_framing)
-            else:
+            try:
+                if connection.lingers:
+                    _linger(sock, patient=connection.lost_framing)
+            finally:
                 sock.close()
-            connection.on_closed()
+                connection.on_closed()
 
     def _read(self, connection: Connection) -> None:
         """Wait for the client, and serve what it sends; end the connection when its time is up."""
@@ -183,7 +178,10 @@ class BlockingLoop:
             if connection.needs != READ or connection.quiet_since != served_at:
                 return
         deadline = connection.deadline
-        if self._wait(connection, select.POLLIN, deadline):
+        is_readable = self._wait(connection, select.POLLIN, deadline)
+        if connection.needs != READ:
+            return  # a message was delivered, and the client does not keep up
+        if is_readable:
             connection.on_readable()
         elif time.monotonic() >= deadline:
             connection.expire()
@@ -193,20 +191,26 @@ class BlockingLoop:
         now = time.monotonic()
         self._left_at = self._left_at or now
         connection.hang_up(now, self._left_at)
-        if connection.needs == READ and self._wait(connection, select.POLLIN, now + _RETRY):
+        if connection.needs != READ:
+            return
+        is_readable = self._wait(connection, select.POLLIN, now + _RETRY, orders=False)
+        if is_readable and connection.needs == READ:
             connection.on_readable()
 
-    def _wait(self, connection: Connection, events: int, until: float) -> bool:
+    def _wait(
+        self, connection: Connection, events: int, until: float, *, orders: bool = True
+    ) -> bool:
         """Wait for the client, an order or a message; return whether it is the client.
 
         Args:
             connection: The client's.
             events: For which to wait, as for poll(2).
             until: How long, on the monotonic clock in seconds.
+            orders: Whether an order ends the wait: once it is known, it would at once.
         """
         poller = select.poll()
         poller.register(connection.socket, events)
-        if not self._orders.hanging_up():
+        if orders:
             for descriptor in self._order_descriptors():
                 poller.register(descriptor, select.POLLIN)
         subscriptions = self._context.subscriptions

@@ -9,9 +9,6 @@ must arrange after each turn::
                        └── client is slow ───► WRITE     wait until the client reads
     AGAIN ── turn ──► (answer)          WRITE ── all sent ──► READ or AGAIN
     any ── end of stream, failure, deadline, close() ──► CLOSED
-    CLOSED: ``lingers`` says whether by a lingering close; else the socket is closed at once
-
-Between two turns a connection is data: ``dump`` and ``load`` carry it to another process.
 """
 
 from __future__ import annotations
@@ -109,6 +106,7 @@ class Connection:
                 self._transport.flush()
             except OSError:
                 self.abort()
+            self._count_errors()
             self._settle()
         if self.needs == READ:
             self.on_readable(flags)
@@ -158,6 +156,8 @@ class Connection:
         Raises:
             OSError: The client is gone, or does not keep up.
         """
+        if self.needs == CLOSED:
+            return  # it was aborted, and its subscriptions are dropped soon
         self._replies.append(self._protocol.encode_message(message))
         self._transport.flush()
         self._settle()
@@ -384,6 +384,8 @@ class Connection:
 
     def _publish(self) -> None:
         """Publish whether it could continue in another worker without what is kept here."""
+        if self.place < 0:
+            return
         shown = self.descriptor + 1
         conversation, transport = self._conversation, self._transport
         session = conversation.session
@@ -395,7 +397,7 @@ class Connection:
             or transport.unsent
         ):
             shown += BOUND
-        if shown != self._shown and self.place >= 0:
+        if shown != self._shown:
             self._shown = shown
             self._board.publish(self.place, shown, self._cookie)
 

@@ -11,6 +11,7 @@ It uses the worker's tables only at a safe point of the main thread, see ``safe_
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
@@ -21,6 +22,8 @@ from linepool.ipc.board import WorkerView
 from linepool.kernel.signals import signals_blocked
 from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
+
+log = logging.getLogger("linepool")
 
 _RETRY = 0.02  # seconds between two looks for a safe point at which the listeners can be closed
 
@@ -54,7 +57,10 @@ def start(
                 os.eventfd_read(bell)
                 with safe_point.entered() as is_safe:
                     if is_safe and board.running_ns(time.monotonic_ns()) >= after_ns:
-                        safe_point.evacuate()
+                        try:
+                            safe_point.evacuate()
+                        except Exception:
+                            log.exception("connections cannot be handed off")
         orders.master_ended()
         while True:
             with safe_point.entered() as is_safe:

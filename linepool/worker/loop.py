@@ -22,7 +22,7 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.sockets import LONGEST_WAIT
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
-from linepool.worker.balance import ParkPolicy, Siblings, eviction_order
+from linepool.worker.balance import ParkPolicy, Siblings, eviction_order, share
 from linepool.worker.connection import CLOSED, READ, WRITE, Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.handoff import Handoff
@@ -52,9 +52,6 @@ class Loop:
         listeners: Where it accepts; in ``dispatch`` none.
         report: Reports a state to the master.
         is_worn: Whether the worker may leave because it has served its number of requests.
-
-    Attributes:
-        safe_point: When the evacuation thread may use what is here.
     """
 
     def __init__(
@@ -92,8 +89,7 @@ class Loop:
             self._epoll.register(context.subscriptions, select.EPOLLIN)
         # One worker is woken for each client, not all.
         self._acceptor = Acceptor(listeners, self._epoll, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-        self.safe_point = context.safe_point
-        self.safe_point.evacuate = self._handoff.evacuate
+        context.safe_point.evacuate = self._handoff.evacuate
 
     def run(self) -> None:
         """Serve until it is time to leave and the last connection is gone."""
@@ -287,8 +283,8 @@ class Loop:
             self._handoff.ask_for_work(now_ns)
         held = self._table.connections
         if len(held) > 1:
-            for share in self._siblings.shares(len(held), now_ns):
-                for connection in list(held.values())[:share]:
+            for others in self._siblings.with_time_left(now_ns):
+                for connection in list(held.values())[: share(len(held), others)]:
                     self._handoff.give(connection)
         now = now_ns / 1e9
         if now >= self._table.due:

@@ -35,7 +35,10 @@ class Orders:
         self._master_pid = master
         self.must_leave = False
         self.is_orphaned = False
-        self.master = os.pidfd_open(master)
+        try:
+            self.master = os.pidfd_open(master)
+        except ProcessLookupError:
+            self.master = os.eventfd(1, os.EFD_CLOEXEC)  # readable: the master has ended
         self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @property

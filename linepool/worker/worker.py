@@ -73,9 +73,16 @@ class Worker:
         self._orders = Orders(self._board, spec.master)
         self._orders.listen()
         self._interrupts = Interrupts(self._board, spec.stack_file)
+        self._loop: Loop | BlockingLoop | None = None
+        # Open until there is a loop, and after it: nothing else uses the listeners then.
+        self._safe_point = SafePoint()
+        self._safe_point.is_open = True
 
     def run(self) -> int:
         """Serve until ordered to leave; return the exit status of the process."""
+        after = self._spec.settings.hand_off_after
+        close = self._close_listeners
+        evacuation.start(self._spec.bell, after, self._board, self._orders, self._safe_point, close)
         try:
             # The inner one catches an immediate stop and the end of the master, so that resources are
             # closed normally in both cases.
@@ -94,6 +101,14 @@ class Worker:
 
     def _serve(self, resources: dict[str, object]) -> None:
         spec, settings = self._spec, self._spec.settings
+        safe_point = self._safe_point
+        if settings.has_parker:
+            safe_point.is_open = False
+            safe_point.wait()
+        else:
+            safe_point = SafePoint()  # of the connection alone; the other one stays open
+        if self._orders.is_orphaned:
+            return
         context = WorkerContext(
             spec.service,
             settings,
@@ -102,7 +117,7 @@ class Worker:
             self._orders,
             self._interrupts,
             Subscriptions(spec.bus.endpoint(spec.slot) if spec.bus else None),
-            SafePoint(),
+            safe_point,
         )
         listeners = spec.listeners
         if settings.parker_accepts:
@@ -110,16 +125,19 @@ class Worker:
                 listener.close()
             listeners = []
         kind = Loop if settings.has_parker else BlockingLoop
-        loop = kind(context, spec.channel, listeners, self._report, self._is_worn)
-        evacuation.start(
-            spec.bell,
-            settings.hand_off_after,
-            self._board,
-            self._orders,
-            loop.safe_point,
-            loop.close_listeners,
-        )
-        loop.run()
+        self._loop = kind(context, spec.channel, listeners, self._report, self._is_worn)
+        try:
+            self._loop.run()
+        finally:
+            self._safe_point.is_open = True
+
+    def _close_listeners(self) -> None:
+        """Stop listening, because the master has ended. May be called by: the evacuation thread."""
+        if self._loop is not None:
+            self._loop.close_listeners()
+        else:
+            for listener in self._spec.listeners:
+                listener.close()
 
     def _is_worn(self) -> bool:
         """Whether it has served its number of requests and is permitted to leave."""
