@@ -1,1 +1,1 @@
-"""Runs in the master. It never reads a client's bytes, and runs no user code after the start."""
+"""Runs in the master. It never interprets a client's bytes, and runs no handler after the start."""

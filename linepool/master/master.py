@@ -1,7 +1,7 @@
 """The master: keeps the pool as large as it should be, and its listeners open.
 
-Runs in the process that the user started. It never reads a client's bytes, never runs the user's code
-after the start, and never waits for a worker or for a client of its control socket.
+Runs in the process that the user started. It never interprets a client's bytes, runs no handler or
+hook after the start, and never waits for a worker or for a client of its control socket.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The parker: holds the connections that are idle, and gives those with input to idle workers.
 
-Runs in a process of its own, forked by the master. It runs no code of the app's, and never reads what a
-client has sent. The session and the protocol's state of a connection it keeps as bytes.
+Runs in a process of its own, forked by the master. It runs no code of the app's, and never interprets what
+a client has sent. The session and the protocol's state of a connection it keeps as bytes.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class State(IntEnum):
     READY = 1  # booted, waits for its first client
     TAKEN = 2  # serves a client, or takes the next one without waiting
     IDLE = 3  # is about to wait for a client
-    LEAVING = 4  # accepts no further clients
+    LEAVING = 4  # has no connection any more, and closes its resources
 
 
 # slot, state, pid, generation, connections, requests, at_ns

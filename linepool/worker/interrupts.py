@@ -1,7 +1,7 @@
 """The two signals by which the master reaches a worker in the middle of a request.
 
-Runs in workers. USR1 raises RequestTimeout in the handler; with QUIT (see ``orders``) it is one of the
-two signals whose handlers do more than leave a note. USR2 makes faulthandler write the stacks of all
+Runs in workers. USR1 raises RequestTimeout in the handler; its handler and that of QUIT (see ``orders``) are
+the only ones that do more than leave a note. USR2 makes faulthandler write the stacks of all
 threads, from C, so it works in code that never returns to Python.
 """
 

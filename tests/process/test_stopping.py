@@ -334,3 +334,18 @@ def _is_free(address: str) -> bool:
         except OSError:
             return False
         return True
+
+
+@pytest.mark.scheme("accept", "shared")
+@pytest.mark.parametrize("after", [False, True], ids=["at once", "after a while"])
+def test_a_quiet_client_does_not_hold_up_a_stop(launch: Launch, scheme: str, after):
+    server = launch("workshop.py", "--workers", "1", "--idle-timeout", "300")
+    with server.connect() as quiet:
+        assert quiet.ask("ADD 2 3") == "5"
+        if after:  # the worker waits in another way then
+            uptime = server.status()["uptime_s"]
+            server.until(lambda state: state["uptime_s"] > uptime + 0.6)
+        server.process.send_signal(signal.SIGTERM)
+
+        assert server.process.wait(TIMEOUT) == 0
+    assert "worker killed" not in server.text

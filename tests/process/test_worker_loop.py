@@ -1,0 +1,179 @@
+"""A worker's loop in the process of the test: the way of a request, and what the board says meanwhile."""
+
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from linepool import App, Connection
+from linepool.ipc import channel
+from linepool.ipc.board import Board, MasterSlot, MasterView, WorkerView
+from linepool.kernel.listeners import Listener, open_listeners
+from linepool.pubsub.subscriptions import Subscriptions
+from linepool.settings import Settings
+from linepool.worker.balance import share
+from linepool.worker.context import WorkerContext
+from linepool.worker.interrupts import Interrupts
+from linepool.worker.loop import Loop
+from linepool.worker.orders import Orders
+from linepool.worker.safe_point import SafePoint
+from tests.servers import ROOT, TIMEOUT
+
+MOST_CROSSINGS = 22
+
+
+class WorkerLoop(Loop):
+    """A worker's loop in this process, with a listener and the master's view of its slot."""
+
+    slot: MasterSlot
+    address: tuple[str, int]
+
+
+@pytest.fixture
+def seen():
+    """What handlers and hooks have seen of the board: the snapshots of the master."""
+    return []
+
+
+@pytest.fixture
+def loop(monkeypatch, seen):
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # those of this process stay
+    app = App("sums")
+    page = Board(64)
+    slot = MasterView(page).slot(0)
+
+    @app.handler
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    @app.handler
+    def flood(connection: Connection) -> str:
+        try:
+            connection.push("x" * 20_000_000)
+        except OSError:
+            seen.append(slot.snapshot())
+        return "done"
+
+    @app.on_disconnect
+    def gone() -> None:
+        seen.append(slot.snapshot())
+
+    board = WorkerView(page, 0)
+    context = WorkerContext(
+        app.freeze(),
+        Settings(write_timeout=0.05),
+        {},
+        board,
+        Orders(board, os.getppid()),
+        Interrupts(board, 2),
+        Subscriptions(None),
+        SafePoint(),
+    )
+    ours, theirs = channel.pair()
+    with ours, theirs, socket.create_server(("127.0.0.1", 0)) as sock:
+        sock.setblocking(False)
+        loop = WorkerLoop(context, theirs, [Listener(sock)], lambda _: None, lambda: False)
+        loop.slot, loop.address = slot, sock.getsockname()
+        yield loop
+        for connection in list(loop._table.connections.values()):
+            loop._table.close(connection)
+
+
+def round_of(loop: Loop) -> None:
+    """Wait for an event and serve it."""
+    loop._serve_events(loop._wait())
+
+
+def files_visited(call) -> list[str]:
+    """Return the files that a call runs through, one after the other, in linepool and the handler."""
+    visited: list[str] = []
+
+    def note(frame, event, _argument) -> None:
+        if event == "return":
+            frame = frame.f_back
+        if event in ("call", "return") and frame is not None:
+            name = frame.f_code.co_filename
+            if name.startswith((str(ROOT / "linepool"), "<linepool call", __file__)):
+                visited.append(name.removeprefix(f"{ROOT}/"))
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return visited
+
+
+def test_a_warm_request_crosses_few_files(loop):
+    with socket.create_connection(loop.address, TIMEOUT) as client:
+        round_of(loop)  # accepted
+        for _ in range(2):
+            client.sendall(b"ADD 2 3\r\n")
+            round_of(loop)
+            assert client.recv(100) == b"5\r\n"
+        client.sendall(b"ADD 2 3\r\n")
+        events = loop._epoll.poll(TIMEOUT)
+
+        visited = files_visited(lambda: loop._serve_events(events))
+
+        assert client.recv(100) == b"5\r\n"
+    way = [visited[0]]
+    for name in visited:
+        if name != way[-1]:
+            way.append(name)
+    way = way[1:-1]  # from the loop to the loop
+    assert len(way) - 1 <= MOST_CROSSINGS, "\n".join(way)
+    assert {Path(name).name for name in way if name.startswith("linepool")} == {
+        "loop.py",
+        "connection.py",
+        "transport.py",
+        "worker.py",  # of the board
+        "line.py",
+        "conversation.py",
+    }
+
+
+def test_no_connection_is_taken_for_the_client_of_a_disconnect_hook(loop, seen):
+    with socket.create_connection(loop.address, TIMEOUT) as client:
+        round_of(loop)
+        with socket.create_connection(loop.address, TIMEOUT):
+            round_of(loop)
+        client.sendall(b"ADD 2 3\r\n")
+        while not seen:
+            round_of(loop)
+
+    (during_the_hook,) = seen
+    assert during_the_hook.started_ns > 0
+    assert during_the_hook.client_fd == -1
+
+
+def test_a_request_whose_push_has_failed_still_has_its_deadline(loop, seen):
+    with socket.create_connection(loop.address, TIMEOUT) as client:
+        round_of(loop)
+        client.sendall(b"FLOOD\r\n")
+        while not seen:
+            round_of(loop)
+
+    assert seen[0].started_ns > 0
+    assert seen[0].line == b"FLOOD"
+
+
+def test_a_saturated_worker_keeps_its_share_of_the_connections():
+    held = 30
+    for others in (0, 0, 0):
+        held -= share(held, others)
+
+    assert held == 4
+    assert share(1, 5) == 1
+    assert share(1000, 0) == 16
+
+
+def test_the_first_connections_of_the_scheme_accept_have_a_receive_timeout_too():
+    (listener,) = open_listeners(Settings(scheme="accept", bind=("127.0.0.1:0",)))
+    with contextlib.closing(listener), socket.create_connection(listener.socket.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert any(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
