@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, cast
+from typing import Protocol as Interface
 
 from linepool.errors import (
     LeaveNow,
@@ -28,6 +29,13 @@ _PLAIN = {type(None), bool, int, float, str, bytes, list, tuple, dict}
 """Types that are neither a Reply nor a stream; to look for a stream costs more than all else here."""
 
 
+class Owner(Interface):
+    """The owner of a conversation's bytes."""
+
+    def open_handle(self) -> Connection:
+        """Return the live connection for handlers."""
+
+
 class Conversation:
     """The requests and replies of one connection.
 
@@ -35,7 +43,7 @@ class Conversation:
         service: The app.
         session: What the connection remembers.
         resources: The worker's, by name.
-        open_live: Makes the live connection when a handler or hook first asks for it; without it,
+        owner: Makes the live connection when a handler or hook first asks for it; without an owner,
             that is one without a socket, see ``take_pushed``.
 
     Attributes:
@@ -60,7 +68,7 @@ class Conversation:
         service: Service,
         session: Session,
         resources: Mapping[str, Any],
-        open_live: Callable[[], Connection] | None = None,
+        owner: Owner | None = None,
     ) -> None:
         self.service = service
         self.session = session
@@ -69,7 +77,7 @@ class Conversation:
         self.errors = 0
         self.pinned = False
         self.protocol = service.open_protocol()
-        self._open_live = open_live
+        self._owner = owner
         self._request = NO_REQUEST
         self._has_around = service.has_around
         self._has_middleware = bool(service.middleware)
@@ -78,12 +86,12 @@ class Conversation:
     def connection(self) -> Connection:
         """The live connection."""
         if self._live is None:
-            self._live = self._open_live() if self._open_live else _Detached(self)
+            self._live = self._owner.open_handle() if self._owner else _Detached(self)
         return self._live
 
     def release(self) -> None:
         """Let go of the live connection, which refers to this conversation."""
-        self._live = self._open_live = None
+        self._live = self._owner = None
 
     @contextlib.contextmanager
     def disarmed(self) -> Iterator[None]:

@@ -36,9 +36,9 @@ class Admission:
         """Whether the server has too many connections already, this one not counted."""
         board, settings = self._board, self._context.settings
         most = settings.max_connections
-        if board.parked + board.slots * settings.hot_connections < most:
+        if board.has_room_for(settings.hot_connections, most):
             return False  # without a look at all workers
-        return board.parked + board.held_by_all() >= most
+        return board.connections() >= most
 
     def refuse(self) -> bytes:
         """Count a refusal; return what the client is sent."""

@@ -157,7 +157,7 @@ class BlockingLoop:
                 elif time.monotonic() >= connection.deadline:
                     connection.expire()
         finally:
-            self._board.idle_since(0)
+            self._board.idle(0, 0)
             self._board.holds(0)
             try:
                 if connection.lingers:

@@ -79,9 +79,7 @@ class Connection:
         self._replies = transport.replies
         self._context = context
         self._board = context.board
-        self._conversation = Conversation(
-            context.service, session, context.resources, self._open_handle
-        )
+        self._conversation = Conversation(context.service, session, context.resources, self)
         self._conversation.pinned = not transport.may_move
         self._protocol = self._conversation.protocol
         self._cookie = cookie or socket_cookie(self.socket)
@@ -131,8 +129,8 @@ class Connection:
                 self._transport.flush()
         except BlockingIOError:  # a new client that has not sent anything yet
             self._is_replaceable = self._protocol.is_replaceable
-        except OSError:
-            self.abort()
+        except OSError as error:
+            self.abort(was_reset=isinstance(error, ConnectionResetError))
         if self._more or not all_sent or self._conversation.closing:
             self._settle()
         self._publish()
@@ -151,11 +149,7 @@ class Connection:
         self._publish()
 
     def deliver(self, message: Message) -> None:
-        """Send the client a message that was published.
-
-        Raises:
-            OSError: The client is gone, or does not keep up.
-        """
+        """Send the client a message; raises OSError if it is gone, or does not keep up."""
         if self.needs == CLOSED:
             return  # it was aborted, and its subscriptions are dropped soon
         self._replies.append(self._protocol.encode_message(message))
@@ -214,9 +208,7 @@ class Connection:
         """Return what ``load`` wants in another process, or None: it must stay in this worker.
 
         May be called by: both threads; by the evacuation thread if it is not being served.
-
-        Args:
-            has_input: The client has sent something that was not read.
+        ``has_input`` says that the client has sent something that was not read.
         """
         if self.is_bound:
             return None
@@ -250,10 +242,10 @@ class Connection:
             was_quiet_since = state.deadline - self._context.settings.idle_timeout
             self.was_quiet = self.quiet_since - was_quiet_since
 
-    def abort(self) -> None:
-        """End it at once: the connection is reset when it is closed."""
+    def abort(self, *, was_reset: bool = False) -> None:
+        """End it at once: the connection is reset when it is closed, unless the client has done so."""
         self._board.drop()
-        self._transport.abort()
+        self._transport.abort(was_reset=was_reset)
         self._count_errors()
         self._more = False
         self.needs = CLOSED
@@ -283,9 +275,9 @@ class Connection:
         self._replies.append(self._conversation.encode(value))
         self._flush_all()
 
-    def _open_handle(self) -> Handle:
-        context = self._context
-        return Handle(self, self._conversation, context.board, context.subscriptions)
+    def open_handle(self) -> Handle:
+        """Return the live connection for handlers."""
+        return Handle(self, self._conversation, self._board, self._context.subscriptions)
 
     def _answer(self) -> None:  # noqa: C901 - each call more costs every request
         """Answer the requests that are complete; their replies go out together.

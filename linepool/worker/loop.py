@@ -81,6 +81,7 @@ class Loop:
         self._was_late = True  # the last wait was longer than a moment
         self._left_at = 0.0  # when it began to leave; 0: it has not
         self._began_ns = 0  # when the round began
+        self._waited_ns = 0  # for work, altogether
         self._mean_ns = 0  # what one turn of a connection took lately
         self._channel = channel
         self._epoll.register(channel, select.EPOLLIN)
@@ -120,13 +121,13 @@ class Loop:
         """Wait for something to do, and publish that this worker is idle."""
         poll, board = self._epoll.poll, self._board
         now_ns = time.monotonic_ns()
-        others_wait = board.ready_connections
+        others_wait = board.ready_connections()
         most = _EVENTS_WHILE_OTHERS_WAIT if others_wait else -1
         if self._table.again:
             self._began_ns = now_ns
             return poll(0, most)
         takes_work = self._takes_work()
-        board.idle_since(now_ns if takes_work else 0)
+        board.idle(0, now_ns if takes_work else 0)
         if others_wait and takes_work:
             self._handoff.ask_for_work(now_ns)
         # Work that came late the last time will come late again: then the short wait is left out.
@@ -139,7 +140,9 @@ class Loop:
             events = poll(None if pause == math.inf else min(max(0.0, pause), LONGEST_WAIT))
         self._began_ns = began_ns = time.monotonic_ns()
         self._was_late = began_ns - now_ns > _MOMENT_NS
-        board.working(began_ns - now_ns)
+        board.idle(0, 0)
+        self._waited_ns += began_ns - now_ns
+        board.waited(self._waited_ns)
         return events
 
     def _takes_work(self) -> bool:
@@ -279,7 +282,7 @@ class Loop:
         if served:
             self._mean_ns += ((now_ns - self._began_ns) // served - self._mean_ns) >> 3
         board = self._board
-        if board.ready_connections and now_ns - board.ready_since_ns > _STARVING_NS:
+        if board.ready_connections() and now_ns - board.ready_since_ns > _STARVING_NS:
             self._handoff.ask_for_work(now_ns)
         held = self._table.connections
         if len(held) > 1:
@@ -291,7 +294,7 @@ class Loop:
             self._on_timer(now)
         if self._handoff.to_return and not self._handoff.return_unstarted():
             self._table.look_at(now + _RETRY)
-        if self._left_at or board.has_order or self._orders.must_leave or self._is_worn():
+        if self._left_at or board.order() or self._orders.must_leave or self._is_worn():
             self._leave(now)
 
     def _on_timer(self, now: float) -> None:

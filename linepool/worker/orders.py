@@ -44,15 +44,15 @@ class Orders:
     @property
     def order(self) -> int:
         """The master's order, one of ``Order``."""
-        return self._board.order
+        return self._board.order()
 
     def leaving(self) -> bool:
         """Whether the worker is to leave when it has finished what is in flight."""
-        return self.must_leave or self._board.has_order
+        return self.must_leave or self._board.order() != Order.NONE
 
     def hanging_up(self) -> bool:
         """Whether it is to end connections between two requests."""
-        return self.must_leave or self._board.order not in (Order.NONE, Order.RECYCLE)
+        return self.must_leave or self._board.order() not in (Order.NONE, Order.RECYCLE)
 
     def leave(self) -> None:
         """Have the worker leave without an order: it cannot serve any more, or no order can reach it."""

@@ -34,7 +34,7 @@ class Transport:
         write_by: When what is unsent must have been taken; monotonic, in seconds.
     """
 
-    __slots__ = ("_send", "_write_timeout", "recv", "replies", "socket", "unsent", "write_by")
+    __slots__ = ("_write_timeout", "recv", "replies", "socket", "unsent", "write_by")
 
     may_move = True
     """Whether another process can continue with the socket as it is."""
@@ -44,7 +44,6 @@ class Transport:
         self.recv: Callable[[int, int], bytes] = sock.recv
         self.replies: list[bytes] = []
         self.unsent: bytes | memoryview = b""
-        self._send: Callable[[bytes | memoryview, int], int] = sock.send
         self._write_timeout = write_timeout
 
     def recv_more(self, data: bytes) -> bytes:
@@ -71,7 +70,7 @@ class Transport:
         if not data:
             return True
         try:
-            sent = self._send(data, DONTWAIT)
+            sent = self.socket.send(data, DONTWAIT)
         except BlockingIOError:
             sent = 0
         if sent == len(data):
@@ -88,7 +87,8 @@ class Transport:
         """
         # A view, because a copy at each step would make a long reply quadratic; b"" at the end.
         with contextlib.suppress(BlockingIOError):
-            self.unsent = memoryview(self.unsent)[self._send(self.unsent, DONTWAIT) :] or b""
+            sent = self.socket.send(self.unsent, DONTWAIT)
+            self.unsent = memoryview(self.unsent)[sent:] or b""
         return not self.unsent
 
     def wait_sent(self, on_blocked: Callable[[], None]) -> None:
@@ -111,8 +111,9 @@ class Transport:
                 raise TimeoutError("the client does not read")
             poller.poll(min(seconds, _LOOK_EVERY) * 1000)
 
-    def abort(self) -> None:
-        """Have the connection reset when it is closed; what is unsent is discarded."""
+    def abort(self, *, was_reset: bool = False) -> None:
+        """Discard what is unsent, and have the connection reset when it is closed, unless it was already."""
         self.replies.clear()
         self.unsent = b""
-        reset_on_close(self.socket)
+        if not was_reset:
+            reset_on_close(self.socket)

@@ -47,14 +47,14 @@ REQUESTS = 6  # requests done
 HANDLER_NS = 7  # time spent in handlers
 COOKIE = 8  # SO_COOKIE of the client's socket: its descriptor may have been reused
 CLIENT_FD = 9  # descriptor of the client that is being served, plus one; 0: none
-HELD = 10  # connections held
-STATE = 11  # as in the last status record
-SINCE_NS = 12  # as in the last status record
-ERRORS = 13  # requests that ended in SERVER_ERROR
-TIMEOUTS = 14  # requests in which RequestTimeout was raised
-CONNECTIONS = 15  # connections taken
-REFUSED = 16  # connections refused because there were too many
-IDLE_SINCE_NS = 17  # when it began to wait for work; 0: it works. Immediate, unlike status records
+IDLE_SINCE_NS = 10  # when it began to wait for work; 0: it works. Immediate, unlike status records
+HELD = 11  # connections held
+STATE = 12  # as in the last status record
+SINCE_NS = 13  # as in the last status record
+ERRORS = 14  # requests that ended in SERVER_ERROR
+TIMEOUTS = 15  # requests in which RequestTimeout was raised
+CONNECTIONS = 16  # connections taken
+REFUSED = 17  # connections refused because there were too many
 BEGUN_WITH = 18  # number of the last connection from the parker that it has begun to serve
 WAITED_NS = 19  # how long it has waited for work altogether
 # Written by the master:
@@ -71,8 +71,9 @@ CACHE_LINE = 64  # bytes
 LINE_BYTES = 128
 # In the machine's byte order, and aligned: each word is written in one piece.
 BEGIN = struct.Struct(f"@{LINE_BYTES}s6Q")  # at the start of the slot
-SERVING = struct.Struct("@2Q")  # at COOKIE
-SERVING_AT = LINE_BYTES + COOKIE * WORD
+PAIR = struct.Struct("@2Q")
+SERVING_AT = LINE_BYTES + COOKIE * WORD  # and CLIENT_FD
+IDLE_AT = LINE_BYTES + CLIENT_FD * WORD  # and IDLE_SINCE_NS
 
 
 class Board:

@@ -16,10 +16,12 @@ from linepool.ipc.board.words import (
     GIVEN,
     HANDLER_NS,
     HELD,
+    IDLE_AT,
     IDLE_SINCE_NS,
     LIMIT_NS,
     ORDER,
     OVERDUE,
+    PAIR,
     PARKED,
     PARKER,
     PARKER_FULL,
@@ -29,7 +31,6 @@ from linepool.ipc.board.words import (
     REFUSED,
     REQUESTS,
     SERIAL,
-    SERVING,
     SERVING_AT,
     SINCE_NS,
     SLOTS,
@@ -57,6 +58,12 @@ class WorkerView:
     Attributes:
         places: How many of its connections it may publish.
         serial: The number of the last request or hook.
+        idle: ``idle(0, since_ns)`` publishes that no connection is being served, and since when the worker
+            waits for work; 0: it takes none, or works.
+        waited: ``waited(total_ns)`` publishes for how long it has waited altogether.
+        ready_connections: Returns how many parked connections have sent something and wait for an idle
+            worker.
+        order: Returns the master's order, one of ``Order``; any other value is an order to leave too.
         serving: ``serving(cookie, descriptor + 1)`` publishes the connection that is read and answered
             from now on.
         begin: ``begin(line, its length, length of its ending, limit_ns, unsent, serial, now_ns)``
@@ -72,8 +79,12 @@ class WorkerView:
         self._others: dict[int, memoryview] = {}
         self.places = len(self._published) // 2
         self.serial = 0
-        # Not methods: a method would cost as much again as what it does, at each request.
-        self.serving: Callable[..., None] = partial(SERVING.pack_into, self._view, SERVING_AT)
+        # Not methods: a method would cost as much again as what it does, at each request or round.
+        self.ready_connections: Callable[[], int] = partial(self._head.__getitem__, READY)
+        self.order: Callable[[], int] = partial(self._words.__getitem__, ORDER)
+        self.serving: Callable[..., None] = partial(PAIR.pack_into, self._view, SERVING_AT)
+        self.idle: Callable[..., None] = partial(PAIR.pack_into, self._view, IDLE_AT)
+        self.waited: Callable[[int], None] = partial(self._words.__setitem__, WAITED_NS)
         self.begin: Callable[..., None] = partial(BEGIN.pack_into, self._view, 0)
 
     @property
@@ -152,18 +163,6 @@ class WorkerView:
         words[SINCE_NS] = now_ns
         return words[CONNECTIONS], words[REQUESTS]
 
-    def idle_since(self, since_ns: int) -> None:
-        """Publish that no connection is being served, and since when it waits for more; 0: it takes none."""
-        words = self._words
-        words[CLIENT_FD] = 0
-        words[IDLE_SINCE_NS] = since_ns
-
-    def working(self, waited_ns: int) -> None:
-        """Publish that it works, and add the time for which it has waited."""
-        words = self._words
-        words[IDLE_SINCE_NS] = 0
-        words[WAITED_NS] += waited_ns
-
     def holds(self, count: int) -> None:
         """Publish how many connections it holds."""
         self._words[HELD] = count
@@ -188,16 +187,6 @@ class WorkerView:
         """Publish a connection again as it was when it was hidden."""
         self._published[2 * place] = shown
 
-    @property
-    def order(self) -> int:
-        """The master's order, one of ``Order``; any other value is an order to leave too."""
-        return self._words[ORDER]
-
-    @property
-    def has_order(self) -> bool:
-        """Whether there is an order."""
-        return self._words[ORDER] != 0
-
     def may_recycle(self, requests: int) -> bool:
         """Whether it has served this number of requests and is permitted to leave."""
         return bool(self._words[REQUESTS] >= requests and self._words[PERMIT])
@@ -213,16 +202,6 @@ class WorkerView:
         return bool(self._head[PARKER] and not self._head[PARKER_FULL])
 
     @property
-    def parked(self) -> int:
-        """How many connections the parker holds."""
-        return self._head[PARKED]
-
-    @property
-    def ready_connections(self) -> int:
-        """How many parked connections have sent something and wait for an idle worker."""
-        return self._head[READY]
-
-    @property
     def ready_since_ns(self) -> int:
         """When the first of these began to wait."""
         return self._head[READY_SINCE_NS]
@@ -236,14 +215,14 @@ class WorkerView:
         """Whether the parker has given connections that it has not begun to serve."""
         return self._words[GIVEN] != self._words[BEGUN_WITH]
 
-    @property
-    def slots(self) -> int:
-        """How many slots have been used so far."""
-        return self._head[SLOTS]
+    def has_room_for(self, held: int, most: int) -> bool:
+        """Whether there are fewer connections than ``most`` even if each worker holds ``held``."""
+        return self._head[PARKED] + self._head[SLOTS] * held < most
 
-    def held_by_all(self) -> int:
-        """Return how many connections all workers hold, this one included."""
-        return sum(self._other(number)[HELD] for number in range(self._head[SLOTS]))
+    def connections(self) -> int:
+        """Return how many connections the parker and all workers hold, this one included."""
+        held = sum(self._other(number)[HELD] for number in range(self._head[SLOTS]))
+        return self._head[PARKED] + held
 
     def siblings(self) -> Iterator[tuple[int, Sibling]]:
         """Yield the other workers, by slot."""
