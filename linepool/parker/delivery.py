@@ -18,6 +18,7 @@ from attrs import define
 from linepool.ipc import channel as channels
 from linepool.ipc.board import ParkerView
 from linepool.ipc.channel import ConnectionState, PassedConnection
+from linepool.kernel.sockets import unread_bytes
 
 _AT_ONCE = 16  # connections for one request of a worker: one of them may hold up the others
 
@@ -69,11 +70,18 @@ class WorkerProxy:
         self.board.unstarted(len(self.given))
         return True
 
-    def confirm(self) -> None:
-        """Close the parker's copies of the connections that it has begun to serve."""
+    def confirm(self, *, heard: bool) -> None:
+        """Close the parker's copies of the connections that it has begun to serve.
+
+        Args:
+            heard: Its messages are read. One that waits may return a connection with a lower number
+                than that of the last one begun, so nothing is closed before that is read.
+        """
         if not self.given:
             return
-        begun_with = self.board.begun_with
+        begun_with = self.board.begun_with  # before the look for messages: they were sent before it
+        if heard and unread_bytes(self.channel.fileno()):
+            return
         while self.given and self.given[0].number <= begun_with:
             os.close(self.given.popleft().descriptor)
         self.board.unstarted(len(self.given))
@@ -167,10 +175,10 @@ class Delivery:
                 worker.given.remove(given)
                 self.queue(given.descriptor, given.state, first=True)
 
-    def confirm(self) -> None:
+    def confirm(self, *, heard: bool) -> None:
         """Close the parker's copies of all connections that workers have begun to serve."""
         for worker in self.workers.values():
-            worker.confirm()
+            worker.confirm(heard=heard)
 
     def _give(self, worker: WorkerProxy) -> bool:
         """Give the connection that waits longest to a worker; return whether it is on its way."""

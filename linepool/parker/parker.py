@@ -119,7 +119,7 @@ class Parker:
                 self._close_expired()
                 self._mind_the_room()  # before workers are given what they may hand off again
                 self._delivery.deliver(leaving_too=bool(self._stop_by))
-                self._delivery.confirm()
+                self._delivery.confirm(heard=not self._ignores_workers)
                 self._publish()
         self._board.leaves()
 

@@ -92,6 +92,8 @@ class Handoff:
             EOFError: The other end of the channel is closed.
         """
         self._asked_ns = 0  # what it had asked for may be this
+        if self.to_return and not self.return_unstarted():
+            return None  # they keep their order: none may be begun before an older one is returned
         while (message := channels.receive(self._channel)) is not None:
             if isinstance(message, PassedConnection):
                 return message

@@ -23,7 +23,7 @@ from linepool.kernel.sockets import LONGEST_WAIT
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
 from linepool.worker.balance import ParkPolicy, Siblings, eviction_order, share
-from linepool.worker.connection import CLOSED, READ, WRITE, Connection
+from linepool.worker.connection import AGAIN, CLOSED, READ, WRITE, Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.handoff import Handoff
 from linepool.worker.table import Table
@@ -192,8 +192,11 @@ class Loop:
         self._report(State.TAKEN)
 
     def _after_turn(self, connection: Connection) -> None:
+        """Arrange what a connection needs; in ``dispatch`` give it back, at the latest after two turns."""
+        had_turn = connection.descriptor in self._table.again
         self._table.arrange(connection)
-        if self._gives_back and connection.needs == READ and not self._left_at:
+        is_done = connection.needs == READ or (connection.needs == AGAIN and had_turn)
+        if self._gives_back and is_done and not self._left_at:
             self._handoff.give(connection)
 
     def _accept(self, listener: Listener) -> None:
