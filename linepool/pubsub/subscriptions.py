@@ -34,6 +34,9 @@ class Subscriber(Interface):
     def abort(self) -> None:
         """End the connection at once."""
 
+    def fail(self) -> None:
+        """End it because of an exception, which is logged."""
+
 
 class Subscriptions:
     """What the connections of one worker have subscribed to.
@@ -98,14 +101,17 @@ class Subscriptions:
                     for message in matching(topics, channel):
                         subscriber.deliver(evolve(message, data=data))
                 except OSError:
-                    self._disconnect(subscriber)
+                    _disconnect(subscriber)
+                except Exception:  # noqa: BLE001 - logged
+                    subscriber.fail()
         if self._endpoint.overrun:  # messages are lost, and it is not known whose
             for subscriber in list(self._topics):
-                self._disconnect(subscriber)
-
-    def _disconnect(self, subscriber: Subscriber) -> None:
-        log.warning("subscriber disconnected peer=%s reason=%r", subscriber.peer, "not keeping up")
-        subscriber.abort()
+                _disconnect(subscriber)
 
     def _all(self) -> list[tuple[bool, bytes]]:
         return [topic for topics in self._topics.values() for topic in topics]
+
+
+def _disconnect(subscriber: Subscriber) -> None:
+    log.warning("subscriber disconnected peer=%s reason=%r", subscriber.peer, "not keeping up")
+    subscriber.abort()

@@ -156,6 +156,8 @@ class BlockingLoop:
                     connection.take_turn()
                 elif time.monotonic() >= connection.deadline:
                     connection.expire()
+        except Exception:  # noqa: BLE001 - logged; it ends this connection, not the worker
+            connection.fail()
         finally:
             self._board.idle(0, 0)
             self._board.holds(0)

@@ -45,7 +45,7 @@ class Connection:
     """A connection, its conversation and its deadlines.
 
     Attributes:
-        socket: The client's; its descriptor is ``descriptor``.
+        socket: The client's, with its ``descriptor``.
         place: Where it is published on the board; -1: it is not.
         needs: What its holder must arrange next: READ, WRITE, AGAIN or CLOSED.
         quiet_since: When the client was served last; monotonic, in seconds.
@@ -225,11 +225,7 @@ class Connection:
         return ConnectionState(flags, self.deadline, self._accepted_at, data, self._cookie)
 
     def load(self, state: ConnectionState, protocol: bytes) -> None:
-        """Continue what was dumped in another process.
-
-        Raises:
-            ValueError, TypeError, LookupError, struct.error: The state is invalid.
-        """
+        """Continue what was dumped in another process; raises any Exception if that is invalid."""
         if protocol:
             self._protocol.load(protocol)
         self._served = bool(state.flags & channel.SERVED)
@@ -250,6 +246,15 @@ class Connection:
         self._more = False
         self.needs = CLOSED
 
+    def fail(self) -> None:
+        """End it because of an exception out of its protocol, which is logged."""
+        log.exception("connection closed: its protocol failed peer=%s", self.peer)
+        self.lost_framing = True
+        self._board.drop()
+        with contextlib.suppress(OSError):
+            self._transport.flush()  # the replies to the requests before
+        self._close_lingering()
+
     def on_closed(self) -> None:
         """Drop its subscriptions and run the hooks for its end."""
         self._context.subscriptions.drop(self)
@@ -261,17 +266,12 @@ class Connection:
         self._conversation.release()
 
     def moved(self) -> None:
-        """Close this process's descriptor, for another process has it. May be called by: both threads."""
+        """Close this descriptor, for another process has one. May be called by: both threads."""
         self.socket.close()
         self._conversation.release()
 
     def push(self, value: object) -> None:
-        """Send a value now, encoded as a reply, after the replies to earlier requests.
-
-        Raises:
-            OSError: The client is gone, or does not read.
-            TypeError, ValueError: No reply is defined for the value.
-        """
+        """Send a value now, after the replies to earlier requests; raises as ``Handle.push``."""
         self._replies.append(self._conversation.encode(value))
         self._flush_all()
 

@@ -48,7 +48,12 @@ class Handle(Connection):
         self._conversation.closing = True
 
     def push(self, value: object) -> None:
-        """Send a value now, encoded as a reply, after the replies to earlier requests."""
+        """Send a value now, encoded as a reply, after the replies to earlier requests.
+
+        Raises:
+            OSError: The client is gone, or does not read.
+            TypeError, ValueError: No reply is defined for the value.
+        """
         self._connection.push(value)
 
     def extend(self, seconds: float) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import struct
 import time
 
 from linepool.ipc import channel as channels
@@ -118,7 +117,7 @@ class Handoff:
                 sock, Session.load(session), state.accepted_at, state.cookie
             )
             connection.load(state, protocol)
-        except (ValueError, TypeError, LookupError, struct.error) as error:
+        except Exception as error:  # noqa: BLE001 - another worker, or a protocol, made the state
             log.error(  # noqa: TRY400 - one line says everything
                 "connection closed: invalid state received from another worker: %s", error
             )

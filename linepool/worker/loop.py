@@ -14,6 +14,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Order
@@ -162,7 +163,10 @@ class Loop:
                 # As _serve() does it, for the most frequent case without its call.
                 if self._is_idle:
                     self._begin_work()
-                connection.on_readable()
+                try:
+                    connection.on_readable()
+                except Exception:  # noqa: BLE001 - logged; it ends this connection, not the worker
+                    connection.fail()
                 if connection.needs != READ or self._gives_back:
                     self._after_turn(connection)
             elif connection.needs == WRITE:
@@ -184,7 +188,7 @@ class Loop:
         """Have a connection take a step, and arrange what it needs then."""
         if self._is_idle:
             self._begin_work()
-        step()
+        _take(connection, step)
         self._after_turn(connection)
 
     def _begin_work(self) -> None:
@@ -309,7 +313,7 @@ class Loop:
             if park_at <= now and not self._left_at and self._handoff.give(connection):
                 continue
             if now >= connection.deadline:
-                connection.expire()
+                _take(connection, connection.expire)
                 self._table.arrange(connection)
                 if connection.needs == CLOSED:
                     continue
@@ -342,7 +346,7 @@ class Loop:
         for connection in self._table.present(self._table.connections):
             if moving and (self._handoff.give(connection) or patient or not connection.is_bound):
                 continue  # it is gone; or it stays until it ends by itself, or until it can go
-            connection.hang_up(now, self._left_at)
+            _take(connection, partial(connection.hang_up, now, self._left_at))
             if connection.needs == CLOSED:
                 self._table.close(connection)
         self._table.look_at(now + _RETRY)
@@ -352,3 +356,11 @@ class Loop:
             return False
         # In a stop of all workers the parker may still have clients to be served.
         return self._orders.order != Order.STOP or not self._board.has_parker
+
+
+def _take(connection: Connection, step: Callable[[], None]) -> None:
+    """Have a connection take a step; an exception out of its protocol ends it, not the worker."""
+    try:
+        step()
+    except Exception:  # noqa: BLE001 - logged
+        connection.fail()

@@ -369,3 +369,11 @@ def test_a_reply_cannot_be_forged_by_a_line_break():
 
 def test_items_compare_by_value():
     assert Item(b"x") == Item(b"x", 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("size", [b"3\rx", b"3\x0bx", b"+3\tx", b"3\x0c"])
+def test_a_size_is_read_as_strtol_reads_it(size):
+    """As memcached does: what follows a blank in the word does not count."""
+    assert served().ask(b"set k 0 0 " + size + b"\r\nabc\r\nget k\r\n") == (
+        b"STORED\r\nVALUE k 0 3\r\nabc\r\nEND\r\n"
+    )

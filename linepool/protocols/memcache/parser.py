@@ -199,7 +199,7 @@ class MemcacheParser(Buffered):
             return _refused(_FORMAT, quiet)
         words = [key, *map(_digits, words[1:])]
         request = MemcacheRequest(verb, words, self._command(verb), line=line, quiet=quiet)
-        return self._with_block(request, int(size), begin)
+        return self._with_block(request, int(_digits(size)), begin)
 
     def _with_block(self, request: MemcacheRequest, size: int, begin: int) -> Request | Bad | None:
         """Add the data block, or step back to the line and wait if it has not all arrived."""

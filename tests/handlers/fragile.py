@@ -1,0 +1,35 @@
+"""An app whose protocol raises an exception in the method that a client names."""
+
+from __future__ import annotations
+
+from common import add, pid
+
+from linepool import App, Bad, Line, ReplyError, Request
+
+
+class Fragile(Line):
+    """The line protocol, but for lines such as ``FEED!``."""
+
+    def feed(self, data: bytes) -> None:
+        if b"FEED!" in data:
+            raise LookupError("feed")
+        super().feed(data)
+
+    def next_request(self) -> Request | Bad | None:
+        request = super().next_request()
+        if isinstance(request, Request) and request.verb == b"NEXT!":
+            raise MemoryError("next_request")
+        return request
+
+    def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
+        if request is not None and request.verb == b"ENCODE!":
+            raise ZeroDivisionError("encode_error")
+        return super().encode_error(error, request)
+
+    def eof(self) -> Bad | None:
+        raise AttributeError("eof")
+
+
+app = App("fragile", protocol=Fragile())
+app.handler(add)
+app.handler(pid)

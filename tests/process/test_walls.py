@@ -1,0 +1,39 @@
+"""An exception out of a protocol ends the one connection that it belongs to, and the log names it."""
+
+import socket
+
+import pytest
+
+from tests.conftest import Launch
+from tests.servers import HANDLERS
+
+RAISED = {
+    b"FEED!\n": "LookupError: feed",
+    b"NEXT!\n": "MemoryError: next_request",
+    b"ENCODE!\n": "ZeroDivisionError: encode_error",
+    b"": "AttributeError: eof",
+}
+
+
+@pytest.mark.scheme("shared", "accept")
+@pytest.mark.parametrize("sent", RAISED, ids=["feed", "next_request", "encode_error", "eof"])
+def test_an_exception_out_of_a_protocol_ends_its_connection_alone(launch: Launch, scheme, sent):
+    workers = "2" if scheme == "accept" else "1"
+    server = launch(f"{HANDLERS}/fragile.py:app", "--workers", workers)
+    with server.connect() as neighbour:
+        worker = neighbour.ask("PID")
+        with server.connect() as peer:
+            victim = peer.ask("PID")
+            if sent:
+                peer.send(sent)
+            else:
+                peer.socket.shutdown(socket.SHUT_WR)
+
+            assert peer.line() == ""
+
+        assert neighbour.ask("PID") == worker
+        with server.connect() as another:
+            assert another.ask("PID") == victim
+        server.wait_for("connection closed: its protocol failed peer=127.0.0.1:")
+        server.wait_for(RAISED[sent])
+        assert server.status()["counters"]["crashes"] == 0
