@@ -209,11 +209,9 @@ def receive(channel: socket.socket) -> Message | None:
         EOFError: The other end is closed.
     """
     try:
-        data, control, _, _ = channel.recvmsg(_MESSAGE_BYTES, _CONTROL_BYTES, _FLAGS)
+        data, control = _next_message(channel)
     except BlockingIOError:
         return None
-    except ConnectionResetError:  # it was closed with messages of ours unread
-        raise EOFError from None
     if not data and not control:
         if _is_closed(channel):
             raise EOFError
@@ -222,6 +220,17 @@ def receive(channel: socket.socket) -> Message | None:
     for _, _, rights in control:
         descriptors.frombytes(rights[: len(rights) - len(rights) % descriptors.itemsize])
     return _parsed(data, descriptors.tolist())
+
+
+def _next_message(channel: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    """Return the bytes and the control data of a message; raises BlockingIOError if there is none."""
+    try:
+        data, control, _, _ = channel.recvmsg(_MESSAGE_BYTES, _CONTROL_BYTES, _FLAGS)
+    except ConnectionResetError:
+        # The other end was closed with messages of ours unread. The kernel reports that once, ahead of
+        # the messages that the other end had sent.
+        data, control, _, _ = channel.recvmsg(_MESSAGE_BYTES, _CONTROL_BYTES, _FLAGS)
+    return data, control
 
 
 def close_descriptor(message: Message) -> None:

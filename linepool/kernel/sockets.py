@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import socket
+import stat
 import struct
 import termios
 
@@ -53,7 +55,15 @@ def socket_cookie(sock: socket.socket) -> int:
 
 def unread_bytes(descriptor: int) -> int:
     """Return how many bytes have arrived and have not been read (ioctl_tty(2), FIONREAD)."""
-    return _ioctl(descriptor, termios.FIONREAD)
+    try:
+        return _ioctl(descriptor, termios.FIONREAD)
+    except OSError:  # of a socket that is not a connection
+        return 0
+
+
+def is_socket(descriptor: int) -> bool:
+    """Whether a descriptor is of a socket, and not of a file or something else."""
+    return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
 
 
 def unsent_bytes(sock: socket.socket) -> int:

@@ -36,7 +36,13 @@ from linepool.ipc.channel import (
 from linepool.kernel.acceptor import Accepted, Acceptor
 from linepool.kernel.lingering import PATIENCE, LingeringClose, last_call
 from linepool.kernel.listeners import Listener
-from linepool.kernel.sockets import LONGEST_WAIT, address_text, as_connection, unread_bytes
+from linepool.kernel.sockets import (
+    LONGEST_WAIT,
+    address_text,
+    as_connection,
+    is_socket,
+    unread_bytes,
+)
 from linepool.parker.delivery import Delivery, WorkerProxy
 from linepool.session import Session
 from linepool.settings import Settings
@@ -196,13 +202,21 @@ class Parker:
             case PassedConnection(_, -1):
                 log.error("a connection is lost: the parker has no descriptor left for it")
             case PassedConnection(state, descriptor):
-                self._park(descriptor, state)
+                self._accept_from(worker, descriptor, state)
             case WantsWork():
                 self._delivery.give_share(worker)
             case Returned(number):
                 self._delivery.take_back(worker, number)
             case _:
                 channels.close_descriptor(message)
+
+    def _accept_from(self, worker: WorkerProxy, descriptor: int, state: ConnectionState) -> None:
+        """Park what a worker has passed, if it is a connection: a handler may have put a file there."""
+        if is_socket(descriptor):
+            self._park(descriptor, state)
+        else:
+            log.error("a worker passed something that is not a connection slot=%d", worker.slot)
+            os.close(descriptor)
 
     def _mind_the_room(self) -> None:
         """Warn the workers when there is little room left; stop hearing them when there is none.

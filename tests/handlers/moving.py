@@ -11,11 +11,13 @@ import random
 import socket
 import struct
 import subprocess
+import time
 
 from common import announce, current_worker, wait_at_gate
 
 import linepool
 from linepool import Connection, Session
+from linepool.ipc.channel import ConnectionState, PassedConnection, send
 
 _JOURNAL = os.environ.get("JOURNAL", "")
 _NAN = struct.pack("d", float("nan"))
@@ -166,6 +168,14 @@ def babble(seed: int, count: int) -> None:
             data += source.randbytes(source.randrange(40))
             with contextlib.suppress(BlockingIOError):
                 socket.send_fds(channel, [data], [sock.fileno()] * source.randrange(3))
+
+
+@linepool.handler
+def pass_a_file() -> None:
+    """Pass a file to the parker in the place of a connection."""
+    with open("/etc/hostname", "rb") as file:
+        state = ConnectionState(0, time.monotonic() + 60, time.monotonic())
+        send(current_worker()._spec.channel, PassedConnection(state, file.fileno()))
 
 
 # -- hooks, if there is a journal

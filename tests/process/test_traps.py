@@ -281,6 +281,22 @@ def test_stopped_processes_only_delay_the_requests_that_they_are_given(
 
 
 @pytest.mark.scheme(*PARKING_SCHEMES)
+def test_a_file_in_the_place_of_a_connection_costs_no_other_connection(launch: Launch):
+    server = launch("moving.py", "--workers", "2")
+    with clients(server, 20) as peers:
+        assert ask_all(peers, "NEXT_NUMBER") == ["1"] * 20
+        until_parked(server, 20)
+        parker = parker_of(server)
+
+        with server.connect() as culprit:
+            assert culprit.ask("PASS_A_FILE") == "OK"
+        server.wait_for("a worker passed something that is not a connection slot=")
+
+        assert ask_all(peers, "NEXT_NUMBER") == ["2"] * 20
+        assert parker_of(server) == parker
+
+
+@pytest.mark.scheme(*PARKING_SCHEMES)
 def test_garbage_in_the_channel_of_a_worker_does_no_harm(launch: Launch):
     server = launch("moving.py", "--workers", "2")
     with clients(server, 20) as peers:

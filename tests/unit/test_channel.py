@@ -399,3 +399,17 @@ def test_a_session_of_the_largest_size_fits_a_message_with_a_line(channel, conne
     assert Session.load(dumped) == session
     assert rest == b"y" * 8192
     os.close(message.descriptor)
+
+
+def test_what_was_sent_before_an_end_that_left_messages_unread_is_received(channel, connection):
+    ours, theirs = channel
+    channels.send(theirs, WantsWork())
+    for number in range(3):
+        give(ours, connection, number=number)
+    ours.close()
+
+    with nothing_leaks():
+        messages = all_from(theirs)
+        assert [one.number for one in messages if isinstance(one, PassedConnection)] == [0, 1, 2]
+        for message in messages:
+            channels.close_descriptor(message)

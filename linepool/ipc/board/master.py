@@ -205,6 +205,7 @@ class MasterView:
         self.page = page
         self._head = page.head
         self._slots: dict[int, MasterSlot] = {}
+        self._used = 0  # slots from here on have never been used
 
     def slot(self, number: int) -> MasterSlot:
         """Return a worker's slot."""
@@ -216,7 +217,8 @@ class MasterView:
     def new_worker(self, number: int) -> None:
         """Make a slot ready for a new worker, before the fork."""
         self.slot(number).clear()
-        self._head[SLOTS] = max(self._head[SLOTS], number + 1)
+        self._used = max(self._used, number + 1)
+        self._head[SLOTS] = self._used
 
     def parker_starts(self) -> None:
         """Publish that there is a parker."""

@@ -41,6 +41,7 @@ from linepool.ipc.board.words import (
     Board,
 )
 from linepool.pool.status import State
+from linepool.settings import MAX_WORKERS
 
 
 class Sibling(NamedTuple):
@@ -217,16 +218,16 @@ class WorkerView:
 
     def has_room_for(self, held: int, most: int) -> bool:
         """Whether there are fewer connections than ``most`` even if each worker holds ``held``."""
-        return self._head[PARKED] + self._head[SLOTS] * held < most
+        return self._head[PARKED] + len(self._used_slots()) * held < most
 
     def connections(self) -> int:
         """Return how many connections the parker and all workers hold, this one included."""
-        held = sum(self._other(number)[HELD] for number in range(self._head[SLOTS]))
+        held = sum(self._other(number)[HELD] for number in self._used_slots())
         return self._head[PARKED] + held
 
     def siblings(self) -> Iterator[tuple[int, Sibling]]:
         """Yield the other workers, by slot."""
-        for number in range(self._head[SLOTS]):
+        for number in self._used_slots():
             if number != self._number:
                 words = self._other(number)
                 yield (
@@ -246,3 +247,7 @@ class WorkerView:
         if words is None:
             words = self._others[number] = self._board.slot(number)[1]
         return words
+
+    def _used_slots(self) -> range:
+        """Return the numbers of the slots that are in use; whatever the head says, no more than there are."""
+        return range(min(self._head[SLOTS], MAX_WORKERS))
