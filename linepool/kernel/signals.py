@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Iterable, Iterator
 from types import FrameType
+
+log = logging.getLogger("linepool")
+
+_FATAL = (
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGIO,
+    signal.SIGPWR,
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+)
+"""Signals that end a process unless it handles them, and may be sent to it from outside."""
 
 
 class SignalPipe:
@@ -14,11 +29,29 @@ class SignalPipe:
 
     Their handler does nothing: the byte that the interpreter writes into the wake-up pipe is the
     message, so no code of linepool runs at a random moment.
+
+    A signal that was ignored when the program started stays ignored, as nohup(1) and shells want it for
+    programs in the background; except for TERM, which must always stop a server. A signal that would end
+    the process and has no meaning here is noted too, unless the app has a handler for it.
+
+    Args:
+        signals: Those that have a meaning.
     """
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._before = {number: signal.signal(number, _noted) for number in signals}
+        self._meaningful = [
+            number
+            for number in signals
+            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
+        ]
+        self._meaningless = [
+            number for number in _FATAL if signal.getsignal(number) is signal.SIG_DFL
+        ]
+        self._before = {
+            number: signal.signal(number, _noted)
+            for number in (*self._meaningful, *self._meaningless)
+        }
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would make children vanish
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
@@ -28,12 +61,15 @@ class SignalPipe:
         return self._reader
 
     def drain(self) -> list[signal.Signals]:
-        """Return the signals that have arrived, in their order."""
+        """Return the signals with a meaning that have arrived, in their order; log the others."""
         noted = b""
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self._reader, 512):
                 noted += chunk
-        return [signal.Signals(number) for number in noted]
+        for number in dict.fromkeys(noted):
+            if number in self._meaningless:
+                log.warning("signal without a meaning ignored name=%s", signal_name(number))
+        return [signal.Signals(number) for number in noted if number in self._meaningful]
 
     def close(self) -> None:
         """Put everything back as it was."""
@@ -44,8 +80,10 @@ class SignalPipe:
         os.close(self._writer)
 
     def abandon(self) -> None:
-        """Close the copies of a forked child."""
+        """Close the copies of a forked child, where signals without a meaning have their usual one."""
         signal.set_wakeup_fd(-1)
+        for number in self._meaningless:
+            signal.signal(number, signal.SIG_DFL)
         os.close(self._reader)
         os.close(self._writer)
 

@@ -73,8 +73,10 @@ class Orders:
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGQUIT, _on_quit)
         for number in (signal.SIGINT, signal.SIGHUP):
-            # Meant for the master. Not SIG_IGN: the programs that a handler starts inherit that.
-            signal.signal(number, _on_other)
+            # Meant for the master. Not SIG_IGN: the programs that a handler starts inherit that, as they
+            # should if it was so before.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _on_other)
         # A worker that reads from the terminal gets an error, not a stop.
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)

@@ -349,3 +349,30 @@ def test_a_quiet_client_does_not_hold_up_a_stop(launch: Launch, scheme: str, aft
 
         assert server.process.wait(TIMEOUT) == 0
     assert "worker killed" not in server.text
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPROF, signal.SIGRTMIN + 3]
+)
+def test_a_signal_without_a_meaning_is_ignored_and_logged(launch: Launch, number):
+    server = launch("workshop.py", "--workers", "1")
+    server.process.send_signal(number)
+
+    name = signal.Signals(number).name if number < signal.SIGRTMIN else str(int(number))
+    server.wait_for(f"signal without a meaning ignored name={name}")
+    assert server.ask("ADD 2 3") == "5"
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(launch: Launch, number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        server = launch("workshop.py", "--workers", "1")
+    finally:
+        signal.signal(number, before)
+    server.process.send_signal(number)
+
+    assert server.ask("ADD 2 3") == "5"
+    assert server.stop() == 0
+    assert "stopping: now" not in server.text
