@@ -44,9 +44,8 @@ _KIND_AND_NUMBER = struct.Struct("=BQ")
 _KIND_SLOT_AND_NUMBER = struct.Struct("=BQQ")
 _INT = struct.Struct("i")
 _LENGTH = struct.Struct("=I")
-_INLINE_BYTES = (
-    32768  # of state; more goes as a file, because a message must fit the socket's buffer
-)
+# Of state; more goes as a file, because a message must fit the socket's buffer.
+_INLINE_BYTES = 32768
 _FILE_BYTES = 2**31 - 4096  # the most of such a file, and of one read(2)
 _MESSAGE_BYTES = _PASSED.size + _INLINE_BYTES
 _DESCRIPTORS = 2

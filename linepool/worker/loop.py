@@ -33,12 +33,10 @@ log = logging.getLogger("linepool")
 
 _MOMENT = 0.001  # seconds; a worker that finds work within it was not idle
 _MOMENT_NS = 1_000_000
-_RETRY = (
-    0.01  # seconds between two tries of what cannot be done yet, and between two looks at timers
-)
-_STARVING_NS = (
-    1_000_000  # after this long even a worker with enough to do asks for waiting connections
-)
+# Seconds between two tries of what cannot be done yet, and between two looks at the timers.
+_RETRY = 0.01
+# After this long even a worker with enough to do asks for waiting connections.
+_STARVING_NS = 1_000_000
 _GIFTS_AT_ONCE = 16  # connections from the parker, before the other clients get their turn
 _EVENTS_WHILE_OTHERS_WAIT = 4  # a round is short while connections wait for an idle worker
 _WORTH_NS = 200_000  # a client that would wait longer than this is handed off if a worker is idle
@@ -100,7 +98,7 @@ class Loop:
             while not (self._left_at and self._is_done()):
                 events = self._wait()
                 if self._mean_ns * len(events) > _WORTH_NS:
-                    self._share(events)
+                    self._offload(events)
                 self._serve_events(events)
                 if self._table.again:
                     for connection in self._table.present(self._table.again):
@@ -188,7 +186,7 @@ class Loop:
         """Have a connection take a step, and arrange what it needs then."""
         if self._is_idle:
             self._begin_work()
-        _take(connection, step)
+        _step(connection, step)
         self._after_turn(connection)
 
     def _begin_work(self) -> None:
@@ -271,7 +269,7 @@ class Loop:
         if len(self._table.connections) > self._most:
             self._make_room(connection)
 
-    def _share(self, events: list[tuple[int, int]]) -> None:
+    def _offload(self, events: list[tuple[int, int]]) -> None:
         """Hand off a part of the readable connections if idle workers would serve them sooner."""
         connections = self._table.connections
         readable = [descriptor for descriptor, _ in events if descriptor in connections]
@@ -313,7 +311,7 @@ class Loop:
             if park_at <= now and not self._left_at and self._handoff.give(connection):
                 continue
             if now >= connection.deadline:
-                _take(connection, connection.expire)
+                _step(connection, connection.expire)
                 self._table.arrange(connection)
                 if connection.needs == CLOSED:
                     continue
@@ -346,7 +344,7 @@ class Loop:
         for connection in self._table.present(self._table.connections):
             if moving and (self._handoff.give(connection) or patient or not connection.is_bound):
                 continue  # it is gone; or it stays until it ends by itself, or until it can go
-            _take(connection, partial(connection.hang_up, now, self._left_at))
+            _step(connection, partial(connection.hang_up, now, self._left_at))
             if connection.needs == CLOSED:
                 self._table.close(connection)
         self._table.look_at(now + _RETRY)
@@ -358,7 +356,7 @@ class Loop:
         return self._orders.order != Order.STOP or not self._board.has_parker
 
 
-def _take(connection: Connection, step: Callable[[], None]) -> None:
+def _step(connection: Connection, step: Callable[[], None]) -> None:
     """Have a connection take a step; an exception out of its protocol ends it, not the worker."""
     try:
         step()
