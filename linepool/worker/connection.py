@@ -251,6 +251,7 @@ class Connection:
         log.exception("connection closed: its protocol failed peer=%s", self.peer)
         self.lost_framing = True
         self._board.drop()
+        self._count_errors()  # of the requests before
         with contextlib.suppress(OSError):
             self._transport.flush()  # the replies to the requests before
         self._close_lingering()
@@ -259,9 +260,8 @@ class Connection:
         """Drop its subscriptions and run the hooks for its end."""
         self._context.subscriptions.drop(self)
         if self._context.service.on_disconnect:
-            self._board.serving(
-                0, 0
-            )  # if the hook hangs, no other connection is taken for its client
+            # If the hook hangs, no other connection is taken for its client.
+            self._board.serving(0, 0)
             self._context.run_hooks(self._conversation.run_disconnect_hooks)
         self._conversation.release()
 
