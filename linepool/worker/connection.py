@@ -215,12 +215,13 @@ class Connection:
         conversation, protocol = self._conversation, self._protocol
         try:
             data = channel.join_state(conversation.session.dump(), protocol.dump())
+            at_boundary = protocol.at_boundary
         except Exception as error:  # noqa: BLE001 - the values and the protocol are the user's
             log.warning("connection cannot be handed off peer=%s why=%r", self.peer, str(error))
             conversation.pinned = True
             return None
         flags = channel.SERVED * self._served + channel.MORE * (self._more or has_input)
-        if not protocol.at_boundary:
+        if not at_boundary:
             flags += channel.PARTIAL
         return ConnectionState(flags, self.deadline, self._accepted_at, data, self._cookie)
 

@@ -10,9 +10,12 @@ from linepool import App, Bad, Line, ReplyError, Request
 class Fragile(Line):
     """The line protocol, but for lines such as ``FEED!``."""
 
+    is_lost = False
+
     def feed(self, data: bytes) -> None:
         if b"FEED!" in data:
             raise LookupError("feed")
+        self.is_lost = self.is_lost or b"BOUNDARY!" in data
         super().feed(data)
 
     def next_request(self) -> Request | Bad | None:
@@ -20,6 +23,12 @@ class Fragile(Line):
         if isinstance(request, Request) and request.verb == b"NEXT!":
             raise MemoryError("next_request")
         return request
+
+    @property
+    def at_boundary(self) -> bool:
+        if self.is_lost:
+            raise IndexError("at_boundary")
+        return super().at_boundary
 
     def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
         if request is not None and request.verb == b"ENCODE!":

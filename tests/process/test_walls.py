@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from tests.conftest import Launch
+from tests.process.connections import PARKING_SCHEMES
 from tests.servers import HANDLERS
 
 RAISED = {
@@ -36,4 +37,16 @@ def test_an_exception_out_of_a_protocol_ends_its_connection_alone(launch: Launch
             assert another.ask("PID") == victim
         server.wait_for("connection closed: its protocol failed peer=127.0.0.1:")
         server.wait_for(RAISED[sent])
+        assert server.status()["counters"]["crashes"] == 0
+
+
+@pytest.mark.scheme(*PARKING_SCHEMES)
+def test_a_connection_whose_state_cannot_be_asked_for_stays_in_its_worker(launch: Launch, scheme):
+    server = launch(f"{HANDLERS}/fragile.py:app", "--workers", "2", "--park-after", "0.005")
+    with server.connect() as peer:
+        worker = peer.ask("PID")
+        assert peer.ask("BOUNDARY!").startswith("ERROR ")
+
+        server.wait_for("connection cannot be handed off peer=127.0.0.1:")
+        assert peer.ask("PID") == worker
         assert server.status()["counters"]["crashes"] == 0
