@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import logging
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ from linepool.pool import simulate, traces
 from linepool.protocols.base import Limits
 from linepool.settings import FIELDS, written
 from linepool.version import __version__
+
+log = logging.getLogger("linepool")
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -287,12 +290,16 @@ def _run(options: argparse.Namespace) -> int:
 def _serve(app: App, options: argparse.Namespace) -> int:
     configuration = _configure(app, options)
     logs.set_up(configuration.settings.log_level)
+    for warning in configuration.warnings:
+        log.warning("environment: %s", warning)
     return serve(app, configuration.settings)
 
 
 def _check(options: argparse.Namespace) -> int:
     app = target.load(options.target)
     configuration = _configure(app, options)
+    for warning in configuration.warnings:
+        _print_error(f"environment: {warning}")
     settings = configuration.settings
     service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
     if options.json:

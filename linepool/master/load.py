@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Iterable
 
 from attrs import evolve
 
 from linepool.ipc.board import MasterView
+from linepool.kernel.cpus import available_cpus
 from linepool.kernel.listeners import Listener
 from linepool.pool.history import History, Saturation
 from linepool.pool.policy import Snapshot, is_saturated
@@ -124,7 +124,7 @@ class Processors:
     """Whether the workers already use all the CPU time that there is."""
 
     def __init__(self) -> None:
-        self._count = len(os.sched_getaffinity(0))
+        self._count = available_cpus()
         self._sampled_at = 0.0
         self._clocks: dict[int, int] = {}
         self._machine = (0, 0)

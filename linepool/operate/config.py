@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
-import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
 from linepool.app import App
 from linepool.errors import SetupError
+from linepool.kernel.cpus import available_cpus
+from linepool.operate.environment import misspelt_in, settings_in
 from linepool.settings import Settings, check_names, default_workers, parse_setting
-
-_PREFIX = "LINEPOOL_"
-_KUBERNETES = re.compile(
-    r"LINEPOOL_(PORT|SERVICE)(_|$)"
-)  # it sets these for a Service named linepool
 
 
 class ConfigError(SetupError):
@@ -26,10 +23,16 @@ class ConfigError(SetupError):
 
 @frozen
 class Configuration:
-    """The effective settings, and the source of each that is not a default."""
+    """The effective settings.
+
+    Attributes:
+        sources: The source of each setting that is not a default.
+        warnings: A line for each variable of the environment that is nearly a setting.
+    """
 
     settings: Settings
     sources: Mapping[str, str]
+    warnings: Sequence[str]
 
 
 def configure(
@@ -43,7 +46,8 @@ def configure(
     Args:
         app: Its own settings have the lowest precedence.
         options: From the command line, by setting.
-        environment: ``LINEPOOL_IDLE_TIMEOUT=60`` and the like; other variables are ignored.
+        environment: ``LINEPOOL_IDLE_TIMEOUT=60`` and the like; other variables and empty ones are
+            ignored.
         file: A TOML file; None: ``linepool.toml``, or ``[tool.linepool]`` of ``pyproject.toml``, in
             the working directory, if they exist.
 
@@ -59,17 +63,12 @@ def configure(
 def _configure(
     app: App, options: Mapping[str, object], environment: Mapping[str, str], file: str | None
 ) -> Configuration:
-    values: dict[str, Any] = {"workers": default_workers(_cpus())}
+    values: dict[str, Any] = {"workers": default_workers(math.ceil(available_cpus()))}
     sources: dict[str, str] = {}
-    variables = {
-        name.removeprefix(_PREFIX).lower(): value
-        for name, value in environment.items()
-        if name.startswith(_PREFIX) and not _KUBERNETES.match(name)
-    }
     layers: list[tuple[str, Mapping[str, object]]] = [
         ("App(...)", app.settings),
         _file_layer(file),
-        ("environment", variables),
+        ("environment", settings_in(environment)),
         ("command line", options),
     ]
     for source, layer in layers:
@@ -80,16 +79,12 @@ def _configure(
         for name, value in layer.items():
             values[name] = parse_setting(name, value, source)
             sources[name] = source
-    return Configuration(Settings(**values), sources)
+    return Configuration(Settings(**values), sources, misspelt_in(environment))
 
 
 def option_name(setting: str) -> str:
     """Return the option of ``linepool run`` for a setting."""
     return "--" + setting.replace("_", "-")
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _file_layer(file: str | None) -> tuple[str, Mapping[str, object]]:

@@ -27,6 +27,13 @@ A setting can come from five places, in order of precedence:
 default. An unknown name or an invalid value is an error before anything is served. To give several
 addresses in `bind`, separate them with spaces or commas, use a list in a file, or repeat the option.
 
+An empty variable counts as not set. Other variables may begin with `LINEPOOL_` too: what Kubernetes sets
+for a Service named `linepool` or `linepool-web`, container links, an installer. They are ignored; one that is
+nearly a setting (`LINEPOOL_WROKERS`) is named in a warning.
+
+CPUs are those that the process may use: its affinity, and the CPU quotas of its cgroup and those above it
+(a container's limit); part of a CPU counts as one.
+
 """
 
 

@@ -243,8 +243,7 @@ def test_a_wrong_setting_in_a_file_names_the_file(complaint: Complain, tmp_path,
     ("name", "value", "words"),
     [
         ("LINEPOOL_WORKERS", "none", ["environment", "workers", "'none'"]),
-        ("LINEPOOL_WROKERS", "2", ["environment", "wrokers", "'workers'"]),
-        ("LINEPOOL_READ_TIMEOUT", "", ["environment", "read_timeout"]),
+        ("LINEPOOL_READ_TIMEOUT", "soon", ["environment", "read_timeout", "'soon'"]),
     ],
 )
 def test_a_wrong_setting_in_the_environment_is_named(
@@ -254,6 +253,19 @@ def test_a_wrong_setting_in_the_environment_is_named(
 
     assert status == 2
     assert [word for word in words if word not in line] == []
+
+
+def test_a_misspelt_setting_in_the_environment_is_named_and_the_server_starts(
+    launch: Launch, command_line: CommandLine, tmp_path: Path
+):
+    hint = "environment: LINEPOOL_WROKERS is not a setting; did you mean LINEPOOL_WORKERS?"
+    environment = {"LINEPOOL_WROKERS": "2"}
+
+    server = launch("workshop.py", "--workers", "1", environment=environment)
+    status, _, stderr = command_line.run(tmp_path, ["check", WORKSHOP], environment)
+
+    assert sum(hint in line for line in server.log) == 1
+    assert (status, stderr) == (0, f"linepool: {hint}\n")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Configuration: command line over environment over file over app over default."""
 
+import math
 import os
 
 import pytest
 
 from linepool import App, SetupError
+from linepool.kernel.cpus import available_cpus
 from linepool.operate.config import configure, option_name
 from linepool.settings import FIELDS, Settings, Workers, default_workers
 
@@ -27,7 +29,7 @@ def refusal(**sources) -> str:
 
 def test_without_any_source_the_defaults_apply():
     configuration = configure(App(), {}, {})
-    cpus = len(os.sched_getaffinity(0))
+    cpus = math.ceil(available_cpus())
 
     assert configuration.settings == Settings(workers=default_workers(cpus))
     assert configuration.sources == {}
@@ -133,12 +135,64 @@ def test_other_environment_variables_are_ignored():
     assert configure(App(), {}, environment).sources == {}
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"LINEPOOL_SERVICE_HOST": "10.0.0.2", "LINEPOOL_PORT": "tcp://10.0.0.2:7000"},
+        {"LINEPOOL_PORT_7000_TCP_ADDR": "10.0.0.2", "LINEPOOL_SERVICE_PORT_LINES": "7000"},
+        {"LINEPOOL_WORKERS_SERVICE_HOST": "10.0.0.2", "LINEPOOL_BIND_PORT": "tcp://10.0.0.2:7000"},
+        {
+            "LINEPOOL_CONTROL_1_PORT_7000_TCP": "tcp://10.0.0.2:7000",
+            "LINEPOOL_WORKERS_NAME": "/a/b",
+        },
+        {"LINEPOOL_NAME": "/web/linepool", "LINEPOOL_ENV_LINEPOOL_WORKERS": "4"},
+        {"LINEPOOL_RECORD_ENV_LANG": "C.UTF-8", "LINEPOOL_ENV_A\nB": "x"},
+        {"LINEPOOL_HOME": "/opt/linepool", "LINEPOOL_": "x", "LINEPOOL__": "x"},
+    ],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_variables_of_services_links_and_installers_are_ignored(variables):
+    configuration = configure(App(), {}, variables)
+
+    assert configuration.sources == {}
+    assert list(configuration.warnings) == []
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_no_setting_has_the_name_of_a_variable_that_services_and_links_set(name):
+    assert not {"service", "port", "name", "env"} & set(name.split("_"))
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n"])
+def test_an_empty_variable_counts_as_not_set(value):
+    variables = {"LINEPOOL_" + name.upper(): value for name in FIELDS}
+
+    assert configure(App(backlog=5), {}, variables).sources == {"backlog": "App(...)"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "near"),
+    [
+        ("LINEPOOL_WROKERS", "LINEPOOL_WORKERS"),
+        ("LINEPOOL_WORKER", "LINEPOOL_WORKERS"),
+        ("LINEPOOL_IDLE_TIMOUT", "LINEPOOL_IDLE_TIMEOUT"),
+        ("LINEPOOL_idle-timeout", "LINEPOOL_IDLE_TIMEOUT"),
+        ("LINEPOOL_\udcffBACKLOG", "LINEPOOL_BACKLOG"),
+    ],
+)
+def test_a_variable_that_is_nearly_a_setting_is_named(variable, near):
+    configuration = configure(App(), {}, {variable: "5"})
+    shown = variable.replace("\udcff", "\\udcff")
+
+    assert configuration.sources == {}
+    assert configuration.warnings == [f"{shown} is not a setting; did you mean {near}?"]
+
+
 def test_an_unknown_setting_is_refused_with_its_source_and_the_nearest_known_one(directory):
     (directory / "bad.toml").write_text("idle_timout = 5\n")
     text = "unknown setting 'idle_timout'; did you mean 'idle_timeout'?"
 
     assert refusal(options={"idle_timout": "5"}) == f"command line: {text}"
-    assert refusal(environment={"LINEPOOL_IDLE_TIMOUT": "5"}) == f"environment: {text}"
     assert refusal(file="bad.toml") == f"bad.toml: {text}"
 
 
