@@ -327,6 +327,14 @@ class Settings:
         return self.scheme != "accept"
 
     @property
+    def max_state_bytes(self) -> int:
+        """How long the state of a connection may be that is passed between processes.
+
+        An unfinished request, a byte of it as up to 6 in JSON; what a worker has read beyond it; the session.
+        """
+        return 6 * (self.max_line_bytes + self.max_body_bytes) + 524_288
+
+    @property
     def parker_accepts(self) -> bool:
         """Whether the parker accepts the connections, not the workers."""
         return self.scheme == "dispatch"

@@ -12,7 +12,6 @@ import math
 import os
 import select
 import socket
-import stat
 import struct
 import termios
 
@@ -46,7 +45,8 @@ _INT = struct.Struct("i")
 _LENGTH = struct.Struct("=I")
 # Of state; more goes as a file, because a message must fit the socket's buffer.
 _INLINE_BYTES = 32768
-_FILE_BYTES = 2**31 - 4096  # the most of such a file, and of one read(2)
+# Of the file that holds more: nothing can change it, and it is a file in memory, so no read waits.
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _MESSAGE_BYTES = _PASSED.size + _INLINE_BYTES
 _DESCRIPTORS = 2
 _CONTROL_BYTES = socket.CMSG_SPACE(_DESCRIPTORS * _INT.size)
@@ -132,11 +132,20 @@ class Stop:
 
 
 @define
+class Rejected:
+    """A connection has come with something that is not valid, and is closed."""
+
+    why: str
+
+
+@define
 class WakeUp:
     """To any process: look at the board. What is malformed counts as one."""
 
 
-Message = PassedConnection | WantsWork | Returned | WorkerStarted | WorkerDied | Stop | WakeUp
+Message = (
+    PassedConnection | WantsWork | Returned | WorkerStarted | WorkerDied | Stop | Rejected | WakeUp
+)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -201,8 +210,12 @@ def send(channel: socket.socket, message: Message) -> bool:
     return True
 
 
-def receive(channel: socket.socket) -> Message | None:
+def receive(channel: socket.socket, max_state_bytes: int = _INLINE_BYTES) -> Message | None:
     """Return the next message, or None: there is none.
+
+    Args:
+        channel: This process's end.
+        max_state_bytes: A connection with a longer state is rejected unread.
 
     Raises:
         EOFError: The other end is closed.
@@ -218,7 +231,7 @@ def receive(channel: socket.socket) -> Message | None:
     descriptors = array.array("i")
     for _, _, rights in control:
         descriptors.frombytes(rights[: len(rights) - len(rights) % descriptors.itemsize])
-    return _parsed(data, descriptors.tolist())
+    return _parsed(data, descriptors.tolist(), max_state_bytes)
 
 
 def _next_message(channel: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
@@ -240,7 +253,7 @@ def close_descriptor(message: Message) -> None:
         _close([message.channel])
 
 
-def _encoded(message: WantsWork | Returned | WorkerDied | Stop | WakeUp) -> bytes:
+def _encoded(message: WantsWork | Returned | WorkerDied | Stop | Rejected | WakeUp) -> bytes:
     match message:
         case WantsWork():
             return _KIND.pack(_Kind.WANTS_WORK)
@@ -250,7 +263,7 @@ def _encoded(message: WantsWork | Returned | WorkerDied | Stop | WakeUp) -> byte
             return _KIND_SLOT_AND_NUMBER.pack(_Kind.WORKER_DIED, slot, begun_with)
         case Stop():
             return _KIND.pack(_Kind.STOP)
-        case WakeUp():
+        case _:
             return WAKE_UP
 
 
@@ -286,13 +299,14 @@ def _is_closed(channel: socket.socket) -> bool:
     return any(event & (select.POLLHUP | select.POLLRDHUP) for _, event in poller.poll(0))
 
 
-def _parsed(data: bytes, descriptors: list[int]) -> Message:
+def _parsed(data: bytes, descriptors: list[int], max_state_bytes: int) -> Message:
     """Return a message; it takes over the descriptor that belongs to it, the others are closed."""
     message: Message = WakeUp()
     try:
         match data[0]:
             case _Kind.CONNECTION:
-                message = _passed(data, descriptors)
+                message = Rejected("malformed")
+                message = _passed(data, descriptors, max_state_bytes)
             case _Kind.WANTS_WORK:
                 message = WantsWork()
             case _Kind.RETURNED:
@@ -312,7 +326,9 @@ def _parsed(data: bytes, descriptors: list[int]) -> Message:
     return message
 
 
-def _passed(data: bytes, descriptors: list[int]) -> PassedConnection:
+def _passed(
+    data: bytes, descriptors: list[int], max_state_bytes: int
+) -> PassedConnection | Rejected:
     """Return a connection; takes its descriptor out of the list.
 
     Raises:
@@ -326,31 +342,35 @@ def _passed(data: bytes, descriptors: list[int]) -> PassedConnection:
     if flags & _AS_FILE:
         flags -= _AS_FILE
         is_whole = len(descriptors) == _DESCRIPTORS
-        content = _content_of(descriptors[-1]) if is_whole else b""
+        if is_whole:
+            size = _sealed_size(descriptors[-1])
+            if size > max_state_bytes:
+                return Rejected(f"its state is longer than {max_state_bytes} bytes")
+            content = os.pread(descriptors[-1], size, 0)
     state = ConnectionState(flags, deadline, accepted_at, content, cookie)
     return PassedConnection(state, descriptors.pop(0) if descriptors and is_whole else -1, number)
 
 
 def _file_with(data: bytes) -> int:
     """Return the descriptor of a file in memory (memfd_create(2))."""
-    number = os.memfd_create("linepool-connection", os.MFD_CLOEXEC)
+    number = os.memfd_create("linepool-connection", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(number, "wb", buffering=0, closefd=False) as file:
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]
+    fcntl.fcntl(number, fcntl.F_ADD_SEALS, _SEALS)
     return number
 
 
-def _content_of(number: int) -> bytes:
-    """Return the content of a file in memory.
+def _sealed_size(number: int) -> int:
+    """Return the length of a sealed file in memory.
 
     Raises:
-        OSError, ValueError: It is something else, which might keep a reader waiting without end.
+        OSError, ValueError: It is something else.
     """
-    status = os.fstat(number)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _FILE_BYTES:
+    if fcntl.fcntl(number, fcntl.F_GET_SEALS) != _SEALS:
         raise ValueError
-    return os.pread(number, status.st_size, 0)
+    return os.fstat(number).st_size
 
 
 def _close(descriptors: list[int]) -> None:

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterator
 
+from linepool.kernel.event_set import EventSet
 from linepool.kernel.listeners import Listener
 
 log = logging.getLogger("linepool")
@@ -51,7 +52,9 @@ class Acceptor:
         failures: How many times in a row there was no descriptor for a client.
     """
 
-    def __init__(self, listeners: list[Listener], epoll: select.epoll, events: int) -> None:
+    def __init__(
+        self, listeners: list[Listener], epoll: select.epoll | EventSet, events: int
+    ) -> None:
         self.listeners = {one.socket.fileno(): one for one in listeners}
         self.open_at = 0.0
         self.failures = 0

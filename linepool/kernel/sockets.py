@@ -6,9 +6,9 @@ import contextlib
 import fcntl
 import os
 import socket
-import stat
 import struct
 import termios
+from functools import partial
 
 CHUNK = 16384  # bytes of one recv(); more would cost each small request 0.7 microseconds
 DONTWAIT = int(socket.MSG_DONTWAIT)
@@ -61,9 +61,30 @@ def unread_bytes(descriptor: int) -> int:
         return 0
 
 
-def is_socket(descriptor: int) -> bool:
-    """Whether a descriptor is of a socket, and not of a file or something else."""
-    return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+def is_open(descriptor: int) -> bool:
+    """Whether there is a file under a descriptor's number."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def connection_cookie(descriptor: int) -> int:
+    """Return the cookie of a connection; 0: the descriptor is of something else."""
+    try:
+        sock = as_connection(descriptor)
+    except OSError:
+        return 0
+    try:
+        option = partial(sock.getsockopt, socket.SOL_SOCKET)
+        is_stream = option(socket.SO_TYPE) == socket.SOCK_STREAM
+        is_connection = is_stream and not option(socket.SO_ACCEPTCONN)
+        return socket_cookie(sock) if is_connection else 0
+    except OSError:  # not a socket
+        return 0
+    finally:
+        sock.detach()
 
 
 def unsent_bytes(sock: socket.socket) -> int:

@@ -165,7 +165,10 @@ class Master:
         self._awake_at = time.monotonic()
         if due != math.inf:
             self._watchdog.stalled(max(due, now), self._awake_at)
+        watched = self._selector.get_map()
         for key, _ in ready:
+            if watched.get(key.fd) is not key:
+                continue  # it was closed meanwhile; its number may be another file's by now
             if isinstance(key.data, int):
                 self._dead.add(key.data)
             else:

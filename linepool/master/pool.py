@@ -58,6 +58,7 @@ class Counters:
         self.timeouts += snapshot.timeouts
         self.connections += snapshot.connections
         self.refused += snapshot.refused
+        self.dropped += snapshot.dropped
 
     def plus(self, snapshots: list[SlotSnapshot]) -> dict[str, int]:
         """Return all counts, with the work of the workers that are alive."""
@@ -92,9 +93,10 @@ class Pool:
     _parker: ParkerHandle | None
 
     @property
-    def dropped(self) -> int:
-        """How many connections ended with the process that held them."""
-        return self.counters.dropped + (self._parker.dropped if self._parker else 0)
+    def dropped_by_parker(self) -> int:
+        """How many connections ended with a parker, or because a worker had passed it nonsense."""
+        died = self._parker.dropped if self._parker else 0
+        return died + self.board.dropped_by_parker
 
     def spawn(self, generation: Generation) -> bool:
         """Fork one worker; return whether that succeeded."""

@@ -42,7 +42,7 @@ def status(master: Master) -> dict[str, Any]:
         "counters": {
             **counters,
             "refused": counters["refused"] + master.board.refused_by_parker,
-            "dropped": master.pool.dropped,
+            "dropped": counters["dropped"] + master.pool.dropped_by_parker,
             "saturated_s": round(master.load.saturated_s, 3),
         },
         "workers": [_worker(worker, slots[worker.slot], now_ns) for worker in workers],

@@ -133,10 +133,11 @@ class Delivery:
         """
         del self.workers[worker.slot]
         worker.channel.close()
+        is_valid = worker.board.may_have_begun(begun_with)
         for given in reversed(worker.given):
-            if given.number > begun_with:
+            if is_valid and given.number > begun_with:
                 self.queue(given.descriptor, given.state, first=True)
-            else:
+            else:  # it was begun, or nothing is known: then it must not be begun twice
                 os.close(given.descriptor)
 
     def queue(self, descriptor: int, state: ConnectionState, *, first: bool = False) -> None:

@@ -26,6 +26,7 @@ from linepool.ipc.channel import (
     ConnectionState,
     Message,
     PassedConnection,
+    Rejected,
     Returned,
     Stop,
     WakeUp,
@@ -34,13 +35,14 @@ from linepool.ipc.channel import (
     WorkerStarted,
 )
 from linepool.kernel.acceptor import Accepted, Acceptor
+from linepool.kernel.event_set import EventSet
 from linepool.kernel.lingering import PATIENCE, LingeringClose, last_call
 from linepool.kernel.listeners import Listener
 from linepool.kernel.sockets import (
     LONGEST_WAIT,
     address_text,
     as_connection,
-    is_socket,
+    connection_cookie,
     unread_bytes,
 )
 from linepool.parker.delivery import Delivery, WorkerProxy
@@ -52,6 +54,7 @@ log = logging.getLogger("linepool")
 _CONFIRM_EVERY = 0.01  # seconds between two looks whether given connections were begun
 _LOOK_EVERY = 0.005  # seconds between two looks for an idle worker while a connection waits
 _MESSAGES = 8  # from one worker, before the connections with input get their turn
+_LAST_MESSAGES = 1024  # of a dead worker; the kernel keeps fewer, unless a child of it writes more
 _SPARE_FILES = 32  # descriptors that are kept for other things than connections
 _WAKE_EVERY_NS = 10_000_000  # between two wake-ups of the master, which may spawn a worker
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -97,6 +100,7 @@ class Parker:
         self._hub = hub
         self._settings = settings
         self._app = app
+        self._longest = max(settings.idle_timeout, settings.read_timeout)  # that a client may wait
         self._parked: dict[int, ConnectionState] = {}
         self._deadlines: list[tuple[float, int]] = []  # a heap; some are out of date
         self._delivery = Delivery(self._board)
@@ -108,7 +112,7 @@ class Parker:
         self._stopped_at = 0.0
         self._numbers = itertools.count(1)
         self._most = 0  # descriptors that connections and channels may take
-        self._epoll = select.epoll()
+        self._epoll = EventSet()
         self._epoll.register(hub, select.EPOLLIN)
         for slot, channel in workers.items():
             self._add_worker(slot, channel)
@@ -120,7 +124,7 @@ class Parker:
         gc.disable()  # there is nothing here that a collection would find, and much to look at
         with contextlib.suppress(EOFError):
             while not self._is_done():
-                for descriptor, event in self._epoll.poll(self._pause()):
+                for descriptor, event in self._epoll.wait(self._pause()):
                     self._on_event(descriptor, event)
                 self._close_expired()
                 self._mind_the_room()  # before workers are given what they may hand off again
@@ -175,7 +179,9 @@ class Parker:
         if worker is None:
             return
         with contextlib.suppress(EOFError):
-            while message := channels.receive(worker.channel):
+            for _ in range(_LAST_MESSAGES):
+                if (message := self._message_from(worker)) is None:
+                    break
                 self._obey(worker, message)
         self._stop_hearing(worker)
         self._delivery.remove_worker(worker, begun_with)
@@ -185,7 +191,7 @@ class Parker:
             for _ in range(_MESSAGES):
                 if not self._has_room():
                     return  # the worker keeps them meanwhile
-                message = channels.receive(worker.channel)
+                message = self._message_from(worker)
                 if message is None:
                     return
                 self._obey(worker, message)
@@ -196,11 +202,16 @@ class Parker:
         if self._channels.pop(worker.channel.fileno(), None):
             self._epoll.unregister(worker.channel)
 
+    def _message_from(self, worker: WorkerProxy) -> Message | None:
+        return channels.receive(worker.channel, self._settings.max_state_bytes)
+
     def _obey(self, worker: WorkerProxy, message: Message) -> None:
         """Do what a worker asks for."""
         match message:
             case PassedConnection(_, -1):
-                log.error("a connection is lost: the parker has no descriptor left for it")
+                self._drop(worker, "no descriptor left for it")
+            case Rejected(why):
+                self._drop(worker, why)
             case PassedConnection(state, descriptor):
                 self._accept_from(worker, descriptor, state)
             case WantsWork():
@@ -211,11 +222,22 @@ class Parker:
                 channels.close_descriptor(message)
 
     def _accept_from(self, worker: WorkerProxy, descriptor: int, state: ConnectionState) -> None:
-        """Park what a worker has passed, if it is a connection: a handler may have put a file there."""
-        if is_socket(descriptor):
-            self._park(descriptor, state)
+        """Park what a worker has passed, if it is its client: a handler may have put something else there."""
+        cookie = connection_cookie(descriptor)
+        if not cookie:
+            self._drop(worker, "not a connection", descriptor)
+        elif state.cookie not in (0, cookie):
+            self._drop(worker, "not the client's", descriptor)
         else:
-            log.error("a worker passed something that is not a connection slot=%d", worker.slot)
+            state.cookie = cookie
+            state.deadline = min(state.deadline, time.monotonic() + self._longest)
+            self._park(descriptor, state)
+
+    def _drop(self, worker: WorkerProxy, why: str, descriptor: int = -1) -> None:
+        """Note that a connection is lost because of what its worker has passed."""
+        self._board.count_dropped()
+        log.error("dropped what a worker passed slot=%d why=%r", worker.slot, why)
+        if descriptor >= 0:
             os.close(descriptor)
 
     def _mind_the_room(self) -> None:

@@ -92,10 +92,12 @@ class Bus:
         """Yield each slot with subscribers, with their patterns and channels."""
         for slot in range(self.slots):
             if data := self._read(slot):
-                yield (
-                    slot,
-                    [(pattern, name.encode("latin-1")) for pattern, name in json.loads(data)],
-                )
+                try:
+                    names = json.loads(data)
+                    topics = [(bool(pattern), name.encode("latin-1")) for pattern, name in names]
+                except (ValueError, TypeError, AttributeError):
+                    continue  # its worker has overwritten it
+                yield slot, topics
 
     def send(self, slot: int, channel: bytes, message: bytes) -> None:
         """Send a message to the worker in a slot; mark the slot if the worker does not keep up."""

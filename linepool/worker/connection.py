@@ -216,6 +216,8 @@ class Connection:
         try:
             data = channel.join_state(conversation.session.dump(), protocol.dump())
             at_boundary = protocol.at_boundary
+            if len(data) > self._context.settings.max_state_bytes:
+                raise ValueError(f"its state is {len(data)} bytes long")
         except Exception as error:  # noqa: BLE001 - the values and the protocol are the user's
             log.warning("connection cannot be handed off peer=%s why=%r", self.peer, str(error))
             conversation.pinned = True

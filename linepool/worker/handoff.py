@@ -39,6 +39,7 @@ class Handoff:
     def __init__(self, context: WorkerContext, table: Table, channel: socket.socket) -> None:
         self._board = context.board
         self._idle_timeout = context.settings.idle_timeout
+        self._max_state_bytes = context.settings.max_state_bytes
         self._table = table
         self._channel = channel
         self._asked_ns = 0
@@ -93,7 +94,7 @@ class Handoff:
         self._asked_ns = 0  # what it had asked for may be this
         if self.to_return and not self.return_unstarted():
             return None  # they keep their order: none may be begun before an older one is returned
-        while (message := channels.receive(self._channel)) is not None:
+        while (message := channels.receive(self._channel, self._max_state_bytes)) is not None:
             if isinstance(message, PassedConnection):
                 return message
             channels.close_descriptor(message)
@@ -121,6 +122,7 @@ class Handoff:
             log.error(  # noqa: TRY400 - one line says everything
                 "connection closed: invalid state received from another worker: %s", error
             )
+            self._board.count_dropped()
             if connection is not None:
                 self._table.forget(connection)
             return None
@@ -142,7 +144,7 @@ class Handoff:
     def return_unstarted(self) -> bool:
         """Return what the parker has given and is not being served; return whether all is returned."""
         with contextlib.suppress(EOFError):  # the main thread receives it too
-            while (message := channels.receive(self._channel)) is not None:
+            while (message := channels.receive(self._channel, self._max_state_bytes)) is not None:
                 if isinstance(message, PassedConnection):
                     self.to_return.append(message.number)
                 channels.close_descriptor(message)

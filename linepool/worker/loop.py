@@ -20,7 +20,7 @@ from linepool.ipc import channel as channels
 from linepool.ipc.board import Order
 from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, Acceptor
 from linepool.kernel.listeners import Listener
-from linepool.kernel.sockets import LONGEST_WAIT
+from linepool.kernel.sockets import LONGEST_WAIT, is_open
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
 from linepool.worker.balance import ParkPolicy, Siblings, eviction_order, share
@@ -308,8 +308,13 @@ class Loop:
         due = math.inf
         for connection in self._table.present(self._table.connections):
             park_at = self._park_policy.park_at(connection.quiet_since, connection.was_quiet)
-            if park_at <= now and not self._left_at and self._handoff.give(connection):
-                continue
+            if park_at <= now and not self._left_at:
+                if self._handoff.give(connection):
+                    continue
+                if not is_open(connection.descriptor):  # a handler has closed it
+                    connection.abort()
+                    self._table.arrange(connection)
+                    continue
             if now >= connection.deadline:
                 _step(connection, connection.expire)
                 self._table.arrange(connection)

@@ -6,6 +6,7 @@ point, for a connection that is not being served.
 
 from __future__ import annotations
 
+import logging
 import math
 import select
 import socket
@@ -16,6 +17,8 @@ from linepool.session import Session
 from linepool.worker.connection import AGAIN, CLOSED, WRITE, Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.transport import Transport
+
+log = logging.getLogger("linepool")
 
 
 class Table:
@@ -63,18 +66,28 @@ class Table:
         transport = Transport(sock, self._context.settings.write_timeout)
         place = self._places.pop() if self._places else -1
         connection = Connection(transport, session, self._context, accepted_at, place, cookie)
+        if replaced := self.connections.get(connection.descriptor):
+            self.close(replaced)  # a handler has closed its descriptor
         self.connections[connection.descriptor] = connection
         self._board.holds(len(self.connections))
         self._epoll.register(connection.descriptor, select.EPOLLIN)
         self.look_at(connection.quiet_since + self._first_look)
         return connection
 
-    def forget(self, connection: Connection) -> None:
-        """No longer hold a connection; its socket stays open."""
+    def forget(self, connection: Connection) -> bool:
+        """No longer hold a connection; its socket stays open.
+
+        Returns whether it was there: a handler may have closed its descriptor.
+        """
         descriptor = connection.descriptor
         # Not left to the close: as long as another process has the connection, the kernel would
         # continue to report its events, and nothing could stop it then (epoll(7)).
-        self._epoll.unregister(descriptor)
+        try:
+            self._epoll.unregister(descriptor)
+            was_there = True
+        except OSError:
+            was_there = False
+            connection.socket.detach()  # the number may be another file's by now
         del self.connections[descriptor]
         self.again.pop(descriptor, None)
         self._writing.discard(descriptor)
@@ -82,6 +95,7 @@ class Table:
         if connection.place >= 0:
             self._board.hide(connection.place)
             self._places.append(connection.place)
+        return was_there
 
     def arrange(self, connection: Connection) -> None:
         """Arrange what a connection needs after a turn; close it if it has ended."""
@@ -94,13 +108,20 @@ class Table:
         else:
             self.again.pop(descriptor, None)
         if (needs == WRITE) != (descriptor in self._writing):
-            self._epoll.modify(descriptor, select.EPOLLOUT if needs == WRITE else select.EPOLLIN)
+            events = select.EPOLLOUT if needs == WRITE else select.EPOLLIN
+            try:
+                self._epoll.modify(descriptor, events)
+            except OSError:  # a handler has closed its descriptor
+                self.close(connection)
+                return
             (self._writing.add if needs == WRITE else self._writing.discard)(descriptor)
             self.due = 0.0  # its deadline is another one
 
     def close(self, connection: Connection) -> None:
         """Close a connection that has ended, and run the hooks for that."""
-        self.forget(connection)
+        if not self.forget(connection):
+            self._board.count_dropped()
+            log.error("a handler has closed the descriptor of a client peer=%s", connection.peer)
         if connection.lingers:
             self.linger(connection.socket, patient=connection.lost_framing)
         else:

@@ -69,6 +69,7 @@ class Worker:
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._pid = os.getpid()
+        spec.board.protect(spec.slot)
         self._board = WorkerView(spec.board, spec.slot)
         self._orders = Orders(self._board, spec.master)
         self._orders.listen()

@@ -11,11 +11,13 @@ class Fragile(Line):
     """The line protocol, but for lines such as ``FEED!``."""
 
     is_lost = False
+    is_swollen = False
 
     def feed(self, data: bytes) -> None:
         if b"FEED!" in data:
             raise LookupError("feed")
         self.is_lost = self.is_lost or b"BOUNDARY!" in data
+        self.is_swollen = self.is_swollen or b"SWELL!" in data
         super().feed(data)
 
     def next_request(self) -> Request | Bad | None:
@@ -29,6 +31,9 @@ class Fragile(Line):
         if self.is_lost:
             raise IndexError("at_boundary")
         return super().at_boundary
+
+    def dump(self) -> bytes:
+        return super().dump() + (b"x" * 2**24 if self.is_swollen else b"")
 
     def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
         if request is not None and request.verb == b"ENCODE!":

@@ -1,15 +1,22 @@
-"""Handlers that write garbage where a worker reports its state: the status pipe and the board."""
+"""Handlers that misuse what a worker shares with others: status pipe, board, channel, descriptors."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import math
 import mmap
 import os
 import random
+import select
+import signal
+import socket
 
 from common import current_worker
 
 import linepool
+from linepool.ipc import channel as channels
+from linepool.ipc.channel import ConnectionState, PassedConnection
 from linepool.pool.status import State, packed
 
 
@@ -72,3 +79,80 @@ def hush() -> None:
 def close_all() -> None:
     """Close every descriptor, as careless libraries do."""
     os.closerange(3, 256)
+
+
+@linepool.handler
+def overwrite(what: str, word: int, value: int) -> None:
+    """Overwrite one word of the board's head or of the next slot."""
+    spec = current_worker()._spec
+    words = spec.board.head if what == "head" else spec.board.slot(spec.slot + 1)[1]
+    words[word] = value
+
+
+@linepool.handler
+def overwrite_and_die(word: int, value: int) -> None:
+    """Overwrite one word of this worker's slot, and kill the worker."""
+    current_worker()._board._words[word] = value
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@linepool.handler
+def hand_off(what: str, times: int = 1) -> None:
+    """Hand off something that is not a client's connection, as if it were one."""
+    spec = current_worker()._spec
+    if what == "channel":
+        passed = spec.channel.fileno()
+    elif what == "listener":
+        passed = spec.listeners[0].socket.fileno()
+    else:
+        passed = OTHERS[what]()
+    for _ in range(times):
+        state = ConnectionState(0, math.inf, -math.inf)
+        channels.send(spec.channel, PassedConnection(state, passed))
+
+
+def _open_epoll() -> int:
+    with select.epoll() as epoll:
+        return os.dup(epoll.fileno())
+
+
+OTHERS = {
+    "file": lambda: os.open(__file__, os.O_RDONLY),
+    "pipe": lambda: os.pipe()[0],
+    "epoll": _open_epoll,
+    "datagram": lambda: socket.socket(type=socket.SOCK_DGRAM).detach(),
+    "unconnected": lambda: socket.socket().detach(),
+}
+
+
+@linepool.handler
+def hand_off_state(connection: linepool.Connection, kind: str) -> None:
+    """Hand the client's connection off with a state that is too large, or not a file in memory."""
+    spec = current_worker()._spec
+    size = 2**31 - 4096
+    if kind == "large":
+        file = os.memfd_create("large", os.MFD_ALLOW_SEALING)
+        os.truncate(file, size)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, channels._SEALS)
+    else:
+        file = os.open(__file__, os.O_RDONLY)
+    assert connection.peer  # so that it stays in this worker
+    client = current_worker()._board.served_descriptor
+    head = channels._PASSED.pack(channels._Kind.CONNECTION, channels._AS_FILE, 0, 1e300, 0.0, 0)
+    channels._send_with(spec.channel, [head], [client, file])
+    os.close(file)
+
+
+@linepool.handler
+def close_neighbour(put: str) -> int:
+    """Close the descriptor of another client's connection; perhaps put something else there."""
+    worker = current_worker()
+    served = worker._board.served_descriptor
+    (victim,) = worker._loop._table.connections.keys() - {served}
+    os.close(victim)
+    if put:
+        other = OTHERS[put]()
+        if other != victim:
+            os.dup2(other, victim)
+            os.close(other)
+    return int(victim)

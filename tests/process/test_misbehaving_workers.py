@@ -6,8 +6,17 @@ import contextlib
 
 import pytest
 
+from linepool.ipc.board import words
+from linepool.master.recycler import resident_bytes
 from linepool.testing import Peer
 from tests.conftest import Launch
+from tests.process.connections import (
+    PARKING_SCHEMES,
+    ask_all,
+    clients,
+    parker_of,
+    until_parked,
+)
 from tests.servers import ServerProcess
 
 
@@ -108,3 +117,103 @@ def test_a_worker_that_closes_its_descriptors_is_replaced(launch: Launch, comman
     server.until(lambda state: state["tally"]["idle"] == 2)
     assert server.ask("ADD 2 3") == "5"
     assert server.stop() == 0
+
+
+# -- the board
+
+
+HEAD_WORDS = 8
+READ_BY_OTHERS = (words.IDLE_SINCE_NS, words.HELD, words.BEGUN_WITH, words.GIVEN, words.UNSTARTED)
+
+
+@pytest.mark.scheme(*PARKING_SCHEMES)
+@pytest.mark.parametrize("what", ["head", "other"])
+def test_a_worker_that_writes_to_a_part_of_the_board_that_is_not_its_own_ends(
+    launch: Launch, scheme, what
+):
+    server = launch("misbehaving.py", "--workers", "2")
+    with clients(server, 3) as parked:
+        ask_all(parked, "ADD 2 3")
+        until_parked(server, 3)
+        for word in range(HEAD_WORDS):
+            with server.connect() as peer:
+                misbehave(peer, f"OVERWRITE {what} {word} {2**64 - 1}")
+            server.until(lambda state: state["counters"]["crashes"] == word + 1)  # noqa: B023
+
+        assert ask_all(parked, "ADD 2 3") == ["5"] * 3
+    assert_healthy(server, 2)
+
+
+@pytest.mark.scheme(*PARKING_SCHEMES)
+def test_nonsense_in_a_workers_own_slot_harms_no_other_client(launch: Launch, scheme):
+    server = launch("misbehaving.py", "--workers", "2", "--park-after", "0.005")
+    parker = parker_of(server)
+    with clients(server, 3) as parked:
+        ask_all(parked, "ADD 2 3")
+        for word in READ_BY_OTHERS:
+            until_parked(server, 3)
+            with server.connect() as peer:
+                peer.send(f"OVERWRITE_AND_DIE {word} {2**64 - 1}\n".encode())
+                assert peer.line() == ""
+            assert ask_all(parked, "ADD 2 3") == ["5"] * 3
+
+        assert parker_of(server) == parker
+        assert server.status()["counters"]["dropped"] <= len(READ_BY_OTHERS)
+    assert_healthy(server, 2)
+
+
+# -- the channel
+
+
+@pytest.mark.scheme(*PARKING_SCHEMES)
+@pytest.mark.parametrize(
+    "what", ["channel", "listener", "file", "pipe", "epoll", "datagram", "unconnected"]
+)
+def test_the_parker_takes_nothing_but_connections(launch: Launch, scheme, what):
+    if (scheme, what) == ("dispatch", "listener"):
+        pytest.skip("the workers have no listener")
+    server = launch("misbehaving.py", "--workers", "2")
+    parker = parker_of(server)
+    with clients(server, 3) as parked:
+        ask_all(parked, "ADD 2 3")
+        until_parked(server, 3)
+
+        assert server.ask(f"HAND_OFF {what} 20") == "OK"
+
+        if what != "unconnected":  # the kernel reports it as one whose client has left
+            server.until(lambda state: state["counters"]["dropped"] == 20)
+            server.wait_for("why='not a connection'")
+        assert ask_all(parked, "ADD 2 3") == ["5"] * 3
+        assert parker_of(server) == parker
+    assert_healthy(server, 2)
+
+
+@pytest.mark.scheme(*PARKING_SCHEMES)
+@pytest.mark.parametrize(
+    ("kind", "why"), [("large", "its state is longer than"), ("file", "malformed")]
+)
+def test_a_state_that_is_too_large_is_not_read(launch: Launch, scheme, kind, why):
+    server = launch("misbehaving.py", "--workers", "2")
+    parker = parker_of(server)
+    with server.connect() as peer:
+        assert peer.ask(f"HAND_OFF_STATE {kind}") == "OK"
+
+        server.wait_for(why)
+        server.until(lambda state: state["counters"]["dropped"] == 1)
+        assert resident_bytes(parker) < 200e6
+        assert peer.ask("ADD 2 3") == "5"
+    assert_healthy(server, 2)
+
+
+@pytest.mark.parametrize("put", ["", "file", "epoll", "unconnected"])
+def test_a_handler_that_closes_a_neighbours_descriptor_costs_that_client_only(launch: Launch, put):
+    server = launch("misbehaving.py", "--workers", "1")
+    with server.connect() as neighbour, server.connect() as peer:
+        worker = peer.ask("PID")
+        neighbour.send(b"PID\n")
+        neighbour.line()
+        peer.ask(f"CLOSE_NEIGHBOUR '{put}'")
+
+        server.until(lambda state: state["counters"]["dropped"] == 1)
+        assert peer.ask("PID") == worker
+    assert_healthy(server, 1)

@@ -290,7 +290,7 @@ def test_a_file_in_the_place_of_a_connection_costs_no_other_connection(launch: L
 
         with server.connect() as culprit:
             assert culprit.ask("PASS_A_FILE") == "OK"
-        server.wait_for("a worker passed something that is not a connection slot=")
+        server.wait_for("dropped what a worker passed slot=")
 
         assert ask_all(peers, "NEXT_NUMBER") == ["2"] * 20
         assert parker_of(server) == parker

@@ -41,12 +41,15 @@ def test_an_exception_out_of_a_protocol_ends_its_connection_alone(launch: Launch
 
 
 @pytest.mark.scheme(*PARKING_SCHEMES)
-def test_a_connection_whose_state_cannot_be_asked_for_stays_in_its_worker(launch: Launch, scheme):
+@pytest.mark.parametrize("command", ["BOUNDARY!", "SWELL!"])
+def test_a_connection_whose_state_cannot_be_passed_stays_in_its_worker(
+    launch: Launch, scheme, command
+):
     server = launch(f"{HANDLERS}/fragile.py:app", "--workers", "2", "--park-after", "0.005")
     with server.connect() as peer:
-        worker = peer.ask("PID")
-        assert peer.ask("BOUNDARY!").startswith("ERROR ")
+        assert peer.ask(command).startswith("ERROR ")
 
         server.wait_for("connection cannot be handed off peer=127.0.0.1:")
-        assert peer.ask("PID") == worker
+        worker = peer.ask("PID")
+        assert [peer.ask("PID") for _ in range(3)] == [worker] * 3
         assert server.status()["counters"]["crashes"] == 0

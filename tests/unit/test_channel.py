@@ -28,6 +28,8 @@ from linepool.ipc.channel import (
 )
 from linepool.session import Session
 
+LARGEST = 2**26  # bytes of a state
+
 Channel = tuple[socket.socket, socket.socket]
 
 
@@ -84,14 +86,14 @@ def all_from(channel: socket.socket) -> list[Message]:
     """Return all messages up to the end."""
     messages = []
     with contextlib.suppress(EOFError):
-        while message := channels.receive(channel):
+        while message := channels.receive(channel, LARGEST):
             messages.append(message)
     return messages
 
 
 def connection_from(channel: socket.socket) -> PassedConnection:
     """Return the next message, which must be a connection."""
-    message = channels.receive(channel)
+    message = channels.receive(channel, LARGEST)
     assert isinstance(message, PassedConnection)
     return message
 
@@ -153,7 +155,7 @@ def test_the_channel_of_a_new_worker_arrives_with_its_slot(slot):
     with open_channel() as (ours, theirs), nothing_leaks():
         assert channels.send(ours, WorkerStarted(slot, ours.fileno()))
 
-        message = channels.receive(theirs)
+        message = channels.receive(theirs, LARGEST)
 
         assert isinstance(message, WorkerStarted)
         assert message.slot == slot
@@ -380,7 +382,7 @@ def test_a_malformed_message_raises_nothing_and_leaks_nothing(data, names):
         for descriptor in opened.values():
             os.close(descriptor)
 
-        message = channels.receive(theirs)
+        message = channels.receive(theirs, LARGEST)
 
         assert message is not None
         channels.close_descriptor(message)

@@ -14,6 +14,8 @@ from linepool.ipc.board.words import (
     CLIENT_FD,
     CONNECTIONS,
     COOKIE,
+    DROPPED,
+    DROPPED_BY_PARKER,
     EOL_LENGTH,
     ERRORS,
     HANDLER_NS,
@@ -40,6 +42,7 @@ from linepool.ipc.board.words import (
     UNSTARTED,
     Board,
     Order,
+    count_in,
 )
 from linepool.pool.scoreboard import WorkerState
 from linepool.pool.status import State, packed
@@ -61,6 +64,7 @@ class SlotSnapshot:
     timeouts: int
     connections: int
     refused: int
+    dropped: int
     cookie: int
     line: bytes
     eol: bytes
@@ -140,7 +144,7 @@ class MasterSlot:
     @property
     def held(self) -> int:
         """Connections held."""
-        return self._words[HELD]
+        return count_in(self._words, HELD)
 
     @property
     def begun_with(self) -> int:
@@ -179,15 +183,16 @@ class MasterSlot:
             words[SERIAL],
             words[STARTED_NS],
             words[LIMIT_NS],
-            words[REQUESTS],
+            count_in(words, REQUESTS),
             words[HANDLER_NS],
             words[CLIENT_FD] - 1,
             bool(words[BEGUN]),
-            words[HELD],
-            words[ERRORS],
-            words[TIMEOUTS],
-            words[CONNECTIONS],
-            words[REFUSED],
+            count_in(words, HELD),
+            count_in(words, ERRORS),
+            count_in(words, TIMEOUTS),
+            count_in(words, CONNECTIONS),
+            count_in(words, REFUSED),
+            count_in(words, DROPPED),
             words[COOKIE],
             bytes(self._view[: min(words[LINE_LENGTH], LINE_BYTES)]),
             b"\n" if words[EOL_LENGTH] == 1 else b"\r\n",
@@ -244,3 +249,8 @@ class MasterView:
     def refused_by_parker(self) -> int:
         """How many connections the parker has refused."""
         return self._head[REFUSED_BY_PARKER]
+
+    @property
+    def dropped_by_parker(self) -> int:
+        """How many connections the parker has closed because a worker had passed nonsense."""
+        return self._head[DROPPED_BY_PARKER]

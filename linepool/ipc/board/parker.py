@@ -1,9 +1,12 @@
-"""The board as the parker uses it."""
+"""The board as the parker uses it. What a worker has written is checked before use."""
 
 from __future__ import annotations
 
+import time
+
 from linepool.ipc.board.words import (
     BEGUN_WITH,
+    DROPPED_BY_PARKER,
     GIVEN,
     HELD,
     IDLE_SINCE_NS,
@@ -16,6 +19,7 @@ from linepool.ipc.board.words import (
     REFUSED_BY_PARKER,
     UNSTARTED,
     Board,
+    count_in,
 )
 
 
@@ -25,11 +29,14 @@ class ParkerSlot:
     def __init__(self, board: Board, number: int) -> None:
         self._words = board.slot(number)[1]
         self._words[UNSTARTED] = 0
+        self._given = count_in(self._words, GIVEN)  # the number of the last connection
+        self._begun_with = 0
 
     @property
     def idle_since_ns(self) -> int:
         """When the worker began to wait for work; 0: it works."""
-        return self._words[IDLE_SINCE_NS]
+        since_ns: int = self._words[IDLE_SINCE_NS]
+        return since_ns if since_ns <= time.monotonic_ns() else 0
 
     @property
     def is_leaving(self) -> bool:
@@ -39,18 +46,25 @@ class ParkerSlot:
     @property
     def held(self) -> int:
         """Connections held."""
-        return self._words[HELD]
+        return count_in(self._words, HELD)
 
     @property
     def begun_with(self) -> int:
         """The number of the last connection from the parker that it has begun to serve."""
-        return self._words[BEGUN_WITH]
+        begun_with = self._words[BEGUN_WITH]
+        if self.may_have_begun(begun_with):
+            self._begun_with = begun_with
+        return self._begun_with
+
+    def may_have_begun(self, number: int) -> bool:
+        """Whether ``begun_with`` may be this number: it was given, and does not decrease."""
+        return self._begun_with <= number <= self._given
 
     def next_gift(self) -> int:
         """Publish that another connection is given to the worker; return the connection's number."""
-        number = self._words[GIVEN] + 1
-        self._words[GIVEN] = number
-        return number
+        self._given += 1
+        self._words[GIVEN] = self._given
+        return self._given
 
     def unstarted(self, count: int) -> None:
         """Publish how many connections were given to it that it has not begun to serve."""
@@ -92,6 +106,10 @@ class ParkerView:
     def count_refused(self) -> None:
         """Count a connection that was refused because there were too many."""
         self._head[REFUSED_BY_PARKER] += 1
+
+    def count_dropped(self) -> None:
+        """Count a connection that was closed because a worker had passed nonsense."""
+        self._head[DROPPED_BY_PARKER] += 1
 
     def leaves(self) -> None:
         """Publish that there is no parker any more."""

@@ -9,6 +9,7 @@ import mmap
 import struct
 from enum import IntEnum
 
+from linepool.kernel.memory import make_read_only
 from linepool.settings import MAX_WORKERS
 
 BOUND = 1 << 32
@@ -32,6 +33,7 @@ PARKER = 3  # 1 while there is a parker; master, and a parker that leaves
 REFUSED_BY_PARKER = 4  # connections refused because there were too many; parker
 SLOTS = 5  # slots from here on have never been used; master
 PARKER_FULL = 6  # 1 while the parker has little room for more connections; parker
+DROPPED_BY_PARKER = 7  # connections that it closed because a worker had passed nonsense; parker
 HEAD_WORDS = 8
 
 # The words of a slot, after the line. Those that are written together are adjacent: one call writes
@@ -64,10 +66,11 @@ PERMIT = 22  # 1: the worker may leave once it has served its number of requests
 # Written by the parker:
 GIVEN = 23  # number of the last connection given to this worker
 UNSTARTED = 24  # connections given to it that it had not begun to serve when the parker looked last
-SLOT_WORDS = 25
+DROPPED = 25  # connections closed because another worker had passed nonsense; the worker
+SLOT_WORDS = 26
 
 WORD = 8  # bytes
-CACHE_LINE = 64  # bytes
+_MOST_COUNTED = 1 << 48
 LINE_BYTES = 128
 # In the machine's byte order, and aligned: each word is written in one piece.
 BEGIN = struct.Struct(f"@{LINE_BYTES}s6Q")  # at the start of the slot
@@ -76,8 +79,17 @@ SERVING_AT = LINE_BYTES + COOKIE * WORD  # and CLIENT_FD
 IDLE_AT = LINE_BYTES + CLIENT_FD * WORD  # and IDLE_SINCE_NS
 
 
+def count_in(words: memoryview, number: int) -> int:
+    """Return a word of a slot that counts; 0 if its worker has overwritten it with nonsense."""
+    count: int = words[number]
+    return count if count < _MOST_COUNTED else 0
+
+
 class Board:
     """The page with its head and one slot for each worker there may be.
+
+    The head and each slot begin on a memory page, so the kernel can keep a worker from writing to any
+    but its own.
 
     Args:
         held: How many connections a worker may publish in its slot.
@@ -85,16 +97,23 @@ class Board:
 
     def __init__(self, held: int = 0) -> None:
         used = LINE_BYTES + (SLOT_WORDS + 2 * held) * WORD
-        self._size = -(-used // CACHE_LINE) * CACHE_LINE  # two workers never write to the same one
+        self._size = -(-used // mmap.PAGESIZE) * mmap.PAGESIZE
         self._held = held
-        self._page = mmap.mmap(-1, HEAD_WORDS * WORD + MAX_WORKERS * self._size)
+        self._page = mmap.mmap(-1, mmap.PAGESIZE + MAX_WORKERS * self._size)
         self._view = memoryview(self._page)
         self.head = self._view[: HEAD_WORDS * WORD].cast("Q")
 
     def slot(self, number: int) -> tuple[memoryview, memoryview, memoryview]:
         """Return a slot's bytes, its words, and its two words for each published connection."""
-        begin = HEAD_WORDS * WORD + number * self._size
+        begin = mmap.PAGESIZE + number * self._size
         view = self._view[begin : begin + self._size]
         words = LINE_BYTES + SLOT_WORDS * WORD
         published = view[words : words + 2 * self._held * WORD]
         return view, view[LINE_BYTES:words].cast("Q"), published.cast("Q")
+
+    def protect(self, number: int) -> None:
+        """Make all but one slot read-only in this process, which is the slot's worker."""
+        begin = mmap.PAGESIZE + number * self._size
+        make_read_only(self._page, 0, begin)
+        if number + 1 < MAX_WORKERS:
+            make_read_only(self._page, begin + self._size, len(self._page))

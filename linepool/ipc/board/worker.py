@@ -12,6 +12,7 @@ from linepool.ipc.board.words import (
     BEGUN_WITH,
     CLIENT_FD,
     CONNECTIONS,
+    DROPPED,
     ERRORS,
     GIVEN,
     HANDLER_NS,
@@ -39,6 +40,7 @@ from linepool.ipc.board.words import (
     TIMEOUTS,
     WAITED_NS,
     Board,
+    count_in,
 )
 from linepool.pool.status import State
 from linepool.settings import MAX_WORKERS
@@ -152,6 +154,10 @@ class WorkerView:
         """Count a connection that was refused because there were too many."""
         self._words[REFUSED] += 1
 
+    def count_dropped(self) -> None:
+        """Count a connection that was closed because another worker had passed nonsense."""
+        self._words[DROPPED] += 1
+
     @property
     def work(self) -> tuple[int, int]:
         """The requests done, and the ns spent in handlers."""
@@ -222,7 +228,7 @@ class WorkerView:
 
     def connections(self) -> int:
         """Return how many connections the parker and all workers hold, this one included."""
-        held = sum(self._other(number)[HELD] for number in self._used_slots())
+        held = sum(count_in(self._other(number), HELD) for number in self._used_slots())
         return self._head[PARKED] + held
 
     def siblings(self) -> Iterator[tuple[int, Sibling]]:
@@ -233,7 +239,10 @@ class WorkerView:
                 yield (
                     number,
                     Sibling(
-                        words[IDLE_SINCE_NS], words[WAITED_NS], words[HELD], bool(words[ORDER])
+                        words[IDLE_SINCE_NS],
+                        words[WAITED_NS],
+                        count_in(words, HELD),
+                        bool(words[ORDER]),
                     ),
                 )
 
