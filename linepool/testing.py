@@ -16,7 +16,7 @@ from linepool.app import App
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
 from linepool.kernel.listeners import Listener
-from linepool.kernel.signals import terminate_with_parent
+from linepool.kernel.signals import signal_at_parents_end
 from linepool.operate import logs
 from linepool.operate.config import configure
 from linepool.operate.serve import serve as serve_app
@@ -146,7 +146,7 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
             signal.set_wakeup_fd(-1)
             # What the master puts back at its end: a late order to stop must not change its status.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            terminate_with_parent()  # a test that dies takes its servers along
+            signal_at_parents_end(signal.SIGTERM)  # a test that dies takes its servers along
             logs.set_up(configuration.settings.log_level)
 
             def tell(listeners: list[Listener]) -> None:

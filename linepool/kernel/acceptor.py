@@ -5,7 +5,6 @@ Used by the workers of the scheme ``shared``, and by the parker in ``dispatch``.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import select
@@ -72,16 +71,24 @@ class Acceptor:
         except OSError as error:
             if is_shortage(error):
                 self.pause()
+            elif listener.is_shut:
+                self._leave(listener)
             return None
         self.failures = 0
         return sock, address, listener
 
-    def backlog(self) -> Iterator[Accepted]:
-        """Yield the clients in the accept backlog as of now: their handshake is complete."""
-        for listener in self.listeners.values():
+    def last_clients(self) -> Iterator[Accepted]:
+        """Leave the listeners because the server stops; yield the clients that cannot be left to others.
+
+        Those of this program stay until the master has shut them, for then there are no more clients.
+        Those that another program owns are left at once: only clients that wait now are yielded.
+        """
+        self.resume()
+        for listener in [one for one in self.listeners.values() if not one.owned]:
             for _ in range(listener.queue()[0]):
                 if accepted := self.accept(listener):
                     yield accepted
+            self._leave(listener)
 
     def pause(self) -> None:
         """Stop accepting for a while, because there is no descriptor for another client."""
@@ -95,21 +102,27 @@ class Acceptor:
                 self._epoll.unregister(descriptor)
         self.open_at = max(self.open_at, until)
 
+    def resume(self) -> None:
+        """Accept again."""
+        if self.open_at:
+            self._open()
+
     def on_timer(self, now: float) -> None:
         """Accept again if it is time to."""
         if 0 < self.open_at <= now:
             self._open()
 
     def abandon(self) -> None:
-        """Close this process's copies of the listeners.
+        """Close this process's copies of the listeners."""
+        for listener in list(self.listeners.values()):
+            self._leave(listener)
 
-        May be called by: the main thread, and the evacuation thread at a safe point.
-        """
-        listeners, self.listeners = self.listeners, {}
-        for descriptor, listener in listeners.items():
-            with contextlib.suppress(FileNotFoundError):  # accepting had stopped
-                self._epoll.unregister(descriptor)
-            listener.close()
+    def _leave(self, listener: Listener) -> None:
+        descriptor = listener.socket.fileno()
+        del self.listeners[descriptor]
+        if not self.open_at:
+            self._epoll.unregister(descriptor)
+        listener.close()
 
     def _open(self) -> None:
         self.open_at = 0.0

@@ -124,7 +124,8 @@ def last_call(
     """Return until when to wait for a client that is quiet from now on, though it is time to end.
 
     A client that has just connected, or has just read a reply, may have sent a request that is not
-    here yet; to close now would lose it. One that keeps sending is cut off at ``end_by``.
+    here yet; to close now would lose it. One that keeps sending is cut off at ``end_by``, but a client that
+    was accepted later has as long as the others.
 
     Args:
         now: The present, on the monotonic clock, in seconds, as all times here.
@@ -133,6 +134,7 @@ def last_call(
         served: A request of it has been answered.
         at_boundary: No part of a further request has arrived.
     """
+    end_by = max(end_by, accepted_at + PATIENCE)
     if not served:
-        return min(accepted_at + PATIENCE, end_by)
+        return accepted_at + PATIENCE
     return min(now + _NEXT_REQUEST, end_by) if at_boundary else end_by

@@ -7,6 +7,7 @@ for them (socket(7), tcp(7)).
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import socket
 import stat
@@ -19,6 +20,9 @@ from linepool.kernel.sockets import address_text, as_connection
 from linepool.settings import Settings
 
 _TICK = 0.25  # seconds
+_IP_MINTTL = 21  # ip(7); the socket module has no names for these two
+_IPV6_MINHOPCOUNT = 73
+_OPEN, _ENDING, _SHUT = range(3)  # what all processes know of a listener
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
@@ -27,10 +31,15 @@ class Listener:
 
     Attributes:
         name: ``HOST:PORT`` or ``unix:/PATH``, with the real port.
+        is_unix: It is a unix socket.
+        owned: It was opened here. One that another program has passed to this one may serve others too,
+            so it is never ended, only left.
     """
 
-    def __init__(self, sock: socket.socket, path: str = "") -> None:
+    def __init__(self, sock: socket.socket, path: str = "", *, owned: bool = True) -> None:
         self.socket = sock
+        self.owned = owned
+        self._phase = mmap.mmap(-1, 1)  # shared by all processes
         self._family = sock.family
         self._path = path
         self._inode = os.stat(path).st_ino if path else 0
@@ -44,7 +53,10 @@ class Listener:
         # socket.accept() asks the listener for its family and its kind each time, and makes enum members
         # of them: 14 microseconds in place of 9.
         descriptor, address = self.socket._accept()  # type: ignore[attr-defined]
-        return as_connection(descriptor, self._family), address
+        sock = as_connection(descriptor, self._family)
+        if self._phase[0] and not self.is_unix:
+            _require_ttl(sock, 0)  # what it has inherited is meant for newcomers
+        return sock, address
 
     def queue(self) -> tuple[int, int]:
         """Return how many connections the kernel has queued, and how many it may."""
@@ -58,6 +70,35 @@ class Listener:
         queued, limit = struct.unpack_from("=II", info, 24)
         return queued, limit
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether it has ended in all processes: once accept() fails, no client is left in the backlog."""
+        return self._phase[0] == _SHUT
+
+    def turn_away(self) -> None:
+        """Begin to end it, in the master: the kernel begins no more handshakes, whichever process accepts.
+
+        TCP: it drops what a newcomer sends, who tries again after a second; handshakes under way go on.
+        The option that does it without a privilege wants a TTL of 255 (ip(7), IP_MINTTL), and no usual
+        system sends that. A unix socket has no handshakes: its end keeps the backlog and refuses others.
+        """
+        if self.is_unix:
+            self._unlink()
+            self.shut()
+        elif self.owned:
+            self._phase[0] = _ENDING  # before any connection can inherit the option
+            _require_ttl(self.socket, 255)
+
+    def shut(self) -> None:
+        """End it in all processes, if it is ours: its address is free, and newcomers are refused.
+
+        The backlog of a TCP listener is reset. May be called by: any thread of any process.
+        """
+        if self.owned:
+            with contextlib.suppress(OSError):  # shut, or closed, already
+                self.socket.shutdown(socket.SHUT_RD)
+                self._phase[0] = _SHUT
+
     def close(self) -> None:
         """Close this process's copy."""
         self.socket.close()
@@ -65,9 +106,13 @@ class Listener:
     def remove(self) -> None:
         """Close it for good, in the master: the file of a unix socket goes too, if it is still ours."""
         self.close()
+        self._unlink()
+
+    def _unlink(self) -> None:
+        path, self._path = self._path, ""
         with contextlib.suppress(OSError):
-            if self._path and os.stat(self._path).st_ino == self._inode:
-                os.unlink(self._path)
+            if path and os.stat(path).st_ino == self._inode:
+                os.unlink(path)
 
 
 def open_listeners(settings: Settings) -> list[Listener]:
@@ -117,7 +162,7 @@ def _open(address: Address, settings: Settings) -> Listener:
     # A worker that polls first must not wait in accept() for a client that another worker has taken.
     # The flag is not inherited by accepted sockets (accept(2), Linux).
     sock.setblocking(settings.blocks_in_accept)
-    return Listener(sock, address.path)
+    return Listener(sock, address.path, owned=address.descriptor < 0)
 
 
 def bind_unix(path: str, mode: int) -> socket.socket:
@@ -160,6 +205,14 @@ def _set_inherited_options(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _require_ttl(sock: socket.socket, ttl: int) -> None:
+    """Have the kernel drop packets to a socket whose TTL is lower; IPv4 may reach an IPv6 socket too."""
+    with contextlib.suppress(OSError):  # a kernel without the option
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, ttl)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, ttl)
 
 
 def tick(settings: Settings) -> float:

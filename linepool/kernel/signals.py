@@ -106,12 +106,12 @@ def signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def terminate_with_parent() -> None:
-    """Have the kernel send TERM when the parent process ends, however it ends (prctl(2), Linux)."""
+def signal_at_parents_end(number: signal.Signals) -> None:
+    """Have the kernel send a signal when the parent process ends, however it ends (prctl(2), Linux)."""
     import ctypes  # noqa: PLC0415 - not needed to parse options
 
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def signal_name(number: int) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from linepool.ipc import channel as channels
 from linepool.kernel.pidfd import ChildProcess
-from linepool.kernel.signals import signal_name, signals_blocked
+from linepool.kernel.signals import signal_at_parents_end, signal_name, signals_blocked
 
 log = logging.getLogger("linepool")
 
@@ -168,6 +168,7 @@ class Helper:
             for number in _IGNORED:  # the master says when it is time to end, or its end does
                 signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+            signal_at_parents_end(signal.SIGCONT)  # in case it is stopped
             if os.getppid() == self._master:
                 self._work(channel)
             status = 0

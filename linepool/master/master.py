@@ -19,6 +19,7 @@ from typing import Protocol as Interface
 from attrs import evolve
 
 from linepool.ipc.board import Board, MasterView
+from linepool.kernel.draining import Draining
 from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import SignalPipe
 from linepool.master.generation import Generation
@@ -90,6 +91,7 @@ class Master:
         self._plan_at = 0.0  # when the policy wants to be asked again; 0: when something happens
         self._watching = False  # the loop wakes when a connection waits
         self._trace: TraceWriter | None = None
+        self._draining: Draining | None = None  # the listeners, in a stop
         self._has_come_up = False  # some worker has; if it died since, the app is not to blame
         self._was_ready = False  # the first generation, all of it
 
@@ -141,6 +143,9 @@ class Master:
             log.info("stopping: %s", "waiting for in-flight requests" if graceful else "now")
         self.stopping = True
         self._watch_listeners(False)
+        self._draining = self._draining or Draining(self.listeners)
+        if not graceful:
+            self._draining.end()
         grace = self.settings.graceful_timeout if graceful else _QUIT_GRACE
         self.pool.stop(time.monotonic() + grace)
         if not graceful:
@@ -225,6 +230,8 @@ class Master:
         self._acted_at = time.monotonic()
         if self._parker is not None:
             self._parker.turn()
+        if self._draining is not None:
+            self._draining.turn()
         if not self._was_ready:
             self._look_for_first_generation()
         if not self.stopping:
@@ -331,6 +338,8 @@ class Master:
         moments = [self.pool.boot_due_at]
         if self._parker is not None:
             moments.append(self._parker.due_at)
+        if self._draining is not None:
+            moments.append(self._draining.due_at)
         if not self.stopping:
             moments.append(self._recycler.due_at)
             if self._plan_at:

@@ -39,7 +39,7 @@ class ParkerHandle:
         board: Where the parker publishes what it holds.
         service: The app.
         settings: All of them.
-        listeners: The parker accepts from them in the scheme ``dispatch``.
+        listeners: The parker accepts from them.
         workers: Those that are alive, by slot.
         selector: The master's.
         close_inherited: Called in each new parker: closes its copies of what is the master's, except for the
@@ -178,12 +178,8 @@ class ParkerHandle:
         self._drop_messages()
 
     def _park(self, hub: socket.socket) -> None:
-        listeners = self._listeners if self._settings.parker_accepts else []
-        if not listeners:
-            for listener in self._listeners:
-                listener.close()
         workers = {slot: worker.channel for slot, worker in self._workers.items()}
-        Parker(self._board.page, hub, workers, listeners, self._settings, self._app).run()
+        Parker(self._board.page, hub, workers, self._listeners, self._settings, self._app).run()
 
     def _listener_of(self, sock: socket.socket) -> str:
         """Return the name of the listener that a connection came to."""

@@ -82,7 +82,8 @@ class Parker:
         board: Where it sees which workers are idle, and publishes what waits.
         hub: The parker's end of its channel to the master.
         workers: The ends of the channels of the workers that exist already, by slot.
-        listeners: Where it accepts, in the scheme ``dispatch``.
+        listeners: Where it accepts: in the scheme ``dispatch`` always, otherwise when the server stops, for
+            all workers may be busy.
         settings: All of them.
         app: What it must know of the app.
     """
@@ -117,12 +118,15 @@ class Parker:
         for slot, channel in workers.items():
             self._add_worker(slot, channel)
         self._mind_the_room()
+        self._listeners = listeners
         self._acceptor = Acceptor(listeners, self._epoll, select.EPOLLIN)
+        if not settings.parker_accepts:
+            self._acceptor.stop(math.inf)
 
     def run(self) -> None:
         """Hold connections until the master orders a stop, or has ended."""
         gc.disable()  # there is nothing here that a collection would find, and much to look at
-        with contextlib.suppress(EOFError):
+        try:
             while not self._is_done():
                 for descriptor, event in self._epoll.wait(self._pause()):
                     self._on_event(descriptor, event)
@@ -131,6 +135,9 @@ class Parker:
                 self._delivery.deliver(leaving_too=bool(self._stop_by))
                 self._delivery.confirm(heard=not self._ignores_workers)
                 self._publish()
+        except EOFError:  # the master has ended
+            for listener in self._listeners:
+                listener.shut()
         self._board.leaves()
 
     def _on_event(self, descriptor: int, event: int) -> None:
@@ -160,11 +167,9 @@ class Parker:
                     channels.close_descriptor(message)
 
     def _stop(self) -> None:
-        """Begin a graceful stop. Clients in the backlog have completed their handshake: accept them."""
-        if not self._acceptor.open_at:
-            for accepted in self._acceptor.backlog():
-                self._admit(accepted)
-        self._acceptor.stop(math.inf)
+        """Begin a graceful stop: accept until the master has shut the listeners."""
+        for accepted in self._acceptor.last_clients():
+            self._admit(accepted)
         self._stopped_at = time.monotonic()
         self._stop_by = self._stopped_at + PATIENCE
 
@@ -344,7 +349,7 @@ class Parker:
         self._lingering.close(descriptor)
 
     def _is_done(self) -> bool:
-        if not self._stop_by or self._parked or self._lingering:
+        if not self._stop_by or self._parked or self._lingering or self._acceptor.listeners:
             return False
         # A worker that is held up may still hand off what it holds.
         return self._delivery.is_settled

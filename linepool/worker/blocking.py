@@ -57,7 +57,9 @@ class BlockingLoop:
         self._admission = Admission(context)
         self._poller = None if len(listeners) == 1 else self._open_poller()
         self._left_at = 0.0  # when the connection began to be ended; 0: it has not
-        self._backlog = -1  # clients that are still to be taken before leaving; -1: not leaving
+        self._backlog = (
+            -1
+        )  # clients of other programs' listeners still to be taken; -1: not leaving
         self._tick = tick(context.settings)
 
     def run(self) -> None:
@@ -70,11 +72,6 @@ class BlockingLoop:
                 break
             self._report(State.IDLE)
 
-    def close_listeners(self) -> None:
-        """Stop listening, because the master has ended. May be called by: any thread."""
-        for listener in self._listeners:
-            listener.close()
-
     def _next(self) -> Accepted | None:
         """Return the next client, or None: it is time to leave."""
         failures = 0
@@ -82,12 +79,14 @@ class BlockingLoop:
             for listener in self._readable():
                 try:
                     sock, address = listener.accept()
-                except BlockingIOError:  # a tick has passed, or another worker was faster
-                    self._orders.check_master()
                 except OSError as error:
                     if is_shortage(error):
                         failures += 1
                         time.sleep(CAPACITY_PAUSE)
+                    elif listener.is_shut:
+                        self._forget(listener)
+                    else:  # a tick has passed, or another worker was faster
+                        self._orders.check_master()
                 else:
                     if listener.is_unix:  # which, unlike TCP, does not inherit options
                         set_receive_timeout(sock, self._tick)
@@ -96,20 +95,33 @@ class BlockingLoop:
 
     def _is_to_leave(self) -> bool:
         if not self._orders.leaving():
-            return False
+            return not self._listeners
         if self._orders.order != Order.STOP:
             return True
-        # The clients in the accept backlog have completed their handshake: at most as many as there
-        # were at the stop, and only while there are any, for other workers take them too.
-        queued = sum(listener.queue()[0] for listener in self._listeners)
+        # A listener of this program stays until the master has shut it, for then no client is left. From
+        # those of others come at most as many as waited at the stop, and only while there are any, for
+        # other workers take them too.
+        others = [listener for listener in self._listeners if not listener.owned]
+        queued = sum(listener.queue()[0] for listener in others)
         self._backlog = min(queued, self._backlog - 1) if self._backlog >= 0 else queued
-        return self._backlog <= 0
+        if self._backlog <= 0:
+            for listener in others:
+                self._forget(listener)
+        return not self._listeners
+
+    def _forget(self, listener: Listener) -> None:
+        """Accept no more from a listener."""
+        self._listeners = [one for one in self._listeners if one is not listener]
+        if self._poller is not None:
+            self._poller.unregister(listener.socket)
+        listener.close()
 
     def _readable(self) -> list[Listener]:
         """Return the listeners on which a client may wait."""
-        if self._poller is None or self._backlog >= 0:
+        if self._poller is None:
             return self._listeners
-        found = {descriptor for descriptor, _ in self._poller.poll(maxevents=1)}
+        pause = _RETRY if self._backlog >= 0 else None
+        found = {descriptor for descriptor, _ in self._poller.poll(pause, 1)}
         self._hear(found)
         return [one for one in self._listeners if one.socket.fileno() in found]
 

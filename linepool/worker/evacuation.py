@@ -1,7 +1,7 @@
 """The second thread of a worker: it hands connections off while the main thread runs a handler.
 
 Runs in workers. While one request takes long, it hands the worker's other connections off, when the
-master asks for it. When the master has ended, it closes the listeners, so that their addresses are
+master asks for it. When the master has ended, it shuts the listeners, so that their addresses are
 free for the next master though a request is in flight. A thread and not a signal: the handler of a
 signal does not run while a database driver waits in C; the thread does, unless the code holds the
 interpreter.
@@ -16,16 +16,14 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
 
 from linepool.ipc.board import WorkerView
+from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import signals_blocked
 from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
 
 log = logging.getLogger("linepool")
-
-_RETRY = 0.02  # seconds between two looks for a safe point at which the listeners can be closed
 
 
 def start(
@@ -34,7 +32,7 @@ def start(
     board: WorkerView,
     orders: Orders,
     safe_point: SafePoint,
-    close_listeners: Callable[[], None],
+    listeners: list[Listener],
 ) -> None:
     """Start the thread.
 
@@ -44,7 +42,7 @@ def start(
         board: Says how long the request in flight has run.
         orders: Learns that the master has ended.
         safe_point: Of the main thread.
-        close_listeners: Called at a safe point when the master has ended.
+        listeners: Those of the server.
     """
 
     def run() -> None:
@@ -62,12 +60,8 @@ def start(
                         except Exception:
                             log.exception("connections cannot be handed off")
         orders.master_ended()
-        while True:
-            with safe_point.entered() as is_safe:
-                if is_safe:
-                    close_listeners()
-                    return
-            time.sleep(_RETRY)
+        for listener in listeners:
+            listener.shut()
 
     # It inherits the mask: a signal that it took would not end what the main thread waits in.
     with signals_blocked():

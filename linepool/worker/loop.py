@@ -109,13 +109,6 @@ class Loop:
             for connection in self._table.present(self._table.connections):  # it stops at once
                 self._table.close(connection)
 
-    def close_listeners(self) -> None:
-        """Stop listening, because the master has ended.
-
-        May be called by: the main thread, and the evacuation thread at a safe point.
-        """
-        self._acceptor.abandon()
-
     def _wait(self) -> list[tuple[int, int]]:
         """Wait for something to do, and publish that this worker is idle."""
         poll, board = self._epoll.poll, self._board
@@ -337,11 +330,9 @@ class Loop:
         if not self._left_at:
             self._left_at = now
             if orders.order == Order.STOP:
-                # The clients in the accept backlog have completed their handshake.
-                for accepted in self._acceptor.backlog():
+                for accepted in self._acceptor.last_clients():
                     self._admit(accepted, has_room=True)
-            self._acceptor.stop(math.inf)
-        if orders.is_orphaned:
+        if orders.order != Order.STOP or orders.is_orphaned:
             self._acceptor.abandon()
         order = orders.order
         moving = order != Order.STOP and not orders.is_orphaned
@@ -355,7 +346,7 @@ class Loop:
         self._table.look_at(now + _RETRY)
 
     def _is_done(self) -> bool:
-        if not self._table.is_empty:
+        if not self._table.is_empty or self._acceptor.listeners:
             return False
         # In a stop of all workers the parker may still have clients to be served.
         return self._orders.order != Order.STOP or not self._board.has_parker

@@ -13,7 +13,7 @@ from types import FrameType
 
 from linepool.errors import LeaveNow
 from linepool.ipc.board import Order, WorkerView
-from linepool.kernel.signals import terminate_with_parent
+from linepool.kernel.signals import signal_at_parents_end
 
 
 class Orders:
@@ -80,7 +80,8 @@ class Orders:
         # A worker that reads from the terminal gets an error, not a stop.
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        terminate_with_parent()
+        # A stopped process continues by it, and notices the end of the master as the others do.
+        signal_at_parents_end(signal.SIGCONT)
         self.check_master()
 
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:

@@ -74,7 +74,6 @@ class Worker:
         self._orders = Orders(self._board, spec.master)
         self._orders.listen()
         self._interrupts = Interrupts(self._board, spec.stack_file)
-        self._loop: Loop | BlockingLoop | None = None
         # Open until there is a loop, and after it: nothing else uses the listeners then.
         self._safe_point = SafePoint()
         self._safe_point.is_open = True
@@ -82,8 +81,14 @@ class Worker:
     def run(self) -> int:
         """Serve until ordered to leave; return the exit status of the process."""
         after = self._spec.settings.hand_off_after
-        close = self._close_listeners
-        evacuation.start(self._spec.bell, after, self._board, self._orders, self._safe_point, close)
+        evacuation.start(
+            self._spec.bell,
+            after,
+            self._board,
+            self._orders,
+            self._safe_point,
+            self._spec.listeners,
+        )
         try:
             # The inner one catches an immediate stop and the end of the master, so that resources are
             # closed normally in both cases.
@@ -126,19 +131,11 @@ class Worker:
                 listener.close()
             listeners = []
         kind = Loop if settings.has_parker else BlockingLoop
-        self._loop = kind(context, spec.channel, listeners, self._report, self._is_worn)
+        loop = kind(context, spec.channel, listeners, self._report, self._is_worn)
         try:
-            self._loop.run()
+            loop.run()
         finally:
             self._safe_point.is_open = True
-
-    def _close_listeners(self) -> None:
-        """Stop listening, because the master has ended. May be called by: the evacuation thread."""
-        if self._loop is not None:
-            self._loop.close_listeners()
-        else:
-            for listener in self._spec.listeners:
-                listener.close()
 
     def _is_worn(self) -> bool:
         """Whether it has served its number of requests and is permitted to leave."""

@@ -68,7 +68,7 @@ def test_every_parker_holds_only_its_own_descriptors(launch: Launch, scheme):
 
         kinds = [name.partition(":")[0] for name in open_files(parker)]
         # The channels of the master and of each worker, and the listener; the log; the epoll.
-        assert kinds.count("socket") == 4 + (scheme == "dispatch")
+        assert kinds.count("socket") == 5
         assert kinds.count("pipe") == 1
         assert kinds.count("anon_inode") == 1
         assert len(kinds) <= 9

@@ -1,0 +1,75 @@
+"""The end of listeners without a client that is connected and then reset.
+
+Used by the master. To close a listener resets what is in its backlog, and clients whose handshake is under
+way: they are connected as they see it, half a round trip before the server is. So newcomers are turned
+away first; the listener is shut when its backlog is empty and no handshake is under way. Workers and the
+parker accept until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import re
+import time
+from pathlib import Path
+
+from linepool.kernel.listeners import Listener
+
+log = logging.getLogger("linepool")
+
+_HANDSHAKES = 1.0  # seconds; a client that has not answered by then may never do so
+_LOOK_EVERY = 0.01  # seconds
+
+
+class Draining:
+    """The listeners of a server that stops; those that another program owns are not touched.
+
+    Attributes:
+        due_at: When to call ``turn``, on the monotonic clock; infinite: all are shut.
+    """
+
+    def __init__(self, listeners: list[Listener]) -> None:
+        self._listeners = [one for one in listeners if one.owned]
+        for listener in self._listeners:
+            listener.turn_away()
+        self._handshakes_until = time.monotonic() + _HANDSHAKES
+        self.due_at = 0.0
+
+    def turn(self) -> None:
+        """Shut each listener that no client needs any more."""
+        now = time.monotonic()
+        if now < self.due_at or self.due_at == math.inf:
+            return
+        for listener in list(self._listeners):
+            # In this order: a handshake ends in the backlog.
+            if now < self._handshakes_until and _has_handshakes(listener):
+                continue
+            if listener.is_unix or not listener.queue()[0]:
+                listener.shut()
+                self._listeners.remove(listener)
+        self.due_at = now + _LOOK_EVERY
+        if not self._listeners:
+            self.due_at = math.inf
+            log.info("listeners closed")
+
+    def end(self) -> None:
+        """Shut all of them at once."""
+        for listener in self._listeners:
+            listener.shut()
+        self._listeners.clear()
+        self.due_at = math.inf
+
+
+def _has_handshakes(listener: Listener) -> bool:
+    """Whether the handshake of a TCP client is under way (proc(5), net/tcp: state 03)."""
+    if listener.is_unix:
+        return False
+    port = listener.socket.getsockname()[1]
+    under_way = re.compile(rb":%04X [0-9A-F]+:[0-9A-F]{4} 03 " % port)
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            if under_way.search(Path("/proc/net", name).read_bytes()):
+                return True
+    return False
