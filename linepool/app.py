@@ -37,7 +37,7 @@ class _Registration:
     @property
     def place(self) -> str:
         """``name at file:line``, for messages."""
-        return f"{self.function.__name__} at {place_of(self.function)}"
+        return _described(self.function)
 
 
 class App:
@@ -138,6 +138,7 @@ class App:
             )
         before = self._resources.setdefault(function.__name__, function)
         if before is not function:
+            _refuse_second_load(before, function)
             places = f"{place_of(before)} and {place_of(function)}"
             raise SetupError(f"resource {function.__name__} is registered twice: at {places}")
         return function
@@ -169,6 +170,14 @@ class App:
     def has_handlers(self) -> bool:
         """Whether anything would be served besides the built-in commands."""
         return bool(self._handlers or self._unknown)
+
+    def describe_first(self) -> str:
+        """Return ``name at file:line`` of the first function that was registered; "": there is none."""
+        functions = [one.function for one in self._handlers.values()]
+        functions += [self._unknown.function] if self._unknown else []
+        functions += [*self._middleware, *self._resources.values()]
+        functions += [function for hooks in self._hooks.values() for function in hooks]
+        return _described(functions[0]) if functions else ""
 
     def freeze(self, limits: Limits | None = None) -> Service:
         """Return the app made ready to serve: every annotation resolved, every converter built.
@@ -268,9 +277,10 @@ class App:
         registration = _Registration(names, function, timeout, options)
         for name in map(_upper, names):
             if name in self._handlers:
-                before = self._handlers[name].place
+                before = self._handlers[name]
+                _refuse_second_load(before.function, function)
                 raise SetupError(
-                    f"command {name} has two handlers: {before} and {registration.place}"
+                    f"command {name} has two handlers: {before.place} and {registration.place}"
                 )
             self._handlers[name] = registration
         return function
@@ -335,6 +345,24 @@ def _check_plain_function(function: Any) -> None:
         raise SetupError(
             f"{function.__name__} at {place_of(function)} is async; linepool calls plain functions"
             " (each worker serves one request at a time)"
+        )
+
+
+def _described(function: Callable[..., Any]) -> str:
+    return f"{getattr(function, '__name__', function)} at {place_of(function)}"
+
+
+def _refuse_second_load(before: Callable[..., Any], function: Callable[..., Any]) -> None:
+    """Raise SetupError if two functions are one and the same of a file that was loaded twice."""
+    if (
+        place_of(before) == place_of(function)
+        and before.__qualname__ == function.__qualname__
+        and before.__module__ != function.__module__
+    ):
+        raise SetupError(
+            f"{place_of(function)}: the file is loaded twice, as {before.__module__} and as"
+            f" {function.__module__}: start the server from a file that no other module imports, and"
+            " import this one there"
         )
 
 

@@ -31,6 +31,7 @@ EXIT_FAILURE = 1
 EXIT_USAGE = 2
 _MAX_NUMBER = 1e6
 _MAX_CLIENTS = 1_000_000
+_NEARLY = 0.8  # similarity of an unknown option to a known one that makes it a mistake
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,17 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def run_script(app: App, settings: Mapping[str, Any]) -> int:
-    """Serve an app from its own script, whose command line takes the options of ``linepool run``."""
+def run_script(
+    app: App | None, settings: Mapping[str, Any], arguments: Sequence[str] | None
+) -> int:
+    """Serve an app from its own script; for the arguments, see ``linepool.run``."""
     _fill_standard_descriptors()
     try:
         target.refuse_while_loading()
+        if app is None:
+            app = target.find(sys.modules["__main__"], sys.argv[0])
         app.settings = {**app.settings, **settings}
         if not app.name:
             app.name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
         parser = _Parser(prog=sys.argv[0], description="Serve the handlers of this script.")
         _add_settings(parser)
-        return _serve(app, _parse(parser, sys.argv[1:]))
+        if arguments is not None:
+            return _serve(app, _parse(parser, arguments), ())
+        options, others = parser.parse_known_args(sys.argv[1:])
+        return _serve(app, options, others)
     except ConfigError as error:
         _print_error(str(error))
         return EXIT_USAGE
@@ -104,10 +112,13 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpars
     if surplus:
         subparser: argparse.ArgumentParser = getattr(options, "parser", parser)
         known = [name for action in subparser._actions for name in action.option_strings]
-        near = difflib.get_close_matches(surplus[0].partition("=")[0], known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        subparser.error(f"unknown argument {surplus[0]}{hint}")
+        subparser.error(f"unknown argument {surplus[0]}{_hint(surplus[0], known)}")
     return options
+
+
+def _hint(option: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    near = difflib.get_close_matches(option.partition("=")[0], known, n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _print_error(message: str) -> None:
@@ -131,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4\n"
         "  linepool run shop.stock:app --bind unix:/run/stock.sock",
     )
-    run.add_argument("target", metavar="TARGET", help="FILE.py or MODULE:APP")
+    run.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
     _add_settings(run)
     run.set_defaults(run=_run, parser=run)
 
@@ -141,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Load an app and show its commands and settings, without serving it.",
         epilog="example:\n  linepool check sums.py",
     )
-    check.add_argument("target", metavar="TARGET", help="FILE.py or MODULE:APP")
+    check.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
     check.add_argument("--json", action="store_true", help="print JSON")
     _add_settings(check)
     check.set_defaults(run=_check, parser=check)
@@ -287,19 +298,37 @@ def _run(options: argparse.Namespace) -> int:
     return _serve(target.load(options.target), options)
 
 
-def _serve(app: App, options: argparse.Namespace) -> int:
+def _serve(app: App, options: argparse.Namespace, others: Sequence[str] = ()) -> int:
+    """Serve an app.
+
+    Args:
+        app: The app.
+        options: The options of the command line.
+        others: Arguments that are left to the script.
+    """
     configuration = _configure(app, options)
     logs.set_up(configuration.settings.log_level)
-    for warning in configuration.warnings:
-        log.warning("environment: %s", warning)
+    for warning in _warnings(app, configuration):
+        log.warning("%s", warning)
+    for option in others:
+        if hint := _hint(option, map(option_name, FIELDS), _NEARLY):
+            log.warning("option %s is left to the script%s", option.partition("=")[0], hint)
     return serve(app, configuration.settings)
+
+
+def _warnings(app: App, configuration: Configuration) -> list[str]:
+    """Return what is worth a warning before an app is served."""
+    warnings = [f"environment: {warning}" for warning in configuration.warnings]
+    if left_out := target.left_out(app):
+        warnings.append(f"{left_out} is not served: it does not belong to the app {app.name!r}")
+    return warnings
 
 
 def _check(options: argparse.Namespace) -> int:
     app = target.load(options.target)
     configuration = _configure(app, options)
-    for warning in configuration.warnings:
-        _print_error(f"environment: {warning}")
+    for warning in _warnings(app, configuration):
+        _print_error(warning)
     settings = configuration.settings
     service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
     if options.json:

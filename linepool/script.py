@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from linepool.app import App, default
+from linepool.app import App
 
 
-def run(app: App | None = None, **settings: Any) -> NoReturn:
+def run(
+    app: App | None = None, *, arguments: Sequence[str] | None = None, **settings: Any
+) -> NoReturn:
     """Serve an app until the server is stopped, then exit.
 
-    The last line of a script: ``python sums.py --workers 4`` takes the options of ``linepool run``.
+    The last line of a script: ``python sums.py --workers 4`` takes the options of ``linepool run``. Other
+    options and arguments are left to the script. To be called in the main thread.
 
     Args:
-        app: The app; None: the default app, on which ``linepool.handler`` registers.
+        app: The app; None: that of the script, which is the default app, on which ``linepool.handler``
+            registers, or its only ``App``.
+        arguments: Options of ``linepool run``, and nothing else; None: those in ``sys.argv``. A script
+            with options of the same names gives ``arguments=[]``.
         settings: Any setting by name; file, environment and command line override it.
 
     Raises:
@@ -21,4 +28,4 @@ def run(app: App | None = None, **settings: Any) -> NoReturn:
     """
     from linepool import cli  # noqa: PLC0415 - heavy, and not needed by workers and tests
 
-    raise SystemExit(cli.run_script(app or default, settings))
+    raise SystemExit(cli.run_script(app, settings, arguments))

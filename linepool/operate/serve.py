@@ -33,6 +33,11 @@ def serve(
     Raises:
         SetupError: It cannot start; the text says why.
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise SetupError(
+            "a server runs in the main thread only, where Python handles signals; from another thread,"
+            " start it as a process of its own"
+        )
     service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
     try:
         app.start()

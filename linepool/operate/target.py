@@ -4,41 +4,73 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
+
+from attrs import frozen
 
 from linepool import app as default_app
 from linepool.app import App
 from linepool.errors import SetupError
 
+_FORMS = "FILE.py, a package, MODULE or MODULE:APP"
+
 _loading: str | None = None
 
 
+@frozen
+class _Place:
+    """Where a module is.
+
+    Attributes:
+        directory: The directory on sys.path from which it can be imported.
+        name: Its full name.
+        path: Its file, if it is loaded from there; "": it is imported by its name.
+        beside: The directory of a file in a package; modules there may be imported as from a script.
+    """
+
+    directory: str
+    name: str
+    path: str = ""
+    beside: str = ""
+
+    @property
+    def top(self) -> str:
+        """The name of the outermost package, or of the module itself."""
+        return self.name.partition(".")[0]
+
+
 def load(target: str) -> App:
-    """Return the app of a target: a file, or ``module:app`` (``module`` alone: its handlers).
+    """Return the app of a target: a file or package, a module, or ``FILE.py:APP``, ``MODULE:APP``.
 
     Raises:
         SetupError: The target does not exist, or its code fails; one line says what and where.
     """
-    path, _, name = target.rpartition(":") if ".py:" in target else (target, "", "")
-    if target.endswith(".py") or name:
-        path = path or target
-        if not os.path.isfile(path):
-            raise SetupError(f"file {path} does not exist")
-        module = _run(target, lambda: _import_file(path))
-    elif os.path.exists(target) and ":" not in target:
-        raise SetupError(f"{target} is not a Python file; give FILE.py or MODULE:APP")
-    else:
-        module_name, _, name = target.partition(":")
-        if not all(part.isidentifier() for part in module_name.split(".")):
-            raise SetupError(f"{target!r} is not a target; give FILE.py or MODULE:APP")
-        module = _run(target, lambda: _import_module(module_name))
-    app = _find(module, name, target)
+    where, name = target, ""
+    if not target.endswith(".py") and not os.path.exists(target):
+        where, colon, name = target.rpartition(":") if ":" in target else (target, "", "")
+        if colon and not name:
+            raise SetupError(f"{target} names no app after the colon; give {_FORMS}")
+    try:
+        place = _place(where)
+    except OSError as error:  # there is no working directory
+        raise SetupError(f"cannot load {target}: {error.strerror}") from None
+    _refuse_hidden(place)
+    try:
+        module = _run(target, lambda: _import(place))
+    except SetupError as error:
+        if place.path and f"'{place.name}'" in str(error):  # it imports its own name
+            raise SetupError(
+                f"{error}; rename the file if another module {place.name!r} is meant"
+            ) from None
+        raise
+    app = find(module, target, name)
     if not app.name:
         app.name = module.__name__.rpartition(".")[2]
     return app
@@ -58,21 +90,67 @@ def refuse_while_loading() -> None:
         )
 
 
-def _import_file(path: str) -> ModuleType:
-    name = os.path.splitext(os.path.basename(path))[0]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
-    spec = importlib.util.spec_from_file_location(name, path)
+def _place(where: str) -> _Place:
+    package = os.path.join(where, "__init__.py")
+    if os.path.isfile(package):
+        return _place_of_file(package)
+    if where.endswith(".py"):
+        if not os.path.isfile(where):
+            raise SetupError(f"file {where} does not exist")
+        return _place_of_file(where)
+    if os.path.exists(where):
+        raise SetupError(f"{where} is not a Python file or a package; give {_FORMS}")
+    if not all(part.isidentifier() for part in where.split(".")):
+        raise SetupError(f"{where!r} is not a target; give {_FORMS}")
+    return _Place(os.getcwd(), where)
+
+
+def _place_of_file(path: str) -> _Place:
+    """Return where a file is; one in a package has the name that it has in the package."""
+    own_directory, file = os.path.split(os.path.abspath(path))
+    stem = file.removesuffix(".py")
+    directory, names = own_directory, [] if stem == "__init__" else [stem]
+    while os.path.isfile(os.path.join(directory, "__init__.py")):
+        directory, package = os.path.split(directory)
+        names.insert(0, package)
+    if all(name.isidentifier() for name in names) and directory != own_directory:
+        return _Place(directory, ".".join(names), beside=own_directory)
+    return _Place(own_directory, stem, path)
+
+
+def _import(place: _Place) -> ModuleType:
+    sys.path.insert(0, place.directory)
+    if place.beside:
+        sys.path.append(place.beside)  # the last: a package may have a module named types
+    if not place.path:
+        importlib.invalidate_caches()
+        return importlib.import_module(place.name)
+    spec = importlib.util.spec_from_file_location(place.name, place.path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[place.name] = module
     spec.loader.exec_module(module)
     return module
 
 
-def _import_module(name: str) -> ModuleType:
-    sys.path.insert(0, os.getcwd())
-    return importlib.import_module(name)
+def _refuse_hidden(place: _Place) -> None:
+    """Raise SetupError if another module, which Python or linepool needs, has the same name."""
+    base = os.path.join(place.directory, place.top)
+    for file in (f"{base}.py", os.path.join(base, "__init__.py")):
+        if os.path.isfile(file) and (
+            place.top in sys.stdlib_module_names or _is_another(sys.modules.get(place.top), file)
+        ):
+            raise SetupError(
+                f"{file} has the name of the module {place.top!r}, which would be hidden; rename it"
+            )
+
+
+def _is_another(loaded: ModuleType | None, file: str) -> bool:
+    origin = getattr(loaded, "__file__", None)
+    if origin:
+        return os.path.realpath(str(origin)) != os.path.realpath(file)
+    return loaded is not None
 
 
 def _run(target: str, load_module: Any) -> ModuleType:
@@ -112,18 +190,37 @@ def explained(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{place}"
 
 
-def _find(module: ModuleType, name: str, target: str) -> App:
+def find(module: ModuleType, target: str, name: str = "") -> App:
+    """Return the app of a module: of this name, or the only one.
+
+    Raises:
+        SetupError: There is none, or there are several.
+    """
     if name:
         found = getattr(module, name, None)
         if isinstance(found, App):
             return found
         what = "is not a linepool.App" if hasattr(module, name) else "does not exist"
         raise SetupError(f"{target}: {name} {what}")
-    apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
-    if default_app.default.has_handlers:
-        return default_app.default
-    if len(apps) == 1:
-        return next(iter(apps.values()))
-    if apps:
-        raise SetupError(f"{target} has several apps; append one of :{', :'.join(apps)}")
+    default = default_app.default
+    apps = {id(app): key for key, app in vars(module).items() if isinstance(app, App)}
+    apps.pop(id(default), None)
+    names = list(apps.values())
+    if names and (stray := default.describe_first()):
+        raise SetupError(
+            f"{target} has the app {names[0]}, to which {stray} does not belong: register it with"
+            f" @{names[0]}..., or serve only that app (TARGET:{names[0]}; linepool.run({names[0]}))"
+        )
+    if default.has_handlers:
+        return default
+    if len(names) == 1:
+        return cast("App", getattr(module, names[0]))
+    if names:
+        raise SetupError(f"{target} has several apps; append one of :{', :'.join(names)}")
     raise SetupError(f"{target} has no handlers; register some with @linepool.handler")
+
+
+def left_out(app: App) -> str:
+    """Return what was registered for no app in particular, if that is not served; "": nothing."""
+    default = default_app.default
+    return "" if app is default else default.describe_first()

@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import Launch
 from tests.process.booting import launch_booting
-from tests.servers import HANDLERS, TIMEOUT, has_ended
+from tests.servers import ENVIRONMENT, HANDLERS, TIMEOUT, has_ended
 
 WORKSHOP = str(HANDLERS / "workshop.py")
 
@@ -128,6 +128,7 @@ def test_a_wrong_target_is_reported_in_one_line(complaint: Complain, tmp_path, t
 
 
 HANDLER = "import linepool\n@linepool.handler\ndef add(a: int): ...\n"
+APP = "import linepool\napp = linepool.App()\n@app.handler\ndef price(): return 5\n"
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,13 @@ HANDLER = "import linepool\n@linepool.handler\ndef add(a: int): ...\n"
             b"import linepool\na = linepool.App()\nb = linepool.App()\n",
             ["several apps", ":a", ":b"],
         ),
+        (APP.encode() + HANDLER.encode(), ["the app app", "add at app.py:6", "linepool.run(app)"]),
+        (
+            APP.encode() + b"@linepool.on_start\ndef prepare(): ...\n",
+            ["the app app", "prepare at app.py:5"],
+        ),
+        (b"import app\n" + HANDLER.encode() + b"app.run()\n", ["rename the file", "'app'"]),
+        (b"from app import App\n", ["rename the file", "'app'"]),
         (
             HANDLER.encode() + b"@linepool.handler('ADD')\ndef plus(): ...\n",
             ["command ADD has two handlers", "app.py:2", "app.py:4"],
@@ -176,6 +184,215 @@ def test_a_broken_file_is_reported_in_one_line(complaint: Complain, tmp_path, co
     assert status == 1
     assert line.startswith("linepool: ")
     assert [word for word in words if word not in line] == []
+
+
+@pytest.mark.parametrize("name", ["linepool", "json", "calendar", "attrs"])
+@pytest.mark.parametrize("form", ["{}.py", "{}.py:app", "{}", "{}:app"])
+def test_a_file_that_would_hide_a_module_is_to_be_renamed(
+    complaint: Complain, tmp_path, name, form
+):
+    (tmp_path / f"{name}.py").write_text(APP)
+
+    status, line = complaint("check", form.format(name))
+
+    assert status == 1
+    assert f"{name}.py has the name of the module {name!r}" in line
+    assert "rename it" in line
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """Give a directory with a package; a module of it is also imported by another one of it."""
+    package = tmp_path / "shop"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .stock import price\nfrom . import types\n")
+    (package / "types.py").write_text("import shop.stock\n")
+    (package / "stock.py").write_text(
+        "import linepool\nfrom . import types\n@linepool.handler\ndef price(): return 5\n"
+        "app = linepool.App()\napp.handler(price)\nempty = 1\n"
+    )
+    (package / "script.py").write_text("import types\nimport stock\n")
+    return package
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("shop", "shop"),
+        ("./shop", "shop"),
+        ("shop/", "shop"),
+        ("{}", "shop"),
+        ("shop/__init__.py", "shop"),
+        ("shop.stock:app", "stock"),
+        ("shop/stock.py:app", "stock"),
+        ("{}/stock.py:app", "stock"),
+    ],
+)
+def test_a_package_or_a_file_in_one_can_be_a_target(
+    command_line: CommandLine, tmp_path: Path, shop: Path, target, name
+):
+    status, stdout, stderr = command_line.run(tmp_path, ["check", target.format(shop)], {})
+
+    assert stderr.count("\n") == ("app" in target)  # which is not the only one of its file
+    assert status == 0
+    assert stdout.startswith(f"{name}: ")
+    assert "PRICE " in stdout
+
+
+def test_a_package_of_which_an_app_is_named_may_be_a_directory(
+    command_line: CommandLine, tmp_path: Path, shop: Path
+):
+    (shop / "__init__.py").write_text(APP)
+
+    for target in ("shop:app", "./shop:app", "shop/:app", f"{shop}:app"):
+        status, stdout, stderr = command_line.run(tmp_path, ["check", target], {})
+        assert (status, stderr) == (0, "")
+        assert stdout.startswith("shop: ")
+
+
+def test_a_file_in_a_package_may_import_the_files_beside_it_as_a_script_does(
+    command_line: CommandLine, tmp_path: Path, shop: Path
+):
+    (shop / "__init__.py").write_text("")
+    (shop / "stock.py").write_text(HANDLER)
+
+    status, stdout, _ = command_line.run(tmp_path, ["check", "shop/script.py"], {})
+
+    assert status == 0
+    assert "ADD " in stdout
+
+
+def test_what_is_registered_beside_the_app_that_was_chosen_is_named(
+    launch: Launch, command_line: CommandLine, tmp_path: Path
+):
+    (tmp_path / "two.py").write_text(APP + HANDLER)
+    (tmp_path / "script.py").write_text(APP + HANDLER + "linepool.run(app)\n")
+    words = "add at two.py:6 is not served: it does not belong to the app 'two'"
+
+    served = launch("two.py:app", "--workers", "1")
+    script = launch(command=("script.py",), target="--scheme=shared")
+    status, _, stderr = command_line.run(tmp_path, ["check", "two.py:app"], {})
+
+    assert served.ask("PRICE") == script.ask("PRICE") == "5"
+    assert sum(words in line for line in served.log) == 1
+    assert sum(words.replace("two", "script") in line for line in script.log) == 1
+    assert (status, stderr) == (0, f"linepool: {words}\n")
+
+
+# -- scripts
+
+
+def run_script(tmp_path: Path, code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that ends by itself."""
+    (tmp_path / "script.py").write_text(code)
+    return subprocess.run(
+        [sys.executable, "script.py", *words],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def test_a_script_serves_its_only_app_without_naming_it(tmp_path, launch: Launch):
+    (tmp_path / "script.py").write_text(APP + "linepool.run()\n")
+
+    server = launch(command=("script.py",), target="--workers=1")
+
+    assert server.ask("PRICE") == "5"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import linepool\nlinepool.run()\n", "script.py has no handlers"),
+        (APP + HANDLER + "linepool.run()\n", "has the app app, to which add at script.py:6"),
+    ],
+)
+def test_a_script_whose_app_is_not_clear_is_told_so_in_one_line(tmp_path, code, words):
+    done = run_script(tmp_path, code)
+
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_run_outside_of_the_main_thread_is_refused_in_one_line(tmp_path):
+    done = run_script(
+        tmp_path,
+        HANDLER
+        + "import threading\nt = threading.Thread(target=linepool.run)\nt.start(); t.join()\n"
+        "print('the script continues')\n",
+    )
+
+    assert done.stdout == "the script continues\n"
+    assert done.stderr.count("\n") == 1
+    assert "main thread" in done.stderr
+
+
+OWN_OPTIONS = """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--db")
+parser.add_argument("--worker-name")
+parser.add_argument("-v", action="store_true")
+parser.add_argument("--workers", default="1")
+options = parser.parse_known_args()[0]
+
+import linepool
+
+@linepool.handler
+def which(): return [options.db, options.worker_name]
+
+linepool.run({arguments})
+"""
+
+
+def test_a_script_may_have_options_and_arguments_of_its_own(tmp_path, launch: Launch):
+    (tmp_path / "script.py").write_text(OWN_OPTIONS.format(arguments=""))
+    words = ("-v", "--worker-name", "w", "--backlo=5", "one", "--workers", "2")
+
+    server = launch("--db=secret", *words, command=("script.py",))
+
+    assert server.converse(b"WHICH\n") == b"secret\nw\nEND\n"
+    assert server.status()["tally"]["max"] == 2
+    assert [line.partition("WARNING ")[2] for line in server.log if "WARNING" in line] == [
+        "option --backlo is left to the script; did you mean --backlog?"
+    ]
+
+
+def test_a_script_with_options_of_the_same_names_gives_the_arguments_itself(
+    tmp_path, launch: Launch
+):
+    arguments = "arguments=['--bind', '127.0.0.1:0', '--control', 'off', '--workers', '1']"
+    (tmp_path / "script.py").write_text(OWN_OPTIONS.format(arguments=arguments))
+
+    server = launch(command=("script.py",), target="--workers=many", bind=())
+
+    assert server.converse(b"WHICH\n") == b"-\n-\nEND\n"
+
+
+def test_an_unknown_option_among_given_arguments_is_an_error(tmp_path):
+    done = run_script(tmp_path, OWN_OPTIONS.format(arguments="arguments=['--wrokers=2']"))
+
+    assert done.returncode == 2
+    assert "unknown argument --wrokers=2; did you mean --workers?" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["handler", "resource"])
+def test_a_file_that_is_loaded_twice_is_named_with_both_names(tmp_path, kind):
+    (tmp_path / "util.py").write_text("import script\n")
+
+    done = run_script(
+        tmp_path,
+        f"import linepool\n@linepool.{kind}\ndef add() -> int: yield 1\n"
+        "if __name__ == '__main__':\n    import util\n    linepool.run()\n",
+    )
+
+    last = done.stderr.splitlines()[-1]
+    assert "script.py:2: the file is loaded twice, as __main__ and as script" in last
 
 
 @pytest.mark.parametrize(
