@@ -48,6 +48,7 @@ class App:
         protocol: A pattern for the protocol of each connection; the default is ``Line()``.
         builtins: Serve the protocol's own commands (HELP and QUIT in ``Line``) where the app has no
             handlers of these names.
+        guard: Refuse clients that speak HTTP or TLS, or send a PROXY header.
         settings: Any setting by name, as a default below file, environment and command line.
 
     Raises:
@@ -60,12 +61,14 @@ class App:
         *,
         protocol: Protocol | None = None,
         builtins: bool = True,
+        guard: bool = True,
         **settings: Any,
     ) -> None:
         check_names(settings)
         self.name = name
         self.protocol = protocol if protocol is not None else Line()
         self.builtins = builtins
+        self.guard = guard
         self.settings = settings
         self._handlers: dict[str, _Registration] = {}
         self._unknown: _Registration | None = None
@@ -199,6 +202,7 @@ class App:
             on_connect=self._compiled("on_connect", injector),
             on_disconnect=self._compiled("on_disconnect", injector),
             limits=limits or Limits(),
+            guard=self.guard,
         )
         registrations = list({id(r): r for r in self._handlers.values()}.values())
         if self.builtins:
@@ -251,7 +255,7 @@ class App:
             conversation = Conversation(service, Session("ask", "ask", "ask"), resources)
             greeting = conversation.greet()
             replies = [conversation.take_pushed(), greeting]
-            conversation.protocol.feed(data)
+            conversation.feed(data)
             replies.extend(conversation.answers())
             replies.append(conversation.eof_reply())
             conversation.run_disconnect_hooks()

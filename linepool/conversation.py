@@ -20,11 +20,13 @@ from linepool.errors import (
     UnknownCommand,
 )
 from linepool.protocols.base import Bad, Request, printable
+from linepool.protocols.strangers import HTTP, MOST_KEPT_BYTES, FirstBytes, is_http
 from linepool.service import NO_REQUEST, Entry, Middleware, Service
 from linepool.session import Connection, Reply, Session
 
 log = logging.getLogger("linepool")
 
+_ADMITTED = MOST_KEPT_BYTES + 1  # in a dump, in place of the number of first bytes kept
 _PLAIN = {type(None), bool, int, float, str, bytes, list, tuple, dict}
 """Types that are neither a Reply nor a stream; to look for a stream costs more than all else here."""
 
@@ -62,6 +64,7 @@ class Conversation:
     timeouts = 0
     _broken = False  # a stream has ended with an error
     _live: Connection | None = None
+    _first_bytes: FirstBytes | None = None  # None: the client is admitted
 
     def __init__(
         self,
@@ -77,6 +80,8 @@ class Conversation:
         self.errors = 0
         self.pinned = False
         self.protocol = service.open_protocol()
+        if service.guard:
+            self._first_bytes = FirstBytes()
         self._owner = owner
         self._request = NO_REQUEST
         self._has_around = service.has_around
@@ -128,6 +133,38 @@ class Conversation:
                 break
         return b"".join(parts)
 
+    def admit(self, data: bytes) -> bool:
+        """Examine bytes that come before the first request; return whether to feed them.
+
+        If they are those of another protocol, the client is refused: nothing is executed, nothing
+        is sent, and the connection is to end.
+        """
+        if self._first_bytes is not None:
+            reason = self._first_bytes.reason(data, self.service.find)
+            if reason:
+                self.refuse(Bad(b"", close=True, why=reason))
+            elif reason is not None:
+                self._first_bytes = None
+        return not self.closing
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the client, cut anywhere, unless it is refused because of them."""
+        if self.admit(data):
+            self.protocol.feed(data)
+
+    def dump(self) -> bytes:
+        """Return the protocol's state, and the first bytes while the client is not yet admitted."""
+        first = self._first_bytes
+        kept = b"" if first is None else first.kept
+        return b"%c%b%b" % (_ADMITTED if first is None else len(kept), kept, self.protocol.dump())
+
+    def load(self, blob: bytes) -> None:
+        """Take over what ``dump`` gave; raises what the protocol's ``load`` raises."""
+        size = 0 if blob[0] == _ADMITTED else blob[0]
+        self.protocol.load(blob[1 + size :])
+        if self._first_bytes is not None:
+            self._first_bytes = None if blob[0] == _ADMITTED else FirstBytes(blob[1 : 1 + size])
+
     def refuse(self, bad: Bad) -> bytes:
         """Return the reply to bytes that are not a request."""
         self.closing |= bad.close
@@ -155,6 +192,8 @@ class Conversation:
                 ):
                     value = entry.call(request, self)
                 else:
+                    if entry is None and self.service.guard and is_http(request.line):
+                        return self.refuse(Bad(b"", close=True, why=HTTP))
                     value = self._value(request)
                     if self._has_around and isinstance(value, ReplyError):
                         return self.protocol.encode_error(value, request)

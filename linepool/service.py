@@ -89,6 +89,7 @@ class Service:
         table: The command table, by name; aliases have entries of their own.
         unknown: Called for a command that is not in the table, or None.
         middleware: From the outermost to the innermost.
+        guard: Whether clients of another protocol are refused (``protocols/strangers.py``).
         has_around: Whether the protocol makes one reply of several calls.
         greets: Whether there is anything to do for a new client before it has sent a request.
     """
@@ -101,6 +102,7 @@ class Service:
     on_connect: Sequence[Hook]
     on_disconnect: Sequence[Hook]
     limits: Limits = Limits()
+    guard: bool = True
     has_around: bool = field(init=False)
     greets: bool = field(init=False)
 

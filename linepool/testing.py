@@ -198,12 +198,12 @@ def _replay(app: App, parts: list[bytes], limits: Limits | None, *, moving: bool
         for part in parts:
             if conversation.closing:
                 break
-            conversation.protocol.feed(part)
+            conversation.feed(part)
             replies.extend(conversation.answers())
             if moving:
-                blob = conversation.protocol.dump()
+                blob = conversation.dump()
                 conversation.protocol = service.open_protocol()
-                conversation.protocol.load(blob)
+                conversation.load(blob)
         replies.append(conversation.eof_reply())
         # The id of a failure is different each time.
         return re.sub(rb"internal error, id [0-9a-f]{8}", b"internal error", b"".join(replies))

@@ -154,7 +154,7 @@ class _Client:
                 with contextlib.suppress(BlockingIOError):
                     data = self.socket.recv(4 * _LINE_BYTES)
                     self._ended = not data
-                    self._conversation.protocol.feed(data)
+                    self._conversation.feed(data)
             reply = next(self._conversation.answers(), None)
             self._pending = reply is not None
             self.unsent += reply or b""

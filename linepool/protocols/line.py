@@ -13,9 +13,6 @@ Rules, where a line could be read in two ways:
   inline command apply (\n \r \t \a \b \xHH \\ \"); in single quotes only \'. A quote inside a
   bare word is an ordinary character, and so is everything in the rest of a line.
 - A data block is exactly as long as announced and ends with LF or CRLF, not counted.
-- A first line that is HTTP, a ``Host:`` line that is not a command, and a TLS hello come from a
-  client of another protocol: a browser can be made to send a form to any port. The connection
-  closes, and nothing after that line is executed.
 - A line "END" inside a reply of several lines is sent in double quotes, because END ends the reply.
 """
 
@@ -27,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
-from linepool.errors import ClientError, ReplyError, ServerError, UnknownCommand
+from linepool.errors import ClientError, ReplyError, ServerError
 from linepool.protocols import telnet
 from linepool.protocols.base import Bad, Builtin, Command, Request, printable
 from linepool.protocols.buffered import Buffered
@@ -38,14 +35,12 @@ from linepool.protocols.text import check_version, library_text, one_line, recor
 # exception internally.
 _NUL, _LF, _CR, _DOUBLE, _SINGLE = b"\0\n\r\"'"
 _IAC_BYTE = telnet.IAC_BYTE
-_HTTP = re.compile(rb"\S+ \S+ HTTP/[0-9.]+ *\Z")
-_TLS_HELLO = b"\x16\x03"
 _WORD = re.compile(
     rb"""[ \t\v\f]*(?:("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|([^"' \t\v\f][^ \t\v\f]*))(?=[ \t\v\f]|\Z)"""
 )
 _BLANKS = b" \t\v\f"
-_DUMP = struct.Struct("<B?2sI")
-_VERSION = 1
+_DUMP = struct.Struct("<B2sI")
+_VERSION = 2
 
 
 class Line(Buffered):
@@ -60,7 +55,6 @@ class Line(Buffered):
     def start(self) -> None:
         """Set up the state of a new connection."""
         super().start()
-        self._first = True  # no line has been read yet
         self._eol = b"\r\n"
         self._telnet = b""  # answers to telnet's commands, to be sent ahead of the next reply
 
@@ -79,13 +73,7 @@ class Line(Buffered):
             data = self._buffer[self._at :] + data
         self._at = 0
         self._buffer = data
-        if (
-            _DOUBLE in data
-            or _SINGLE in data
-            or _NUL in data
-            or _IAC_BYTE in data
-            or (self._first and (data.startswith(_TLS_HELLO) or b"HTTP/" in data))
-        ):
+        if _DOUBLE in data or _SINGLE in data or _NUL in data or _IAC_BYTE in data:
             return
         lines = data.split(b"\n")
         self._buffer = lines.pop()
@@ -104,7 +92,6 @@ class Line(Buffered):
                 verb = words.pop(0)
                 command = self.commands.get(verb) or self.commands.get(verb.upper())
                 if command is not None and command.rest_after is None and command.size_word is None:
-                    self._first = False
                     self._eol = eol
                     return Request(verb, words, command, None, eol, line)
             self._plain.append(full)
@@ -139,22 +126,23 @@ class Line(Buffered):
             begin = self._at
             end = self._buffer.find(b"\n", begin)
             if end < 0:
-                return self._unfinished(begin)
+                # One more byte may be the CR of the ending.
+                most = self.limits.max_line_bytes + 1
+                return self._too_long() if len(self._buffer) - begin > most else None
             eol = b"\n"
             stop = end
             if end > begin and self._buffer[end - 1] == 0x0D:
                 eol = b"\r\n"
                 stop = end - 1
             line = self._buffer[begin:stop]
-            if bad := self._line_refusal(line, eol):
-                return bad
+            if len(line) > self.limits.max_line_bytes:
+                return self._too_long()
             answers = self._telnet
             if _IAC_BYTE in line:
                 line, self._telnet = telnet.strip(line, answers)
             self._at = end + 1
             words = line.split()
             if words:
-                self._first = False
                 self._eol = eol
                 request = self._request(line, words, begin)
                 if request is None:  # the line is read again when its data block has arrived
@@ -179,14 +167,14 @@ class Line(Buffered):
 
     def dump(self) -> bytes:
         """Return all state: the bytes not yet read, and what is known of the client."""
-        head = _DUMP.pack(_VERSION, self._first, self._eol, len(self._telnet))
+        head = _DUMP.pack(_VERSION, self._eol, len(self._telnet))
         return head + self._telnet + self._unread()
 
     def load(self, blob: bytes) -> None:
         """Take over the state of a ``dump``."""
         check_version(blob, _VERSION, _DUMP.size, "the line protocol")
         self.start()
-        _, self._first, eol, answers_size = _DUMP.unpack_from(blob)
+        _, eol, answers_size = _DUMP.unpack_from(blob)
         self._eol = eol.rstrip(b"\0")
         self._telnet = blob[_DUMP.size : _DUMP.size + answers_size]
         self._buffer = blob[_DUMP.size + answers_size :]
@@ -226,34 +214,10 @@ class Line(Buffered):
             reply, self._telnet = self._telnet + reply, b""
         return reply
 
-    def _unfinished(self, begin: int) -> Bad | None:
-        """Return the error for bytes without a line ending, or None: wait for the rest."""
-        if self._first and self._buffer.startswith(_TLS_HELLO, begin):
-            return self._reject(_TLS_HELLO)
-        # One more byte may be the CR of the ending.
-        if len(self._buffer) - begin > self.limits.max_line_bytes + 1:
-            return self._too_long()
-        return None
-
-    def _line_refusal(self, line: bytes, eol: bytes) -> Bad | None:
-        """Return the error for a line that is too long, or a first line of another protocol."""
-        if self._first and line.startswith(_TLS_HELLO):
-            return self._reject(line)
-        if len(line) > self.limits.max_line_bytes:
-            return self._too_long()
-        if self._first and _HTTP.match(line):
-            self._eol = eol
-            return self._reject(line)
-        return None
-
     def _request(self, line: bytes, words: list[bytes], begin: int) -> Request | Bad | None:
         """Return the request of a line that holds at least one word and begins at ``begin``."""
         verb = words.pop(0)
-        command = self.commands.get(verb) or self.commands.get(verb.upper())
-        if command is None:
-            if verb[:5].upper() == b"HOST:" or _HTTP.match(line):
-                return self._reject(line)
-            command = self.unknown
+        command = self.commands.get(verb) or self.commands.get(verb.upper(), self.unknown)
         if _NUL in line or _CR in line:
             return self._refused(command, "the line holds a NUL or a lone CR")
         quoted = _DOUBLE in line or _SINGLE in line
@@ -300,14 +264,6 @@ class Line(Buffered):
         """Close: where the next request begins is unknown."""
         self._forget()
         return Bad(self.encode_error(ClientError(text), None), close=True)
-
-    def _reject(self, line: bytes) -> Bad:
-        """Close on a client of another protocol."""
-        self._forget()
-        if line.startswith(_TLS_HELLO):
-            return Bad(b"", close=True, why="TLS hello")
-        reply = self.encode_error(UnknownCommand("this is not an HTTP server"), None)
-        return Bad(reply, close=True, why="HTTP")
 
 
 def _split(text: bytes, rest_after: int | None) -> list[bytes]:

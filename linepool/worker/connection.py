@@ -119,14 +119,16 @@ class Connection:
         all_sent = True
         try:
             data = self._recv(CHUNK, flags)
-            if data:
-                self._protocol.feed(data if len(data) < CHUNK else self._transport.recv_more(data))
-                self._answer()
-                all_sent = self._transport.flush()
-            else:
+            data = data if len(data) < CHUNK else self._transport.recv_more(data)
+            if not data:
                 self.needs = CLOSED
                 self._replies.append(self._conversation.eof_reply())
-                self._transport.flush()
+            elif self._served or self._conversation.admit(data):
+                self._protocol.feed(data)
+                self._answer()
+            else:
+                self.lost_framing = True
+            all_sent = self._transport.flush()
         except BlockingIOError:  # a new client that has not sent anything yet
             self._is_replaceable = self._protocol.is_replaceable
         except OSError as error:
@@ -214,7 +216,7 @@ class Connection:
             return None
         conversation, protocol = self._conversation, self._protocol
         try:
-            data = channel.join_state(conversation.session.dump(), protocol.dump())
+            data = channel.join_state(conversation.session.dump(), conversation.dump())
             at_boundary = protocol.at_boundary
             if len(data) > self._context.settings.max_state_bytes:
                 raise ValueError(f"its state is {len(data)} bytes long")
@@ -222,15 +224,14 @@ class Connection:
             log.warning("connection cannot be handed off peer=%s why=%r", self.peer, str(error))
             conversation.pinned = True
             return None
-        flags = channel.SERVED * self._served + channel.MORE * (self._more or has_input)
-        if not at_boundary:
-            flags += channel.PARTIAL
+        flags = channel.SERVED * self._served + channel.PARTIAL * (not at_boundary)
+        flags += channel.MORE * (self._more or has_input)
         return ConnectionState(flags, self.deadline, self._accepted_at, data, self._cookie)
 
     def load(self, state: ConnectionState, protocol: bytes) -> None:
         """Continue what was dumped in another process; raises any Exception if that is invalid."""
         if protocol:
-            self._protocol.load(protocol)
+            self._conversation.load(protocol)
         self._served = bool(state.flags & channel.SERVED)
         if state.flags & channel.MORE:
             self._more = True
@@ -238,8 +239,7 @@ class Connection:
         if state.flags & channel.PARTIAL:
             self._read_by = state.deadline
         else:
-            was_quiet_since = state.deadline - self._context.settings.idle_timeout
-            self.was_quiet = self.quiet_since - was_quiet_since
+            self.was_quiet = self.quiet_since + self._context.settings.idle_timeout - state.deadline
 
     def abort(self, *, was_reset: bool = False) -> None:
         """End it at once: the connection is reset when it is closed, unless the client has done so."""

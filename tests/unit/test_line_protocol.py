@@ -387,67 +387,6 @@ def test_a_usage_error_after_the_size_still_consumes_the_block(app):
     assert reply.count(b"\n") == 2
 
 
-# -- other protocols
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        b"GET / HTTP/1.1\r\nHost: here\r\n\r\n",
-        b"GET / HTTP/1.0\n",
-        b"POST /add HTTP/1.1\r\n",
-        b"OPTIONS * HTTP/1.1\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"VERSION-CONTROL /x HTTP/1.1\r\n",
-        b"\r\nGET / HTTP/1.1\r\n",
-        b"Host: 127.0.0.1:7000\r\n",
-        b"host: here\n",
-        b"HOST:here\n",
-        b"FRO 1 2\r\nHost: here\r\n",
-        b"FRO 1 2\r\nPOST / HTTP/1.1\r\n",
-    ],
-)
-def test_http_closes_the_connection_and_nothing_after_it_is_executed(script, caplog):
-    calls: list[str] = []
-    app = App()
-    app.handler("RUN", "GET", "SM")(lambda: calls.append("run"))
-    reply = app.ask(script + b"RUN\r\n" * 3)
-
-    assert calls == []
-    assert reply.splitlines()[-1] == b"ERROR this is not an HTTP server"
-    assert "reason=HTTP" in caplog.text
-
-
-@pytest.mark.parametrize("hello", [b"\x16\x03\x01\x00\x05", b"\x16\x03\x03\n\x01", b"\x16\x03"])
-def test_a_tls_hello_closes_the_connection_without_a_reply(hello, caplog):
-    calls: list[str] = []
-    app = App()
-    app.handler("RUN")(lambda: calls.append("run"))
-
-    assert app.ask(hello + b"\nRUN\n") == b""
-    assert app.ask(hello) == b""
-    assert calls == []
-    assert "reason=TLS hello" in caplog.text
-
-
-def test_a_get_command_that_is_not_http_is_served(app):
-    assert app.ask(b"GET k\r\n") == b"k\r\n"
-    assert app.ask(b"add 1 2\nGET k\n") == b"3\nk\n"
-
-
-def test_a_command_that_looks_like_http_is_served_after_the_first_line():
-    app = App()
-
-    @app.handler("GET")
-    def get(text: Rest) -> str:
-        return text
-
-    assert app.ask(b"get a\nGET / HTTP/1.1\n") == b"a\n/ HTTP/1.1\n"
-    assert app.ask(b"get a\n\x16\x03\nget b\n") == (
-        b"a\nERROR unknown command '\\x16\\x03'. HELP lists the commands.\nb\n"
-    )
-
-
 def test_a_host_command_of_the_app_is_served():
     app = App()
     app.handler("HOST:")(lambda: "mine")
@@ -767,7 +706,6 @@ def test_at_boundary_is_false_while_a_request_is_incomplete():
     "lost",
     [
         *(b"x" * 9000 + b"\n", b"put k x\n", b"put k 3\nabcd\n", b'put "k 3\n'),
-        *(b"GET / HTTP/1.1\n", b"Host: x\n", b"\x16\x03\n"),
     ],
     ids=lambda lost: repr(lost[:20]),
 )
@@ -823,14 +761,3 @@ def test_dump_and_load_keep_an_incomplete_request(app):
 
     assert not two.at_boundary
     assert two.eof() == one.eof()
-
-
-def test_a_moved_connection_is_past_its_first_line():
-    service = App().freeze()
-    one, two = (Line().open(service.table, Limits()) for _ in range(2))
-    one.feed(b"help\n")
-    assert one.next_request()
-    two.load(one.dump())
-    two.feed(b"help x HTTP/1.1\n")
-
-    assert isinstance(two.next_request(), linepool.Request)

@@ -10,7 +10,7 @@ answers:
 - A line without an end within 2048 bytes closes the connection, unless it is a ``get`` or ``gets``.
 - A data block that is too large is read and discarded to the byte; the old value of that key is
   dropped.
-- An HTTP request, and the binary protocol (first byte 0x80), close the connection without a reply.
+- The binary protocol (first byte 0x80) closes the connection without a reply.
 """
 
 from __future__ import annotations
@@ -155,8 +155,6 @@ class MemcacheParser(Buffered):
 
     def _extra_command(self, line: bytes, words: list[bytes]) -> Request | Bad | None:
         """Return the request of a command that memcached itself does not have."""
-        if words[-1].startswith(b"HTTP/"):
-            return self._reject("HTTP")
         command = self.commands.get(words[0], self.unknown)
         quiet = command is not None and words[-1] == b"noreply"
         stop = len(words) - quiet

@@ -29,7 +29,6 @@ _LOGGED_WORDS = 4  # of a request
 _LOGGED_BYTES = 64  # of a word
 _SECRET = {b"AUTH", b"HELLO"}
 _INT = re.compile(rb"(?:0|-?[1-9][0-9]{0,18})\Z")
-_HTTP_WORDS = {b"POST", b"HOST:"}
 _WORD = rb"\$(0|[1-9][0-9]{0,3})\r\n([^\r]*)\r\n"
 # Complete requests of one to five short words, as most are, by the digit of their count: one match
 # takes a sixth of the time of reading word by word.
@@ -163,13 +162,6 @@ class RespParser(Buffered):
             line = b" ".join([arg[:_LOGGED_BYTES] for arg in logged])
         return Request(verb, args[1:], command, None, b"\r\n", line)
 
-    def _checked_request(self, args: list[bytes]) -> Request | Bad:
-        """Return the request with these words, or close if they are those of HTTP."""
-        if args[0].upper() in _HTTP_WORDS:
-            self._forget()
-            return Bad(b"", close=True, why="HTTP")
-        return self.request(args)
-
     def _short_request(self) -> Request | Bad | None:
         """Return a request of a few short words, or None if it is incomplete or needs other checks."""
         buffer, at = self._buffer, self._at
@@ -182,7 +174,7 @@ class RespParser(Buffered):
         if [*map(int, found[::2])] != [*map(len, args)]:
             return None
         self._at = match.end()
-        return self._checked_request(args)
+        return self.request(args)
 
     def _inline(self) -> Request | Bad | None:
         """Read an inline command."""
@@ -200,7 +192,7 @@ class RespParser(Buffered):
             return self._lost("unbalanced quotes in request")
         if not args:
             return cast("Request", _AGAIN)
-        return self._checked_request(args)
+        return self.request(args)
 
     def _count(self) -> Request | Bad | None:
         """Read the number of words of a request."""
@@ -235,7 +227,7 @@ class RespParser(Buffered):
             self._size = -1
             self._words_left -= 1
         self._args = []
-        return self._checked_request(args)
+        return self.request(args)
 
     def _length(self) -> Bad | None:
         """Read the length of the next word into ``_size``, unless it is incomplete or wrong."""

@@ -1,0 +1,83 @@
+r"""Clients of another protocol: HTTP, TLS and the PROXY header of a load balancer. Pure: no I/O, no clock.
+
+A web page can have a browser send an HTTP request to any port, with lines of the page's choice in its
+body, so none of it may be executed. A TLS client waits for an answer that a plain-text server never
+gives. Behind an unexpected PROXY header, every reply would answer the request before it.
+
+Their first line always gives them away, so only the beginning of a connection is examined, until its
+first line that is not blank is complete. The bytes are not held back meanwhile: no request of a line
+protocol is complete before its line is, and another protocol must not wait for a line's end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+HTTP = "HTTP"
+TLS = "TLS hello"
+PROXY = "PROXY header, which no setting accepts: turn it off in the proxy"
+
+_KEPT_BYTES = 127  # of each end of a first line that is incomplete
+MOST_KEPT_BYTES = 2 * _KEPT_BYTES
+# A record of a TLS handshake (RFC 8446, 5.1), or a hello in the format of SSL 2 (RFC 5246, E.2).
+_TLS = re.compile(rb"\x16\x03|[\x80-\xff].\x01(?:\0\x02|\x03[\0-\x04])", re.DOTALL)
+# Both headers: haproxy.org, proxy-protocol.txt.
+_PROXY_1 = re.compile(rb"PROXY (?:TCP[46]|UNKNOWN)\b")
+_PROXY_2 = b"\r\n\r\n\0"  # and "\r\nQUIT\n"; no client of a text protocol begins like this
+_HTTP_VERSION = re.compile(rb"HTTP/[0-9]+(?:\.[0-9]+)?", re.IGNORECASE)
+_TARGET = re.compile(rb"/|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_METHODS = {
+    *(b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"),
+}
+
+
+class FirstBytes:
+    """The beginning of what a client sends, up to the end of its first line.
+
+    Attributes:
+        kept: What decides together with the bytes that come next, ``MOST_KEPT_BYTES`` at most.
+    """
+
+    def __init__(self, kept: bytes = b"") -> None:
+        self.kept = kept
+
+    def reason(self, data: bytes, is_command: Callable[[bytes], object]) -> str | None:
+        """Return why the client that has sent this too is to be refused.
+
+        Args:
+            data: The bytes that come next, cut anywhere.
+            is_command: Whether the server has a command of a name.
+
+        Returns:
+            "" if the client is not to be refused; None: more bytes are needed to know.
+        """
+        begin = self.kept + data
+        line = begin.lstrip()
+        if _TLS.match(line):
+            return TLS
+        if begin.startswith(_PROXY_2) or _PROXY_1.match(line):
+            return PROXY
+        line, ending, _ = line.partition(b"\n")
+        if ending:
+            return HTTP if is_http(line, is_command) else ""
+        if len(line) > MOST_KEPT_BYTES:
+            line = line[:_KEPT_BYTES] + line[-_KEPT_BYTES:]
+        self.kept = line or begin[: len(_PROXY_2)]
+        return None
+
+
+def is_http(line: bytes, is_command: Callable[[bytes], object] = lambda _: False) -> bool:
+    """Whether a line is the first one of an HTTP request (RFC 9112, 3), or its ``Host:`` line.
+
+    ``is_command`` says whether the server has a command of a name: a request line without a version
+    (HTTP/0.9) and ``Host:`` may be commands.
+    """
+    words = line.split()
+    if len(words) > 2 and _HTTP_VERSION.fullmatch(words[-1]):
+        return len(words) == 3 or _TARGET.match(words[1]) is not None
+    if not words or is_command(words[0]):
+        return False
+    if words[0] in _METHODS:
+        return len(words) > 1 and _TARGET.match(words[1]) is not None
+    return words[0][:5].upper() == b"HOST:"
