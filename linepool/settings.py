@@ -251,6 +251,12 @@ class Settings:
         "s",
         "log the stack of a request that runs longer than this, without stopping it; 0: off",
     )
+    stopped_timeout: float = _setting(
+        5.0,
+        _seconds(),
+        "s",
+        "kill a worker or the parker if it has been stopped (SIGSTOP) for this long; 0: never",
+    )
     max_requests: int = _setting(
         0, _whole(0), "requests", "replace a worker after this many requests; 0: off"
     )

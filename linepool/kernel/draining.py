@@ -27,11 +27,16 @@ class Draining:
     """The listeners of a server that stops; those that another program owns are not touched.
 
     Attributes:
-        due_at: When to call ``turn``, on the monotonic clock; infinite: all are shut.
+        due_at: When to call ``turn``, on the monotonic clock; infinite: there is nothing to do.
     """
 
     def __init__(self, listeners: list[Listener]) -> None:
-        self._listeners = [one for one in listeners if one.owned]
+        self.due_at = math.inf
+        self._listeners = [one for one in listeners if one.owned]  # those that are not shut
+        self._handshakes_until = 0.0
+
+    def begin(self) -> None:
+        """Turn newcomers away."""
         for listener in self._listeners:
             listener.turn_away()
         self._handshakes_until = time.monotonic() + _HANDSHAKES
@@ -40,7 +45,7 @@ class Draining:
     def turn(self) -> None:
         """Shut each listener that no client needs any more."""
         now = time.monotonic()
-        if now < self.due_at or self.due_at == math.inf:
+        if now < self.due_at:
             return
         for listener in list(self._listeners):
             # In this order: a handshake ends in the backlog.

@@ -48,6 +48,14 @@ class ChildProcess:
         poller.register(self.pidfd, select.POLLIN)
         return bool(poller.poll(seconds * 1000))
 
+    def is_stopped(self) -> bool:
+        """Whether it is stopped, by SIGSTOP or a signal like it."""
+        how = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        try:
+            return os.waitid(os.P_PIDFD, self.pidfd, how) is not None
+        except ChildProcessError:  # it has ended
+            return False
+
     def reap(self) -> int | None:
         """Return how the process ended (exit status, or minus the signal), or None: it has not.
 

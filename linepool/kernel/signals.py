@@ -11,6 +11,7 @@ from types import FrameType
 
 log = logging.getLogger("linepool")
 
+_NEVER_IGNORED = (signal.SIGTERM, signal.SIGCHLD)
 _FATAL = (
     signal.SIGUSR1,
     signal.SIGUSR2,
@@ -31,8 +32,9 @@ class SignalPipe:
     message, so no code of linepool runs at a random moment.
 
     A signal that was ignored when the program started stays ignored, as nohup(1) and shells want it for
-    programs in the background; except for TERM, which must always stop a server. A signal that would end
-    the process and has no meaning here is noted too, unless the app has a handler for it.
+    programs in the background; except for TERM, which must always stop a server, and CHLD, which makes
+    children vanish if it is ignored. A signal that would end the process and has no meaning here is noted
+    too, unless the app has a handler for it.
 
     Args:
         signals: Those that have a meaning.
@@ -43,7 +45,7 @@ class SignalPipe:
         self._meaningful = [
             number
             for number in signals
-            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
+            if number in _NEVER_IGNORED or signal.getsignal(number) is not signal.SIG_IGN
         ]
         self._meaningless = [
             number for number in _FATAL if signal.getsignal(number) is signal.SIG_DFL
@@ -52,7 +54,6 @@ class SignalPipe:
             number: signal.signal(number, _noted)
             for number in (*self._meaningful, *self._meaningless)
         }
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would make children vanish
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
@@ -82,7 +83,7 @@ class SignalPipe:
     def abandon(self) -> None:
         """Close the copies of a forked child, where signals without a meaning have their usual one."""
         signal.set_wakeup_fd(-1)
-        for number in self._meaningless:
+        for number in (*self._meaningless, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         os.close(self._reader)
         os.close(self._writer)

@@ -49,6 +49,7 @@ class Helper:
             is to be started.
 
     Attributes:
+        process: None: there is none now.
         channel: The master's end of the channel; None: there is no process.
         start_at: When the next process is forked, on the monotonic clock; infinite: there is one, or
             none is wanted.
@@ -72,7 +73,7 @@ class Helper:
         self._on_start = on_start
         self._on_end = on_end
         self._master = os.getpid()
-        self._process: ChildProcess | None = None
+        self.process: ChildProcess | None = None
         self._started_at = 0.0
         self._pause = _FIRST_PAUSE
 
@@ -92,21 +93,21 @@ class Helper:
 
     def kill(self) -> None:
         """Kill the process, if there is one."""
-        if self._process is not None:
-            self._process.send(signal.SIGKILL)
+        if self.process is not None:
+            self.process.send(signal.SIGKILL)
 
     def close(self) -> None:
         """Kill the process, reap it and close everything, in the master."""
-        if self._process is not None:
-            self._process.send(signal.SIGKILL)
-            self._process.is_dead(_END_WAIT)
-            self._process.reap()
+        if self.process is not None:
+            self.process.send(signal.SIGKILL)
+            self.process.is_dead(_END_WAIT)
+            self.process.reap()
         self.abandon()
 
     def abandon(self) -> None:
         """Close this process's copies of everything, also in a new worker."""
-        if self._process is not None:
-            self._process.close()
+        if self.process is not None:
+            self.process.close()
         if self.channel is not None:
             self.channel.close()
 
@@ -119,11 +120,11 @@ class Helper:
                 if pid == 0:
                     ours.close()
                     self._become_helper(theirs)
-            self._process = ChildProcess(pid)
+            self.process = ChildProcess(pid)
             undo.pop_all()
         self.channel = ours
         self._started_at = time.monotonic()
-        self._selector.register(self._process.pidfd, selectors.EVENT_READ, self._ended)
+        self._selector.register(self.process.pidfd, selectors.EVENT_READ, self._ended)
         self._selector.register(ours, selectors.EVENT_READ, self._hear)
         self._on_start()
 
@@ -139,16 +140,16 @@ class Helper:
 
     def _ended(self) -> None:
         """Note the end of the process; have another one started, if one is wanted."""
-        assert self._process is not None
+        assert self.process is not None
         assert self.channel is not None
-        status = self._process.reap()
+        status = self.process.reap()
         if status is None:
             return
-        self._selector.unregister(self._process.pidfd)
+        self._selector.unregister(self.process.pidfd)
         self._selector.unregister(self.channel)
-        self._process.close()
+        self.process.close()
         self.channel.close()
-        self._process = self.channel = None
+        self.process = self.channel = None
         how = f"status={status}" if status >= 0 else f"signal={signal_name(-status)}"
         if not self._on_end(how):
             return

@@ -29,6 +29,7 @@ from linepool.master.pool import Pool
 from linepool.master.recycler import Recycler
 from linepool.master.spawner import Spawner
 from linepool.master.status_reader import LONGEST_PAUSE, StatusReader
+from linepool.master.stopped import StoppedChildren
 from linepool.master.trace import TraceWriter
 from linepool.master.watchdog import Watchdog
 from linepool.master.worker_handle import WorkerHandle
@@ -77,7 +78,9 @@ class Master:
         self.board = MasterView(Board(generation.settings.hot_connections))
         self.scoreboard = Scoreboard()
         self.pid = os.getpid()
-        self._signals = SignalPipe(_SIGNALS)  # from now on a signal to stop waits for the loop
+        self._signals = SignalPipe(
+            (*_SIGNALS, signal.SIGCHLD)
+        )  # from now on a signal to stop waits for the loop
         self.started_at = time.monotonic()
         self.stopping = False
         self._status = 0
@@ -91,7 +94,7 @@ class Master:
         self._plan_at = 0.0  # when the policy wants to be asked again; 0: when something happens
         self._watching = False  # the loop wakes when a connection waits
         self._trace: TraceWriter | None = None
-        self._draining: Draining | None = None  # the listeners, in a stop
+        self._draining = Draining(listeners)
         self._has_come_up = False  # some worker has; if it died since, the app is not to blame
         self._was_ready = False  # the first generation, all of it
 
@@ -143,9 +146,7 @@ class Master:
             log.info("stopping: %s", "waiting for in-flight requests" if graceful else "now")
         self.stopping = True
         self._watch_listeners(False)
-        self._draining = self._draining or Draining(self.listeners)
-        if not graceful:
-            self._draining.end()
+        (self._draining.begin if graceful else self._draining.end)()
         grace = self.settings.graceful_timeout if graceful else _QUIT_GRACE
         self.pool.stop(time.monotonic() + grace)
         if not graceful:
@@ -221,6 +222,8 @@ class Master:
                 self.scale(Workers(workers.min + 1, workers.max + 1))
             elif number == signal.SIGTTOU and workers.min > 1:
                 self.scale(Workers(workers.min - 1, workers.max - 1))
+            elif number == signal.SIGCHLD:
+                self.pool.look_for_stopped()
 
     def _judge(self) -> None:
         self.pool.judge()
@@ -230,8 +233,7 @@ class Master:
         self._acted_at = time.monotonic()
         if self._parker is not None:
             self._parker.turn()
-        if self._draining is not None:
-            self._draining.turn()
+        self._draining.turn()
         if not self._was_ready:
             self._look_for_first_generation()
         if not self.stopping:
@@ -280,6 +282,7 @@ class Master:
             recycler=self._recycler,
             watchdog=self._watchdog,
             parker=self._parker,
+            stopped=StoppedChildren(settings.stopped_timeout, self._watchdog.stalls),
         )
         # What the app has loaded stays out of the workers' collections, and so stays shared.
         gc.collect()
@@ -335,11 +338,9 @@ class Master:
 
     def _act_at(self) -> float:
         """Return the next moment at which there is something to do even if nothing happens."""
-        moments = [self.pool.boot_due_at]
+        moments = [self.pool.due_at, self._draining.due_at]
         if self._parker is not None:
             moments.append(self._parker.due_at)
-        if self._draining is not None:
-            moments.append(self._draining.due_at)
         if not self.stopping:
             moments.append(self._recycler.due_at)
             if self._plan_at:

@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import selectors
+import signal
 import socket
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from linepool.ipc import channel as channels
 from linepool.ipc.board import MasterView
 from linepool.ipc.channel import Message, PassedConnection, Stop, WorkerDied, WorkerStarted
 from linepool.kernel.listeners import Listener
+from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.sockets import address_text, peer_name
 from linepool.master.helper import Helper
 from linepool.master.worker_handle import WorkerHandle
@@ -89,6 +91,18 @@ class ParkerHandle:
         if self._messages and self._helper.channel is not None:
             return time.monotonic() + _RETRY
         return self._helper.start_at
+
+    @property
+    def processes(self) -> list[ChildProcess]:
+        """The parker's process, if there is one."""
+        return [self._helper.process] if self._helper.process is not None else []
+
+    def kill_any(self, stopped: list[ChildProcess]) -> None:
+        """Kill the parker if it is among the processes that have been stopped for too long."""
+        for process in self.processes:
+            if process in stopped:
+                log.error("parker killed pid=%d why=stopped", process.pid)
+                process.send(signal.SIGKILL)
 
     def turn(self) -> None:
         """Fork a parker if it is time to, and send what it has not taken yet."""

@@ -21,6 +21,7 @@ from linepool.master.parker_handle import ParkerHandle
 from linepool.master.recycler import Recycler
 from linepool.master.spawner import Spawner
 from linepool.master.status_reader import StatusReader
+from linepool.master.stopped import StoppedChildren
 from linepool.master.watchdog import Watchdog
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool import policy
@@ -91,6 +92,7 @@ class Pool:
     _recycler: Recycler
     _watchdog: Watchdog
     _parker: ParkerHandle | None
+    _stopped: StoppedChildren
 
     @property
     def dropped_by_parker(self) -> int:
@@ -159,27 +161,37 @@ class Pool:
         return worker.spawned_ns / 1e9 + settings.spawn_timeout
 
     @property
-    def boot_due_at(self) -> float:
-        """When the next worker must be ready, on the monotonic clock."""
-        return min(
-            (
-                self.boot_by(worker)
-                for slot, worker in self.scoreboard.workers.items()
-                if worker.state is None and not self.workers[slot].kill_at
-            ),
-            default=math.inf,
+    def due_at(self) -> float:
+        """When a process misses its deadline next, on the monotonic clock, requests left out."""
+        booting = (
+            self.boot_by(worker)
+            for slot, worker in self.scoreboard.workers.items()
+            if worker.state is None and not self.workers[slot].kill_at
         )
+        return min(self._stopped.due_at, min(booting, default=math.inf))
+
+    def look_for_stopped(self) -> None:
+        """Note which processes are stopped, because a child of the master has stopped or continued."""
+        children = [worker.process for worker in self.workers.values() if not worker.is_killed]
+        if self._parker is not None:
+            children += self._parker.processes
+        self._stopped.look(children)
 
     def judge(self) -> None:
         """Kill workers that missed their deadlines, or that write malformed records."""
         now = time.monotonic()
         soon = now + DUMP_NS / 1e9
+        stopped = self._stopped.take_overdue()
         for slot, worker in self.workers.items():
             state = self.scoreboard.workers[slot]
             if state.state is None and now >= self.boot_by(state):
                 worker.kill_by(soon, "was not ready in time")
+            elif worker.process in stopped:
+                worker.kill_by(soon, "was in a worker that was stopped")
             elif state.malformed > _MALFORMED_AT_MOST:
                 worker.kill_by(soon, "was in a worker that wrote malformed records")
+        if self._parker is not None:
+            self._parker.kill_any(stopped)
         busy = any(worker.state is State.TAKEN for worker in self.scoreboard.workers.values())
         for slot, why in self._watchdog.judge(self.workers, busy=busy):
             self._watchdog.kill(slot, self.workers[slot], why)

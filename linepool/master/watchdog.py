@@ -64,6 +64,7 @@ class Watchdog:
 
     Attributes:
         due_at: When to be asked again, on the monotonic clock in seconds.
+        stalls: The periods in which the master was not running.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Watchdog:
         self._board = board
         self._selector = selector
         self._adopt = adopt
-        self._stalls = StallLog()
+        self.stalls = StallLog()
         self._watches: dict[int, _Watch] = {}  # by the number of the generation
         self._replies: list[LastReply] = []
         self._saved: dict[int, SavedSockets] = {}
@@ -83,7 +84,7 @@ class Watchdog:
 
     def stalled(self, since: float, now: float) -> None:
         """Note that the master should have run at one moment, in seconds, and ran at the other."""
-        if self._stalls.stalled(int(since * 1e9), int(now * 1e9)) and now - since >= _LONG_STALL:
+        if self.stalls.stalled(int(since * 1e9), int(now * 1e9)) and now - since >= _LONG_STALL:
             log.warning(
                 "the master did not run for %.1f s; it does not count towards any timeout",
                 now - since,
@@ -225,7 +226,7 @@ class Watchdog:
         """Take the steps that are due about one request; return the ns until the next one."""
         worker.follow(snapshot.number)
         escalation = worker.escalation
-        ran_ns = self._stalls.charged(snapshot.started_ns, now_ns)
+        ran_ns = self.stalls.charged(snapshot.started_ns, now_ns)
         while due := escalation.due(snapshot.limit_ns, rules):
             step, at_ns = due
             if ran_ns < at_ns:
