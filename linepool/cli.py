@@ -307,7 +307,7 @@ def _serve(app: App, options: argparse.Namespace, others: Sequence[str] = ()) ->
         others: Arguments that are left to the script.
     """
     configuration = _configure(app, options)
-    logs.set_up(configuration.settings.log_level)
+    logs.set_up(configuration.settings)
     for warning in _warnings(app, configuration):
         log.warning("%s", warning)
     for option in others:

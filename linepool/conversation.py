@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, cast
 from typing import Protocol as Interface
@@ -19,6 +18,7 @@ from linepool.errors import (
     ServerError,
     UnknownCommand,
 )
+from linepool.faults import reference
 from linepool.protocols.base import Bad, Request, printable
 from linepool.protocols.strangers import HTTP, MOST_KEPT_BYTES, FirstBytes, is_http
 from linepool.service import NO_REQUEST, Entry, Middleware, Service
@@ -127,9 +127,9 @@ class Conversation:
                 self.closing = True
                 parts.append(self.protocol.encode_error(error, None))
                 break
-            except (Exception, SystemExit):  # noqa: BLE001 - logged with its id
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - logged with its id
                 self.closing = True
-                parts.append(self.protocol.encode_error(self._failed(None), None))
+                parts.append(self.protocol.encode_error(self._failed(error, None), None))
                 break
         return b"".join(parts)
 
@@ -204,8 +204,8 @@ class Conversation:
                 return self._refused(error, request)
             except (LeaveNow, RequestTimeout):
                 raise
-            except BaseException:  # noqa: BLE001 - SystemExit and the like end a request, not a worker
-                return self.protocol.encode_error(self._failed(request), request)
+            except BaseException as error:  # noqa: BLE001 - SystemExit and the like end a request, not a worker
+                return self.protocol.encode_error(self._failed(error, request), request)
             finally:
                 self.armed = False
         except RequestTimeout as error:
@@ -267,8 +267,8 @@ class Conversation:
             return error
         except (LeaveNow, RequestTimeout):
             raise
-        except BaseException:  # noqa: BLE001 - as for a request that is not a part of another
-            return self._failed(request)
+        except BaseException as error:  # noqa: BLE001 - as for a request that is not a part of another
+            return self._failed(error, request)
 
     def _call(self, request: Request) -> Any:
         entry: Entry | None = request.command
@@ -329,8 +329,8 @@ class Conversation:
             return self._timed_out(error, request)
         except LeaveNow:
             raise
-        except BaseException:  # noqa: BLE001 - as for a handler that is not a stream
-            return self.protocol.encode_error(self._failed(request), request)
+        except BaseException as error:  # noqa: BLE001 - as for a handler that is not a stream
+            return self.protocol.encode_error(self._failed(error, request), request)
         self._broken = False
         return part
 
@@ -338,17 +338,17 @@ class Conversation:
         self.errors += isinstance(error, ServerError)
         return self.protocol.encode_error(error, request)
 
-    def _failed(self, request: Request | None) -> ServerError:
+    def _failed(self, error: BaseException, request: Request | None) -> ServerError:
         """Log the exception under an id, and return the error that names the id."""
         self.errors += 1
-        reference = os.urandom(4).hex()
+        number = reference(error)
         log.exception(
             "handler failed id=%s command=%s peer=%s",
-            reference,
+            number,
             printable(request.verb) if request else "on_connect",
             self.session.peer,
         )
-        return ServerError(f"internal error, id {reference}")
+        return ServerError(f"internal error, id {number}")
 
     def _timed_out(self, error: RequestTimeout, request: Request) -> bytes:
         """Log where the handler was at its deadline, and return the error reply."""

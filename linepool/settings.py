@@ -319,6 +319,13 @@ class Settings:
     log_level: str = _setting(
         "info", _one_of("debug", "info", "warning", "error"), "", "minimum log level"
     )
+    log_limit: int = _setting(
+        6,
+        _whole(0, 10000),
+        "lines/min",
+        "maximum lines of one kind of warning or error, on the whole server; ten times as many of other"
+        " events; lines left out are counted, and the numbers logged; 0: no limit",
+    )
 
     def __attrs_post_init__(self) -> None:
         """Raise SetupError if two settings contradict each other."""

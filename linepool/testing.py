@@ -147,7 +147,7 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
             # What the master puts back at its end: a late order to stop must not change its status.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal_at_parents_end(signal.SIGTERM)  # a test that dies takes its servers along
-            logs.set_up(configuration.settings.log_level)
+            logs.set_up(configuration.settings)
 
             def tell(listeners: list[Listener]) -> None:
                 os.write(writer, "\n".join(listener.name for listener in listeners).encode())

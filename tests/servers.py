@@ -114,7 +114,7 @@ class ServerProcess:
         words += [word for address in bind for word in ("--bind", address)]
         words += ["--scheme", scheme] if scheme else []
         self.process = subprocess.Popen(
-            [*words, "--control", self.control, *options],
+            [*words, "--control", self.control, "--log-limit", "0", *options],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd=directory,

@@ -1,6 +1,9 @@
 """Logging: one line per event on stderr, in one system call, so that lines of workers never mix.
 
-Logging never blocks: records that do not fit into a full pipe are dropped and counted.
+The server's own events are records of the logger ``linepool``. Whatever the app does with ``logging``, each
+of them is written: by the app's handlers where one takes it, otherwise by the handler here. Each kind of
+event has a limit, see ``log_limit``. Logging never blocks: what does not fit into a full pipe is dropped
+and counted.
 """
 
 from __future__ import annotations
@@ -8,42 +11,47 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import select
+import sys
+import threading
 import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from linepool.faults import fault_of
+from linepool.operate.log_limit import LogLimit
+from linepool.settings import Settings
+
+_INDENT = "    "
+_LONGEST = 16384  # characters of one record; of a longer one, its middle is left out
+_BREAK = re.compile(r"\n(?!    )")
+_FACTS = re.compile(r"\s*\S*%.*", re.DOTALL)  # of a format string: from the first value on
 
 
-class StderrHandler(logging.Handler):
-    """Writes each record to descriptor 2; drops it if that would block."""
+def shown(text: str) -> str:
+    """Return a text without control characters; lines after the first are indented.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._dropped = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        try:
-            line = self.format(record)
-        except Exception:  # noqa: BLE001 - a bad format string must not stop a request
-            line = f"malformed log record from {record.pathname}:{record.lineno}"
-        if self._dropped:
-            line = f"{self._dropped} log records dropped: stderr is not being read\n{line}"
-        if _write(line.encode("utf-8", "replace") + b"\n"):
-            self._dropped = 0
-        else:
-            self._dropped += 1
-
-
-def _write(data: bytes) -> bool:
-    """Write to descriptor 2 without blocking; return whether all of it was written.
-
-    A pipe that is writable has room for PIPE_BUF bytes (poll(2), pipe(7)).
+    So nothing that is logged can look like a line of the log, or reach the terminal as an order to it.
     """
-    poller = select.poll()
-    poller.register(2, select.POLLOUT)
-    with contextlib.suppress(OSError):
-        while data and poller.poll(0):
-            data = data[os.write(2, data[: select.PIPE_BUF]) :]
-    return not data
+    if len(text) > _LONGEST:
+        half = _LONGEST // 2
+        text = f"{text[:half]} ... {len(text) - _LONGEST} characters ... {text[-half:]}"
+    if text.isprintable():
+        return text
+    return _BREAK.sub("\n" + _INDENT, "".join(map(_visible, text)))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def _block(text: str) -> str:
+    """Return a traceback or a stack as lines below their event."""
+    return _INDENT + shown(text.strip("\n")).replace("\n", "\n" + _INDENT)
 
 
 class _Formatter(logging.Formatter):
@@ -53,13 +61,206 @@ class _Formatter(logging.Formatter):
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
 
-def set_up(level: str) -> None:
-    """Log to stderr, unless the app has configured logging itself."""
-    root = logging.getLogger()
-    if not root.handlers:
-        handler = StderrHandler()
-        handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-        root.addHandler(handler)
-        root.setLevel(logging.INFO)
-    logging.getLogger("linepool").setLevel(level.upper())
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return shown(super().format(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is that of logging
+        """Return the lines of a traceback."""
+        return _block(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the name is that of logging
+        """Return the lines of a stack."""
+        return _block(stack_info)
+
+
+_FORMATTER = _Formatter()
+
+
+class StderrHandler(logging.Handler):
+    """Writes each record to descriptor 2; drops it if that would block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_FORMATTER)
+        self._dropped = 0
+        self._is_cut = False  # only a part of the last line was written
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - a bad format string must not stop a request
+            line = shown(f"malformed log record from {record.pathname}:{record.lineno}")
+        if self._dropped:
+            line = f"{self._dropped} log records dropped: stderr is not being read\n{line}"
+        data = b"\n" * self._is_cut + line.encode("utf-8", "replace") + b"\n"
+        left = _write(data)
+        if left:
+            self._dropped += 1
+        else:
+            self._dropped = 0
+        if len(left) < len(data):
+            self._is_cut = bool(left)
+
+
+def _write(data: bytes) -> bytes:
+    """Write to descriptor 2 without blocking; return what could not be written.
+
+    A pipe that is writable has room for PIPE_BUF bytes (poll(2), pipe(7)).
+    """
+    poller = select.poll()
+    poller.register(2, select.POLLOUT)
+    with contextlib.suppress(OSError):
+        while data and poller.poll(0):
+            data = data[os.write(2, data[: select.PIPE_BUF]) :]
+    return data
+
+
+class EventLogger(logging.Logger):
+    """The logger of the server's own events; what it is in a process that runs a server.
+
+    ``logging.config`` and ``logging.disable`` do not silence it, and only the setting ``log_level`` says
+    from which level on it writes.
+
+    Attributes:
+        threshold: That level.
+        limit: Counts the lines of each kind.
+        last_resort: Takes each record that no handler of the app has taken.
+    """
+
+    threshold: int
+    limit: LogLimit
+    last_resort: StderrHandler
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is that of logging
+        """Whether events of a level are written."""
+        return level >= self.threshold
+
+    def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802 - as above
+        """Return a record, even if the app's own factory of records fails."""
+        try:
+            return super().makeRecord(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - the app's code
+            return logging.LogRecord(*args[:7])
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Write an event, unless there were too many of its kind."""
+        now = time.monotonic()
+        self.report_left_out(now)
+        if self.limit.admits(record.levelno, _kind(record), now):
+            self._write(record)
+
+    def report_left_out(self, now: float, *, all_kinds: bool = False) -> None:
+        """Say how many lines were left out; ``all_kinds``: even if that is not due yet."""
+        for left in self.limit.ended(now, all_kinds=all_kinds):
+            text = "lines left out count=%d within_s=%.0f event=%r"
+            facts = (left.count, left.seconds, left.text)
+            self._write(logging.LogRecord(self.name, left.level, __file__, 0, text, facts, None))
+
+    def _write(self, record: logging.LogRecord) -> None:
+        """Give a record to the app's handlers; if none takes it, to the last resort."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(shown(a) if isinstance(a, str) else a for a in record.args)
+        taken = False
+        with contextlib.suppress(Exception):  # the app's code, or an exception that cannot be shown
+            if record.exc_info:  # else a formatter of the app's would show a client's bytes raw
+                record.exc_text = _FORMATTER.formatException(record.exc_info)
+            if not self.filter(record):
+                return  # the app has a filter for just these events
+            taken = any([_takes(handler, record) for handler in self._handlers()])
+        if not taken:
+            self.last_resort.handle(record)
+
+    def _handlers(self) -> Iterator[logging.Handler]:
+        """Yield the app's handlers for these events: its own, and those of the root logger."""
+        logger: logging.Logger | None = self
+        while logger is not None:
+            yield from logger.handlers
+            logger = logger.parent if logger.propagate else None
+
+
+def _takes(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    """Give a record to a handler of the app's; return whether that has taken it."""
+    if record.levelno < handler.level or isinstance(handler, logging.NullHandler):
+        return False
+    failures: list[logging.LogRecord] = []
+    with contextlib.ExitStack() as stack:
+        if (
+            handler.lock is not None
+        ):  # so that a failure of another thread's is not taken for this one's
+            stack.enter_context(handler.lock)
+        stack.callback(vars(handler).pop, "handleError", None)
+        vars(handler)["handleError"] = failures.append
+        try:
+            return handler.handle(record) is not False and not failures
+        except Exception:  # noqa: BLE001 - the app's code
+            return False
+
+
+def _kind(record: logging.LogRecord) -> str:
+    """Return what the records have in common of which only some are written each minute."""
+    kind = _FACTS.sub("", str(record.msg)).rstrip(":")
+    if not kind and isinstance(record.args, tuple):  # such as "%s failed"
+        kind = str(record.args[0])
+    command = getattr(record, "command", "")
+    error = record.exc_info[1] if record.exc_info else None
+    return " ".join(filter(None, [kind, command, fault_of(error) if error else ""]))
+
+
+def set_up(settings: Settings) -> None:
+    """Log to stderr, each of the server's events and what the app logs unless it sets that up itself."""
+    last_resort = StderrHandler()
+    logging.lastResort = last_resort
+    if not logging.getLogger().handlers:
+        logging.getLogger().setLevel(logging.INFO)
+    logger = logging.getLogger("linepool")
+    logger.__class__ = (
+        EventLogger  # in place: the modules of linepool, and the app, have this object
+    )
+    assert isinstance(logger, EventLogger)
+    logger.threshold = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    logger.last_resort = last_resort
+    logger.limit = LogLimit(settings.log_limit)
+    _log_what_is_printed(logger)
+
+
+def close() -> None:
+    """Say how many lines were left out, at the end of the server."""
+    logger = logging.getLogger("linepool")
+    if isinstance(logger, EventLogger):
+        logger.report_left_out(time.monotonic(), all_kinds=True)
+
+
+def _log_what_is_printed(log: logging.Logger) -> None:
+    """Log warnings and exceptions that the interpreter would print, where the app has not seen to them."""
+
+    def on_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: object = None,
+        line: object = None,
+    ) -> None:
+        place = f"{filename}:{lineno}"
+        text = f"{category.__name__}: {message}"
+        log.warning("warning issued at=%s %s", place, text, extra={"command": place})
+
+    def on_thread_error(error: threading.ExceptHookArgs) -> None:
+        if not issubclass(error.exc_type, SystemExit):
+            name = error.thread.name if error.thread else "-"
+            log.error("thread failed name=%s", name, exc_info=error.exc_value)
+
+    def on_unraisable(error: sys.UnraisableHookArgs) -> None:
+        log.error("exception ignored in=%s", type(error.object).__name__, exc_info=error.exc_value)
+
+    if warnings.showwarning.__module__ == "warnings":
+        warnings.showwarning = on_warning
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = on_thread_error
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = on_unraisable

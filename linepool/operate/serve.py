@@ -12,6 +12,7 @@ from linepool.kernel.listeners import Listener, open_listeners
 from linepool.kernel.rlimit import bounded_by_files
 from linepool.master.generation import Generation
 from linepool.master.master import Master, announce
+from linepool.operate import logs
 from linepool.operate.control import Control, own_path
 from linepool.operate.target import explained
 from linepool.protocols.base import Limits
@@ -60,7 +61,10 @@ def serve(
         announce(f"listening on {listener.name}")
     if on_listening is not None:
         on_listening(listeners)
-    return master.run()
+    try:
+        return master.run()
+    finally:
+        logs.close()
 
 
 def _control(master: Master, path: str) -> Control:

@@ -1,0 +1,118 @@
+"""How many lines each kind of event may write into the log, counted for all processes of a server.
+
+The counts are in a page that the processes share since before the first fork. It has no lock: a race of
+two processes may admit a line more. Nothing in it is trusted: a process that writes nonsense can only
+cause lines that are missing, or lines too many.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import struct
+from collections.abc import Iterator
+
+from attrs import frozen
+
+WINDOW = 60.0
+"""Seconds for which a kind of event is counted."""
+REPORTS = 2
+"""Lines of each kind within that time that may say how many were left out."""
+FIRST_REPORT = 10.0
+"""Seconds after which it is said how many were left out; then again at the end of the window."""
+
+_PLACES = 256
+_TRIES = 8  # places looked at for a kind; then it shares one with all for which there is no place
+_OTHERS = "events for which there is no place"
+_TEXT_BYTES = 88
+# The kind, when its window began, when to report; lines written and left out, level, text.
+_PLACE = struct.Struct(f"@QddIIII{_TEXT_BYTES}s")
+_MAX = 2**32 - 1
+
+
+@frozen
+class LeftOut:
+    """Some lines that were left out: how many, of which level and kind, within how many seconds."""
+
+    count: int
+    level: int
+    text: str
+    seconds: float
+
+
+class LogLimit:
+    """The counts of all kinds.
+
+    Args:
+        most: Lines of one kind within the window, for warnings and errors, with the reports; ten times as
+            many for events of the level info. 0: no limit. Events of the level debug have none.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._page = mmap.mmap(-1, (_PLACES + 1) * _PLACE.size)
+        self._look_at = 0.0
+
+    def admits(self, level: int, text: str, now: float) -> bool:
+        """Count a line; return whether it may be written.
+
+        Args:
+            level: Of the event; one of logging's.
+            text: What the lines of this kind have in common.
+            now: The monotonic clock, in seconds.
+        """
+        if level < logging.INFO or not self._most:
+            return True
+        most = self._most if level > logging.INFO else 10 * self._most
+        key = hash((level, text)) & (2**64 - 1)
+        at = self._find(key, now)
+        if at is None:
+            at, key, text = _PLACES * _PLACE.size, hash(_OTHERS) & (2**64 - 1), _OTHERS
+        kind, since, report_at, written, left_out, _, _, _ = _PLACE.unpack_from(self._page, at)
+        if kind != key:
+            since = report_at = left_out = 0
+        if not now - WINDOW < since <= now:
+            since, written = now, 0
+        admitted: bool = written < max(1, most - REPORTS)
+        if admitted:
+            written += 1
+        else:
+            left_out = min(left_out + 1, _MAX)
+            if report_at <= since:  # the first of this window
+                report_at = min(now + FIRST_REPORT, since + WINDOW)
+        data = text.encode("utf-8", "replace")
+        _PLACE.pack_into(
+            self._page, at, key, since, report_at, written, left_out, level & _MAX, 0, data
+        )
+        return admitted
+
+    def ended(self, now: float, *, all_kinds: bool = False) -> Iterator[LeftOut]:
+        """Yield what was left out and is to be reported by now; each is yielded once.
+
+        ``all_kinds``: what need not be reported yet too.
+        """
+        if now < self._look_at and not all_kinds:
+            return
+        self._look_at = now + 1.0
+        for at in range(0, len(self._page), _PLACE.size):
+            key, since, report_at, written, left_out, level, _, data = _PLACE.unpack_from(
+                self._page, at
+            )
+            if left_out and (all_kinds or report_at <= now):
+                _PLACE.pack_into(
+                    self._page, at, key, since, since + WINDOW, written, 0, level, 0, data
+                )
+                text = data.rstrip(b"\0").decode("utf-8", "replace")
+                yield LeftOut(left_out, level, text, max(0.0, now - since))
+
+    def _find(self, key: int, now: float) -> int | None:
+        """Return the place of a kind: its own, else the first one that is free, or None."""
+        size, free = _PLACE.size, None
+        places = [(key + step) % _PLACES * size for step in range(_TRIES)]
+        for at in places:
+            kind, since, _, _, left_out, _, _, _ = _PLACE.unpack_from(self._page, at)
+            if kind == key:
+                return at
+            if free is None and not left_out and not now - WINDOW < since <= now:
+                free = at
+        return free
