@@ -50,6 +50,7 @@ class Conversation:
 
     Attributes:
         protocol: Fed by the owner of the bytes.
+        request: The present one, or the last.
         closing: Set once the connection is to end after what has been answered so far.
         armed: Whether RequestTimeout may be raised now, from a signal handler: a handler runs.
         overdue: What would have been raised if a handler had been running; a stream ends with it.
@@ -83,7 +84,7 @@ class Conversation:
         if service.guard:
             self._first_bytes = FirstBytes()
         self._owner = owner
-        self._request = NO_REQUEST
+        self.request = NO_REQUEST
         self._has_around = service.has_around
         self._has_middleware = bool(service.middleware)
 
@@ -121,7 +122,7 @@ class Conversation:
             try:
                 said = hook(self)
                 if said is not None:
-                    reply = self._encode(said, self._request)
+                    reply = self._encode(said, self.request)
                     parts += [reply] if isinstance(reply, bytes) else reply
             except ReplyError as error:
                 self.closing = True
@@ -177,7 +178,7 @@ class Conversation:
 
         Never raises for what a handler does: the client gets an error reply, the log the traceback.
         """
-        self._request = request
+        self.request = request
         self.overdue = None
         # RequestTimeout can be raised between any two instructions while armed; the outer try catches it
         # wherever that is. It is raised once at most for each request.
@@ -236,7 +237,7 @@ class Conversation:
         Raises:
             TypeError, ValueError: As ``Protocol.encode``.
         """
-        return self.protocol.encode(value, self._request)
+        return self.protocol.encode(value, self.request)
 
     def run_disconnect_hooks(self) -> None:
         """Run the ``on_disconnect`` hooks. Pre-condition: the connection has ended, and they have not run."""

@@ -176,7 +176,8 @@ class Settings:
         64,
         _whole(1, 1000),
         "connections",
-        "scheme shared: maximum number of connections that a worker holds",
+        "scheme shared: maximum number of connections that a worker holds; shared and dispatch: as many"
+        " again may wait in it for clients that do not read",
     )
     hand_off_after: float = _setting(
         0.02,
@@ -280,6 +281,12 @@ class Settings:
     )
     write_timeout: float = _setting(
         30.0, _seconds(0.01), "s", "time limit for a client to read its replies"
+    )
+    push_timeout: float = _setting(
+        1.0,
+        _seconds(0.01),
+        "s",
+        "how long the pushes of one request may wait for a client that does not read",
     )
     max_line_bytes: int = _setting(
         8192, _whole(16, 2**30), "bytes", "maximum line length, without the line ending"

@@ -75,7 +75,8 @@ class Master:
     def __init__(self, generation: Generation, listeners: list[Listener]) -> None:
         self.generation = generation
         self.listeners = listeners
-        self.board = MasterView(Board(generation.settings.hot_connections))
+        # As many connections again may wait until their clients read.
+        self.board = MasterView(Board(2 * generation.settings.hot_connections))
         self.scoreboard = Scoreboard()
         self.pid = os.getpid()
         self._signals = SignalPipe(

@@ -21,7 +21,7 @@ from linepool.kernel.listeners import Listener, set_receive_timeout, tick
 from linepool.kernel.sockets import DONTWAIT, LONGEST_WAIT
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
-from linepool.worker.connection import AGAIN, CLOSED, READ, Connection
+from linepool.worker.connection import AGAIN, CLOSED, READ, WRITE, Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.transport import Transport
 
@@ -159,12 +159,7 @@ class BlockingLoop:
             while connection.needs != CLOSED:
                 if connection.needs == READ:
                     self._read(connection)
-                elif connection.needs == AGAIN or self._wait(
-                    connection,
-                    select.POLLOUT,
-                    connection.deadline,
-                    orders=not self._orders.hanging_up(),
-                ):
+                elif self._may_continue(connection):
                     connection.take_turn()
                 elif time.monotonic() >= connection.deadline:
                     connection.expire()
@@ -200,11 +195,26 @@ class BlockingLoop:
         elif time.monotonic() >= deadline:
             connection.expire()
 
-    def _hang_up(self, connection: Connection) -> None:
-        """Serve what the client still sends though it is time to end, or end its connection."""
+    def _may_continue(self, connection: Connection) -> bool:
+        """Wait until a connection can take a turn; return whether it can."""
+        is_leaving = self._orders.hanging_up()
+        until = connection.deadline
+        if is_leaving:
+            until = min(until, self._say_leaving(connection) + _RETRY)
+        if connection.needs != WRITE:
+            return connection.needs == AGAIN
+        return self._wait(connection, select.POLLOUT, until, orders=not is_leaving)
+
+    def _say_leaving(self, connection: Connection) -> float:
+        """Have a connection end if it is time to; return the present."""
         now = time.monotonic()
         self._left_at = self._left_at or now
         connection.hang_up(now, self._left_at)
+        return now
+
+    def _hang_up(self, connection: Connection) -> None:
+        """Serve what the client still sends though it is time to end, or end its connection."""
+        now = self._say_leaving(connection)
         if connection.needs != READ:
             return
         is_readable = self._wait(connection, select.POLLIN, now + _RETRY, orders=False)

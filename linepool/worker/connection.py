@@ -26,11 +26,12 @@ from linepool.ipc.board import BOUND
 from linepool.ipc.channel import ConnectionState
 from linepool.kernel.lingering import PATIENCE, last_call
 from linepool.kernel.sockets import CHUNK, DONTWAIT, socket_cookie
-from linepool.protocols.base import Bad
+from linepool.protocols.base import Bad, Request
 from linepool.pubsub.messages import Message
 from linepool.session import Session
 from linepool.worker.context import WorkerContext
 from linepool.worker.handle import Handle
+from linepool.worker.streaming import Pushes, Stream
 from linepool.worker.transport import Transport
 
 log = logging.getLogger("linepool")
@@ -58,6 +59,7 @@ class Connection:
     was_quiet = 0.0
     lingers = False
     lost_framing = False
+    _stream: Stream | None = None  # the reply that is being sent in parts
     _end_by = 0.0  # when it ends even if the client keeps sending; 0: not set
 
     def __init__(
@@ -138,10 +140,10 @@ class Connection:
         self._publish()
 
     def take_turn(self) -> None:
-        """Send more of what is unsent, or answer more of what has arrived."""
+        """Send more of what is unsent, continue a stream, or answer more of what has arrived."""
         self._board.serving(self._cookie, self.descriptor + 1)
         try:
-            if (not self._transport.unsent or self._transport.send_unsent()) and self._more:
+            if self._transport.send_unsent() and self._finish_stream() and self._more:
                 self._answer()
                 self._transport.flush()
         except OSError:
@@ -154,7 +156,11 @@ class Connection:
         """Send the client a message; raises OSError if it is gone, or does not keep up."""
         if self.needs == CLOSED:
             return  # it was aborted, and its subscriptions are dropped soon
-        self._replies.append(self._protocol.encode_message(message))
+        data = self._protocol.encode_message(message)
+        if self._stream is not None:
+            self._stream.hold_back(data)
+            return
+        self._replies.append(data)
         self._transport.flush()
         self._settle()
 
@@ -193,7 +199,9 @@ class Connection:
             served=self._served,
             at_boundary=self._protocol.at_boundary,
         )
-        if now >= quiet_until and not self._transport.unsent:
+        if self._stream is not None and self._stream.has_overstayed(now, since):
+            self.abort()
+        elif now >= quiet_until and not self._transport.unsent:
             self._close_lingering()
 
     @property
@@ -204,7 +212,7 @@ class Connection:
     @property
     def is_bound(self) -> bool:
         """Whether it must stay in this worker, at least for now."""
-        return bool(self._conversation.pinned or self._transport.unsent)
+        return bool(self._conversation.pinned or self._transport.unsent or self._stream)
 
     def dump(self, *, has_input: bool = False) -> ConnectionState | None:
         """Return what ``load`` wants in another process, or None: it must stay in this worker.
@@ -246,7 +254,6 @@ class Connection:
         self._board.drop()
         self._transport.abort(was_reset=was_reset)
         self._count_errors()
-        self._more = False
         self.needs = CLOSED
 
     def fail(self) -> None:
@@ -254,13 +261,15 @@ class Connection:
         log.exception("connection closed: its protocol failed peer=%s", self.peer)
         self.lost_framing = True
         self._board.drop()
-        self._count_errors()  # of the requests before
+        self._count_errors()
         with contextlib.suppress(OSError):
             self._transport.flush()  # the replies to the requests before
         self._close_lingering()
 
     def on_closed(self) -> None:
-        """Drop its subscriptions and run the hooks for its end."""
+        """End its stream, drop its subscriptions and run the hooks for its end."""
+        if self._stream is not None:
+            self._stream.close()
         self._context.subscriptions.drop(self)
         if self._context.service.on_disconnect:
             # If the hook hangs, no other connection is taken for its client.
@@ -273,14 +282,10 @@ class Connection:
         self.socket.close()
         self._conversation.release()
 
-    def push(self, value: object) -> None:
-        """Send a value now, after the replies to earlier requests; raises as ``Handle.push``."""
-        self._replies.append(self._conversation.encode(value))
-        self._flush_all()
-
     def open_handle(self) -> Handle:
         """Return the live connection for handlers."""
-        return Handle(self, self._conversation, self._board, self._context.subscriptions)
+        pushes = Pushes(self._conversation, self._transport, self._context)
+        return Handle(self, self._conversation, self._context, pushes)
 
     def _answer(self) -> None:  # noqa: C901 - each call more costs every request
         """Answer the requests that are complete; their replies go out together.
@@ -312,8 +317,8 @@ class Connection:
                 if isinstance(reply, bytes):
                     replies.append(reply)
                     waiting += len(reply)
-                else:
-                    self._stream(reply)
+                elif not self._begin_stream(reply, request):
+                    return
                 done += 1
                 began_ns = monotonic_ns()
                 if waiting > _BATCH_BYTES or began_ns - first_ns > _BATCH_NS:
@@ -335,32 +340,24 @@ class Connection:
         elif done or not self._read_by:  # what is left belongs to another request
             self._read_by = time.monotonic() + context.settings.read_timeout
 
-    def _stream(self, reply: Generator[bytes, None, None]) -> None:
-        """Send the parts of a reply as they come."""
-        self._board.reply_begins()
-        try:
-            self._flush_all()
-            for part in reply:
-                self._replies.append(part)
-                self._flush_all()
-        finally:
-            reply.close()  # its handler ends even if the client has gone
+    def _begin_stream(self, parts: Generator[bytes, None, None], request: Request) -> bool:
+        """Send a reply in parts; return whether all are sent, or else the rest follows later."""
+        self._stream = Stream(parts, request, self._conversation, self._transport, self._context)
+        if self._stream.proceed():
+            self._stream = None
+            return True
+        self._more, self._read_by = True, 0.0  # what comes after it is read later
+        return False
 
-    def _flush_all(self) -> None:
-        """Send the replies, all of them; while the client does not read, evacuate the others.
-
-        Raises:
-            OSError: The client is gone, or has not read within ``write_timeout``.
-        """
-        if self._transport.flush():
-            return
-        # A handler that streams or pushes is not charged for a client that does not read.
-        ran_ns = self._board.pause(monotonic_ns())
-        try:
-            with self._conversation.disarmed():
-                self._transport.wait_sent(self._context.safe_point.evacuate_here)
-        finally:
-            self._board.resume(monotonic_ns(), ran_ns)
+    def _finish_stream(self) -> bool:
+        """Continue the stream, if there is one; return whether there is none any more."""
+        if self._stream is not None:
+            if not self._stream.resume():
+                return False
+            self._replies += self._stream.held_back
+            self._stream = None
+            self._served = True
+        return True
 
     def _close_lingering(self) -> None:
         self.lingers = True
@@ -390,6 +387,7 @@ class Connection:
             or session
             or session.user
             or transport.unsent
+            or self._stream
         ):
             shown += BOUND
         if shown != self._shown:

@@ -7,20 +7,13 @@ connection to its worker.
 from __future__ import annotations
 
 import time
-from typing import Protocol as Interface
 
 from linepool.conversation import Conversation
-from linepool.ipc.board import WorkerView
 from linepool.pubsub.messages import PubSub
-from linepool.pubsub.subscriptions import Subscriber, Subscriptions
+from linepool.pubsub.subscriptions import Subscriber
 from linepool.session import Connection
-
-
-class Pushing(Subscriber, Interface):
-    """What the handle asks of the connection behind it."""
-
-    def push(self, value: object) -> None:
-        """Send a value now, encoded as a reply."""
+from linepool.worker.context import WorkerContext
+from linepool.worker.streaming import Pushes
 
 
 class Handle(Connection):
@@ -28,15 +21,16 @@ class Handle(Connection):
 
     def __init__(
         self,
-        connection: Pushing,
+        connection: Subscriber,
         conversation: Conversation,
-        board: WorkerView,
-        subscriptions: Subscriptions,
+        context: WorkerContext,
+        pushes: Pushes,
     ) -> None:
         self._connection = connection
         self._conversation = conversation
-        self._board = board
-        self._subscriptions = subscriptions
+        self._board = context.board
+        self._subscriptions = context.subscriptions
+        self._pushes = pushes
 
     @property
     def peer(self) -> str:
@@ -54,7 +48,7 @@ class Handle(Connection):
             OSError: The client is gone, or does not read.
             TypeError, ValueError: No reply is defined for the value.
         """
-        self._connection.push(value)
+        self._pushes.push(value)
 
     def extend(self, seconds: float) -> None:
         """Move the deadline of the request in flight to this many seconds from now."""

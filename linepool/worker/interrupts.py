@@ -42,9 +42,14 @@ class Interrupts:
         limit_ns = self._board.overdue_limit_ns
         if conversation is None or limit_ns is None:
             return
-        timeout = RequestTimeout(f"the request took longer than {limit_ns / 1e9:g} s")
+        timeout = overdue(limit_ns)
         if not conversation.armed:
             conversation.overdue = timeout  # a stream whose last part is being sent
             return
         conversation.armed = False
         raise timeout
+
+
+def overdue(limit_ns: int) -> RequestTimeout:
+    """Return the exception for a request that took longer than its limit."""
+    return RequestTimeout(f"the request took longer than {limit_ns / 1e9:g} s")

@@ -196,7 +196,7 @@ class Loop:
 
     def _accept(self, listener: Listener) -> None:
         """Accept a client; the connection is handed off if there is no room for it."""
-        has_room = len(self._table.connections) < self._most or self._make_room()
+        has_room = self._table.active < self._most or self._make_room()
         accepted = self._acceptor.accept(listener)
         if accepted is None:
             self._after_failed_accept()
@@ -259,7 +259,7 @@ class Loop:
         else:
             again = connection.needs != READ
             self._serve(connection, connection.take_turn if again else connection.on_readable)
-        if len(self._table.connections) > self._most:
+        if self._table.active > self._most:
             self._make_room(connection)
 
     def _offload(self, events: list[tuple[int, int]]) -> None:

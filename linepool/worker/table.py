@@ -43,7 +43,8 @@ class Table:
         self._board = context.board
         self._epoll = epoll
         self._first_look = first_look
-        self._writing: set[int] = set()
+        self._writing: dict[int, Connection] = {}  # those whose clients are to read first
+        self._most_writing = context.settings.hot_connections
         self._lingering = LingeringClose()
         self._places = list(range(context.board.places))
 
@@ -90,7 +91,7 @@ class Table:
             connection.socket.detach()  # the number may be another file's by now
         del self.connections[descriptor]
         self.again.pop(descriptor, None)
-        self._writing.discard(descriptor)
+        self._writing.pop(descriptor, None)
         self._board.holds(len(self.connections))
         if connection.place >= 0:
             self._board.hide(connection.place)
@@ -114,8 +115,18 @@ class Table:
             except OSError:  # a handler has closed its descriptor
                 self.close(connection)
                 return
-            (self._writing.add if needs == WRITE else self._writing.discard)(descriptor)
             self.due = 0.0  # its deadline is another one
+            if needs != WRITE:
+                del self._writing[descriptor]
+                return
+            self._writing[descriptor] = connection
+            if len(self._writing) > self._most_writing:
+                self._close_slowest()
+
+    @property
+    def active(self) -> int:
+        """How many of the connections do not wait until their clients read."""
+        return len(self.connections) - len(self._writing)
 
     def close(self, connection: Connection) -> None:
         """Close a connection that has ended, and run the hooks for that."""
@@ -164,3 +175,10 @@ class Table:
     def _close(self, descriptor: int) -> None:
         self._epoll.unregister(descriptor)
         self._lingering.close(descriptor)
+
+    def _close_slowest(self) -> None:
+        """Close the connection whose client has not read for the longest time."""
+        slowest = min(self._writing.values(), key=lambda one: one.deadline)
+        log.warning("connection closed: too many clients do not read peer=%s", slowest.peer)
+        slowest.abort()
+        self.close(slowest)

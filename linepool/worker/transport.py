@@ -14,7 +14,8 @@ from collections.abc import Callable
 from linepool.kernel.sockets import DONTWAIT, reset_on_close
 
 _LARGE_CHUNK = 262144  # bytes of the next recv() after a full one
-_UNSENT_BYTES = 8 * 1024 * 1024  # that may wait for a client; one with more does not keep up
+UNSENT_BYTES = 8 * 1024 * 1024
+"""That may wait for a client; one with more does not keep up."""
 _LOOK_EVERY = 0.25  # seconds between two calls of ``on_blocked`` while a client does not read
 
 
@@ -30,11 +31,23 @@ class Transport:
             BlockingIOError if nothing has arrived, another OSError if the connection has failed.
         socket: The one that an epoll set watches, and that is passed to another process.
         replies: What ``flush`` sends next, as one piece.
-        unsent: What was flushed and the kernel has not taken; b"": everything was taken.
+        unsent: The beginning of what was flushed and the kernel has not taken; b"": everything was taken.
         write_by: When what is unsent must have been taken; monotonic, in seconds.
     """
 
-    __slots__ = ("_write_timeout", "recv", "replies", "socket", "unsent", "write_by")
+    __slots__ = (
+        "_later",
+        "_later_bytes",
+        "_write_timeout",
+        "recv",
+        "replies",
+        "socket",
+        "unsent",
+        "write_by",
+    )
+
+    _later: list[bytes]  # what follows what is unsent
+    _later_bytes: int
 
     may_move = True
     """Whether another process can continue with the socket as it is."""
@@ -63,8 +76,9 @@ class Transport:
         data = replies[0] if len(replies) == 1 else b"".join(replies)
         replies.clear()
         if self.unsent:
-            self.unsent = b"".join((self.unsent, data))
-            if len(self.unsent) > _UNSENT_BYTES:
+            self._later.append(data)  # not joined each time: that would be quadratic
+            self._later_bytes += len(data)
+            if self.unsent_bytes > UNSENT_BYTES:
                 raise TimeoutError("the client does not keep up")
             return False
         if not data:
@@ -76,40 +90,53 @@ class Transport:
         if sent == len(data):
             return True
         self.unsent = memoryview(data)[sent:]
+        self._later = []
+        self._later_bytes = 0
         self.write_by = time.monotonic() + self._write_timeout
         return False
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How many bytes are unsent. Pre-condition: there are some."""
+        return len(self.unsent) + self._later_bytes
+
     def send_unsent(self) -> bool:
-        """Send more of what is unsent, without waiting; return whether all is sent.
+        """Send more of what is unsent, if anything is, without waiting; return whether all is sent.
 
         Raises:
             OSError: The connection has failed.
         """
         # A view, because a copy at each step would make a long reply quadratic; b"" at the end.
         with contextlib.suppress(BlockingIOError):
-            sent = self.socket.send(self.unsent, DONTWAIT)
-            self.unsent = memoryview(self.unsent)[sent:] or b""
+            while self.unsent:
+                sent = self.socket.send(self.unsent, DONTWAIT)
+                self.unsent = memoryview(self.unsent)[sent:] or self._take_later()
         return not self.unsent
 
-    def wait_sent(self, on_blocked: Callable[[], None]) -> None:
+    def _take_later(self) -> bytes:
+        later, self._later, self._later_bytes = self._later, [], 0
+        return b"".join(later)
+
+    def wait_sent(self, on_blocked: Callable[[], None], seconds: float) -> None:
         """Wait until what is unsent is sent.
 
         Args:
             on_blocked: Called from time to time while the client does not read.
+            seconds: For how long to wait at most.
 
         Raises:
-            TimeoutError: The client has not read it within ``write_timeout`` from now.
+            TimeoutError: The client has not read it by then.
             OSError: The connection has failed.
         """
         poller = select.poll()
         poller.register(self.socket, select.POLLOUT)
-        give_up_at = time.monotonic() + self._write_timeout
+        give_up_at = time.monotonic() + seconds
         while not self.send_unsent():
             on_blocked()
-            seconds = give_up_at - time.monotonic()
-            if seconds <= 0:
+            left = give_up_at - time.monotonic()
+            if left <= 0:
                 raise TimeoutError("the client does not read")
-            poller.poll(min(seconds, _LOOK_EVERY) * 1000)
+            poller.poll(min(left, _LOOK_EVERY) * 1000)
 
     def abort(self, *, was_reset: bool = False) -> None:
         """Discard what is unsent, and have the connection reset when it is closed, unless it was already."""

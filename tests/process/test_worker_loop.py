@@ -64,7 +64,7 @@ def loop(monkeypatch, seen):
     board = WorkerView(page, 0)
     context = WorkerContext(
         app.freeze(),
-        Settings(write_timeout=0.05),
+        Settings(push_timeout=0.05),
         {},
         board,
         Orders(board, os.getppid()),

@@ -126,6 +126,10 @@ class WorkerView:
         if ran_ns >= 0:
             self._words[STARTED_NS] = now_ns - ran_ns
 
+    def suspend(self, now_ns: int) -> tuple[int, int]:
+        """Publish that the request in flight waits outside; return how long it ran, and its limit."""
+        return self.pause(now_ns), self._words[LIMIT_NS]
+
     def extend(self, now_ns: int, more_ns: int) -> None:
         """Move the limit of the request in flight to this long from now."""
         self._words[LIMIT_NS] = now_ns - self._words[STARTED_NS] + more_ns

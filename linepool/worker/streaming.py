@@ -1,0 +1,154 @@
+"""Replies in parts and pushed values: how a worker is not held by a client that does not read them.
+
+Runs in workers. The generator behind a stream is suspended until its client reads, and after each turn;
+meanwhile the worker serves others, and the request is not in flight. A push happens in the middle of a
+handler, which cannot be suspended: it waits, but only for what is more than a few replies, and not for
+long.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from time import monotonic_ns
+
+from linepool.conversation import Conversation
+from linepool.protocols.base import Request
+from linepool.worker.context import WorkerContext
+from linepool.worker.interrupts import overdue
+from linepool.worker.transport import UNSENT_BYTES, Transport
+
+_STREAM_SHARE = 0.9  # of graceful_timeout: a stream ends by then, before its worker is killed
+_TURN_NS = 2_000_000  # of one stream, before other connections get theirs
+_PUSHED_BYTES = 1024 * 1024  # that may be unsent before a push waits
+
+
+class Stream:
+    """A reply that is sent in parts.
+
+    Args:
+        parts: Its parts; to ask for the next one runs the handler.
+        request: What it replies to.
+        conversation: The connection's.
+        transport: Likewise.
+        context: Of the worker.
+
+    Attributes:
+        held_back: Messages for the client, which follow the reply.
+    """
+
+    def __init__(
+        self,
+        parts: Generator[bytes, None, None],
+        request: Request,
+        conversation: Conversation,
+        transport: Transport,
+        context: WorkerContext,
+    ) -> None:
+        self.held_back: list[bytes] = []
+        self._held_bytes = 0
+        self._parts = parts
+        self._request = request
+        self._conversation = conversation
+        self._transport = transport
+        self._context = context
+        self._ran_ns = 0  # how long the request had been in flight when it was suspended ...
+        self._limit_ns = 0  # ... and its limit, which the handler may have moved
+
+    def proceed(self) -> bool:
+        """Send parts for one turn, or until the client does not read; return whether that was all.
+
+        If it was not, the request is suspended: its time does not run. Pre-condition: it is in flight.
+
+        Raises:
+            OSError: The client is gone.
+        """
+        board, transport = self._context.board, self._transport
+        board.reply_begins()
+        turn_ends_ns = monotonic_ns() + _TURN_NS
+        while transport.flush():
+            if monotonic_ns() > turn_ends_ns:
+                break
+            part = next(self._parts, None)
+            if part is None:
+                return True
+            transport.replies.append(part)
+        self._ran_ns, self._limit_ns = board.suspend(monotonic_ns())
+        return False
+
+    def resume(self) -> bool:
+        """Continue what was suspended; as ``proceed``."""
+        context, request = self._context, self._request
+        board = context.board
+        began_ns = monotonic_ns() - self._ran_ns
+        board.serial += 1
+        line, eol = request.line, request.eol
+        board.begin(line, len(line), len(eol), self._limit_ns, 1, board.serial, began_ns)
+        context.interrupts.conversation = self._conversation
+        if 0 < self._limit_ns < self._ran_ns:
+            self._conversation.overdue = overdue(self._limit_ns)  # the next part is an error
+        if not context.safe_point.run(self.proceed):
+            return False
+        board.finish(1, monotonic_ns() - began_ns)
+        return True
+
+    def hold_back(self, message: bytes) -> None:
+        """Keep a message until the reply is complete.
+
+        Raises:
+            TimeoutError: These are too many.
+        """
+        self.held_back.append(message)
+        self._held_bytes += len(message)
+        if self._held_bytes > UNSENT_BYTES:
+            raise TimeoutError("the client does not keep up")
+
+    def has_overstayed(self, now: float, left_at: float) -> bool:
+        """Whether it is to end, because its worker began to leave at ``left_at``."""
+        return now >= left_at + self._context.settings.graceful_timeout * _STREAM_SHARE
+
+    def close(self) -> None:
+        """End the handler, though the reply is not complete."""
+        self._context.board.serving(0, 0)
+        self._context.run_hooks(self._parts.close)
+
+
+class Pushes:
+    """What handlers push to one client. Those of a request wait for ``push_timeout`` altogether.
+
+    Args:
+        conversation: The connection's.
+        transport: Likewise.
+        context: Of the worker.
+    """
+
+    def __init__(
+        self, conversation: Conversation, transport: Transport, context: WorkerContext
+    ) -> None:
+        self._conversation = conversation
+        self._transport = transport
+        self._context = context
+        self._request: Request | None = None  # the last that waited ...
+        self._left = 0.0  # ... and for how long it may do so, in seconds
+
+    def push(self, value: object) -> None:
+        """Send a value now, after the replies to earlier requests; raises as ``Handle.push``.
+
+        While too much is unsent it waits, and the other connections are evacuated; the time of the
+        request does not run then.
+        """
+        transport, context = self._transport, self._context
+        transport.replies.append(self._conversation.encode(value))
+        if transport.flush() or transport.unsent_bytes <= _PUSHED_BYTES:
+            return
+        if self._request is not self._conversation.request:
+            self._request = self._conversation.request
+            self._left = context.settings.push_timeout
+        began = time.monotonic()
+        ran_ns = context.board.pause(monotonic_ns())
+        try:
+            with self._conversation.disarmed():
+                transport.wait_sent(context.safe_point.evacuate_here, self._left)
+        finally:
+            context.board.resume(monotonic_ns(), ran_ns)
+            self._left -= time.monotonic() - began
