@@ -7,7 +7,7 @@ from attrs import frozen
 
 @frozen
 class Address:
-    """A host and port, the path of a unix socket, or an open file descriptor."""
+    """A host and port, the path of a unix socket (``@NAME``: abstract), or an open file descriptor."""
 
     host: str = ""
     port: int = 0
@@ -22,9 +22,9 @@ def parse_address(text: str) -> Address:
         ValueError: The text is not an address; the message lists the forms.
     """
     kind, _, rest = text.partition(":")
-    if kind == "unix" and rest:
+    if kind == "unix" and rest not in ("", "@") and "\0" not in rest:
         return Address(path=rest)
-    if kind == "fd" and rest.startswith("//") and rest[2:].isdecimal():
+    if kind == "fd" and rest.startswith("//") and rest[2:].isdecimal() and len(rest) < 12:
         return Address(descriptor=int(rest[2:]))
     host, colon, port = text.rpartition(":")
     if colon and host and port.isascii() and port.isdigit() and int(port) < 65536:
@@ -32,4 +32,9 @@ def parse_address(text: str) -> Address:
             return Address(host=host[1:-1], port=int(port))
         if ":" not in host:
             return Address(host=host, port=int(port))
-    raise ValueError("HOST:PORT, [::1]:PORT, unix:/PATH or fd://N")
+    raise ValueError("HOST:PORT, [::1]:PORT, unix:/PATH, unix:@NAME or fd://N")
+
+
+def unix_address(path: str) -> str:
+    """Return what bind() and connect() take for a path; ``@NAME`` is an abstract name (unix(7))."""
+    return f"\0{path[1:]}" if path.startswith("@") else path

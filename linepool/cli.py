@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from attrs import asdict
 
@@ -18,6 +18,7 @@ from linepool.app import App
 from linepool.errors import SetupError
 from linepool.operate import logs, remote, simulation, target
 from linepool.operate.config import ConfigError, Configuration, configure, option_name
+from linepool.operate.environment import claim_sockets
 from linepool.operate.report import as_lines
 from linepool.operate.serve import serve
 from linepool.pool import simulate, traces
@@ -122,7 +123,14 @@ def _hint(option: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def _print_error(message: str) -> None:
-    print(f"linepool: {message}", file=sys.stderr)
+    print(_shown(f"linepool: {message}".split("\n"), sys.stderr), file=sys.stderr)
+
+
+def _shown(lines: Iterable[str], stream: TextIO) -> str:
+    """Return lines with everything escaped that could do more to a terminal than show a character."""
+    plain = ("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
+    encoding = stream.encoding or "utf-8"
+    return "\n".join(plain).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -308,6 +316,7 @@ def _serve(app: App, options: argparse.Namespace, others: Sequence[str] = ()) ->
     """
     configuration = _configure(app, options)
     logs.set_up(configuration.settings)
+    claim_sockets(os.environ)
     for warning in _warnings(app, configuration):
         log.warning("%s", warning)
     for option in others:
@@ -359,12 +368,12 @@ def _check(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     state = remote.status(remote.find(options.control))
-    print(json.dumps(state) if options.json else "\n".join(as_lines(state)))
+    print(_shown([json.dumps(state)] if options.json else as_lines(state), sys.stdout))
     return 0
 
 
 def _order(options: argparse.Namespace, line: str) -> int:
-    print(remote.order(remote.find(options.control), line))
+    print(_shown([remote.order(remote.find(options.control), line)], sys.stdout))
     return 0
 
 

@@ -124,6 +124,13 @@ def _text(value: object) -> str:
     raise ValueError("a string")
 
 
+def _control(value: object) -> str:
+    path = _text(value)
+    if path.startswith("@") or "\0" in path:
+        raise ValueError("a path; every local user may connect to an abstract socket")
+    return path
+
+
 def _mode(value: object) -> int:
     try:
         # An integer is the mode itself; only a string is read as octal digits.
@@ -148,7 +155,8 @@ class Settings:
         _addresses,
         "address",
         "address to listen on, repeatable: HOST:PORT (port 0: any free port), [::1]:PORT,"
-        " unix:/PATH, fd://N",
+        " [::]:PORT (IPv4 too, unless the same port is also given for IPv4), unix:/PATH, unix:@NAME"
+        " (abstract: every local user may connect), fd://N",
     )
     backlog: int = _setting(
         1024,
@@ -156,7 +164,9 @@ class Settings:
         "connections",
         "maximum length of a listener's accept queue in the kernel",
     )
-    unix_mode: int = _setting(0o600, _mode, "octal", "file mode of the unix sockets in bind")
+    unix_mode: int = _setting(
+        0o600, _mode, "octal", "file mode of the unix sockets in bind; abstract ones have none"
+    )
     scheme: str = _setting(
         "shared",
         _one_of("shared", "dispatch", "accept"),
@@ -312,7 +322,7 @@ class Settings:
     )
     control: str = _setting(
         "auto",
-        _text,
+        _control,
         "path",
         "path of the control socket; auto: PID.sock in $XDG_RUNTIME_DIR/linepool or /run/linepool;"
         " off: none",

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+from linepool.address import unix_address
 from linepool.app import App
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
@@ -37,7 +38,7 @@ class Peer:
             with contextlib.ExitStack() as undo:
                 self.socket = undo.enter_context(socket.socket(socket.AF_UNIX))
                 self.socket.settimeout(_TIMEOUT)
-                self.socket.connect(address.removeprefix("unix:"))
+                self.socket.connect(unix_address(address.removeprefix("unix:")))
                 undo.pop_all()
         else:
             host, _, port = address.rpartition(":")

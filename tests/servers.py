@@ -229,7 +229,7 @@ class ServerProcess:
         """Its addresses as seen from the test's working directory."""
         return [
             f"unix:{self.directory / address.removeprefix('unix:')}"
-            if address.startswith("unix:")
+            if address.startswith("unix:") and not address.startswith("unix:@")
             else address
             for address in self.addresses
         ]

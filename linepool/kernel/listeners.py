@@ -13,10 +13,10 @@ import socket
 import stat
 import struct
 
-from linepool.address import Address, parse_address
+from linepool.address import Address, parse_address, unix_address
 from linepool.errors import SetupError
 from linepool.kernel.sock_diag import unix_queue
-from linepool.kernel.sockets import address_text, as_connection
+from linepool.kernel.sockets import address_text, as_connection, unmapped
 from linepool.settings import Settings
 
 _TICK = 0.25  # seconds
@@ -30,7 +30,8 @@ class Listener:
     """One listening socket.
 
     Attributes:
-        name: ``HOST:PORT`` or ``unix:/PATH``, with the real port.
+        name: ``HOST:PORT``, ``unix:/PATH`` or ``unix:@NAME``, with the real port.
+        names: All that it serves: ``[::]:PORT`` may serve ``0.0.0.0:PORT`` too.
         is_unix: It is a unix socket.
         owned: It was opened here. One that another program has passed to this one may serve others too,
             so it is never ended, only left.
@@ -41,12 +42,11 @@ class Listener:
         self.owned = owned
         self._phase = mmap.mmap(-1, 1)  # shared by all processes
         self._family = sock.family
-        self._path = path
-        self._inode = os.stat(path).st_ino if path else 0
+        self._path = "" if path.startswith("@") else path
+        self._inode = os.stat(path).st_ino if self._path else 0
         self.is_unix = sock.family == socket.AF_UNIX
-        self.name = (
-            f"unix:{sock.getsockname()}" if self.is_unix else address_text(sock.getsockname())
-        )
+        self.names = _names(sock)
+        self.name = self.names[0]
 
     def accept(self) -> tuple[socket.socket, object]:
         """Return a new connection, which blocks, and the address of its peer."""
@@ -56,7 +56,7 @@ class Listener:
         sock = as_connection(descriptor, self._family)
         if self._phase[0] and not self.is_unix:
             _require_ttl(sock, 0)  # what it has inherited is meant for newcomers
-        return sock, address
+        return sock, unmapped(address) if self._family == socket.AF_INET6 else address
 
     def queue(self) -> tuple[int, int]:
         """Return how many connections the kernel has queued, and how many it may."""
@@ -121,40 +121,30 @@ def open_listeners(settings: Settings) -> list[Listener]:
     Raises:
         SetupError: An address cannot be listened on; the text names it and says why.
     """
-    listeners: list[Listener] = []
+    addresses = [parse_address(text) for text in settings.bind]
+    # IPv6 comes last: which ports of IPv4 are taken is known by then.
+    order = sorted(range(len(addresses)), key=lambda number: ":" in addresses[number].host)
+    listeners: dict[int, Listener] = {}
     with contextlib.ExitStack() as undo:
-        for text in settings.bind:
+        for number in order:
             try:
-                listener = _open(parse_address(text), settings)
+                listener = _open(addresses[number], settings, list(listeners.values()))
             except (OSError, UnicodeError) as error:  # the latter: not a name that DNS can have
                 reason = getattr(error, "strerror", None) or error
-                raise SetupError(f"cannot listen on {text}: {reason}") from None
+                raise SetupError(f"cannot listen on {settings.bind[number]}: {reason}") from None
             undo.callback(listener.remove)
-            listeners.append(listener)
+            listeners[number] = listener
         undo.pop_all()
-    return listeners
+    return [listeners[number] for number in range(len(addresses))]
 
 
-def _open(address: Address, settings: Settings) -> Listener:
+def _open(address: Address, settings: Settings, others: list[Listener]) -> Listener:
     if address.descriptor >= 0:
-        sock = socket.socket(fileno=address.descriptor)
-        sock.set_inheritable(False)  # it was passed to us, not to what handlers start
+        sock = _passed(address.descriptor)
     elif address.path:
         sock = bind_unix(address.path, settings.unix_mode)
     else:
-        found = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, where = found[0]
-        sock = socket.socket(family, kind, protocol)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            sock.bind(where)
-        except OSError:
-            sock.close()
-            raise
+        sock = _bound(address, [one.socket for one in others])
     _set_inherited_options(sock)
     if not settings.has_parker:  # connections inherit it, the first ones too
         set_receive_timeout(sock, tick(settings))
@@ -165,13 +155,65 @@ def _open(address: Address, settings: Settings) -> Listener:
     return Listener(sock, address.path, owned=address.descriptor < 0)
 
 
+def _passed(descriptor: int) -> socket.socket:
+    """Return a socket that another program has opened.
+
+    Raises:
+        OSError: It is not one to listen on.
+    """
+    sock = socket.socket(fileno=descriptor)
+    sock.set_inheritable(False)  # it was passed to us, not to what handlers start
+    reason = ""
+    if sock.type != socket.SOCK_STREAM:
+        reason = "it is not a stream socket"
+    else:
+        with contextlib.suppress(OSError):
+            sock.getpeername()
+            reason = "it is a connection, not a listener (for systemd: Accept=no)"
+    if reason:
+        sock.detach()
+        raise OSError(reason)
+    return sock
+
+
+def _bound(address: Address, others: list[socket.socket]) -> socket.socket:
+    found = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, kind, protocol, _, where = found[0]
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        # [::] serves IPv4 too, if nothing else here does at this port (ipv6(7)).
+        ports = [one.getsockname()[1] for one in others if one.family == socket.AF_INET]
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.port in ports)
+    try:
+        sock.bind(where)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _names(sock: socket.socket) -> list[str]:
+    """Return the addresses that a listener serves; see ``Listener``."""
+    address = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        name = address if isinstance(address, str) else f"@{os.fsdecode(address[1:])}"
+        return [f"unix:{name}"]
+    names = [address_text(address)]
+    if address[0] == "::" and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        names.append(f"0.0.0.0:{address[1]}")
+    return names
+
+
 def bind_unix(path: str, mode: int) -> socket.socket:
-    """Bind a unix socket; a file left over from a dead server is replaced.
+    """Bind a unix socket; a file left over from a dead server is replaced. ``@NAME`` is not a file.
 
     Raises:
         SetupError: A live server listens there, or the file is not a socket.
     """
-    if os.path.lexists(path):
+    if not path.startswith("@") and os.path.lexists(path):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise SetupError(f"cannot listen on unix:{path}: the file exists and is not a socket")
         with socket.socket(socket.AF_UNIX) as probe:
@@ -190,7 +232,7 @@ def bind_unix(path: str, mode: int) -> socket.socket:
     # The mode holds from the first moment on; chmod after bind would leave a gap.
     before = os.umask(0o777 & ~mode)
     try:
-        sock.bind(path)
+        sock.bind(unix_address(path))
     except OSError:
         sock.close()
         raise

@@ -1,4 +1,9 @@
-"""The limit of open files: raised at the start, as far as permitted. Used by the master."""
+"""The limit of open files: raised at the start as far as permitted, and shared out. Used by the master.
+
+Each process has the same limit (getrlimit(2), RLIMIT_NOFILE), and its own use of it: the master for its
+ends of the workers, a worker for the connections that it holds and for what the app opens, the parker
+for all connections.
+"""
 
 from __future__ import annotations
 
@@ -7,43 +12,104 @@ import resource
 
 from attrs import evolve
 
-from linepool.settings import Settings
+from linepool.errors import SetupError
+from linepool.settings import MAX_WORKERS, Settings, Workers
 
 log = logging.getLogger("linepool")
 
-_OTHER_FILES = 512  # descriptors for everything except connections and the bus
+_USUAL = 33  # of any process: standard streams, epoll, channels, control clients, a listener
+_PER_WORKER = (
+    6  # in the master: the process, its pipe, channel, bell and stack; one more for a fork
+)
+_FOR_APP = 512  # in a worker, if the limit can be raised: what handlers and resources open
+_SPARE_REGIONS = 8  # of the bus
+_PER_REGION = 2  # in the master and in each worker
 
 
-def raise_file_limit(wanted: int) -> int:
-    """Raise the limit to allow this many descriptors beside the usual ones; return how many it allows.
+def bounded_by_files(settings: Settings, *, publishes: bool) -> Settings:
+    """Raise the limit to what the settings need, and return what of them it allows; warn if that is less.
 
-    Workers and the parker inherit it (getrlimit(2), RLIMIT_NOFILE).
+    Workers and the parker inherit the limit.
+
+    Args:
+        settings: All of them.
+        publishes: There is a bus between the workers.
+
+    Raises:
+        SetupError: The limit is too low for one worker and one connection.
     """
-    wanted += _OTHER_FILES
+    needed = descriptors_needed(settings, publishes=publishes)
+    limit = _raise_limit(needed + _FOR_APP)
+    allowed = share_out(settings, limit, publishes=publishes)
+    if allowed != settings:
+        log.warning(
+            "the limit of open files is low limit=%d needed=%d workers=%s max_connections=%d"
+            " hot_connections=%d: raise it to what is needed (ulimit -n, LimitNOFILE=)",
+            limit,
+            needed,
+            allowed.workers,
+            allowed.max_connections,
+            allowed.hot_connections,
+        )
+    return allowed
+
+
+def bus_regions(workers: int) -> int:
+    """Return how many slots of a pool may be in use at once, with some that are added later.
+
+    A worker is replaced before it has left, so there may be twice as many as workers.
+    """
+    return min(MAX_WORKERS, 2 * workers + _SPARE_REGIONS)
+
+
+def descriptors_needed(settings: Settings, *, publishes: bool) -> int:
+    """Return how many descriptors the process needs that needs most, without those of the app."""
+    workers = settings.workers.max
+    bus = _PER_REGION * bus_regions(workers) if publishes else 0
+    master = _PER_WORKER * workers + bus
+    worker = bus + (settings.hot_connections if settings.has_parker else 1)
+    parker = settings.max_connections + 2 * workers if settings.has_parker else 0
+    return _usual(settings) + max(master, worker, parker)
+
+
+def share_out(settings: Settings, limit: int, *, publishes: bool) -> Settings:
+    """Return settings with at most as many workers and connections as a limit allows.
+
+    Raises:
+        SetupError: It is too low for one worker and one connection.
+    """
+    left = limit - _usual(settings)
+    if publishes:
+        for_workers = (left - _PER_REGION * _SPARE_REGIONS) // (_PER_WORKER + 2 * _PER_REGION)
+    else:
+        for_workers = left // _PER_WORKER
+    workers = min(settings.workers.max, for_workers)
+    # Half of what a worker has left is for the app. For each worker the parker has a channel and a
+    # connection that the worker has yet to begin to serve.
+    bus = _PER_REGION * bus_regions(workers) if publishes else 0
+    hot = min(settings.hot_connections, (left - bus) // 2)
+    connections = min(settings.max_connections, left - 2 * workers)
+    if min(workers, hot, connections) < 1:
+        raise SetupError(
+            f"the limit of open files is {limit}, which is too low for a worker and a connection:"
+            f" raise it to {descriptors_needed(settings, publishes=publishes)} (ulimit -n)"
+        )
+    allowed = evolve(settings, workers=Workers(min(settings.workers.min, workers), workers))
+    if settings.has_parker:
+        allowed = evolve(allowed, hot_connections=hot, max_connections=connections)
+    return allowed
+
+
+def _usual(settings: Settings) -> int:
+    return _USUAL + len(settings.bind)
+
+
+def _raise_limit(wanted: int) -> int:
+    """Raise the limit, as far as permitted, to at least this; return what it is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    if soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else max(soft, min(wanted, hard))
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY:
-        return wanted - _OTHER_FILES
-    return max(0, min(wanted, soft) - _OTHER_FILES)
-
-
-def bounded_by_files(settings: Settings) -> Settings:
-    """Return settings with at most as many connections as descriptors; warn if that is fewer.
-
-    The parker may hold all of them, and for each worker a channel and a connection that the worker
-    has yet to begin to serve.
-    """
-    if not settings.has_parker:
-        return settings
-    more = 2 * settings.workers.max
-    allowed = max(1, raise_file_limit(settings.max_connections + more) - more)
-    if allowed >= settings.max_connections:
-        return settings
-    log.warning(
-        "max_connections is %d, but the limit of open files allows %d: raise it (ulimit -n)",
-        settings.max_connections,
-        allowed,
-    )
-    return evolve(settings, max_connections=allowed)
+    return soft

@@ -9,10 +9,12 @@ import socket
 import struct
 import termios
 from functools import partial
+from typing import Any
 
 CHUNK = 16384  # bytes of one recv(); more would cost each small request 0.7 microseconds
 DONTWAIT = int(socket.MSG_DONTWAIT)
 LONGEST_WAIT = 2_000_000  # seconds; poll(2) takes milliseconds as an int
+_MAPPED = "::ffff:"  # such an address of IPv6 is one of IPv4 (RFC 4291, section 2.5.5.2)
 _SO_COOKIE = 57  # socket(7); the socket module has no name for it
 _SIOCOUTQNSD = 0x894B  # <linux/sockios.h>
 _INT = struct.Struct("i")
@@ -32,10 +34,16 @@ def as_connection(descriptor: int, family: int = socket.AF_INET) -> socket.socke
     return sock
 
 
+def unmapped(address: Any) -> Any:
+    """Return a client's address; of one that has come by IPv4 to an IPv6 socket, that of IPv4 (ipv6(7))."""
+    host, port = address[:2]
+    return (host[len(_MAPPED) :], port) if host.startswith(_MAPPED) and "." in host else address
+
+
 def address_text(address: object) -> str:
     """Return a socket's address as text: ``host:port``; ``unix`` for a unix socket's client."""
     if isinstance(address, tuple):
-        host, port = address[:2]
+        host, port = unmapped(address)[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return "unix"
 

@@ -18,17 +18,14 @@ from linepool.ipc import channel as channels
 from linepool.ipc.board import MasterView
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener
-from linepool.kernel.rlimit import raise_file_limit
+from linepool.kernel.rlimit import bus_regions
 from linepool.kernel.signals import signals_blocked
 from linepool.master.generation import Generation
 from linepool.master.worker_handle import StackFiles, WorkerHandle
 from linepool.pubsub.bus import Bus
-from linepool.settings import MAX_WORKERS, Settings
 from linepool.worker.worker import Worker, WorkerSpec
 
 log = logging.getLogger("linepool")
-
-_SPARE_REGIONS = 8  # of the bus, for workers that are added later
 
 
 class Spawner:
@@ -53,7 +50,7 @@ class Spawner:
         self._close_inherited = close_inherited
         self._stack_files = StackFiles()
         publishes = generation.service.protocol.publishes
-        self._bus = Bus(_regions(generation.settings)) if publishes else None
+        self._bus = Bus(bus_regions(generation.settings.workers.max)) if publishes else None
         self._master = os.getpid()
 
     def spawn(self, slot: int, generation: Generation, recycle_at: int) -> WorkerHandle:
@@ -136,15 +133,6 @@ class Spawner:
         finally:
             _flush()
             os._exit(status)
-
-
-def _regions(settings: Settings) -> int:
-    """Return how many slots may be in use at once, and make room for their sockets.
-
-    A worker is replaced before it has left, so there may be twice as many as workers.
-    """
-    regions = min(MAX_WORKERS, 2 * settings.workers.max + _SPARE_REGIONS)
-    return min(regions, raise_file_limit(2 * regions) // 2)
 
 
 def _flush() -> None:

@@ -13,8 +13,15 @@ from attrs import frozen
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.kernel.cpus import available_cpus
-from linepool.operate.environment import misspelt_in, settings_in
+from linepool.operate.environment import (
+    misspelt_in,
+    passed_sockets,
+    settings_in,
+    why_not_passed,
+)
 from linepool.settings import Settings, check_names, default_workers, parse_setting
+
+_LISTEN_FDS = "LISTEN_FDS"
 
 
 class ConfigError(SetupError):
@@ -27,7 +34,7 @@ class Configuration:
 
     Attributes:
         sources: The source of each setting that is not a default.
-        warnings: A line for each variable of the environment that is nearly a setting.
+        warnings: A line for each variable of the environment that has no effect and should have one.
     """
 
     settings: Settings
@@ -47,7 +54,7 @@ def configure(
         app: Its own settings have the lowest precedence.
         options: From the command line, by setting.
         environment: ``LINEPOOL_IDLE_TIMEOUT=60`` and the like; other variables and empty ones are
-            ignored.
+            ignored. LISTEN_FDS gives ``bind`` a value.
         file: A TOML file; None: ``linepool.toml``, or ``[tool.linepool]`` of ``pyproject.toml``, in
             the working directory, if they exist.
 
@@ -65,9 +72,11 @@ def _configure(
 ) -> Configuration:
     values: dict[str, Any] = {"workers": default_workers(math.ceil(available_cpus()))}
     sources: dict[str, str] = {}
+    passed = [f"fd://{descriptor}" for descriptor in passed_sockets(environment)]
     layers: list[tuple[str, Mapping[str, object]]] = [
         ("App(...)", app.settings),
         _file_layer(file),
+        (_LISTEN_FDS, {"bind": passed} if passed else {}),
         ("environment", settings_in(environment)),
         ("command line", options),
     ]
@@ -79,7 +88,14 @@ def _configure(
         for name, value in layer.items():
             values[name] = parse_setting(name, value, source)
             sources[name] = source
-    return Configuration(Settings(**values), sources, misspelt_in(environment))
+    warnings = misspelt_in(environment)
+    if why := why_not_passed(environment):
+        warnings.append(why)
+    elif not set(passed) <= set(values.get("bind", passed)):
+        warnings.append(
+            f"the sockets of LISTEN_FDS are not served: bind is given ({sources['bind']})"
+        )
+    return Configuration(Settings(**values), sources, warnings)
 
 
 def option_name(setting: str) -> str:

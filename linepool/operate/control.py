@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import selectors
 import socket
 from typing import Literal
@@ -27,7 +26,6 @@ from linepool.settings import Workers, parse_setting
 
 _MOST_CLIENTS = 16
 _LINE_BYTES = 1024
-_DIRECTORY_MODE = 0o700
 
 
 def commands(master: Master) -> App:
@@ -163,28 +161,3 @@ class _Client:
                 self.unsent = self.unsent[self.socket.send(self.unsent) :]
         done = self._conversation.closing or (self._ended and not self._pending)
         return bool(self.unsent) or not done
-
-
-def directory() -> str:
-    """Return the directory of the control sockets that have no path of their own.
-
-    ``$XDG_RUNTIME_DIR/linepool`` or ``/run/linepool``; where neither can be written, one of the
-    user's own below /tmp.
-    """
-    for base in (os.environ.get("XDG_RUNTIME_DIR"), "/run"):
-        if base and os.access(base, os.W_OK | os.X_OK):
-            return os.path.join(base, "linepool")
-    return f"/tmp/linepool-{os.getuid()}"  # noqa: S108 - its owner and mode are checked
-
-
-def own_path() -> str:
-    """Return the path of this process's control socket, in a directory made for it.
-
-    Raises:
-        SetupError: The directory belongs to another user.
-    """
-    where = directory()
-    os.makedirs(where, _DIRECTORY_MODE, exist_ok=True)
-    if os.stat(where, follow_symlinks=False).st_uid != os.getuid():
-        raise SetupError(f"control: {where} belongs to another user; give --control PATH or off")
-    return os.path.join(where, f"{os.getpid()}.sock")

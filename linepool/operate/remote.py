@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -9,10 +10,11 @@ import time
 from typing import Any
 
 from linepool.errors import SetupError
-from linepool.operate.control import directory
+from linepool.operate.places import is_own_server, searched, sockets_in
 
 _TIMEOUT_S = 10.0
 _CONNECT_RETRY_S = 0.01
+_MOST_BYTES = 4 * 1024 * 1024  # of a reply; the state of 1,000 workers takes 300 KB
 
 
 def find(path: str | None) -> str:
@@ -23,32 +25,37 @@ def find(path: str | None) -> str:
     """
     if path is not None:
         return path
-    where = directory()
-    found = sorted(os.listdir(where)) if os.path.isdir(where) else []
-    paths = [os.path.join(where, name) for name in found if name.endswith(".sock")]
+    directories = searched()
+    paths = [path for where in directories for path in sockets_in(where)]
     alive = [path for path in paths if _is_alive(path)]
     if len(alive) == 1:
         return alive[0]
     if alive:
         shown = "".join(f"\n  --control {path}" for path in alive)
         raise SetupError(f"{len(alive)} servers are running; choose one:{shown}")
-    raise SetupError(f"no server is running (no control socket in {where}); give --control PATH")
+    raise SetupError(
+        f"no server is running (none of this user's has a control socket in {', '.join(directories)});"
+        " give --control PATH"
+    )
 
 
 def _is_alive(path: str) -> bool:
-    """Whether a server listens on a control socket; remove the file of a dead server."""
+    """Whether a server of this user listens on a control socket; remove the file of a dead server."""
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.setblocking(False)
             sock.connect(path)
+            return is_own_server(sock)
         except BlockingIOError:  # its accept queue is full
             return True
         except ConnectionRefusedError:
-            os.unlink(path)
+            pid = os.path.basename(path).partition(".")[0]
+            if not os.path.exists(f"/proc/{pid}"):  # else it may be about to listen
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
             return False
         except OSError:
             return False
-        return True
 
 
 def _connect(sock: socket.socket, path: str) -> None:
@@ -78,7 +85,7 @@ def order(path: str, line: str) -> str:
             sock.sendall(line.encode() + b"\n")
             sock.shutdown(socket.SHUT_WR)
             with sock.makefile("rb") as stream:
-                reply = stream.read().decode().rstrip("\n")
+                reply = stream.read(_MOST_BYTES).decode().partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SetupError(f"cannot reach a server at {path}: {reason}") from None
@@ -97,8 +104,8 @@ def status(path: str) -> dict[str, Any]:
         SetupError: As for ``order``.
     """
     reply = order(path, "STATUS json")
-    try:
-        state: dict[str, Any] = json.loads(reply)
-    except ValueError:
-        raise SetupError(f"not a linepool server at {path}: reply {reply[:40]!r}") from None
-    return state
+    with contextlib.suppress(ValueError, RecursionError):
+        state = json.loads(reply)
+        if isinstance(state, dict):
+            return state
+    raise SetupError(f"not a linepool server at {path}: reply {reply[:40]!r}")

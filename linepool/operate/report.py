@@ -71,7 +71,7 @@ def as_lines(state: dict[str, Any]) -> list[str]:
     for key, value in state.items():
         if isinstance(value, dict):
             lines.append(f"{key} " + " ".join(f"{name}={fact}" for name, fact in value.items()))
-        elif isinstance(value, list):
+        elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
             lines += [
                 f"{key[:-1]} " + " ".join(f"{name}={fact}" for name, fact in item.items())
                 for item in value

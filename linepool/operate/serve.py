@@ -13,7 +13,8 @@ from linepool.kernel.rlimit import bounded_by_files
 from linepool.master.generation import Generation
 from linepool.master.master import Master, announce
 from linepool.operate import logs
-from linepool.operate.control import Control, own_path
+from linepool.operate.control import Control
+from linepool.operate.places import own_path
 from linepool.operate.target import explained
 from linepool.protocols.base import Limits
 from linepool.settings import Settings
@@ -45,20 +46,21 @@ def serve(
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
         raise SetupError(f"on_start failed: {explained(error)}") from None
     _warn_of_threads()
-    settings = bounded_by_files(settings)
+    settings = bounded_by_files(settings, publishes=service.protocol.publishes)
     listeners = open_listeners(settings)
     master = Master(Generation(1, app, service, settings), listeners)
     try:
         if settings.record:
             master.record(settings.record)
-        if settings.control != "off":
-            master.watch(_control(master, settings.control))
+        if control := _control(master, settings.control):
+            master.watch(control)
     except SetupError:
         for listener in listeners:
             listener.remove()
         raise
     for listener in listeners:
-        announce(f"listening on {listener.name}")
+        for name in listener.names:
+            announce(f"listening on {name}")
     if on_listening is not None:
         on_listening(listeners)
     try:
@@ -67,9 +69,16 @@ def serve(
         logs.close()
 
 
-def _control(master: Master, path: str) -> Control:
+def _control(master: Master, path: str) -> Control | None:
+    """Open the control socket; None: it is off, or other users can write to all places for it."""
+    if path == "off":
+        return None
     try:
-        path = own_path() if path == "auto" else path
+        found = own_path() if path == "auto" else path
+        if found is None:
+            log.warning("no control socket: no directory is this user's alone; give --control PATH")
+            return None
+        path = found
         control = Control(master, path)
     except OSError as error:
         reason = error.strerror or error

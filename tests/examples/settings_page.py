@@ -17,7 +17,7 @@ A setting can come from five places, in order of precedence:
 
 1. an option of `linepool run`, of `linepool check`, or of a script that calls `linepool.run()`:
    `--request-timeout 1.5`
-2. an environment variable: `LINEPOOL_REQUEST_TIMEOUT=1.5`
+2. an environment variable: `LINEPOOL_REQUEST_TIMEOUT=1.5`; for `bind`, also LISTEN_FDS of systemd
 3. a file: the one named by `--config FILE`, otherwise `linepool.toml` or the table `[tool.linepool]`
    of `pyproject.toml` in the working directory: `request_timeout = 1.5`
 4. the app: `linepool.App(request_timeout=1.5)` or `linepool.run(request_timeout=1.5)`

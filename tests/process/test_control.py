@@ -315,6 +315,58 @@ def impostor(path: Path, reply: bytes) -> Iterator[None]:
         thread.join()
 
 
+STRANGE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\n\r\x7f"
+STATES = [
+    json.dumps({"name": STRANGE, STRANGE: 1, "workers": [{"state": STRANGE}, {STRANGE: 1}]}),
+    json.dumps({"workers": [STRANGE], "tally": {STRANGE: STRANGE}, "counters": [1, {}]}),
+    json.dumps([STRANGE]),
+    f"SERVER_ERROR {STRANGE}",
+    STRANGE,
+    '{"name": "\\ud800 caf\u00e9"}',
+    "[" * 100_000,
+    "9" * 100_000,
+]
+
+
+@pytest.mark.parametrize("words", [("status",), ("status", "--json"), ("stop",), ("scale", "2")])
+@pytest.mark.parametrize("state", STATES, ids=range(len(STATES)))
+def test_what_a_server_says_reaches_the_terminal_only_as_printable_lines(tmp_path, words, state):
+    with impostor(tmp_path / "c", state.encode() + b"\nnext line\n"):
+        done = linepool(*words, "--control", str(tmp_path / "c"), PYTHONIOENCODING="ascii")
+
+    shown = done.stdout + done.stderr
+    assert "Traceback" not in shown
+    assert shown.isascii()
+    assert shown.replace("\n", "").isprintable()
+    assert "next line" not in shown
+
+
+def test_a_server_is_found_from_a_session_with_another_environment(launch: Launch, tmp_path: Path):
+    server = launch("workshop.py", "--control", "auto", environment={"XDG_RUNTIME_DIR": ""})
+    (line,) = [line for line in server.log if "control socket path=" in line]
+    server.control = line.partition("path=")[2]
+
+    done = linepool("status", "--json", XDG_RUNTIME_DIR=str(tmp_path))
+
+    # Other servers of this user may run on this machine meanwhile.
+    assert server.control in done.stderr or json.loads(done.stdout)["pid"] == server.process.pid
+
+
+def test_no_servers_are_looked_for_where_other_users_can_write(launch: Launch, tmp_path: Path):
+    runtime = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    server = launch("workshop.py", "--control", "auto", environment=runtime)
+    server.control = f"{tmp_path}/linepool/{server.process.pid}.sock"
+    os.chmod(tmp_path / "linepool", 0o777)
+
+    done = linepool("status", "--json", **runtime)
+
+    assert server.control not in done.stderr
+    assert str(server.process.pid) not in done.stdout
+    os.chmod(tmp_path / "linepool", 0o700)
+    found = linepool("status", "--json", **runtime)
+    assert server.control in found.stderr or json.loads(found.stdout)["pid"] == server.process.pid
+
+
 @pytest.mark.parametrize("words", [("stop",), ("status", "--json")])
 @pytest.mark.parametrize("reply", [b"", b"SERVER_ERROR tired\n", b"\xff\xfe\n"])
 def test_a_server_that_does_not_answer_is_reported_in_one_line(tmp_path, words, reply):

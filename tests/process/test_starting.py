@@ -495,6 +495,8 @@ def test_a_misspelt_setting_in_the_environment_is_named_and_the_server_starts(
         ("unix:" + "x" * 120, ["too long"]),
         ("fd://99", ["fd://99", "Bad file descriptor"]),
         ("fd://0", ["fd://0", "non-socket"]),
+        ("fd://100000000", ["fd://100000000", "Bad file descriptor"]),
+        ("unix:@" + "x" * 120, ["too long"]),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )
@@ -506,6 +508,13 @@ def test_an_unusable_address_is_reported_in_one_line(complaint: Complain, tmp_pa
     assert status == 1
     assert [word for word in words if word.lower() not in line.lower()] == []
     assert (tmp_path / "here").read_text() == "precious"
+
+
+def test_an_abstract_control_socket_is_refused(complaint: Complain, tmp_path):
+    status, line = complaint("run", WORKSHOP, "--control", "@here")
+
+    assert status == 2
+    assert "control must be a path; every local user may connect to an abstract socket" in line
 
 
 def test_a_port_in_use_is_reported_in_one_line(complaint: Complain, tmp_path):

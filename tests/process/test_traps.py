@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -170,6 +170,52 @@ def test_a_parker_whose_limit_is_lowered_loses_no_connection(server: ServerProce
 
         until_parked(server, 10, hot=3)
         assert ask_all(peers, "NEXT_NUMBER") == ["4"] * 10
+
+
+# -- a low limit
+
+
+def limited(limit: int) -> Callable[[], None]:
+    """Return a function that sets the limit of open files in a new process."""
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+
+@pytest.mark.scheme("shared", "dispatch")
+def test_few_descriptors_are_shared_out(launch: Launch):
+    server = launch("workshop.py", "--workers", "2", preexec_fn=limited(512))
+
+    (warning,) = [line for line in server.log if "limit of open files" in line]
+    assert "limit=512 needed=10038 workers=2 max_connections=474 hot_connections=64" in warning
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(server.connect()) for _ in range(300)]
+        for number, peer in enumerate(peers):
+            assert peer.ask(f"ADD {number} 1") == str(number + 1)
+        assert all(peer.ask("ADD 2 3") == "5" for peer in peers)
+        assert server.status()["counters"]["refused"] == 0
+
+
+def test_a_bus_fits_into_few_descriptors(tmp_path, launch: Launch):
+    (tmp_path / "app.py").write_text(
+        "import linepool\napp = linepool.App(protocol=linepool.Resp())\n"
+        "@app.handler\ndef ok(): return 1\n"
+    )
+    server = launch("app.py", "--workers", "2:50", preexec_fn=limited(256))
+
+    with server.connect() as subscriber, server.connect() as publisher:
+        subscriber.send(b"SUBSCRIBE c\r\n")
+        assert [subscriber.line() for _ in range(6)][-1] == ":1"
+        publisher.send(b"PUBLISH c x\r\n")
+        assert publisher.line() == ":1"
+        assert subscriber.line() == "*3"
+    assert "cannot fork" not in server.text
+
+
+def test_a_limit_that_leaves_nothing_is_refused_in_one_line(launch: Launch):
+    server = launch("workshop.py", preexec_fn=limited(30), ready=False)
+
+    assert server.ended() == 1
+    assert len(server.log) == 1
+    assert "the limit of open files is 30, which is too low" in server.log[0]
 
 
 # -- descriptors that leak

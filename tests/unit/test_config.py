@@ -163,6 +163,52 @@ def test_no_setting_has_the_name_of_a_variable_that_services_and_links_set(name)
     assert not {"service", "port", "name", "env"} & set(name.split("_"))
 
 
+def passed(count: object, pid: object = None) -> dict[str, str]:
+    return {"LISTEN_FDS": str(count), "LISTEN_PID": str(os.getpid() if pid is None else pid)}
+
+
+def test_the_sockets_of_systemd_are_served_in_place_of_those_of_app_and_file(directory):
+    (directory / "linepool.toml").write_text("bind = '127.0.0.1:1'\n")
+    configuration = configure(App(bind="127.0.0.1:2"), {}, passed(2))
+
+    assert configuration.settings.bind == ("fd://3", "fd://4")
+    assert configuration.sources == {"bind": "LISTEN_FDS"}
+    assert list(configuration.warnings) == []
+
+
+def test_an_explicit_address_wins_over_the_sockets_of_systemd_and_a_warning_says_so():
+    text = "the sockets of LISTEN_FDS are not served: bind is given ({})"
+    variable = configure(App(), {}, {"LINEPOOL_BIND": "127.0.0.1:1", **passed(1)})
+    option = configure(App(), {"bind": ["127.0.0.1:1"]}, passed(1))
+    both = configure(App(), {"bind": ["127.0.0.1:1", "fd://3"]}, passed(1))
+
+    assert variable.settings.bind == option.settings.bind == ("127.0.0.1:1",)
+    assert variable.warnings == [text.format("environment")]
+    assert option.warnings == [text.format("command line")]
+    assert list(both.warnings) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        (passed(1, 1), "LISTEN_FDS is meant for the process '1' (LISTEN_PID)"),
+        (passed(1, ""), "LISTEN_FDS is meant for the process '' (LISTEN_PID)"),
+        (passed("-1"), "LISTEN_FDS is not a number of sockets: '-1'"),
+        (passed("two"), "LISTEN_FDS is not a number of sockets: 'two'"),
+        (passed("9" * 30), "LISTEN_FDS is not a number of sockets"),
+        (passed(""), ""),
+        (passed(0), ""),
+        ({"LISTEN_PID": "x"}, ""),
+    ],
+)
+def test_sockets_that_are_not_for_this_process_are_left_alone(environment, words):
+    configuration = configure(App(), {}, environment)
+
+    assert configuration.sources == {}
+    assert "".join(configuration.warnings).startswith(words)
+    assert bool(configuration.warnings) == bool(words)
+
+
 @pytest.mark.parametrize("value", ["", " ", "\n"])
 def test_an_empty_variable_counts_as_not_set(value):
     variables = {"LINEPOOL_" + name.upper(): value for name in FIELDS}

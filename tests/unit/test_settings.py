@@ -191,12 +191,24 @@ def test_a_number_for_a_file_mode_is_never_ambiguous():
     "address",
     [
         *("7000", ":7000", "host", "host:", "host:x", "host:70000", "host:-1", "host:+1", "a:b:1"),
-        *("::1:7000", "[::1]", "[::1:7000", "unix:", "fd://", "fd://x", "fd://-1", "host:٣"),
+        *(
+            "::1:7000",
+            "[::1]",
+            "[::1:7000",
+            "unix:",
+            "unix:@",
+            "unix:a\0",
+            "fd://",
+            "fd://x",
+            "fd://-1",
+            "host:٣",
+            "fd://9999999999",
+        ),
     ],
 )
 def test_an_invalid_address_is_refused(address):
     assert refusal("bind", address) == (
-        f"here: bind must be HOST:PORT, [::1]:PORT, unix:/PATH or fd://N, not {address!r}"
+        f"here: bind must be HOST:PORT, [::1]:PORT, unix:/PATH, unix:@NAME or fd://N, not {address!r}"
     )
     assert refusal("bind", ["127.0.0.1:1", address]).startswith("here: bind must be HOST:PORT")
 
