@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import numbers
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Any, get_args
+from typing import Any, Union, get_args, get_origin
 
 from attrs import has
 
@@ -24,7 +26,6 @@ Converter = tuple[Convert, str]
 
 # By name, so that their modules are imported only if an annotation uses them.
 _WRITTEN_AS_TEXT = {"decimal.Decimal", "uuid.UUID", "fractions.Fraction"}
-_NO_NUMBERS = (str, bytes, bool)
 
 
 def unchanged(value: Any) -> Any:
@@ -35,6 +36,20 @@ def unchanged(value: Any) -> Any:
 def is_written_as_text(hint: Any) -> bool:
     """Whether a type is one whose values are made from their text (``Decimal("1.5")``)."""
     return inspect.isclass(hint) and f"{hint.__module__}.{hint.__qualname__}" in _WRITTEN_AS_TEXT
+
+
+def from_text(make: Convert) -> Convert:
+    """Return the conversion of a text to a number, an id or a date, without what only Python accepts.
+
+    That is digits of other scripts and ``1_000``; from bytes, int and float do not take them either.
+    """
+
+    def convert(text: str) -> Any:
+        if "_" in text or not text.isascii():
+            raise ValueError
+        return make(text)
+
+    return convert
 
 
 def type_name(hint: Any) -> str:
@@ -51,15 +66,27 @@ def within(converter: Converter, hint: Any, notes: Iterable[Any]) -> Converter:
     convert, shown = converter
     for note in notes:
         if isinstance(note, Range):
-            if hint in _NO_NUMBERS:
+            if not _is_number(hint):
                 raise TypeError(f"a Range bounds numbers, not {shown}")
             convert, shown = _bounded(convert, shown, note), f"{shown}({note})"
     return convert, shown
 
 
+def _is_number(hint: Any) -> bool:
+    """Whether all values of a type are numbers, or None."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return all(arm is type(None) or _is_number(arm) for arm in get_args(hint))
+    kind = getattr(hint, "__supertype__", hint)  # of a NewType
+    if not inspect.isclass(kind) or issubclass(kind, bool):
+        return False
+    return issubclass(kind, numbers.Number)
+
+
 def _bounded(convert: Convert, shown: str, bounds: Range) -> Convert:
     def bounded(value: Any) -> Any:
         number = convert(value)
+        if number is None:  # the type is X | None
+            return None
         try:
             # A NaN compares as false, so it is neither above a minimum nor below a maximum.
             above = bounds.min is None or number >= bounds.min
@@ -133,17 +160,17 @@ def made_by(make: Convert, shown: str, expected: str = "") -> Converter:
 
 def structured(
     hint: Any,
+    plain: Mapping[Any, Convert],
     load: Convert = unchanged,
     prefix: str = "",
-    plain: Mapping[Any, Convert] | None = None,
 ) -> Converter:
     """Return the converter for a type that only cattrs can structure.
 
     Args:
         hint: The annotation.
+        plain: Converters for the plain types within it, in place of cattrs' own.
         load: From the request's value to the JSON value that cattrs takes.
         prefix: Precedes the type's name in the message about a wrong value.
-        plain: Converters for the plain types within it, in place of cattrs' own.
 
     Raises:
         TypeError: cattrs cannot structure it either, or is not installed.
@@ -157,7 +184,7 @@ def structured(
             f"type {name} needs cattrs; install it with: pip install 'linepool[cattrs]'"
         ) from None
     structurer = make_converter()
-    for kind, convert in (plain or {}).items():
+    for kind, convert in plain.items():
         structurer.register_structure_hook(kind, _hook(convert))
     try:
         structure = structurer.get_structure_hook(hint)
@@ -172,10 +199,19 @@ def structured(
         except json.JSONDecodeError:
             raise ValueError(f"{prefix}{name}") from None
         except Exception as error:  # noqa: BLE001 - cattrs raises what the type's own checks raise
-            what = "; ".join(cattrs.transform_error(error, path="value"))
+            what = "; ".join(cattrs.transform_error(error, "value", _without_internals))
             raise ValueError(f"{prefix}{name} ({what})") from None
 
     return from_json, name
+
+
+def _without_internals(error: BaseException, kind: Any) -> str:
+    """Return cattrs' text for an error within a value, but never the text of a Python exception."""
+    from cattrs.v import format_exception  # noqa: PLC0415 - as above
+
+    if not isinstance(error, KeyError | ValueError):
+        error = ValueError()  # for which it says what is expected
+    return format_exception(error, kind)
 
 
 def _hook(convert: Convert) -> Callable[[Any, Any], Any]:

@@ -40,12 +40,18 @@ def json_converter(hint: Any) -> Converter:
             members = {member.value: member for member in hint}
             return _choice({**members, **{member.name: member for member in hint}}, members)
         if issubclass(hint, date):
-            return _made_from(hint.fromisoformat, hint.__name__, (str,))
+            return _made_from(converters.from_text(hint.fromisoformat), hint.__name__, (str,))
         if converters.is_written_as_text(hint):
             kind: Any = hint
-            return _made_from(lambda value: kind(str(value)), kind.__name__, (str, int, float))
+            make = converters.from_text(kind)
+            return _made_from(lambda value: make(str(value)), kind.__name__, (str, int, float))
+    return structured(hint)
+
+
+def structured(hint: Any, load: Convert = unchanged, prefix: str = "") -> Converter:
+    """Return the converter for a type that only cattrs can structure; see ``converters.structured``."""
     strict: dict[Any, Convert] = {kind: json_converter(kind)[0] for kind in (int, float, str, bool)}
-    return converters.structured(hint, plain=strict)
+    return converters.structured(hint, strict, load, prefix)
 
 
 _PLAIN: dict[Any, tuple[str, type, Convert]] = {

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from linepool.handlers import converters
 from linepool.handlers.converters import Convert, Converter
+from linepool.handlers.from_json import structured
 from linepool.session import Rest
 
 _UNDERSCORE = ord("_")
@@ -117,8 +118,9 @@ def word_converter(hint: Any, own: Mapping[Any, Convert] = _NONE) -> Converter:
             return _iso(hint)
         if converters.is_written_as_text(hint) or _is_path(hint):
             kind: Any = hint
-            return converters.made_by(lambda word: kind(_to_str(word)), kind.__name__)
-    return converters.structured(hint, json.loads, "JSON of ")
+            make = kind if _is_path(hint) else converters.from_text(kind)
+            return converters.made_by(lambda word: make(_to_str(word)), kind.__name__)
+    return structured(hint, json.loads, "JSON of ")
 
 
 def allows_none(hint: Any) -> bool:
@@ -150,9 +152,8 @@ def _choice(values: Mapping[str, Any], shown: Mapping[str, Any] | None = None) -
 def _iso(kind: type[date]) -> Converter:
     example = "2026-01-31T12:00:00" if issubclass(kind, datetime) else "2026-01-31"
     shown = kind.__name__
-    return converters.made_by(
-        lambda word: kind.fromisoformat(_to_str(word)), shown, f"{shown} such as {example}"
-    )
+    make = converters.from_text(kind.fromisoformat)
+    return converters.made_by(lambda word: make(_to_str(word)), shown, f"{shown} such as {example}")
 
 
 def _is_path(kind: type) -> bool:

@@ -20,16 +20,14 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from enum import Enum
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 from linepool.errors import ClientError, ReplyError, ServerError
 from linepool.protocols import telnet
 from linepool.protocols.base import Bad, Builtin, Command, Request, printable
 from linepool.protocols.buffered import Buffered
 from linepool.protocols.builtin import HELP, QUIT
-from linepool.protocols.text import check_version, library_text, one_line, record_fields, unquote
+from linepool.protocols.text import check_version, one_line, record_fields, scalar_text, unquote
 
 # ``_LF in data`` takes a fifth of the time of ``b"\n" in data``, which raises and catches an
 # exception internally.
@@ -185,7 +183,10 @@ class Line(Buffered):
         if type(value) is int:  # the most frequent type without any call
             reply = b"%d%b" % (value, eol)
             return self._ahead(reply) if self._telnet else reply
-        text = value.encode() if type(value) is str else _scalar(value)
+        if type(value) is str:
+            text: bytes | None = value.encode()
+        else:
+            text = b"OK" if value is None else scalar_text(value)
         if text is not None:
             if _LF in text or _CR in text:
                 raise ValueError("a one-line reply holds a line break; return a list of lines")
@@ -300,7 +301,7 @@ def _line(item: object) -> bytes:
 
 
 def _word(value: object) -> bytes:
-    text = b"-" if value is None else _scalar(value)
+    text = b"-" if value is None else scalar_text(value)
     if text is None:
         raise TypeError(f"cannot send a {type(value).__name__} inside a line-protocol reply")
     if _LF in text or _CR in text:
@@ -321,30 +322,3 @@ def _lines(value: object) -> Iterable[object]:
     if isinstance(value, Iterable):
         return value
     raise TypeError(f"cannot send a {type(value).__name__} in a line-protocol reply")
-
-
-_SCALARS: dict[type, Callable[[Any], bytes]] = {
-    str: str.encode,
-    bytes: bytes,
-    int: b"%d".__mod__,
-    bool: lambda value: b"true" if value else b"false",
-    float: lambda value: repr(value).encode(),
-    type(None): lambda _: b"OK",
-}
-
-
-def _scalar(value: object) -> bytes | None:
-    """Return the text of a value that is one word or one line, or None for other values."""
-    encode = _SCALARS.get(type(value))
-    if encode is not None:
-        return encode(value)
-    if isinstance(value, Enum):
-        return _scalar(value.value)
-    if (text := library_text(value)) is not None:
-        return text
-    if isinstance(value, (bytearray, memoryview)):
-        return bytes(value)
-    for kind in (str, bytes, int, float):
-        if isinstance(value, kind):
-            return _SCALARS[kind](value)
-    return None

@@ -8,9 +8,11 @@ character, and a command may take the rest of its line unsplit.
 from __future__ import annotations
 
 import json
+import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, time
+from enum import Enum
 from typing import Any
 
 import attrs
@@ -42,6 +44,50 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
     if match[1] is not None:
         return bytes([int(match[1], 16)])
     return _ESCAPED.get(match[2], match[2])
+
+
+_SCALARS: dict[type, Callable[[Any], bytes]] = {
+    str: str.encode,
+    bytes: bytes,
+    int: b"%d".__mod__,
+    bool: lambda value: b"true" if value else b"false",
+    float: lambda value: float.__repr__(value).encode(),  # a subclass may have its own repr()
+}
+
+
+def scalar_text(value: object) -> bytes | None:
+    """Return the text of a value that is one word or one line, or None for other values."""
+    encode = _SCALARS.get(type(value))
+    if encode is not None:
+        return encode(value)
+    if isinstance(value, Enum):
+        return scalar_text(value.value)
+    if (text := library_text(value)) is not None:
+        return text
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    for kind in (str, bytes, int, float):
+        if isinstance(value, kind):
+            return _SCALARS[kind](value)
+    own = as_own(value)
+    return None if own is value else scalar_text(own)
+
+
+def as_own(value: Any) -> Any:
+    """Return a scalar of another library, such as NumPy, as Python's own; any other value as it is.
+
+    Its numbers are known by the classes of ``numbers``, its other scalars by ``item()`` and an empty
+    ``shape``. A fraction stays: a float would be another number.
+    """
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
+        return float(value)
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and not shape:
+        own = value.item()
+        return value if type(own) is type(value) else own
+    return value
 
 
 def library_text(value: object) -> bytes | None:

@@ -362,7 +362,8 @@ def test_rpc_discover_describes_the_service():
     assert methods["sum"]["paramStructure"] == "by-position"
     assert methods["move"]["summary"] == "Move a point."
     to, by, colour = methods["move"]["params"]
-    assert to["schema"]["required"] == ["x"]
+    assert to["schema"] == {"$ref": "#/components/schemas/Point"}
+    assert found["components"]["schemas"]["Point"]["required"] == ["x"]
     assert by["schema"] == {"type": "integer", "minimum": 1, "maximum": 9}
     assert not by["required"]
     assert colour["schema"]["anyOf"][0] == {"enum": ["red", "green"]}

@@ -212,11 +212,11 @@ class Dialogue(Buffered):
         if isinstance(value, tuple) and len(value) == 2:
             first, value = value
             if self.dots:
-                return replies.line(f"{code} {first}") + replies.dotted(value)
+                return replies.line(f"{code} {replies.text(first)}") + replies.dotted(value)
             code = first
         if not self.dots:
             rows = value if isinstance(value, (list, tuple)) else [value]
-            return replies.coded(code, [str(row) for row in rows])
+            return replies.coded(code, [] if value is None else rows)
         if isinstance(value, str):
             return replies.line(f"{code} {value}")
         return replies.line(self.ok) + replies.dotted(value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from linepool.protocols.text import scalar_text
+
 CODED_ERRORS = {
     "usage": "501",
     "unknown": "500",
@@ -36,13 +38,27 @@ def line(text: str) -> bytes:
     """
     if "\n" in text or "\r" in text or "\0" in text:
         raise ValueError("a line of a reply holds a line break or a NUL")
-    return text.encode() + b"\r\n"
+    return text.encode("utf-8", "surrogateescape") + b"\r\n"
 
 
-def coded(code: object, rows: list[str]) -> bytes:
-    """Return the lines of a reply, ``250-`` before each but the last, ``250 `` before that."""
-    *earlier, last = rows or [""]
-    return b"".join(line(f"{code}-{row}") for row in earlier) + line(f"{code} {last}")
+def text(item: object) -> str:
+    """Return what a line of a reply shows for a value; bytes that are not UTF-8 as surrogates.
+
+    Raises:
+        TypeError: The value cannot be sent.
+    """
+    return _as_bytes(item).decode("utf-8", "surrogateescape")
+
+
+def coded(code: object, rows: Iterable[object]) -> bytes:
+    """Return the lines of a reply, ``250-`` before each but the last, ``250 `` before that.
+
+    Raises:
+        TypeError: The code or a row cannot be sent.
+    """
+    number = text(code)
+    *earlier, last = [text(row) for row in rows] or [""]
+    return b"".join(line(f"{number}-{row}") for row in earlier) + line(f"{number} {last}")
 
 
 def dotted(value: object) -> bytes:
@@ -65,8 +81,6 @@ def stuffed(item: object) -> bytes:
 
 
 def _as_bytes(item: object) -> bytes:
-    if isinstance(item, bytes):
-        return item
-    if isinstance(item, (str, int, float)):
-        return str(item).encode()
-    raise TypeError(f"cannot send a {type(item).__name__} as a line of a dialogue's reply")
+    if (found := scalar_text(item)) is None:
+        raise TypeError(f"cannot send a {type(item).__name__} as a line of a dialogue's reply")
+    return found

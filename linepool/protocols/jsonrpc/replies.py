@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from linepool.errors import ReplyError, ServerError, UnknownCommand, UsageError
-from linepool.protocols.text import record_fields
+from linepool.protocols.text import as_own, record_fields
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -58,6 +58,8 @@ def to_json(value: Any) -> Any:
         return bytes(value).decode()
     if isinstance(value, Mapping):
         return dict(value)
+    if (own := as_own(value)) is not value:
+        return own
     if isinstance(value, Iterable):
         return list(value)
     if type(value).__module__.partition(".")[0] in _MODULES_SENT_AS_STR:

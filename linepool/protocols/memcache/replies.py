@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from attrs import define
 
 from linepool.protocols.base import Request
+from linepool.protocols.text import scalar_text
 
 # memcached's words for True and False, by command.
 _BOOLS = {
@@ -85,11 +86,9 @@ def encode_value(value: Value) -> bytes:
 
 
 def _text(value: object) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, (str, int, float)):
-        return str(value).encode()
-    raise TypeError(f"cannot send a {type(value).__name__} in a memcached reply")
+    if (text := scalar_text(value)) is None:
+        raise TypeError(f"cannot send a {type(value).__name__} in a memcached reply")
+    return text
 
 
 def _line(text: bytes) -> bytes:

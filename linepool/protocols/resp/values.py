@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from linepool.errors import ReplyError, ServerError
-from linepool.protocols.text import library_text, record_fields
+from linepool.protocols.text import as_own, library_text, record_fields
 
 _INT64 = range(-(2**63), 2**63)
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
@@ -106,6 +106,8 @@ def _add_other(parts: list[bytes], value: Any, version: int) -> None:
         _add(parts, value.value, version)
     elif (fields := record_fields(value)) is not None:
         _add_pairs(parts, fields, len(fields), version)
+    elif (own := as_own(value)) is not value:
+        _add(parts, own, version)
     elif isinstance(value, Iterable):
         items = list(value)
         _add_all(parts, b"*", items, len(items), version)
@@ -160,7 +162,7 @@ def _int(value: int, version: int) -> bytes:
 def float_text(value: float) -> bytes:
     """Return a float as Redis writes it: the shortest text with the same value, ``inf``, ``nan``."""
     if math.isinf(value) or math.isnan(value):
-        return repr(value).encode()
+        return float.__repr__(value).encode()
     if value == int(value) and abs(value) < 1e17:
         return b"%d" % int(value) if value or math.copysign(1, value) > 0 else b"-0"
-    return repr(value).encode()
+    return float.__repr__(value).encode()
