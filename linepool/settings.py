@@ -318,7 +318,7 @@ class Settings:
         _seconds(0.001),
         "s",
         "delay before replacing a worker that died before it was ready; grows by half each time, up"
-        " to 30 s",
+        " to 30 s, or 0.5 s if descriptors, memory or processes are short",
     )
     control: str = _setting(
         "auto",

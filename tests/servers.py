@@ -86,6 +86,7 @@ class ServerProcess:
         gate: The gate of its handlers.
         environment: Variables to add.
         command: The program, up to the target.
+        wrapper: A program that starts it, with its arguments.
         scheme: How connections reach workers; "": the default.
         more: Arguments of ``subprocess.Popen``.
 
@@ -104,13 +105,14 @@ class ServerProcess:
         gate: Gate | None = None,
         environment: Mapping[str, str] | None = None,
         command: tuple[str, ...] = ("-P", "-m", "linepool", "run"),
+        wrapper: tuple[str, ...] = (),
         scheme: str = "",
         **more: Any,
     ) -> None:
         self.directory = directory
         self.control = str(directory / f"control-{next(_numbers)}")
         file = HANDLERS / target
-        words = [sys.executable, *command, str(file if file.is_file() else target)]
+        words = [*wrapper, sys.executable, *command, str(file if file.is_file() else target)]
         words += [word for address in bind for word in ("--bind", address)]
         words += ["--scheme", scheme] if scheme else []
         self.process = subprocess.Popen(

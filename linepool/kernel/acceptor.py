@@ -5,7 +5,6 @@ Used by the workers of the scheme ``shared``, and by the parker in ``dispatch``.
 
 from __future__ import annotations
 
-import errno
 import logging
 import select
 import socket
@@ -14,23 +13,22 @@ from collections.abc import Iterator
 
 from linepool.kernel.event_set import EventSet
 from linepool.kernel.listeners import Listener
+from linepool.kernel.shortage import CAPACITY_ERRORS, CAPACITY_PAUSE
 
 log = logging.getLogger("linepool")
 
-_CAPACITY_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 FAILURES_AT_MOST = 3  # in a row; then a worker leaves, and descriptors that leaked go with it
-CAPACITY_PAUSE = 0.1  # seconds; accept() at the limit fails at once, even if the backlog is empty
 
 Accepted = tuple[socket.socket, object, Listener]
 """A new connection, the address of its peer, and the listener that it came to."""
 
 
-def is_shortage(error: OSError) -> bool:
+def is_capacity_error(error: OSError) -> bool:
     """Whether accept() failed for want of descriptors or memory; logs it if so.
 
     Else another process was faster, or the client left the backlog: accept(2) says to try again.
     """
-    if error.errno not in _CAPACITY_ERRORS:
+    if error.errno not in CAPACITY_ERRORS:
         return False
     log.warning("cannot accept: %s; waiting %.1f s", error.strerror, CAPACITY_PAUSE)
     return True
@@ -69,7 +67,7 @@ class Acceptor:
         try:
             sock, address = listener.accept()
         except OSError as error:
-            if is_shortage(error):
+            if is_capacity_error(error):
                 self.pause()
             elif listener.is_shut:
                 self._leave(listener)

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+from typing import ClassVar
 
 from linepool.kernel.sockets import socket_cookie
 
@@ -21,13 +22,20 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ChildProcess:
-    """A child process that leads a process group, from its fork until it is reaped."""
+    """A child process that leads a process group, from its fork until it is reaped.
+
+    Attributes:
+        unreaped: The pids of all that there are.
+    """
+
+    unreaped: ClassVar[set[int]] = set()
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         # Safe from reuse of the pid: the child is not reaped before this object reaps it.
         self.pidfd = os.pidfd_open(pid)
         self._reaped = False
+        self.unreaped.add(pid)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; does nothing if the process has ended."""
@@ -69,6 +77,7 @@ class ChildProcess:
             self._kill_group()  # before it is reaped: until then its pid cannot be reused
         os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         self._reaped = True
+        self.unreaped.discard(self.pid)
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
     def take_descriptor(self, number: int) -> int:

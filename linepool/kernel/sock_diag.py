@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 
@@ -23,7 +24,10 @@ _LENGTHS = struct.Struct("=II")  # struct unix_diag_rqlen: of a listener, queue 
 
 
 def unix_queue(listener: socket.socket) -> tuple[int, int]:
-    """Return how many connections are queued, and the limit; (0, 0): the kernel does not say."""
+    """Return how many connections are queued, and the limit.
+
+    Where the kernel does not say, or there is no descriptor left to ask it: (1, 0) if there are any.
+    """
     inode = os.fstat(listener.fileno()).st_ino
     request = _REQUEST.pack(
         socket.AF_UNIX, 0, 0, 0xFFFFFFFF, inode, _UDIAG_SHOW_RQLEN, 0xFFFFFFFF, 0xFFFFFFFF
@@ -36,7 +40,9 @@ def unix_queue(listener: socket.socket) -> tuple[int, int]:
     ):
         netlink.send(header + request)
         return _parsed(netlink.recv(4096, socket.MSG_DONTWAIT))
-    return 0, 0
+    poller = select.poll()
+    poller.register(listener, select.POLLIN)
+    return len(poller.poll(0)), 0
 
 
 def _parsed(answer: bytes) -> tuple[int, int]:

@@ -32,7 +32,7 @@ _IGNORED = (
 )
 _SHORT_LIFE = 1.0  # seconds; a process that ended sooner has a fault that the next may have too
 _FIRST_PAUSE = 0.1  # seconds before the next one then; half as long again each time ...
-_LONGEST_PAUSE = 5.0  # ... up to this
+_LONGEST_PAUSE = 0.5  # ... up to this: what ails it may be a shortage, which may be over any time
 _END_WAIT = 1.0  # seconds for a killed process to end
 
 
@@ -120,6 +120,8 @@ class Helper:
                 if pid == 0:
                     ours.close()
                     self._become_helper(theirs)
+            undo.callback(os.waitpid, pid, 0)
+            undo.callback(os.kill, pid, signal.SIGKILL)
             self.process = ChildProcess(pid)
             undo.pop_all()
         self.channel = ours

@@ -14,7 +14,6 @@ import os
 import selectors
 import signal
 import time
-from typing import Protocol as Interface
 
 from attrs import evolve
 
@@ -24,6 +23,7 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import SignalPipe
 from linepool.master.generation import Generation
 from linepool.master.load import LoadMeter
+from linepool.master.orphans import Orphans
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.pool import Pool
 from linepool.master.recycler import Recycler
@@ -32,6 +32,7 @@ from linepool.master.status_reader import LONGEST_PAUSE, StatusReader
 from linepool.master.stopped import StoppedChildren
 from linepool.master.trace import TraceWriter
 from linepool.master.watchdog import Watchdog
+from linepool.master.watched import Watched
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool import policy
 from linepool.pool.scoreboard import Scoreboard
@@ -51,19 +52,6 @@ _SIGNALS = (
 _PLAN_EVERY = 0.25  # seconds after which the pool's size is looked at even if nothing else happens
 _QUIT_GRACE = 1.0  # seconds that a worker has to unwind in an immediate stop
 _LONGEST_SLEEP = 86400.0  # seconds; what is due later is looked at again
-
-
-class Watched(Interface):
-    """Something else that the loop waits for: the control socket."""
-
-    def open(self, selector: selectors.BaseSelector) -> None:
-        """Register descriptors; their ``data`` is called without arguments when one is ready."""
-
-    def close(self) -> None:
-        """End it, in the master."""
-
-    def abandon(self) -> None:
-        """Close a new worker's copies of its descriptors."""
 
 
 class Master:
@@ -96,6 +84,7 @@ class Master:
         self._watching = False  # the loop wakes when a connection waits
         self._trace: TraceWriter | None = None
         self._draining = Draining(listeners)
+        self._orphans = Orphans()
         self._has_come_up = False  # some worker has; if it died since, the app is not to blame
         self._was_ready = False  # the first generation, all of it
 
@@ -225,6 +214,7 @@ class Master:
                 self.scale(Workers(workers.min - 1, workers.max - 1))
             elif number == signal.SIGCHLD:
                 self.pool.look_for_stopped()
+                self._orphans.reap()
 
     def _judge(self) -> None:
         self.pool.judge()
@@ -235,6 +225,8 @@ class Master:
         if self._parker is not None:
             self._parker.turn()
         self._draining.turn()
+        for watched in self._watched:
+            watched.turn()
         if not self._was_ready:
             self._look_for_first_generation()
         if not self.stopping:
@@ -340,6 +332,7 @@ class Master:
     def _act_at(self) -> float:
         """Return the next moment at which there is something to do even if nothing happens."""
         moments = [self.pool.due_at, self._draining.due_at]
+        moments += [watched.due_at for watched in self._watched]
         if self._parker is not None:
             moments.append(self._parker.due_at)
         if not self.stopping:

@@ -112,9 +112,15 @@ class ParkerHandle:
             channels.close_descriptor(self._messages.popleft())
 
     def worker_started(self, slot: int, worker: WorkerHandle) -> None:
-        """Tell the parker of a new worker."""
-        if self._helper.channel is not None:  # else the next parker is given all channels
-            self._send(WorkerStarted(slot, os.dup(worker.channel.fileno())))
+        """Tell the parker of a new worker; one that it cannot be told of is of no use."""
+        if self._helper.channel is None:
+            return  # the next parker is given all channels
+        try:
+            channel = os.dup(worker.channel.fileno())
+        except OSError:  # a shortage
+            worker.process.send(signal.SIGKILL)
+        else:
+            self._send(WorkerStarted(slot, channel))
 
     def worker_died(self, slot: int, begun_with: int) -> None:
         """Tell the parker that a worker is dead.

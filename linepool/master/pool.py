@@ -9,11 +9,13 @@ import logging
 import math
 import os
 import selectors
+import signal
 import time
 
 from attrs import Factory, asdict, define
 
 from linepool.ipc.board import MasterView, Order, SlotSnapshot
+from linepool.kernel.shortage import EXIT_STATUS
 from linepool.kernel.signals import signal_name
 from linepool.master.generation import Generation
 from linepool.master.load import LoadMeter
@@ -109,9 +111,9 @@ class Pool:
             worker = self._spawner.spawn(slot, generation, self._recycler.spawned(slot))
         except OSError as error:
             log.error("cannot fork: %s", error.strerror)  # noqa: TRY400 - one line says everything
-            history.boot_failed(now_ns)
+            history.boot_failed(now_ns, shortage=True)
             backoff = generation.settings.respawn_backoff
-            pause = policy.boot_delay(history.boot_failures, backoff)
+            pause = policy.boot_delay(history.boot_failures, backoff, shortage=True)
             self.retry_at = time.monotonic() + pause  # nothing else would cause another try
             return False
         self.workers[slot] = worker
@@ -126,11 +128,15 @@ class Pool:
         return True
 
     def retire(self, count: int) -> None:
-        """Order workers to leave: idle ones first, of these the one that the kernel wakes next."""
+        """Order workers to leave: idle ones first, of these the one that the kernel wakes next.
+
+        Where connections cannot be handed off, a busy one leaves when its client does.
+        """
+        order = Order.RETIRE if self._parker is not None else Order.RECYCLE
         staying = [worker for worker in self.scoreboard.workers.values() if not worker.leaving]
         staying.sort(key=lambda worker: (worker.state is State.TAKEN, worker.since_ns))
         for worker in staying[:count]:
-            self.order(worker.slot, Order.RETIRE)
+            self.order(worker.slot, order)
             self.counters.retired += 1
             log.info("worker retired pid=%d requests=%d", worker.pid, worker.requests)
 
@@ -233,7 +239,9 @@ class Pool:
     ) -> None:
         """Log how a worker ended, if it was not ordered to, and learn from it."""
         if worker.state is None and not worker.retiring:
-            self._load.history.boot_failed(time.monotonic_ns())
+            # The kernel kills when memory is short.
+            shortage = status in (EXIT_STATUS, -signal.SIGKILL) and not killed
+            self._load.history.boot_failed(time.monotonic_ns(), shortage=shortage)
         if worker.retiring or killed:
             log.debug("worker left pid=%d status=%d", worker.pid, status)
             return

@@ -19,6 +19,7 @@ from linepool.ipc.board import MasterView
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener
 from linepool.kernel.rlimit import bus_regions
+from linepool.kernel.shortage import exit_status
 from linepool.kernel.signals import signals_blocked
 from linepool.master.generation import Generation
 from linepool.master.worker_handle import StackFiles, WorkerHandle
@@ -128,7 +129,8 @@ class Spawner:
             status = worker.run()
         except LeaveNow:
             status = 0
-        except BaseException:
+        except BaseException as error:
+            status = exit_status(error)
             log.exception("worker failed pid=%d", os.getpid())
         finally:
             _flush()

@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
+import os
 import selectors
 import socket
+import time
 from typing import Literal
 
 from linepool.app import App
 from linepool.conversation import Conversation
 from linepool.errors import ClientError, SetupError
 from linepool.kernel.listeners import Listener, bind_unix
+from linepool.kernel.shortage import CAPACITY_ERRORS, CAPACITY_PAUSE
 from linepool.master.master import Master
 from linepool.operate.report import as_lines, status
 from linepool.protocols.base import Limits
@@ -75,6 +79,10 @@ class Control:
         sock.setblocking(False)
         self._listener = Listener(sock, path)
         self._clients: dict[_Client, None] = {}  # in the order of their last requests
+        self._spare = (
+            _spare()
+        )  # a descriptor for the client that asks what is wrong when there is none
+        self.due_at = math.inf
 
     def open(self, selector: selectors.BaseSelector) -> None:
         """Register with the master's loop."""
@@ -86,23 +94,53 @@ class Control:
         for client in list(self._clients):
             self._drop(client)
         self._listener.remove()
+        self._use_spare()
 
     def abandon(self) -> None:
         """Close a new worker's copies."""
         self._listener.close()
+        self._use_spare()
         for client in self._clients:
             client.socket.close()
 
+    def turn(self) -> None:
+        """Accept again after a pause."""
+        if time.monotonic() >= self.due_at:
+            self.due_at = math.inf
+            self._selector.register(self._listener.socket, selectors.EVENT_READ, self._accept)
+
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             sock, _ = self._listener.socket.accept()
-            if len(self._clients) >= _MOST_CLIENTS:
-                self._drop(next(iter(self._clients)))  # the one that has been quiet longest
-            sock.setblocking(False)
-            client = _Client(sock, self._service)
-            self._clients[client] = None
-            call = functools.partial(self._serve, client)
-            self._selector.register(sock, selectors.EVENT_READ, call)
+        except OSError as error:
+            if error.errno in CAPACITY_ERRORS:
+                self._make_room()
+            return
+        if len(self._clients) >= _MOST_CLIENTS:
+            self._drop_quietest()
+        sock.setblocking(False)
+        client = _Client(sock, self._service)
+        self._clients[client] = None
+        call = functools.partial(self._serve, client)
+        self._selector.register(sock, selectors.EVENT_READ, call)
+
+    def _make_room(self) -> None:
+        """Close a descriptor for the client that waits, who is accepted in the next turn; else pause."""
+        if self._clients:
+            self._drop_quietest()
+        elif not self._use_spare():
+            self._selector.unregister(self._listener.socket)
+            self.due_at = time.monotonic() + CAPACITY_PAUSE
+
+    def _use_spare(self) -> bool:
+        """Close the spare descriptor; return whether there was one."""
+        spare, self._spare = self._spare, -1
+        if spare >= 0:
+            os.close(spare)
+        return spare >= 0
+
+    def _drop_quietest(self) -> None:
+        self._drop(next(iter(self._clients)))
 
     def _serve(self, client: _Client) -> None:
         try:
@@ -122,6 +160,15 @@ class Control:
         del self._clients[client]
         self._selector.unregister(client.socket)
         client.socket.close()
+        if self._spare < 0:
+            self._spare = _spare()
+
+
+def _spare() -> int:
+    """Return a descriptor of no use; -1: there is none."""
+    with contextlib.suppress(OSError):
+        return os.eventfd(0, os.EFD_CLOEXEC)
+    return -1
 
 
 class _Client:

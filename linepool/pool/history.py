@@ -41,6 +41,7 @@ class History:
         self._budget = Budget()
         self._spawned_ns: int | None = None
         self._failed_ns = now_ns
+        self._shortage = False
 
     def worker_changed(self, slot: int, state: State | None, at_ns: int) -> None:
         """Record the state that a worker reported; None: it has exited, or was ordered to.
@@ -80,10 +81,17 @@ class History:
         self._spawned_ns = now_ns
         self._budget.spend(settings, now_ns)
 
-    def boot_failed(self, now_ns: int) -> None:
-        """Record that a worker died before it was ready, or could not be forked."""
+    def boot_failed(self, now_ns: int, *, shortage: bool = False) -> None:
+        """Record that a worker died before it was ready, or could not be forked.
+
+        Args:
+            now_ns: When.
+            shortage: Whether that was for want of descriptors, memory or processes.
+        """
         self.boot_failures += 1
+        self._shortage = shortage
         self._failed_ns = now_ns
+        self._shortage = False
 
     def restart(self, now_ns: int) -> None:
         """Forget the past of idle and busy workers, because records were lost."""
@@ -153,6 +161,7 @@ class History:
             allowance_in=self._budget.next_in(settings, now_ns),
             since_spawn=math.inf if spawned_ns is None else (now_ns - spawned_ns) / 1e9,
             cpu_bound=cpu_bound,
+            shortage=self._shortage,
         )
 
 

@@ -18,6 +18,8 @@ from linepool.settings import MAX_WORKERS, Settings
 
 MAX_BOOT_DELAY = 30.0
 """Seconds; the longest delay between two attempts to start a worker."""
+MAX_SHORTAGE_DELAY = 0.5
+"""Seconds; the same if they fail for want of descriptors, memory or processes, which may be over any time."""
 
 _RECHECK_S = 1.0
 """Between two plans while clients wait and the pool must not grow."""
@@ -45,6 +47,7 @@ class Snapshot:
         allowance_in: Seconds until one more may be forked.
         since_spawn: Seconds since the last fork.
         cpu_bound: Whether the workers already saturate all CPUs.
+        shortage: Whether the last failed boot was for want of descriptors, memory or processes.
     """
 
     tally: Tally
@@ -59,6 +62,7 @@ class Snapshot:
     allowance_in: float = field(default=0.0, kw_only=True)
     since_spawn: float = field(default=math.inf, kw_only=True)
     cpu_bound: bool = field(default=False, kw_only=True)
+    shortage: bool = field(default=False, kw_only=True)
 
     @property
     def starved(self) -> bool:
@@ -114,9 +118,10 @@ def is_saturated(snapshot: Snapshot, settings: Settings) -> bool:
     return snapshot.starved and snapshot.tally.total >= settings.workers.max
 
 
-def boot_delay(failures: int, respawn_backoff: float) -> float:
+def boot_delay(failures: int, respawn_backoff: float, *, shortage: bool) -> float:
     """Return the delay in seconds after a number of failed boots in a row."""
-    return float(min(MAX_BOOT_DELAY, respawn_backoff * 1.5 ** min(failures - 1, 60)))
+    most = MAX_SHORTAGE_DELAY if shortage else MAX_BOOT_DELAY
+    return float(min(most, respawn_backoff * 1.5 ** min(failures - 1, 60)))
 
 
 def _wanted(snapshot: Snapshot, settings: Settings) -> tuple[int, str]:
@@ -150,7 +155,8 @@ def _spawn(missing: int, why: str, snapshot: Snapshot, settings: Settings) -> Pl
         # One at a time until one is ready: a broken app must not become a fork bomb.
         if snapshot.tally.starting:
             return Plan(why=why)
-        pause = boot_delay(snapshot.boot_failures, settings.respawn_backoff)
+        failures, backoff = snapshot.boot_failures, settings.respawn_backoff
+        pause = boot_delay(failures, backoff, shortage=snapshot.shortage)
         if snapshot.since_failure < pause:
             return Plan(again_in=pause - snapshot.since_failure, why=why)
         missing = 1

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable
 
 from linepool.ipc.board import Order
-from linepool.kernel.acceptor import CAPACITY_PAUSE, FAILURES_AT_MOST, Accepted, is_shortage
+from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, is_capacity_error
 from linepool.kernel.lingering import LingeringClose
 from linepool.kernel.listeners import Listener, set_receive_timeout, tick
+from linepool.kernel.shortage import CAPACITY_PAUSE
 from linepool.kernel.sockets import DONTWAIT, LONGEST_WAIT
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
@@ -80,7 +81,7 @@ class BlockingLoop:
                 try:
                     sock, address = listener.accept()
                 except OSError as error:
-                    if is_shortage(error):
+                    if is_capacity_error(error):
                         failures += 1
                         time.sleep(CAPACITY_PAUSE)
                     elif listener.is_shut:

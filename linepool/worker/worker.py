@@ -19,6 +19,7 @@ from linepool.errors import LeaveNow
 from linepool.ipc.board import Board, WorkerView
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener
+from linepool.kernel.shortage import exit_status
 from linepool.pool.status import State, packed
 from linepool.pubsub.bus import Bus
 from linepool.pubsub.subscriptions import Subscriptions
@@ -100,9 +101,9 @@ class Worker:
                 self._report(State.LEAVING)
         except LeaveNow:
             return 0
-        except Exception:
+        except Exception as error:
             log.exception("worker failed pid=%d", self._pid)
-            return 1
+            return exit_status(error)
         return 0
 
     def _serve(self, resources: dict[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def boot() -> None:
     match orders.read_text() if orders.exists() else "":
         case "raise":
             raise RuntimeError("no database")
+        case "no descriptor":
+            raise RuntimeError("no database") from OSError(errno.EMFILE, "Too many open files")
         case "exit":
             os._exit(3)
         case "kill":

@@ -7,7 +7,6 @@ import signal
 import pytest
 
 from linepool.errors import SetupError
-from linepool.testing import Peer
 from tests.conftest import Launch
 from tests.servers import Gate
 
@@ -64,7 +63,7 @@ def test_ttin_and_ttou_move_the_bounds_by_one(launch: Launch):
 
 
 @pytest.mark.scheme("accept")
-def test_a_busy_worker_that_is_retired_finishes_its_request(launch: Launch, gate: Gate):
+def test_a_busy_worker_that_is_retired_serves_its_client_to_the_end(launch: Launch, gate: Gate):
     server = launch("workshop.py", "--workers", "2")
     with server.connect() as one, server.connect() as other:
         one.send(b"HOLD one\n")
@@ -76,9 +75,22 @@ def test_a_busy_worker_that_is_retired_finishes_its_request(launch: Launch, gate
         gate.open(2)
 
         assert [one.line(), other.line()] == ["one", "other"]
-        state = server.until(lambda state: state["tally"]["total"] == 1)
-        assert state["counters"]["kills"] == 0
-        assert sorted([_asks(one), _asks(other)]) == [False, True]
+        assert [one.ask("ADD 1 1"), other.ask("ADD 1 1")] == ["2", "2"]
+    state = server.until(lambda state: state["tally"]["total"] == 1)
+    assert state["counters"]["kills"] == 0
+
+
+@pytest.mark.scheme("accept")
+def test_a_retired_worker_waits_for_its_quiet_client(launch: Launch):
+    server = launch("workshop.py", "--workers", "2")
+    with server.connect() as one, server.connect() as other:
+        assert one.ask("PID") != other.ask("PID")
+
+        server.order("SCALE 1")
+        server.until(lambda state: state["tally"]["leaving"] == 1)
+
+        assert [one.ask("ADD 1 1"), other.ask("ADD 1 1")] == ["2", "2"]
+    assert server.until(lambda state: state["tally"]["total"] == 1)["counters"]["dropped"] == 0
 
 
 def test_idle_workers_are_retired_before_busy_ones(launch: Launch, gate: Gate):
@@ -102,11 +114,3 @@ def test_scaling_while_workers_boot_and_exit_ends_at_the_last_size(launch: Launc
 
     state = server.until(lambda state: state["tally"]["total"] == state["tally"]["idle"] == 7)
     assert state["counters"]["crashes"] == state["counters"]["kills"] == 0
-
-
-def _asks(peer: Peer) -> bool:
-    """Whether a connection is still served."""
-    try:
-        return peer.ask("ADD 1 1") == "2"
-    except OSError:
-        return False

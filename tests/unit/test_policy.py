@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linepool.errors import SetupError
-from linepool.pool.policy import MAX_BOOT_DELAY, Plan, Snapshot, boot_delay, is_saturated, plan
+from linepool.pool.policy import (
+    MAX_BOOT_DELAY,
+    MAX_SHORTAGE_DELAY,
+    Plan,
+    Snapshot,
+    boot_delay,
+    is_saturated,
+    plan,
+)
 from linepool.pool.scoreboard import Tally
 from linepool.settings import Settings, Workers, parse_setting, written
 
@@ -266,7 +274,9 @@ def test_after_a_failed_boot_workers_are_spawned_one_at_a_time():
 
 @given(st.integers(1, 10_000), st.floats(0.001, 10))
 def test_the_delay_after_failed_boots_grows_to_a_limit(failures, backoff):
-    assert boot_delay(failures, backoff) <= boot_delay(failures + 1, backoff) <= MAX_BOOT_DELAY
+    for shortage, most in ((False, MAX_BOOT_DELAY), (True, MAX_SHORTAGE_DELAY)):
+        delays = [boot_delay(failures + more, backoff, shortage=shortage) for more in (0, 1)]
+        assert delays[0] <= delays[1] <= most
 
 
 # -- shrinking
