@@ -91,7 +91,6 @@ class History:
         self.boot_failures += 1
         self._shortage = shortage
         self._failed_ns = now_ns
-        self._shortage = False
 
     def restart(self, now_ns: int) -> None:
         """Forget the past of idle and busy workers, because records were lost."""

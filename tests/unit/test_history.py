@@ -142,6 +142,15 @@ def test_a_ready_worker_resets_the_count_of_failed_boots():
     assert past.snapshot(Tally(), Settings(), seconds(5)).boot_failures == 0
 
 
+@pytest.mark.parametrize("shortage", [False, True])
+def test_the_last_failed_boot_says_whether_there_is_a_shortage(shortage):
+    past = history()
+    past.boot_failed(0, shortage=not shortage)
+    past.boot_failed(0, shortage=shortage)
+
+    assert past.snapshot(Tally(), Settings(), 0).shortage == shortage
+
+
 # -- no worker idle
 
 

@@ -272,6 +272,13 @@ def test_after_a_failed_boot_workers_are_spawned_one_at_a_time():
     assert plan(seen, bounds(4, 4)).spawn == 0
 
 
+def test_in_a_shortage_a_worker_is_tried_again_soon():
+    later = plan(snapshot(boot_failures=50, since_failure=0.0), bounds(4, 4)).again_in
+    soon = plan(snapshot(boot_failures=50, since_failure=0.0, shortage=True), bounds(4, 4)).again_in
+
+    assert (later, soon) == (MAX_BOOT_DELAY, MAX_SHORTAGE_DELAY)
+
+
 @given(st.integers(1, 10_000), st.floats(0.001, 10))
 def test_the_delay_after_failed_boots_grows_to_a_limit(failures, backoff):
     for shortage, most in ((False, MAX_BOOT_DELAY), (True, MAX_SHORTAGE_DELAY)):
