@@ -75,10 +75,20 @@ def wait_at_gate() -> None:
 
 def current_worker() -> Any:
     """Return the worker object of this process."""
+    return _caller("Worker")
+
+
+def current_loop() -> Any:
+    """Return the loop of this process's worker, in the schemes that have a parker."""
+    return _caller("Loop")
+
+
+def _caller(name: str) -> Any:
+    """Return the object of a class with that name, one of whose methods is being run."""
     frame = sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back
         found = frame.f_locals.get("self")
-        if type(found).__name__ == "Worker":
+        if type(found).__name__ == name:
             return found
-    raise LookupError("none of the callers is a method of a Worker")
+    raise LookupError(f"none of the callers is a method of a {name}")

@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 
-from common import current_worker
+from common import current_loop, current_worker
 
 import linepool
 from linepool.ipc import channel as channels
@@ -146,9 +146,8 @@ def hand_off_state(connection: linepool.Connection, kind: str) -> None:
 @linepool.handler
 def close_neighbour(put: str) -> int:
     """Close the descriptor of another client's connection; perhaps put something else there."""
-    worker = current_worker()
-    served = worker._board.served_descriptor
-    (victim,) = worker._loop._table.connections.keys() - {served}
+    served = current_worker()._board.served_descriptor
+    (victim,) = current_loop()._table.connections.keys() - {served}
     os.close(victim)
     if put:
         other = OTHERS[put]()
