@@ -1,5 +1,6 @@
 r"""A key-value store that all workers share, kept in LMDB.
 
+    pip install lmdb
     linepool run examples/kv.py --bind 127.0.0.1:7000
 
     SET color deep blue      one line of text

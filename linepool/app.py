@@ -124,7 +124,12 @@ class App:
 
         It returns what ``call_next(request)`` returns, or another value to encode. The first one
         registered is the outermost.
+
+        Raises:
+            SetupError: It cannot be called like this.
         """
+        _check_plain_function(function)
+        _check_call(function, "middleware", "request", "session", "call_next")
         self._middleware.append(function)
         return function
 
@@ -139,6 +144,7 @@ class App:
             raise SetupError(
                 f"resource {function.__name__} must be a generator function (yield it)"
             )
+        _check_call(function, "resource")
         before = self._resources.setdefault(function.__name__, function)
         if before is not function:
             _refuse_second_load(before, function)
@@ -148,6 +154,7 @@ class App:
 
     def on_start(self, function: F) -> F:
         """Call a function in the master, before the first fork."""
+        _check_call(function, "on_start")
         return self._hook("on_start", function)
 
     def on_worker_start(self, function: F) -> F:
@@ -248,7 +255,12 @@ class App:
 
         ``app.ask(b"ADD 2 3\r\n") == b"5\r\n"``. No socket and no process is involved; each call is
         one connection to a new worker, so it opens and closes the resources.
+
+        Raises:
+            TypeError: The data is not bytes.
         """
+        if not isinstance(data, bytes):
+            raise TypeError(f"App.ask() takes bytes, not {type(data).__name__}: app.ask(b'...')")
         self.start()
         service = self.freeze(self._limits())
         with self.worker() as resources:
@@ -368,6 +380,21 @@ def _refuse_second_load(before: Callable[..., Any], function: Callable[..., Any]
             f" {function.__module__}: start the server from a file that no other module imports, and"
             " import this one there"
         )
+
+
+def _check_call(function: Callable[..., Any], role: str, *arguments: str) -> None:
+    """Raise SetupError if a function cannot be called with these arguments, by position."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of a builtin function, it may not be known
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise SetupError(
+            f"{role} {function.__name__} at {place_of(function)} must take"
+            f" ({', '.join(arguments)}): {error}"
+        ) from None
 
 
 def _upper(name: str) -> str:

@@ -25,6 +25,7 @@ from linepool.protocols.base import Limits
 from linepool.session import Session
 
 _TIMEOUT = 10.0  # seconds; only there to fail
+_ERRORS = ("ERROR ", "CLIENT_ERROR ", "SERVER_ERROR ")
 
 
 _peers: weakref.WeakSet[Peer] = weakref.WeakSet()
@@ -66,11 +67,16 @@ class Peer:
         return self.line()
 
     def ask_lines(self, command: str) -> list[str]:
-        """Send a line and return the lines of its reply before END."""
+        """Send a line and return the lines of its reply before END; an error line ends a reply too.
+
+        For a reply of one line, which nothing ends, there is ``ask``.
+        """
         self.send(command.encode() + b"\n")
         lines = []
         while (line := self.line()) not in ("END", ""):
             lines.append(line)
+            if line.startswith(_ERRORS):
+                break
         return lines
 
     def rest(self) -> bytes:

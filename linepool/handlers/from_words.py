@@ -25,8 +25,7 @@ def _to_str(word: bytes) -> str:
         raise ValueError("UTF-8 text") from None
 
 
-def to_rest(word: bytes) -> Rest:
-    """Return the rest of a line as text."""
+def _to_rest(word: bytes) -> Rest:
     return Rest(_to_str(word))
 
 
@@ -80,6 +79,7 @@ _SIMPLE: dict[Any, Converter] = {
     int: (_to_int, "int"),
     float: (_to_float, "float"),
     bool: (to_bool, "bool"),
+    Rest: (_to_rest, "str"),
     Any: (_to_str, "str"),
     object: (_to_str, "str"),
     inspect.Parameter.empty: (_to_str, "str"),
@@ -108,8 +108,7 @@ def word_converter(hint: Any, own: Mapping[Any, Convert] = _NONE) -> Converter:
     if origin is Literal:
         return _choice({_written(value): value for value in get_args(hint)})
     if origin in (Union, types.UnionType):
-        arms = [arm for arm in get_args(hint) if arm is not type(None)]
-        return converters.union([word_converter(arm, own) for arm in arms])
+        return converters.union([word_converter(arm, own) for arm in _arms(hint)])
     if isinstance(hint, type):
         if issubclass(hint, Enum):
             names = {member.name: member for member in hint}
@@ -128,6 +127,23 @@ def allows_none(hint: Any) -> bool:
     if get_origin(hint) is Annotated:
         return allows_none(get_args(hint)[0])
     return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+
+
+def _arms(hint: Any) -> list[Any]:
+    """Return the types of a union, but None."""
+    arms = [arm for arm in get_args(hint) if arm is not type(None)]
+    if Rest in arms and len(arms) > 1:
+        raise TypeError("the rest of the line is Rest or Rest | None, without other types")
+    return arms
+
+
+def is_rest(hint: Any) -> bool:
+    """Whether an annotation is ``Rest``, or ``Rest | None``."""
+    if get_origin(hint) is Annotated:
+        return is_rest(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return {*get_args(hint)} == {Rest, type(None)}
+    return hint is Rest
 
 
 def _written(literal: object) -> str:

@@ -17,9 +17,9 @@ from attrs import define, frozen
 
 from linepool.errors import SetupError, UsageError
 from linepool.handlers.converters import Convert, Converter
-from linepool.handlers.from_words import allows_none, to_bool, to_rest, word_converter
+from linepool.handlers.from_words import allows_none, is_rest, to_bool, word_converter
 from linepool.protocols.base import Parameter, Request, printable
-from linepool.session import Body, Rest
+from linepool.session import Body
 
 _NOT_BYTES = "is a data block, so it must be bytes"
 Supply = Callable[[Request, Any], object]
@@ -327,18 +327,18 @@ def _add(
         raise SetupError(f"parameter {parameter.name}: **kwargs are not supported")
     _require(builder.rest is None, parameter, "cannot follow the rest of the line")
     default = parameter.default
-    if hint is Rest:
-        one = parameter.kind is not parameter.VAR_POSITIONAL
-        _require(one, parameter, "is the rest of the line, so it cannot be *args")
-        builder.rest = Word(parameter.name, to_rest, "", default, Rest)
-        _require(builder.many is None, parameter, "cannot follow *args")
-        return
     try:
         convert, shown = convert_for(hint)
     except TypeError as error:
         raise SetupError(f"parameter {parameter.name}: {error}") from None
     if default is parameter.empty and allows_none(hint):
         default = None
+    if is_rest(hint):
+        one = parameter.kind is not parameter.VAR_POSITIONAL
+        _require(one, parameter, "is the rest of the line, so it cannot be *args")
+        builder.rest = Word(parameter.name, convert, "", default, hint)
+        _require(builder.many is None, parameter, "cannot follow *args")
+        return
     word = Word(parameter.name, convert, shown, default, hint)
     if parameter.kind is parameter.VAR_POSITIONAL:
         builder.many = word

@@ -312,3 +312,22 @@ def test_a_script_that_ends_with_run_takes_the_options(tmp_path):
     assert (shown.returncode, shown.stdout) == (2, "")
     assert "127.0.0.1:x" in shown.stderr
     assert shown.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        *("sums.py", "guestbook.py", "kv.py", "calculator_rpc/calculator.py"),
+        *("mailbox/smtp.py", "mailbox/pop3.py", "memcached/memcached.py", "redis/redis_server.py"),
+    ],
+)
+def test_an_example_needs_no_package_that_it_does_not_name(example, tmp_path):
+    path = ROOT / "examples" / example
+    code = "import sys; sys.modules['cattrs'] = None; from linepool.cli import main; main()"
+    command = [sys.executable, "-c", code, "check", str(path)]
+    environment = {**ENVIRONMENT, "MAIL_FILE": str(tmp_path / "mail.db")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    text = path.read_text() + "".join(page.read_text() for page in path.parent.glob("README.md"))
+    has_lmdb = "pip install lmdb" in text
+
+    assert "commands" in done.stdout or (has_lmdb and "lmdb" in done.stderr), done.stderr

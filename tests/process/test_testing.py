@@ -183,3 +183,20 @@ def _ends(peer: Peer) -> bool:
         return peer.line() == ""
     except ConnectionResetError:
         return True
+
+
+def test_ask_lines_ends_at_an_error_line():
+    app = make_app()
+
+    @app.handler
+    def some(count: int) -> Iterator[int]:
+        yield from range(count)
+        raise linepool.ClientError("that is all")
+
+    with serve(app) as server, server.connect() as peer:
+        assert peer.ask_lines("nothing") == [
+            "ERROR unknown command 'nothing'. HELP lists the commands."
+        ]
+        assert peer.ask_lines("some x")[0].startswith("CLIENT_ERROR count must be int")
+        assert peer.ask_lines("some 2") == ["0", "1", "CLIENT_ERROR that is all"]
+        assert peer.ask("add 1 2") == "3"

@@ -784,3 +784,45 @@ def test_the_log_never_shows_client_bytes_unescaped(caplog):
     with caplog.at_level(logging.DEBUG):
         app.ask(b"fail x\nGET /\x1b[m HTTP/1.1\n")
     assert "\x1b" not in caplog.text
+
+
+def _nothing() -> None: ...
+def _two(request: object, session: object) -> None: ...
+def _four(request: object, session: object, call_next: object, more: object) -> None: ...
+def _by_name(*, request: object, session: object, call_next: object) -> None: ...
+async def _later(request: object, session: object, call_next: object) -> None: ...
+def _opened(more: object) -> Iterator[object]:
+    yield more
+
+
+@pytest.mark.parametrize(
+    ("register", "function", "message"),
+    [
+        *(("middleware", one, "must take") for one in (_nothing, _two, _four, _by_name)),
+        ("middleware", _later, "is async"),
+        ("middleware", "no function", "is not a function"),
+        ("on_start", _two, "must take"),
+        ("resource", _opened, "must take"),
+    ],
+)
+def test_a_function_that_cannot_be_called_is_refused_when_it_is_registered(
+    register, function, message
+):
+    with pytest.raises(SetupError, match=message):
+        getattr(App(), register)(function)
+
+
+def test_middleware_may_have_parameters_of_its_own_with_defaults():
+    app = App()
+
+    @app.middleware
+    def add(request, session, next_one, *more, bonus: int = 1):
+        return next_one(request) + bonus
+
+    app.handler("one")(lambda: 1)
+    assert app.ask(b"one\n") == b"2\n"
+
+
+def test_ask_takes_bytes_only():
+    with pytest.raises(TypeError, match="takes bytes, not str"):
+        App().ask("help\n")  # type: ignore[arg-type]

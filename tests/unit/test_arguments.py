@@ -1,6 +1,7 @@
 """Arguments: from a handler's annotations to values, usage texts and errors."""
 
 import dataclasses
+import json
 import math
 import sqlite3
 from datetime import UTC, date, datetime
@@ -15,7 +16,7 @@ import attrs
 import pytest
 
 import linepool
-from linepool import App, Range, Rest, Session, SetupError, Verb
+from linepool import App, JsonRpc, Range, Rest, Session, SetupError, Verb
 
 NOTHING = Rest("")
 
@@ -565,3 +566,34 @@ def test_an_async_function_is_refused_when_it_is_registered(function):
 def test_an_object_that_is_neither_a_function_nor_a_name_is_refused(thing):
     with pytest.raises(SetupError, match=r"is not a function|cannot be the name of a command"):
         App().handler(thing)
+
+
+@pytest.mark.parametrize("kind", [Rest | None, Optional[Rest], Annotated[Rest | None, "a note"]])  # noqa: UP045
+def test_the_rest_of_the_line_may_be_optional(kind):
+    def note(number: int, text: str | None) -> str:
+        return repr((number, text))
+
+    note.__annotations__["text"] = kind
+    app, typed = App(), App(protocol=JsonRpc())
+    app.handler("NOTE")(note)
+    typed.handler("note")(note)
+
+    assert app.ask(b"note 1\nnote 2 a  'b\n") == b'(1, None)\n(2, "a  \'b")\n'
+    for params, result in (
+        ([1], "(1, None)"),
+        ([1, None], "(1, None)"),
+        ([1, "a b"], "(1, 'a b')"),
+    ):
+        message = {"jsonrpc": "2.0", "id": 1, "method": "note", "params": params}
+        said = json.loads(typed.ask(json.dumps(message).encode() + b"\n"))
+        assert said["result"] == result
+
+
+def test_the_rest_of_the_line_has_no_other_type():
+    app = App()
+
+    @app.handler
+    def note(text: Rest | int) -> None: ...
+
+    with pytest.raises(SetupError, match="parameter text: the rest of the line is Rest"):
+        app.freeze()
