@@ -12,7 +12,7 @@ from attrs import frozen
 
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
-from linepool.handlers.inject import Injector, hints, place_of
+from linepool.handlers.inject import Injector, described, hints, place_of
 from linepool.handlers.signature import Signature, compile_signature
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
@@ -37,7 +37,7 @@ class _Registration:
     @property
     def place(self) -> str:
         """``name at file:line``, for messages."""
-        return _described(self.function)
+        return described(self.function)
 
 
 class App:
@@ -181,13 +181,13 @@ class App:
         """Whether anything would be served besides the built-in commands."""
         return bool(self._handlers or self._unknown)
 
-    def describe_first(self) -> str:
-        """Return ``name at file:line`` of the first function that was registered; "": there is none."""
+    @property
+    def functions(self) -> list[Callable[..., Any]]:
+        """All functions that were registered, handlers first."""
         functions = [one.function for one in self._handlers.values()]
         functions += [self._unknown.function] if self._unknown else []
         functions += [*self._middleware, *self._resources.values()]
-        functions += [function for hooks in self._hooks.values() for function in hooks]
-        return _described(functions[0]) if functions else ""
+        return functions + [function for hooks in self._hooks.values() for function in hooks]
 
     def freeze(self, limits: Limits | None = None) -> Service:
         """Return the app made ready to serve: every annotation resolved, every converter built.
@@ -362,10 +362,6 @@ def _check_plain_function(function: Any) -> None:
             f"{function.__name__} at {place_of(function)} is async; linepool calls plain functions"
             " (each worker serves one request at a time)"
         )
-
-
-def _described(function: Callable[..., Any]) -> str:
-    return f"{getattr(function, '__name__', function)} at {place_of(function)}"
 
 
 def _refuse_second_load(before: Callable[..., Any], function: Callable[..., Any]) -> None:

@@ -328,6 +328,7 @@ def _serve(app: App, options: argparse.Namespace, others: Sequence[str] = ()) ->
 def _warnings(app: App, configuration: Configuration) -> list[str]:
     """Return what is worth a warning before an app is served."""
     warnings = [f"environment: {warning}" for warning in configuration.warnings]
+    warnings += target.loaded_twice(app)
     if left_out := target.left_out(app):
         warnings.append(f"{left_out} is not served: it does not belong to the app {app.name!r}")
     return warnings

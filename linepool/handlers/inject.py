@@ -107,3 +107,8 @@ def place_of(function: Callable[..., Any]) -> str:
     with contextlib.suppress(OSError):  # the working directory may have been deleted
         path = os.path.relpath(path)
     return f"{path}:{code.co_firstlineno}"
+
+
+def described(function: Callable[..., Any]) -> str:
+    """Return ``name at file:line`` of a function, for messages."""
+    return f"{getattr(function, '__name__', function)} at {place_of(function)}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.machinery
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from attrs import frozen
 from linepool import app as default_app
 from linepool.app import App
 from linepool.errors import SetupError
+from linepool.handlers.inject import described
 
 _FORMS = "FILE.py, a package, MODULE or MODULE:APP"
 
@@ -65,7 +66,9 @@ def load(target: str) -> App:
     try:
         module = _run(target, lambda: _import(place))
     except SetupError as error:
-        if place.path and f"'{place.name}'" in str(error):  # it imports its own name
+        own = re.escape(repr(place.name))
+        if place.path and re.search(f"module {own} has no|from {own}|{own} is not a", str(error)):
+            # It imports its own name.
             raise SetupError(
                 f"{error}; rename the file if another module {place.name!r} is meant"
             ) from None
@@ -149,8 +152,15 @@ def _refuse_hidden(place: _Place) -> None:
 def _is_another(loaded: ModuleType | None, file: str) -> bool:
     origin = getattr(loaded, "__file__", None)
     if origin:
-        return os.path.realpath(str(origin)) != os.path.realpath(file)
+        return _real(str(origin)) != _real(file)
     return loaded is not None
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except OSError:  # the working directory has been removed
+        return path
 
 
 def _run(target: str, load_module: Any) -> ModuleType:
@@ -206,7 +216,7 @@ def find(module: ModuleType, target: str, name: str = "") -> App:
     apps = {id(app): key for key, app in vars(module).items() if isinstance(app, App)}
     apps.pop(id(default), None)
     names = list(apps.values())
-    if names and (stray := default.describe_first()):
+    if names and (stray := left_out()):
         raise SetupError(
             f"{target} has the app {names[0]}, to which {stray} does not belong: register it with"
             f" @{names[0]}..., or serve only that app (TARGET:{names[0]}; linepool.run({names[0]}))"
@@ -220,7 +230,24 @@ def find(module: ModuleType, target: str, name: str = "") -> App:
     raise SetupError(f"{target} has no handlers; register some with @linepool.handler")
 
 
-def left_out(app: App) -> str:
+def left_out(app: App | None = None) -> str:
     """Return what was registered for no app in particular, if that is not served; "": nothing."""
     default = default_app.default
-    return "" if app is default else default.describe_first()
+    return described(default.functions[0]) if default.functions and app is not default else ""
+
+
+def loaded_twice(app: App) -> list[str]:
+    """Return a line for each file of an app that was loaded as two modules."""
+    code = [getattr(function, "__code__", None) for function in app.functions]
+    files = {_real(one.co_filename) for one in code if one is not None}
+    found: dict[str, dict[int, str]] = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and _real(file) in files:
+            found.setdefault(_real(file), {})[id(module)] = name
+    return [
+        f"{file} is loaded twice, as {' and as '.join(names.values())}: what is changed in one module"
+        " does not change the other"
+        for file, names in found.items()
+        if len(names) > 1
+    ]

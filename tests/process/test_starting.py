@@ -156,6 +156,8 @@ APP = "import linepool\napp = linepool.App()\n@app.handler\ndef price(): return 
         ),
         (b"import app\n" + HANDLER.encode() + b"app.run()\n", ["rename the file", "'app'"]),
         (b"from app import App\n", ["rename the file", "'app'"]),
+        (b"import app.settings\n", ["rename the file", "'app'"]),
+        (b"{}['app']\n", ["KeyError: 'app' ("]),
         (
             HANDLER.encode() + b"@linepool.handler('ADD')\ndef plus(): ...\n",
             ["command ADD has two handlers", "app.py:2", "app.py:4"],
@@ -184,6 +186,7 @@ def test_a_broken_file_is_reported_in_one_line(complaint: Complain, tmp_path, co
     assert status == 1
     assert line.startswith("linepool: ")
     assert [word for word in words if word not in line] == []
+    assert ("rename" in line) == ("rename the file" in words)
 
 
 @pytest.mark.parametrize("name", ["linepool", "json", "calendar", "attrs"])
@@ -393,6 +396,28 @@ def test_a_file_that_is_loaded_twice_is_named_with_both_names(tmp_path, kind):
 
     last = done.stderr.splitlines()[-1]
     assert "script.py:2: the file is loaded twice, as __main__ and as script" in last
+
+
+@pytest.mark.parametrize("is_script", [False, True])
+def test_a_file_with_an_app_that_is_loaded_twice_is_named_in_a_warning(
+    tmp_path, launch: Launch, is_script
+):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "stock.py").write_text(
+        APP + "import util\nif __name__ == '__main__': linepool.run(app)\n"
+    )
+    other = "stock" if is_script else "shop.stock"
+    (tmp_path / "shop" / "util.py").write_text(
+        f"import sys\nsys.path.append({str(tmp_path)!r})\nimport {other}\n"
+    )
+    options = {"command": ("shop/stock.py",)} if is_script else {}
+
+    server = launch("--workers=1" if is_script else "shop/stock.py", **options)
+
+    name = "__main__" if is_script else "stock"
+    words = f"WARNING {tmp_path}/shop/stock.py is loaded twice, as {name} and as {other}: "
+    assert sum(words in line for line in server.log) == 1
+    assert server.ask("PRICE") == "5"
 
 
 @pytest.mark.parametrize(
