@@ -10,17 +10,24 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from attrs import asdict
 
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.operate import logs, remote, simulation, target
-from linepool.operate.config import ConfigError, Configuration, configure, option_name
+from linepool.operate.config import (
+    ConfigError,
+    Configuration,
+    configure,
+    control_path,
+    option_name,
+)
 from linepool.operate.environment import claim_sockets
 from linepool.operate.report import as_lines
 from linepool.operate.serve import serve
+from linepool.operate.terminal import printable
 from linepool.pool import simulate, traces
 from linepool.protocols.base import Limits
 from linepool.settings import FIELDS, written
@@ -47,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SetupError as error:
         _print_error(str(error))
         return EXIT_FAILURE
-    except (
-        KeyboardInterrupt
-    ):  # while the target is being loaded; a running server handles the signal itself
+    except KeyboardInterrupt:  # while the target is loaded; a running server handles it itself
         return 128 + signal.SIGINT
     except BrokenPipeError:  # stdout is closed, as in: linepool status | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -123,14 +128,7 @@ def _hint(option: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def _print_error(message: str) -> None:
-    print(_shown(f"linepool: {message}".split("\n"), sys.stderr), file=sys.stderr)
-
-
-def _shown(lines: Iterable[str], stream: TextIO) -> str:
-    """Return lines with everything escaped that could do more to a terminal than show a character."""
-    plain = ("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
-    encoding = stream.encoding or "utf-8"
-    return "\n".join(plain).encode(encoding, "backslashreplace").decode(encoding)
+    print(printable(f"linepool: {message}".split("\n"), sys.stderr), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -289,7 +287,8 @@ def _add_control(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--control",
         metavar="PATH",
-        help="control socket of the server (default: found automatically if one server is running)",
+        help="control socket of the server (default: that of the setting, else found automatically if"
+        " one server is running)",
     )
 
 
@@ -368,13 +367,18 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    state = remote.status(remote.find(options.control))
-    print(_shown([json.dumps(state)] if options.json else as_lines(state), sys.stdout))
+    state = remote.status(remote.find(options.control or control_path(os.environ)))
+    print(printable([json.dumps(state)] if options.json else as_lines(state), sys.stdout))
     return 0
 
 
 def _order(options: argparse.Namespace, line: str) -> int:
-    print(_shown([remote.order(remote.find(options.control), line)], sys.stdout))
+    print(
+        printable(
+            [remote.order(remote.find(options.control or control_path(os.environ)), line)],
+            sys.stdout,
+        )
+    )
     return 0
 
 

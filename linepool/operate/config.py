@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tomllib
@@ -96,6 +97,17 @@ def _configure(
             f"the sockets of LISTEN_FDS are not served: bind is given ({sources['bind']})"
         )
     return Configuration(Settings(**values), sources, warnings)
+
+
+def control_path(environment: Mapping[str, str]) -> str | None:
+    """Return the path of the control socket that environment or file give; None: they give none."""
+    given: object = settings_in(environment).get("control")
+    if given is None:
+        with contextlib.suppress(
+            SetupError
+        ):  # another setting may be wrong: that is no matter here
+            given = _file_layer(None)[1].get("control")
+    return given if isinstance(given, str) and given not in ("auto", "off") else None
 
 
 def option_name(setting: str) -> str:

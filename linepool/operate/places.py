@@ -22,6 +22,8 @@ def own_path() -> str | None:
         OSError: There is a file of this user's in the place of a directory.
     """
     for where in _directories(os.environ.get("XDG_RUNTIME_DIR", "")):
+        if not _is_safe(os.path.dirname(where)):
+            continue
         try:
             os.mkdir(where, _OWN)
         except FileExistsError:
@@ -56,16 +58,11 @@ def sockets_in(where: str) -> list[str]:
 def is_trusted(where: str) -> bool:
     """Whether a directory is this user's, and other users can neither write to it nor replace it."""
     try:
-        own, parent = os.lstat(where), os.stat(os.path.dirname(where))
+        own = os.lstat(where)
     except OSError:
         return False
-    return (
-        stat.S_ISDIR(own.st_mode)
-        and own.st_uid == os.geteuid()
-        and not _is_shared(own.st_mode)
-        and parent.st_uid in (0, os.geteuid())
-        and (not _is_shared(parent.st_mode) or bool(parent.st_mode & stat.S_ISVTX))
-    )
+    is_own = stat.S_ISDIR(own.st_mode) and own.st_uid == os.geteuid()
+    return is_own and not _is_shared(own.st_mode) and _is_safe(os.path.dirname(where))
 
 
 def is_own_server(sock: socket.socket) -> bool:
@@ -77,6 +74,16 @@ def is_own_server(sock: socket.socket) -> bool:
 def _directories(*bases: str) -> list[str]:
     found = [os.path.join(base, "linepool") for base in (*bases, "/run") if os.path.isabs(base)]
     return list(dict.fromkeys([*found, f"/tmp/linepool-{os.geteuid()}"]))  # noqa: S108 - checked
+
+
+def _is_safe(base: str) -> bool:
+    """Whether other users cannot rename what this user has in a directory."""
+    try:
+        found = os.stat(base)
+    except OSError:
+        return False
+    is_sticky = bool(found.st_mode & stat.S_ISVTX)
+    return found.st_uid in (0, os.geteuid()) and (is_sticky or not _is_shared(found.st_mode))
 
 
 def _is_ours(path: str) -> bool:

@@ -358,6 +358,26 @@ def test_a_server_is_found_from_a_session_with_another_environment(launch: Launc
     assert server.control in done.stderr or json.loads(done.stdout)["pid"] == server.process.pid
 
 
+@pytest.mark.parametrize("source", ["environment", "file"])
+def test_the_commands_use_the_control_socket_that_the_settings_give(
+    launch: Launch, tmp_path: Path, monkeypatch, capsys, source
+):
+    server = launch("workshop.py", "--workers", "1")
+    monkeypatch.chdir(tmp_path)
+    if source == "environment":
+        monkeypatch.setenv("LINEPOOL_CONTROL", server.control)
+        (tmp_path / "linepool.toml").write_text("control =")
+    else:
+        (tmp_path / "linepool.toml").write_text(f"control = '{server.control}'\n")
+
+    assert cli.main(["status", "--json"]) == 0
+
+    assert json.loads(capsys.readouterr().out)["pid"] == server.process.pid
+    monkeypatch.setenv("LINEPOOL_CONTROL", "off")
+    cli.main(["status", "--json"])
+    assert f'"pid": {server.process.pid},' not in capsys.readouterr().out
+
+
 def test_no_servers_are_looked_for_where_other_users_can_write(launch: Launch, tmp_path: Path):
     runtime = {"XDG_RUNTIME_DIR": str(tmp_path)}
     server = launch("workshop.py", "--control", "auto", environment=runtime)

@@ -66,6 +66,14 @@ def test_nor_one_of_another_user_or_in_one_of_his(runtime, stranger):
         assert places.sockets_in(f"{runtime}/linepool") == []
 
 
+@as_root
+def test_nothing_is_made_in_a_directory_of_another_user(runtime):
+    os.chown(runtime, OTHER_USER, OTHER_USER)
+
+    assert places.own_path() is None
+    assert list(runtime.iterdir()) == []
+
+
 def test_nor_a_link(runtime):
     (runtime / "real").mkdir(0o700)
     (runtime / "linepool").symlink_to(runtime / "real")
