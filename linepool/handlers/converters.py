@@ -192,6 +192,8 @@ def structured(
         path = _path_to(error.type_, hint)
         field = f": field {path} ({type_name(error.type_)})" if path else ""
         raise TypeError(f"unsupported type {name}{field}") from None
+    except NameError as error:  # a class that was defined in a function refers to itself
+        raise TypeError(f"unsupported type {name}: {error}") from None
 
     def from_json(value: Any) -> Any:
         try:

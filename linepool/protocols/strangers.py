@@ -20,11 +20,16 @@ PROXY = "PROXY header, which no setting accepts: turn it off in the proxy"
 
 _KEPT_BYTES = 127  # of each end of a first line that is incomplete
 MOST_KEPT_BYTES = 2 * _KEPT_BYTES
-# A record of a TLS handshake (RFC 8446, 5.1), or a hello in the format of SSL 2 (RFC 5246, E.2).
-_TLS = re.compile(rb"\x16\x03|[\x80-\xff].\x01(?:\0\x02|\x03[\0-\x04])", re.DOTALL)
-# Both headers: haproxy.org, proxy-protocol.txt.
-_PROXY_1 = re.compile(rb"PROXY (?:TCP[46]|UNKNOWN)\b")
-_PROXY_2 = b"\r\n\r\n\0"  # and "\r\nQUIT\n"; no client of a text protocol begins like this
+# A record of a TLS handshake (RFC 8446, 5.1), or a hello in the format of SSL 2 (RFC 5246, E.2); a
+# PROXY header (haproxy.org, proxy-protocol.txt). The signature of version 2 continues with "\r\nQUIT\n",
+# but no client of a text protocol begins with what comes before that.
+_NO_TEXT = re.compile(
+    rb"""\s*(?:(?P<tls>\x16\x03|[\x80-\xff].\x01(?:\0\x02|\x03[\0-\x04]))
+    |(?P<proxy_1>PROXY[ ](?:TCP[46]|UNKNOWN)\b))
+    |(?P<proxy_2>\r\n\r\n\0)""",
+    re.DOTALL | re.VERBOSE,
+)
+_LEADING_BLANKS = 5  # that may begin that signature
 _HTTP_VERSION = re.compile(rb"HTTP/[0-9]+(?:\.[0-9]+)?", re.IGNORECASE)
 _TARGET = re.compile(rb"/|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _METHODS = {
@@ -53,17 +58,17 @@ class FirstBytes:
             "" if the client is not to be refused; None: more bytes are needed to know.
         """
         begin = self.kept + data
-        line = begin.lstrip()
-        if _TLS.match(line):
-            return TLS
-        if begin.startswith(_PROXY_2) or _PROXY_1.match(line):
-            return PROXY
-        line, ending, _ = line.partition(b"\n")
+        if found := _NO_TEXT.match(begin):
+            return TLS if found.lastgroup == "tls" else PROXY
+        line, ending, _ = begin.lstrip().partition(b"\n")
         if ending:
-            return HTTP if is_http(line, is_command) else ""
+            may_be = b"/" in line or b":" in line  # most commands have neither
+            return HTTP if may_be and is_http(line, is_command) else ""
+        if _has_path(line.split(None, 2), is_command):
+            return HTTP  # however the line ends
         if len(line) > MOST_KEPT_BYTES:
             line = line[:_KEPT_BYTES] + line[-_KEPT_BYTES:]
-        self.kept = line or begin[: len(_PROXY_2)]
+        self.kept = line or begin[:_LEADING_BLANKS]
         return None
 
 
@@ -78,6 +83,11 @@ def is_http(line: bytes, is_command: Callable[[bytes], object] = lambda _: False
         return len(words) == 3 or _TARGET.match(words[1]) is not None
     if not words or is_command(words[0]):
         return False
-    if words[0] in _METHODS:
-        return len(words) > 1 and _TARGET.match(words[1]) is not None
-    return words[0][:5].upper() == b"HOST:"
+    return words[0][:5].upper() == b"HOST:" or _has_path(words, is_command)
+
+
+def _has_path(words: list[bytes], is_command: Callable[[bytes], object]) -> bool:
+    """Whether words begin with a method of HTTP, which is not a command, and a path or URL."""
+    if len(words) < 2 or words[0] not in _METHODS or is_command(words[0]):
+        return False
+    return _TARGET.match(words[1]) is not None

@@ -597,3 +597,19 @@ def test_the_rest_of_the_line_has_no_other_type():
 
     with pytest.raises(SetupError, match="parameter text: the rest of the line is Rest"):
         app.freeze()
+
+
+def test_a_class_whose_annotations_cannot_be_resolved_is_refused():
+    pytest.importorskip("cattrs")
+
+    @attrs.frozen
+    class Node:
+        children: "list[Node]"
+
+    def add(node: Any) -> None: ...
+
+    add.__annotations__["node"] = Node
+    app = App()
+    app.handler(add)
+    with pytest.raises(SetupError, match="parameter node: unsupported type Node: name 'Node'"):
+        app.freeze()

@@ -232,6 +232,13 @@ def test_middleware_is_not_called_for_a_later_line_of_http():
     assert seen == [b"help"]
 
 
+def test_a_request_line_with_a_path_is_refused_before_its_end(caplog):
+    client = Client(served(Line()))
+    client.send(b"POST /" + b"x" * 10_000)
+    assert b"".join(client.replies) == b""
+    assert "reason=HTTP" in caplog.text
+
+
 # -- clients that are not refused
 
 
