@@ -36,7 +36,9 @@ class Draining:
         self._handshakes_until = 0.0
 
     def begin(self) -> None:
-        """Turn newcomers away."""
+        """Turn newcomers away, unless that has begun."""
+        if not self._listeners or self._handshakes_until:
+            return
         for listener in self._listeners:
             listener.turn_away()
         self._handshakes_until = time.monotonic() + _HANDSHAKES
@@ -47,11 +49,9 @@ class Draining:
         now = time.monotonic()
         if now < self.due_at:
             return
+        handshakes_count = now < self._handshakes_until
         for listener in list(self._listeners):
-            # In this order: a handshake ends in the backlog.
-            if now < self._handshakes_until and _has_handshakes(listener):
-                continue
-            if listener.is_unix or not listener.queue()[0]:
+            if not _is_needed(listener, handshakes_count=handshakes_count):
                 listener.shut()
                 self._listeners.remove(listener)
         self.due_at = now + _LOOK_EVERY
@@ -67,10 +67,17 @@ class Draining:
         self.due_at = math.inf
 
 
+def _is_needed(listener: Listener, *, handshakes_count: bool) -> bool:
+    """Whether clients are in the backlog, or would be if the handshakes under way counted."""
+    if listener.is_unix:  # the end keeps its backlog
+        return False
+    if listener.queue()[0] or (handshakes_count and _has_handshakes(listener)):
+        return True
+    return bool(listener.queue()[0])  # where a handshake may have ended meanwhile
+
+
 def _has_handshakes(listener: Listener) -> bool:
     """Whether the handshake of a TCP client is under way (proc(5), net/tcp: state 03)."""
-    if listener.is_unix:
-        return False
     port = listener.socket.getsockname()[1]
     under_way = re.compile(rb":%04X [0-9A-F]+:[0-9A-F]{4} 03 " % port)
     for name in ("tcp", "tcp6"):

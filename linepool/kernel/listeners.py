@@ -78,7 +78,7 @@ class Listener:
     def turn_away(self) -> None:
         """Begin to end it, in the master: the kernel begins no more handshakes, whichever process accepts.
 
-        TCP: it drops what a newcomer sends, who tries again after a second; handshakes under way go on.
+        TCP: it drops what newcomers send, and they try again after a second; handshakes under way go on.
         The option that does it without a privilege wants a TTL of 255 (ip(7), IP_MINTTL), and no usual
         system sends that. A unix socket has no handshakes: its end keeps the backlog and refuses others.
         """

@@ -79,9 +79,8 @@ class Control:
         sock.setblocking(False)
         self._listener = Listener(sock, path)
         self._clients: dict[_Client, None] = {}  # in the order of their last requests
-        self._spare = (
-            _spare()
-        )  # a descriptor for the client that asks what is wrong when there is none
+        # A descriptor for the client that asks what is wrong when there is none.
+        self._spare = _spare()
         self.due_at = math.inf
 
     def open(self, selector: selectors.BaseSelector) -> None:

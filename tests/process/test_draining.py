@@ -121,6 +121,7 @@ def test_a_busy_worker_keeps_no_listener_open_during_a_stop(
 
         server.send(signal.SIGTERM)
         server.wait_for("listeners closed")
+        assert server.order("STOP") == "stopping gracefully"  # changes nothing
 
         with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
             server.connect()
@@ -129,6 +130,7 @@ def test_a_busy_worker_keeps_no_listener_open_during_a_stop(
         gate.open()
         assert busy.line() == "x"
         assert server.ended() == 0
+    assert server.text.count("listeners closed") == 1
     assert successor.ask("ADD 2 3") == "5"
 
 
@@ -178,6 +180,7 @@ def test_a_listener_of_another_program_outlives_a_stop(
             gate.open()
             assert [busy.line(), queued.line()] == ["x", "5"]
         assert server.ended() == 0
+        assert "listeners closed" not in server.text
 
         with server.connect() as later:
             accepted = given.accept()[0]
