@@ -32,7 +32,7 @@ _IGNORED = (
 )
 _SHORT_LIFE = 1.0  # seconds; a process that ended sooner has a fault that the next may have too
 _FIRST_PAUSE = 0.1  # seconds before the next one then; half as long again each time ...
-_LONGEST_PAUSE = 0.5  # ... up to this: what ails it may be a shortage, which may be over any time
+_LONGEST_PAUSE = 0.5  # ... up to this: the cause may be a shortage, which may end at any moment
 _END_WAIT = 1.0  # seconds for a killed process to end
 
 

@@ -1,7 +1,7 @@
 """The orphans that process 1 of a container inherits: they are reaped when they end.
 
-Runs in the master. A process whose parent has ended becomes a child of process 1, which nobody else can
-reap: without that, each would stay as a zombie until the container ends.
+Runs in the master. A process whose parent has ended becomes a child of process 1, and no other process
+can reap it: it would stay as a zombie until the container ends.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class ParkerHandle:
             channels.close_descriptor(self._messages.popleft())
 
     def worker_started(self, slot: int, worker: WorkerHandle) -> None:
-        """Tell the parker of a new worker; one that it cannot be told of is of no use."""
+        """Tell the parker of a new worker; kill the worker if that is not possible."""
         if self._helper.channel is None:
             return  # the next parker is given all channels
         try:

@@ -19,7 +19,7 @@ from linepool.settings import MAX_WORKERS, Settings
 MAX_BOOT_DELAY = 30.0
 """Seconds; the longest delay between two attempts to start a worker."""
 MAX_SHORTAGE_DELAY = 0.5
-"""Seconds; the same if they fail for want of descriptors, memory or processes, which may be over any time."""
+"""Seconds; the same if they fail for want of descriptors, memory or processes."""
 
 _RECHECK_S = 1.0
 """Between two plans while clients wait and the pool must not grow."""
