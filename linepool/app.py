@@ -223,6 +223,8 @@ class App:
                 entry.names = tuple(_upper(name) for name in entry.names)
             table.update((name.encode(), entry) for name in entry.names)
         self.protocol.check(service.commands)
+        for number, entry in enumerate(service.entries, 1):
+            entry.number = number
         return service
 
     def start(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, cast
 from typing import Protocol as Interface
 
@@ -57,12 +57,14 @@ class Conversation:
         errors: How many requests ended in SERVER_ERROR.
         timeouts: How many of these had run past their deadline.
         pinned: A handler or hook has asked for the live connection, so it stays in this worker.
+        runs: Called with the number of a command when a handler is called for a part of the request.
     """
 
     # Rarely read attributes are set here, so that a new conversation need not set them.
     armed = False
     overdue: RequestTimeout | None = None
     timeouts = 0
+    runs: Callable[[int], None] = staticmethod(lambda _number: None)
     _broken = False  # a stream has ended with an error
     _live: Connection | None = None
     _first_bytes: FirstBytes | None = None  # None: the client is admitted
@@ -276,6 +278,8 @@ class Conversation:
         if entry is None:
             hint = " HELP lists the commands." if b"HELP" in self.service.table else ""
             raise UnknownCommand(f"unknown command '{printable(request.verb)}'.{hint}")
+        if request is not self.request:
+            self.runs(entry.number)
         return entry.call(request, self)
 
     def _through(self, layers: Sequence[Middleware], request: Request) -> Any:

@@ -43,6 +43,8 @@ class Entry:
         doc: The handler's docstring, without indentation.
         place: ``file:line`` of the handler, for messages.
         options: What the handler's registration says to the protocol: ``handler(..., name=value)``.
+        number: Its number in the service, from 1; by it the master knows what a worker runs.
+        call: Converts the words of a request and calls the handler.
     """
 
     names: tuple[str, ...]
@@ -52,6 +54,7 @@ class Entry:
     doc: str = ""
     place: str = ""
     options: Mapping[str, Any] = {}
+    number: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.call = compile_call(self.function, self.signature, self._call)
@@ -61,6 +64,11 @@ class Entry:
         self.rest_after = self.signature.rest_after
         self.size_word = self.signature.size_word
         self.limit_ns = None if self.timeout is None else int(self.timeout * 1e9)
+
+    @property
+    def name(self) -> str:
+        """The command's name, for logs and errors."""
+        return self.names[0] if self.names else "(unknown)"
 
     @property
     def usage(self) -> str:
@@ -79,6 +87,16 @@ class Entry:
             error.usage = self.usage if self.names else ""
             raise error from None
         return self.function(*args, **kwargs)
+
+
+class NoEntry:
+    """In place of the entry of a request whose command is unknown."""
+
+    limit_ns: int | None = None
+    number = 0
+
+
+NO_ENTRY = NoEntry()
 
 
 @frozen
@@ -126,6 +144,16 @@ class Service:
     def find(self, verb: bytes) -> Entry | None:
         """Return the command of a name, or None."""
         return self.table.get(verb.upper() if self.protocol.ignores_case else verb)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every command once, and the entry that serves unknown commands; by their numbers less 1."""
+        return [*self.commands, *([self.unknown] if self.unknown else [])]
+
+    def numbered(self, number: int) -> Entry | None:
+        """Return the entry of a number, or None: there is none."""
+        entries = self.entries
+        return entries[number - 1] if 0 < number <= len(entries) else None
 
     @property
     def commands(self) -> list[Entry]:

@@ -263,10 +263,7 @@ class Settings:
         "log the stack of a request that runs longer than this, without stopping it; 0: off",
     )
     stopped_timeout: float = _setting(
-        5.0,
-        _seconds(),
-        "s",
-        "kill a worker or the parker if it has been stopped (SIGSTOP) for this long; 0: never",
+        5.0, _seconds(), "s", "kill a worker or parker stopped (SIGSTOP) for this long; 0: never"
     )
     max_requests: int = _setting(
         0, _whole(0), "requests", "replace a worker after this many requests; 0: off"
@@ -303,6 +300,18 @@ class Settings:
     )
     max_body_bytes: int = _setting(
         1024 * 1024, _whole(0, 2**30), "bytes", "maximum size of a data block"
+    )
+    poison_deaths: int = _setting(
+        5,
+        _whole(0),
+        "workers",
+        "refuse a command that has ended this many workers within poison_window; 0: never",
+    )
+    poison_window: float = _setting(
+        30.0, _seconds(0.1), "s", "the period in which poison_deaths are counted"
+    )
+    poison_pause: float = _setting(
+        10.0, _seconds(0.1), "s", "how long a command is refused that has ended too many workers"
     )
     graceful_timeout: float = _setting(
         30.0,

@@ -35,6 +35,7 @@ from linepool.master.watchdog import Watchdog
 from linepool.master.watched import Watched
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool import policy
+from linepool.pool.brake import Brake
 from linepool.pool.scoreboard import Scoreboard
 from linepool.pool.status import State
 from linepool.settings import MAX_WORKERS, Settings, Workers
@@ -227,7 +228,7 @@ class Master:
         self._draining.turn()
         for watched in self._watched:
             watched.turn()
-        if not self._was_ready:
+        if not self._was_ready and not self.stopping:
             self._look_for_first_generation()
         if not self.stopping:
             snapshot = self.load.snapshot(self.scoreboard, self.settings)
@@ -276,6 +277,7 @@ class Master:
             watchdog=self._watchdog,
             parker=self._parker,
             stopped=StoppedChildren(settings.stopped_timeout, self._watchdog.stalls),
+            brake=Brake(settings.poison_deaths, settings.poison_window, settings.poison_pause),
         )
         # What the app has loaded stays out of the workers' collections, and so stays shared.
         gc.collect()
@@ -366,8 +368,6 @@ class Master:
 
     def _look_for_first_generation(self) -> None:
         """Announce the first generation once it is up; give up if all of it failed."""
-        if self.stopping:
-            return
         ready = sum(worker.state is not None for worker in self.scoreboard.workers.values())
         if ready >= self.settings.workers.min:
             self._was_ready = True

@@ -27,6 +27,7 @@ from linepool.master.stopped import StoppedChildren
 from linepool.master.watchdog import Watchdog
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool import policy
+from linepool.pool.brake import Brake
 from linepool.pool.deadline import DUMP_NS
 from linepool.pool.scoreboard import Scoreboard, WorkerState
 from linepool.pool.status import State
@@ -52,6 +53,7 @@ class Counters:
     spawned: int = 0
     retired: int = 0
     refused: int = 0
+    braked: int = 0
     dropped: int = 0
 
     def add(self, snapshot: SlotSnapshot) -> None:
@@ -62,6 +64,7 @@ class Counters:
         self.connections += snapshot.connections
         self.refused += snapshot.refused
         self.dropped += snapshot.dropped
+        self.braked += snapshot.braked
 
     def plus(self, snapshots: list[SlotSnapshot]) -> dict[str, int]:
         """Return all counts, with the work of the workers that are alive."""
@@ -79,6 +82,7 @@ class Pool:
 
     Attributes:
         workers: Those that are alive, by slot.
+        brake: Refuses commands that workers died of.
         retry_at: When another fork is to be tried after one has failed, on the monotonic clock.
     """
 
@@ -95,6 +99,7 @@ class Pool:
     _watchdog: Watchdog
     _parker: ParkerHandle | None
     _stopped: StoppedChildren
+    brake: Brake
 
     @property
     def dropped_by_parker(self) -> int:
@@ -168,13 +173,13 @@ class Pool:
 
     @property
     def due_at(self) -> float:
-        """When a process misses its deadline next, on the monotonic clock, requests left out."""
+        """When ``judge`` is due next, on the monotonic clock, requests left out."""
         booting = (
             self.boot_by(worker)
             for slot, worker in self.scoreboard.workers.items()
             if worker.state is None and not self.workers[slot].kill_at
         )
-        return min(self._stopped.due_at, min(booting, default=math.inf))
+        return min(self.brake.due_at, self._stopped.due_at, min(booting, default=math.inf))
 
     def look_for_stopped(self) -> None:
         """Note which processes are stopped, because a child of the master has stopped or continued."""
@@ -184,8 +189,9 @@ class Pool:
         self._stopped.look(children)
 
     def judge(self) -> None:
-        """Kill workers that missed their deadlines, or that write malformed records."""
+        """Kill workers that missed their deadlines, or that write malformed records; release brakes."""
         now = time.monotonic()
+        self._release_brakes(now)
         soon = now + DUMP_NS / 1e9
         stopped = self._stopped.take_overdue()
         for slot, worker in self.workers.items():
@@ -217,8 +223,10 @@ class Pool:
         worker.close()
         self._load.history.worker_changed(slot, None, time.monotonic_ns())
         board_slot = self.board.slot(slot)
-        self._account(state, status, board_slot.snapshot(), killed=worker.is_killed)
-        self.counters.add(board_slot.snapshot())
+        last = board_slot.snapshot()
+        self._account(state, status, last, killed=worker.is_killed)
+        self._blame(worker, last)
+        self.counters.add(last)
         self._save_connections(slot, state.pid)
         board_slot.vacate()
         self._spawner.reaped(slot)
@@ -245,7 +253,7 @@ class Pool:
         if worker.retiring or killed:
             log.debug("worker left pid=%d status=%d", worker.pid, status)
             return
-        if status == 0:
+        if status == 0 and not last.started_ns:
             recycled = self._recycler.was_recycled(worker.slot)
             self.counters.recycled += recycled
             log.info("worker %s pid=%d", "recycled" if recycled else "left", worker.pid)
@@ -258,6 +266,30 @@ class Pool:
             printable(last.line) if last.started_ns else "-",
             last.requests,
         )
+
+    def _blame(self, worker: WorkerHandle, last: SlotSnapshot) -> None:
+        """Brake the command that a dead worker was running, if several have died of it.
+
+        A kill counts if it was because of the request itself, not of a stop.
+        """
+        entry = worker.generation.service.numbered(last.command) if last.started_ns else None
+        if entry is None or (worker.is_killed and not worker.is_overdue(last.number)):
+            return
+        if self.brake.died(entry.name, time.monotonic()):
+            self.board.brake(self.brake.braked)
+            log.error(
+                "command refused for a while: workers died of it command=%s deaths=%d pause_s=%g",
+                entry.name,
+                self.brake.deaths(entry.name),
+                worker.generation.settings.poison_pause,
+            )
+
+    def _release_brakes(self, now: float) -> None:
+        """Have the commands served again whose pause is over."""
+        if released := self.brake.release(now):
+            self.board.brake(self.brake.braked)
+            for command in released:
+                log.info("command served again command=%s", command)
 
     def probe(self) -> None:
         """Warn if the kernel forbids to copy descriptors; tried on a worker's standard error."""

@@ -12,7 +12,7 @@ from linepool.ipc.channel import WakeUp
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.pidfd import ChildProcess
 from linepool.master.generation import Generation
-from linepool.pool.deadline import Escalation
+from linepool.pool.deadline import Escalation, Step
 from linepool.worker.interrupts import DUMP
 
 _STACK_BYTES = 65536
@@ -56,6 +56,10 @@ class WorkerHandle:
     def is_killed(self) -> bool:
         """Whether it has been killed."""
         return self.kill_at == math.inf
+
+    def is_overdue(self, number: int) -> bool:
+        """Whether it is killed because of a request, by its serial number."""
+        return self.escalation.number == number and self.escalation.step is Step.KILL
 
     def kill_by(self, kill_at: float, why: str) -> None:
         """Have it killed at a moment, unless it is to be killed earlier."""

@@ -45,6 +45,14 @@ def status(master: Master) -> dict[str, Any]:
             "dropped": counters["dropped"] + master.pool.dropped_by_parker,
             "saturated_s": round(master.load.saturated_s, 3),
         },
+        "brakes": [
+            {
+                "command": command,
+                "deaths": master.pool.brake.deaths(command),
+                "left_s": round(max(0.0, until - now_ns / 1e9), 3),
+            }
+            for command, until in master.pool.brake.braked.items()
+        ],
         "workers": [_worker(worker, slots[worker.slot], now_ns) for worker in workers],
     }
 

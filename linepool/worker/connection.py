@@ -28,6 +28,7 @@ from linepool.kernel.lingering import PATIENCE, last_call
 from linepool.kernel.sockets import CHUNK, DONTWAIT, socket_cookie
 from linepool.protocols.base import Bad, Request
 from linepool.pubsub.messages import Message
+from linepool.service import NO_ENTRY
 from linepool.session import Session
 from linepool.worker.context import WorkerContext
 from linepool.worker.handle import Handle
@@ -83,6 +84,7 @@ class Connection:
         self._board = context.board
         self._conversation = Conversation(context.service, session, context.resources, self)
         self._conversation.pinned = not transport.may_move
+        self._conversation.runs = context.board.runs
         self._protocol = self._conversation.protocol
         self._cookie = cookie or socket_cookie(self.socket)
         self._accepted_at = accepted_at
@@ -295,6 +297,8 @@ class Connection:
         context, conversation, protocol = self._context, self._conversation, self._protocol
         board, replies, safe_point = self._board, self._replies, context.safe_point
         begin = board.begin
+        if board.brakes() != context.brakes.seen:
+            context.brakes.apply()
         context.interrupts.conversation = conversation
         default_ns = context.limit_ns
         waiting = done = 0  # bytes in replies; requests
@@ -307,12 +311,11 @@ class Connection:
                     self.lost_framing |= request.close
                     replies.append(conversation.refuse(request))
                     continue
-                limit_ns = request.command.limit_ns if request.command else None
-                if limit_ns is None:
-                    limit_ns = default_ns
+                entry = request.command or NO_ENTRY
+                limit = default_ns if entry.limit_ns is None else entry.limit_ns
                 board.serial = serial = board.serial + 1
                 line, eol = request.line, request.eol
-                begin(line, len(line), len(eol), limit_ns, waiting, serial, began_ns)
+                begin(line, len(line), len(eol), limit, entry.number, waiting, serial, began_ns)
                 reply = conversation.answer(request)
                 if isinstance(reply, bytes):
                     replies.append(reply)
@@ -381,14 +384,8 @@ class Connection:
         shown = self.descriptor + 1
         conversation, transport = self._conversation, self._transport
         session = conversation.session
-        if (
-            not self._is_replaceable
-            or conversation.pinned
-            or session
-            or session.user
-            or transport.unsent
-            or self._stream
-        ):
+        stays = conversation.pinned or session or session.user or transport.unsent or self._stream
+        if stays or not self._is_replaceable:
             shown += BOUND
         if shown != self._shown:
             self._shown = shown

@@ -12,6 +12,7 @@ from linepool.ipc.board import WorkerView
 from linepool.pubsub.subscriptions import Subscriptions
 from linepool.service import Service
 from linepool.settings import Settings
+from linepool.worker.brakes import Brakes
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
@@ -25,6 +26,7 @@ class WorkerContext:
 
     Attributes:
         limit_ns: The setting ``request_timeout``, in ns.
+        brakes: The commands that are refused at present.
     """
 
     service: Service
@@ -36,10 +38,15 @@ class WorkerContext:
     subscriptions: Subscriptions
     safe_point: SafePoint
     limit_ns: int = field(init=False)
+    brakes: Brakes = field(init=False)
 
     @limit_ns.default
     def _limit_ns(self) -> int:
         return int(self.settings.request_timeout * 1e9)
+
+    @brakes.default
+    def _brakes(self) -> Brakes:
+        return Brakes(self.service, self.board, self.settings.poison_pause)
 
     def run_hooks(self, call: Callable[[], T]) -> T:
         """Run hooks of the app's, at a safe point.

@@ -14,6 +14,7 @@ from time import monotonic_ns
 
 from linepool.conversation import Conversation
 from linepool.protocols.base import Request
+from linepool.service import NO_ENTRY
 from linepool.worker.context import WorkerContext
 from linepool.worker.interrupts import overdue
 from linepool.worker.transport import UNSENT_BYTES, Transport
@@ -83,7 +84,8 @@ class Stream:
         began_ns = monotonic_ns() - self._ran_ns
         board.serial += 1
         line, eol = request.line, request.eol
-        board.begin(line, len(line), len(eol), self._limit_ns, 1, board.serial, began_ns)
+        number = (request.command or NO_ENTRY).number
+        board.begin(line, len(line), len(eol), self._limit_ns, number, 1, board.serial, began_ns)
         context.interrupts.conversation = self._conversation
         if 0 < self._limit_ns < self._ran_ns:
             self._conversation.overdue = overdue(self._limit_ns)  # the next part is an error

@@ -135,6 +135,9 @@ class Worker:
         loop = kind(context, spec.channel, listeners, self._report, self._is_worn)
         try:
             loop.run()
+        except LeaveNow:
+            self._board.drop()  # its request did not end this worker
+            raise
         finally:
             self._safe_point.is_open = True
 

@@ -44,6 +44,7 @@ COUNTERS = [
     "spawned",
     "retired",
     "refused",
+    "braked",
     "dropped",
     "saturated_s",
 ]
@@ -93,6 +94,7 @@ def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
         "tally",
         "connections",
         "counters",
+        "brakes",
         "workers",
     ]
     assert (state["name"], state["version"]) == ("workshop", __version__)

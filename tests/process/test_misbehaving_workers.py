@@ -131,7 +131,7 @@ READ_BY_OTHERS = (words.IDLE_SINCE_NS, words.HELD, words.BEGUN_WITH, words.GIVEN
 def test_a_worker_that_writes_to_a_part_of_the_board_that_is_not_its_own_ends(
     launch: Launch, scheme, what
 ):
-    server = launch("misbehaving.py", "--workers", "2")
+    server = launch("misbehaving.py", "--workers", "2", "--poison-deaths", "0")
     with clients(server, 3) as parked:
         ask_all(parked, "ADD 2 3")
         until_parked(server, 3)

@@ -289,7 +289,7 @@ def test_counters_on_the_board_never_go_back():
     if writer == 0:
         try:
             for _ in range(100_000):
-                board.begin(b"ADD 2 3", 7, 1, 2, 0, 1, 3)
+                board.begin(b"ADD 2 3", 7, 1, 2, 0, 0, 1, 3)
                 board.finish(1, 3)
         finally:
             os._exit(0)

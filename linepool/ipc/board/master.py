@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from collections.abc import Mapping
 
 from attrs import frozen
 
@@ -11,7 +12,11 @@ from linepool.ipc.board.words import (
     BEGUN,
     BEGUN_WITH,
     BOUND,
+    BRAKE,
+    BRAKED,
+    BRAKES,
     CLIENT_FD,
+    COMMAND,
     CONNECTIONS,
     COOKIE,
     DROPPED,
@@ -24,6 +29,7 @@ from linepool.ipc.board.words import (
     LIMIT_NS,
     LINE_BYTES,
     LINE_LENGTH,
+    MAX_BRAKES,
     ORDER,
     OVERDUE,
     PARKED,
@@ -42,6 +48,7 @@ from linepool.ipc.board.words import (
     UNSTARTED,
     Board,
     Order,
+    brake_name,
     count_in,
 )
 from linepool.pool.scoreboard import WorkerState
@@ -50,7 +57,13 @@ from linepool.pool.status import State, packed
 
 @frozen
 class SlotSnapshot:
-    """A copy of a slot in the master; ``number`` is the serial number of what is in flight."""
+    """A copy of a slot in the master.
+
+    Attributes:
+        number: The serial number of what is in flight.
+        command: The number of its command in the service; 0: none.
+        braked: Requests that were refused because workers died of their command.
+    """
 
     number: int
     started_ns: int
@@ -68,6 +81,8 @@ class SlotSnapshot:
     cookie: int
     line: bytes
     eol: bytes
+    command: int
+    braked: int
 
 
 class MasterSlot:
@@ -196,6 +211,8 @@ class MasterSlot:
             words[COOKIE],
             bytes(self._view[: min(words[LINE_LENGTH], LINE_BYTES)]),
             b"\n" if words[EOL_LENGTH] == 1 else b"\r\n",
+            words[COMMAND],
+            words[BRAKED],
         )
 
 
@@ -234,6 +251,14 @@ class MasterView:
         lost = self._head[PARKED]
         self._head[PARKER] = self._head[PARKED] = self._head[READY] = 0
         return lost
+
+    def brake(self, commands: Mapping[str, float]) -> None:
+        """Publish which commands are refused, and until when on the monotonic clock, in seconds."""
+        table = self.page.brakes
+        table[:] = bytes(len(table))
+        for place, (name, until) in zip(range(MAX_BRAKES), commands.items(), strict=False):
+            BRAKE.pack_into(table, place * BRAKE.size, brake_name(name), int(until * 1e9))
+        self._head[BRAKES] += 1
 
     @property
     def parked(self) -> int:

@@ -34,7 +34,13 @@ REFUSED_BY_PARKER = 4  # connections refused because there were too many; parker
 SLOTS = 5  # slots from here on have never been used; master
 PARKER_FULL = 6  # 1 while the parker has little room for more connections; parker
 DROPPED_BY_PARKER = 7  # connections that it closed because a worker had passed nonsense; parker
-HEAD_WORDS = 8
+BRAKES = 8  # how often the table of braked commands has changed; master
+HEAD_WORDS = 16
+
+# The table of braked commands, between the head and the slots; written by the master.
+# Of each: its ``brake_name``, and until when it is refused, in ns; 0: free.
+BRAKE = struct.Struct("@56sQ")
+MAX_BRAKES = 62  # they fill the page of the head
 
 # The words of a slot, after the line. Those that are written together are adjacent: one call writes
 # them, at half of what single words cost. That call clears them all first, so nothing that counts may
@@ -42,41 +48,48 @@ HEAD_WORDS = 8
 LINE_LENGTH = 0  # bytes of the request's line that are at the start of the slot
 EOL_LENGTH = 1  # bytes of the line's ending, for the reply that the master may have to write
 LIMIT_NS = 2  # the request is overdue after this long; 0: never
-BEGUN = 3  # not 0: bytes of a reply may have been sent, or are about to be
-SERIAL = 4  # number of the request or hook that STARTED_NS belongs to
-STARTED_NS = 5  # when the request in flight began, on the monotonic clock; 0: there is none
-REQUESTS = 6  # requests done
-HANDLER_NS = 7  # time spent in handlers
-COOKIE = 8  # SO_COOKIE of the client's socket: its descriptor may have been reused
-CLIENT_FD = 9  # descriptor of the client that is being served, plus one; 0: none
-IDLE_SINCE_NS = 10  # when it began to wait for work; 0: it works. Immediate, unlike status records
-HELD = 11  # connections held
-STATE = 12  # as in the last status record
-SINCE_NS = 13  # as in the last status record
-ERRORS = 14  # requests that ended in SERVER_ERROR
-TIMEOUTS = 15  # requests in which RequestTimeout was raised
-CONNECTIONS = 16  # connections taken
-REFUSED = 17  # connections refused because there were too many
-BEGUN_WITH = 18  # number of the last connection from the parker that it has begun to serve
-WAITED_NS = 19  # how long it has waited for work altogether
+COMMAND = 3  # the number of its command in the service; 0: none, or an unknown one
+BEGUN = 4  # not 0: bytes of a reply may have been sent, or are about to be
+SERIAL = 5  # number of the request or hook that STARTED_NS belongs to
+STARTED_NS = 6  # when the request in flight began, on the monotonic clock; 0: there is none
+REQUESTS = 7  # requests done
+HANDLER_NS = 8  # time spent in handlers
+COOKIE = 9  # SO_COOKIE of the client's socket: its descriptor may have been reused
+CLIENT_FD = 10  # descriptor of the client that is being served, plus one; 0: none
+IDLE_SINCE_NS = 11  # when it began to wait for work; 0: it works. Immediate, unlike status records
+HELD = 12  # connections held
+STATE = 13  # as in the last status record
+SINCE_NS = 14  # as in the last status record
+ERRORS = 15  # requests that ended in SERVER_ERROR
+TIMEOUTS = 16  # requests in which RequestTimeout was raised
+CONNECTIONS = 17  # connections taken
+REFUSED = 18  # connections refused because there were too many
+BEGUN_WITH = 19  # number of the last connection from the parker that it has begun to serve
+WAITED_NS = 20  # how long it has waited for work altogether
+BRAKED = 21  # requests refused because workers died of their command
 # Written by the master:
-ORDER = 20
-OVERDUE = 21  # serial number of the request in which RequestTimeout is to be raised
-PERMIT = 22  # 1: the worker may leave once it has served its number of requests
+ORDER = 22
+OVERDUE = 23  # serial number of the request in which RequestTimeout is to be raised
+PERMIT = 24  # 1: the worker may leave once it has served its number of requests
 # Written by the parker:
-GIVEN = 23  # number of the last connection given to this worker
-UNSTARTED = 24  # connections given to it that it had not begun to serve when the parker looked last
-DROPPED = 25  # connections closed because another worker had passed nonsense; the worker
-SLOT_WORDS = 26
+GIVEN = 25  # number of the last connection given to this worker
+UNSTARTED = 26  # connections given to it that it had not begun to serve when the parker looked last
+DROPPED = 27  # connections closed because another worker had passed nonsense; the worker
+SLOT_WORDS = 28
 
 WORD = 8  # bytes
 _MOST_COUNTED = 1 << 48
 LINE_BYTES = 128
 # In the machine's byte order, and aligned: each word is written in one piece.
-BEGIN = struct.Struct(f"@{LINE_BYTES}s6Q")  # at the start of the slot
+BEGIN = struct.Struct(f"@{LINE_BYTES}s7Q")  # at the start of the slot
 PAIR = struct.Struct("@2Q")
 SERVING_AT = LINE_BYTES + COOKIE * WORD  # and CLIENT_FD
 IDLE_AT = LINE_BYTES + CLIENT_FD * WORD  # and IDLE_SINCE_NS
+
+
+def brake_name(command: str) -> bytes:
+    """Return a command's name as it is in the table of braked commands."""
+    return command.encode()[:56].ljust(56, b"\0")
 
 
 def count_in(words: memoryview, number: int) -> int:
@@ -102,6 +115,7 @@ class Board:
         self._page = mmap.mmap(-1, mmap.PAGESIZE + MAX_WORKERS * self._size)
         self._view = memoryview(self._page)
         self.head = self._view[: HEAD_WORDS * WORD].cast("Q")
+        self.brakes = self._view[HEAD_WORDS * WORD :][: MAX_BRAKES * BRAKE.size]
 
     def slot(self, number: int) -> tuple[memoryview, memoryview, memoryview]:
         """Return a slot's bytes, its words, and its two words for each published connection."""

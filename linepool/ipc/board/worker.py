@@ -10,7 +10,11 @@ from linepool.ipc.board.words import (
     BEGIN,
     BEGUN,
     BEGUN_WITH,
+    BRAKE,
+    BRAKED,
+    BRAKES,
     CLIENT_FD,
+    COMMAND,
     CONNECTIONS,
     DROPPED,
     ERRORS,
@@ -40,6 +44,7 @@ from linepool.ipc.board.words import (
     TIMEOUTS,
     WAITED_NS,
     Board,
+    brake_name,
     count_in,
 )
 from linepool.pool.status import State
@@ -69,9 +74,13 @@ class WorkerView:
         order: Returns the master's order, one of ``Order``; any other value is an order to leave too.
         serving: ``serving(cookie, descriptor + 1)`` publishes the connection that is read and answered
             from now on.
-        begin: ``begin(line, its length, length of its ending, limit_ns, unsent, serial, now_ns)``
+        begin: ``begin(line, its length, length of its ending, limit_ns, command, unsent, serial, now_ns)``
             publishes the request that goes to its handler; the one before it is done. It is overdue
-            after ``limit_ns`` (0: never); ``unsent`` bytes of replies are to be sent ahead of its own.
+            after ``limit_ns`` (0: never); ``command`` is the number of its command in the service;
+            ``unsent`` bytes of replies are to be sent ahead of its own.
+        runs: ``runs(command)`` publishes that the request in flight has come to another command, by
+            its number: the next one of a batch.
+        brakes: Returns a number that changes when a result of ``braked_until`` does.
     """
 
     def __init__(self, board: Board, number: int) -> None:
@@ -89,6 +98,8 @@ class WorkerView:
         self.idle: Callable[..., None] = partial(PAIR.pack_into, self._view, IDLE_AT)
         self.waited: Callable[[int], None] = partial(self._words.__setitem__, WAITED_NS)
         self.begin: Callable[..., None] = partial(BEGIN.pack_into, self._view, 0)
+        self.runs: Callable[[int], None] = partial(self._words.__setitem__, COMMAND)
+        self.brakes: Callable[[], int] = partial(self._head.__getitem__, BRAKES)
 
     @property
     def served_descriptor(self) -> int:
@@ -98,7 +109,7 @@ class WorkerView:
     def begin_hook(self, now_ns: int, limit_ns: int) -> None:
         """Publish that a hook runs; it has no line, and is not counted as a request."""
         self.serial += 1
-        self.begin(b"", 0, 0, limit_ns, 0, self.serial, now_ns)
+        self.begin(b"", 0, 0, limit_ns, 0, 0, self.serial, now_ns)
 
     def finish(self, requests: int, spent_ns: int) -> None:
         """Publish that some requests are done, all since the last call, and the time they took."""
@@ -149,6 +160,15 @@ class WorkerView:
         """Add to the requests that ended in SERVER_ERROR, and to those that ran past their limit."""
         self._words[ERRORS] += errors
         self._words[TIMEOUTS] += timeouts
+
+    def braked_until(self, command: str) -> int:
+        """Return until when a command is refused, in ns on the monotonic clock; 0: it is served."""
+        table: dict[bytes, int] = dict(BRAKE.iter_unpack(self._board.brakes))
+        return table.get(brake_name(command), 0)
+
+    def count_braked(self) -> None:
+        """Count a request that was refused because workers died of its command."""
+        self._words[BRAKED] += 1
 
     def count_connection(self) -> None:
         """Count a connection that was taken."""
