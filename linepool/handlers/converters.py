@@ -186,6 +186,9 @@ def structured(
     structurer = make_converter()
     for kind, convert in plain.items():
         structurer.register_structure_hook(kind, _hook(convert))
+    structurer.register_structure_hook_factory(
+        _has_number_keys, lambda kind: _number_keys(kind, structurer.get_structure_hook)
+    )
     try:
         structure = structurer.get_structure_hook(hint)
     except cattrs.errors.StructureHandlerNotFoundError as error:
@@ -218,6 +221,23 @@ def _without_internals(error: BaseException, kind: Any) -> str:
 
 def _hook(convert: Convert) -> Callable[[Any, Any], Any]:
     return lambda value, _: convert(value)
+
+
+def _has_number_keys(hint: Any) -> bool:
+    return get_origin(hint) is dict and get_args(hint)[0] in (int, float)
+
+
+def _number_keys(hint: Any, hook_for: Callable[[Any], Callable[[Any, Any], Any]]) -> Any:
+    """Return cattrs' hook for a dict whose keys are numbers, which JSON writes as strings."""
+    key_type, value_type = get_args(hint)
+    make_key, structure = from_text(key_type), hook_for(value_type)
+
+    def from_object(value: Any, _: Any) -> dict[Any, Any]:
+        if not isinstance(value, dict):
+            raise TypeError
+        return {make_key(key): structure(item, value_type) for key, item in value.items()}
+
+    return from_object
 
 
 def _path_to(kind: Any, hint: Any, seen: tuple[Any, ...] = ()) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from datetime import date
+from datetime import date, datetime
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -50,7 +50,7 @@ def json_converter(hint: Any) -> Converter:
 
 def structured(hint: Any, load: Convert = unchanged, prefix: str = "") -> Converter:
     """Return the converter for a type that only cattrs can structure; see ``converters.structured``."""
-    strict: dict[Any, Convert] = {kind: json_converter(kind)[0] for kind in (int, float, str, bool)}
+    strict: dict[Any, Convert] = {kind: json_converter(kind)[0] for kind in _STRICT}
     return converters.structured(hint, strict, load, prefix)
 
 
@@ -65,6 +65,9 @@ _PLAIN: dict[Any, tuple[str, type, Convert]] = {
     dict: ("dict", dict, unchanged),
     type(None): ("null", type(None), unchanged),
 }
+
+
+_STRICT = (int, float, str, bool, date, datetime)  # within a structured type too
 
 
 def _plain(shown: str, kind: type, make: Convert) -> Converter:

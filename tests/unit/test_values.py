@@ -187,8 +187,37 @@ def test_numbers_within_a_structured_argument_are_strict():
     app.handler("SUM")(_takes(list[int]))
 
     assert app.ask(b"SUM [1,2]\n") == b"OK\n"
+    app.handler("TIMES")(_takes(list[datetime]))
     for value in ('["1_0"]', '["1"]', "[1.9]", "[true]", '["\u0661"]'):
         assert app.ask(f"SUM '{value}'\n".encode()).startswith(b"CLIENT_ERROR x must be JSON of")
+    assert app.ask(b"TIMES '[\"2026-01-31T12:00\"]'\n") == b"OK\n"
+    assert app.ask(b"TIMES '[\"2026-01-31_12:00\"]'\n").startswith(
+        b"CLIENT_ERROR x must be JSON of"
+    )
+
+
+@pytest.mark.parametrize("kind", [dict[int, float], dict[int, list[int]] | None])
+def test_the_keys_of_a_structured_argument_may_be_numbers(kind):
+    pytest.importorskip("cattrs")
+    app, typed = App(), App(protocol=JsonRpc())
+    for one in (app, typed):
+        one.handler("keys")(_keys(kind))
+    item = 5.0 if kind == dict[int, float] else [5]
+
+    assert app.ask(f"keys '{json.dumps({7: item})}'\n".encode()) == b"7\n"
+    assert rpc(typed, "keys", {7: item})["result"] == "7"
+    wrong: list[object] = [{"1_0": item}, {"\u0661": item}, {"x": item}, {"1": "5"}, [item], 5]
+    for value in wrong:
+        assert app.ask(f"keys '{json.dumps(value)}'\n".encode()).startswith(b"CLIENT_ERROR x must")
+        assert rpc(typed, "keys", value)["error"]["code"] == -32602
+
+
+def _keys(kind: Any) -> Callable[..., str]:
+    def keys(x: Any) -> str:
+        return " ".join(map(repr, x))
+
+    keys.__annotations__ = {"x": kind}
+    return keys
 
 
 # -- numbers that only Python reads
