@@ -8,6 +8,7 @@ for all connections.
 from __future__ import annotations
 
 import logging
+import os
 import resource
 
 from attrs import evolve
@@ -18,9 +19,8 @@ from linepool.settings import MAX_WORKERS, Settings, Workers
 log = logging.getLogger("linepool")
 
 _USUAL = 33  # of any process: standard streams, epoll, channels, control clients, a listener
-_PER_WORKER = (
-    6  # in the master: the process, its pipe, channel, bell and stack; one more for a fork
-)
+_OWN = 26  # of these, those that a server opens after it has loaded the app
+_PER_WORKER = 6  # of the master: process, pipe, channel, bell and stack; one more for a fork
 _FOR_APP = 512  # in a worker, if the limit can be raised: what handlers and resources open
 _SPARE_REGIONS = 8  # of the bus
 _PER_REGION = 2  # in the master and in each worker
@@ -38,9 +38,10 @@ def bounded_by_files(settings: Settings, *, publishes: bool) -> Settings:
     Raises:
         SetupError: The limit is too low for one worker and one connection.
     """
-    needed = descriptors_needed(settings, publishes=publishes)
+    opened = open_files()
+    needed = descriptors_needed(settings, publishes=publishes, opened=opened)
     limit = _raise_limit(needed + _FOR_APP)
-    allowed = share_out(settings, limit, publishes=publishes)
+    allowed = share_out(settings, limit, publishes=publishes, opened=opened)
     if allowed != settings:
         log.warning(
             "the limit of open files is low limit=%d needed=%d workers=%s max_connections=%d"
@@ -54,6 +55,14 @@ def bounded_by_files(settings: Settings, *, publishes: bool) -> Settings:
     return allowed
 
 
+def open_files() -> int:
+    """Return how many descriptors this process has; all but the usual ones are of the app, or inherited."""
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1  # one is of the listing
+    except OSError:
+        return 0
+
+
 def bus_regions(workers: int) -> int:
     """Return how many slots of a pool may be in use at once, with some that are added later.
 
@@ -62,23 +71,31 @@ def bus_regions(workers: int) -> int:
     return min(MAX_WORKERS, 2 * workers + _SPARE_REGIONS)
 
 
-def descriptors_needed(settings: Settings, *, publishes: bool) -> int:
-    """Return how many descriptors the process needs that needs most, without those of the app."""
+def descriptors_needed(settings: Settings, *, publishes: bool, opened: int = 0) -> int:
+    """Return how many descriptors the process needs that needs most.
+
+    Args:
+        settings: All of them.
+        publishes: There is a bus between the workers.
+        opened: How many are open already; all processes inherit them.
+    """
     workers = settings.workers.max
     bus = _PER_REGION * bus_regions(workers) if publishes else 0
     master = _PER_WORKER * workers + bus
     worker = bus + (settings.hot_connections if settings.has_parker else 1)
     parker = settings.max_connections + 2 * workers if settings.has_parker else 0
-    return _usual(settings) + max(master, worker, parker)
+    return _usual(settings, opened) + max(master, worker, parker)
 
 
-def share_out(settings: Settings, limit: int, *, publishes: bool) -> Settings:
+def share_out(settings: Settings, limit: int, *, publishes: bool, opened: int = 0) -> Settings:
     """Return settings with at most as many workers and connections as a limit allows.
+
+    For the arguments, see ``descriptors_needed``.
 
     Raises:
         SetupError: It is too low for one worker and one connection.
     """
-    left = limit - _usual(settings)
+    left = limit - _usual(settings, opened)
     if publishes:
         for_workers = (left - _PER_REGION * _SPARE_REGIONS) // (_PER_WORKER + 2 * _PER_REGION)
     else:
@@ -90,9 +107,10 @@ def share_out(settings: Settings, limit: int, *, publishes: bool) -> Settings:
     hot = min(settings.hot_connections, (left - bus) // 2)
     connections = min(settings.max_connections, left - 2 * workers)
     if min(workers, hot, connections) < 1:
+        needed = descriptors_needed(settings, publishes=publishes, opened=opened)
         raise SetupError(
             f"the limit of open files is {limit}, which is too low for a worker and a connection:"
-            f" raise it to {descriptors_needed(settings, publishes=publishes)} (ulimit -n)"
+            f" raise it to {needed} (ulimit -n)"
         )
     allowed = evolve(settings, workers=Workers(min(settings.workers.min, workers), workers))
     if settings.has_parker:
@@ -100,8 +118,8 @@ def share_out(settings: Settings, limit: int, *, publishes: bool) -> Settings:
     return allowed
 
 
-def _usual(settings: Settings) -> int:
-    return _USUAL + len(settings.bind)
+def _usual(settings: Settings, opened: int) -> int:
+    return max(_USUAL, opened + _OWN) + len(settings.bind)
 
 
 def _raise_limit(wanted: int) -> int:

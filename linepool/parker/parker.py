@@ -38,6 +38,7 @@ from linepool.kernel.acceptor import Accepted, Acceptor
 from linepool.kernel.event_set import EventSet
 from linepool.kernel.lingering import PATIENCE, LingeringClose, last_call
 from linepool.kernel.listeners import Listener
+from linepool.kernel.rlimit import open_files
 from linepool.kernel.sockets import (
     LONGEST_WAIT,
     address_text,
@@ -55,7 +56,8 @@ _CONFIRM_EVERY = 0.01  # seconds between two looks whether given connections wer
 _LOOK_EVERY = 0.005  # seconds between two looks for an idle worker while a connection waits
 _MESSAGES = 8  # from one worker, before the connections with input get their turn
 _LAST_MESSAGES = 1024  # of a dead worker; the kernel keeps fewer, unless a child of it writes more
-_SPARE_FILES = 32  # descriptors that are kept for other things than connections
+_SPARE_FILES = 32  # descriptors that are kept for other things than connections, at least
+_UNUSED = 16  # of them, those that are not open yet
 _WAKE_EVERY_NS = 10_000_000  # between two wake-ups of the master, which may spawn a worker
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
@@ -115,6 +117,8 @@ class Parker:
         self._most = 0  # descriptors that connections and channels may take
         self._epoll = EventSet()
         self._epoll.register(hub, select.EPOLLIN)
+        # What the app had opened before the fork is open here too.
+        self._reserved = max(_SPARE_FILES, open_files() - len(workers) + _UNUSED)
         for slot, channel in workers.items():
             self._add_worker(slot, channel)
         self._mind_the_room()
@@ -250,7 +254,7 @@ class Parker:
 
         What they have handed off by then is not theirs any more, so there must be room to give it back.
         """
-        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES
+        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - self._reserved
         margin = min(self._most // 4, _MESSAGES * (len(self._delivery.workers) + 1))
         self._board.is_full = not self._has_room(margin)
         if self._ignores_workers == self._has_room():

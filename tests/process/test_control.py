@@ -389,7 +389,7 @@ def test_no_servers_are_looked_for_where_other_users_can_write(launch: Launch, t
     done = linepool("status", "--json", **runtime)
 
     assert server.control not in done.stderr
-    assert str(server.process.pid) not in done.stdout
+    assert f'"pid": {server.process.pid},' not in done.stdout
     os.chmod(tmp_path / "linepool", 0o700)
     found = linepool("status", "--json", **runtime)
     assert server.control in found.stderr or json.loads(found.stdout)["pid"] == server.process.pid

@@ -194,6 +194,23 @@ def test_few_descriptors_are_shared_out(launch: Launch):
         assert server.status()["counters"]["refused"] == 0
 
 
+@pytest.mark.scheme("shared", "dispatch")
+def test_files_that_the_app_has_opened_before_the_fork_count(tmp_path, launch: Launch):
+    (tmp_path / "app.py").write_text(
+        "import linepool, os\n[os.open('/dev/null', os.O_RDONLY) for _ in range(300)]\n"
+        "@linepool.handler\ndef add(a: int, b: int): return a + b\n"
+    )
+    server = launch("app.py", "--workers", "2", preexec_fn=limited(512))
+
+    (warning,) = [line for line in server.log if "limit of open files" in line]
+    most = int(warning.partition("max_connections=")[2].split()[0])
+    assert 150 < most < 200
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(server.connect()) for _ in range(most)]
+        assert [peer.ask("ADD 2 3") for peer in peers] == ["5"] * most
+    assert [line for line in server.log if "no descriptor" in line or "cannot" in line] == []
+
+
 def test_a_bus_fits_into_few_descriptors(tmp_path, launch: Launch):
     (tmp_path / "app.py").write_text(
         "import linepool\napp = linepool.App(protocol=linepool.Resp())\n"

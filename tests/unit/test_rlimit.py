@@ -51,6 +51,14 @@ def test_a_worker_leaves_half_of_a_low_limit_to_the_app():
     assert 10 <= share_out(pool(1, 1), 64, publishes=False).hot_connections <= 16
 
 
+@pytest.mark.parametrize("opened", [7, 100, 400])
+def test_what_is_open_already_counts(opened):
+    allowed = share_out(pool(2, 8), 512, publishes=False, opened=opened)
+
+    assert descriptors_needed(allowed, publishes=False, opened=opened) <= 512
+    assert allowed.max_connections > 420 - opened
+
+
 @pytest.mark.parametrize("limit", [0, 3, 20, 36])
 def test_a_limit_that_leaves_nothing_is_refused_with_what_would_be_right(limit):
     with pytest.raises(
