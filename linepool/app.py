@@ -12,6 +12,7 @@ from attrs import frozen
 
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
+from linepool.handlers.checks import check_call, check_plain_function, refuse_second_load
 from linepool.handlers.inject import Injector, described, hints, place_of
 from linepool.handlers.signature import Signature, compile_signature
 from linepool.protocols.base import Limits, Protocol
@@ -115,7 +116,7 @@ class App:
 
     def unknown(self, function: F) -> F:
         """Call a function for commands that have no handler; ask for ``Verb`` to learn which."""
-        _check_plain_function(function)
+        check_plain_function(function)
         self._unknown = _Registration((), function)
         return function
 
@@ -128,8 +129,8 @@ class App:
         Raises:
             SetupError: It cannot be called like this.
         """
-        _check_plain_function(function)
-        _check_call(function, "middleware", "request", "session", "call_next")
+        check_plain_function(function)
+        check_call(function, "middleware", "request", "session", "call_next")
         self._middleware.append(function)
         return function
 
@@ -144,17 +145,17 @@ class App:
             raise SetupError(
                 f"resource {function.__name__} must be a generator function (yield it)"
             )
-        _check_call(function, "resource")
+        check_call(function, "resource")
         before = self._resources.setdefault(function.__name__, function)
         if before is not function:
-            _refuse_second_load(before, function)
+            refuse_second_load(before, function)
             places = f"{place_of(before)} and {place_of(function)}"
             raise SetupError(f"resource {function.__name__} is registered twice: at {places}")
         return function
 
     def on_start(self, function: F) -> F:
         """Call a function in the master, before the first fork."""
-        _check_call(function, "on_start")
+        check_call(function, "on_start")
         return self._hook("on_start", function)
 
     def on_worker_start(self, function: F) -> F:
@@ -288,7 +289,7 @@ class App:
         timeout: float | None,
         options: Mapping[str, Any],
     ) -> Any:
-        _check_plain_function(function)
+        check_plain_function(function)
         if not names:
             name = function.__name__
             names = (name[:-1] if name.endswith("_") else name,)
@@ -296,7 +297,7 @@ class App:
         for name in map(_upper, names):
             if name in self._handlers:
                 before = self._handlers[name]
-                _refuse_second_load(before.function, function)
+                refuse_second_load(before.function, function)
                 raise SetupError(
                     f"command {name} has two handlers: {before.place} and {registration.place}"
                 )
@@ -304,7 +305,7 @@ class App:
         return function
 
     def _hook(self, name: str, function: F) -> F:
-        _check_plain_function(function)
+        check_plain_function(function)
         self._hooks.setdefault(name, []).append(function)
         return function
 
@@ -354,45 +355,6 @@ def _hook_signature(name: str, function: Callable[..., Any], injector: Injector)
             f"{place}: a hook may only annotate {what}; it gets nothing from a request"
         )
     return signature
-
-
-def _check_plain_function(function: Any) -> None:
-    if not callable(function) or isinstance(function, type) or not hasattr(function, "__name__"):
-        raise SetupError(f"{function!r} is not a function")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise SetupError(
-            f"{function.__name__} at {place_of(function)} is async; linepool calls plain functions"
-            " (each worker serves one request at a time)"
-        )
-
-
-def _refuse_second_load(before: Callable[..., Any], function: Callable[..., Any]) -> None:
-    """Raise SetupError if two functions are one and the same of a file that was loaded twice."""
-    if (
-        place_of(before) == place_of(function)
-        and before.__qualname__ == function.__qualname__
-        and before.__module__ != function.__module__
-    ):
-        raise SetupError(
-            f"{place_of(function)}: the file is loaded twice, as {before.__module__} and as"
-            f" {function.__module__}: start the server from a file that no other module imports, and"
-            " import this one there"
-        )
-
-
-def _check_call(function: Callable[..., Any], role: str, *arguments: str) -> None:
-    """Raise SetupError if a function cannot be called with these arguments, by position."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # of a builtin function, it may not be known
-        return
-    try:
-        signature.bind(*arguments)
-    except TypeError as error:
-        raise SetupError(
-            f"{role} {function.__name__} at {place_of(function)} must take"
-            f" ({', '.join(arguments)}): {error}"
-        ) from None
 
 
 def _upper(name: str) -> str:

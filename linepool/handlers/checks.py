@@ -1,0 +1,50 @@
+"""What is checked of a function when it is registered."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from linepool.errors import SetupError
+from linepool.handlers.inject import place_of
+
+
+def check_plain_function(function: Any) -> None:
+    """Raise SetupError if something is not a function that returns its result."""
+    if not callable(function) or isinstance(function, type) or not hasattr(function, "__name__"):
+        raise SetupError(f"{function!r} is not a function")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise SetupError(
+            f"{function.__name__} at {place_of(function)} is async; linepool calls plain functions"
+            " (each worker serves one request at a time)"
+        )
+
+
+def refuse_second_load(before: Callable[..., Any], function: Callable[..., Any]) -> None:
+    """Raise SetupError if two functions are one and the same of a file that was loaded twice."""
+    if (
+        place_of(before) == place_of(function)
+        and before.__qualname__ == function.__qualname__
+        and before.__module__ != function.__module__
+    ):
+        raise SetupError(
+            f"{place_of(function)}: the file is loaded twice, as {before.__module__} and as"
+            f" {function.__module__}: start the server from a file that no other module imports, and"
+            " import this one there"
+        )
+
+
+def check_call(function: Callable[..., Any], role: str, *arguments: str) -> None:
+    """Raise SetupError if a function cannot be called with these arguments, by position."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of a builtin function, it may not be known
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise SetupError(
+            f"{role} {function.__name__} at {place_of(function)} must take"
+            f" ({', '.join(arguments)}): {error}"
+        ) from None
