@@ -130,9 +130,15 @@ class BusyClients:
 
 
 @contextlib.contextmanager
-def busy_clients(port: int, count: int) -> Iterator[BusyClients]:
-    """Run busy clients until they are finished, at most until the block ends."""
-    command = [sys.executable, "-P", __file__, str(port), str(count)]
+def busy_clients(port: int, count: int, first: int = 1) -> Iterator[BusyClients]:
+    """Run busy clients until they are finished, at most until the block ends.
+
+    Args:
+        port: The server's.
+        count: How many clients.
+        first: The number of the first request.
+    """
+    command = [sys.executable, "-P", __file__, str(port), str(count), str(first)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -220,10 +226,12 @@ class _Client:
 class _Busy:
     """All busy clients."""
 
-    def __init__(self, server_port: int, count: int, selector: selectors.BaseSelector) -> None:
+    def __init__(
+        self, server_port: int, count: int, first: int, selector: selectors.BaseSelector
+    ) -> None:
         self._selector = selector
         self._random = random.Random(count)
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first)
         self.outcomes = Outcomes()
         self.clients = [_Client(server_port, i % 2 == 1, self.outcomes) for i in range(count)]
 
@@ -265,12 +273,12 @@ class _Busy:
                 client.sock.close()
 
 
-def _main(server_port: int, count: int) -> None:
+def _main(server_port: int, count: int, first: int) -> None:
     """Send requests until stdin ends, then print what became of them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the test handles ^C
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin, selectors.EVENT_READ)
-        busy = _Busy(server_port, count, selector)
+        busy = _Busy(server_port, count, first, selector)
         with contextlib.closing(busy):
             busy.send()
             while busy.read():
@@ -286,4 +294,4 @@ def _main(server_port: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), int(sys.argv[2]))
+    _main(*map(int, sys.argv[1:]))

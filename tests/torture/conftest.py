@@ -9,11 +9,18 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that makes a run shorter or longer."""
+    """Add the options that make a run shorter or longer."""
     parser.addoption("--seconds", type=float, default=300.0, help="churn in each scheme [300]")
+    parser.addoption("--requests", type=int, default=100_000, help="while resizing [100000]")
 
 
 @pytest.fixture
 def seconds(request: pytest.FixtureRequest) -> float:
     """Give how long workers are killed in each scheme."""
     return float(request.config.getoption("--seconds"))
+
+
+@pytest.fixture
+def requests(request: pytest.FixtureRequest) -> int:
+    """Give how many requests are sent in each scheme while the pool is resized."""
+    return int(request.config.getoption("--requests"))
