@@ -43,7 +43,7 @@ def killing_server(
 ) -> Iterator[ServerProcess]:
     """Give a server that kills the worker of an overdue request after 0.1 s."""
     place = tmp_path_factory.mktemp("killing")
-    options = ("--workers", "3", *LIMITS)
+    options = ("--workers", "3", "--poison-deaths", "0", *LIMITS)
     with ServerProcess(place, "stuck_for_good.py", *options, scheme=request.param) as server:
         yield server
 
