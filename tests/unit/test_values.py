@@ -119,6 +119,27 @@ def test_a_scalar_is_sent_in_plain_text():
     assert b'"result":{"a":[3.5,7]}' in reply(JsonRpc(), {"a": (Float64(3.5), Int64(7))})
 
 
+def test_scalars_may_be_keys():
+    class Kind(Enum):
+        BIG = "big"
+
+    value = {Int64(1): [{Float32(0.5): Int64(2)}], Kind.BIG: 3, date(2026, 1, 31): {4: None}}
+    said = reply(JsonRpc(), (value, Decimal("1.5")))
+    assert json.loads(said)["result"] == [
+        {"1": [{"0.5": 2}], "big": 3, "2026-01-31": {"4": None}},
+        "1.5",
+    ]
+    assert reply(Line(), {Int64(1): Int64(2)}) == b"1 2\r\nEND\r\n"
+    assert reply(Memcache(), {Int64(1): Int64(2)}) == b"STAT 1 2\r\nEND\r\n"
+    assert reply(Resp(), {Int64(1): Int64(2)}) == b"*2\r\n:1\r\n:2\r\n"
+
+
+@pytest.mark.parametrize("value", [{(1, 2): 3}, {Int64(1): iter([1])}, {Int64(1): {1j}}])
+def test_a_key_without_a_form_in_json_is_an_internal_error(value, caplog):
+    assert b"internal error" in reply(JsonRpc(), value)
+    assert "cannot send a" in caplog.text
+
+
 # -- what has no form in a protocol
 
 

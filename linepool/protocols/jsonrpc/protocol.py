@@ -31,8 +31,8 @@ from linepool.protocols.jsonrpc.discover import described
 from linepool.protocols.jsonrpc.replies import (
     INVALID_REQUEST,
     PARSE_ERROR,
+    encoded,
     error_object,
-    to_json,
 )
 from linepool.protocols.text import check_version
 from linepool.session import Reply, Session
@@ -173,7 +173,7 @@ class JsonRpc(Buffered):
         else:
             answer["result"] = value
         answer["id"] = request_id
-        return json.dumps(answer, default=to_json, allow_nan=False, separators=(",", ":")).encode()
+        return encoded(answer)
 
     def _message(self, data: bytes) -> bytes:
         if self.framing == "headers":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, time
 from enum import Enum
 from typing import Any
 
 from linepool.errors import ReplyError, ServerError, UnknownCommand, UsageError
-from linepool.protocols.text import as_own, record_fields
+from linepool.protocols.text import as_own, record_fields, scalar_text
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -40,6 +41,45 @@ def error_object(error: ReplyError) -> dict[str, Any]:
     if error.data is not None:
         found["data"] = error.data
     return found
+
+
+def encoded(value: Any) -> bytes:
+    """Return a value as JSON.
+
+    Raises:
+        TypeError, ValueError: JSON has no form for it.
+    """
+    try:
+        return _dumps(value)
+    except (
+        TypeError
+    ):  # perhaps because of the key of a dict, which json.dumps() does not let us convert
+        return _dumps(_with_text_keys(value))
+
+
+def _dumps(value: Any) -> bytes:
+    return json.dumps(value, default=to_json, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _with_text_keys(value: Any) -> Any:
+    """Return a value with the keys of its dicts as text."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict):
+        return {_key(key): _with_text_keys(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_text_keys(item) for item in value]
+    if isinstance(value, Iterator):  # it was read when the value was encoded without this
+        raise TypeError("cannot send an iterator beside a dict whose keys are not text")
+    return _with_text_keys(to_json(value))
+
+
+def _key(key: object) -> Any:
+    if key is None or type(key) in (str, int, float, bool):
+        return key
+    if (text := scalar_text(key)) is None:
+        raise TypeError(f"cannot send a {type(key).__name__} as a key in a JSON-RPC reply")
+    return text.decode()
 
 
 def to_json(value: Any) -> Any:
