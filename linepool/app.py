@@ -12,6 +12,7 @@ from attrs import frozen
 
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
+from linepool.forked import Contained, contained
 from linepool.handlers.checks import check_call, check_plain_function, refuse_second_load
 from linepool.handlers.inject import Injector, described, hints, place_of
 from linepool.handlers.signature import Signature, compile_signature
@@ -243,15 +244,17 @@ class App:
             resources: dict[str, Any] = {}
             for name, function in self._resources.items():
                 manager = contextlib.contextmanager(function)
-                resources[name] = stack.enter_context(manager())
+                resources[name] = stack.enter_context(Contained(manager()))
             holder = _Holder(resources)
             for hook in self._compiled("on_worker_start", injector):
-                hook(holder)
+                with contained():
+                    hook(holder)
             try:
                 yield resources
             finally:
                 for hook in self._compiled("on_worker_exit", injector):
-                    hook(holder)
+                    with contained():
+                        hook(holder)
 
     def ask(self, data: bytes) -> bytes:
         r"""Return all bytes that a client would read that sends these and ends its stream.

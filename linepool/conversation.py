@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextvars import Context, copy_context
 from typing import Any, cast
 from typing import Protocol as Interface
 
+from linepool import forked
 from linepool.errors import (
     LeaveNow,
     ReplyError,
@@ -22,7 +24,7 @@ from linepool.faults import reference
 from linepool.protocols.base import Bad, Request, printable
 from linepool.protocols.strangers import HTTP, MOST_KEPT_BYTES, FirstBytes, is_http
 from linepool.service import NO_REQUEST, Entry, Middleware, Service
-from linepool.session import Connection, Reply, Session
+from linepool.session import Connection, Detached, Reply, Session
 
 log = logging.getLogger("linepool")
 
@@ -68,6 +70,7 @@ class Conversation:
     _broken = False  # a stream has ended with an error
     _live: Connection | None = None
     _first_bytes: FirstBytes | None = None  # None: the client is admitted
+    _context: Context  # of the present request
 
     def __init__(
         self,
@@ -94,7 +97,7 @@ class Conversation:
     def connection(self) -> Connection:
         """The live connection."""
         if self._live is None:
-            self._live = self._owner.open_handle() if self._owner else _Detached(self)
+            self._live = self._owner.open_handle() if self._owner else Detached(self)
         return self._live
 
     def release(self) -> None:
@@ -115,14 +118,16 @@ class Conversation:
 
     def take_pushed(self) -> bytes:
         """Return what was pushed since the last call to a live connection without a socket."""
-        return self._live.take() if isinstance(self._live, _Detached) else b""
+        return self._live.take() if isinstance(self._live, Detached) else b""
 
     def greet(self) -> bytes:
         """Run the ``on_connect`` hooks and return what the server says first."""
         parts = [self.protocol.greeting()]
         for hook in self.service.on_connect:
             try:
-                said = hook(self)
+                self._context = copy_context()
+                with forked.contained():
+                    said = self._context.run(hook, self)
                 if said is not None:
                     reply = self._encode(said, self.request)
                     parts += [reply] if isinstance(reply, bytes) else reply
@@ -188,20 +193,26 @@ class Conversation:
             self.armed = True
             try:
                 entry = request.command
-                if (
-                    entry is not None
-                    and not self._has_middleware
-                    and (not self._has_around or self.protocol.is_plain(request))
-                ):
-                    value = entry.call(request, self)
-                else:
-                    if entry is None and self.service.guard and is_http(request.line):
-                        return self.refuse(Bad(b"", close=True, why=HTTP))
-                    value = self._value(request)
-                    if self._has_around and isinstance(value, ReplyError):
-                        return self.protocol.encode_error(value, request)
+                # What the handler sets there is not seen by the next request.
+                self._context = context = copy_context()
+                try:
+                    if (
+                        entry is not None
+                        and not self._has_middleware
+                        and (not self._has_around or self.protocol.is_plain(request))
+                    ):
+                        value = context.run(entry.call, request, self)
+                    else:
+                        if entry is None and self.service.guard and is_http(request.line):
+                            return self.refuse(Bad(b"", close=True, why=HTTP))
+                        value = self._value(request)
+                finally:
+                    if forked.is_child:
+                        forked.end()
                 if type(value) in _PLAIN:
                     return self.protocol.encode(value, request)
+                if self._has_around and isinstance(value, ReplyError):
+                    return self.protocol.encode_error(value, request)
                 return self._encode(value, request)
             except ReplyError as error:
                 return self._refused(error, request)
@@ -245,7 +256,8 @@ class Conversation:
         """Run the ``on_disconnect`` hooks. Pre-condition: the connection has ended, and they have not run."""
         for hook in self.service.on_disconnect:
             try:
-                hook(self)
+                with forked.contained():
+                    copy_context().run(hook, self)
             except (Exception, SystemExit):
                 log.exception("on_disconnect failed peer=%s", self.session.peer)
 
@@ -253,7 +265,7 @@ class Conversation:
         """Return the value to encode, where more than one handler is called, or middleware."""
         if self._has_around:
             return self.protocol.around(request, self.session, self.outcome)
-        return self._through(self.service.middleware, request)
+        return self._context.run(self._through, self.service.middleware, request)
 
     def outcome(self, request: Request, *, whole: bool = False) -> Any:
         """Run the handler of a request, and return its value, or the error if it could not.
@@ -263,8 +275,13 @@ class Conversation:
             whole: Return what a stream yields as a list.
         """
         try:
-            value = self._through(self.service.middleware, request)
-            return list(value) if whole and hasattr(value, "__next__") else value
+            self._context = context = copy_context()
+            try:
+                value = context.run(self._through, self.service.middleware, request)
+                return context.run(list, value) if whole and hasattr(value, "__next__") else value
+            finally:
+                if forked.is_child:
+                    forked.end()
         except ReplyError as error:
             self.errors += isinstance(error, ServerError)
             return error
@@ -294,29 +311,32 @@ class Conversation:
                 return value.raw
             value = value.value
         if hasattr(value, "__next__"):  # as isinstance(value, Iterator), but five times as fast
-            return self._stream(cast("Iterator[object]", value), request)
+            return self._stream(cast("Iterator[object]", value), request, self._context)
         return self.protocol.encode(value, request)
 
-    def _stream(self, items: Iterator[object], request: Request) -> Generator[bytes, None, None]:
+    def _stream(
+        self, items: Iterator[object], request: Request, context: Context
+    ) -> Generator[bytes, None, None]:
         """Yield the parts of a reply; the handler runs only while the next one is requested."""
         parts = self.protocol.encode_stream(items, request)
         try:
-            while (part := self._next(parts, request)) is not None:
+            while (part := self._next(parts, request, context)) is not None:
                 yield part
                 if self._broken:
                     break
         finally:
-            self._close(items)
+            self._close(items, context)
 
-    def _close(self, items: Iterator[object]) -> None:
+    def _close(self, items: Iterator[object], context: Context) -> None:
         """End a generator that may not be exhausted."""
         if isinstance(items, Generator):
             try:
-                items.close()
+                with forked.contained():
+                    context.run(items.close)
             except (Exception, SystemExit):
                 log.exception("a stream failed to end peer=%s", self.session.peer)
 
-    def _next(self, parts: Iterator[bytes], request: Request) -> bytes | None:
+    def _next(self, parts: Iterator[bytes], request: Request, context: Context) -> bytes | None:
         """Return the next part of a stream, the error reply that ends it, or None: it has ended."""
         self._broken = True
         try:
@@ -324,9 +344,11 @@ class Conversation:
             try:
                 if self.overdue is not None:
                     raise self.overdue
-                part = next(parts, None)
+                part = context.run(next, parts, None)
             finally:
                 self.armed = False
+                if forked.is_child:
+                    forked.end()
         except ReplyError as error:
             return self._refused(error, request)
         except RequestTimeout as error:
@@ -367,33 +389,3 @@ class Conversation:
             exc_info=True,
         )
         return self.protocol.encode_error(ServerError(str(error)), request)
-
-
-class _Detached(Connection):
-    """The live connection of a conversation without a socket: what is pushed is collected."""
-
-    def __init__(self, conversation: Conversation) -> None:
-        self._conversation = conversation
-        self._pushed: list[bytes] = []
-
-    @property
-    def peer(self) -> str:
-        """The address of the client."""
-        return self._conversation.session.peer
-
-    def close(self) -> None:
-        """Close after the reply of this request."""
-        self._conversation.closing = True
-
-    def push(self, value: object) -> None:
-        """Collect a value, encoded as a reply."""
-        self._pushed.append(self._conversation.encode(value))
-
-    def extend(self, seconds: float) -> None:
-        """Do nothing: time is not limited here."""
-
-    def take(self) -> bytes:
-        """Return what was pushed since the last call."""
-        pushed = b"".join(self._pushed)
-        self._pushed.clear()
-        return pushed

@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
+from typing import Protocol as Interface
 
 from attrs import frozen
 
@@ -239,3 +240,43 @@ class Connection(ABC):
     @abstractmethod
     def extend(self, seconds: float) -> None:
         """Move the deadline of the request being served to this many seconds from now."""
+
+
+class _Encoding(Interface):
+    """What a live connection without a socket needs of its conversation."""
+
+    session: Session
+    closing: bool
+
+    def encode(self, value: object) -> bytes:
+        """Return a value as a reply."""
+
+
+class Detached(Connection):
+    """The live connection of a conversation without a socket: what is pushed is collected."""
+
+    def __init__(self, conversation: _Encoding) -> None:
+        self._conversation = conversation
+        self._pushed: list[bytes] = []
+
+    @property
+    def peer(self) -> str:
+        """The address of the client."""
+        return self._conversation.session.peer
+
+    def close(self) -> None:
+        """Close after the reply of this request."""
+        self._conversation.closing = True
+
+    def push(self, value: object) -> None:
+        """Collect a value, encoded as a reply."""
+        self._pushed.append(self._conversation.encode(value))
+
+    def extend(self, seconds: float) -> None:
+        """Do nothing: time is not limited here."""
+
+    def take(self) -> bytes:
+        """Return what was pushed since the last call."""
+        pushed = b"".join(self._pushed)
+        self._pushed.clear()
+        return pushed

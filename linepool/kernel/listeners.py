@@ -33,6 +33,7 @@ class Listener:
         name: ``HOST:PORT``, ``unix:/PATH`` or ``unix:@NAME``, with the real port.
         names: All that it serves: ``[::]:PORT`` may serve ``0.0.0.0:PORT`` too.
         is_unix: It is a unix socket.
+        phase: What all processes know of it; shared memory.
         owned: It was opened here. One that another program has passed to this one may serve others too,
             so it is never ended, only left.
     """
@@ -40,7 +41,7 @@ class Listener:
     def __init__(self, sock: socket.socket, path: str = "", *, owned: bool = True) -> None:
         self.socket = sock
         self.owned = owned
-        self._phase = mmap.mmap(-1, 1)  # shared by all processes
+        self.phase = mmap.mmap(-1, 1)
         self._family = sock.family
         self._path = "" if path.startswith("@") else path
         self._inode = os.stat(path).st_ino if self._path else 0
@@ -54,7 +55,7 @@ class Listener:
         # of them: 14 microseconds in place of 9.
         descriptor, address = self.socket._accept()  # type: ignore[attr-defined]
         sock = as_connection(descriptor, self._family)
-        if self._phase[0] and not self.is_unix:
+        if self.phase[0] and not self.is_unix:
             _require_ttl(sock, 0)  # what it has inherited is meant for newcomers
         return sock, unmapped(address) if self._family == socket.AF_INET6 else address
 
@@ -73,7 +74,7 @@ class Listener:
     @property
     def is_shut(self) -> bool:
         """Whether it has ended in all processes: once accept() fails, no client is left in the backlog."""
-        return self._phase[0] == _SHUT
+        return self.phase[0] == _SHUT
 
     def turn_away(self) -> None:
         """Begin to end it, in the master: the kernel begins no more handshakes, whichever process accepts.
@@ -86,7 +87,7 @@ class Listener:
             self._unlink()
             self.shut()
         elif self.owned:
-            self._phase[0] = _ENDING  # before any connection can inherit the option
+            self.phase[0] = _ENDING  # before any connection can inherit the option
             _require_ttl(self.socket, 255)
 
     def shut(self) -> None:
@@ -97,7 +98,7 @@ class Listener:
         if self.owned:
             with contextlib.suppress(OSError):  # shut, or closed, already
                 self.socket.shutdown(socket.SHUT_RD)
-                self._phase[0] = _SHUT
+                self.phase[0] = _SHUT
 
     def close(self) -> None:
         """Close this process's copy."""

@@ -1,4 +1,4 @@
-"""Memory that a process can no longer write (mprotect(2))."""
+"""Shared memory that a process can no longer write (mprotect(2)), or no longer shares (mmap(2))."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import mmap
 import os
 
 _PROT_READ = 1
+_MAP_FIXED = 0x10
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
 
 
 def make_read_only(page: mmap.mmap, begin: int, end: int) -> None:
@@ -25,5 +27,20 @@ def make_read_only(page: mmap.mmap, begin: int, end: int) -> None:
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     start, size = ctypes.c_void_p(address + begin), ctypes.c_size_t(end - begin)
     if _libc.mprotect(start, size, _PROT_READ):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def stop_sharing(page: mmap.mmap) -> None:
+    """Map private memory in the place of a shared page: from now on this process writes to a page of its own.
+
+    Raises:
+        OSError: There is no memory.
+    """
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    where, size = ctypes.c_void_p(address), ctypes.c_size_t(len(page))
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    if _libc.mmap(where, size, protection, flags, -1, ctypes.c_long(0)) != address:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

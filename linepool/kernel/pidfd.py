@@ -67,14 +67,13 @@ class ChildProcess:
     def reap(self) -> int | None:
         """Return how the process ended (exit status, or minus the signal), or None: it has not.
 
-        The processes that it had started are killed too, unless it exited with 0. After that only
-        ``is_dead`` and ``close`` may be called.
+        The processes in its group, which it has left behind, are killed. After that only ``is_dead`` and
+        ``close`` may be called.
         """
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if result is None:
             return None
-        if result.si_code != os.CLD_EXITED or result.si_status != 0:
-            self._kill_group()  # before it is reaped: until then its pid cannot be reused
+        self._kill_group()  # before it is reaped: until then its pid cannot be reused
         os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         self._reaped = True
         self.unreaped.discard(self.pid)

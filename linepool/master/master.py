@@ -288,7 +288,7 @@ class Master:
         for watched in self._watched:
             watched.close()
         for worker in self._workers.values():
-            worker.process.send(signal.SIGKILL)
+            worker.process.kill()
             worker.close()
         self._watchdog.close()
         if self._parker is not None:

@@ -134,6 +134,9 @@ class Spawner:
             log.exception("worker failed pid=%d", os.getpid())
         finally:
             _flush()
+            if os.getppid() != self._master:  # it has ended, so it does not end what is left behind
+                with contextlib.suppress(OSError):
+                    os.killpg(os.getpid(), signal.SIGKILL)
             os._exit(status)
 
 

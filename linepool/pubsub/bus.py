@@ -36,8 +36,8 @@ class Bus:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._page = mmap.mmap(-1, slots * _REGION)
-        self._words = memoryview(self._page).cast("Q")
+        self.page = mmap.mmap(-1, slots * _REGION)
+        self._words = memoryview(self.page).cast("Q")
         self._pairs = []
         for _ in range(slots):
             reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -45,6 +45,10 @@ class Bus:
             writer.setblocking(False)
             writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * _DATAGRAM_BYTES)
             self._pairs.append((reader, writer))
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of all sockets."""
+        return [sock.fileno() for pair in self._pairs for sock in pair]
 
     def clear(self, slot: int) -> None:
         """Remove what a dead worker had subscribed to."""
@@ -69,7 +73,7 @@ class Bus:
             for sock in pair:
                 sock.close()
         self._words.release()
-        self._page.close()
+        self.page.close()
 
     def write(self, slot: int, topics: list[tuple[bool, bytes]]) -> None:
         """Publish what the worker in a slot subscribes to.
@@ -84,7 +88,7 @@ class Bus:
         at = slot * _REGION // _WORD
         begin = slot * _REGION + _HEAD * _WORD
         self._words[at + _SEQUENCE] |= 1
-        self._page[begin : begin + len(data)] = data
+        self.page[begin : begin + len(data)] = data
         self._words[at + _LENGTH] = len(data)
         self._words[at + _SEQUENCE] += 1
 
@@ -142,7 +146,7 @@ class Bus:
             length = min(self._words[at + _LENGTH], _REGION - _HEAD * _WORD)
             if not length:
                 return b""
-            data = self._page[begin : begin + length]
+            data = self.page[begin : begin + length]
             if not before & 1 and self._words[at + _SEQUENCE] == before:
                 return data
         return b""

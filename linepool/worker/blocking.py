@@ -57,7 +57,7 @@ class BlockingLoop:
         self._is_worn = is_worn
         self._admission = Admission(context)
         self._poller = None if len(listeners) == 1 else self._open_poller()
-        self._left_at = 0.0  # when the connection began to be ended; 0: it has not
+        self._left_at = 0.0  # when it began to leave; 0: it has not
         self._backlog = (
             -1
         )  # clients of other programs' listeners still to be taken; -1: not leaving
@@ -72,6 +72,15 @@ class BlockingLoop:
             if self._is_worn():
                 break
             self._report(State.IDLE)
+
+    @property
+    def leaving_since(self) -> float:
+        """When it began to leave, on the monotonic clock; 0: it has not."""
+        return self._left_at
+
+    def descriptors(self) -> list[int]:
+        """Return its own descriptors, but for the listeners and its client's."""
+        return [] if self._poller is None else [self._poller.fileno()]
 
     def _next(self) -> Accepted | None:
         """Return the next client, or None: it is time to leave."""
@@ -97,6 +106,7 @@ class BlockingLoop:
     def _is_to_leave(self) -> bool:
         if not self._orders.leaving():
             return not self._listeners
+        self._left_at = self._left_at or time.monotonic()
         if self._orders.order != Order.STOP:
             return True
         # A listener of this program stays until the master has shut it, for then no client is left. From

@@ -11,6 +11,7 @@ import faulthandler
 import signal
 from types import FrameType
 
+from linepool import forked
 from linepool.conversation import Conversation
 from linepool.errors import RequestTimeout
 from linepool.ipc.board import WorkerView
@@ -36,8 +37,11 @@ class Interrupts:
         signal.signal(RAISE, self._on_raise)
         faulthandler.register(DUMP, file=dump, all_threads=True, chain=False)
 
-    def _on_raise(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_raise(self, number: int, _frame: FrameType | None) -> None:
         """Raise RequestTimeout, if the request that the master means is still with its handler."""
+        if forked.is_forking:
+            forked.send_again(number)
+            return
         conversation = self.conversation
         limit_ns = self._board.overdue_limit_ns
         if conversation is None or limit_ns is None:

@@ -109,6 +109,15 @@ class Loop:
             for connection in self._table.present(self._table.connections):  # it stops at once
                 self._table.close(connection)
 
+    @property
+    def leaving_since(self) -> float:
+        """When it began to leave, on the monotonic clock; 0: it has not."""
+        return self._left_at
+
+    def descriptors(self) -> list[int]:
+        """Return its own descriptors, but for the listeners and connections."""
+        return [self._epoll.fileno()]
+
     def _wait(self) -> list[tuple[int, int]]:
         """Wait for something to do, and publish that this worker is idle."""
         poll, board = self._epoll.poll, self._board

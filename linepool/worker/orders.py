@@ -11,6 +11,7 @@ import os
 import signal
 from types import FrameType
 
+from linepool import forked
 from linepool.errors import LeaveNow
 from linepool.ipc.board import Order, WorkerView
 from linepool.kernel.signals import signal_at_parents_end
@@ -89,8 +90,11 @@ class Orders:
         os.eventfd_write(self.wakeup, 1)
 
 
-def _on_quit(_number: int, _frame: FrameType | None) -> None:
-    raise LeaveNow
+def _on_quit(number: int, _frame: FrameType | None) -> None:
+    if forked.is_forking:
+        forked.send_again(number)
+    else:
+        raise LeaveNow
 
 
 def _on_other(_number: int, _frame: FrameType | None) -> None:

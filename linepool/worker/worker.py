@@ -6,8 +6,8 @@ does waits for the master.
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import mmap
 import os
 import socket
 import time
@@ -25,9 +25,10 @@ from linepool.pubsub.bus import Bus
 from linepool.pubsub.subscriptions import Subscriptions
 from linepool.service import Service
 from linepool.settings import Settings
-from linepool.worker import evacuation
+from linepool.worker import ending, evacuation
 from linepool.worker.blocking import BlockingLoop
 from linepool.worker.context import WorkerContext
+from linepool.worker.forks import Forks
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.loop import Loop
 from linepool.worker.orders import Orders
@@ -75,9 +76,12 @@ class Worker:
         self._orders = Orders(self._board, spec.master)
         self._orders.listen()
         self._interrupts = Interrupts(self._board, spec.stack_file)
+        self._loop: Loop | BlockingLoop | None = None
         # Open until there is a loop, and after it: nothing else uses the listeners then.
         self._safe_point = SafePoint()
         self._safe_point.is_open = True
+        ending.own_exit_functions()
+        Forks(spec.listeners, self._pages(), self._descriptors)
 
     def run(self) -> int:
         """Serve until ordered to leave; return the exit status of the process."""
@@ -90,21 +94,27 @@ class Worker:
             self._safe_point,
             self._spec.listeners,
         )
+        status = 0
+        end_by = 0.0  # what is left then is cut; 0: at once
         try:
-            # The inner one catches an immediate stop and the end of the master, so that resources are
-            # closed normally in both cases.
-            with (
-                self._spec.app.worker() as resources,
-                contextlib.suppress(LeaveNow, BrokenPipeError),
-            ):
-                self._serve(resources)
-                self._report(State.LEAVING)
+            with self._spec.app.worker() as resources:
+                # Here an immediate stop and the end of the master are caught, so that resources are
+                # closed normally in both cases.
+                try:
+                    self._serve(resources)
+                    end_by = self._end_by()
+                    self._report(State.LEAVING)
+                except BrokenPipeError:
+                    end_by = self._end_by()
+                except LeaveNow:
+                    end_by = 0.0
         except LeaveNow:
-            return 0
+            end_by = 0.0
         except Exception as error:
             log.exception("worker failed pid=%d", self._pid)
-            return exit_status(error)
-        return 0
+            status = exit_status(error)
+        ending.finish(end_by)
+        return status
 
     def _serve(self, resources: dict[str, object]) -> None:
         spec, settings = self._spec, self._spec.settings
@@ -132,7 +142,7 @@ class Worker:
                 listener.close()
             listeners = []
         kind = Loop if settings.has_parker else BlockingLoop
-        loop = kind(context, spec.channel, listeners, self._report, self._is_worn)
+        self._loop = loop = kind(context, spec.channel, listeners, self._report, self._is_worn)
         try:
             loop.run()
         except LeaveNow:
@@ -140,6 +150,27 @@ class Worker:
             raise
         finally:
             self._safe_point.is_open = True
+
+    def _end_by(self) -> float:
+        """Return when it must have ended, on the monotonic clock, a little before the master kills it."""
+        patience = self._spec.settings.graceful_timeout
+        since = self._loop.leaving_since if self._loop is not None else 0.0
+        return (since or time.monotonic()) + patience - min(0.5, patience / 10)
+
+    def _pages(self) -> list[mmap.mmap]:
+        """Return the memory that it shares with other processes."""
+        spec = self._spec
+        pages = [spec.board.page, *(listener.phase for listener in spec.listeners)]
+        return pages + ([spec.bus.page] if spec.bus else [])
+
+    def _descriptors(self) -> list[int]:
+        """Return the descriptors that are its own, but for its clients' and the listeners."""
+        spec, orders = self._spec, self._orders
+        own = [spec.bell, spec.stack_file, spec.pipe.writer, spec.channel.fileno()]
+        own += [orders.master, orders.wakeup]
+        if self._loop is not None:
+            own += self._loop.descriptors()
+        return own + (spec.bus.descriptors() if spec.bus else [])
 
     def _is_worn(self) -> bool:
         """Whether it has served its number of requests and is permitted to leave."""

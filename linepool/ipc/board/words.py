@@ -112,8 +112,8 @@ class Board:
         used = LINE_BYTES + (SLOT_WORDS + 2 * held) * WORD
         self._size = -(-used // mmap.PAGESIZE) * mmap.PAGESIZE
         self._held = held
-        self._page = mmap.mmap(-1, mmap.PAGESIZE + MAX_WORKERS * self._size)
-        self._view = memoryview(self._page)
+        self.page = mmap.mmap(-1, mmap.PAGESIZE + MAX_WORKERS * self._size)
+        self._view = memoryview(self.page)
         self.head = self._view[: HEAD_WORDS * WORD].cast("Q")
         self.brakes = self._view[HEAD_WORDS * WORD :][: MAX_BRAKES * BRAKE.size]
 
@@ -128,6 +128,6 @@ class Board:
     def protect(self, number: int) -> None:
         """Make all but one slot read-only in this process, which is the slot's worker."""
         begin = mmap.PAGESIZE + number * self._size
-        make_read_only(self._page, 0, begin)
+        make_read_only(self.page, 0, begin)
         if number + 1 < MAX_WORKERS:
-            make_read_only(self._page, begin + self._size, len(self._page))
+            make_read_only(self.page, begin + self._size, len(self.page))

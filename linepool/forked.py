@@ -1,0 +1,86 @@
+"""A process that the app's code has forked in a worker: it ends where that code would return to the server.
+
+It is a copy of the worker, but neither its clients nor its master know it. Wherever the app's code
+returns, ``is_child`` is looked at; ``linepool/worker/forks.py`` sets it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+log = logging.getLogger("linepool")
+
+_MOMENT = 0.001  # seconds
+
+is_child = False
+"""Whether this process was forked by code of the app's in a worker."""
+
+is_forking = False
+"""Whether Python's hooks around a fork run: what a signal handler raises then is lost."""
+
+
+@contextlib.contextmanager
+def contained() -> Iterator[None]:
+    """Run code of the app's; a process that it forks ends where the block ends."""
+    try:
+        yield
+    finally:
+        if is_child:
+            end()
+
+
+class Contained(contextlib.AbstractContextManager[Any]):
+    """A resource; a process that its function forks ends where that returns."""
+
+    def __init__(self, manager: contextlib.AbstractContextManager[Any]) -> None:
+        self._manager = manager
+
+    def __enter__(self) -> Any:
+        with contained():
+            return self._manager.__enter__()
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        with contained():
+            return self._manager.__exit__(*raised)
+
+
+def send_again(number: int) -> None:
+    """Send this process a signal in a moment. May be called by: signal handlers."""
+    _thread.start_new_thread(_send, (number,))  # without the locks of threading, which may be held
+
+
+def _send(number: int) -> None:
+    time.sleep(_MOMENT)
+    os.kill(os.getpid(), number)
+
+
+def end() -> NoReturn:
+    """End this process as Python ends one, with the exception that is being handled, if there is one."""
+    error = sys.exc_info()[1]
+    status: Any = 0
+    if isinstance(error, SystemExit):
+        status = error.code
+    elif error is not None:
+        log.error("forked process failed pid=%d", os.getpid(), exc_info=error)
+        status = 1
+    if not isinstance(status, int | None):  # as sys.exit("text") does
+        log.error("forked process failed pid=%d why=%r", os.getpid(), str(status))
+        status = 1
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()  # those that it has registered itself
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+    finally:
+        os._exit((status or 0) & 0xFF)
