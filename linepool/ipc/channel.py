@@ -7,6 +7,7 @@ messages stay whole and in order. Nothing here ever waits.
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import math
 import os
@@ -17,6 +18,7 @@ import termios
 
 from attrs import define
 
+from linepool.kernel.standard import LAST_STANDARD, moved_away
 from linepool.session import Session
 
 WAKE_UP = b"!"
@@ -231,7 +233,22 @@ def receive(channel: socket.socket, max_state_bytes: int = _INLINE_BYTES) -> Mes
     descriptors = array.array("i")
     for _, _, rights in control:
         descriptors.frombytes(rights[: len(rights) - len(rights) % descriptors.itemsize])
-    return _parsed(data, descriptors.tolist(), max_state_bytes)
+    received = descriptors.tolist()
+    if received and min(received) <= LAST_STANDARD:
+        received = _moved_away(received)
+    return _parsed(data, received, max_state_bytes)
+
+
+def _moved_away(descriptors: list[int]) -> list[int]:
+    """Return descriptors of which none is a standard one; if there are too few, none, as at a shortage."""
+    moved = []
+    for number in descriptors:
+        with contextlib.suppress(OSError):
+            moved.append(moved_away(number) if number <= LAST_STANDARD else number)
+    if len(moved) < len(descriptors):
+        _close(moved)
+        return []
+    return moved
 
 
 def _next_message(channel: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:

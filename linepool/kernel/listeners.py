@@ -17,6 +17,7 @@ from linepool.address import Address, parse_address, unix_address
 from linepool.errors import SetupError
 from linepool.kernel.sock_diag import unix_queue
 from linepool.kernel.sockets import address_text, as_connection, unmapped
+from linepool.kernel.standard import LAST_STANDARD, moved_away
 from linepool.settings import Settings
 
 _TICK = 0.25  # seconds
@@ -54,6 +55,8 @@ class Listener:
         # socket.accept() asks the listener for its family and its kind each time, and makes enum members
         # of them: 14 microseconds in place of 9.
         descriptor, address = self.socket._accept()  # type: ignore[attr-defined]
+        if descriptor <= LAST_STANDARD:
+            descriptor = moved_away(descriptor)
         sock = as_connection(descriptor, self._family)
         if self.phase[0] and not self.is_unix:
             _require_ttl(sock, 0)  # what it has inherited is meant for newcomers

@@ -10,9 +10,11 @@ from linepool.app import App
 from linepool.errors import SetupError
 from linepool.kernel.listeners import Listener, open_listeners
 from linepool.kernel.rlimit import bounded_by_files
+from linepool.kernel.standard import fill_standard_descriptors
 from linepool.master.generation import Generation
 from linepool.master.master import Master, announce
 from linepool.operate import logs
+from linepool.operate.before_fork import refuse_patches, warn_of_threads
 from linepool.operate.control import Control
 from linepool.operate.places import own_path
 from linepool.operate.target import explained
@@ -35,6 +37,7 @@ def serve(
     Raises:
         SetupError: It cannot start; the text says why.
     """
+    refuse_patches()
     if threading.current_thread() is not threading.main_thread():
         raise SetupError(
             "a server runs in the main thread only, where Python handles signals; from another thread,"
@@ -45,7 +48,8 @@ def serve(
         app.start()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
         raise SetupError(f"on_start failed: {explained(error)}") from None
-    _warn_of_threads()
+    warn_of_threads()
+    fill_standard_descriptors()
     settings = bounded_by_files(settings, publishes=service.protocol.publishes)
     listeners = open_listeners(settings)
     master = Master(Generation(1, app, service, settings), listeners)
@@ -90,14 +94,3 @@ def _control(master: Master, path: str) -> Control | None:
         raise SetupError(f"control: {error}") from None
     log.info("control socket path=%s", path)
     return control
-
-
-def _warn_of_threads() -> None:
-    """Warn of threads that the app has started: a fork copies the locks they hold, not them."""
-    others = [thread.name for thread in threading.enumerate() if thread.name != "MainThread"]
-    if others:
-        log.warning(
-            "the app runs threads before the fork (%s); workers may hang on their locks;"
-            " start them in on_worker_start",
-            ", ".join(others),
-        )

@@ -20,12 +20,13 @@ from linepool.ipc.board import Board, WorkerView
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener
 from linepool.kernel.shortage import exit_status
+from linepool.kernel.standard import fill_standard_descriptors
 from linepool.pool.status import State, packed
 from linepool.pubsub.bus import Bus
 from linepool.pubsub.subscriptions import Subscriptions
 from linepool.service import Service
 from linepool.settings import Settings
-from linepool.worker import ending, evacuation
+from linepool.worker import debugger, ending, evacuation
 from linepool.worker.blocking import BlockingLoop
 from linepool.worker.context import WorkerContext
 from linepool.worker.forks import Forks
@@ -81,6 +82,7 @@ class Worker:
         self._safe_point = SafePoint()
         self._safe_point.is_open = True
         ending.own_exit_functions()
+        debugger.install(self._board, spec.master)
         Forks(spec.listeners, self._pages(), self._descriptors)
 
     def run(self) -> int:
@@ -124,6 +126,7 @@ class Worker:
             safe_point.wait()
         else:
             safe_point = SafePoint()  # of the connection alone; the other one stays open
+        fill_standard_descriptors()  # before this worker opens files of its own
         if self._orders.is_orphaned:
             return
         context = WorkerContext(

@@ -201,12 +201,12 @@ def test_what_a_worker_has_started_ends_when_it_is_recycled(launch: Launch, help
     options = ("--workers", "1", "--max-requests", "1", "--max-requests-jitter", "0")
     server = launch("forking.py", *options, environment={"FORK_IN": helper})
     for _ in range(3):
-        (worker,) = server.pids()
+        state = server.until(lambda state: state["tally"]["total"] == state["tally"]["idle"] == 1)
+        worker = state["workers"][0]["pid"]
         (child,) = children_of(worker)
         with living(child) as pidfd:
             assert server.ask("ADD 1 2") == "3"
             assert has_ended(pidfd)
-        server.until(lambda state: state["tally"]["idle"] == 1)
     assert server.stop() == 0
 
 

@@ -163,6 +163,35 @@ def test_netcat_reaches_a_unix_socket_and_the_control_socket(launch: Launch, tmp
         assert done.stdout == answered
 
 
+# -- the debugger
+
+
+def test_a_breakpoint_in_a_handler_opens_the_debugger_in_the_server_s_terminal():
+    app = str(HANDLERS / "odd_processes.py")
+    options = ("--bind", "127.0.0.1:0", "--workers", "1", "--control", "off")
+    limits = ("--request-timeout", "0.3", "--kill-grace", "0.1")
+    with terminal(sys.executable, "-P", "-m", "linepool", "run", app, *options, *limits) as server:
+        server.expect(r"listening on 127\.0\.0\.1:(\d+)\r\n")
+        port = server.match.group(1).decode()
+        server.expect_exact("ready: 1 worker\r\n")
+        with Peer(f"127.0.0.1:{port}") as peer:
+            for _ in range(2):
+                peer.send(b"STOP_HERE 2 3\n")
+                server.expect_exact("(Pdb) ")
+                # However long somebody looks at it: nothing arrives within twice the deadline.
+                assert server.expect_exact(["worker killed", pexpect.TIMEOUT], timeout=1) == 1
+                server.sendline("p a * 100")
+                server.expect_exact("200\r\n")
+                server.expect_exact("(Pdb) ")
+                server.sendline("c")
+                assert peer.line() == "5"
+        server.sendcontrol("c")  # the keyboard is the master's again
+        server.expect_exact("stopping: now")
+        server.expect(pexpect.EOF)
+        server.wait()
+    assert (server.exitstatus, server.signalstatus) == (0, None)
+
+
 # -- the keys that stop a server
 
 
