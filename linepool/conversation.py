@@ -195,6 +195,7 @@ class Conversation:
                 entry = request.command
                 # What the handler sets there is not seen by the next request.
                 self._context = context = copy_context()
+                depth = forked.depth
                 try:
                     if (
                         entry is not None
@@ -207,7 +208,7 @@ class Conversation:
                             return self.refuse(Bad(b"", close=True, why=HTTP))
                         value = self._value(request)
                 finally:
-                    if forked.is_child:
+                    if forked.depth != depth:
                         forked.end()
                 if type(value) in _PLAIN:
                     return self.protocol.encode(value, request)
@@ -276,11 +277,12 @@ class Conversation:
         """
         try:
             self._context = context = copy_context()
+            depth = forked.depth
             try:
                 value = context.run(self._through, self.service.middleware, request)
                 return context.run(list, value) if whole and hasattr(value, "__next__") else value
             finally:
-                if forked.is_child:
+                if forked.depth != depth:
                     forked.end()
         except ReplyError as error:
             self.errors += isinstance(error, ServerError)
@@ -339,6 +341,7 @@ class Conversation:
     def _next(self, parts: Iterator[bytes], request: Request, context: Context) -> bytes | None:
         """Return the next part of a stream, the error reply that ends it, or None: it has ended."""
         self._broken = True
+        depth = forked.depth
         try:
             self.armed = True
             try:
@@ -347,7 +350,7 @@ class Conversation:
                 part = context.run(next, parts, None)
             finally:
                 self.armed = False
-                if forked.is_child:
+                if forked.depth != depth:
                     forked.end()
         except ReplyError as error:
             return self._refused(error, request)

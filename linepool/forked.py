@@ -1,7 +1,7 @@
 """A process that the app's code has forked in a worker: it ends where that code would return to the server.
 
 It is a copy of the worker, but neither its clients nor its master know it. Wherever the app's code
-returns, ``is_child`` is looked at; ``linepool/worker/forks.py`` sets it.
+returns, ``depth`` is compared with what it was before; ``linepool/worker/forks.py`` counts it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ log = logging.getLogger("linepool")
 
 _MOMENT = 0.001  # seconds
 
-is_child = False
-"""Whether this process was forked by code of the app's in a worker."""
+depth = 0
+"""How many forks by code of the app's lie between the worker and this process."""
 
 is_forking = False
 """Whether Python's hooks around a fork run: what a signal handler raises then is lost."""
@@ -31,10 +31,11 @@ is_forking = False
 @contextlib.contextmanager
 def contained() -> Iterator[None]:
     """Run code of the app's; a process that it forks ends where the block ends."""
+    before = depth
     try:
         yield
     finally:
-        if is_child:
+        if depth != before:
             end()
 
 

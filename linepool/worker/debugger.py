@@ -31,7 +31,7 @@ def install(board: WorkerView, master: int) -> None:
     def hook(*_: object, **__: object) -> None:
         frame = sys._getframe(1)
         terminal = _open_terminal()
-        if terminal is None or forked.is_child:
+        if terminal is None or forked.depth:
             log.warning(
                 "breakpoint ignored at=%s:%d why='the server has no terminal'; to use the debugger start"
                 " it in one, or call app.ask(b'...') in a script",

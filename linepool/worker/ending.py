@@ -18,6 +18,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from linepool.errors import LeaveNow
+
 log = logging.getLogger("linepool")
 
 _QUIETLY = 0.1  # seconds to wait for threads before the log says so
@@ -43,9 +45,9 @@ def own_exit_functions() -> None:
 def finish(until: float) -> None:
     """Do what Python does at the end of a process, until a moment on the monotonic clock.
 
-    The master ends what is left in the worker's process group.
+    An order to leave at once ends the waits. The master ends what is left in the worker's process group.
     """
-    _join_threads(until)
+    until = _join_threads(until)
     _join_children(until)
     atexit._run_exitfuncs()  # what they raise is printed
     _save_coverage()
@@ -53,17 +55,27 @@ def finish(until: float) -> None:
         log.warning("processes left by a worker are killed pid=%d children=%s", os.getpid(), left)
 
 
-def _join_threads(until: float) -> None:
+def _join(one: Any, until: float) -> float:
+    """Wait for a thread or process; return until when to wait for others: 0.0 once there is no time."""
+    try:
+        one.join(max(0.0, until - time.monotonic()))
+    except LeaveNow:
+        return 0.0
+    return until
+
+
+def _join_threads(until: float) -> float:
     # In a thread, because the wait has no limit of its own. It also ends idle executors.
     shutdown = threading._shutdown  # type: ignore[attr-defined]
     joiner = threading.Thread(target=shutdown, name="linepool-exit", daemon=True)
     joiner.start()
-    joiner.join(_QUIETLY)
+    _join(joiner, time.monotonic() + _QUIETLY)
     if joiner.is_alive() and time.monotonic() < until:
         log.info("waiting for threads before the exit pid=%d threads=%s", os.getpid(), _threads())
-        joiner.join(max(0.0, until - time.monotonic()))
+        until = _join(joiner, until)
     if joiner.is_alive() and (threads := _threads()):
         log.warning("threads cut off by the exit pid=%d threads=%s", os.getpid(), threads)
+    return until
 
 
 def _threads() -> str:
@@ -85,7 +97,7 @@ def _join_children(until: float) -> None:
         if child.daemon:
             child.terminate()
     for child in children:
-        child.join(max(0.0, until - time.monotonic()))
+        until = _join(child, until)
     cut = [child for child in children if child.is_alive()]
     if cut:
         names = ",".join(child.name for child in cut)

@@ -50,25 +50,27 @@ class Forks:
         self._descriptors = descriptors
         self._handlers = {number: signal.getsignal(number) for number in _HANDLED}
         self._masks = threading.local()
+        self._is_worker = True
         os.register_at_fork(
             before=self._before, after_in_parent=self._unblock, after_in_child=self._become_child
         )
 
     def _before(self) -> None:
-        if not forked.is_child:
+        if self._is_worker:
             forked.is_forking = True
             everything = signal.valid_signals()
             self._masks.before = signal.pthread_sigmask(signal.SIG_SETMASK, everything)
 
     def _unblock(self) -> None:
-        if not forked.is_child:
+        if self._is_worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
             forked.is_forking = False
 
     def _become_child(self) -> None:
-        if forked.is_child:
+        forked.depth += 1
+        if not self._is_worker:
             return
-        forked.is_child, forked.is_forking = True, False
+        self._is_worker = forked.is_forking = False
         try:
             self._reset_signals()
             self._close_descriptors()

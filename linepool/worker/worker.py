@@ -158,7 +158,7 @@ class Worker:
         """Return when it must have ended, on the monotonic clock, a little before the master kills it."""
         patience = self._spec.settings.graceful_timeout
         since = self._loop.leaving_since if self._loop is not None else 0.0
-        return (since or time.monotonic()) + patience - min(0.5, patience / 10)
+        return (since or time.monotonic()) + patience - min(0.5, patience / 5)
 
     def _pages(self) -> list[mmap.mmap]:
         """Return the memory that it shares with other processes."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import common  # noqa: F401 - registers handlers
+import common
 
 import linepool
 
@@ -235,6 +235,22 @@ def use_connection(connection: linepool.Connection) -> str:
     os.close(writer)
     with open(reader) as stream:
         return stream.read()
+
+
+@linepool.handler
+def ask_in_child() -> str:
+    """Have a child call handlers as a test does; return what it got."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        other = linepool.App()
+        other.handler(common.add)
+        os.write(writer, other.ask(b"ADD 1 2\n"))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(writer)
+    with open(reader) as stream:
+        return stream.readline().rstrip()
 
 
 @linepool.handler

@@ -79,6 +79,10 @@ def test_a_process_that_a_handler_forks_never_answers_the_client(
     assert server.pids() == [worker]
 
 
+def test_it_may_use_an_app_of_its_own(server: ServerProcess):
+    assert server.ask("ASK_IN_CHILD") == "3"
+
+
 def test_a_process_forked_while_a_stream_is_closed_ends_there(server: ServerProcess):
     assert server.converse(b"SPLIT_AT_END\nADD 1 2\nQUIT\n").endswith(b" 1\n3\nOK\n")
     assert "end 1" in journal(server)
