@@ -90,7 +90,7 @@ class Forks:
             signal.signal(number, usual)
 
     def _close_descriptors(self) -> None:
-        own = set(self._descriptors())
+        own = {number for number in self._descriptors() if number >= 0}  # a closed socket has none
         with contextlib.suppress(OSError):
             os.close(min(own))  # there may be no number left for another one
         # It takes the place of each: a number that became free could be that of a file that this process
