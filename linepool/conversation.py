@@ -372,23 +372,23 @@ class Conversation:
         """Log the exception under an id, and return the error that names the id."""
         self.errors += 1
         number = reference(error)
-        log.exception(
-            "handler failed id=%s command=%s peer=%s",
-            number,
-            printable(request.verb) if request else "on_connect",
-            self.session.peer,
-        )
+        command = _named(request) if request else "on_connect"
+        log.exception("handler failed id=%s command=%s peer=%s", number, command, self.session.peer)
         return ServerError(f"internal error, id {number}")
 
     def _timed_out(self, error: RequestTimeout, request: Request) -> bytes:
         """Log where the handler was at its deadline, and return the error reply."""
         self.errors += 1
         self.timeouts += 1
-        log.warning(
-            "request overdue command=%s peer=%s why=%r",
-            printable(request.line),
-            self.session.peer,
-            str(error),
-            exc_info=True,
+        words = (
+            self.service.logged(request.line).words if self.service.log_lines else _named(request)
         )
+        event = "request overdue command=%s peer=%s why=%r"
+        log.warning(event, words, self.session.peer, str(error), exc_info=True)
         return self.protocol.encode_error(ServerError(str(error)), request)
+
+
+def _named(request: Request) -> str:
+    """Return the command's name, for the log; other words of a client are not for it."""
+    is_known = request.command is not None and request.command.names
+    return printable(request.verb) if is_known else "(unknown)"

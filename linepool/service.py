@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from attrs import define, field, frozen
 from linepool.errors import ServerError, UsageError
 from linepool.handlers.compile import compile_call
 from linepool.handlers.signature import Signature
-from linepool.protocols.base import Limits, Protocol, Request
+from linepool.protocols.base import Limits, Protocol, Request, printable
 from linepool.session import Session
 
 Middleware = Callable[[Request, Session, Callable[[Request], Any]], Any]
@@ -63,6 +64,7 @@ class Entry:
         self.body = self.signature.body
         self.rest_after = self.signature.rest_after
         self.size_word = self.signature.size_word
+        self.is_secret = self.signature.has_secrets
         self.limit_ns = None if self.timeout is None else int(self.timeout * 1e9)
 
     @property
@@ -100,6 +102,21 @@ NO_ENTRY = NoEntry()
 
 
 @frozen
+class Logged:
+    """What the log says of a request.
+
+    Attributes:
+        command: The command's name, as the client wrote it; ``(unknown)`` if the app has no such command.
+        words: The same, or the request's line, if that is to be logged.
+        entry: The command, or None.
+    """
+
+    command: str
+    words: str
+    entry: Entry | None
+
+
+@frozen
 class Service:
     """An app made ready to serve. It does not change any more, so all workers share it.
 
@@ -109,6 +126,7 @@ class Service:
         middleware: From the outermost to the innermost.
         guard: Whether clients of another protocol are refused (``protocols/strangers.py``).
         has_around: Whether the protocol makes one reply of several calls.
+        log_lines: Whether the log shows the lines of requests, not only their commands.
         greets: Whether there is anything to do for a new client before it has sent a request.
     """
 
@@ -121,6 +139,7 @@ class Service:
     on_disconnect: Sequence[Hook]
     limits: Limits = Limits()
     guard: bool = True
+    log_lines: bool = False
     has_around: bool = field(init=False)
     greets: bool = field(init=False)
 
@@ -144,6 +163,17 @@ class Service:
     def find(self, verb: bytes) -> Entry | None:
         """Return the command of a name, or None."""
         return self.table.get(verb.upper() if self.protocol.ignores_case else verb)
+
+    def logged(self, line: bytes) -> Logged:
+        """Return what the log says of a request, given its line, or the beginning of it."""
+        verb = b""
+        with contextlib.suppress(Exception):  # the protocol may be the user's
+            verb = self.protocol.command_in(line)
+        entry = self.find(verb)
+        command = printable(verb) if entry else "(unknown)"
+        serves = entry or self.unknown
+        shows_line = self.log_lines and not (serves and serves.is_secret)
+        return Logged(command, printable(line) if shows_line else command, entry)
 
     @property
     def entries(self) -> list[Entry]:

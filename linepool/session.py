@@ -32,6 +32,30 @@ class Rest(str):
     __slots__ = ()
 
 
+class Secret(str):
+    """Annotate a parameter with it to keep a text out of the log, of error replies and of your own messages.
+
+    Printed or formatted it is ``***``; compared, encoded, joined and stored it is the text itself, and
+    ``reveal()`` returns that. A parameter of another type is kept out of linepool's log and error replies
+    by ``Annotated[int, linepool.Secret]``.
+    """
+
+    __slots__ = ()
+
+    def reveal(self) -> str:
+        """Return the text as an ordinary str."""
+        return "".join(self)
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return format("***", spec)
+
+
 @frozen
 class Range:
     """Bounds of a number, both included: ``Annotated[int, linepool.Range(1, 100)]``."""

@@ -349,8 +349,11 @@ class Settings:
         6,
         _whole(0, 10000),
         "lines/min",
-        "maximum lines of one kind of warning or error, on the whole server; ten times as many of other"
-        " events; lines left out are counted, and the numbers logged; 0: no limit",
+        "maximum lines of one kind of warning or error, on the whole server, and a tenth of those of other"
+        " events; what is left out is counted; 0: no limit",
+    )
+    log_requests: str = _setting(
+        "command", _one_of("command", "line"), "", "what the log shows of a request"
     )
 
     def __attrs_post_init__(self) -> None:

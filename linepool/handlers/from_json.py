@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from linepool.handlers import converters
 from linepool.handlers.converters import Convert, Converter, unchanged
-from linepool.session import Rest
+from linepool.session import Rest, Secret
 
 
 def json_converter(hint: Any) -> Converter:
@@ -59,6 +59,7 @@ _PLAIN: dict[Any, tuple[str, type, Convert]] = {
     float: ("float", float, float),
     str: ("str", str, unchanged),
     Rest: ("str", str, Rest),
+    Secret: ("str", str, Secret),
     bytes: ("str", str, str.encode),
     bool: ("bool", bool, unchanged),
     list: ("list", list, unchanged),

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from linepool.handlers import converters
 from linepool.handlers.converters import Convert, Converter
 from linepool.handlers.from_json import structured
-from linepool.session import Rest
+from linepool.session import Rest, Secret
 
 _UNDERSCORE = ord("_")
 
@@ -27,6 +27,10 @@ def _to_str(word: bytes) -> str:
 
 def _to_rest(word: bytes) -> Rest:
     return Rest(_to_str(word))
+
+
+def _to_secret(word: bytes) -> Secret:
+    return Secret(_to_str(word))
 
 
 def _to_bytes(word: bytes) -> bytes:
@@ -75,6 +79,7 @@ AS_SOURCE: dict[Convert, list[str]] = {
 
 _SIMPLE: dict[Any, Converter] = {
     str: (_to_str, "str"),
+    Secret: (_to_secret, "str"),
     bytes: (_to_bytes, "bytes"),
     int: (_to_int, "int"),
     float: (_to_float, "float"),

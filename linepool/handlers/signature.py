@@ -19,7 +19,7 @@ from linepool.errors import SetupError, UsageError
 from linepool.handlers.converters import Convert, Converter
 from linepool.handlers.from_words import allows_none, is_rest, to_bool, word_converter
 from linepool.protocols.base import Parameter, Request, printable
-from linepool.session import Body
+from linepool.session import Body, Secret
 
 _NOT_BYTES = "is a data block, so it must be bytes"
 Supply = Callable[[Request, Any], object]
@@ -37,6 +37,7 @@ class Word:
         hint: What the usage text shows after the name: ``int``, ``red|green``.
         default: The argument if the word is left out; ``inspect.Parameter.empty``: it is required.
         annotation: The parameter's type.
+        is_secret: Its values are not shown.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Word:
     hint: str
     default: Any = inspect.Parameter.empty
     annotation: Any = str
+    is_secret: bool = False
 
     @property
     def required(self) -> bool:
@@ -85,6 +87,12 @@ class Signature:
 
     def __attrs_post_init__(self) -> None:
         self.required = sum(word.required for word in self.words)
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether values of a parameter are not to be shown."""
+        words = [*self.words, *self.options.values(), *filter(None, [self.many, self.rest])]
+        return any(word.is_secret for word in words)
 
     @property
     def rest_after(self) -> int | None:
@@ -235,8 +243,7 @@ def _converted_word(word: Word, data: bytes) -> Any:
     try:
         return word.convert(data)
     except ValueError as error:
-        text = f"{word.name} must be {error}, not '{printable(data)}'."
-        raise UsageError(text, "value", word.name) from None
+        raise _wrong(word, str(error), f"'{printable(data)}'") from None
 
 
 def _converted_value(word: Word, value: object) -> Any:
@@ -244,8 +251,14 @@ def _converted_value(word: Word, value: object) -> Any:
         return word.convert(value)
     except ValueError as error:
         shown = printable(json.dumps(value, default=str).encode())
-        text = f"{word.name} must be {error}, not {shown}."
-        raise UsageError(text, "value", word.name) from None
+        raise _wrong(word, str(error), shown) from None
+
+
+def _wrong(word: Word, expected: str, given: str) -> UsageError:
+    text = f"{expected}, not {given}"
+    if word.is_secret:  # what is expected of a structured type quotes the value
+        text = word.hint or "text"
+    return UsageError(f"{word.name} must be {text}.", "value", word.name)
 
 
 def _missing(name: str) -> UsageError:
@@ -257,7 +270,7 @@ def _too_many(given: int, most: int) -> UsageError:
 
 
 def _parameter(word: Word, kind: str) -> Parameter:
-    default = None if word.required or kind == "many" else word.default
+    default = None if word.required or word.is_secret or kind == "many" else word.default
     required = word.required and kind != "many"
     return Parameter(word.name, kind, word.annotation, word.hint, required, default)
 
@@ -336,10 +349,10 @@ def _add(
     if is_rest(hint):
         one = parameter.kind is not parameter.VAR_POSITIONAL
         _require(one, parameter, "is the rest of the line, so it cannot be *args")
-        builder.rest = Word(parameter.name, convert, "", default, hint)
+        builder.rest = Word(parameter.name, convert, "", default, hint, _is_secret(hint))
         _require(builder.many is None, parameter, "cannot follow *args")
         return
-    word = Word(parameter.name, convert, shown, default, hint)
+    word = Word(parameter.name, convert, shown, default, hint, _is_secret(hint))
     if parameter.kind is parameter.VAR_POSITIONAL:
         builder.many = word
     elif parameter.kind is parameter.KEYWORD_ONLY:
@@ -352,6 +365,10 @@ def _add(
             "must have a default, because the one before it has one",
         )
         builder.words.append(word)
+
+
+def _is_secret(hint: Any) -> bool:
+    return hint is Secret or any(map(_is_secret, typing.get_args(hint)))
 
 
 def _require(met: bool, parameter: inspect.Parameter, text: str) -> None:

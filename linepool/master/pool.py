@@ -31,7 +31,6 @@ from linepool.pool.brake import Brake
 from linepool.pool.deadline import DUMP_NS
 from linepool.pool.scoreboard import Scoreboard, WorkerState
 from linepool.pool.status import State
-from linepool.protocols.base import printable
 from linepool.settings import MAX_WORKERS
 
 log = logging.getLogger("linepool")
@@ -224,7 +223,7 @@ class Pool:
         self._load.history.worker_changed(slot, None, time.monotonic_ns())
         board_slot = self.board.slot(slot)
         last = board_slot.snapshot()
-        self._account(state, status, last, killed=worker.is_killed)
+        self._account(state, status, last, worker)
         self._blame(worker, last)
         self.counters.add(last)
         self._save_connections(slot, state.pid)
@@ -243,14 +242,14 @@ class Pool:
             log.warning("connections of a dead worker pid=%d saved=%d lost=%d", pid, saved, lost)
 
     def _account(
-        self, worker: WorkerState, status: int, last: SlotSnapshot, *, killed: bool
+        self, worker: WorkerState, status: int, last: SlotSnapshot, handle: WorkerHandle
     ) -> None:
         """Log how a worker ended, if it was not ordered to, and learn from it."""
         if worker.state is None and not worker.retiring:
             # The kernel kills when memory is short.
-            shortage = status in (EXIT_STATUS, -signal.SIGKILL) and not killed
+            shortage = status in (EXIT_STATUS, -signal.SIGKILL) and not handle.is_killed
             self._load.history.boot_failed(time.monotonic_ns(), shortage=shortage)
-        if worker.retiring or killed:
+        if worker.retiring or handle.is_killed:
             log.debug("worker left pid=%d status=%d", worker.pid, status)
             return
         if status == 0 and not last.started_ns:
@@ -259,12 +258,14 @@ class Pool:
             log.info("worker %s pid=%d", "recycled" if recycled else "left", worker.pid)
             return
         self.counters.crashes += 1
+        logged = handle.generation.service.logged(last.line) if last.started_ns else None
         log.error(
             "worker died pid=%d %s command=%s requests=%d",
             worker.pid,
             f"status={status}" if status >= 0 else f"signal={signal_name(-status)}",
-            printable(last.line) if last.started_ns else "-",
+            logged.words if logged else "-",
             last.requests,
+            extra={"command": logged.command if logged else ""},
         )
 
     def _blame(self, worker: WorkerHandle, last: SlotSnapshot) -> None:

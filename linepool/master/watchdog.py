@@ -26,8 +26,8 @@ from linepool.master.generation import Generation
 from linepool.master.last_reply import LastReply, SavedSockets
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool.deadline import DUMP_NS, Rules, StallLog, Step
-from linepool.protocols.base import Request, printable
-from linepool.service import Service
+from linepool.protocols.base import Request
+from linepool.service import Logged, Service
 from linepool.worker import evacuation
 from linepool.worker.interrupts import RAISE
 
@@ -35,7 +35,9 @@ log = logging.getLogger("linepool")
 
 _LONG_STALL = 1.0  # seconds; a shorter stall of the master is not worth a line in the log
 _LOOK_EVERY = 0.25  # seconds at most between two looks: a handler may move its limit at any time
-_DUMP_WAIT_NS = 12_000_000  # how much longer to wait for a stack ...
+# How much longer to wait for a stack ...
+_DUMP_WAITS_NS = {Step.KILL: 12_000_000, Step.TELL_SLOW: 100_000_000}
+_NO_LOOK = " stack=none (C code keeps the interpreter, or the process is stopped)"
 _DUMP_LOOK_NS = 4_000_000  # ... and how often to look whether it is there
 
 
@@ -145,18 +147,19 @@ class Watchdog:
         worker.process.kill()
         worker.kill_at = math.inf
         app = worker.generation.service
-        running = bool(before.started_ns)
-        ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if running else 0.0
+        logged = app.logged(before.line) if before.started_ns else None
+        ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if logged else 0.0
         log.error(
             "worker killed pid=%d why=%r command=%s client=%s handler=%r ran_s=%.2f limit_s=%g%s",
             worker.process.pid,
             why,
-            printable(before.line) if running else "-",
+            logged.words if logged else "-",
             peer_name(client),
-            _handler(app, before) if running else "-",
+            _handler(logged),
             ran_s,
             before.limit_ns / 1e9,
             _indented(worker.dump()),
+            extra={"command": logged.command if logged else ""},
         )
         if client is not None:
             reply = functools.partial(_last_reply, board_slot, app, before.number, why)
@@ -231,8 +234,8 @@ class Watchdog:
             step, at_ns = due
             if ran_ns < at_ns:
                 return at_ns - ran_ns
-            wants_stack = step in (Step.TELL_SLOW, Step.KILL)
-            if wants_stack and ran_ns < at_ns + _DUMP_WAIT_NS and not worker.has_dump():
+            wait_ns = _DUMP_WAITS_NS.get(step, 0)
+            if ran_ns < at_ns + wait_ns and not worker.has_dump():
                 return _DUMP_LOOK_NS  # a busy machine; from a stopped process it never comes
             escalation.step = step
             if step is Step.KILL:
@@ -275,15 +278,19 @@ def _take(
     if step is Step.RAISE:
         slot.raise_timeout(snapshot.number)
         worker.process.send(RAISE)
-    elif step in (Step.ASK_SLOW, Step.ASK_STUCK):
+    elif step is Step.ASK_SLOW:
+        worker.request_stack()
+    elif step is Step.ASK_STUCK:
         worker.request_dump()
     elif step is Step.TELL_SLOW:
+        logged = worker.generation.service.logged(snapshot.line)
         log.warning(
             "slow request pid=%d command=%s ran_s=%.2f%s",
             worker.process.pid,
-            printable(snapshot.line),
+            logged.words,
             ran_ns / 1e9,
-            _indented(worker.dump()),
+            _indented(worker.dump()) if worker.has_dump() else _NO_LOOK,
+            extra={"command": logged.command},
         )
 
 
@@ -292,16 +299,15 @@ def _last_reply(slot: MasterSlot, app: Service, number: int, why: str) -> bytes:
     snapshot = slot.snapshot()  # the last that it did: is it still the same request?
     if not snapshot.started_ns or snapshot.number != number or snapshot.begun:
         return b""
-    verb = snapshot.line.split(b" ")[0]
+    verb = app.protocol.command_in(snapshot.line)
     request = Request(verb, [], eol=snapshot.eol, line=snapshot.line)
     error = ServerError(f"the request was ended: it {why}")
     return app.open_protocol().encode_error(error, request)
 
 
-def _handler(app: Service, snapshot: SlotSnapshot) -> str:
+def _handler(logged: Logged | None) -> str:
     """Return the name and place of a request's handler; a stopped process cannot show its stack."""
-    words = snapshot.line.split()
-    entry = app.find(words[0]) if words else None
+    entry = logged.entry if logged else None
     return f"{entry.function.__name__} at {entry.place}" if entry else "-"
 
 

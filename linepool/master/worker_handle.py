@@ -13,6 +13,7 @@ from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.pidfd import ChildProcess
 from linepool.master.generation import Generation
 from linepool.pool.deadline import Escalation, Step
+from linepool.worker.evacuation import LOOK
 from linepool.worker.interrupts import DUMP
 
 _STACK_BYTES = 65536
@@ -73,8 +74,13 @@ class WorkerHandle:
         if self.escalation.number != number:
             self.escalation = Escalation(number)
 
+    def request_stack(self) -> None:
+        """Have its second thread write the stack, without a signal; it cannot while C code keeps Python."""
+        os.ftruncate(self._stack_file, 0)
+        os.eventfd_write(self._bell, LOOK)
+
     def request_dump(self) -> None:
-        """Have the worker write its stack; that takes a moment."""
+        """Have the worker write its stack before it is killed; the signal may end a call it waits in."""
         os.ftruncate(self._stack_file, 0)
         self.process.send(DUMP)
         self.dump_requested = True

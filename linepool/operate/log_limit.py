@@ -1,27 +1,36 @@
 """How many lines each kind of event may write into the log, counted for all processes of a server.
 
-The counts are in a page that the processes share since before the first fork. It has no lock: a race of
-two processes may admit a line more. Nothing in it is trusted: a process that writes nonsense can only
-cause lines that are missing, or lines too many.
+The counts are in a page that the processes share since before the first fork. It has a lock, but no process
+waits long for it: one that was stopped may have it. Nothing in the page is trusted: a process that writes
+nonsense can only cause lines that are missing, or lines too many.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
+import math
 import mmap
+import os
 import struct
+import time
 from collections.abc import Iterator
 
 from attrs import frozen
+
+from linepool.kernel.timer import Timer
 
 WINDOW = 60.0
 """Seconds for which a kind of event is counted."""
 REPORTS = 2
 """Lines of each kind within that time that may say how many were left out."""
-FIRST_REPORT = 10.0
+FIRST_REPORT = 5.0
 """Seconds after which it is said how many were left out; then again at the end of the window."""
 
 _PLACES = 256
+_LOCK_TRIES = 50
+_LOCK_PAUSE = 0.0001  # seconds
 _TRIES = 8  # places looked at for a kind; then it shares one with all for which there is no place
 _OTHERS = "events for which there is no place"
 _TEXT_BYTES = 88
@@ -43,6 +52,9 @@ class LeftOut:
 class LogLimit:
     """The counts of all kinds.
 
+    Attributes:
+        timer: Ends when ``ended`` has something to yield, or may have.
+
     Args:
         most: Lines of one kind within the window, for warnings and errors, with the reports; ten times as
             many for events of the level info. 0: no limit. Events of the level debug have none.
@@ -51,7 +63,9 @@ class LogLimit:
     def __init__(self, most: int) -> None:
         self._most = most
         self._page = mmap.mmap(-1, (_PLACES + 1) * _PLACE.size)
+        self._file = os.memfd_create("linepool-log")  # to lock
         self._look_at = 0.0
+        self.timer = Timer()
 
     def admits(self, level: int, text: str, now: float) -> bool:
         """Count a line; return whether it may be written.
@@ -63,6 +77,10 @@ class LogLimit:
         """
         if level < logging.INFO or not self._most:
             return True
+        with self._locked():
+            return self._count(level, text, now)
+
+    def _count(self, level: int, text: str, now: float) -> bool:
         most = self._most if level > logging.INFO else 10 * self._most
         key = hash((level, text)) & (2**64 - 1)
         at = self._find(key, now)
@@ -80,30 +98,61 @@ class LogLimit:
             left_out = min(left_out + 1, _MAX)
             if report_at <= since:  # the first of this window
                 report_at = min(now + FIRST_REPORT, since + WINDOW)
+            if left_out == 1:
+                self.timer.set(FIRST_REPORT)
         data = text.encode("utf-8", "replace")
         _PLACE.pack_into(
             self._page, at, key, since, report_at, written, left_out, level & _MAX, 0, data
         )
         return admitted
 
-    def ended(self, now: float, *, all_kinds: bool = False) -> Iterator[LeftOut]:
-        """Yield what was left out and is to be reported by now; each is yielded once.
+    def ended(self, now: float, *, all_kinds: bool = False) -> list[LeftOut]:
+        """Return what was left out and is to be reported by now, each once.
 
         ``all_kinds``: what need not be reported yet too.
         """
         if now < self._look_at and not all_kinds:
-            return
+            return []  # soon enough, at the next event
         self._look_at = now + 1.0
-        for at in range(0, len(self._page), _PLACE.size):
-            key, since, report_at, written, left_out, level, _, data = _PLACE.unpack_from(
-                self._page, at
-            )
-            if left_out and (all_kinds or report_at <= now):
-                _PLACE.pack_into(
-                    self._page, at, key, since, since + WINDOW, written, 0, level, 0, data
+        next_at, found = math.inf, []
+        with self._locked():
+            for at in range(0, len(self._page), _PLACE.size):
+                key, since, report_at, written, left_out, level, _, data = _PLACE.unpack_from(
+                    self._page, at
                 )
-                text = data.rstrip(b"\0").decode("utf-8", "replace")
-                yield LeftOut(left_out, level, text, max(0.0, now - since))
+                if left_out and (all_kinds or report_at <= now):
+                    _PLACE.pack_into(
+                        self._page, at, key, since, since + WINDOW, written, 0, level, 0, data
+                    )
+                    text = data.rstrip(b"\0").decode("utf-8", "replace")
+                    found.append(LeftOut(left_out, level, text, max(0.0, now - since)))
+                elif left_out:
+                    next_at = min(next_at, report_at)
+        if next_at < now + WINDOW:
+            self.timer.set(next_at - now)
+        return found
+
+    def on_timer(self) -> None:
+        """Note that the timer has ended: ``ended`` is to look now."""
+        self.timer.clear()
+        self._look_at = 0.0
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from the page, unless one has kept this one from it for some time."""
+        for _ in range(_LOCK_TRIES):
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_LOCK_PAUSE)
+            except OSError:  # a handler has closed the descriptor
+                break
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def _find(self, key: int, now: float) -> int | None:
         """Return the place of a kind: its own, else the first one that is free, or None."""

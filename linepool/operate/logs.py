@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import select
+import selectors
 import sys
 import threading
 import time
@@ -204,7 +206,7 @@ def _takes(handler: logging.Handler, record: logging.LogRecord) -> bool:
 def _kind(record: logging.LogRecord) -> str:
     """Return what the records have in common of which only some are written each minute."""
     kind = _FACTS.sub("", str(record.msg)).rstrip(":")
-    if not kind and isinstance(record.args, tuple):  # such as "%s failed"
+    if not kind and record.args and isinstance(record.args, tuple):  # such as "%s failed"
         kind = str(record.args[0])
     command = getattr(record, "command", "")
     error = record.exc_info[1] if record.exc_info else None
@@ -228,11 +230,38 @@ def set_up(settings: Settings) -> None:
     _log_what_is_printed(logger)
 
 
-def close() -> None:
-    """Say how many lines were left out, at the end of the server."""
-    logger = logging.getLogger("linepool")
-    if isinstance(logger, EventLogger):
-        logger.report_left_out(time.monotonic(), all_kinds=True)
+class LogReporter:
+    """Says how many lines were left out even if nothing else is logged; what the master's loop watches."""
+
+    due_at = math.inf  # the timer wakes the master
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("linepool")
+
+    def open(self, selector: selectors.BaseSelector) -> None:
+        """Register the timer that any process of the server sets."""
+        if isinstance(self._log, EventLogger) and self._log.limit.timer.fileno() >= 0:
+            selector.register(self._log.limit.timer, selectors.EVENT_READ, self._on_timer)
+
+    def turn(self) -> None:
+        """Say what is to be said by now."""
+        self._report()
+
+    def close(self) -> None:
+        """Say it at the end of the server."""
+        self._report(all_kinds=True)
+
+    def abandon(self) -> None:
+        """Keep the descriptor: a new worker sets the timer too."""
+
+    def _on_timer(self) -> None:
+        if isinstance(self._log, EventLogger):
+            self._log.limit.on_timer()
+        self._report()
+
+    def _report(self, *, all_kinds: bool = False) -> None:
+        if isinstance(self._log, EventLogger):
+            self._log.report_left_out(time.monotonic(), all_kinds=all_kinds)
 
 
 def _log_what_is_printed(log: logging.Logger) -> None:

@@ -11,7 +11,7 @@ from linepool.ipc.board import SlotSnapshot
 from linepool.master.master import Master
 from linepool.master.recycler import resident_bytes
 from linepool.pool.scoreboard import WorkerState
-from linepool.protocols.base import printable
+from linepool.service import Service
 from linepool.version import __version__
 
 
@@ -53,11 +53,16 @@ def status(master: Master) -> dict[str, Any]:
             }
             for command, until in master.pool.brake.braked.items()
         ],
-        "workers": [_worker(worker, slots[worker.slot], now_ns) for worker in workers],
+        "workers": [
+            _worker(worker, slots[worker.slot], master.generation.service, now_ns)
+            for worker in workers
+        ],
     }
 
 
-def _worker(worker: WorkerState, slot: SlotSnapshot, now_ns: int) -> dict[str, Any]:
+def _worker(
+    worker: WorkerState, slot: SlotSnapshot, service: Service, now_ns: int
+) -> dict[str, Any]:
     age_ns = max(1, now_ns - worker.spawned_ns)
     return {
         "slot": worker.slot,
@@ -69,7 +74,7 @@ def _worker(worker: WorkerState, slot: SlotSnapshot, now_ns: int) -> dict[str, A
         "connections": slot.connections,
         "busy_ratio": round(min(1.0, slot.handler_ns / age_ns), 4),
         "rss_bytes": resident_bytes(worker.pid),
-        "command": printable(slot.line.split(b" ")[0]) if slot.started_ns else None,
+        "command": service.logged(slot.line).command if slot.started_ns else None,
     }
 
 

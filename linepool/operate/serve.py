@@ -6,6 +6,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from attrs import evolve
+
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.kernel.listeners import Listener, open_listeners
@@ -43,7 +45,10 @@ def serve(
             "a server runs in the main thread only, where Python handles signals; from another thread,"
             " start it as a process of its own"
         )
-    service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
+    service = evolve(
+        app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes)),
+        log_lines=settings.log_requests == "line",
+    )
     try:
         app.start()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
@@ -67,10 +72,8 @@ def serve(
             announce(f"listening on {name}")
     if on_listening is not None:
         on_listening(listeners)
-    try:
-        return master.run()
-    finally:
-        logs.close()
+    master.watch(logs.LogReporter())
+    return master.run()
 
 
 def _control(master: Master, path: str) -> Control | None:

@@ -22,6 +22,8 @@ from linepool.handlers.inject import described
 
 _FORMS = "FILE.py, a package, MODULE or MODULE:APP"
 
+_MOST_FRAMES = 20  # of an error in the target
+
 _loading: str | None = None
 
 
@@ -51,7 +53,8 @@ def load(target: str) -> App:
     """Return the app of a target: a file or package, a module, or ``FILE.py:APP``, ``MODULE:APP``.
 
     Raises:
-        SetupError: The target does not exist, or its code fails; one line says what and where.
+        SetupError: The target does not exist, or its code fails; the first line says what and where, and
+            the frames of the user's own code follow.
     """
     where, name = target, ""
     if not target.endswith(".py") and not os.path.exists(target):
@@ -67,11 +70,11 @@ def load(target: str) -> App:
         module = _run(target, lambda: _import(place))
     except SetupError as error:
         own = re.escape(repr(place.name))
-        if place.path and re.search(f"module {own} has no|from {own}|{own} is not a", str(error)):
+        first, newline, frames = str(error).partition("\n")
+        if place.path and re.search(f"module {own} has no|from {own}|{own} is not a", first):
             # It imports its own name.
-            raise SetupError(
-                f"{error}; rename the file if another module {place.name!r} is meant"
-            ) from None
+            hint = f"; rename the file if another module {place.name!r} is meant"
+            raise SetupError(first + hint + newline + frames) from None
         raise
     app = find(module, target, name)
     if not app.name:
@@ -185,19 +188,54 @@ def _marked_as_loading(target: str) -> Iterator[None]:
 
 
 def explained(error: BaseException) -> str:
-    """Return an error on one line, with the line of user code that raised it."""
+    """Return an error: what and where on the first line, below it the frames of the user's own code."""
+    lines = [_summary(error)]
+    cause: BaseException | None = error
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if cause is not error:
+            lines.append(f"  before that: {type(cause).__name__}: {_text(cause)}")
+        lines += _frames(cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\n".join(lines)
+
+
+def _summary(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
-        place = f" ({error.filename}, line {error.lineno})"
-        return f"{type(error).__name__}: {error.msg}{place}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = os.path.dirname(default_app.__file__)
-    theirs = [f for f in frames if "importlib" not in f.filename and not f.filename.startswith(own)]
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - str() of a user's exception may fail too
-        text = "(no message)"
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    hint = ""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        hint = f"; it is neither beside the target nor installed for {sys.executable}"
+    theirs = _own_stack(error)
     place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
-    return f"{type(error).__name__}: {text}{place}"
+    return f"{type(error).__name__}: {_text(error)}{hint}{place}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - str() of a user's exception may fail too
+        return "(no message)"
+
+
+def _frames(error: BaseException) -> list[str]:
+    lines = traceback.StackSummary.from_list(_own_stack(error)[-_MOST_FRAMES:]).format()
+    if isinstance(error, SyntaxError):
+        lines += traceback.format_exception_only(error)[:-1]  # the line, and a caret
+    return "".join(lines).splitlines()
+
+
+def _own_stack(error: BaseException) -> list[traceback.FrameSummary]:
+    """Return the frames of the user's own code; if there are none, those of installed packages."""
+    linepool, library = os.path.dirname(default_app.__file__), os.path.dirname(os.__file__)
+    stack = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((linepool + os.sep, "<frozen "))
+    ]
+    theirs = [frame for frame in stack if not frame.filename.startswith(library + os.sep)]
+    return [frame for frame in theirs if "-packages" not in frame.filename] or theirs or stack
 
 
 def find(module: ModuleType, target: str, name: str = "") -> App:

@@ -274,6 +274,10 @@ class Protocol(ABC):
         """Return the bytes that the server sends before any request."""
         return b""
 
+    def command_in(self, line: bytes) -> bytes:
+        """Return the command's name in a request's ``line``, which may be cut; for logs."""
+        return line.split(None, 1)[0] if line.strip() else b""
+
     @property
     def is_replaceable(self) -> bool:
         """Whether this is in its initial state, so that a new object could replace it.

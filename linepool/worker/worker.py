@@ -90,6 +90,7 @@ class Worker:
         after = self._spec.settings.hand_off_after
         evacuation.start(
             self._spec.bell,
+            self._spec.stack_file,
             after,
             self._board,
             self._orders,

@@ -113,3 +113,62 @@ def test_every_id_that_a_client_reads_leads_to_the_traceback_of_its_fault(launch
     assert server.stop() == 0
     for number in ids:
         assert f"handler failed id={number[:4]}" in server.text
+
+
+def requests_that_are_logged(server):
+    """Have a request be slow, then overdue, then killed, and another one crash; for both commands."""
+    for command in ("LOGIN ann", "LOOK at"):
+        server.converse(f"{command} late s3cret\nQUIT\n".encode())
+        for how in ("hang", "crash"):
+            [worker] = server.pids()
+            server.converse(f"{command} {how} s3cret\n".encode())
+            server.until(
+                lambda state, old=worker: old not in pids(state) and state["tally"]["idle"]
+            )
+    server.converse(b"s3cret pass\nQUIT\n")
+    assert server.stop() == 0
+    assert server.text.count("slow request") == 4
+    assert server.text.count("worker killed") == 2
+    assert server.text.count("worker died") == 2
+    assert server.text.count("request overdue") == 2
+    assert server.text.count("handler failed") == 1
+    return server.text
+
+
+def pids(state):
+    return [worker["pid"] for worker in state["workers"]]
+
+
+QUICK = (
+    "--workers",
+    "1",
+    "--request-timeout",
+    "0.4",
+    "--kill-grace",
+    "0.2",
+    "--slow-request",
+    "0.1",
+)
+
+
+def test_words_of_requests_are_not_in_the_log(launch):
+    text = requests_that_are_logged(launch("confidential.py", *QUICK))
+    assert "s3cret" not in text
+    assert "ann" not in text
+    assert "command=LOGIN " in text
+    assert "command=(unknown) " in text
+
+
+def test_if_requests_are_to_be_logged_those_with_secrets_are_still_not(launch):
+    text = requests_that_are_logged(launch("confidential.py", *QUICK, "--log-requests", "line"))
+    assert "command=LOOK at hang s3cret" in text
+    assert "command=LOOK at crash s3cret" in text
+    assert text.count("LOOK at late s3cret") == 2
+    assert text.count("s3cret") == 5  # slow twice, overdue, killed, died
+    assert "ann" not in text
+
+
+def test_the_number_of_lines_left_out_is_logged_even_if_nothing_else_is(launch):
+    server = launch(APP, "--workers", "1", *LIMITED)
+    server.converse(b"FAIL boom\n" * 20 + b"QUIT\n")
+    assert " count=16 " in server.wait_for("lines left out")

@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import Launch
 from tests.process.booting import launch_booting
-from tests.servers import ENVIRONMENT, HANDLERS, TIMEOUT, has_ended
+from tests.servers import ENVIRONMENT, HANDLERS, ROOT, TIMEOUT, has_ended
 
 WORKSHOP = str(HANDLERS / "workshop.py")
 
@@ -92,7 +92,8 @@ def complaint(command_line: CommandLine, tmp_path: Path) -> Complain:
         assert "Traceback" not in stderr
         assert stdout == ""
         lines = stderr.splitlines()
-        assert len(lines) == 1, stderr
+        assert all(line.startswith("  ") for line in lines[1:]), stderr  # the user's own frames
+        assert str(ROOT / "linepool") not in "".join(lines[1:])
         return status, lines[0]
 
     return run
@@ -187,6 +188,42 @@ def test_a_broken_file_is_reported_in_one_line(complaint: Complain, tmp_path, co
     assert line.startswith("linepool: ")
     assert [word for word in words if word not in line] == []
     assert ("rename" in line) == ("rename the file" in words)
+
+
+def test_an_error_in_a_target_shows_the_frames_of_the_users_own_code(
+    command_line: CommandLine, tmp_path
+):
+    (tmp_path / "app.py").write_text("import helper\nhelper.prepare()\n" + HANDLER)
+    (tmp_path / "helper.py").write_text(
+        "import os\ndef prepare():\n    try:\n        os.mkdir('.')\n"
+        "    except OSError as error:\n        raise KeyError('prepared') from error\n"
+    )
+
+    for command in ("run", "check"):
+        status, _, stderr = command_line.run(tmp_path, (command, "app.py"), {})
+
+        assert status == 1
+        helper = tmp_path / "helper.py"
+        assert stderr.splitlines()[0] == (
+            f"linepool: cannot load app.py: KeyError: 'prepared' ({helper}, line 6)"
+        )
+        assert [line for line in stderr.splitlines() if "File" in line or "before" in line] == [
+            f'  File "{tmp_path}/app.py", line 2, in <module>',
+            f'  File "{helper}", line 6, in prepare',
+            "  before that: FileExistsError: [Errno 17] File exists: '.'",
+            f'  File "{helper}", line 4, in prepare',
+        ]
+        assert "    raise KeyError('prepared') from error" in stderr
+
+
+def test_a_syntax_error_shows_the_line_and_where_in_it(command_line: CommandLine, tmp_path):
+    (tmp_path / "app.py").write_text("import broken\n")
+    (tmp_path / "broken.py").write_text("x = 1\nif x = 1:\n    pass\n")
+
+    _, _, stderr = command_line.run(tmp_path, ("check", "app.py"), {})
+
+    assert f'  File "{tmp_path}/app.py", line 1, in <module>\n    import broken\n' in stderr
+    assert "    if x = 1:\n       ^^^^^\n" in stderr
 
 
 @pytest.mark.parametrize("name", ["linepool", "json", "calendar", "attrs"])

@@ -44,7 +44,7 @@ def test_the_log_names_the_command_that_killed_its_worker(launch: Launch):
 
         assert peer.ask("DIE 11") == ""
 
-    assert "signal=SIGSEGV command=DIE 11 requests=1" in server.wait_for("worker died")
+    assert "signal=SIGSEGV command=DIE requests=1" in server.wait_for("worker died")
 
 
 @pytest.mark.scheme("accept")
@@ -402,7 +402,7 @@ def test_a_worker_holds_only_its_own_descriptors(launch: Launch, gate: Gate, lis
         assert kinds.count("pipe:") == 2  # stderr, status
         assert sum("pidfd" in kind for kind in kinds) == 1  # the master's
         assert sum("eventpoll" in kind for kind in kinds) == (listeners > 1)
-        assert len(kinds) <= 14
+        assert len(kinds) <= 16
     assert sorted(map(_kind, first)) == sorted(map(_kind, later))
 
 

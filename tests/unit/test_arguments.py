@@ -613,3 +613,51 @@ def test_a_class_whose_annotations_cannot_be_resolved_is_refused():
     app.handler(add)
     with pytest.raises(SetupError, match="parameter node: unsupported type Node: name 'Node'"):
         app.freeze()
+
+
+# -- secrets
+
+
+@pytest.mark.parametrize(
+    ("hint", "word"),
+    [
+        (Annotated[int, linepool.Secret], b"s3cret"),
+        (Annotated[int, Range(1, 9), linepool.Secret], b"53"),
+        (Annotated[Literal["a", "b"], linepool.Secret], b"s3cret"),
+        (Annotated[Point, linepool.Secret], b"s3cret"),
+        (linepool.Secret, b"s3cret\xe9"),
+        (linepool.Secret | None, b"s3cret\xe9"),
+    ],
+    ids=shown,
+)
+def test_the_error_about_a_secret_does_not_quote_it(hint, word):
+    app, _ = with_hint(hint)
+    reply = app.ask(b"F " + word + b"\n")
+    assert reply.startswith(b"CLIENT_ERROR x must be ")
+    assert word.rstrip(b"\xe9") not in reply.partition(b" Usage: ")[0]
+
+
+def test_a_secret_is_masked_wherever_it_is_printed_and_is_the_text_itself_for_all_else():
+    secret = linepool.Secret("s3cret")
+    for text in (str(secret), repr(secret), f"{secret} {secret!r} {secret:>8}", f"{[secret]}"):
+        assert "s3cret" not in text
+    assert secret == "s3cret"
+    assert secret.encode() == b"s3cret"
+    assert type(secret.reveal()) is str
+    assert secret.reveal() == "s3cret"
+
+
+def test_a_secret_is_injected_as_text_and_in_a_rest_or_an_option_too():
+    got: list[Any] = []
+
+    def f(a: linepool.Secret, *, b: Annotated[bytes, linepool.Secret] = b"hidden") -> None:
+        got.append((a.reveal(), b))
+
+    def g(a: int, rest: Annotated[Rest, linepool.Secret]) -> None:
+        got.append((a, rest))
+
+    app = app_of(f, g)
+    app.ask(b"F x B y\nG 1 the rest\nF z\n")
+    assert got == [("x", b"y"), (1, "the rest"), ("z", b"hidden")]
+    assert all(command.is_secret for command in app.freeze().commands if command.names[0] in "FG")
+    assert b"hidden" not in app.ask(b"HELP F\n")

@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import attrs
 
 from linepool.protocols.base import Command, Parameter
-from linepool.session import Range
+from linepool.session import Range, Secret
 
 _SIMPLE: dict[Any, str] = {
     int: "integer",
     float: "number",
     str: "string",
+    Secret: "string",
     bytes: "string",
     bool: "boolean",
     list: "array",

@@ -42,6 +42,7 @@ _LENGTH = re.compile(rb"content-length[ \t]*:[ \t]*([0-9]{1,18})[ \t]*\Z", re.IG
 _DUMP = struct.Struct("<B2s")
 _VERSION = 1
 _LOGGED_BYTES = 128  # of a message
+_METHOD = re.compile(rb'"method"\s*:\s*"([^"\\]*)"')
 
 
 @define
@@ -214,6 +215,11 @@ class JsonRpc(Buffered):
             return None
         self._at = stop
         return self._parse(self._buffer[end + 4 : stop])
+
+    def command_in(self, line: bytes) -> bytes:
+        """Return the first method's name in a message, or in the beginning of one."""
+        found = _METHOD.search(line)
+        return found[1] if found else b""
 
     def _parse(self, data: bytes) -> Request:
         try:

@@ -1,0 +1,34 @@
+"""A timer that a process may set for another one: a descriptor that both have (timerfd_create(2), Linux)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import struct
+import time
+
+_TIME = struct.Struct("@4l")  # interval and moment, each in seconds and nanoseconds
+
+
+class Timer:
+    """Readable once the time that was set last is over."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None)
+        flags = os.O_NONBLOCK | os.O_CLOEXEC
+        self._descriptor: int = self._libc.timerfd_create(time.CLOCK_MONOTONIC, flags)
+
+    def fileno(self) -> int:
+        """Return the descriptor; -1: the kernel has none."""
+        return self._descriptor
+
+    def set(self, seconds: float) -> None:
+        """Have it end after some time; the time that was set before does not matter any more."""
+        after = _TIME.pack(0, 0, int(seconds), int(seconds % 1 * 1e9) or 1)
+        self._libc.timerfd_settime(self._descriptor, 0, after, None)
+
+    def clear(self) -> None:
+        """Note that it has ended."""
+        with contextlib.suppress(OSError):
+            os.read(self._descriptor, 8)
