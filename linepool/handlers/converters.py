@@ -26,6 +26,10 @@ Converter = tuple[Convert, str]
 
 # By name, so that their modules are imported only if an annotation uses them.
 _WRITTEN_AS_TEXT = {"decimal.Decimal", "uuid.UUID", "fractions.Fraction"}
+_NUMBERS_AS_TEXT = {"decimal", "fractions"}
+_MAX_EXPONENT = 4300  # as many digits as int() takes; to write out 1e1000000000 would take minutes
+_SHOWN_ERRORS = 10  # of a structured value
+_MAX_EXPLAINED_ITEMS = 1000  # of a structured value, beyond which only its type is named
 
 
 def unchanged(value: Any) -> Any:
@@ -41,12 +45,18 @@ def is_written_as_text(hint: Any) -> bool:
 def from_text(make: Convert) -> Convert:
     """Return the conversion of a text to a number, an id or a date, without what only Python accepts.
 
-    That is digits of other scripts and ``1_000``; from bytes, int and float do not take them either.
+    That is digits of other scripts and ``1_000``; from bytes, int and float do not take them either. A
+    number's exponent is bounded: what is done with the number costs as much as its digits.
     """
+    is_number = getattr(make, "__module__", "") in _NUMBERS_AS_TEXT
 
     def convert(text: str) -> Any:
         if "_" in text or not text.isascii():
             raise ValueError
+        if is_number:
+            _, mark, exponent = text.lower().rpartition("e")
+            if mark and not -_MAX_EXPONENT <= int(exponent) <= _MAX_EXPONENT:
+                raise ValueError
         return make(text)
 
     return convert
@@ -158,6 +168,16 @@ def made_by(make: Convert, shown: str, expected: str = "") -> Converter:
     return construct, shown
 
 
+def _prepared(structurer: Any, plain: Mapping[Any, Convert]) -> Any:
+    """Return one of cattrs' converters with the strict conversions of plain types."""
+    for kind, convert in plain.items():
+        structurer.register_structure_hook(kind, _hook(convert))
+    structurer.register_structure_hook_factory(
+        _has_number_keys, lambda kind: _number_keys(kind, structurer.get_structure_hook)
+    )
+    return structurer
+
+
 def structured(
     hint: Any,
     plain: Mapping[Any, Convert],
@@ -183,14 +203,12 @@ def structured(
         raise TypeError(
             f"type {name} needs cattrs; install it with: pip install 'linepool[cattrs]'"
         ) from None
-    structurer = make_converter()
-    for kind, convert in plain.items():
-        structurer.register_structure_hook(kind, _hook(convert))
-    structurer.register_structure_hook_factory(
-        _has_number_keys, lambda kind: _number_keys(kind, structurer.get_structure_hook)
-    )
+    # To collect all errors of a large value would take seconds, and the text would be as large.
+    structurer = _prepared(make_converter(detailed_validation=False), plain)
+    explainer = _prepared(make_converter(), plain)
     try:
         structure = structurer.get_structure_hook(hint)
+        explain = explainer.get_structure_hook(hint)
     except cattrs.errors.StructureHandlerNotFoundError as error:
         path = _path_to(error.type_, hint)
         field = f": field {path} ({type_name(error.type_)})" if path else ""
@@ -199,13 +217,25 @@ def structured(
         raise TypeError(f"unsupported type {name}: {error}") from None
 
     def from_json(value: Any) -> Any:
+        loaded = None
         try:
-            return structure(load(value), hint)
+            loaded = load(value)
+            return structure(loaded, hint)
         except json.JSONDecodeError:
             raise ValueError(f"{prefix}{name}") from None
-        except Exception as error:  # noqa: BLE001 - cattrs raises what the type's own checks raise
-            what = "; ".join(cattrs.transform_error(error, "value", _without_internals))
-            raise ValueError(f"{prefix}{name} ({what})") from None
+        except Exception:  # noqa: BLE001 - cattrs raises what the type's own checks raise
+            raise ValueError(f"{prefix}{name}{explained(loaded)}") from None
+
+    def explained(value: Any) -> str:
+        if not _is_small(value):
+            return ""
+        try:
+            explain(value, hint)
+        except Exception as error:  # noqa: BLE001 - as above
+            what = cattrs.transform_error(error, "value", _without_internals)
+            more = ["..."] if len(what) > _SHOWN_ERRORS else []
+            return f" ({'; '.join(what[:_SHOWN_ERRORS] + more)})"
+        return ""
 
     return from_json, name
 
@@ -217,6 +247,20 @@ def _without_internals(error: BaseException, kind: Any) -> str:
     if not isinstance(error, KeyError | ValueError):
         error = ValueError()  # for which it says what is expected
     return format_exception(error, kind)
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a JSON value holds few enough items for each to be named in an error."""
+    items, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, list | dict | str):  # a str may be taken for a list of its characters
+            items += len(one)
+            if items > _MAX_EXPLAINED_ITEMS:
+                return False
+            if not isinstance(one, str):
+                left += one.values() if isinstance(one, dict) else one
+    return True
 
 
 def _hook(convert: Convert) -> Callable[[Any, Any], Any]:

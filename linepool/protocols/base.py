@@ -125,6 +125,10 @@ class Bad:
     why: str = ""
 
 
+SKIPPED = Bad(b"", close=False)
+"""For a line that is neither a request nor an error, such as an empty one."""
+
+
 @frozen
 class Limits:
     """The limits of one request, in bytes. The line's ending does not count."""
@@ -237,7 +241,8 @@ class Protocol(ABC):
     def next_request(self) -> Request | Bad | None:
         """Return the next complete request, a Bad in its place, or None: more bytes are needed.
 
-        Never raises: requests that came before malformed bytes get their replies first.
+        Never raises: requests that came before malformed bytes get their replies first. Never reads on
+        behind a line that is not a request, but returns ``SKIPPED``: so the connection's turn can end.
         """
 
     @abstractmethod

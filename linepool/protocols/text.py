@@ -109,24 +109,24 @@ def record_fields(value: object) -> list[tuple[str, Any]] | None:
     return None
 
 
-def dump_with_head(version: int, state: Mapping[str, Any], unread: bytes) -> bytes:
-    """Return a dump: a version byte, a line of JSON, and the bytes not yet read.
+def dump_with_head(version: int, state: Mapping[str, Any], *rest: bytes) -> bytes:
+    """Return a dump: a version byte, a line of JSON, and bytes whose lengths the state knows.
 
     Empty values are left out, but not an empty list: a transaction that has queued nothing is open.
     """
     head = json.dumps({name: value for name, value in state.items() if value or value == []})
-    return b"%c%b\n%b" % (version, head.encode(), unread)
+    return b"".join((b"%c%b\n" % (version, head.encode()), *rest))
 
 
 def load_with_head(blob: bytes, version: int, protocol: str) -> tuple[dict[str, Any], bytes]:
-    """Return the state and the unread bytes of a dump that ``dump_with_head`` made.
+    """Return the state and the bytes behind it of a dump that ``dump_with_head`` made.
 
     Raises:
         ValueError: The blob is from another protocol or version.
     """
     check_version(blob, version, 1, protocol)
-    head, _, unread = blob[1:].partition(b"\n")
-    return json.loads(head), unread
+    head, _, rest = blob.partition(b"\n")
+    return json.loads(head[1:]), rest
 
 
 def check_version(blob: bytes, version: int, least_bytes: int, protocol: str) -> None:

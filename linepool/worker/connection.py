@@ -40,6 +40,10 @@ log = logging.getLogger("linepool")
 READ, WRITE, AGAIN, CLOSED = range(4)
 
 _BATCH_BYTES = 65536  # of replies that wait for those behind them
+# Of a protocol's state. A larger one is not copied again before a time that grows with its length: so
+# what all its moves cost is in proportion to the bytes that come, and not to their square.
+_LIGHT_BYTES = 32768
+_STAY_PER_BYTE = 1e-5  # seconds: 10 s for a MiB, whose move takes 3 ms
 _BATCH_NS = 2_000_000  # a reply does not wait longer for those behind it, nor do other connections
 
 
@@ -52,12 +56,14 @@ class Connection:
         needs: What its holder must arrange next: READ, WRITE, AGAIN or CLOSED.
         quiet_since: When the client was served last; monotonic, in seconds.
         was_quiet: For how long it had been quiet, in seconds, when it came back from the parker.
+        stays_until: When it may be handed off again without need, because its state is large; monotonic.
         lingers: It was ended by the server, and the client may not have read everything.
         lost_framing: The client sent what cannot be understood, and may keep sending.
     """
 
     # Rarely read attributes are set here, so that a new connection need not set them.
     was_quiet = 0.0
+    stays_until = 0.0
     lingers = False
     lost_framing = False
     _stream: Stream | None = None  # the reply that is being sent in parts
@@ -123,13 +129,12 @@ class Connection:
         all_sent = True
         try:
             data = self._recv(CHUNK, flags)
-            data = data if len(data) < CHUNK else self._transport.recv_more(data)
             if not data:
                 self.needs = CLOSED
                 self._replies.append(self._conversation.eof_reply())
             elif self._served or self._conversation.admit(data):
                 self._protocol.feed(data)
-                self._answer()
+                self._answer(len(data))
             else:
                 self.lost_framing = True
             all_sent = self._transport.flush()
@@ -242,6 +247,8 @@ class Connection:
         """Continue what was dumped in another process; raises any Exception if that is invalid."""
         if protocol:
             self._conversation.load(protocol)
+            if len(protocol) > _LIGHT_BYTES:
+                self.stays_until = self.quiet_since + len(protocol) * _STAY_PER_BYTE
         self._served = bool(state.flags & channel.SERVED)
         if state.flags & channel.MORE:
             self._more = True
@@ -289,40 +296,55 @@ class Connection:
         pushes = Pushes(self._conversation, self._transport, self._context)
         return Handle(self, self._conversation, self._context, pushes)
 
-    def _answer(self) -> None:  # noqa: C901 - each call more costs every request
+    # Each call more costs every request.
+    def _answer(self, received: int = 0) -> None:  # noqa: C901, PLR0912
         """Answer the requests that are complete; their replies go out together.
 
-        Stops when other connections have waited long enough; ``_more`` says so then.
+        Stops when other connections have waited long enough; ``_more`` says so then. So that this
+        holds whatever the bytes are, not more than a chunk is fed at once.
+
+        Args:
+            received: How many bytes were fed; after a full chunk, more are read.
         """
         context, conversation, protocol = self._context, self._conversation, self._protocol
         board, replies, safe_point = self._board, self._replies, context.safe_point
-        begin = board.begin
         if board.brakes() != context.brakes.seen:
             context.brakes.apply()
         context.interrupts.conversation = conversation
-        default_ns = context.limit_ns
-        waiting = done = 0  # bytes in replies; requests
         self._more = False
+        waiting = done = 0  # bytes in replies; requests
         began_ns = first_ns = monotonic_ns()
         safe_point.is_open = True  # until the end of the batch the worker's tables are at rest
         try:
-            while not conversation.closing and (request := protocol.next_request()) is not None:
-                if isinstance(request, Bad):
-                    self.lost_framing |= request.close
-                    replies.append(conversation.refuse(request))
-                    continue
-                entry = request.command or NO_ENTRY
-                limit = default_ns if entry.limit_ns is None else entry.limit_ns
-                board.serial = serial = board.serial + 1
-                line, eol = request.line, request.eol
-                begin(line, len(line), len(eol), limit, entry.number, waiting, serial, began_ns)
-                reply = conversation.answer(request)
-                if isinstance(reply, bytes):
-                    replies.append(reply)
-                    waiting += len(reply)
-                elif not self._begin_stream(reply, request):
-                    return
-                done += 1
+            while not conversation.closing:
+                request = protocol.next_request()
+                if request is None:
+                    if received < CHUNK:
+                        break
+                    received = self._feed_more()
+                elif isinstance(request, Bad):
+                    waiting += self._refuse(request)
+                else:
+                    entry = request.command or NO_ENTRY
+                    limit_ns = context.limit_ns if entry.limit_ns is None else entry.limit_ns
+                    board.serial = serial = board.serial + 1
+                    board.begin(
+                        request.line,
+                        len(request.line),
+                        len(request.eol),
+                        limit_ns,
+                        entry.number,
+                        waiting,
+                        serial,
+                        began_ns,
+                    )
+                    reply = conversation.answer(request)
+                    if isinstance(reply, bytes):
+                        replies.append(reply)
+                        waiting += len(reply)
+                    elif not self._begin_stream(reply, request):
+                        return
+                    done += 1
                 began_ns = monotonic_ns()
                 if waiting > _BATCH_BYTES or began_ns - first_ns > _BATCH_NS:
                     self._more = not conversation.closing
@@ -342,6 +364,19 @@ class Connection:
             self._read_by = 0.0
         elif done or not self._read_by:  # what is left belongs to another request
             self._read_by = time.monotonic() + context.settings.read_timeout
+
+    def _feed_more(self) -> int:
+        """Feed another chunk, if one has arrived; return its length in bytes."""
+        if data := self._transport.recv_more():
+            self._conversation.feed(data)
+            self.lost_framing |= self._conversation.closing
+        return len(data)
+
+    def _refuse(self, bad: Bad) -> int:
+        """Answer bytes that are not a request; return the length of the reply."""
+        self.lost_framing |= bad.close
+        self._replies.append(self._conversation.refuse(bad))
+        return len(bad.reply)
 
     def _begin_stream(self, parts: Generator[bytes, None, None], request: Request) -> bool:
         """Send a reply in parts; return whether all are sent, or else the rest follows later."""

@@ -45,15 +45,20 @@ class Handoff:
         self._asked_ns = 0
         self.to_return: list[int] = []
 
-    def give(self, connection: Connection, *, has_input: bool = False) -> bool:
+    def give(
+        self, connection: Connection, *, has_input: bool = False, at_once: bool = False
+    ) -> bool:
         """Pass a connection to the parker; return whether it is gone.
 
         Args:
             connection: It is not being served.
             has_input: The client has sent something that was not read: a worker is to serve it.
+            at_once: However large its state is; otherwise that may have to stay for a while.
         """
         board, place = self._board, connection.place
         if not board.parker_has_room:
+            return False
+        if connection.stays_until > time.monotonic() and not at_once:
             return False
         state = connection.dump(has_input=has_input)
         if state is None:
@@ -133,7 +138,7 @@ class Handoff:
         served = self._board.served_descriptor
         for connection in list(self._table.connections.values()):
             if connection.descriptor != served:
-                self.give(connection)
+                self.give(connection, at_once=True)
         self.return_unstarted()
 
     def give_back(self, message: PassedConnection) -> None:

@@ -310,6 +310,7 @@ class Loop:
         due = math.inf
         for connection in self._table.present(self._table.connections):
             park_at = self._park_policy.park_at(connection.quiet_since, connection.was_quiet)
+            park_at = max(park_at, connection.stays_until)
             if park_at <= now and not self._left_at:
                 if self._handoff.give(connection):
                     continue
@@ -347,7 +348,9 @@ class Loop:
         moving = order != Order.STOP and not orders.is_orphaned
         patient = order == Order.RECYCLE or not orders.leaving()
         for connection in self._table.present(self._table.connections):
-            if moving and (self._handoff.give(connection) or patient or not connection.is_bound):
+            if moving and (
+                self._handoff.give(connection, at_once=True) or patient or not connection.is_bound
+            ):
                 continue  # it is gone; or it stays until it ends by itself, or until it can go
             _step(connection, partial(connection.hang_up, now, self._left_at))
             if connection.needs == CLOSED:

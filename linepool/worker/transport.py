@@ -11,9 +11,8 @@ import socket
 import time
 from collections.abc import Callable
 
-from linepool.kernel.sockets import DONTWAIT, reset_on_close
+from linepool.kernel.sockets import CHUNK, DONTWAIT, reset_on_close
 
-_LARGE_CHUNK = 262144  # bytes of the next recv() after a full one
 UNSENT_BYTES = 8 * 1024 * 1024
 """That may wait for a client; one with more does not keep up."""
 _LOOK_EVERY = 0.25  # seconds between two calls of ``on_blocked`` while a client does not read
@@ -59,11 +58,11 @@ class Transport:
         self.unsent: bytes | memoryview = b""
         self._write_timeout = write_timeout
 
-    def recv_more(self, data: bytes) -> bytes:
-        """Return a full chunk and what has arrived after it."""
-        with contextlib.suppress(OSError):  # what came before a reset is served all the same
-            data += self.recv(_LARGE_CHUNK, DONTWAIT)
-        return data
+    def recv_more(self) -> bytes:
+        """Return another chunk, or b"" if there is none now: the next ``recv`` says why."""
+        with contextlib.suppress(OSError):
+            return self.recv(CHUNK, DONTWAIT)
+        return b""
 
     def flush(self) -> bool:
         """Send the replies as far as that is possible without waiting; return whether all are sent.

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from linepool import (
     App,
+    Bad,
     ClientError,
     Dialogue,
     Limits,
@@ -151,13 +152,12 @@ def test_a_too_large_block_is_read_to_its_end_and_the_connection_stays_open():
         assert most < 6000
 
 
-def test_a_line_that_is_too_long_is_an_error():
+@pytest.mark.parametrize("sent", [b"NOOP" + b"x" * 10 + b"\r\nNOOP\r\n", b"x" * 12])
+def test_a_line_that_is_too_long_closes_whether_its_end_has_arrived_or_not(sent):
     protocol = post_office().freeze(Limits(max_line_bytes=10)).open_protocol()
-    protocol.feed(b"NOOP" + b"x" * 10 + b"\r\nNOOP\r\n")
-    assert getattr(protocol.next_request(), "reply", b"") == b"500 Line too long\r\n"
-    assert isinstance(protocol.next_request(), Request)
-    protocol.feed(b"x" * 12)
-    assert getattr(protocol.next_request(), "close", False)
+    protocol.feed(sent)
+    assert protocol.next_request() == Bad(b"500 Line too long\r\n", close=True)
+    assert protocol.next_request() is None
 
 
 def test_too_many_errors_close_the_connection():

@@ -217,6 +217,60 @@ def test_batches_can_be_refused():
     }
 
 
+def test_a_batch_of_more_calls_than_its_limit_is_one_invalid_request():
+    app = service(max_batch=3)
+    one = {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]}
+
+    (answer,) = ask(app, [one] * 4)
+
+    assert answer["error"]["message"] == "Invalid Request: a batch may have 3 calls at most"
+    assert ask(app, [one] * 3) == []
+    assert call(app, "seen")["result"] == [7, 7, 7]
+
+
+def test_the_calls_after_the_limit_of_a_batch_s_replies_are_not_run():
+    app = service(max_batch_bytes=100)
+    update = {"jsonrpc": "2.0", "method": "update", "params": [7], "id": "x" * 60}
+
+    (answers,) = ask(app, [update] * 4)
+
+    assert [one.get("error", {}).get("message") for one in answers] == [
+        *(None, None),
+        *["not run: the replies before it reach 100 bytes, the limit of a batch"] * 2,
+    ]
+    assert call(app, "seen")["result"] == [7, 7]
+
+
+def test_the_error_of_a_large_structured_value_names_the_type_only():
+    app = App(protocol=JsonRpc())
+
+    @app.handler
+    def put(items: list[int]) -> int:
+        return len(items)
+
+    (few, many) = ask(
+        app,
+        *(
+            {"jsonrpc": "2.0", "method": "put", "params": [["a"] * size], "id": 1}
+            for size in (11, 100_000)
+        ),
+    )
+
+    assert "value[9]; ...)" in few["error"]["message"]
+    assert "value[10]" not in few["error"]["message"]
+    assert many["error"]["message"].startswith("Invalid params: items must be list[int], not ")
+
+
+def test_a_long_line_in_small_pieces_takes_linear_time():
+    size = 2**22
+    protocol = service().freeze(Limits(max_body_bytes=size)).open_protocol()
+    for _ in range(size // 64):
+        protocol.feed(b" " * 64)
+        assert protocol.next_request() is None
+    protocol.feed(b"[]\n")
+    assert protocol.next_request() is not None
+
+
 def test_a_message_that_is_too_long_closes_the_connection():
     protocol = service().freeze(Limits(max_body_bytes=100)).open_protocol()
     protocol.feed(b" " * 102)

@@ -143,6 +143,25 @@ def test_a_get_beyond_its_own_limit_closes_the_connection():
     assert closes(protocol)
 
 
+@pytest.mark.parametrize("line", [b"get " + b"k " * 2500, b"x" * 2049])
+def test_a_line_beyond_its_limit_closes_although_its_end_has_arrived(line):
+    app = cache.server(memory_store, protocol=Memcache(max_multiget_bytes=5000))
+    protocol = app.freeze().open_protocol()
+    protocol.feed(line + b"\r\n")
+    assert closes(protocol)
+
+
+def test_a_long_get_in_small_pieces_takes_linear_time():
+    app = cache.server(memory_store, protocol=Memcache(max_multiget_bytes=2**23))
+    protocol = app.freeze().open_protocol()
+    protocol.feed(b"get")
+    for _ in range(2**16):
+        protocol.feed(b" k" * 32)
+        assert protocol.next_request() is None
+    protocol.feed(b"\n")
+    assert isinstance(protocol.next_request(), Request)
+
+
 def test_the_binary_protocol_closes_the_connection():
     assert served().ask(b"\x80\x00\x00\r\nversion\r\n") == b""
 

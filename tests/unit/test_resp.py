@@ -222,6 +222,21 @@ def test_an_exec_handler_can_control_the_transaction():
     assert seen == [1, 2]
 
 
+@pytest.mark.parametrize("limits", [(2, 1000), (1000, 8)])
+def test_a_transaction_beyond_its_limit_fails_and_the_next_one_does_not(limits):
+    app = tiny_redis(max_queue=limits[0], max_queue_bytes=limits[1])
+
+    said = app.ask(b"MULTI\r\n" + b"PING\r\n" * 4 + b"EXEC\r\nMULTI\r\nPING\r\nEXEC\r\n")
+
+    assert said.decode().split("\r\n") == [
+        *("+OK", "+QUEUED", "+QUEUED"),
+        f"-ERR a transaction may have {limits[0]} commands and {limits[1]} bytes at most",
+        "+QUEUED",
+        "-EXECABORT Transaction discarded because of previous errors.",
+        *("+OK", "+QUEUED", "*1", "+PONG", ""),
+    ]
+
+
 def test_a_handler_with_a_data_block_is_refused_at_the_start():
     app = App(protocol=Resp())
     app.handler("PUT")(_put)

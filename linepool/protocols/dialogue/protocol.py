@@ -26,13 +26,14 @@ from linepool.errors import (
     UnknownCommand,
     UsageError,
 )
-from linepool.protocols.base import Bad, Builtin, Call, Command, Request
+from linepool.protocols.base import SKIPPED, Bad, Builtin, Call, Command, Request
 from linepool.protocols.buffered import Buffered
 from linepool.protocols.dialogue import replies
 from linepool.protocols.text import dump_with_head, load_with_head, one_line
 from linepool.session import Reply, Session
 
 _VERSION = 1
+_LINES_AT_ONCE = 1000  # of a block, in one call of next_request
 _MAX_LINE_PART_BYTES = 4096  # of a line in a block, kept in the buffer until its end arrives
 
 
@@ -139,22 +140,20 @@ class Dialogue(Buffered):
         """Return the next complete request, a Bad in its place, or None: more bytes are needed."""
         if self._block is not None:
             return self._data(self._block)
-        while True:
-            found = self._line()
-            if found is None:
-                if len(self._buffer) - self._at > self.limits.max_line_bytes + 1:
-                    self._forget()
-                    return Bad(self._error_reply("line"), close=True)
-                return None
-            if len(found) > self.limits.max_line_bytes:
-                return self._refused_line("line")
-            if self.strict_crlf and (b"\n" in found or b"\r" in found):
-                return self._refused_line("newline")
-            words = found.split()
-            if words:
-                return self._request(found, words)
-            if self.strict_crlf:
-                return self._refused_line("unknown")
+        found = self._line()
+        length = len(self._buffer) - self._at - 1 if found is None else len(found)
+        if length > self.limits.max_line_bytes:
+            self._forget()  # even if the end of the line has arrived: a cut must not matter
+            return Bad(self._error_reply("line"), close=True)
+        if found is None:
+            self._await_line(self.limits.max_line_bytes + 2)
+            return None
+        if self.strict_crlf and (b"\n" in found or b"\r" in found):
+            return self._refused_line("newline")
+        words = found.split()
+        if words:
+            return self._request(found, words)
+        return self._refused_line("unknown") if self.strict_crlf else SKIPPED
 
     def eof(self) -> Bad | None:
         """Return None: a client that leaves inside a request gets no error."""
@@ -162,25 +161,27 @@ class Dialogue(Buffered):
 
     def dump(self) -> bytes:
         """Return all state: the bytes that have arrived, and an incomplete block."""
+        body = b"".join(self._parts)
         state: dict[str, object] = {
             "errors": self._errors,
             "block": self._block and [word.decode("latin-1") for word in self._block],
-            "body": b"".join(self._parts).decode("latin-1"),
+            "body": len(body),
             "size": self._size,
             "inside": self._inside,
             "lone": self._lone,
         }
-        return dump_with_head(_VERSION, state, self._unread())
+        return dump_with_head(_VERSION, state, body, self._unread())
 
     def load(self, blob: bytes) -> None:
         """Take over the state of a ``dump``."""
-        state, unread = load_with_head(blob, _VERSION, "a dialogue")
+        state, rest = load_with_head(blob, _VERSION, "a dialogue")
         self.start()
-        self._buffer = unread
+        body_size = state.get("body", 0)
+        self._parts = [rest[:body_size]]
+        self._buffer = rest[body_size:]
         self._errors = state.get("errors", 0)
         if "block" in state:
             self._block = [word.encode("latin-1") for word in state["block"]]
-        self._parts = [state.get("body", "").encode("latin-1")]
         self._size = state.get("size", 0)
         self._inside = state.get("inside", False)
         self._lone = state.get("lone", False)
@@ -289,12 +290,16 @@ class Dialogue(Buffered):
         return Request(verb, words, command, None, b"\r\n", line)
 
     def _data(self, block: list[bytes]) -> Request | Bad | None:
-        """Read the lines of a block."""
-        while (line := self._line()) is not None:
+        """Read the lines of a block, some of them at a time."""
+        for _ in range(_LINES_AT_ONCE):
+            if (line := self._line()) is None:
+                break
             if line == b"." and not self._inside:
                 return self._complete(block)
             self._add(line + b"\r\n", line)
             self._inside = False
+        else:
+            return SKIPPED
         # A long line is added in parts, without its last byte: that may begin its ending.
         if len(self._buffer) - self._at > _MAX_LINE_PART_BYTES:
             part = self._buffer[self._at : -1]

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 from attrs import define
 
 from linepool.errors import ClientError, ReplyError, SetupError
-from linepool.protocols.base import Bad, Builtin, Call, Command, Request
+from linepool.protocols.base import SKIPPED, Bad, Builtin, Call, Command, Request
 from linepool.protocols.buffered import Buffered
 from linepool.protocols.jsonrpc.discover import described
 from linepool.protocols.jsonrpc.replies import (
@@ -69,19 +69,30 @@ class JsonRpc(Buffered):
         framing: ``lines``, or ``headers`` for Content-Length.
         batch: Accept batches; if not, a batch is an invalid request.
         title: The service's name in rpc.discover.
+        max_batch: Limit of the calls of a batch; a longer one is an invalid request.
+        max_batch_bytes: Limit of the replies of a batch together; the calls that come after it is
+            reached are not run, and each gets an error.
     """
 
     ignores_case = False
     typed = True
 
     def __init__(
-        self, *, framing: str = "lines", batch: bool = True, title: str = "linepool"
+        self,
+        *,
+        framing: str = "lines",
+        batch: bool = True,
+        title: str = "linepool",
+        max_batch: int = 1000,
+        max_batch_bytes: int = 8 * 1024 * 1024,
     ) -> None:
         if framing not in ("lines", "headers"):
             raise SetupError(f"framing must be 'lines' or 'headers', not {framing!r}")
         self.framing = framing
         self.batch = batch
         self.title = title
+        self.max_batch = max_batch
+        self.max_batch_bytes = max_batch_bytes
 
     def builtins(self) -> Iterable[Builtin]:
         """rpc.discover."""
@@ -135,11 +146,13 @@ class JsonRpc(Buffered):
             return call(request)
         if request.parts is None:
             return self._outcome(request, call)
-        replies = []
+        replies: list[bytes] = []
+        room = self.max_batch_bytes
         for part in request.parts:
-            value = self._outcome(part, call)
+            value = self._outcome(part, call) if room > 0 else self._not_run()
             if part.wants_reply:
                 replies.append(self._object(part, value))
+                room -= len(replies[-1])
         return Reply(raw=self._message(b"[%b]" % b",".join(replies)) if replies else b"")
 
     def encode(self, value: object, request: Request) -> bytes:
@@ -163,6 +176,12 @@ class JsonRpc(Buffered):
             return request.problem
         return call(request, whole=True)
 
+    def _not_run(self) -> ClientError:
+        most = self.max_batch_bytes
+        return ClientError(
+            f"not run: the replies before it reach {most} bytes, the limit of a batch"
+        )
+
     def _object(self, request: Request | None, value: object) -> bytes:
         """Return the response object of one call."""
         request_id = request.id if isinstance(request, RpcRequest) else None
@@ -182,19 +201,17 @@ class JsonRpc(Buffered):
         return data + self._eol
 
     def _line(self) -> Request | Bad | None:
-        while True:
-            end = self._buffer.find(b"\n", self._at)
-            if end < 0:
-                if len(self._buffer) - self._at > self.limits.max_body_bytes + 1:
-                    return self._too_long()
-                return None
-            line = self._buffer[self._at : end]
-            self._at = end + 1
-            self._eol = b"\r\n" if line.endswith(b"\r") else b"\n"
-            if len(line) > self.limits.max_body_bytes + 1:
-                return self._too_long()
-            if line.strip():
-                return self._parse(line)
+        end = self._buffer.find(b"\n", self._at)
+        length = (len(self._buffer) if end < 0 else end) - self._at
+        if length > self.limits.max_body_bytes + 1:
+            return self._too_long()
+        if end < 0:
+            self._await_line(self.limits.max_body_bytes + 2)
+            return None
+        line = self._buffer[self._at : end]
+        self._at = end + 1
+        self._eol = b"\r\n" if line.endswith(b"\r") else b"\n"
+        return self._parse(line) if line.strip() else SKIPPED
 
     def _framed(self) -> Request | Bad | None:
         begin = self._at
@@ -231,6 +248,9 @@ class JsonRpc(Buffered):
             return self._call(message, data)
         if not self.batch or not message:
             what = "an empty batch" if self.batch else "batches are not accepted"
+            return self._failed(data, INVALID_REQUEST, f"Invalid Request: {what}")
+        if len(message) > self.max_batch:
+            what = f"a batch may have {self.max_batch} calls at most"
             return self._failed(data, INVALID_REQUEST, f"Invalid Request: {what}")
         parts = [self._call(one, data) for one in message]
         return RpcRequest(b"batch", [], None, line=data[:_LOGGED_BYTES].strip(), parts=parts)

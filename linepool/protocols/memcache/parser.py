@@ -96,12 +96,12 @@ class MemcacheParser(Buffered):
             return None
         begin = self._at
         end = self._buffer.find(b"\n", begin)
-        if self._first and begin < len(self._buffer):
-            self._first = False
-            if self._buffer[begin] == _BINARY_PROTOCOL:
-                return self._reject("memcached's binary protocol")
+        if self._first and self._is_binary(begin):
+            return self._reject("memcached's binary protocol")
         if end < 0:
             return self._unfinished(begin)
+        if end - begin > _MAX_LINE_BYTES and self._is_too_long(begin, end):
+            return self._reject("a line without end")
         stop = end
         if end > begin + 1 and self._buffer[end - 1] == 0x0D:
             stop = end - 1
@@ -139,14 +139,23 @@ class MemcacheParser(Buffered):
         _, self._first, self._discard_bytes = _DUMP.unpack_from(blob)
         self._buffer = blob[_DUMP.size :]
 
+    def _is_binary(self, begin: int) -> bool:
+        """Whether the first byte is that of memcached's binary protocol."""
+        self._first = begin >= len(self._buffer)
+        return not self._first and self._buffer[begin] == _BINARY_PROTOCOL
+
     def _unfinished(self, begin: int) -> Bad | None:
         """Return the error for bytes without a line ending, or None: wait for the rest."""
-        length = len(self._buffer) - begin
-        if length <= _MAX_LINE_BYTES:
-            return None
-        if length <= self.max_multiget_bytes and _LONG_GET.match(self._buffer, begin):
-            return None
-        return self._reject("a line without end")
+        stop = len(self._buffer)
+        if stop - begin > _MAX_LINE_BYTES and self._is_too_long(begin, stop):
+            return self._reject("a line without end")
+        self._await_line(self.max_multiget_bytes + 1)
+        return None
+
+    def _is_too_long(self, begin: int, end: int) -> bool:
+        """Whether a line of more than 2048 bytes is not a get within its own limit."""
+        is_get = _LONG_GET.match(self._buffer, begin)
+        return is_get is None or end - begin > self.max_multiget_bytes
 
     def _reject(self, why: str) -> Bad:
         """Close without a reply."""

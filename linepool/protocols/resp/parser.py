@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, cast
+from itertools import chain
+from typing import Any
 
 from linepool.errors import ClientError
-from linepool.protocols.base import Bad, Request
+from linepool.protocols.base import SKIPPED, Bad, Request
 from linepool.protocols.buffered import Buffered
 from linepool.protocols.resp.values import encode_error
 from linepool.protocols.text import dump_with_head, load_with_head, unquote
@@ -46,6 +47,7 @@ class RespParser(Buffered):
         authenticated: The client has authenticated.
         name: The name that the client gave itself.
         queue: The commands queued since MULTI, as words; None: no transaction is open.
+        queue_bytes: The length of these words together.
         queue_failed: A command since MULTI could not be queued, so EXEC will fail.
         subscribed: How many subscriptions the connection has; with any, it stays in its worker.
     """
@@ -54,6 +56,7 @@ class RespParser(Buffered):
     authenticated: bool
     name: str
     queue: list[list[bytes]] | None
+    queue_bytes: int
     queue_failed: bool
     subscribed: int
     max_request_bytes: int
@@ -79,6 +82,7 @@ class RespParser(Buffered):
         self.authenticated = False
         self.name = ""
         self.queue = None
+        self.queue_bytes = 0
         self.queue_failed = False
         self.subscribed = 0
 
@@ -89,22 +93,18 @@ class RespParser(Buffered):
 
     def next_request(self) -> Request | Bad | None:
         """Return the next complete request, a Bad in its place, or None: more bytes are needed."""
-        while True:
-            if self._needed and not self._join_block():
+        if self._needed and not self._join_block():
+            return None
+        if not self._words_left:
+            if self._at >= len(self._buffer):
                 return None
-            if not self._words_left:
-                if self._at >= len(self._buffer):
-                    return None
-                if self._buffer[self._at] != _ARRAY:
-                    found = self._inline()
-                elif request := self._short_request():
-                    return request
-                else:
-                    found = self._count()
-                if found is not _AGAIN:
-                    return found
-                continue
-            return self._long_request()
+            if self._buffer[self._at] != _ARRAY:
+                return self._inline()
+            if request := self._short_request():
+                return request
+            if (bad := self._count()) or not self._words_left:
+                return bad
+        return self._long_request()
 
     def eof(self) -> Bad | None:
         """Return None: Redis sends no error to a client that leaves inside a request."""
@@ -122,27 +122,39 @@ class RespParser(Buffered):
             "resp": self.version,
             "authenticated": self.authenticated,
             "name": self.name,
-            "queue": _as_text(self.queue),
+            "queue": self.queue if self.queue is None else [_sizes(words) for words in self.queue],
             "queue_failed": self.queue_failed,
             "left": self._words_left,
-            "args": _as_text([self._args]) if self._args else None,
+            "args": _sizes(self._args),
             "size": self._size,
             "taken": self._request_bytes,
         }
-        return dump_with_head(_VERSION, state, self._unread())
+        queued = chain.from_iterable(self.queue or ())
+        return dump_with_head(_VERSION, state, *queued, *self._args, self._unread())
 
     def load(self, blob: bytes) -> None:
         """Take over the state of a ``dump``."""
-        state, unread = load_with_head(blob, _VERSION, "RESP")
+        state, rest = load_with_head(blob, _VERSION, "RESP")
         self.start()
-        self._buffer = unread
+        at = 0
+
+        def take(sizes: list[int]) -> list[bytes]:
+            nonlocal at
+            words = []
+            for size in sizes:
+                words.append(rest[at : at + size])
+                at += size
+            return words
+
         self.version = state["resp"]
         self.authenticated = state.get("authenticated", False)
         self.name = state.get("name", "")
-        self.queue = _as_bytes(state["queue"]) if "queue" in state else None
+        self.queue = [take(sizes) for sizes in state["queue"]] if "queue" in state else None
+        self.queue_bytes = at
         self.queue_failed = state.get("queue_failed", False)
         self._words_left = state.get("left", 0)
-        self._args = (_as_bytes(state.get("args", [])) or [[]])[0]
+        self._args = take(state.get("args", []))
+        self._buffer = rest[at:]
         self._size = state.get("size", 0)
         self._request_bytes = state.get("taken", 0)
 
@@ -191,11 +203,11 @@ class RespParser(Buffered):
         if args is None:
             return self._lost("unbalanced quotes in request")
         if not args:
-            return cast("Request", _AGAIN)
+            return SKIPPED
         return self.request(args)
 
-    def _count(self) -> Request | Bad | None:
-        """Read the number of words of a request."""
+    def _count(self) -> Bad | None:
+        """Read the number of words of a request into ``_words_left``, unless it is incomplete or wrong."""
         line = self._line("too big mbulk count string")
         if not isinstance(line, bytes):
             return line
@@ -208,7 +220,7 @@ class RespParser(Buffered):
         self._args = []
         self._request_bytes = 0
         self._size = -1
-        return cast("Request", _AGAIN)
+        return None if self._words_left else SKIPPED
 
     def _long_request(self) -> Request | Bad | None:
         """Read the words of a request, one after the other, as far as they have arrived."""
@@ -268,8 +280,6 @@ class RespParser(Buffered):
         return Bad(encode_error(ClientError(f"Protocol error: {text}")), close=True)
 
 
-_AGAIN = object()
-"""Returned when bytes were read that are not a request: read on."""
 _QUOTED = re.compile(rb""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.DOTALL)
 _BARE = re.compile(rb"[^ \t\n\v\f\r\0\"']+")
 _BLANKS = b" \t\n\v\f\r\0"
@@ -305,11 +315,5 @@ def parse_int(text: bytes) -> int | None:
     return value if value is not None and -(2**63) <= value < 2**63 else None
 
 
-def _as_text(lists: list[list[bytes]] | None) -> list[list[str]] | None:
-    if lists is None:
-        return None
-    return [[word.decode("latin-1") for word in words] for words in lists]
-
-
-def _as_bytes(lists: list[list[str]]) -> list[list[bytes]]:
-    return [[word.encode("latin-1") for word in words] for words in lists]
+def _sizes(words: list[bytes]) -> list[int]:
+    return [len(word) for word in words]

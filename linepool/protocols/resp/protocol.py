@@ -89,6 +89,8 @@ class Resp(RespParser):
         redis_version: The version in the reply to HELLO, by which clients choose what they send.
         max_request_bytes: Limit of all words of a request together; the limit of a single word is
             ``max_body_bytes``.
+        max_queue: Limit of the commands queued since MULTI; with one more, EXEC will fail.
+        max_queue_bytes: Likewise, of all their words together.
     """
 
     publishes = True
@@ -112,11 +114,15 @@ class Resp(RespParser):
         transactions: bool = False,
         redis_version: str = "7.0.15",
         max_request_bytes: int = 64 * 1024 * 1024,
+        max_queue: int = 10_000,
+        max_queue_bytes: int = 8 * 1024 * 1024,
     ) -> None:
         self.authenticate = authenticate or (_comparison(password) if password else None)
         self.transactions = transactions
         self.redis_version = redis_version
         self.max_request_bytes = max_request_bytes
+        self.max_queue = max_queue
+        self.max_queue_bytes = max_queue_bytes
 
     def builtins(self) -> Iterable[Builtin]:
         """PING, HELLO, COMMAND and what else clients need to connect."""
@@ -191,7 +197,22 @@ class Resp(RespParser):
         if error := _early_error(request):
             self.queue_failed = True
             return error
-        self.queue.append([request.verb, *request.words])
+        return self._queued([request.verb, *request.words])
+
+    def _queued(self, args: list[bytes]) -> Any:
+        """Queue a command; once EXEC is going to fail, only its reply is the same."""
+        assert self.queue is not None
+        if self.queue_failed:
+            return Status("QUEUED")
+        self.queue_bytes = sum(map(len, args)) + (self.queue_bytes if self.queue else 0)
+        self.queue.append(args)
+        if len(self.queue) > self.max_queue or self.queue_bytes > self.max_queue_bytes:
+            self.queue_failed = True
+            self.queue.clear()
+            commands, size = self.max_queue, self.max_queue_bytes
+            return ClientError(
+                f"a transaction may have {commands} commands and {size} bytes at most"
+            )
         return Status("QUEUED")
 
     def take_queue(self) -> list[Request]:
