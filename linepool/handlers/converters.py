@@ -224,20 +224,24 @@ def structured(
         except json.JSONDecodeError:
             raise ValueError(f"{prefix}{name}") from None
         except Exception:  # noqa: BLE001 - cattrs raises what the type's own checks raise
-            raise ValueError(f"{prefix}{name}{explained(loaded)}") from None
-
-    def explained(value: Any) -> str:
-        if not _is_small(value):
-            return ""
-        try:
-            explain(value, hint)
-        except Exception as error:  # noqa: BLE001 - as above
-            what = cattrs.transform_error(error, "value", _without_internals)
-            more = ["..."] if len(what) > _SHOWN_ERRORS else []
-            return f" ({'; '.join(what[:_SHOWN_ERRORS] + more)})"
-        return ""
+            raise ValueError(f"{prefix}{name}{_explained(explain, loaded, hint)}") from None
 
     return from_json, name
+
+
+def _explained(structure: Callable[[Any, Any], Any], value: Any, hint: Any) -> str:
+    """Return which items of a value are wrong, in parentheses; "" if it is too large to say."""
+    from cattrs import transform_error  # noqa: PLC0415 - as above
+
+    if not _is_small(value):
+        return ""
+    try:
+        structure(value, hint)
+    except Exception as error:  # noqa: BLE001 - as above
+        what = transform_error(error, "value", _without_internals)
+        more = ["..."] if len(what) > _SHOWN_ERRORS else []
+        return f" ({'; '.join(what[:_SHOWN_ERRORS] + more)})"
+    return ""
 
 
 def _without_internals(error: BaseException, kind: Any) -> str:
