@@ -40,11 +40,18 @@ log = logging.getLogger("linepool")
 READ, WRITE, AGAIN, CLOSED = range(4)
 
 _BATCH_BYTES = 65536  # of replies that wait for those behind them
-# Of a protocol's state. A larger one is not copied again before a time that grows with its length: so
-# what all its moves cost is in proportion to the bytes that come, and not to their square.
-_LIGHT_BYTES = 32768
-_STAY_PER_BYTE = 1e-5  # seconds: 10 s for a MiB, whose move takes 3 ms
 _BATCH_NS = 2_000_000  # a reply does not wait longer for those behind it, nor do other connections
+_LIGHT_BYTES = 32768  # of a protocol's state
+_STAY_PER_BYTE = 1e-5  # seconds: 10 s for a MiB, whose move takes 3 ms
+
+
+def seconds_to_stay(state_bytes: int) -> float:
+    """Return for how long a connection that was handed off stays where it is, unless it must move again.
+
+    Because that grows with its state, all moves together cost in proportion to the bytes that come from
+    the client, and not to their square.
+    """
+    return state_bytes * _STAY_PER_BYTE if state_bytes > _LIGHT_BYTES else 0.0
 
 
 class Connection:
@@ -247,8 +254,7 @@ class Connection:
         """Continue what was dumped in another process; raises any Exception if that is invalid."""
         if protocol:
             self._conversation.load(protocol)
-            if len(protocol) > _LIGHT_BYTES:
-                self.stays_until = self.quiet_since + len(protocol) * _STAY_PER_BYTE
+            self.stays_until = self.quiet_since + seconds_to_stay(len(protocol))
         self._served = bool(state.flags & channel.SERVED)
         if state.flags & channel.MORE:
             self._more = True

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import socket
 from collections.abc import Iterator
 
@@ -17,9 +18,11 @@ from linepool.settings import Settings
 from linepool.worker import connection as connections
 from linepool.worker.connection import AGAIN, READ, Connection
 from linepool.worker.context import WorkerContext
+from linepool.worker.handoff import Handoff
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
+from linepool.worker.table import Table
 from linepool.worker.transport import Transport
 
 NOT_REQUESTS = [
@@ -147,17 +150,28 @@ def upload_app(protocol: Protocol) -> App:
     return app
 
 
-def test_a_large_state_stays_for_a_time_that_grows_with_it(context_of, pair):
+@pytest.mark.parametrize(("size", "stays"), [(1000, False), (2**20, True)])
+def test_a_large_state_that_was_just_moved_moves_again_only_if_it_must(
+    context_of, pair, monkeypatch, size, stays
+):
+    monkeypatch.setattr(WorkerView, "parker_has_room", True)
     context = context_of(upload_app(Line()))
+    connection = connected(pair[0], context)
+    connection._protocol.feed(b"PUT k 9000000\n" + b"x" * size)
+    state = connection.dump()
+    assert state is not None
+    ours, theirs = channel.pair()
+    with ours, theirs, select.epoll() as epoll:
+        table = Table(context, epoll, 1.0)
+        handoff = Handoff(context, table, ours)
+        moved = table.take(socket.socket(fileno=pair[0].detach()), Session("t", "t", "t"), 0.0)
+        moved.load(state, channel.split_state(state.data)[1])
 
-    def stays(size: int) -> float:
-        sender, receiver = connected(pair[0], context), connected(pair[0], context)
-        sender._protocol.feed(b"PUT k 1000000\n" + b"x" * size)
-        state = sender.dump()
-        assert state is not None
-        receiver.load(state, channel.split_state(state.data)[1])
-        return max(0.0, receiver.stays_until - receiver.quiet_since)
+        assert handoff.give(moved) != stays
+        assert not stays or handoff.give(moved, at_once=True)
+        assert not table.connections
 
-    assert stays(1000) == 0
-    assert stays(2**20) == pytest.approx(10.5, rel=0.01)
-    assert stays(2**22) == pytest.approx(4 * stays(2**20), rel=0.01)
+
+def test_the_time_that_a_state_stays_is_in_proportion_to_its_size():
+    assert connections.seconds_to_stay(32768) == 0
+    assert connections.seconds_to_stay(2**22) == 4 * connections.seconds_to_stay(2**20) > 1
