@@ -74,3 +74,9 @@ class RequestTimeout(BaseException):
     Catch it only to clean up, then re-raise it: if the handler keeps running, its worker is killed
     after ``kill_grace``.
     """
+
+
+# Why a client is refused, for the log and for its reply.
+TOO_MANY = "too many connections"
+TOO_MANY_FROM_ONE = "too many connections from your address"
+TOO_MANY_UNFINISHED = "too many unfinished requests"

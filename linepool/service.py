@@ -155,10 +155,9 @@ class Service:
         """Return a protocol for a new connection."""
         return self.protocol.open(self.table, self.limits, self.unknown)
 
-    def busy_reply(self) -> bytes:
-        """Return the error reply to a client that is refused because there are too many."""
-        error = ServerError("too many connections; try again later")
-        return self.open_protocol().encode_error(error, None)
+    def refusal(self, why: str) -> bytes:
+        """Return the error reply to a client that is not served."""
+        return self.open_protocol().encode_error(ServerError(f"{why}; try again later"), None)
 
     def find(self, verb: bytes) -> Entry | None:
         """Return the command of a name, or None."""

@@ -202,6 +202,13 @@ class Settings:
         "schemes shared and dispatch: refuse new connections beyond this number; the limit on open"
         " files may lower it",
     )
+    max_connections_per_address: int = _setting(
+        0,
+        _whole(0, 1_000_000),
+        "connections",
+        "refuse new connections from an IPv4 address or an IPv6 /64 network beyond this number; 0: nine"
+        " tenths of max_connections, in the scheme accept no limit",
+    )
     workers: Workers = _setting(
         Workers(1, 4), _workers, "N or MIN:MAX", "pool size, fixed or between two bounds"
     )
@@ -301,6 +308,13 @@ class Settings:
     max_body_bytes: int = _setting(
         1024 * 1024, _whole(0, 2**30), "bytes", "maximum size of a data block"
     )
+    max_unfinished_mb: int = _setting(
+        64,
+        _whole(1),
+        "MiB",
+        "schemes shared and dispatch: how much of unfinished requests the parker holds, for all clients"
+        " together; beyond it a connection with more than 4 KiB is refused",
+    )
     poison_deaths: int = _setting(
         5,
         _whole(0),
@@ -375,6 +389,18 @@ class Settings:
         An unfinished request, a byte of it as up to 6 in JSON; what a worker has read beyond it; the session.
         """
         return 6 * (self.max_line_bytes + self.max_body_bytes) + 524_288
+
+    @property
+    def max_unfinished_bytes(self) -> int:
+        """The setting max_unfinished_mb in bytes, or one request if that is more."""
+        return max(self.max_unfinished_mb * 2**20, self.max_line_bytes + self.max_body_bytes)
+
+    @property
+    def address_limit(self) -> int:
+        """How many connections one address may have."""
+        if self.max_connections_per_address or not self.has_parker:
+            return self.max_connections_per_address or self.max_connections
+        return self.max_connections - self.max_connections // 10
 
     @property
     def parker_accepts(self) -> bool:

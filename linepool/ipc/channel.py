@@ -39,7 +39,8 @@ class _Kind:
     CONNECTION, WANTS_WORK, RETURNED, WORKER_STARTED, WORKER_DIED, STOP = range(1, 7)
 
 
-_PASSED = struct.Struct("=BBQddQ")  # kind, flags, number, deadline, accepted_at, cookie
+# kind, flags, number, deadline, accepted_at, cookie, origin
+_PASSED = struct.Struct("=BBQddQI")
 _KIND = struct.Struct("=B")
 _KIND_AND_NUMBER = struct.Struct("=BQ")
 _KIND_SLOT_AND_NUMBER = struct.Struct("=BQQ")
@@ -66,6 +67,7 @@ class ConnectionState:
         accepted_at: Likewise.
         data: Its session and its protocol, see ``join_state``; only workers look into it.
         cookie: The socket's (SO_COOKIE); 0: not known yet.
+        origin: Where the client comes from, as ``origin_of`` returns it.
     """
 
     flags: int
@@ -73,6 +75,7 @@ class ConnectionState:
     accepted_at: float
     data: bytes = b""
     cookie: int = 0
+    origin: int = 0
 
 
 @define
@@ -181,7 +184,9 @@ def split_state(data: bytes) -> tuple[bytes, bytes]:
     return data[begin : begin + length], data[begin + length :]
 
 
-def first_state(session: Session, flags: int, since: float, idle_timeout: float) -> ConnectionState:
+def first_state(
+    session: Session, flags: int, since: float, idle_timeout: float, origin: int
+) -> ConnectionState:
     """Return the state of a connection that has not been served by this process.
 
     Args:
@@ -189,9 +194,10 @@ def first_state(session: Session, flags: int, since: float, idle_timeout: float)
         flags: A sum of the constants above.
         since: When it was accepted or last served; monotonic, in seconds.
         idle_timeout: The setting; in seconds.
+        origin: Where the client comes from.
     """
     data = join_state(session.dump(), b"")
-    return ConnectionState(flags, since + idle_timeout, since, data)
+    return ConnectionState(flags, since + idle_timeout, since, data, origin=origin)
 
 
 def send(channel: socket.socket, message: Message) -> bool:
@@ -293,7 +299,13 @@ def _send_connection(channel: socket.socket, message: PassedConnection) -> None:
         flags, data = flags | _AS_FILE, b""
         descriptors.append(file)
     head = _PASSED.pack(
-        _Kind.CONNECTION, flags, message.number, state.deadline, state.accepted_at, state.cookie
+        _Kind.CONNECTION,
+        flags,
+        message.number,
+        state.deadline,
+        state.accepted_at,
+        state.cookie,
+        state.origin,
     )
     try:
         _send_with(channel, [head, data], descriptors)
@@ -351,7 +363,7 @@ def _passed(
     Raises:
         struct.error, ValueError, OSError: The message is malformed.
     """
-    _, flags, number, deadline, accepted_at, cookie = _PASSED.unpack_from(data)
+    _, flags, number, deadline, accepted_at, cookie, origin = _PASSED.unpack_from(data)
     content = data[_PASSED.size :]
     if math.isnan(deadline) or math.isnan(accepted_at):  # which would spoil every order of time
         raise ValueError
@@ -364,7 +376,7 @@ def _passed(
             if size > max_state_bytes:
                 return Rejected(f"its state is longer than {max_state_bytes} bytes")
             content = os.pread(descriptors[-1], size, 0)
-    state = ConnectionState(flags, deadline, accepted_at, content, cookie)
+    state = ConnectionState(flags, deadline, accepted_at, content, cookie, origin)
     return PassedConnection(state, descriptors.pop(0) if descriptors and is_whole else -1, number)
 
 

@@ -48,6 +48,21 @@ def address_text(address: object) -> str:
     return "unix"
 
 
+def origin_of(address: object) -> int:
+    """Return a number for where a client comes from: an IPv4 address, or an IPv6 network of 64 bits.
+
+    It has 32 bits, and is the same in all processes of a server. A unix socket's client has 0.
+    """
+    if not isinstance(address, tuple):
+        return 0
+    host = unmapped(address)[0]
+    if ":" in host:
+        packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
+    else:
+        packed = socket.inet_aton(host)
+    return hash(packed) & 0xFFFFFFFF
+
+
 def peer_name(sock: socket.socket | None) -> str:
     """Return the address of a connection's client as text; ``-``: it is not known."""
     if sock is not None:

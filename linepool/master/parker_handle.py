@@ -16,15 +16,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from linepool.errors import TOO_MANY, TOO_MANY_FROM_ONE, TOO_MANY_UNFINISHED
 from linepool.ipc import channel as channels
 from linepool.ipc.board import MasterView
 from linepool.ipc.channel import Message, PassedConnection, Stop, WorkerDied, WorkerStarted
 from linepool.kernel.listeners import Listener
 from linepool.kernel.pidfd import ChildProcess
-from linepool.kernel.sockets import address_text, peer_name
+from linepool.kernel.sockets import address_text, origin_of, peer_name
 from linepool.master.helper import Helper
 from linepool.master.worker_handle import WorkerHandle
-from linepool.parker.parker import AppFacts, Parker
+from linepool.parker.held import AppFacts
+from linepool.parker.parker import Parker
 from linepool.service import Service
 from linepool.session import Session
 from linepool.settings import Settings
@@ -72,7 +74,10 @@ class ParkerHandle:
         self._numbers = itertools.count(1)
         self._pid = os.getpid()
         self._app = AppFacts(
-            busy_reply=service.busy_reply(),
+            refusals={
+                why: service.refusal(why)
+                for why in (TOO_MANY, TOO_MANY_FROM_ONE, TOO_MANY_UNFINISHED)
+            },
             greets=service.greets,
             has_disconnect_hook=bool(service.on_disconnect),
         )
@@ -142,7 +147,11 @@ class ParkerHandle:
         session = Session(
             f"{self._pid}-{next(self._numbers)}", peer_name(sock), self._listener_of(sock)
         )
-        state = channels.first_state(session, channels.SERVED, since, self._settings.idle_timeout)
+        origin = 0
+        with contextlib.suppress(OSError):  # the client is gone
+            origin = origin_of(sock.getpeername())
+        idle_timeout = self._settings.idle_timeout
+        state = channels.first_state(session, channels.SERVED, since, idle_timeout, origin)
         self._send(PassedConnection(state, sock.detach()))
 
     def stop(self, *, graceful: bool) -> None:

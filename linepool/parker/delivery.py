@@ -15,10 +15,13 @@ from collections import deque
 
 from attrs import define
 
+from linepool.errors import TOO_MANY, TOO_MANY_FROM_ONE
 from linepool.ipc import channel as channels
 from linepool.ipc.board import ParkerView
 from linepool.ipc.channel import ConnectionState, PassedConnection
 from linepool.kernel.sockets import unread_bytes
+from linepool.parker.held import Held
+from linepool.settings import Settings
 
 _AT_ONCE = 16  # connections for one request of a worker: one of them may hold up the others
 
@@ -92,9 +95,11 @@ class Delivery:
 
     Attributes:
         workers: By slot.
+        held: The account of all connections that the parker holds.
     """
 
     def __init__(self, board: ParkerView) -> None:
+        self.held = Held(board)
         self.workers: dict[int, WorkerProxy] = {}
         self._board = board
         self._waiting: deque[tuple[int, ConnectionState, int]] = deque()  # ... since when, in ns
@@ -119,6 +124,24 @@ class Delivery:
             worker.given or worker.board.held for worker in self.workers.values()
         )
 
+    def refusal(self, parked: int, origin: int, settings: Settings) -> str:
+        """Return why a new client is refused; "": it is not.
+
+        Args:
+            parked: How many connections are parked.
+            origin: Where the client comes from.
+            settings: Have the limits.
+        """
+        workers = self.workers.values()
+        held = parked + len(self) + sum(worker.board.held for worker in workers)
+        if held >= settings.max_connections:
+            return TOO_MANY
+        if origin and held >= settings.address_limit:
+            theirs = sum(worker.board.connections_from(origin) for worker in workers)
+            if theirs + self._board.connections_from(origin) >= settings.address_limit:
+                return TOO_MANY_FROM_ONE
+        return ""
+
     def add_worker(self, slot: int, channel: socket.socket) -> WorkerProxy:
         """Note a new worker."""
         self.workers[slot] = worker = WorkerProxy(slot, channel, self._board)
@@ -142,6 +165,8 @@ class Delivery:
 
     def queue(self, descriptor: int, state: ConnectionState, *, first: bool = False) -> None:
         """Have a connection wait for a worker: behind the others, or ahead of them."""
+        if first:  # it was given to a worker, and is back
+            self.held.add(state)
         entry = (descriptor, state, time.monotonic_ns())
         (self._waiting.appendleft if first else self._waiting.append)(entry)
         # Before any worker is looked for: one that becomes idle just after the look sees it and asks.
@@ -187,5 +212,6 @@ class Delivery:
         if not worker.give(descriptor, state):
             return False
         self._waiting.popleft()
+        self.held.remove(state)
         self._board.ready_connections(len(self._waiting))
         return True

@@ -18,8 +18,7 @@ import select
 import socket
 import time
 
-from attrs import frozen
-
+from linepool.errors import TOO_MANY_UNFINISHED
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Board, ParkerView
 from linepool.ipc.channel import (
@@ -44,9 +43,12 @@ from linepool.kernel.sockets import (
     address_text,
     as_connection,
     connection_cookie,
+    origin_of,
+    peer_name,
     unread_bytes,
 )
 from linepool.parker.delivery import Delivery, WorkerProxy
+from linepool.parker.held import AppFacts
 from linepool.session import Session
 from linepool.settings import Settings
 
@@ -60,21 +62,6 @@ _SPARE_FILES = 32  # descriptors that are kept for other things than connections
 _UNUSED = 16  # of them, those that are not open yet
 _WAKE_EVERY_NS = 10_000_000  # between two wake-ups of the master, which may spawn a worker
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-
-
-@frozen
-class AppFacts:
-    """What the parker must know of the app.
-
-    Attributes:
-        busy_reply: What a client is sent when there are too many.
-        greets: A new client is greeted before it has sent anything.
-        has_disconnect_hook: There are hooks for the end of a connection, which a worker runs.
-    """
-
-    busy_reply: bytes
-    greets: bool
-    has_disconnect_hook: bool
 
 
 class Parker:
@@ -107,6 +94,7 @@ class Parker:
         self._parked: dict[int, ConnectionState] = {}
         self._deadlines: list[tuple[float, int]] = []  # a heap; some are out of date
         self._delivery = Delivery(self._board)
+        self._held = self._delivery.held
         self._channels: dict[int, WorkerProxy] = {}  # by the descriptor of the channel
         self._lingering = LingeringClose()
         self._ignores_workers = False  # because there is no room for what they hand off
@@ -240,7 +228,10 @@ class Parker:
         else:
             state.cookie = cookie
             state.deadline = min(state.deadline, time.monotonic() + self._longest)
-            self._park(descriptor, state)
+            if self._held.has_room_for(state, self._settings.max_unfinished_bytes):
+                self._park(descriptor, state)
+            else:
+                self._refuse(as_connection(descriptor), TOO_MANY_UNFINISHED)
 
     def _drop(self, worker: WorkerProxy, why: str, descriptor: int = -1) -> None:
         """Note that a connection is lost because of what its worker has passed."""
@@ -270,6 +261,7 @@ class Parker:
 
     def _park(self, descriptor: int, state: ConnectionState) -> None:
         """Hold a connection until its client sends something; without room, pass it on as it is."""
+        self._held.add(state)
         if state.flags & channels.MORE or self._board.is_full:
             self._delivery.queue(descriptor, state)
             return
@@ -289,6 +281,7 @@ class Parker:
         """Have a worker serve a client that has sent something; close the connection of one that left."""
         state = self._unpark(descriptor)
         if event & _GONE and not unread_bytes(descriptor) and not self._needs_worker(state):
+            self._held.remove(state)
             os.close(descriptor)
         else:
             self._delivery.queue(descriptor, state)
@@ -345,7 +338,9 @@ class Parker:
         if needs_worker:
             state.flags |= channels.EXPIRED
             self._delivery.queue(descriptor, state)
-        elif self._lingering.add(as_connection(descriptor), patient=False):
+            return
+        self._held.remove(state)
+        if self._lingering.add(as_connection(descriptor), patient=False):
             self._epoll.register(descriptor, select.EPOLLIN)
 
     def _close_lingered(self, descriptor: int) -> None:
@@ -378,15 +373,20 @@ class Parker:
     def _admit(self, accepted: Accepted) -> None:
         """Park a new connection, or refuse it."""
         sock, address, listener = accepted
-        held = sum(worker.board.held for worker in self._delivery.workers.values())
-        if len(self._parked) + len(self._delivery) + held >= self._settings.max_connections:
-            self._board.count_refused()
-            if self._lingering.refuse(sock, self._app.busy_reply):
-                self._epoll.register(sock, select.EPOLLIN)
+        origin = origin_of(address)
+        if why := self._delivery.refusal(len(self._parked), origin, self._settings):
+            self._refuse(sock, why)
             return
         session = Session(
             f"{os.getpid()}-{next(self._numbers)}", address_text(address), listener.name
         )
         flags = channels.NEW | (channels.MORE if self._app.greets else 0)
-        state = channels.first_state(session, flags, time.monotonic(), self._settings.idle_timeout)
+        idle_timeout = self._settings.idle_timeout
+        state = channels.first_state(session, flags, time.monotonic(), idle_timeout, origin)
         self._park(sock.detach(), state)
+
+    def _refuse(self, sock: socket.socket, why: str) -> None:
+        log.warning("refused a client peer=%s why=%r", peer_name(sock), why)
+        self._board.count_refused()
+        if self._lingering.refuse(sock, self._app.refusals[why]):
+            self._epoll.register(sock, select.EPOLLIN)

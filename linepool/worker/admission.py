@@ -6,12 +6,16 @@ Runs in workers. Makes no system call that waits, and does not know the loop: it
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 
+from linepool.errors import TOO_MANY, TOO_MANY_FROM_ONE
 from linepool.kernel.listeners import Listener
 from linepool.kernel.sockets import address_text
 from linepool.session import Session
 from linepool.worker.context import WorkerContext
+
+log = logging.getLogger("linepool")
 
 
 class Admission:
@@ -32,15 +36,23 @@ class Admission:
         """
         return Session(next(self._ids), address_text(address), listener.name)
 
-    def is_full(self) -> bool:
-        """Whether the server has too many connections already, this one not counted."""
-        board, settings = self._board, self._context.settings
-        most = settings.max_connections
-        if board.has_room_for(settings.hot_connections, most):
-            return False  # without a look at all workers
-        return board.connections() >= most
+    def refusal(self, address: object, origin: int) -> bytes:
+        """Return what a new client is sent that is refused, which is counted; b"": it is served.
 
-    def refuse(self) -> bytes:
-        """Count a refusal; return what the client is sent."""
-        self._board.count_refused()
-        return self._context.service.busy_reply()
+        Args:
+            address: Of the client, as accept() gave it.
+            origin: What ``origin_of`` says of it.
+        """
+        board, settings = self._board, self._context.settings
+        most, most_from_one = settings.max_connections, settings.address_limit
+        if board.has_room_for(settings.hot_connections, min(most, most_from_one)):
+            return b""  # without a look at all workers
+        if settings.has_parker and board.connections() >= most:
+            why = TOO_MANY
+        elif origin and board.connections_from(origin) >= most_from_one:
+            why = TOO_MANY_FROM_ONE
+        else:
+            return b""
+        log.warning("refused a client peer=%s why=%r", address_text(address), why)
+        board.count_refused()
+        return self._context.service.refusal(why)

@@ -19,7 +19,7 @@ from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, is_capacity_err
 from linepool.kernel.lingering import LingeringClose
 from linepool.kernel.listeners import Listener, set_receive_timeout, tick
 from linepool.kernel.shortage import CAPACITY_PAUSE
-from linepool.kernel.sockets import DONTWAIT, LONGEST_WAIT
+from linepool.kernel.sockets import DONTWAIT, LONGEST_WAIT, origin_of
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
 from linepool.worker.connection import AGAIN, CLOSED, READ, WRITE, Connection
@@ -160,11 +160,16 @@ class BlockingLoop:
     def _serve(self, accepted: Accepted) -> None:
         """Serve a client to the end of its connection."""
         sock, address, listener = accepted
+        origin = origin_of(address)
+        if reply := self._admission.refusal(address, origin):
+            _refuse(sock, reply)
+            return
         session = self._admission.session(address, listener)
         transport = Transport(sock, self._context.settings.write_timeout)
         connection = Connection(transport, session, self._context, time.monotonic())
         self._board.count_connection()
         self._board.holds(1)
+        self._board.count_origin(origin, 1)
         try:
             connection.begin(0)
             while connection.needs != CLOSED:
@@ -179,6 +184,7 @@ class BlockingLoop:
         finally:
             self._board.idle(0, 0)
             self._board.holds(0)
+            self._board.count_origin(origin, -1)
             try:
                 if connection.lingers:
                     _linger(sock, patient=connection.lost_framing)
@@ -257,6 +263,13 @@ class BlockingLoop:
         if subscriptions.fileno() in ready:
             subscriptions.deliver()
         return connection.descriptor in ready
+
+
+def _refuse(sock: socket.socket, reply: bytes) -> None:
+    """Send a reply to a client that is not served, and close its connection; it holds the worker briefly."""
+    with sock, contextlib.suppress(OSError):
+        sock.send(reply, DONTWAIT)
+        _linger(sock, patient=False)
 
 
 def _linger(sock: socket.socket, *, patient: bool) -> None:

@@ -63,6 +63,7 @@ class Handoff:
         state = connection.dump(has_input=has_input)
         if state is None:
             return False
+        state.origin = self._table.origins[connection.descriptor]
         # Hidden first: if this worker is killed meanwhile, the master must not save what the parker has.
         shown = board.hide(place) if place >= 0 else 0
         if not channels.send(self._channel, PassedConnection(state, connection.descriptor)):
@@ -73,12 +74,12 @@ class Handoff:
         connection.moved()
         return True
 
-    def give_new(self, sock: socket.socket, session: Session) -> bool:
+    def give_new(self, sock: socket.socket, session: Session, origin: int) -> bool:
         """Pass a new connection to the parker as it is; return whether it is gone."""
         if not self._board.parker_has_room:
             return False
         flags = channels.NEW | channels.MORE
-        state = channels.first_state(session, flags, time.monotonic(), self._idle_timeout)
+        state = channels.first_state(session, flags, time.monotonic(), self._idle_timeout, origin)
         if not channels.send(self._channel, PassedConnection(state, sock.fileno())):
             return False
         sock.close()
@@ -120,7 +121,7 @@ class Handoff:
         try:
             session, protocol = channels.split_state(state.data)
             connection = self._table.take(
-                sock, Session.load(session), state.accepted_at, state.cookie
+                sock, Session.load(session), state.accepted_at, state.origin, state.cookie
             )
             connection.load(state, protocol)
         except Exception as error:  # noqa: BLE001 - another worker, or a protocol, made the state

@@ -20,7 +20,7 @@ from linepool.ipc import channel as channels
 from linepool.ipc.board import Order
 from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, Acceptor
 from linepool.kernel.listeners import Listener
-from linepool.kernel.sockets import LONGEST_WAIT, is_open
+from linepool.kernel.sockets import LONGEST_WAIT, is_open, origin_of
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
 from linepool.worker.balance import ParkPolicy, Siblings, eviction_order, share
@@ -214,13 +214,14 @@ class Loop:
 
     def _admit(self, accepted: Accepted, *, has_room: bool) -> None:
         sock, address, listener = accepted
-        if self._admission.is_full():
-            self._table.refuse(sock, self._admission.refuse())
+        origin = origin_of(address)
+        if reply := self._admission.refusal(address, origin):
+            self._table.refuse(sock, reply)
             return
         session = self._admission.session(address, listener)
         # Not left in the backlog: EPOLLEXCLUSIVE has woken no other worker for it.
-        if has_room or self._left_at or not self._handoff.give_new(sock, session):
-            self._begin(self._table.take(sock, session, time.monotonic()))
+        if has_room or self._left_at or not self._handoff.give_new(sock, session, origin):
+            self._begin(self._table.take(sock, session, time.monotonic(), origin))
 
     def _after_failed_accept(self) -> None:
         """If accepting pauses for want of descriptors, look when it ends; after some times, leave."""

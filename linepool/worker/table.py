@@ -31,12 +31,14 @@ class Table:
 
     Attributes:
         connections: By descriptor.
+        origins: Where their clients come from, by descriptor.
         again: Those that take a turn in each round, by descriptor.
         due: When the timers are to be looked at, on the monotonic clock.
     """
 
     def __init__(self, context: WorkerContext, epoll: select.epoll, first_look: float) -> None:
         self.connections: dict[int, Connection] = {}
+        self.origins: dict[int, int] = {}
         self.again: dict[int, Connection] = {}
         self.due = math.inf
         self._context = context
@@ -54,7 +56,12 @@ class Table:
         return not self.connections and not self._lingering
 
     def take(
-        self, sock: socket.socket, session: Session, accepted_at: float, cookie: int = 0
+        self,
+        sock: socket.socket,
+        session: Session,
+        accepted_at: float,
+        origin: int = 0,
+        cookie: int = 0,
     ) -> Connection:
         """Hold one more connection.
 
@@ -62,6 +69,7 @@ class Table:
             sock: The client's.
             session: What it remembers.
             accepted_at: On the monotonic clock, in seconds.
+            origin: Where the client comes from; 0: it counts for no address.
             cookie: The socket's (SO_COOKIE); 0: not known yet.
         """
         transport = Transport(sock, self._context.settings.write_timeout)
@@ -71,6 +79,8 @@ class Table:
             self.close(replaced)  # a handler has closed its descriptor
         self.connections[connection.descriptor] = connection
         self._board.holds(len(self.connections))
+        self.origins[connection.descriptor] = origin
+        self._board.count_origin(origin, 1)
         self._epoll.register(connection.descriptor, select.EPOLLIN)
         self.look_at(connection.quiet_since + self._first_look)
         return connection
@@ -93,6 +103,7 @@ class Table:
         self.again.pop(descriptor, None)
         self._writing.pop(descriptor, None)
         self._board.holds(len(self.connections))
+        self._board.count_origin(self.origins.pop(descriptor), -1)
         if connection.place >= 0:
             self._board.hide(connection.place)
             self._places.append(connection.place)

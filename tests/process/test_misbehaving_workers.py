@@ -205,9 +205,9 @@ def test_a_state_that_is_too_large_is_not_read(launch: Launch, scheme, kind, why
     assert_healthy(server, 2)
 
 
-@pytest.mark.parametrize("put", ["", "file", "epoll", "unconnected"])
+@pytest.mark.parametrize("put", ["", "file", "unconnected"])
 def test_a_handler_that_closes_a_neighbours_descriptor_costs_that_client_only(launch: Launch, put):
-    server = launch("misbehaving.py", "--workers", "1")
+    server = launch("misbehaving.py", "--workers", "1", "--park-after", "0.5")
     with server.connect() as neighbour, server.connect() as peer:
         worker = peer.ask("PID")
         neighbour.send(b"PID\n")

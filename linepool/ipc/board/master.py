@@ -90,6 +90,7 @@ class MasterSlot:
 
     def __init__(self, board: Board, number: int) -> None:
         self._view, self._words, self._published = board.slot(number)
+        self._origins = board.origins(number)
 
     def clear(self) -> None:
         """Set everything to 0."""
@@ -101,6 +102,7 @@ class MasterSlot:
     def vacate(self) -> None:
         """Publish that its worker is dead: it holds no connection, and is not idle."""
         self._words[IDLE_SINCE_NS] = self._words[HELD] = 0
+        self._origins[:] = memoryview(bytes(self._origins.nbytes)).cast("H")
 
     def movable(self) -> dict[int, tuple[int, int]]:
         """Return the connections that could continue in another worker as they are.
@@ -250,6 +252,8 @@ class MasterView:
         """Publish that there is no parker; return how many connections it held."""
         lost = self._head[PARKED]
         self._head[PARKER] = self._head[PARKED] = self._head[READY] = 0
+        origins = self.page.parker_origins
+        origins[:] = memoryview(bytes(origins.nbytes)).cast("I")
         return lost
 
     def brake(self, commands: Mapping[str, float]) -> None:

@@ -11,6 +11,7 @@ from linepool.ipc.board.words import (
     HELD,
     IDLE_SINCE_NS,
     ORDER,
+    ORIGINS,
     PARKED,
     PARKER,
     PARKER_FULL,
@@ -28,6 +29,7 @@ class ParkerSlot:
 
     def __init__(self, board: Board, number: int) -> None:
         self._words = board.slot(number)[1]
+        self._origins = board.origins(number)
         self._words[UNSTARTED] = 0
         self._given = count_in(self._words, GIVEN)  # the number of the last connection
         self._begun_with = 0
@@ -47,6 +49,10 @@ class ParkerSlot:
     def held(self) -> int:
         """Connections held."""
         return count_in(self._words, HELD)
+
+    def connections_from(self, origin: int) -> int:
+        """How many connections that come from there it holds."""
+        return self._origins[origin % ORIGINS]
 
     @property
     def begun_with(self) -> int:
@@ -77,6 +83,7 @@ class ParkerView:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._head = board.head
+        self._origins = board.parker_origins
 
     def slot(self, number: int) -> ParkerSlot:
         """Return the slot of a new worker."""
@@ -93,6 +100,15 @@ class ParkerView:
     def ready_since(self, since_ns: int) -> None:
         """Publish when the first of these began to wait."""
         self._head[READY_SINCE_NS] = since_ns
+
+    def count_origin(self, origin: int, change: int) -> None:
+        """Publish that it holds one connection more or less that comes from there; 0: from nowhere."""
+        if origin:
+            self._origins[origin % ORIGINS] += change
+
+    def connections_from(self, origin: int) -> int:
+        """How many connections that come from there the parker holds."""
+        return self._origins[origin % ORIGINS]
 
     @property
     def is_full(self) -> bool:

@@ -77,6 +77,9 @@ UNSTARTED = 26  # connections given to it that it had not begun to serve when th
 DROPPED = 27  # connections closed because another worker had passed nonsense; the worker
 SLOT_WORDS = 28
 
+ORIGINS = 16384
+"""Counts of connections by where their clients come from: two origins of one number share a count."""
+
 WORD = 8  # bytes
 _MOST_COUNTED = 1 << 48
 LINE_BYTES = 128
@@ -110,16 +113,24 @@ class Board:
 
     def __init__(self, held: int = 0) -> None:
         used = LINE_BYTES + (SLOT_WORDS + 2 * held) * WORD
-        self._size = -(-used // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._origins_at = _whole_pages(used)
+        self._size = _whole_pages(self._origins_at + 2 * ORIGINS)
         self._held = held
-        self.page = mmap.mmap(-1, mmap.PAGESIZE + MAX_WORKERS * self._size)
+        self._begin = _whole_pages(mmap.PAGESIZE + 4 * ORIGINS)
+        self.page = mmap.mmap(-1, self._begin + MAX_WORKERS * self._size)
         self._view = memoryview(self.page)
         self.head = self._view[: HEAD_WORDS * WORD].cast("Q")
         self.brakes = self._view[HEAD_WORDS * WORD :][: MAX_BRAKES * BRAKE.size]
+        self.parker_origins = self._view[mmap.PAGESIZE :][: 4 * ORIGINS].cast("I")
+
+    def origins(self, number: int) -> memoryview:
+        """Return the counts of a worker's connections by their origins."""
+        begin = self._begin + number * self._size + self._origins_at
+        return self._view[begin : begin + 2 * ORIGINS].cast("H")
 
     def slot(self, number: int) -> tuple[memoryview, memoryview, memoryview]:
         """Return a slot's bytes, its words, and its two words for each published connection."""
-        begin = mmap.PAGESIZE + number * self._size
+        begin = self._begin + number * self._size
         view = self._view[begin : begin + self._size]
         words = LINE_BYTES + SLOT_WORDS * WORD
         published = view[words : words + 2 * self._held * WORD]
@@ -127,7 +138,11 @@ class Board:
 
     def protect(self, number: int) -> None:
         """Make all but one slot read-only in this process, which is the slot's worker."""
-        begin = mmap.PAGESIZE + number * self._size
+        begin = self._begin + number * self._size
         make_read_only(self.page, 0, begin)
         if number + 1 < MAX_WORKERS:
             make_read_only(self.page, begin + self._size, len(self.page))
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -25,6 +25,7 @@ from linepool.ipc.board.words import (
     IDLE_SINCE_NS,
     LIMIT_NS,
     ORDER,
+    ORIGINS,
     OVERDUE,
     PAIR,
     PARKED,
@@ -88,6 +89,7 @@ class WorkerView:
         self._number = number
         self._head = board.head
         self._view, self._words, self._published = board.slot(number)
+        self._origins = board.origins(number)
         self._others: dict[int, memoryview] = {}
         self.places = len(self._published) // 2
         self.serial = 0
@@ -254,6 +256,17 @@ class WorkerView:
         """Return how many connections the parker and all workers hold, this one included."""
         held = sum(count_in(self._other(number), HELD) for number in self._used_slots())
         return self._head[PARKED] + held
+
+    def count_origin(self, origin: int, change: int) -> None:
+        """Publish that it holds one connection more or less that comes from there; 0: from nowhere."""
+        if origin:
+            self._origins[origin % ORIGINS] += change
+
+    def connections_from(self, origin: int) -> int:
+        """Return how many connections that come from there the parker and all workers hold."""
+        at = origin % ORIGINS
+        counts = [self._board.origins(number)[at] for number in self._used_slots()]
+        return self._board.parker_origins[at] + sum(counts)
 
     def siblings(self) -> Iterator[tuple[int, Sibling]]:
         """Yield the other workers, by slot."""
