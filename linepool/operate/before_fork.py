@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 from collections import Counter
@@ -40,7 +41,8 @@ def warn_of_threads() -> None:
     """Warn of threads that the app has started: a fork copies the locks they hold, not them."""
     threads = threading.enumerate()
     names = [thread.name for thread in threads if thread is not threading.main_thread()]
-    names += _native_threads({thread.native_id for thread in threads})
+    # After a fork, Python 3.11 gives the main thread the number that it had in the parent.
+    names += _native_threads({os.getpid(), *(thread.native_id for thread in threads)})
     if names:
         log.warning(
             "the app runs threads before the fork (%s); workers may hang on their locks;"
