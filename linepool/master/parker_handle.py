@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import selectors
 import signal
@@ -34,6 +35,7 @@ from linepool.settings import Settings
 log = logging.getLogger("linepool")
 
 _RETRY = 0.01  # seconds between two tries to send what the channel has no room for
+_TELL_EVERY = 0.25  # seconds in which the parker has usually heard of a new worker
 
 
 class ParkerHandle:
@@ -70,6 +72,8 @@ class ParkerHandle:
         self._workers = workers
         self._close_inherited = close_inherited
         self._messages: deque[Message] = deque()  # that the parker has not taken yet
+        # When to tell it of workers again, by slot; it has not heard of these.
+        self._unheard: dict[int, float] = {}
         self._stopping = False
         self._numbers = itertools.count(1)
         self._pid = os.getpid()
@@ -93,9 +97,11 @@ class ParkerHandle:
     @property
     def due_at(self) -> float:
         """When there is something to do, on the monotonic clock."""
-        if self._messages and self._helper.channel is not None:
+        if self._helper.channel is None:
+            return self._helper.start_at
+        if self._messages:
             return time.monotonic() + _RETRY
-        return self._helper.start_at
+        return min(self._unheard.values(), default=math.inf)
 
     @property
     def processes(self) -> list[ChildProcess]:
@@ -112,20 +118,35 @@ class ParkerHandle:
     def turn(self) -> None:
         """Fork a parker if it is time to, and send what it has not taken yet."""
         self._helper.turn()
+        if self._unheard:
+            self._tell_of_workers(time.monotonic())
         channel = self._helper.channel
         while self._messages and channel and channels.send(channel, self._messages[0]):
             channels.close_descriptor(self._messages.popleft())
 
-    def worker_started(self, slot: int, worker: WorkerHandle) -> None:
-        """Tell the parker of a new worker; kill the worker if that is not possible."""
+    def worker_started(self, slot: int) -> None:
+        """Tell the parker of a new worker."""
+        self._unheard[slot] = 0.0
+        self.turn()
+
+    def _tell_of_workers(self, now: float) -> None:
+        """Tell the parker of the workers that it has not heard of.
+
+        Again and again, because a channel is lost if either process has no descriptor left for it.
+        """
+        self._unheard = {
+            slot: tell_at
+            for slot, tell_at in self._unheard.items()
+            if not self._board.slot(slot).is_heard
+        }
         if self._helper.channel is None:
             return  # the next parker is given all channels
-        try:
-            channel = os.dup(worker.channel.fileno())
-        except OSError:  # a shortage
-            worker.process.send(signal.SIGKILL)
-        else:
-            self._send(WorkerStarted(slot, channel))
+        for slot, tell_at in self._unheard.items():
+            if now >= tell_at and not self._messages:
+                self._unheard[slot] = now + _TELL_EVERY
+                with contextlib.suppress(OSError):  # there is none left here
+                    channel = os.dup(self._workers[slot].channel.fileno())
+                    self._messages.append(WorkerStarted(slot, channel))
 
     def worker_died(self, slot: int, begun_with: int) -> None:
         """Tell the parker that a worker is dead.
@@ -134,6 +155,7 @@ class ParkerHandle:
             slot: The worker's.
             begun_with: The number of the last connection that it had begun to serve.
         """
+        self._unheard.pop(slot, None)
         if self._helper.channel is not None:
             self._send(WorkerDied(slot, begun_with))
 

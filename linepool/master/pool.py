@@ -124,7 +124,7 @@ class Pool:
         self._selector.register(worker.process.pidfd, selectors.EVENT_READ, slot)
         self._reader.add(slot, worker)
         if self._parker is not None:
-            self._parker.worker_started(slot, worker)
+            self._parker.worker_started(slot)
         self.scoreboard.spawned(slot, worker.process.pid, generation.number, now_ns)
         history.spawned(generation.settings, now_ns)
         self.counters.spawned += 1

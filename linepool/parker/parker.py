@@ -147,7 +147,7 @@ class Parker:
     def _hear_master(self) -> None:
         while message := channels.receive(self._hub):
             match message:
-                case WorkerStarted(slot, channel) if channel >= 0:
+                case WorkerStarted(slot, channel) if self._is_news(slot, channel):
                     self._add_worker(slot, channels.end_of(channel))
                 case WorkerDied(slot, begun_with):
                     self._remove_worker(slot, begun_with)
@@ -164,6 +164,10 @@ class Parker:
             self._admit(accepted)
         self._stopped_at = time.monotonic()
         self._stop_by = self._stopped_at + PATIENCE
+
+    def _is_news(self, slot: int, channel: int) -> bool:
+        """Whether a worker's channel is here, and was not before: the master repeats itself if in doubt."""
+        return channel >= 0 and slot not in self._delivery.workers
 
     def _add_worker(self, slot: int, channel: socket.socket) -> None:
         worker = self._delivery.add_worker(slot, channel)

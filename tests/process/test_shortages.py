@@ -60,6 +60,25 @@ def test_a_parker_that_cannot_be_forked_is_forked_later(launch: Launch):
         until_parked(server, 1)
 
 
+def test_a_parker_hears_of_workers_that_start_while_it_has_no_descriptor(launch: Launch):
+    server = launch("workshop.py", "--workers", "2")
+    with server.connect() as peer:
+        assert peer.ask("ADD 2 3") == "5"
+        until_parked(server, 1)
+        before = server.pids()
+        with limited(parker_of(server), NONE):
+            for pid in before:
+                os.kill(pid, signal.SIGKILL)
+            server.until(
+                lambda state: (
+                    state["tally"]["idle"] == 2
+                    and not {worker["pid"] for worker in state["workers"]} & set(before)
+                )
+            )
+
+        assert peer.ask("ADD 2 3") == "5"
+
+
 def test_a_worker_that_cannot_boot_for_want_of_descriptors_says_so(launch: Launch, tmp_path):
     server = launch_booting(launch, tmp_path, "--workers", "1", how="", ready=True)
     (tmp_path / "boot").write_text("no descriptor")

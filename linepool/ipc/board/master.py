@@ -24,6 +24,7 @@ from linepool.ipc.board.words import (
     EOL_LENGTH,
     ERRORS,
     HANDLER_NS,
+    HEARD,
     HELD,
     IDLE_SINCE_NS,
     LIMIT_NS,
@@ -167,6 +168,11 @@ class MasterSlot:
     def begun_with(self) -> int:
         """The number of the last connection from the parker that it has begun to serve."""
         return self._words[BEGUN_WITH]
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the parker has the worker's channel."""
+        return self._words[HEARD] != 0
 
     @property
     def unstarted(self) -> int:

@@ -8,6 +8,7 @@ from linepool.ipc.board.words import (
     BEGUN_WITH,
     DROPPED_BY_PARKER,
     GIVEN,
+    HEARD,
     HELD,
     IDLE_SINCE_NS,
     ORDER,
@@ -31,6 +32,7 @@ class ParkerSlot:
         self._words = board.slot(number)[1]
         self._origins = board.origins(number)
         self._words[UNSTARTED] = 0
+        self._words[HEARD] = 1
         self._given = count_in(self._words, GIVEN)  # the number of the last connection
         self._begun_with = 0
 

@@ -75,7 +75,8 @@ PERMIT = 24  # 1: the worker may leave once it has served its number of requests
 GIVEN = 25  # number of the last connection given to this worker
 UNSTARTED = 26  # connections given to it that it had not begun to serve when the parker looked last
 DROPPED = 27  # connections closed because another worker had passed nonsense; the worker
-SLOT_WORDS = 28
+HEARD = 28  # 1: the parker has the worker's channel; parker
+SLOT_WORDS = 29
 
 ORIGINS = 16384
 """Counts of connections by where their clients come from: two origins of one number share a count."""
