@@ -102,10 +102,10 @@ LOADS = [
         head=b"PUT 1000000\r\n" + b"x" * 999_999,
     ),
     Load(
-        name="2000 connections, 500 allowed",
+        name="4000 connections, 2000 allowed",
         protocol="line",
-        connections=2000,
-        options=("--max-connections", "500"),
+        connections=4000,
+        options=("--max-connections", "2000"),
     ),
     Load(name="failures that are logged", protocol="line", more=b'WORD "a\\nb"\r\n' * 2000),
     Load(name="huge exponents", protocol="line", more=b"FRACTION 1e1000000000\r\n"),
