@@ -194,6 +194,7 @@ class RespParser(Buffered):
         if end < 0:
             if len(self._buffer) - self._at > _MAX_LINE_BYTES:
                 return self._lost("too big inline request")
+            self._await_line(_MAX_LINE_BYTES + 1)
             return None
         line = self._buffer[self._at : end]
         if len(line) > _MAX_LINE_BYTES:
