@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -154,6 +155,7 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
             # What the master puts back at its end: a late order to stop must not change its status.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal_at_parents_end(signal.SIGTERM)  # a test that dies takes its servers along
+            _release_log()
             logs.set_up(configuration.settings)
 
             def tell(listeners: list[Listener]) -> None:
@@ -176,6 +178,14 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def _release_log() -> None:
+    """Remove the handlers with which pytest captures the log: in the server nobody would see it."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if type(handler).__module__.startswith("_pytest."):
+            root.removeHandler(handler)
 
 
 def assert_split_invariant(app: App, script: bytes, limits: Limits | None = None) -> None:

@@ -200,3 +200,16 @@ def test_ask_lines_ends_at_an_error_line():
         assert peer.ask_lines("some x")[0].startswith("CLIENT_ERROR count must be int")
         assert peer.ask_lines("some 2") == ["0", "1", "CLIENT_ERROR that is all"]
         assert peer.ask("add 1 2") == "3"
+
+
+def test_the_log_of_a_server_is_on_standard_error(capfd):
+    app = linepool.App()
+
+    @app.handler
+    def fail() -> None:
+        raise ValueError("boom")
+
+    with serve(app) as server:
+        server.ask("FAIL")
+    assert "handler failed id=" in (said := capfd.readouterr().err)
+    assert "ValueError: boom" in said
