@@ -8,18 +8,16 @@ A setting is an option of ``linepool run`` (``--idle-timeout 60``), an environme
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
 from attrs import frozen
 
-from linepool.address import parse_address
+from linepool import setting_syntax as syntax
 from linepool.errors import SetupError
 
 MAX_WORKERS = 1000  # slots of the board
-_MAX_SECONDS = 1e9
 
 
 @frozen
@@ -38,9 +36,6 @@ def default_workers(cpus: int) -> Workers:
     return Workers(1, min(max(4, 4 * cpus), MAX_WORKERS))
 
 
-# -- parsers: from text, or from a value of the file, to the setting's value
-
-
 def _workers(value: object) -> Workers:
     if isinstance(value, Workers):
         return value
@@ -54,94 +49,6 @@ def _workers(value: object) -> Workers:
     return workers
 
 
-def _number(
-    low: float, high: float, kind: Callable[[Any], Any], what: str
-) -> Callable[[object], Any]:
-    def parse(value: object) -> Any:
-        try:
-            number = kind(str(value))
-        except ValueError:
-            raise ValueError(what) from None
-        if isinstance(value, bool) or not low <= number <= high:
-            most = f" and at most {_exact(high)}" if high < math.inf else ""
-            raise ValueError(f"{what}, at least {_exact(low)}{most}")
-        return number
-
-    return parse
-
-
-def _exact(number: float) -> str:
-    return str(int(number) if number == int(number) else number)
-
-
-def _seconds(low: float = 0.0) -> Callable[[object], Any]:
-    return _number(low, _MAX_SECONDS, float, "a number of seconds")
-
-
-def _whole(low: int, high: float = math.inf) -> Callable[[object], Any]:
-    return _number(low, high, int, "a whole number")
-
-
-def _one_of(*choices: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if str(value).lower() in choices:
-            return str(value).lower()
-        raise ValueError(" or ".join(choices))
-
-    return parse
-
-
-def _flag(value: object) -> bool:
-    if str(value).lower() in ("on", "true", "yes", "1"):
-        return True
-    if str(value).lower() in ("off", "false", "no", "0"):
-        return False
-    raise ValueError("on or off")
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return tuple(value.replace(",", " ").split())
-    if isinstance(value, Iterable) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    raise ValueError("a string or a list of strings")
-
-
-def _addresses(value: object) -> tuple[str, ...]:
-    texts = _texts(value)
-    if not texts:
-        raise ValueError("at least one address")
-    for text in texts:
-        parse_address(text)
-        if texts.count(text) > 1 and not text.endswith(":0"):
-            raise ValueError(f"distinct addresses; {text} is given twice")
-    return texts
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    raise ValueError("a string")
-
-
-def _control(value: object) -> str:
-    path = _text(value)
-    if path.startswith("@") or "\0" in path:
-        raise ValueError("a path; every local user may connect to an abstract socket")
-    return path
-
-
-def _mode(value: object) -> int:
-    try:
-        # An integer is the mode itself; only a string is read as octal digits.
-        mode = value if isinstance(value, int) else int(str(value), 8)
-    except ValueError:
-        mode = -1
-    if not 0 <= mode <= 0o777:
-        raise ValueError("a file mode in octal, such as 660")
-    return mode
-
-
 def _setting(default: Any, parse: Callable[[object], Any], unit: str, doc: str) -> Any:
     return attrs.field(default=default, metadata={"parse": parse, "unit": unit, "doc": doc})
 
@@ -152,7 +59,7 @@ class Settings:
 
     bind: tuple[str, ...] = _setting(
         ("127.0.0.1:7000",),
-        _addresses,
+        syntax.addresses,
         "address",
         "address to listen on, repeatable: HOST:PORT (port 0: any free port), [::1]:PORT,"
         " [::]:PORT (IPv4 too, unless the same port is also given for IPv4), unix:/PATH, unix:@NAME"
@@ -160,16 +67,19 @@ class Settings:
     )
     backlog: int = _setting(
         1024,
-        _whole(1, 65535),
+        syntax.whole(1, 65535),
         "connections",
         "maximum length of a listener's accept queue in the kernel",
     )
     unix_mode: int = _setting(
-        0o600, _mode, "octal", "file mode of the unix sockets in bind; abstract ones have none"
+        0o600,
+        syntax.mode,
+        "octal",
+        "file mode of the unix sockets in bind; abstract ones have none",
     )
     scheme: str = _setting(
         "shared",
-        _one_of("shared", "dispatch", "accept"),
+        syntax.one_of("shared", "dispatch", "accept"),
         "",
         "how connections reach workers; shared: workers accept connections, keep the active ones"
         " and hand off the others; dispatch: the parker accepts connections and passes each on when"
@@ -178,33 +88,33 @@ class Settings:
     )
     park_after: float = _setting(
         0.05,
-        _seconds(0.001),
+        syntax.seconds(0.001),
         "s",
         "scheme shared: hand a connection to the parker after this much idle time",
     )
     hot_connections: int = _setting(
         64,
-        _whole(1, 1000),
+        syntax.whole(1, 1000),
         "connections",
         "scheme shared: maximum number of connections that a worker holds; shared and dispatch: as many"
         " again may wait in it for clients that do not read",
     )
     hand_off_after: float = _setting(
         0.02,
-        _seconds(0.001),
+        syntax.seconds(0.001),
         "s",
         "hand off the other connections of a worker when its request takes longer than this",
     )
     max_connections: int = _setting(
         10000,
-        _whole(1, 1_000_000),
+        syntax.whole(1, 1_000_000),
         "connections",
         "schemes shared and dispatch: refuse new connections beyond this number; the limit on open"
         " files may lower it",
     )
     max_connections_per_address: int = _setting(
         0,
-        _whole(0, 1_000_000),
+        syntax.whole(0, 1_000_000),
         "connections",
         "refuse new connections from an IPv4 address or an IPv6 /64 network beyond this number; 0: nine"
         " tenths of max_connections, in the scheme accept no limit",
@@ -214,160 +124,169 @@ class Settings:
     )
     min_spare: int = _setting(
         1,
-        _whole(0, MAX_WORKERS),
+        syntax.whole(0, MAX_WORKERS),
         "workers",
         "idle workers to keep ready, within the maximum pool size",
     )
     max_spare: int = _setting(
         3,
-        _whole(0, MAX_WORKERS),
+        syntax.whole(0, MAX_WORKERS),
         "workers",
         "spare workers to keep above recent peak demand; the rest are retired",
     )
     grow_delay: float = _setting(
         0.1,
-        _seconds(),
+        syntax.seconds(),
         "s",
         "once no worker has been idle for this long, spawn one per waiting connection",
     )
     max_spawn_rate: float = _setting(
         32.0,
-        _number(0.1, 1000, float, "a number of workers per second"),
+        syntax.number(0.1, 1000, float, "a number of workers per second"),
         "workers/s",
         "maximum spawn rate; a burst may be one second's worth or the minimum pool size",
     )
     shrink_window: float = _setting(
         60.0,
-        _seconds(0.1),
+        syntax.seconds(0.1),
         "s",
         "retire workers that were not needed at any time during this period",
     )
     min_worker_age: float = _setting(
-        10.0, _seconds(), "s", "do not retire workers for this long after the last spawn"
+        10.0, syntax.seconds(), "s", "do not retire workers for this long after the last spawn"
     )
     grow_on_cpu: bool = _setting(
         False,
-        _flag,
+        syntax.flag,
         "on or off",
         "grow the pool even if its workers already saturate all CPUs",
     )
     request_timeout: float = _setting(
         30.0,
-        _seconds(),
+        syntax.seconds(),
         "s",
         "time limit for a handler, after which RequestTimeout is raised in it; 0: no limit",
     )
     kill_grace: float = _setting(
         2.0,
-        _seconds(),
+        syntax.seconds(),
         "s",
         "kill the worker if its handler is still running this long after RequestTimeout",
     )
     slow_request: float = _setting(
         0.0,
-        _seconds(),
+        syntax.seconds(),
         "s",
         "log the stack of a request that runs longer than this, without stopping it; 0: off",
     )
     stopped_timeout: float = _setting(
-        5.0, _seconds(), "s", "kill a worker or parker stopped (SIGSTOP) for this long; 0: never"
+        5.0,
+        syntax.seconds(),
+        "s",
+        "kill a worker or parker stopped (SIGSTOP) for this long; 0: never",
     )
     max_requests: int = _setting(
-        0, _whole(0), "requests", "replace a worker after this many requests; 0: off"
+        0, syntax.whole(0), "requests", "replace a worker after this many requests; 0: off"
     )
     max_requests_jitter: float = _setting(
         0.1,
-        _number(0, 1, float, "a fraction"),
+        syntax.number(0, 1, float, "a fraction"),
         "fraction",
         "random addition to max_requests and max_age, so that workers are not replaced all at once",
     )
     max_rss_mb: int = _setting(
-        0, _whole(0), "MiB", "replace a worker whose resident memory exceeds this; 0: off"
+        0, syntax.whole(0), "MiB", "replace a worker whose resident memory exceeds this; 0: off"
     )
     max_age: float = _setting(
-        0.0, _seconds(), "s", "replace a worker older than this, plus jitter; 0: off"
+        0.0, syntax.seconds(), "s", "replace a worker older than this, plus jitter; 0: off"
     )
     idle_timeout: float = _setting(
-        300.0, _seconds(0.01), "s", "close a connection that is idle between requests for this long"
+        300.0,
+        syntax.seconds(0.01),
+        "s",
+        "close a connection that is idle between requests for this long",
     )
     read_timeout: float = _setting(
-        30.0, _seconds(0.01), "s", "time limit for receiving a request, from its first byte"
+        30.0, syntax.seconds(0.01), "s", "time limit for receiving a request, from its first byte"
     )
     write_timeout: float = _setting(
-        30.0, _seconds(0.01), "s", "time limit for a client to read its replies"
+        30.0, syntax.seconds(0.01), "s", "time limit for a client to read its replies"
     )
     push_timeout: float = _setting(
         1.0,
-        _seconds(0.01),
+        syntax.seconds(0.01),
         "s",
         "how long the pushes of one request may wait for a client that does not read",
     )
     max_line_bytes: int = _setting(
-        8192, _whole(16, 2**30), "bytes", "maximum line length, without the line ending"
+        8192, syntax.whole(16, 2**30), "bytes", "maximum line length, without the line ending"
     )
     max_body_bytes: int = _setting(
-        1024 * 1024, _whole(0, 2**30), "bytes", "maximum size of a data block"
+        1024 * 1024, syntax.whole(0, 2**30), "bytes", "maximum size of a data block"
     )
     max_unfinished_mb: int = _setting(
         64,
-        _whole(1),
+        syntax.whole(1),
         "MiB",
         "schemes shared and dispatch: how much of unfinished requests the parker holds, for all clients"
         " together; beyond it a connection with more than 4 KiB is refused",
     )
     poison_deaths: int = _setting(
         5,
-        _whole(0),
+        syntax.whole(0),
         "workers",
         "refuse a command that has ended this many workers within poison_window; 0: never",
     )
     poison_window: float = _setting(
-        30.0, _seconds(0.1), "s", "the period in which poison_deaths are counted"
+        30.0, syntax.seconds(0.1), "s", "the period in which poison_deaths are counted"
     )
     poison_pause: float = _setting(
-        10.0, _seconds(0.1), "s", "how long a command is refused that has ended too many workers"
+        10.0,
+        syntax.seconds(0.1),
+        "s",
+        "how long a command is refused that has ended too many workers",
     )
     graceful_timeout: float = _setting(
         30.0,
-        _seconds(),
+        syntax.seconds(),
         "s",
         "how long a graceful stop waits for in-flight requests before it kills their workers",
     )
     spawn_timeout: float = _setting(
-        10.0, _seconds(0.1), "s", "how long a new worker may take to become ready"
+        10.0, syntax.seconds(0.1), "s", "how long a new worker may take to become ready"
     )
     respawn_backoff: float = _setting(
         0.1,
-        _seconds(0.001),
+        syntax.seconds(0.001),
         "s",
         "delay before replacing a worker that died before it was ready; grows by half each time, up"
         " to 30 s, or 0.5 s if descriptors, memory or processes are short",
     )
     control: str = _setting(
         "auto",
-        _control,
+        syntax.control,
         "path",
         "path of the control socket; auto: PID.sock in $XDG_RUNTIME_DIR/linepool or /run/linepool;"
         " off: none",
     )
     record: str = _setting(
         "",
-        _text,
+        syntax.text,
         "path",
         "file to write a trace of all connections to, for 'linepool simulate'; empty: none",
     )
     log_level: str = _setting(
-        "info", _one_of("debug", "info", "warning", "error"), "", "minimum log level"
+        "info", syntax.one_of("debug", "info", "warning", "error"), "", "minimum log level"
     )
     log_limit: int = _setting(
         6,
-        _whole(0, 10000),
+        syntax.whole(0, 10000),
         "lines/min",
         "maximum lines of one kind of warning or error, on the whole server, and a tenth of those of other"
         " events; what is left out is counted; 0: no limit",
     )
     log_requests: str = _setting(
-        "command", _one_of("command", "line"), "", "what the log shows of a request"
+        "command", syntax.one_of("command", "line"), "", "what the log shows of a request"
     )
 
     def __attrs_post_init__(self) -> None:
@@ -449,4 +368,4 @@ def written(name: str, value: object) -> str:
         return "on" if value else "off"
     if isinstance(value, tuple):
         return " ".join(value)
-    return _exact(value) if isinstance(value, float) else str(value)
+    return syntax.exact(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,115 @@
+"""The syntax of settings: from text, or from a value of the file, to the setting's value. Pure.
+
+Each parser raises ValueError with what the value must be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from linepool.address import parse_address
+
+_MAX_SECONDS = 1e9
+
+
+def number(
+    low: float, high: float, kind: Callable[[Any], Any], what: str
+) -> Callable[[object], Any]:
+    """Return a parser of numbers from ``low`` to ``high``."""
+
+    def parse(value: object) -> Any:
+        try:
+            parsed = kind(str(value))
+        except ValueError:
+            raise ValueError(what) from None
+        if isinstance(value, bool) or not low <= parsed <= high:
+            most = f" and at most {exact(high)}" if high < math.inf else ""
+            raise ValueError(f"{what}, at least {exact(low)}{most}")
+        return parsed
+
+    return parse
+
+
+def exact(value: float) -> str:
+    """Return a number as text, a whole one without a fraction."""
+    return str(int(value) if value == int(value) else value)
+
+
+def seconds(low: float = 0.0) -> Callable[[object], Any]:
+    """Return a parser of a time in seconds."""
+    return number(low, _MAX_SECONDS, float, "a number of seconds")
+
+
+def whole(low: int, high: float = math.inf) -> Callable[[object], Any]:
+    """Return a parser of whole numbers."""
+    return number(low, high, int, "a whole number")
+
+
+def one_of(*choices: str) -> Callable[[object], str]:
+    """Return a parser of one of some words."""
+
+    def parse(value: object) -> str:
+        if str(value).lower() in choices:
+            return str(value).lower()
+        raise ValueError(" or ".join(choices))
+
+    return parse
+
+
+def flag(value: object) -> bool:
+    """Parse on or off."""
+    if str(value).lower() in ("on", "true", "yes", "1"):
+        return True
+    if str(value).lower() in ("off", "false", "no", "0"):
+        return False
+    raise ValueError("on or off")
+
+
+def texts(value: object) -> tuple[str, ...]:
+    """Parse a list of strings, or one string of them."""
+    if isinstance(value, str):
+        return tuple(value.replace(",", " ").split())
+    if isinstance(value, Iterable) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise ValueError("a string or a list of strings")
+
+
+def addresses(value: object) -> tuple[str, ...]:
+    """Parse addresses to listen on."""
+    found = texts(value)
+    if not found:
+        raise ValueError("at least one address")
+    for address in found:
+        parse_address(address)
+        if found.count(address) > 1 and not address.endswith(":0"):
+            raise ValueError(f"distinct addresses; {address} is given twice")
+    return found
+
+
+def text(value: object) -> str:
+    """Parse a string."""
+    if isinstance(value, str):
+        return value
+    raise ValueError("a string")
+
+
+def control(value: object) -> str:
+    """Parse the path of the control socket."""
+    path = text(value)
+    if path.startswith("@") or "\0" in path:
+        raise ValueError("a path; every local user may connect to an abstract socket")
+    return path
+
+
+def mode(value: object) -> int:
+    """Parse the mode of a file."""
+    try:
+        # An integer is the mode itself; only a string is read as octal digits.
+        parsed = value if isinstance(value, int) else int(str(value), 8)
+    except ValueError:
+        parsed = -1
+    if not 0 <= parsed <= 0o777:
+        raise ValueError("a file mode in octal, such as 660")
+    return parsed
