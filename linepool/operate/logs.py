@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from linepool.faults import fault_of
+from linepool.kernel.standard import fill_standard_descriptors
 from linepool.operate.log_limit import LogLimit
 from linepool.settings import Settings
 
@@ -226,6 +227,7 @@ def set_up(settings: Settings) -> None:
     assert isinstance(logger, EventLogger)
     logger.threshold = logging.getLevelNamesMapping()[settings.log_level.upper()]
     logger.last_resort = last_resort
+    fill_standard_descriptors()  # which the app may have closed when it was loaded
     logger.limit = LogLimit(settings.log_limit)
     _log_what_is_printed(logger)
 
