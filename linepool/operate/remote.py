@@ -32,7 +32,7 @@ def find(path: str | None) -> str:
         return alive[0]
     if alive:
         shown = "".join(f"\n  --control {path}" for path in alive)
-        raise SetupError(f"{len(alive)} servers are running; choose one:{shown}")
+        raise SetupError(f"{len(alive)} servers running; choose one:{shown}")
     raise SetupError(
         f"no server is running (none of this user's has a control socket in {', '.join(directories)});"
         " give --control PATH"

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from linepool import __version__, cli
+from linepool.operate import remote
 from linepool.testing import Peer
 from tests.conftest import Launch
 from tests.servers import ENVIRONMENT, TIMEOUT, Gate, ServerProcess
@@ -270,31 +271,38 @@ def test_stop_now_ends_a_busy_worker(launch: Launch, gate: Gate):
         assert peer.line() != "x"
 
 
-def test_without_control_the_only_server_is_found(launch: Launch, tmp_path: Path):
+def test_without_control_the_only_server_is_found(
+    launch: Launch, tmp_path: Path, monkeypatch, capsys
+):
+    # Other servers of this user may run on this machine meanwhile.
+    monkeypatch.setattr(remote, "searched", lambda: [f"{tmp_path}/linepool"])
+
+    def run(*words: str) -> tuple[int, str, str]:
+        return (cli.main(words), *capsys.readouterr())
+
+    status, _, stderr = run("status")
+    assert status == 1
+    assert "no server is running" in stderr
+
     runtime = {"XDG_RUNTIME_DIR": str(tmp_path)}
-
-    none = linepool("status", **runtime)
-    assert none.returncode == 1
-    assert "no server is running" in none.stderr
-
     options = ("--workers", "1", "--control", "auto")
     first = launch("workshop.py", *options, environment=runtime)
     first.control = f"{tmp_path}/linepool/{first.process.pid}.sock"
     assert stat.S_IMODE(os.stat(f"{tmp_path}/linepool").st_mode) == 0o700
-    assert json.loads(linepool("status", "--json", **runtime).stdout)["pid"] == first.process.pid
+    assert json.loads(run("status", "--json")[1])["pid"] == first.process.pid
 
     second = launch("workshop.py", *options, environment=runtime)
     second.control = f"{tmp_path}/linepool/{second.process.pid}.sock"
-    several = linepool("stop", **runtime)
-    assert several.returncode == 1
-    assert first.control in several.stderr
-    assert second.control in several.stderr
+    status, _, stderr = run("stop")
+    assert status == 1
+    assert first.control in stderr
+    assert second.control in stderr
 
     second.send(signal.SIGKILL)
     second.ended()
-    assert linepool("scale", "2", **runtime).stdout == "workers 2\n"
+    assert run("scale", "2")[1] == "workers 2\n"
     assert not os.path.exists(second.control)
-    assert linepool("stop", **runtime).returncode == 0
+    assert run("stop")[0] == 0
     assert first.ended() == 0
 
 
