@@ -133,7 +133,8 @@ class Delivery:
             settings: Have the limits.
         """
         workers = self.workers.values()
-        held = parked + len(self) + sum(worker.board.held for worker in workers)
+        held = parked + len(self)
+        held += sum(worker.board.held + worker.unstarted for worker in workers)
         if held >= settings.max_connections:
             return TOO_MANY
         if origin and held >= settings.address_limit:

@@ -120,8 +120,14 @@ class Parker:
         gc.disable()  # there is nothing here that a collection would find, and much to look at
         try:
             while not self._is_done():
+                calling = []  # listeners; they are last, so that what workers have handed off counts
                 for descriptor, event in self._epoll.wait(self._pause()):
-                    self._on_event(descriptor, event)
+                    if listener := self._acceptor.listeners.get(descriptor):
+                        calling.append(listener)
+                    else:
+                        self._on_event(descriptor, event)
+                for listener in calling:
+                    self._accept(listener)
                 self._close_expired()
                 self._mind_the_room()  # before workers are given what they may hand off again
                 self._delivery.deliver(leaving_too=bool(self._stop_by))
@@ -137,8 +143,6 @@ class Parker:
             self._on_input(descriptor, event)
         elif descriptor == self._hub.fileno():
             self._hear_master()
-        elif descriptor in self._acceptor.listeners:
-            self._accept(self._acceptor.listeners[descriptor])
         elif descriptor in self._channels:
             self._hear_worker(self._channels[descriptor])
         elif descriptor in self._lingering and self._lingering.drain(descriptor):
