@@ -18,6 +18,7 @@ from linepool import setting_syntax as syntax
 from linepool.errors import SetupError
 
 MAX_WORKERS = 1000  # slots of the board
+_LARGE = 1000  # connections of a server that keeps some for other addresses
 
 
 @frozen
@@ -117,7 +118,7 @@ class Settings:
         syntax.whole(0, 1_000_000),
         "connections",
         "refuse new connections from an IPv4 address or an IPv6 /64 network beyond this number; 0: nine"
-        " tenths of max_connections, in the scheme accept no limit",
+        " tenths of max_connections; no limit if that is below 1000, or in the scheme accept",
     )
     workers: Workers = _setting(
         Workers(1, 4), _workers, "N or MIN:MAX", "pool size, fixed or between two bounds"
@@ -317,9 +318,10 @@ class Settings:
     @property
     def address_limit(self) -> int:
         """How many connections one address may have."""
-        if self.max_connections_per_address or not self.has_parker:
-            return self.max_connections_per_address or self.max_connections
-        return self.max_connections - self.max_connections // 10
+        if self.max_connections_per_address:
+            return self.max_connections_per_address
+        is_large = self.has_parker and self.max_connections >= _LARGE
+        return self.max_connections - (self.max_connections // 10 if is_large else 0)
 
     @property
     def parker_accepts(self) -> bool:

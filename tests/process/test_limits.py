@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from linepool.kernel.sockets import origin_of
+from linepool.settings import Settings
 from linepool.testing import Peer
 from tests.conftest import Launch
 from tests.process.connections import (
@@ -93,15 +94,20 @@ def test_the_count_of_an_address_is_right_after_deaths_and_moves(launch: Launch,
                 assert all_of(refused) == FROM_ONE
 
 
-@pytest.mark.scheme(*PARKING_SCHEMES)
-def test_one_address_cannot_take_all_connections(launch: Launch, scheme):
-    server = launch("moving.py", "--workers", "2", "--max-connections", "20")
-    with clients_from(server, "127.0.0.1", 18):
-        until_parked(server, 18)
-        with PeerFrom(server, "127.0.0.1") as refused:
-            assert all_of(refused) == FROM_ONE
-        with clients_from(server, "127.0.0.2", 2):
-            pass
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({}, 9000),
+        ({"max_connections": 1000}, 900),
+        ({"max_connections": 999}, 999),
+        ({"max_connections_per_address": 5}, 5),
+        ({"max_connections_per_address": 20_000}, 20_000),
+        ({"scheme": "accept"}, 10_000),
+        ({"scheme": "accept", "max_connections_per_address": 5}, 5),
+    ],
+)
+def test_one_address_cannot_take_all_connections_of_a_large_server(settings, limit):
+    assert Settings(**settings).address_limit == limit
 
 
 # -- requests that are not finished
