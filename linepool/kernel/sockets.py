@@ -55,12 +55,12 @@ def origin_of(address: object) -> int:
     """
     if not isinstance(address, tuple):
         return 0
-    host = unmapped(address)[0]
+    host = address[0]
     if ":" in host:
-        packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
-    else:
-        packed = socket.inet_aton(host)
-    return hash(packed) & 0xFFFFFFFF
+        host = unmapped(address)[0]
+    if ":" in host:
+        return hash(socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]) & 0xFFFFFFFF
+    return hash(host) & 0xFFFFFFFF  # the kernel's own text, so the same for the same address
 
 
 def peer_name(sock: socket.socket | None) -> str:

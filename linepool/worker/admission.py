@@ -24,6 +24,9 @@ class Admission:
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
         self._board = context.board
+        settings = context.settings
+        self._most, self._most_from_one = settings.max_connections, settings.address_limit
+        self._enough = min(self._most, self._most_from_one)
         pid = os.getpid()
         self._ids = (f"{pid}-{number}" for number in itertools.count(1))
 
@@ -44,12 +47,11 @@ class Admission:
             origin: What ``origin_of`` says of it.
         """
         board, settings = self._board, self._context.settings
-        most, most_from_one = settings.max_connections, settings.address_limit
-        if board.has_room_for(settings.hot_connections, min(most, most_from_one)):
+        if board.has_room_for(settings.hot_connections, self._enough):
             return b""  # without a look at all workers
-        if settings.has_parker and board.connections() >= most:
+        if settings.has_parker and board.connections() >= self._most:
             why = TOO_MANY
-        elif origin and board.connections_from(origin) >= most_from_one:
+        elif origin and board.connections_from(origin) >= self._most_from_one:
             why = TOO_MANY_FROM_ONE
         else:
             return b""

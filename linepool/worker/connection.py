@@ -32,6 +32,7 @@ from linepool.service import NO_ENTRY
 from linepool.session import Session
 from linepool.worker.context import WorkerContext
 from linepool.worker.handle import Handle
+from linepool.worker.moving import portable_state, seconds_to_stay
 from linepool.worker.streaming import Pushes, Stream
 from linepool.worker.transport import Transport
 
@@ -41,17 +42,6 @@ READ, WRITE, AGAIN, CLOSED = range(4)
 
 _BATCH_BYTES = 65536  # of replies that wait for those behind them
 _BATCH_NS = 2_000_000  # a reply does not wait longer for those behind it, nor do other connections
-_LIGHT_BYTES = 32768  # of a protocol's state
-_STAY_PER_BYTE = 1e-5  # seconds: 10 s for a MiB, whose move takes 3 ms
-
-
-def seconds_to_stay(state_bytes: int) -> float:
-    """Return for how long a connection that was handed off stays where it is, unless it must move again.
-
-    Because that grows with its state, all moves together cost in proportion to the bytes that come from
-    the client, and not to their square.
-    """
-    return state_bytes * _STAY_PER_BYTE if state_bytes > _LIGHT_BYTES else 0.0
 
 
 class Connection:
@@ -236,16 +226,10 @@ class Connection:
         """
         if self.is_bound:
             return None
-        conversation, protocol = self._conversation, self._protocol
-        try:
-            data = channel.join_state(conversation.session.dump(), conversation.dump())
-            at_boundary = protocol.at_boundary
-            if len(data) > self._context.settings.max_state_bytes:
-                raise ValueError(f"its state is {len(data)} bytes long")
-        except Exception as error:  # noqa: BLE001 - the values and the protocol are the user's
-            log.warning("connection cannot be handed off peer=%s why=%r", self.peer, str(error))
-            conversation.pinned = True
+        state = portable_state(self._conversation, self._context.settings.max_state_bytes)
+        if state is None:
             return None
+        data, at_boundary = state
         flags = channel.SERVED * self._served + channel.PARTIAL * (not at_boundary)
         flags += channel.MORE * (self._more or has_input)
         return ConnectionState(flags, self.deadline, self._accepted_at, data, self._cookie)
@@ -314,6 +298,7 @@ class Connection:
         """
         context, conversation, protocol = self._context, self._conversation, self._protocol
         board, replies, safe_point = self._board, self._replies, context.safe_point
+        begin, default_ns = board.begin, context.limit_ns
         if board.brakes() != context.brakes.seen:
             context.brakes.apply()
         context.interrupts.conversation = conversation
@@ -329,21 +314,16 @@ class Connection:
                         break
                     received = self._feed_more()
                 elif isinstance(request, Bad):
-                    waiting += self._refuse(request)
+                    self.lost_framing |= request.close
+                    replies.append(conversation.refuse(request))
+                    waiting += len(request.reply)
                 else:
-                    entry = request.command or NO_ENTRY
-                    limit_ns = context.limit_ns if entry.limit_ns is None else entry.limit_ns
+                    line, eol, entry = request.line, request.eol, request.command or NO_ENTRY
+                    limit_ns, number = entry.limit_ns, entry.number
+                    if limit_ns is None:
+                        limit_ns = default_ns
                     board.serial = serial = board.serial + 1
-                    board.begin(
-                        request.line,
-                        len(request.line),
-                        len(request.eol),
-                        limit_ns,
-                        entry.number,
-                        waiting,
-                        serial,
-                        began_ns,
-                    )
+                    begin(line, len(line), len(eol), limit_ns, number, waiting, serial, began_ns)
                     reply = conversation.answer(request)
                     if isinstance(reply, bytes):
                         replies.append(reply)
@@ -377,12 +357,6 @@ class Connection:
             self._conversation.feed(data)
             self.lost_framing |= self._conversation.closing
         return len(data)
-
-    def _refuse(self, bad: Bad) -> int:
-        """Answer bytes that are not a request; return the length of the reply."""
-        self.lost_framing |= bad.close
-        self._replies.append(self._conversation.refuse(bad))
-        return len(bad.reply)
 
     def _begin_stream(self, parts: Generator[bytes, None, None], request: Request) -> bool:
         """Send a reply in parts; return whether all are sent, or else the rest follows later."""

@@ -16,6 +16,7 @@ from linepool.pubsub.subscriptions import Subscriptions
 from linepool.session import Session
 from linepool.settings import Settings
 from linepool.worker import connection as connections
+from linepool.worker.moving import seconds_to_stay
 from linepool.worker.connection import AGAIN, READ, Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.handoff import Handoff
@@ -173,5 +174,5 @@ def test_a_large_state_that_was_just_moved_moves_again_only_if_it_must(
 
 
 def test_the_time_that_a_state_stays_is_in_proportion_to_its_size():
-    assert connections.seconds_to_stay(32768) == 0
-    assert connections.seconds_to_stay(2**22) == 4 * connections.seconds_to_stay(2**20) > 1
+    assert seconds_to_stay(32768) == 0
+    assert seconds_to_stay(2**22) == 4 * seconds_to_stay(2**20) > 1
