@@ -18,6 +18,7 @@ import termios
 
 from attrs import define
 
+from linepool.kernel.sealed_file import sealed_file, sealed_size
 from linepool.kernel.standard import LAST_STANDARD, moved_away
 from linepool.session import Session
 
@@ -48,8 +49,6 @@ _INT = struct.Struct("i")
 _LENGTH = struct.Struct("=I")
 # Of state; more goes as a file, because a message must fit the socket's buffer.
 _INLINE_BYTES = 32768
-# Of the file that holds more: nothing can change it, and it is a file in memory, so no read waits.
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _MESSAGE_BYTES = _PASSED.size + _INLINE_BYTES
 _DESCRIPTORS = 2
 _CONTROL_BYTES = socket.CMSG_SPACE(_DESCRIPTORS * _INT.size)
@@ -295,7 +294,7 @@ def _send_connection(channel: socket.socket, message: PassedConnection) -> None:
     flags, data = state.flags, state.data
     file = -1
     if len(data) > _INLINE_BYTES:
-        file = _file_with(data)
+        file = sealed_file(data)
         flags, data = flags | _AS_FILE, b""
         descriptors.append(file)
     head = _PASSED.pack(
@@ -372,34 +371,12 @@ def _passed(
         flags -= _AS_FILE
         is_whole = len(descriptors) == _DESCRIPTORS
         if is_whole:
-            size = _sealed_size(descriptors[-1])
+            size = sealed_size(descriptors[-1])
             if size > max_state_bytes:
                 return Rejected(f"its state is longer than {max_state_bytes} bytes")
             content = os.pread(descriptors[-1], size, 0)
     state = ConnectionState(flags, deadline, accepted_at, content, cookie, origin)
     return PassedConnection(state, descriptors.pop(0) if descriptors and is_whole else -1, number)
-
-
-def _file_with(data: bytes) -> int:
-    """Return the descriptor of a file in memory (memfd_create(2))."""
-    number = os.memfd_create("linepool-connection", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(number, "wb", buffering=0, closefd=False) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
-    fcntl.fcntl(number, fcntl.F_ADD_SEALS, _SEALS)
-    return number
-
-
-def _sealed_size(number: int) -> int:
-    """Return the length of a sealed file in memory.
-
-    Raises:
-        OSError, ValueError: It is something else.
-    """
-    if fcntl.fcntl(number, fcntl.F_GET_SEALS) != _SEALS:
-        raise ValueError
-    return os.fstat(number).st_size
 
 
 def _close(descriptors: list[int]) -> None:

@@ -43,7 +43,9 @@ def unmapped(address: Any) -> Any:
 def address_text(address: object) -> str:
     """Return a socket's address as text: ``host:port``; ``unix`` for a unix socket's client."""
     if isinstance(address, tuple):
-        host, port = unmapped(address)[:2]
+        host, port = address[:2]
+        if ":" in host:
+            host = unmapped(address)[0]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return "unix"
 

@@ -15,15 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Generator
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 
 from linepool.conversation import Conversation
 from linepool.errors import ClientError
 from linepool.ipc import channel
 from linepool.ipc.board import BOUND
-from linepool.ipc.channel import ConnectionState
 from linepool.kernel.lingering import PATIENCE, last_call
 from linepool.kernel.sockets import CHUNK, DONTWAIT, socket_cookie
 from linepool.protocols.base import Bad, Request
@@ -79,7 +77,7 @@ class Connection:
         self.descriptor = self.socket.fileno()
         self.place = place
         self.needs = READ
-        self.quiet_since = time.monotonic()
+        self.quiet_since = monotonic()
         self._transport = transport
         self._recv = transport.recv
         self._replies = transport.replies
@@ -152,7 +150,7 @@ class Connection:
                 self._transport.flush()
         except OSError:
             self.abort()
-        self.quiet_since = time.monotonic()
+        self.quiet_since = monotonic()
         self._settle()
         self._publish()
 
@@ -194,14 +192,10 @@ class Connection:
 
     def hang_up(self, now: float, since: float) -> None:
         """End it if the client is quiet, because the worker has been leaving since ``since``."""
-        if not self._end_by:
-            self._end_by = max(since, now) + PATIENCE
+        self._end_by = end_by = self._end_by or max(since, now) + PATIENCE
+        quiet, at_boundary = max(self.quiet_since, since), self._protocol.at_boundary
         quiet_until = last_call(
-            max(self.quiet_since, since),
-            self._end_by,
-            self._accepted_at,
-            served=self._served,
-            at_boundary=self._protocol.at_boundary,
+            quiet, end_by, self._accepted_at, served=self._served, at_boundary=at_boundary
         )
         if self._stream is not None and self._stream.has_overstayed(now, since):
             self.abort()
@@ -218,23 +212,22 @@ class Connection:
         """Whether it must stay in this worker, at least for now."""
         return bool(self._conversation.pinned or self._transport.unsent or self._stream)
 
-    def dump(self, *, has_input: bool = False) -> ConnectionState | None:
+    def dump(self, *, has_input: bool = False) -> channel.ConnectionState | None:
         """Return what ``load`` wants in another process, or None: it must stay in this worker.
 
         May be called by: both threads; by the evacuation thread if it is not being served.
         ``has_input`` says that the client has sent something that was not read.
         """
-        if self.is_bound:
-            return None
-        state = portable_state(self._conversation, self._context.settings.max_state_bytes)
+        most = self._context.settings.max_state_bytes
+        state = None if self.is_bound else portable_state(self._conversation, most)
         if state is None:
             return None
         data, at_boundary = state
         flags = channel.SERVED * self._served + channel.PARTIAL * (not at_boundary)
         flags += channel.MORE * (self._more or has_input)
-        return ConnectionState(flags, self.deadline, self._accepted_at, data, self._cookie)
+        return channel.ConnectionState(flags, self.deadline, self._accepted_at, data, self._cookie)
 
-    def load(self, state: ConnectionState, protocol: bytes) -> None:
+    def load(self, state: channel.ConnectionState, protocol: bytes) -> None:
         """Continue what was dumped in another process; raises any Exception if that is invalid."""
         if protocol:
             self._conversation.load(protocol)
@@ -286,8 +279,7 @@ class Connection:
         pushes = Pushes(self._conversation, self._transport, self._context)
         return Handle(self, self._conversation, self._context, pushes)
 
-    # Each call more costs every request.
-    def _answer(self, received: int = 0) -> None:  # noqa: C901, PLR0912
+    def _answer(self, received: int = 0) -> None:  # noqa: C901, PLR0912, PLR0915 - calls cost
         """Answer the requests that are complete; their replies go out together.
 
         Stops when other connections have waited long enough; ``_more`` says so then. So that this
@@ -310,9 +302,12 @@ class Connection:
             while not conversation.closing:
                 request = protocol.next_request()
                 if request is None:
-                    if received < CHUNK:
+                    data = self._transport.recv_more() if received >= CHUNK else b""
+                    if not data:
                         break
-                    received = self._feed_more()
+                    conversation.feed(data)
+                    self.lost_framing |= conversation.closing
+                    received = len(data)
                 elif isinstance(request, Bad):
                     self.lost_framing |= request.close
                     replies.append(conversation.refuse(request))
@@ -349,14 +344,7 @@ class Connection:
         if self._is_replaceable or protocol.at_boundary:
             self._read_by = 0.0
         elif done or not self._read_by:  # what is left belongs to another request
-            self._read_by = time.monotonic() + context.settings.read_timeout
-
-    def _feed_more(self) -> int:
-        """Feed another chunk, if one has arrived; return its length in bytes."""
-        if data := self._transport.recv_more():
-            self._conversation.feed(data)
-            self.lost_framing |= self._conversation.closing
-        return len(data)
+            self._read_by = monotonic() + context.settings.read_timeout
 
     def _begin_stream(self, parts: Generator[bytes, None, None], request: Request) -> bool:
         """Send a reply in parts; return whether all are sent, or else the rest follows later."""

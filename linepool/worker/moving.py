@@ -1,4 +1,4 @@
-"""What a connection takes along to another process, and for how long it stays where it is. Runs in workers."""
+"""What a connection takes along to another process, and how long it stays in one. Runs in workers."""
 
 from __future__ import annotations
 

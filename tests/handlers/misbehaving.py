@@ -17,6 +17,7 @@ from common import current_loop, current_worker
 import linepool
 from linepool.ipc import channel as channels
 from linepool.ipc.channel import ConnectionState, PassedConnection
+from linepool.kernel import sealed_file
 from linepool.pool.status import State, packed
 
 
@@ -133,7 +134,7 @@ def hand_off_state(connection: linepool.Connection, kind: str) -> None:
     if kind == "large":
         file = os.memfd_create("large", os.MFD_ALLOW_SEALING)
         os.truncate(file, size)
-        fcntl.fcntl(file, fcntl.F_ADD_SEALS, channels._SEALS)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, sealed_file._SEALS)
     else:
         file = os.open(__file__, os.O_RDONLY)
     assert connection.peer  # so that it stays in this worker

@@ -16,11 +16,11 @@ from linepool.pubsub.subscriptions import Subscriptions
 from linepool.session import Session
 from linepool.settings import Settings
 from linepool.worker import connection as connections
-from linepool.worker.moving import seconds_to_stay
 from linepool.worker.connection import AGAIN, READ, Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.handoff import Handoff
 from linepool.worker.interrupts import Interrupts
+from linepool.worker.moving import seconds_to_stay
 from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
 from linepool.worker.table import Table
