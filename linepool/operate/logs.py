@@ -38,12 +38,15 @@ def shown(text: str) -> str:
 
     So nothing that is logged can look like a line of the log, or reach the terminal as an order to it.
     """
+    return _BREAK.sub("\n" + _INDENT, _escaped(text))
+
+
+def _escaped(text: str) -> str:
+    """Return a text without control characters but line breaks; of a long one, without its middle."""
     if len(text) > _LONGEST:
         half = _LONGEST // 2
         text = f"{text[:half]} ... {len(text) - _LONGEST} characters ... {text[-half:]}"
-    if text.isprintable():
-        return text
-    return _BREAK.sub("\n" + _INDENT, "".join(map(_visible, text)))
+    return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def _visible(character: str) -> str:
@@ -54,7 +57,7 @@ def _visible(character: str) -> str:
 
 def _block(text: str) -> str:
     """Return a traceback or a stack as lines below their event."""
-    return _INDENT + shown(text.strip("\n")).replace("\n", "\n" + _INDENT)
+    return _INDENT + _escaped(text.strip("\n")).replace("\n", "\n" + _INDENT)
 
 
 class _Formatter(logging.Formatter):

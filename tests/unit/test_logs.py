@@ -1,6 +1,8 @@
 """What makes a record safe to write, and how many of a kind are written."""
 
 import logging
+import sys
+import traceback
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from linepool.faults import fault_of, reference
 from linepool.operate.log_limit import FIRST_REPORT, REPORTS, WINDOW, LogLimit
-from linepool.operate.logs import shown
+from linepool.operate.logs import StderrHandler, shown
 
 MOST = 6
 ERROR, INFO, DEBUG = logging.ERROR, logging.INFO, logging.DEBUG
@@ -41,6 +43,16 @@ def test_of_a_very_long_text_the_beginning_and_the_end_are_shown():
     assert text.startswith("aaa")
     assert text.endswith("a\\x1b\n    end")
     assert " characters ... " in text
+
+
+def test_a_traceback_keeps_its_shape_below_its_event():
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        record = logging.LogRecord("x", ERROR, "", 0, "failed", (), sys.exc_info())
+        expected = ["    " + line for line in traceback.format_exc().splitlines()]
+
+    assert StderrHandler().format(record).splitlines()[1:] == expected
 
 
 def test_few_lines_of_a_kind_are_written_in_a_minute_and_all_others_are_counted():
