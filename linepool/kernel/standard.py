@@ -1,16 +1,20 @@
-"""Descriptors 0 to 2, which the app's code may close: no connection gets one, nor what linepool opens.
+"""Descriptors that the app's code may close: no connection gets the number of one that is written to.
 
-Whatever has such a number is read or written by code that means the terminal or the log.
+Whatever has a number from 0 to 2 is read or written by code that means the terminal or the log. What a
+worker itself writes to has a high number: the kernel gives new files the lowest one that is free.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import resource
 
 from linepool.kernel.sockets import is_open
 
 LAST_STANDARD = 2
+_HIGH = 1000
 
 
 def fill_standard_descriptors() -> None:
@@ -35,3 +39,13 @@ def moved_away(descriptor: int) -> int:
     finally:
         os.close(descriptor)
         fill_standard_descriptors()
+
+
+def raised(descriptor: int) -> int:
+    """Return a copy of a descriptor with a high number, and close the original; or that, if none is free."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError):  # none is left
+        copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, min(_HIGH, soft // 2))
+        os.close(descriptor)
+        return copy
+    return descriptor

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from attrs import evolve
+
 from linepool.errors import LeaveNow
 from linepool.ipc import channel as channels
 from linepool.ipc.board import MasterView
@@ -21,6 +23,7 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.rlimit import bus_regions
 from linepool.kernel.shortage import exit_status
 from linepool.kernel.signals import signals_blocked
+from linepool.kernel.standard import raised
 from linepool.master.generation import Generation
 from linepool.master.worker_handle import StackFiles, WorkerHandle
 from linepool.pubsub.bus import Bus
@@ -51,7 +54,8 @@ class Spawner:
         self._close_inherited = close_inherited
         self._stack_files = StackFiles()
         publishes = generation.service.protocol.publishes
-        self._bus = Bus(bus_regions(generation.settings.workers.max)) if publishes else None
+        regions = bus_regions(generation.settings.workers.max)
+        self._bus = Bus(regions, raised) if publishes else None
         self._master = os.getpid()
 
     def spawn(self, slot: int, generation: Generation, recycle_at: int) -> WorkerHandle:
@@ -124,6 +128,11 @@ class Spawner:
             self._stack_files.close_all_but(spec.slot)
             self._close_inherited()
             os.setpgid(0, 0)  # what a handler starts can then be killed with it
+            spec = evolve(
+                spec,
+                channel=channels.end_of(raised(spec.channel.detach())),
+                stack_file=raised(spec.stack_file),
+            )
             worker = Worker(spec)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
             status = worker.run()

@@ -15,7 +15,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from linepool.errors import ClientError
 from linepool.pubsub.glob import matches
@@ -32,15 +32,21 @@ _SEQUENCE, _LENGTH, _OVERRUN = range(3)
 
 
 class Bus:
-    """What all workers share: the regions and the sockets."""
+    """What all workers share: the regions and the sockets.
 
-    def __init__(self, slots: int) -> None:
+    Args:
+        slots: How many workers can subscribe.
+        move: Returns the descriptor that a socket is to have instead of the given one, which it closes.
+    """
+
+    def __init__(self, slots: int, move: Callable[[int], int] = int) -> None:
         self.slots = slots
         self.page = mmap.mmap(-1, slots * _REGION)
         self._words = memoryview(self.page).cast("Q")
         self._pairs = []
         for _ in range(slots):
-            reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            reader, writer = [socket.socket(fileno=move(end.detach())) for end in ends]
             reader.setblocking(False)
             writer.setblocking(False)
             writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * _DATAGRAM_BYTES)

@@ -77,6 +77,20 @@ def hush() -> None:
 
 
 @linepool.handler
+def close_own(what: str) -> None:
+    """Close a descriptor that the worker writes to."""
+    worker = current_worker()
+    spec = worker._spec
+    numbers = {
+        "pipe": spec.pipe.writer,
+        "channel": spec.channel.fileno(),
+        "stacks": spec.stack_file,
+        "wakeup": worker._orders.wakeup,
+    }
+    os.close(numbers[what])
+
+
+@linepool.handler
 def close_all() -> None:
     """Close every descriptor, as careless libraries do."""
     os.closerange(3, 256)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 
 import pytest
 
@@ -117,6 +119,33 @@ def test_a_worker_that_closes_its_descriptors_is_replaced(launch: Launch, comman
     server.until(lambda state: state["tally"]["idle"] == 2)
     assert server.ask("ADD 2 3") == "5"
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("what", ["pipe", "channel", "stacks", "wakeup"])
+def test_no_client_reads_what_was_meant_for_a_descriptor_that_a_handler_has_closed(
+    launch: Launch, what
+):
+    options = ("--slow-request", "0.05", "--request-timeout", "0.1", "--kill-grace", "0.1")
+    server = launch("misbehaving.py", "--workers", "1", "--park-after", "0.005", *options)
+    with server.connect() as peer:
+        culprit = int(peer.ask("PID"))
+        peer.send(f"CLOSE_OWN {what}\n".encode())
+        peer.line()
+    read = b""
+    with server.connect() as one, server.connect() as two:  # the first of them may have its number
+        for peer in (one, two, one):
+            with contextlib.suppress(OSError):
+                peer.send(b"ADD 2 3\nNAP 0.2\nADD 2 3\n")
+                read += b"".join(peer.line().encode() + b"\n" for _ in range(3))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(culprit, signal.SIGTERM)  # it notes that in a descriptor of its own
+        for peer in (one, two):
+            with contextlib.suppress(OSError):
+                peer.send(b"QUIT\n")
+                read += peer.rest()
+
+    others = set(read.split(b"\n")) - {b"", b"5", b"OK", b"awake"}
+    assert all(line.startswith(b"SERVER_ERROR ") for line in others), others
 
 
 # -- the board
