@@ -61,7 +61,6 @@ class Connection:
     stays_until = 0.0
     lingers = False
     lost_framing = False
-    _stream: Stream | None = None  # the reply that is being sent in parts
     _end_by = 0.0  # when it ends even if the client keeps sending; 0: not set
 
     def __init__(
@@ -89,6 +88,7 @@ class Connection:
         self._protocol = self._conversation.protocol
         self._cookie = cookie or socket_cookie(self.socket)
         self._accepted_at = accepted_at
+        self._stream: Stream | None = None  # the reply that is being sent in parts
         self._more = False  # there may be further requests in what has arrived
         self._served = False  # a request has come
         self._is_replaceable = False  # as the protocol said last
