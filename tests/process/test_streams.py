@@ -146,6 +146,7 @@ def test_a_push_waits_for_its_time_only_and_a_little_of_it_not_at_all(launch: La
         assert modest.line() == "all"
 
         deaf.send(b"PUSH 100\n")
+        server.until(lambda state: state["counters"]["requests"] == 2)  # it has ended, unread
         assert server.ask("ADD 2 3") == "5"
         lines = 0
         while len(line := deaf.line()) == 1_000_000:
