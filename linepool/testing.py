@@ -181,7 +181,7 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
 
 
 def _release_log() -> None:
-    """Remove the handlers with which pytest captures the log: in the server nobody would see it."""
+    """Remove the handlers with which pytest captures the log: in the server that log would be lost."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         if type(handler).__module__.startswith("_pytest."):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from linepool.kernel.standard import raised
+from linepool.kernel.standard import with_high_number
 from linepool.pool.status import SIZE
 
 _READ_BYTES = 1024 * SIZE
@@ -57,4 +57,4 @@ class StatusPipe:
     def keep_writer(self) -> None:
         """Close the master's end."""
         os.close(self.reader)
-        self.writer = raised(self.writer)
+        self.writer = with_high_number(self.writer)

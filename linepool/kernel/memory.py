@@ -35,7 +35,7 @@ def stop_sharing(page: mmap.mmap) -> None:
     """Map private memory in the place of a shared page: from now on this process writes to a page of its own.
 
     Raises:
-        OSError: There is no memory.
+        OSError: The kernel has no memory for the page.
     """
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     where, size = ctypes.c_void_p(address), ctypes.c_size_t(len(page))

@@ -12,7 +12,7 @@ def sealed_file(data: bytes) -> int:
     """Return the descriptor of a sealed file with these bytes; the caller owns it.
 
     Raises:
-        OSError: There is no memory, or no descriptor.
+        OSError: The kernel has no memory for the file, or this process has no descriptor left.
     """
     number = os.memfd_create("linepool-connection", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:

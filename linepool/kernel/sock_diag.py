@@ -26,7 +26,7 @@ _LENGTHS = struct.Struct("=II")  # struct unix_diag_rqlen: of a listener, queue 
 def unix_queue(listener: socket.socket) -> tuple[int, int]:
     """Return how many connections are queued, and the limit.
 
-    Where the kernel does not say, or there is no descriptor left to ask it: (1, 0) if there are any.
+    If the kernel cannot be asked, or no descriptor is left to do it: (1, 0) if connections are waiting.
     """
     inode = os.fstat(listener.fileno()).st_ino
     request = _REQUEST.pack(

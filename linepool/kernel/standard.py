@@ -41,7 +41,7 @@ def moved_away(descriptor: int) -> int:
         fill_standard_descriptors()
 
 
-def raised(descriptor: int) -> int:
+def with_high_number(descriptor: int) -> int:
     """Return a copy of a descriptor with a high number, and close the original; or that, if none is free."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError):  # none is left

@@ -68,9 +68,8 @@ class Master:
         self.board = MasterView(Board(2 * generation.settings.hot_connections))
         self.scoreboard = Scoreboard()
         self.pid = os.getpid()
-        self._signals = SignalPipe(
-            (*_SIGNALS, signal.SIGCHLD)
-        )  # from now on a signal to stop waits for the loop
+        # From now on a signal to stop waits for the loop.
+        self._signals = SignalPipe((*_SIGNALS, signal.SIGCHLD))
         self.started_at = time.monotonic()
         self.stopping = False
         self._status = 0

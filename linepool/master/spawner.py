@@ -23,7 +23,7 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.rlimit import bus_regions
 from linepool.kernel.shortage import exit_status
 from linepool.kernel.signals import signals_blocked
-from linepool.kernel.standard import raised
+from linepool.kernel.standard import with_high_number
 from linepool.master.generation import Generation
 from linepool.master.worker_handle import StackFiles, WorkerHandle
 from linepool.pubsub.bus import Bus
@@ -55,7 +55,7 @@ class Spawner:
         self._stack_files = StackFiles()
         publishes = generation.service.protocol.publishes
         regions = bus_regions(generation.settings.workers.max)
-        self._bus = Bus(regions, raised) if publishes else None
+        self._bus = Bus(regions, with_high_number) if publishes else None
         self._master = os.getpid()
 
     def spawn(self, slot: int, generation: Generation, recycle_at: int) -> WorkerHandle:
@@ -130,8 +130,8 @@ class Spawner:
             os.setpgid(0, 0)  # what a handler starts can then be killed with it
             spec = evolve(
                 spec,
-                channel=channels.end_of(raised(spec.channel.detach())),
-                stack_file=raised(spec.stack_file),
+                channel=channels.end_of(with_high_number(spec.channel.detach())),
+                stack_file=with_high_number(spec.stack_file),
             )
             worker = Worker(spec)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())

@@ -105,7 +105,7 @@ def control_path(environment: Mapping[str, str]) -> str | None:
     if given is None:
         with contextlib.suppress(
             SetupError
-        ):  # another setting may be wrong: that is no matter here
+        ):  # another setting may be wrong, which is reported elsewhere
             given = _file_layer(None)[1].get("control")
     return given if isinstance(given, str) and given not in ("auto", "off") else None
 

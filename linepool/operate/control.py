@@ -124,7 +124,7 @@ class Control:
         self._selector.register(sock, selectors.EVENT_READ, call)
 
     def _make_room(self) -> None:
-        """Close a descriptor for the client that waits, who is accepted in the next turn; else pause."""
+        """Free a descriptor, so that the next turn accepts the waiting client; if none can be, pause."""
         if self._clients:
             self._drop_quietest()
         elif not self._use_spare():

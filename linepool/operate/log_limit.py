@@ -31,8 +31,8 @@ FIRST_REPORT = 5.0
 _PLACES = 256
 _LOCK_TRIES = 50
 _LOCK_PAUSE = 0.0001  # seconds
-_TRIES = 8  # places looked at for a kind; then it shares one with all for which there is no place
-_OTHERS = "events for which there is no place"
+_TRIES = 8  # places looked at for a kind; if all are taken, it is counted with the other such kinds
+_OTHERS = "events of further kinds"
 _TEXT_BYTES = 88
 # The kind, when its window began, when to report; lines written and left out, level, text.
 _PLACE = struct.Struct(f"@QddIIII{_TEXT_BYTES}s")

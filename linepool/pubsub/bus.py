@@ -36,7 +36,8 @@ class Bus:
 
     Args:
         slots: How many workers can subscribe.
-        move: Returns the descriptor that a socket is to have instead of the given one, which it closes.
+        move: Returns the descriptor that a socket is to have instead of the given one, which it closes; by
+            default the given one.
     """
 
     def __init__(self, slots: int, move: Callable[[int], int] = int) -> None:

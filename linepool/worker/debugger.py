@@ -24,7 +24,7 @@ def install(board: WorkerView, master: int) -> None:
     """Have ``breakpoint()`` use the server's terminal, unless the user has chosen another debugger.
 
     Args:
-        board: Where the clock of the request in flight stops while somebody types.
+        board: Where the clock of the request in flight stops while the user types.
         master: The master's pid.
     """
 

@@ -56,7 +56,7 @@ def finish(until: float) -> None:
 
 
 def _join(one: Any, until: float) -> float:
-    """Wait for a thread or process; return until when to wait for others: 0.0 once there is no time."""
+    """Wait for a thread or process; return until when to wait for others; 0.0: do not wait for them."""
     try:
         one.join(max(0.0, until - time.monotonic()))
     except LeaveNow:

@@ -15,7 +15,7 @@ from linepool import forked
 from linepool.errors import LeaveNow
 from linepool.ipc.board import Order, WorkerView
 from linepool.kernel.signals import signal_at_parents_end
-from linepool.kernel.standard import raised
+from linepool.kernel.standard import with_high_number
 
 
 class Orders:
@@ -41,7 +41,7 @@ class Orders:
             self.master = os.pidfd_open(master)
         except ProcessLookupError:
             self.master = os.eventfd(1, os.EFD_CLOEXEC)  # readable: the master has ended
-        self.wakeup = raised(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self.wakeup = with_high_number(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
 
     @property
     def order(self) -> int:

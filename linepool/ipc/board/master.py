@@ -220,7 +220,7 @@ class MasterSlot:
             bytes(self._view[: min(words[LINE_LENGTH], LINE_BYTES)]),
             b"\n" if words[EOL_LENGTH] == 1 else b"\r\n",
             words[COMMAND],
-            words[BRAKED],
+            count_in(words, BRAKED),
         )
 
 
