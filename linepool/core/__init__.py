@@ -1,0 +1,35 @@
+"""The compiled core: typed Cython for what every plain request goes through. It is optional.
+
+Pure Python is complete and defines the behaviour; it serves where the core is not built, or where the
+environment variable ``LINEPOOL_PURE`` is set. This module says which of the two runs. Runs in every process.
+"""
+
+from __future__ import annotations
+
+import os
+
+VARIABLE = "LINEPOOL_PURE"
+"""Not empty: the pure Python runs, in this process and in those that it starts."""
+
+
+def _why_pure() -> str:
+    """Return why the pure Python runs, empty if the compiled core does."""
+    if os.environ.get(VARIABLE, "").strip():
+        return f"{VARIABLE} is set"
+    try:
+        import linepool.core.turn  # noqa: F401, PLC0415
+    except ModuleNotFoundError:
+        return "the compiled core is not built"
+    except ImportError as error:  # built for another Python or C library
+        return f"the compiled core cannot be loaded: {error}"
+    return ""
+
+
+why_pure = _why_pure()
+"""Why the pure Python runs, empty if the compiled core does."""
+
+compiled = not why_pure
+"""Whether the compiled core runs."""
+
+described = "compiled core" if compiled else f"pure Python ({why_pure})"
+"""Which implementation runs, for people."""
