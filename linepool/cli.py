@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from attrs import asdict
 
 from linepool.app import App
+from linepool.core import about
 from linepool.errors import SetupError
 from linepool.operate import logs, remote, simulation, target
 from linepool.operate.config import (
@@ -31,7 +32,6 @@ from linepool.operate.terminal import printable
 from linepool.pool import simulate, traces
 from linepool.protocols.base import Limits
 from linepool.settings import FIELDS, written
-from linepool.version import __version__
 
 log = logging.getLogger("linepool")
 
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         " a line.",
         epilog="example:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4",
     )
-    parser.add_argument("--version", action="version", version=f"linepool {__version__}")
+    parser.add_argument("--version", action="version", version=about.replace("%", "%%"))
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     run = commands.add_parser(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from linepool import core
 from linepool.operate import remote
 from linepool.testing import Peer
 
@@ -28,7 +29,7 @@ _UNWANTED = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
-    if name not in _UNWANTED and not name.startswith("LINEPOOL_")
+    if name not in _UNWANTED and (name == core.VARIABLE or not name.startswith("LINEPOOL_"))
 } | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 """Without settings, and with this Python's programs first. Output is buffered and compiled modules are
 kept, as most users have it; otherwise a server takes twice as long to start."""

@@ -7,13 +7,16 @@ environment variable ``LINEPOOL_PURE`` is set. This module says which of the two
 from __future__ import annotations
 
 import os
+import platform
+
+from linepool.version import __version__
 
 VARIABLE = "LINEPOOL_PURE"
-"""Not empty: the pure Python runs, in this process and in those that it starts."""
+"""Not empty: pure Python runs, in this process and in those that it starts."""
 
 
 def _why_pure() -> str:
-    """Return why the pure Python runs, empty if the compiled core does."""
+    """Return why pure Python runs; empty if the compiled core does."""
     if os.environ.get(VARIABLE, "").strip():
         return f"{VARIABLE} is set"
     try:
@@ -26,10 +29,13 @@ def _why_pure() -> str:
 
 
 why_pure = _why_pure()
-"""Why the pure Python runs, empty if the compiled core does."""
+"""Why pure Python runs; empty if the compiled core does."""
 
 compiled = not why_pure
 """Whether the compiled core runs."""
 
 described = "compiled core" if compiled else f"pure Python ({why_pure})"
 """Which implementation runs, for people."""
+
+about = f"linepool {__version__}, {described}, {platform.python_implementation()} {platform.python_version()}"
+"""What runs: the version, the implementation and the Python, for people."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import asdict
 
+from linepool import core
 from linepool.ipc.board import SlotSnapshot
 from linepool.master.master import Master
 from linepool.master.recycler import resident_bytes
@@ -28,6 +29,7 @@ def status(master: Master) -> dict[str, Any]:
         "version": __version__,
         "pid": master.pid,
         "uptime_s": round(time.monotonic() - master.started_at, 3),
+        "core": "compiled" if core.compiled else "pure",
         "generation": master.generation.number,
         "scheme": master.settings.scheme,
         "listeners": [

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from attrs import evolve
 
 from linepool.app import App
+from linepool.core import about
 from linepool.errors import SetupError
 from linepool.kernel.listeners import Listener, open_listeners
 from linepool.kernel.rlimit import bounded_by_files
@@ -67,6 +68,7 @@ def serve(
         for listener in listeners:
             listener.remove()
         raise
+    log.info("starting %s", about)
     for listener in listeners:
         for name in listener.names:
             announce(f"listening on {name}")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from linepool import __version__, cli
+from linepool import __version__, cli, core
 from linepool.operate import remote
 from linepool.testing import Peer
 from tests.conftest import Launch
@@ -89,6 +89,7 @@ def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
         "version",
         "pid",
         "uptime_s",
+        "core",
         "generation",
         "scheme",
         "listeners",
@@ -99,6 +100,7 @@ def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
         "workers",
     ]
     assert (state["name"], state["version"]) == ("workshop", __version__)
+    assert state["core"] == ("compiled" if core.compiled else "pure")
     assert (state["pid"], state["generation"]) == (server.process.pid, 1)
     assert state["scheme"] == "accept"
     assert 0 < state["uptime_s"] < 60
