@@ -2,8 +2,6 @@
 
 Parts, for --only:
   idle       thousands of idle connections beside busy ones: speed, and memory per connection
-  parking    the cost of parking a connection between two requests
-  slow       latency of the other requests while one in a hundred takes 100 ms
   schemes    accept, dispatch and shared side by side
 
 Each part includes a uvloop server with the same commands. Every reply is checked. Rounds are
@@ -319,83 +317,6 @@ def _memory_rows(found: Comparison) -> list[list[str]]:
     ]
 
 
-def part_parking(options: Options) -> list[str]:
-    """Measure the cost of parking a connection between two requests."""
-    parked = Contender(scheme="shared", remark="parked")
-    # One worker may hold all connections.
-    keep = ("--park-after", "3600", "--hot-connections", "200")
-    kept = Contender(scheme="shared", remark="never parked", options=keep)
-    case = Case(
-        "open", load.Load(connections=200, seconds=options.seconds, mode="open", rate=2000.0)
-    )
-    found = Comparison([parked, kept, Contender()], [case])
-    found.make(options.rounds)
-    _title("2,000 requests/s over 200 connections, each idle for 100 ms in between, 2 workers")
-
-    def late(run: Run) -> float:
-        return run.figures.late.p50 if run.figures.late else 0.0
-
-    rows = found.rows(
-        lambda one, case: [
-            one.name,
-            f"{found.median(one, case, rps):,.0f}",
-            f"{found.median(one, case, p50):,.0f}",
-            found.spread(one, case, p50),
-            found.ratio(one, case, p50),
-            f"{found.median(one, case, p99):,.0f}",
-            f"{found.median(one, case, cpu_us):.1f}",
-            f"{found.median(one, case, late):,.0f}",
-        ]
-    )
-    headings = ["server", "requests/s", "p50 µs", "min-max", "to uvloop", "p99 µs"]
-    print(harness.table([*headings, "CPU µs/request", "sent late by µs"], rows))
-    if {parked, kept} <= set(found.contenders):
-        cost = found.median(parked, case, p50) - found.median(kept, case, p50)
-        print(f"\nParking a connection and taking it back costs {cost:,.0f} µs at the median.")
-    print(f"\n{found.note()}\n")
-    return found.faults()
-
-
-def part_slow(options: Options) -> list[str]:
-    """Measure the other requests while one in a hundred takes 100 ms."""
-    clients, workers = 64, 4
-    contenders = [
-        Contender(scheme="shared", processes=workers, remark=f"{workers} workers"),
-        Contender(scheme="accept", processes=clients, remark=f"{clients} workers"),
-        Contender(),
-        Contender(processes=workers),
-    ]
-    wanted = load.Load(
-        connections=clients,
-        seconds=max(2.0, options.seconds),
-        slow=100,
-        slow_request=r"SLEEP 100\n",
-        slow_reply=r"OK\n",
-    )
-    found = Comparison(contenders, [Case("slow", wanted)])
-    found.make(options.rounds)
-    _title(f"One request in 100 takes 100 ms, {clients} clients")
-
-    def slow(run: Run) -> float:
-        return run.figures.slow.p50 if run.figures.slow else 0.0
-
-    rows = found.rows(
-        lambda one, case: [
-            one.name,
-            f"{found.median(one, case, rps):,.0f}",
-            found.spread(one, case, rps),
-            found.ratio(one, case, rps),
-            f"{found.median(one, case, p50) / 1e3:,.2f}",
-            f"{found.median(one, case, p99) / 1e3:,.1f}",
-            f"{found.median(one, case, slow) / 1e3:,.0f}",
-        ]
-    )
-    headings = ["server", "requests/s", "min-max", "to uvloop", "quick p50 ms", "quick p99 ms"]
-    print(harness.table([*headings, "slow p50 ms"], rows))
-    print(f"\n{found.note()}\n")
-    return found.faults()
-
-
 def part_schemes(options: Options) -> list[str]:
     """Compare the schemes accept, dispatch and shared."""
     contenders = [
@@ -435,8 +356,6 @@ def part_schemes(options: Options) -> list[str]:
 
 _PARTS: dict[str, Callable[[Options], list[str]]] = {
     "idle": part_idle,
-    "parking": part_parking,
-    "slow": part_slow,
     "schemes": part_schemes,
 }
 

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -95,9 +95,22 @@ def free_port() -> int:
 
 
 class Program:
-    """A running program; its output goes to a log file."""
+    """A running program; its output goes to a log file.
 
-    def __init__(self, arguments: Sequence[str], log: Path, cwd: Path | None = None) -> None:
+    Args:
+        arguments: The program and its arguments.
+        log: The file.
+        cwd: The working directory, if not this one.
+        environment: Additional environment variables.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        log: Path,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.log = log
         with log.open("wb") as file:
             self._process = subprocess.Popen(
@@ -106,6 +119,7 @@ class Program:
                 stdout=file,
                 stderr=file,
                 cwd=cwd,
+                env=os.environ | (environment or {}),
                 start_new_session=True,  # so that a ^C reaches this script only, which then stops it
             )
         self.pid = self._process.pid

@@ -1,4 +1,4 @@
-"""Compile load/lineload.c if needed, run it, and return what it measured.
+"""Compile generator/lineload.c if needed, run it, and return what it measured.
 
 As a script, it takes the options of lineload: ``python -m benchmarks.load -c 64 127.0.0.1 7000``.
 """
@@ -20,7 +20,7 @@ from attrs import fields, frozen
 
 from benchmarks import harness
 
-SOURCE = harness.HERE / "load" / "lineload.c"
+SOURCE = harness.HERE / "generator" / "lineload.c"
 _BINARY = SOURCE.parent / "build" / "lineload"
 _LIMIT = 90.0  # seconds for a run, besides warm-up, settling and measuring
 

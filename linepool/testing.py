@@ -15,7 +15,6 @@ from typing import Any
 
 from linepool.address import unix_address
 from linepool.app import App
-from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
 from linepool.kernel.listeners import Listener
@@ -217,7 +216,7 @@ def _replay(app: App, parts: list[bytes], limits: Limits | None, *, moving: bool
             if conversation.closing:
                 break
             conversation.feed(part)
-            replies.extend(answers(conversation))
+            replies.extend(conversation.answers())
             if moving:
                 blob = conversation.dump()
                 conversation.protocol = service.open_protocol()

@@ -1,13 +1,14 @@
 """Measure requests/s, latency and processor time of linepool and of other servers.
 
-Sums over a line protocol: linepool, a reference in C, uvloop, asyncio, gevent, Twisted, socketserver
-and Net::Server::PreFork. The same sum over HTTP: gunicorn and uWSGI. memcached and Redis, beside the
-examples that speak their protocols. One to many connections, pipelined requests, a connection per
-request, a fixed rate.
+Sums over a line protocol, from one to many connections, pipelined, with a connection per request, at
+fixed rates, and while another request is slow: linepool, uvloop, asyncio, a reference in C, and others.
+The same with a session and middleware. The same sum over HTTP: gunicorn and uWSGI. memcached and Redis,
+beside the examples that speak their protocols. linepool runs with its compiled core, if there is one, and
+without.
 
 Each round starts and measures the servers of a case one after the other, in random order. The report
-is printed and written to a file, the runs to another as JSON lines, and two plots to a directory
-beside the report and named like it.
+is printed and written to a file, the runs to another as JSON lines, and a plot to a directory beside
+the report and named like it.
 """
 
 from __future__ import annotations
@@ -28,14 +29,19 @@ from attrs import frozen
 
 from benchmarks import harness, load, meter
 from benchmarks.harness import find
-from benchmarks.speed import goals, measure, report
-from benchmarks.speed.report import Run
-from benchmarks.speed.servers import CASES, Case, Contender, all_contenders
+from benchmarks.speed import cases, measure, plots, report
+from benchmarks.speed.cases import CASES, Case
+from benchmarks.speed.results import Results, Run
+from benchmarks.speed.servers import Contender, all_contenders
+from linepool import core
 
-_MAX_SECONDS = 1.5  # per run, without --seconds
+_PAGE = harness.HERE.parent / "docs" / "benchmarks.md"
+_MAX_SECONDS = 1.0  # per run, without --seconds
 _MIN_SECONDS = 0.3
-_OVERHEAD = 0.7  # seconds, about, to start a server, warm it up and stop it
+_OVERHEAD = 1.0  # seconds, about, to start a server, warm it up and stop it
 _FOR_REPEATING = 0.1  # share of the time, for runs that other processes have disturbed
+_MINUTES, _ROUNDS = 22.0, 5
+_SHORT_MINUTES, _SHORT_ROUNDS = 3.5, 3
 _SETTLE_LIMIT = 3.0  # seconds
 _MAX_TRIES = 2
 
@@ -75,7 +81,9 @@ def _run_once(number: int, case: Case, contender: Contender, seconds: float) -> 
     ) as directory:
         port = harness.free_port()
         log = Path(directory, "log")
-        program = harness.Program(contender.arguments(port, case), log, cwd=Path(directory))
+        program = harness.Program(
+            contender.arguments(port, case), log, Path(directory), contender.environment
+        )
         try:
             harness.until(f"{contender.name} is up", lambda: _is_up(program, contender, port))
             meter.settle(program.pid, _SETTLE_LIMIT)
@@ -134,31 +142,48 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="SERVER", help="servers whose names contain it"
     )
+    parser.add_argument("--cases", nargs="+", metavar="CASE", choices=names, help=", ".join(names))
     parser.add_argument(
-        "--cases", nargs="+", default=names, metavar="CASE", choices=names, help=", ".join(names)
+        "--short",
+        action="store_true",
+        help=f"a choice of cases and servers, {_SHORT_ROUNDS} rounds, {_SHORT_MINUTES:g} min",
     )
     parser.add_argument(
-        "--rounds", type=harness.at_least_one, default=3, help="default: %(default)s"
+        "--rounds", type=harness.at_least_one, help=f"default: {_ROUNDS}, short: {_SHORT_ROUNDS}"
     )
     parser.add_argument(
         "--seconds",
         type=harness.seconds,
-        help=f"per run; default: what fits, at most {_MAX_SECONDS}",
+        help=f"per run; default: what fits, at most {_MAX_SECONDS:g}",
     )
     parser.add_argument(
-        "--minutes", type=float, default=14, help="limit for all runs; default: %(default)s"
+        "--minutes",
+        type=float,
+        help=f"limit for all runs; default: {_MINUTES:g}, short: {_SHORT_MINUTES:g}",
     )
     parser.add_argument(
         "--linepool", nargs="+", default=[], metavar="OPTION=VALUE", help="as --workers=4"
     )
     parser.add_argument("--output", type=Path, default=harness.HERE / "results")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="default: OUTPUT/speed.md")
-    return parser.parse_args()
+    parser.add_argument(
+        "--report",
+        type=Path,
+        nargs="?",
+        const=_PAGE,
+        metavar="FILE",
+        help="write the page to docs/benchmarks.md, or to FILE; otherwise to OUTPUT/speed.md",
+    )
+    options = parser.parse_args()
+    if options.cases is None:
+        options.cases = cases.SHORT if options.short else names
+    options.rounds = options.rounds or (_SHORT_ROUNDS if options.short else _ROUNDS)
+    options.minutes = options.minutes or (_SHORT_MINUTES if options.short else _MINUTES)
+    return options
 
 
 def _plan(options: argparse.Namespace, contenders: Sequence[Contender]) -> Plan:
-    cases = [case for case in CASES if case.name in options.cases]
-    pairs = [(case, one) for case in cases for one in contenders if one.takes(case)]
+    chosen = [case for case in CASES if case.name in options.cases]
+    pairs = [(case, one) for case in chosen for one in contenders if case.name in one.cases]
     if not pairs:
         raise harness.BenchmarkError(
             "none of these servers takes part in these cases; see --only and --cases"
@@ -176,27 +201,42 @@ def _compile(program: Path) -> None:
         raise harness.BenchmarkError(f"cserver.c does not compile:\n{done.stderr}")
 
 
-def _conditions(plan: Plan, runs: Sequence[Run]) -> list[str]:
+def _conditions(plan: Plan, runs: Sequence[Run], took: float) -> list[str]:
     repeated = sum(run.tries > 1 for run in runs)
-    command = shlex.join(["./dev", "bench", "speed", *sys.argv[1:]])
+    command = shlex.join(["./dev", "bench", *sys.argv[1:]])
     return [
         f"{time.strftime('%Y-%m-%d')}, {harness.machine()}, {meter.processor()}",
-        f"{plan.rounds} rounds; {plan.seconds:g} s per run, after {measure.WARM_UP:g} s to warm up",
-        f"{len(runs)} of {plan.total} runs made; {repeated} of them twice, because other processes"
-        " used the CPU",
+        core.about,
+        f"rounds: {plan.rounds}; {plan.seconds:g} s per run, after {measure.WARM_UP:g} s to warm up",
+        f"{len(runs)} of {plan.total} runs made in {took / 60:.1f} min; {repeated} of them twice,"
+        " because other processes used the CPU",
         f"to repeat: `{command}`",
     ]
 
 
-def _plots(runs: Sequence[Run], page: Path) -> dict[str, str]:
-    """Draw the plots for a page; return their titles, and their paths relative to it."""
-    if harness.module_missing("matplotlib"):
-        print("no plots: matplotlib is not installed", file=sys.stderr)
-        return {}
-    directory = page.with_suffix("")
-    directory.mkdir(exist_ok=True)
-    drawn = report.plot(runs, directory)
-    return {title: path.relative_to(page.parent).as_posix() for title, path in drawn.items()}
+def _plot(results: Results, page: Path) -> str:
+    """Draw the plot of a page and return its path relative to the page; "": there is none."""
+    if not results.overview() or harness.module_missing("matplotlib"):
+        return ""
+    path = page.with_suffix("") / "servers.svg"
+    path.parent.mkdir(exist_ok=True)
+    plots.draw(results, path)
+    return path.relative_to(page.parent).as_posix()
+
+
+def _chosen(options: argparse.Namespace, cserver: Path) -> tuple[list[Contender], list[str]]:
+    """Return the servers to measure, and those that are not installed, with the reason."""
+    given = ["--" + option.lstrip("-") for option in options.linepool]
+    contenders = all_contenders(cserver, given)
+    if options.short:
+        contenders = [one for one in contenders if not one.is_extra]
+    if options.only:
+        words = [word.lower() for word in options.only]
+        contenders = [c for c in contenders if any(word in c.name.lower() for word in words)]
+    contenders = [one for one in contenders if set(one.cases) & set(options.cases)]
+    missing = [(one, one.missing()) for one in contenders]
+    absent = list(dict.fromkeys(f"{one.name}: needs {what}" for one, what in missing if what))
+    return [one for one, what in missing if not what], absent
 
 
 def _run() -> int:
@@ -204,24 +244,20 @@ def _run() -> int:
     page: Path = options.report or options.output / "speed.md"
     for directory in (options.output, page.parent):
         directory.mkdir(parents=True, exist_ok=True)
-    given = ["--" + option.lstrip("-") for option in options.linepool]
     with tempfile.TemporaryDirectory(prefix="linepool-bench-") as scratch:
         cserver = Path(scratch, "cserver")
-        contenders = all_contenders(cserver, given)
-        if options.only:
-            words = [word.lower() for word in options.only]
-            contenders = [c for c in contenders if any(word in c.name.lower() for word in words)]
-        absent = [f"{c.name}: not installed ({c.missing()})" for c in contenders if c.missing()]
-        contenders = [contender for contender in contenders if not contender.missing()]
+        contenders, absent = _chosen(options, cserver)
         plan = _plan(options, contenders)
         load.build()
         _compile(cserver)
         minutes = plan.needed(plan.total) / 60
         print(f"{plan.total} runs of {plan.seconds:g} s: {minutes:.0f} min", file=sys.stderr)
+        began_at = time.monotonic()
         runs = _run_all(plan, options.output / "speed.jsonl")
-    measured = [one for one in contenders if any(one.takes(case) for case, _ in plan.pairs)]
-    conditions, plots = _conditions(plan, runs), _plots(runs, page)
-    text = report.markdown(runs, goals.table(runs), plots, measured, absent, conditions)
+        took = time.monotonic() - began_at
+    results = Results(runs)
+    conditions = _conditions(plan, runs, took)
+    text = report.markdown(results, _plot(results, page), contenders, absent, conditions)
     print(text)
     page.write_text(text)
     return 1 if len(runs) < plan.total or any(run.problem for run in runs) else 0

@@ -15,12 +15,14 @@ from attrs import frozen
 from benchmarks import harness, load
 from benchmarks.harness import find
 from benchmarks.meter import Sample, memory_mb, sample
-from benchmarks.speed.servers import Case, Exchange
+from benchmarks.speed.cases import Case
+from benchmarks.speed.servers import Exchange
 
 WARM_UP = 0.3  # seconds
 _LIMIT = 30.0  # seconds until redis-benchmark is given up
 _PROBE = 20_000  # requests of redis-benchmark as a warm-up
 _US_PER_MS = 1000
+_MS_PER_S = 1000
 
 
 @frozen
@@ -29,7 +31,7 @@ class Outcome:
 
     Attributes:
         requests: Answered in the measured time.
-        p50: Latency in us, as p99.
+        p50: Latency in us, as p99 and max.
         errors: Requests without a reply, and lost connections.
         cpu_us: Processor time of the server per request, in us.
         memory_mb: Of all its processes, under load.
@@ -42,6 +44,7 @@ class Outcome:
     rps: float
     p50: float
     p99: float
+    max: float
     errors: int
     cpu_us: float
     memory_mb: float
@@ -59,6 +62,7 @@ class _Generated:
     rps: float
     p50: float
     p99: float
+    max: float
     errors: int
     cpu_s: float
 
@@ -83,7 +87,7 @@ def measure(job: Job) -> Outcome:
     memory: list[float] = []
     # In the warm-up: the server is under load then, and no measurement is disturbed.
     memory_sample = threading.Timer(WARM_UP / 2, lambda: memory.append(memory_mb(job.pid)))
-    generate = _redis_benchmark if job.case.kind == "redis" else _lineload
+    generate = _redis_benchmark if job.case.name == "redis" else _lineload
     figures, before, after = generate(job, memory_sample.start)
     memory_sample.join()
     took = after.at - before.at
@@ -96,6 +100,7 @@ def measure(job: Job) -> Outcome:
         figures.rps,
         figures.p50,
         figures.p99,
+        figures.max,
         figures.errors,
         server * figures.seconds / max(1, figures.requests) * 1e6,
         memory[0],
@@ -107,24 +112,34 @@ def measure(job: Job) -> Outcome:
 
 def _lineload(job: Job, on_load: Callable[[], None]) -> tuple[_Generated, Sample, Sample]:
     samples: dict[str, Sample] = {}
+    blocking = threading.Thread(target=lambda: _blocking(job.case.blocked_ms).once(job.port))
 
     def on_phase(phase: str) -> None:
         if phase == "load":
             on_load()
-        else:
-            samples[phase] = sample(job.pid)
+            return
+        samples[phase] = sample(job.pid)
+        if phase == "measure" and job.case.blocked_ms:
+            blocking.start()
 
     found = load.run(job.port, _load(job), on_phase)
+    if job.case.blocked_ms:
+        blocking.join()
     figures = _Generated(
         found.seconds,
         found.answered,
         found.rps,
         found.latency.p50,
         found.latency.p99,
+        found.latency.max,
         found.errors,
         found.cpu_s,
     )
     return figures, samples["measure"], samples["end"]
+
+
+def _blocking(ms: int) -> Exchange:
+    return Exchange(b"SLEEP %d\n" % ms, b"OK\n")
 
 
 def _load(job: Job) -> load.Load:
@@ -140,7 +155,7 @@ def _load(job: Job) -> load.Load:
             reply = _escaped(exchange.reply)
     return load.Load(
         connections=case.connections,
-        seconds=job.seconds,
+        seconds=case.blocked_ms / _MS_PER_S or job.seconds,
         warm_up=WARM_UP,
         depth=case.depth,
         mode=case.mode,
@@ -186,6 +201,7 @@ def _run_redis_benchmark(case: Case, port: int, requests: int) -> _Generated:
             float(row["rps"]),
             float(row["p50_latency_ms"]) * _US_PER_MS,
             float(row["p99_latency_ms"]) * _US_PER_MS,
+            float(row["max_latency_ms"]) * _US_PER_MS,
             0,
             _children_cpu_seconds() - cpu_before,
         )

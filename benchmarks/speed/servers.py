@@ -1,4 +1,4 @@
-"""The cases, and the servers that take part in each, with their command lines.
+"""The servers, the cases that each takes part in, and their command lines.
 
 All servers listen on a port of 127.0.0.1 and run as children of the benchmark, each in its own
 directory; a system service of the same name is not touched.
@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -18,65 +18,31 @@ from attrs import frozen
 
 from benchmarks import harness
 from benchmarks.harness import find
+from benchmarks.speed import cases
+from benchmarks.speed.cases import PROCESSES, Case
+from linepool import core
 
 OURS = "linepool"
-PROCESSES = 2  # of each server that does not need one per connection
-UVLOOP = f"uvloop x{PROCESSES}"
+PURE = f"{OURS} pure"
+MANY = f"{OURS}, 64 workers"
+ONE = f"{OURS}, 1 worker"
+KEPT = f"{OURS}, never parked"
+UNTIMED = f"{OURS}, no deadlines"
+UNGUARDED = f"{OURS}'s handlers unguarded"
+UVLOOPS = ("uvloop", f"uvloop x{PROCESSES}")
 STREAMS = f"asyncio streams x{PROCESSES}"
+THREADS = "socketserver threads"
+VARIANTS = (MANY, ONE, KEPT, UNTIMED, UNGUARDED)
+C_EPOLL = "C epoll"
+
+_MAIN = (*cases.CLOSED, *cases.RATES)
+_COSTS = ("pp64", "pl128")  # those that show what isolation costs
+_PURE = {core.VARIABLE: "1"}
 _FOR_BLOCKING = f"a process per connection; with a connection per request, {PROCESSES}"
 
 _UNPRIVILEGED = "nobody"  # memcached does not run as root
 _VALUE = b"0123456789abcdef" * 2  # 32 bytes
 _KEY = b"key:__rand_int__"  # the key that redis-benchmark gets
-
-
-@frozen
-class Case:
-    """A load.
-
-    Attributes:
-        kind: The kind of servers that take part.
-        connections: How many there are at once.
-        mode: closed: each request after the reply to the last; connect: each on its own
-            connection; open: at a fixed rate, with or without replies.
-        depth: How many requests are in flight on a connection.
-        rate: Requests per second in open mode.
-    """
-
-    name: str
-    title: str
-    kind: str
-    connections: int
-    mode: str = "closed"
-    depth: int = 1
-    rate: int = 0
-
-    @property
-    def blocking_processes(self) -> int:
-        """How many processes a server needs if each is bound to one connection."""
-        return PROCESSES if self.mode == "connect" else max(PROCESSES, self.connections)
-
-
-CASES = [
-    Case("pp1", "ping-pong, 1 connection", "lines", 1),
-    Case("pp2", "ping-pong, 2 connections", "lines", 2),
-    Case("pp16", "ping-pong, 16 connections", "lines", 16),
-    Case("pp64", "ping-pong, 64 connections", "lines", 64),
-    Case("pl16", "pipelined, 16 deep, 2 connections", "lines", 2, depth=16),
-    Case("pl128", "pipelined, 128 deep, 2 connections", "lines", 2, depth=128),
-    Case("conn2", "a connection per request, 2 clients", "lines", 2, mode="connect"),
-    Case("conn16", "a connection per request, 16 clients", "lines", 16, mode="connect"),
-    Case("open", "5,000 requests/s on 64 connections", "lines", 64, mode="open", rate=5000),
-    Case("calm", "1,000 requests/s on 64 connections", "lines", 64, mode="open", rate=1000),
-    Case("rpc-pp2", "RPC, 2 connections kept", "rpc", 2),
-    Case("rpc-conn2", "RPC, a connection per call, 2 clients", "rpc", 2, mode="connect"),
-    Case("rpc-conn16", "RPC, a connection per call, 16 clients", "rpc", 16, mode="connect"),
-    Case("memcached", "memcached get, 32 bytes, 64 connections", "memcached", 64),
-    Case("redis", "Redis GET, 32 bytes, 64 connections, 16 deep", "redis", 64, depth=16),
-]
-
-# The server of each kind that the others are compared with, besides linepool.
-REFERENCES = {"lines": "C epoll", "memcached": "memcached", "redis": "redis"}
 
 
 @frozen
@@ -150,7 +116,7 @@ class Contender:
     """A server.
 
     Attributes:
-        kind: The kind of cases that it takes part in.
+        cases: The names of the cases that it takes part in.
         settings: Its settings, for the report.
         arguments: Returns the command line for a port and a case.
         exchange: The request under load, and its reply.
@@ -158,11 +124,12 @@ class Contender:
         ready_text: A text in its log when it is ready; "": it is ready once it replies.
         missing: Returns what must be installed; "": nothing.
         version: Returns its version, with that of its platform.
-        keeps_connections: Whether it serves more than one request on a connection.
+        environment: Additional environment variables.
+        is_extra: Whether the short mode leaves it out.
     """
 
     name: str
-    kind: str
+    cases: Sequence[str]
     settings: str
     arguments: Callable[[int, Case], list[str]]
     exchange: Exchange
@@ -170,11 +137,15 @@ class Contender:
     ready_text: str = "ready"
     missing: Callable[[], str] = _nothing
     version: Callable[[], str] = _nothing
-    keeps_connections: bool = True
+    environment: Mapping[str, str] = {}
+    is_extra: bool = False
 
-    def takes(self, case: Case) -> bool:
-        """Whether it takes part in a case."""
-        return self.kind == case.kind and (self.keeps_connections or case.mode == "connect")
+
+def reference(case: str) -> str:
+    """Return the server of a case that the others are compared with, besides linepool; "": none."""
+    if case in ("memcached", "redis"):
+        return case
+    return C_EPOLL if case in _MAIN else ""
 
 
 def all_contenders(cserver: Path, linepool_options: Sequence[str]) -> list[Contender]:
@@ -197,39 +168,80 @@ def all_contenders(cserver: Path, linepool_options: Sequence[str]) -> list[Conte
 
 
 def _linepool(options: list[str]) -> list[Contender]:
-    def serving(file: Path) -> Callable[[int, Case], list[str]]:
-        def arguments(port: int, _case: Case) -> list[str]:
-            command = [sys.executable, "-m", "linepool", "run", str(file), "--control", "control"]
-            command += ["--bind", f"127.0.0.1:{port}", "--workers", str(PROCESSES)]
-            return command + options
-
-        return arguments
-
-    lines = harness.TARGETS / "lines_app.py"
+    lines, sessions = harness.TARGETS / "lines_app.py", harness.TARGETS / "session_app.py"
     calculator = harness.EXAMPLES / "calculator_rpc/calculator.py"
     memcached = harness.EXAMPLES / "memcached/memcached.py"
     redis = harness.EXAMPLES / "redis/redis_server.py"
     lmdb = _lacking("lmdb")
-    return [
-        Contender(
+    talks = {
+        lines: (SUM, None, _nothing),
+        sessions: (SUM, None, _nothing),
+        calculator: (_JSON_RPC, None, _nothing),
+        memcached: (_MEMCACHED_GET, _MEMCACHED_SET, lmdb),
+        redis: (_REDIS_GET, _REDIS_SET, _first(lmdb, _REDIS_BENCHMARK)),
+    }
+
+    def serving(
+        name: str, taken: Sequence[str], file: Path, *more: str, workers: int = PROCESSES
+    ) -> Contender:
+        settings = [f"--workers={workers}", *more, *options]
+        exchange, before, missing = talks[file]
+        is_pure = name == PURE
+
+        def arguments(port: int, _case: Case) -> list[str]:
+            command = [sys.executable, "-m", "linepool", "run", str(file), "--control", "control"]
+            return [*command, f"--bind=127.0.0.1:{port}", *settings]
+
+        return Contender(
             name=name,
-            kind=kind,
-            settings=" ".join([f"{file.name}, --workers={PROCESSES}", *options]),
-            arguments=serving(file),
+            cases=taken,
+            settings=" ".join([file.name, *settings, *([f"{core.VARIABLE}=1"] if is_pure else [])]),
+            arguments=arguments,
             exchange=exchange,
             before=before,
             ready_text="ready:",
-            missing=missing,
-            version=_release("linepool"),
+            missing=_first(_not_compiled, missing) if is_pure else missing,
+            version=lambda: (
+                core.about.replace(core.described, "pure Python") if is_pure else core.about
+            ),
+            environment=_PURE if is_pure else {},
         )
-        for name, kind, file, exchange, before, missing in [
-            (OURS, "lines", lines, SUM, None, _nothing),
-            (OURS, "rpc", lines, SUM, None, _nothing),
-            (f"{OURS} JSON-RPC", "rpc", calculator, _JSON_RPC, None, _nothing),
-            (OURS, "memcached", memcached, _MEMCACHED_GET, _MEMCACHED_SET, lmdb),
-            (OURS, "redis", redis, _REDIS_GET, _REDIS_SET, _first(lmdb, _REDIS_BENCHMARK)),
-        ]
+
+    idle = ("--park-after=3600", "--hot-connections=200")  # one worker may hold all connections
+    return [
+        serving(OURS, (*_MAIN, "parked", "blocked", *cases.RPC), lines),
+        serving(PURE, _MAIN, lines),
+        serving(OURS, cases.SESSION, sessions),
+        serving(PURE, cases.SESSION, sessions),
+        serving(OURS, ["memcached"], memcached),
+        serving(PURE, ["memcached"], memcached),
+        serving(OURS, ["redis"], redis),
+        serving(PURE, ["redis"], redis),
+        serving(f"{OURS} JSON-RPC", cases.RPC, calculator),
+        serving(KEPT, ["parked"], lines, *idle),
+        serving(UNTIMED, _COSTS, lines, "--request-timeout=0"),
+        serving(ONE, cases.RATES, lines, workers=1),
+        serving(MANY, ["pp64", *cases.RATES], lines, workers=64),
+        _unguarded(),
     ]
+
+
+def _unguarded() -> Contender:
+    def arguments(port: int, _case: Case) -> list[str]:
+        return [sys.executable, _target("unguarded.py"), str(port)]
+
+    return Contender(
+        name=UNGUARDED,
+        cases=_COSTS,
+        settings="lines_app.py and linepool's own protocol code (pure Python) in one process on uvloop",
+        arguments=arguments,
+        exchange=SUM,
+        missing=_lacking("uvloop"),
+    )
+
+
+def _not_compiled() -> str:
+    return "" if core.compiled else f"the compiled core, to compare with ({core.why_pure})"
 
 
 def _in_c(cserver: Path) -> list[Contender]:
@@ -242,45 +254,51 @@ def _in_c(cserver: Path) -> list[Contender]:
     return [
         Contender(
             name=name,
-            kind="lines",
+            cases=taken,
             settings=settings,
             arguments=arguments,
             exchange=SUM,
             missing=_absent("cc", "Debian: gcc"),
             version=_first_line("cc", "--version"),
+            is_extra=name != C_EPOLL,
         )
-        for name, settings, arguments in [
-            ("C epoll", f"{PROCESSES} processes, SO_REUSEPORT", epoll),
-            ("C prefork", _FOR_BLOCKING, prefork),
+        for name, taken, settings, arguments in [
+            (C_EPOLL, _MAIN, f"{PROCESSES} processes, SO_REUSEPORT", epoll),
+            ("C prefork", cases.COMPARED, _FOR_BLOCKING, prefork),
         ]
     ]
 
 
 def _asyncio() -> list[Contender]:
-    def serving(loop: str, style: str, processes: int) -> Callable[[int, Case], list[str]]:
+    def serving(
+        name: str, taken: Sequence[str], loop: str, style: str, processes: int
+    ) -> Contender:
         def arguments(port: int, _case: Case) -> list[str]:
-            command = [sys.executable, str(harness.TARGETS / "asyncio_lines.py"), "--loop", loop]
-            command += ["--style", style, "--processes", str(processes), "--port", str(port)]
-            return command
+            command = [sys.executable, _target("asyncio_lines.py"), "--loop", loop]
+            return [*command, "--style", style, f"--processes={processes}", f"--port={port}"]
 
-        return arguments
-
-    return [
-        Contender(
+        return Contender(
             name=name,
-            kind="lines",
+            cases=taken,
             settings=f"{style}, {processes} process{'es' * (processes > 1)}",
-            arguments=serving(loop, style, processes),
+            arguments=arguments,
             exchange=SUM,
             missing=_lacking(loop),
             version=_release("uvloop") if loop == "uvloop" else _nothing,
+            is_extra=taken == cases.COMPARED,
         )
-        for name, loop, style, processes in [
-            ("uvloop", "uvloop", "protocol", 1),
-            (UVLOOP, "uvloop", "protocol", PROCESSES),
-            (f"asyncio x{PROCESSES}", "asyncio", "protocol", PROCESSES),
-            (STREAMS, "asyncio", "streams", PROCESSES),
-        ]
+
+    return [
+        *(
+            serving(name, taken, "uvloop", style, processes)
+            for taken, style in [
+                ((*_MAIN, "parked", "blocked"), "protocol"),
+                (cases.SESSION, "session"),
+            ]
+            for name, processes in zip(UVLOOPS, (1, PROCESSES), strict=True)
+        ),
+        serving(f"asyncio x{PROCESSES}", cases.COMPARED, "asyncio", "protocol", PROCESSES),
+        serving(STREAMS, (*_MAIN, "blocked"), "asyncio", "streams", PROCESSES),
     ]
 
 
@@ -292,10 +310,7 @@ def _frameworks() -> list[Contender]:
         return [sys.executable, _target("twisted_lines.py"), str(port), str(PROCESSES)]
 
     def threading(port: int, _case: Case) -> list[str]:
-        return [sys.executable, _target("socketserver_lines.py"), "threading", str(port)]
-
-    def forking(port: int, _case: Case) -> list[str]:
-        return [sys.executable, _target("socketserver_lines.py"), "forking", str(port)]
+        return [sys.executable, _target("socketserver_lines.py"), str(port)]
 
     def net_server(port: int, case: Case) -> list[str]:
         count = case.blocking_processes
@@ -308,12 +323,13 @@ def _frameworks() -> list[Contender]:
     return [
         Contender(
             name=name,
-            kind="lines",
+            cases=(*cases.COMPARED, "blocked") if name == THREADS else cases.COMPARED,
             settings=settings,
             arguments=arguments,
             exchange=SUM,
             missing=missing,
             version=version,
+            is_extra=name != THREADS,
         )
         for name, settings, arguments, missing, version in [
             (
@@ -330,8 +346,7 @@ def _frameworks() -> list[Contender]:
                 _lacking("twisted"),
                 _release("Twisted"),
             ),
-            ("socketserver threads", shipped, threading, _nothing, _nothing),
-            ("socketserver forks", f"{shipped}, max_children = 256", forking, _nothing, _nothing),
+            (THREADS, shipped, threading, _nothing, _nothing),
             (
                 "Net::Server::PreFork",
                 _FOR_BLOCKING,
@@ -365,24 +380,23 @@ def _http() -> list[Contender]:
     return [
         Contender(
             name=name,
-            kind="rpc",
+            cases=taken,
             settings=f"{PROCESSES} processes{settings}",
             arguments=arguments,
             exchange=_HTTP,
             ready_text="",
             missing=missing,
             version=version,
-            keeps_connections=keeps,
         )
-        for name, settings, arguments, (missing, version), keeps in [
-            ("gunicorn sync", "; it closes each connection", sync, gunicorn, False),
-            ("gunicorn gthread", " of 4 threads", gthread, gunicorn, True),
+        for name, settings, arguments, (missing, version), taken in [
+            ("gunicorn sync", "; it closes each connection", sync, gunicorn, cases.RPC_CONNECTING),
+            ("gunicorn gthread", " of 4 threads", gthread, gunicorn, cases.RPC),
             (
                 "uWSGI",
                 ", --master, no log; http11-socket for kept connections, otherwise http-socket",
                 uwsgi,
                 (_absent("uwsgi", "PyPI: uwsgi"), _release("uWSGI")),
-                True,
+                cases.RPC,
             ),
         ]
     ]
@@ -395,7 +409,7 @@ def _memcached() -> Contender:
 
     return Contender(
         name="memcached",
-        kind="memcached",
+        cases=["memcached"],
         settings="as shipped: 4 threads",
         arguments=arguments,
         exchange=_MEMCACHED_GET,
@@ -417,7 +431,7 @@ def _memcached_in_python() -> list[Contender]:
     return [
         Contender(
             name=name,
-            kind="memcached",
+            cases=["memcached"],
             settings=f"get and set on a dict, {style}, 1 process",
             arguments=serving(loop, style),
             exchange=_MEMCACHED_GET,
@@ -438,7 +452,7 @@ def _redis() -> Contender:
 
     return Contender(
         name="redis",
-        kind="redis",
+        cases=["redis"],
         settings="as shipped, but saves nothing",
         arguments=arguments,
         exchange=_REDIS_GET,

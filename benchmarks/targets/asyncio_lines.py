@@ -1,4 +1,4 @@
-"""The commands of lines_app.py on asyncio or uvloop, as their users would write them.
+"""The commands of lines_app.py or session_app.py on asyncio or uvloop, as their users would write them.
 
 Prints ``listening on 127.0.0.1:PORT`` to stderr and, once every process serves, ``ready``.
 """
@@ -45,6 +45,32 @@ class Lines(asyncio.Protocol):
             self._transport.write(b"".join([answer(line) for line in lines]))
 
 
+class Sessions(Lines):
+    """The same with what session_app.py does: middleware that counts, a sum that is remembered."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._session: dict[str, int] = {}
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if lines:
+            self._transport.write(b"".join([self._counted(line) for line in lines]))
+
+    def _counted(self, line: bytes) -> bytes:
+        session = self._session
+        session["requests"] = session.get("requests", 0) + 1
+        return self._answer(line)
+
+    def _answer(self, line: bytes) -> bytes:
+        command, *arguments = line.split()
+        if command == b"ADD":
+            a, b = arguments
+            total = self._session["last"] = int(a) + int(b)
+            return b"%d\n" % total
+        return b"ERROR unknown command\n"
+
+
 async def serve_streams(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Serve one connection on streams."""
     with contextlib.suppress(ConnectionError):
@@ -58,8 +84,9 @@ async def serve(sock: socket.socket, style: str, ready: Callable[[], None], watc
     """Serve until the write end of the watched pipe is closed; -1: without end."""
     loop = asyncio.get_running_loop()
     server: asyncio.AbstractServer
-    if style == "protocol":
-        server = await loop.create_server(Lines, sock=sock, backlog=_BACKLOG)
+    if style != "streams":
+        protocol = Sessions if style == "session" else Lines
+        server = await loop.create_server(protocol, sock=sock, backlog=_BACKLOG)
     else:
         server = await asyncio.start_server(serve_streams, sock=sock, backlog=_BACKLOG)
     ended = asyncio.Event()
@@ -114,7 +141,7 @@ def run_many(loop: str, style: str, port: int, count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
-    parser.add_argument("--style", choices=["protocol", "streams"], default="protocol")
+    parser.add_argument("--style", choices=["protocol", "session", "streams"], default="protocol")
     parser.add_argument("--processes", type=int, default=1, metavar="N")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     options = parser.parse_args()

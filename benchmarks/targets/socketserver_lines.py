@@ -1,10 +1,14 @@
-"""The sums server on the standard library: socketserver_lines.py threading|forking PORT."""
+"""The commands of lines_app.py on the standard library, a thread per connection.
+
+socketserver_lines.py PORT
+"""
 
 from __future__ import annotations
 
 import contextlib
 import socketserver
 import sys
+import time
 
 
 def answer(line: bytes) -> bytes:
@@ -12,11 +16,14 @@ def answer(line: bytes) -> bytes:
     match line.split():
         case [b"ADD", a, b]:
             return b"%d\n" % (int(a) + int(b))
+        case [b"SLEEP", ms]:
+            time.sleep(int(ms) / 1000)
+            return b"OK\n"
     return b"ERROR unknown command\n"
 
 
-class Sums(socketserver.StreamRequestHandler):
-    """One connection, in its own thread or process."""
+class Lines(socketserver.StreamRequestHandler):
+    """One connection."""
 
     # Otherwise the second of two pipelined replies waits for the client's delayed ACK.
     disable_nagle_algorithm = True
@@ -27,7 +34,7 @@ class Sums(socketserver.StreamRequestHandler):
                 self.wfile.write(answer(line))
 
 
-class Threading(socketserver.ThreadingTCPServer):
+class Server(socketserver.ThreadingTCPServer):
     """A thread per connection."""
 
     allow_reuse_address = True
@@ -35,17 +42,8 @@ class Threading(socketserver.ThreadingTCPServer):
     request_queue_size = 1024  # with the default of 5, simultaneous clients wait for 1 s
 
 
-class Forking(socketserver.ForkingTCPServer):
-    """A process per connection."""
-
-    allow_reuse_address = True
-    max_children = 256  # with the default of 40, the 41st client is never served
-    request_queue_size = 1024
-
-
 def main() -> None:
-    kind = {"threading": Threading, "forking": Forking}[sys.argv[1]]
-    with kind(("127.0.0.1", int(sys.argv[2])), Sums) as server:
+    with Server(("127.0.0.1", int(sys.argv[1])), Lines) as server:
         print("ready", file=sys.stderr, flush=True)
         server.serve_forever()
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from attrs import field, frozen
 
 from linepool.ipc.board import WorkerView
 from linepool.pubsub.subscriptions import Subscriptions
-from linepool.resources import Resources
 from linepool.service import Service
 from linepool.settings import Settings
 from linepool.worker.brakes import Brakes
@@ -32,7 +31,7 @@ class WorkerContext:
 
     service: Service
     settings: Settings
-    resources: Resources
+    resources: Mapping[str, Any]
     board: WorkerView
     orders: Orders
     interrupts: Interrupts

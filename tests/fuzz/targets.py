@@ -30,10 +30,8 @@ from linepool import (
     Session,
     body,
 )
-from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.protocols.memcache import Flags, Meta, Value
-from linepool.resources import Resources
 from linepool.service import Service
 from linepool.session import Session as SessionOfConnection
 
@@ -66,18 +64,18 @@ class Target:
             Exception: Whatever the protocol raises, which must be none.
         """
         session = SessionOfConnection("t", "t", "t")
-        conversation = Conversation(self.service, session, Resources())
+        conversation = Conversation(self.service, session, {})
         said = [conversation.greet()]
         for part in parts:
             if not conversation.admit(part):
                 return REFUSED
             conversation.protocol.feed(part)
-            said += answers(conversation)
+            said += conversation.answers()
             if conversation.closing:
                 break
             if moving:
                 blob = conversation.dump()
-                conversation = Conversation(self.service, session, Resources())
+                conversation = Conversation(self.service, session, {})
                 conversation.load(blob)
         said.append(conversation.eof_reply())
         return b"".join(said)

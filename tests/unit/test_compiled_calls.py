@@ -11,7 +11,6 @@ from linepool import App, Range, Request, Rest, Session, Verb
 from linepool.conversation import Conversation
 from linepool.errors import ReplyError, UsageError
 from linepool.handlers.compile import compile_call
-from linepool.resources import Resources
 
 APP = App()
 
@@ -67,7 +66,7 @@ def wrong(a: int) -> Any:
 
 
 SERVICE = APP.freeze()
-CONVERSATION = Conversation(SERVICE, Session("1-1"), Resources())
+CONVERSATION = Conversation(SERVICE, Session("1-1"), {})
 WORDS = st.sampled_from(
     [b"1", b"-7", b"1_0", b"2.5", b"nan", b"true", b"no", b"LIMIT", b"FORCE", b"", b"\xff", b" 3 "]
 )

@@ -23,10 +23,8 @@ from linepool import (
     Rest,
     Session,
 )
-from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.protocols.strangers import MOST_KEPT_BYTES, FirstBytes
-from linepool.resources import Resources
 from linepool.service import Service
 from linepool.testing import assert_split_invariant
 
@@ -143,12 +141,12 @@ class Client:
         self.replies = [self.conversation.greet()]
 
     def connected(self) -> Conversation:
-        return Conversation(self.service, Session("t", "t", "t"), Resources())
+        return Conversation(self.service, Session("t", "t", "t"), {})
 
     def send(self, *parts: bytes, moving: bool = False) -> None:
         for part in parts:
             self.conversation.feed(part)
-            self.replies += answers(self.conversation)
+            self.replies += self.conversation.answers()
             if self.conversation.closing:
                 return
             if moving:
