@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from linepool import App, Dialogue, JsonRpc, Limits, Line, Memcache, Protocol, Resp, body
+from linepool.batch import answers
 from linepool.conversation import Conversation
+from linepool.resources import Resources
 from linepool.service import Service
 from linepool.session import Session
 from linepool.worker.connection import seconds_to_stay
@@ -94,17 +96,17 @@ STREAMS: dict[str, tuple[Callable[[int], Protocol], Make]] = {
 def replay(service: Service, stream: bytes, piece: int, *, moving: bool) -> float:
     """Return the seconds of CPU that a stream takes in pieces of this many bytes."""
     session = Session("b", "b", "b")
-    conversation = Conversation(service, session, {})
+    conversation = Conversation(service, session, Resources())
     now = stays_until = 0.0
     began = time.process_time()
     for at in range(0, len(stream), piece):
         conversation.feed(stream[at : at + piece])
-        for _ in conversation.answers():
+        for _ in answers(conversation):
             pass
         now += piece / _BYTES_PER_SECOND
         if moving and now >= stays_until:
             state = conversation.dump()
-            conversation = Conversation(service, session, {})
+            conversation = Conversation(service, session, Resources())
             conversation.load(state)
             stays_until = now + seconds_to_stay(len(state))
     return time.process_time() - began

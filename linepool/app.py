@@ -10,14 +10,16 @@ from typing import Any, TypeVar, overload
 import attrs
 from attrs import frozen
 
+from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
-from linepool.forked import Contained, contained
+from linepool.forked import contained
 from linepool.handlers.checks import check_call, check_plain_function, refuse_second_load
 from linepool.handlers.inject import Injector, described, hints, place_of
 from linepool.handlers.signature import Signature, compile_signature
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
+from linepool.resources import WORKER, Holder, ResourceFunctions, Resources
 from linepool.service import Entry, Hook, Middleware, Service
 from linepool.session import Connection, Session, Verb
 from linepool.settings import check_names, parse_setting
@@ -75,7 +77,7 @@ class App:
         self._handlers: dict[str, _Registration] = {}
         self._unknown: _Registration | None = None
         self._middleware: list[Middleware] = []
-        self._resources: dict[str, Callable[[], Iterator[Any]]] = {}
+        self._resources = ResourceFunctions()
         self._hooks: dict[str, list[Callable[..., Any]]] = {}
         self._started = False
 
@@ -101,7 +103,7 @@ class App:
             SetupError: The command has a handler already, or the function cannot be one.
         """
         if len(names) == 1 and callable(names[0]):
-            return self._register(names[0], (), None, {})
+            return self._register(names[0], (), None, Resources())
         for name in names:
             if not isinstance(name, str) or not name or not name.isprintable() or " " in name:
                 raise SetupError(
@@ -135,24 +137,32 @@ class App:
         self._middleware.append(function)
         return function
 
-    def resource(self, function: F) -> F:
-        """Open a resource once in each worker, after the fork, and close it when the worker exits.
+    @overload
+    def resource(self, function: F, /) -> F: ...
+
+    @overload
+    def resource(self, *, scope: str = WORKER) -> Callable[[F], F]: ...
+
+    def resource(self, function: Any = None, *, scope: str = WORKER) -> Any:
+        """Make a resource for handlers and hooks that annotate a parameter with its type.
 
         The function is a generator that yields the resource once, annotated with its type
-        (``-> Iterator[sqlite3.Connection]``). It is injected into handlers and hooks that annotate a
-        parameter with that type; if several resources have one type, the parameter's name decides.
+        (``-> Iterator[sqlite3.Connection]``). If several resources have one type, the parameter's name
+        decides.
+
+        Args:
+            function: It makes the resource, and ends it behind its ``yield``.
+            scope: ``worker``: opened once in each worker, after the fork, and closed when the worker
+                exits. ``batch``: made when the first of the requests that are answered together asks for
+                it, and ended before any of their replies is sent; its function may annotate resources of
+                the worker.
+
+        Raises:
+            SetupError: There is no such scope, the function is no generator, or its name is taken.
         """
-        if not inspect.isgeneratorfunction(function):
-            raise SetupError(
-                f"resource {function.__name__} must be a generator function (yield it)"
-            )
-        check_call(function, "resource")
-        before = self._resources.setdefault(function.__name__, function)
-        if before is not function:
-            refuse_second_load(before, function)
-            places = f"{place_of(before)} and {place_of(function)}"
-            raise SetupError(f"resource {function.__name__} is registered twice: at {places}")
-        return function
+        if function is None:
+            return lambda function: self._resources.add(function, scope)
+        return self._resources.add(function, scope)
 
     def on_start(self, function: F) -> F:
         """Call a function in the master, before the first fork."""
@@ -188,7 +198,7 @@ class App:
         """All functions that were registered, handlers first."""
         functions = [one.function for one in self._handlers.values()]
         functions += [self._unknown.function] if self._unknown else []
-        functions += [*self._middleware, *self._resources.values()]
+        functions += [*self._middleware, *self._resources.functions.values()]
         return functions + [function for hooks in self._hooks.values() for function in hooks]
 
     def freeze(self, limits: Limits | None = None) -> Service:
@@ -197,7 +207,8 @@ class App:
         Raises:
             SetupError: A handler, hook or resource cannot be served; the text names it.
         """
-        injector = Injector(self._resources, self.protocol)
+        injector = self._resources.injector(self.protocol)
+        self._resources.check(self.protocol)
         for name in ("on_worker_start", "on_worker_exit"):
             self._compiled(name, injector)  # an error is raised now, not in each worker
         table: dict[bytes, Entry] = {}
@@ -206,7 +217,7 @@ class App:
             name=self.name,
             protocol=self.protocol,
             table=table,
-            unknown=_entry(unknown, injector) if unknown else None,
+            unknown=self._entry(unknown, injector) if unknown else None,
             middleware=tuple(self._middleware),
             on_connect=self._compiled("on_connect", injector),
             on_disconnect=self._compiled("on_disconnect", injector),
@@ -220,7 +231,7 @@ class App:
                 if left := tuple(name for name in names if name.upper() not in own):
                     registrations.append(_Registration(left, function))
         for registration in registrations:
-            entry = _entry(registration, injector)
+            entry = self._entry(registration, injector)
             if self.protocol.ignores_case:
                 entry.names = tuple(_upper(name) for name in entry.names)
             table.update((name.encode(), entry) for name in entry.names)
@@ -237,21 +248,18 @@ class App:
                 function()
 
     @contextlib.contextmanager
-    def worker(self) -> Iterator[dict[str, Any]]:
+    def worker(self) -> Iterator[Resources]:
         """Open what a worker has: its resources, by name, between its start and exit hooks."""
-        injector = Injector(self._resources, self.protocol)
-        with contextlib.ExitStack() as stack:
-            resources: dict[str, Any] = {}
-            for name, function in self._resources.items():
-                manager = contextlib.contextmanager(function)
-                resources[name] = stack.enter_context(Contained(manager()))
-            holder = _Holder(resources)
+        injector = self._resources.injector(self.protocol)
+        with self._resources.opened(self.protocol) as resources:
+            holder = Holder(resources)
             for hook in self._compiled("on_worker_start", injector):
                 with contained():
                     hook(holder)
             try:
                 yield resources
             finally:
+                resources.discard_batch()
                 for hook in self._compiled("on_worker_exit", injector):
                     with contained():
                         hook(holder)
@@ -274,7 +282,7 @@ class App:
             greeting = conversation.greet()
             replies = [conversation.take_pushed(), greeting]
             conversation.feed(data)
-            replies.extend(conversation.answers())
+            replies.extend(answers(conversation))
             replies.append(conversation.eof_reply())
             conversation.run_disconnect_hooks()
             replies.append(conversation.take_pushed())
@@ -312,52 +320,53 @@ class App:
         self._hooks.setdefault(name, []).append(function)
         return function
 
+    def _entry(self, registration: _Registration, injector: Injector) -> Entry:
+        function = registration.function
+        try:
+            signature = compile_signature(function, injector, injector.convert_for)
+            self._resources.check_handler(function, injector)
+        except SetupError as error:
+            raise SetupError(f"handler {registration.place}: {error}") from None
+        return Entry(
+            registration.names,
+            function,
+            signature,
+            registration.timeout,
+            inspect.getdoc(function) or "",
+            place_of(function),
+            registration.options,
+        )
+
     def _compiled(self, name: str, injector: Injector) -> list[Hook]:
         return [
-            Hook(function, _hook_signature(name, function, injector))
+            Hook(function, self._hook_signature(name, function, injector))
             for function in self._hooks.get(name, ())
         ]
 
-
-class _Holder:
-    """Stands in for a conversation where a hook runs outside any."""
-
-    def __init__(self, resources: dict[str, Any]) -> None:
-        self.resources = resources
-
-
-def _entry(registration: _Registration, injector: Injector) -> Entry:
-    try:
-        signature = compile_signature(registration.function, injector, injector.convert_for)
-    except SetupError as error:
-        raise SetupError(f"handler {registration.place}: {error}") from None
-    return Entry(
-        registration.names,
-        registration.function,
-        signature,
-        registration.timeout,
-        inspect.getdoc(registration.function) or "",
-        place_of(registration.function),
-        registration.options,
-    )
-
-
-def _hook_signature(name: str, function: Callable[..., Any], injector: Injector) -> Signature:
-    place = f"{name} {function.__name__} at {place_of(function)}"
-    try:
-        signature = compile_signature(function, injector)
-    except SetupError as error:
-        raise SetupError(f"{place}: {error}") from None
-    from_line = signature.words or signature.many or signature.options or signature.rest
-    per_worker = name.startswith("on_worker")
-    if from_line or (per_worker and {Session, Connection, Verb} & set(hints(function).values())):
-        what = (
-            "the app's resources" if per_worker else "Session, Connection and the app's resources"
-        )
-        raise SetupError(
-            f"{place}: a hook may only annotate {what}; it gets nothing from a request"
-        )
-    return signature
+    def _hook_signature(
+        self, name: str, function: Callable[..., Any], injector: Injector
+    ) -> Signature:
+        place = f"{name} {function.__name__} at {place_of(function)}"
+        per_worker = name.startswith("on_worker")
+        try:
+            signature = compile_signature(function, injector)
+            if per_worker:
+                self._resources.check_worker_hook(function, injector)
+        except SetupError as error:
+            raise SetupError(f"{place}: {error}") from None
+        from_line = signature.words or signature.many or signature.options or signature.rest
+        if from_line or (
+            per_worker and {Session, Connection, Verb} & set(hints(function).values())
+        ):
+            what = (
+                "the app's resources"
+                if per_worker
+                else "Session, Connection and the app's resources"
+            )
+            raise SetupError(
+                f"{place}: a hook may only annotate {what}; it gets nothing from a request"
+            )
+        return signature
 
 
 def _upper(name: str) -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextvars import Context, copy_context
 from typing import Any, cast
-from typing import Protocol as Interface
 
 from linepool import forked
+from linepool.batch import Owner, end_batch, end_early
 from linepool.errors import (
     LeaveNow,
     ReplyError,
@@ -23,6 +23,7 @@ from linepool.errors import (
 from linepool.faults import reference
 from linepool.protocols.base import Bad, Request, printable
 from linepool.protocols.strangers import HTTP, MOST_KEPT_BYTES, FirstBytes, is_http
+from linepool.resources import Resources
 from linepool.service import NO_REQUEST, Entry, Middleware, Service
 from linepool.session import Connection, Detached, Reply, Session
 
@@ -33,20 +34,13 @@ _PLAIN = {type(None), bool, int, float, str, bytes, list, tuple, dict}
 """Types that are neither a Reply nor a stream; to look for a stream costs more than all else here."""
 
 
-class Owner(Interface):
-    """The owner of a conversation's bytes."""
-
-    def open_handle(self) -> Connection:
-        """Return the live connection for handlers."""
-
-
 class Conversation:
     """The requests and replies of one connection.
 
     Args:
         service: The app.
         session: What the connection remembers.
-        resources: The worker's, by name.
+        resources: The worker's.
         owner: Makes the live connection when a handler or hook first asks for it; without an owner,
             that is one without a socket, see ``take_pushed``.
 
@@ -70,13 +64,16 @@ class Conversation:
     _broken = False  # a stream has ended with an error
     _live: Connection | None = None
     _first_bytes: FirstBytes | None = None  # None: the client is admitted
+    retracted = (
+        b""  # the reply in place of those of a batch that failed, where nothing else sends it
+    )
     _context: Context  # of the present request
 
     def __init__(
         self,
         service: Service,
         session: Session,
-        resources: Mapping[str, Any],
+        resources: Resources,
         owner: Owner | None = None,
     ) -> None:
         self.service = service
@@ -116,6 +113,23 @@ class Conversation:
             self.armed = False
             raise self.overdue
 
+    def take_errors(self) -> tuple[int, int]:
+        """Return ``errors`` and ``timeouts`` since the last call."""
+        errors, timeouts = self.errors, self.timeouts
+        self.errors = self.timeouts = 0
+        return errors, timeouts
+
+    def retract(self, reply: bytes) -> None:
+        """Send a reply in place of all those that have not been sent."""
+        if self._owner is not None:
+            self._owner.retract(reply)
+        else:
+            self.retracted = reply
+
+    def end_batch_early(self) -> None:
+        """End the batch in the middle of a handler; raises as ``batch.end_early``."""
+        end_early(self)
+
     def take_pushed(self) -> bytes:
         """Return what was pushed since the last call to a live connection without a socket."""
         return self._live.take() if isinstance(self._live, Detached) else b""
@@ -139,6 +153,8 @@ class Conversation:
                 self.closing = True
                 parts.append(self.protocol.encode_error(self._failed(error, None), None))
                 break
+        if self.resources.is_open and not end_batch(self):
+            parts.clear()
         return b"".join(parts)
 
     def admit(self, data: bytes) -> bool:
@@ -227,19 +243,6 @@ class Conversation:
             self.armed = False
             return self._timed_out(error, request)
 
-    def answers(self) -> Iterator[bytes]:
-        """Yield the replies to all that has been fed, in parts; for where time is not limited.
-
-        What handlers push to a live connection without a socket comes ahead of their replies.
-        """
-        while not self.closing and (request := self.protocol.next_request()) is not None:
-            if isinstance(request, Bad):
-                yield self.refuse(request)
-                continue
-            reply = self.answer(request)
-            for part in [reply] if isinstance(reply, bytes) else reply:
-                yield self.take_pushed() + part
-
     def eof_reply(self) -> bytes:
         """Return what to send to a client that has ended its stream."""
         bad = None if self.closing else self.protocol.eof()
@@ -261,6 +264,8 @@ class Conversation:
                     copy_context().run(hook, self)
             except (Exception, SystemExit):
                 log.exception("on_disconnect failed peer=%s", self.session.peer)
+        if self.resources.is_open:
+            end_batch(self)
 
     def _value(self, request: Request) -> Any:
         """Return the value to encode, where more than one handler is called, or middleware."""

@@ -275,6 +275,9 @@ class _Encoding(Interface):
     def encode(self, value: object) -> bytes:
         """Return a value as a reply."""
 
+    def end_batch_early(self) -> None:
+        """End the batch in the middle of a handler."""
+
 
 class Detached(Connection):
     """The live connection of a conversation without a socket: what is pushed is collected."""
@@ -294,6 +297,7 @@ class Detached(Connection):
 
     def push(self, value: object) -> None:
         """Collect a value, encoded as a reply."""
+        self._conversation.end_batch_early()
         self._pushed.append(self._conversation.encode(value))
 
     def extend(self, seconds: float) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from linepool.address import unix_address
 from linepool.app import App
+from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
 from linepool.kernel.listeners import Listener
@@ -216,7 +217,7 @@ def _replay(app: App, parts: list[bytes], limits: Limits | None, *, moving: bool
             if conversation.closing:
                 break
             conversation.feed(part)
-            replies.extend(conversation.answers())
+            replies.extend(answers(conversation))
             if moving:
                 blob = conversation.dump()
                 conversation.protocol = service.open_protocol()

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import os
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args, get_origin
 
 from linepool.errors import SetupError
@@ -26,7 +26,7 @@ class Injector:
     """
 
     def __init__(
-        self, resources: dict[str, Callable[[], Iterator[Any]]], protocol: Protocol
+        self, resources: Mapping[str, Callable[..., Iterator[Any]]], protocol: Protocol
     ) -> None:
         self.protocol = protocol
         own = protocol.converters
@@ -37,9 +37,7 @@ class Injector:
 
     def __call__(self, hint: Any, name: str) -> Supply | None:
         """Return what gives an injected parameter its value; None: its value is in the request."""
-        arms = [arm for arm in get_args(hint) if arm is not type(None)]
-        if len(arms) == 1 and type(None) in get_args(hint):  # X | None is injected like X
-            hint = arms[0]
+        hint = _required(hint)
         for kind, supply in self.protocol.supplies.items():
             if hint is kind:
                 return supply
@@ -53,23 +51,34 @@ class Injector:
             return _connection
         if hint is PubSub:
             return lambda _request, conversation: conversation.connection.pubsub
-        return self._resource(hint, name)
+        if (chosen := self.resource_name(hint, name)) is None:
+            return None
+        return lambda _request, conversation: conversation.resources[chosen]
 
     def _verb(self, request: Request, _conversation: Any) -> Verb:
         verb = Verb(request.verb.decode("utf-8", "replace"))
         return Verb(verb.upper()) if self.protocol.ignores_case else verb
 
-    def _resource(self, hint: Any, name: str) -> Supply | None:
+    def resource_name(self, hint: Any, name: str) -> str | None:
+        """Return which resource a parameter is given; None: none.
+
+        Raises:
+            SetupError: Several are of its type, and none has its name.
+        """
+        hint = _required(hint)
         offers = [resource for resource, kind in self._types.items() if kind == hint]
-        if not offers:
-            return None
         if len(offers) > 1 and name not in offers:
             raise SetupError(
                 f"parameter {name} matches several resources: {', '.join(offers)};"
                 " name it after one of them"
             )
-        chosen = name if name in offers else offers[0]
-        return lambda _request, conversation: conversation.resources[chosen]
+        return name if name in offers else next(iter(offers), None)
+
+
+def _required(hint: Any) -> Any:
+    """Return X for X | None, which is injected like X."""
+    arms = [arm for arm in get_args(hint) if arm is not type(None)]
+    return arms[0] if len(arms) == 1 and type(None) in get_args(hint) else hint
 
 
 def _connection(_request: Request, conversation: Any) -> Connection:

@@ -17,6 +17,7 @@ import time
 from typing import Literal
 
 from linepool.app import App
+from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.errors import ClientError, SetupError
 from linepool.kernel.listeners import Listener, bind_unix
@@ -24,6 +25,7 @@ from linepool.kernel.shortage import CAPACITY_ERRORS, CAPACITY_PAUSE
 from linepool.master.master import Master
 from linepool.operate.report import as_lines, status
 from linepool.protocols.base import Limits
+from linepool.resources import Resources
 from linepool.service import Service
 from linepool.session import Session
 from linepool.settings import Workers, parse_setting
@@ -178,7 +180,7 @@ class _Client:
         self.unsent = b""
         self._ended = False
         self._pending = False  # more requests may have arrived than were answered
-        self._conversation = Conversation(service, Session("", "control", ""), {})
+        self._conversation = Conversation(service, Session("", "control", ""), Resources())
 
     @property
     def events(self) -> int:
@@ -199,7 +201,7 @@ class _Client:
                     data = self.socket.recv(4 * _LINE_BYTES)
                     self._ended = not data
                     self._conversation.feed(data)
-            reply = next(self._conversation.answers(), None)
+            reply = next(answers(self._conversation), None)
             self._pending = reply is not None
             self.unsent += reply or b""
         if self.unsent:

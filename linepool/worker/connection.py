@@ -18,6 +18,7 @@ import logging
 from collections.abc import Generator
 from time import monotonic, monotonic_ns
 
+from linepool.batch import end_batch
 from linepool.conversation import Conversation
 from linepool.errors import ClientError
 from linepool.ipc import channel
@@ -31,7 +32,7 @@ from linepool.session import Session
 from linepool.worker.context import WorkerContext
 from linepool.worker.handle import Handle
 from linepool.worker.moving import portable_state, seconds_to_stay
-from linepool.worker.streaming import Pushes, Stream
+from linepool.worker.streaming import Stream
 from linepool.worker.transport import Transport
 
 log = logging.getLogger("linepool")
@@ -109,7 +110,7 @@ class Connection:
                 self._transport.flush()
             except OSError:
                 self.abort()
-            self._count_errors()
+            self._board.count_errors(*self._conversation.take_errors())
             self._settle()
         if self.needs == READ:
             self.on_readable(flags)
@@ -245,15 +246,15 @@ class Connection:
         """End it at once: the connection is reset when it is closed, unless the client has done so."""
         self._board.drop()
         self._transport.abort(was_reset=was_reset)
-        self._count_errors()
+        self._board.count_errors(*self._conversation.take_errors())
         self.needs = CLOSED
 
     def fail(self) -> None:
         """End it because of an exception out of its protocol, which is logged."""
         log.exception("connection closed: its protocol failed peer=%s", self.peer)
         self.lost_framing = True
-        self._board.drop()
-        self._count_errors()
+        self._context.run_hooks(lambda: end_batch(self._conversation))
+        self._board.count_errors(*self._conversation.take_errors())
         with contextlib.suppress(OSError):
             self._transport.flush()  # the replies to the requests before
         self._close_lingering()
@@ -264,8 +265,7 @@ class Connection:
             self._stream.close()
         self._context.subscriptions.drop(self)
         if self._context.service.on_disconnect:
-            # If the hook hangs, no other connection is taken for its client.
-            self._board.serving(0, 0)
+            self._board.serving(0, 0)  # if it hangs, no other connection is taken for its client
             self._context.run_hooks(self._conversation.run_disconnect_hooks)
         self._conversation.release()
 
@@ -276,21 +276,22 @@ class Connection:
 
     def open_handle(self) -> Handle:
         """Return the live connection for handlers."""
-        pushes = Pushes(self._conversation, self._transport, self._context)
-        return Handle(self, self._conversation, self._context, pushes)
+        return Handle(self, self._conversation, self._context, self._transport)
+
+    def retract(self, reply: bytes) -> None:
+        """Send a reply in place of all those that have not been sent."""
+        self._replies[:] = [reply]
 
     def _answer(self, received: int = 0) -> None:  # noqa: C901, PLR0912, PLR0915 - calls cost
         """Answer the requests that are complete; their replies go out together.
 
         Stops when other connections have waited long enough; ``_more`` says so then. So that this
-        holds whatever the bytes are, not more than a chunk is fed at once.
-
-        Args:
-            received: How many bytes were fed; after a full chunk, more are read.
+        holds whatever the bytes are, not more than a chunk is fed at once. ``received`` bytes were fed;
+        after a full chunk, more are read.
         """
         context, conversation, protocol = self._context, self._conversation, self._protocol
         board, replies, safe_point = self._board, self._replies, context.safe_point
-        begin, default_ns = board.begin, context.limit_ns
+        begin, default_ns, resources = board.begin, context.limit_ns, context.resources
         if board.brakes() != context.brakes.seen:
             context.brakes.apply()
         context.interrupts.conversation = conversation
@@ -330,6 +331,8 @@ class Connection:
                 if waiting > _BATCH_BYTES or began_ns - first_ns > _BATCH_NS:
                     self._more = not conversation.closing
                     break
+            if resources.is_open:
+                end_batch(conversation)
         finally:
             safe_point.is_open = False
             if safe_point.is_wanted:
@@ -338,7 +341,7 @@ class Connection:
                 board.finish(done, began_ns - first_ns)
                 self._served = True
         if conversation.errors:
-            self._count_errors()
+            board.count_errors(*conversation.take_errors())
         self.quiet_since = began_ns / 1e9
         self._is_replaceable = protocol.is_replaceable
         if self._is_replaceable or protocol.at_boundary:
@@ -348,6 +351,8 @@ class Connection:
 
     def _begin_stream(self, parts: Generator[bytes, None, None], request: Request) -> bool:
         """Send a reply in parts; return whether all are sent, or else the rest follows later."""
+        if self._context.resources.is_open and not end_batch(self._conversation):
+            return True
         self._stream = Stream(parts, request, self._conversation, self._transport, self._context)
         if self._stream.proceed():
             self._stream = None
@@ -393,8 +398,3 @@ class Connection:
         if shown != self._shown:
             self._shown = shown
             self._board.publish(self.place, shown, self._cookie)
-
-    def _count_errors(self) -> None:
-        conversation = self._conversation
-        self._board.count_errors(conversation.errors, conversation.timeouts)
-        conversation.errors = conversation.timeouts = 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from attrs import field, frozen
 
 from linepool.ipc.board import WorkerView
 from linepool.pubsub.subscriptions import Subscriptions
+from linepool.resources import Resources
 from linepool.service import Service
 from linepool.settings import Settings
 from linepool.worker.brakes import Brakes
@@ -31,7 +32,7 @@ class WorkerContext:
 
     service: Service
     settings: Settings
-    resources: Mapping[str, Any]
+    resources: Resources
     board: WorkerView
     orders: Orders
     interrupts: Interrupts

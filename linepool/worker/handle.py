@@ -14,6 +14,7 @@ from linepool.pubsub.subscriptions import Subscriber
 from linepool.session import Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.streaming import Pushes
+from linepool.worker.transport import Transport
 
 
 class Handle(Connection):
@@ -24,13 +25,13 @@ class Handle(Connection):
         connection: Subscriber,
         conversation: Conversation,
         context: WorkerContext,
-        pushes: Pushes,
+        transport: Transport,
     ) -> None:
         self._connection = connection
         self._conversation = conversation
         self._board = context.board
         self._subscriptions = context.subscriptions
-        self._pushes = pushes
+        self._pushes = Pushes(conversation, transport, context)
 
     @property
     def peer(self) -> str:
@@ -71,4 +72,29 @@ class Handle(Connection):
     @property
     def pubsub(self) -> PubSub:
         """Where messages are published."""
-        return self._subscriptions.pubsub
+        return _Publisher(self._subscriptions.pubsub, self._conversation)
+
+
+class _Publisher(PubSub):
+    """Publishes, but first ends the batch: a subscriber may act on what was done in it."""
+
+    def __init__(self, pubsub: PubSub, conversation: Conversation) -> None:
+        self._pubsub = pubsub
+        self._conversation = conversation
+
+    def publish(self, channel: bytes, message: bytes) -> int:
+        """Send a message; return the number of subscriptions it goes to."""
+        self._conversation.end_batch_early()
+        return self._pubsub.publish(channel, message)
+
+    def channels(self, pattern: bytes = b"*") -> list[bytes]:
+        """Return the channels that have subscribers by name and match a pattern."""
+        return self._pubsub.channels(pattern)
+
+    def subscribers(self, channel: bytes) -> int:
+        """Return the number of subscriptions to a channel by its name."""
+        return self._pubsub.subscribers(channel)
+
+    def patterns(self) -> int:
+        """Return the number of patterns that have subscribers."""
+        return self._pubsub.patterns()

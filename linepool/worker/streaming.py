@@ -140,6 +140,7 @@ class Pushes:
         request does not run then.
         """
         transport, context = self._transport, self._context
+        self._conversation.end_batch_early()
         transport.replies.append(self._conversation.encode(value))
         if transport.flush() or transport.unsent_bytes <= _PUSHED_BYTES:
             return

@@ -24,6 +24,7 @@ from linepool.kernel.standard import fill_standard_descriptors
 from linepool.pool.status import State, packed
 from linepool.pubsub.bus import Bus
 from linepool.pubsub.subscriptions import Subscriptions
+from linepool.resources import Resources
 from linepool.service import Service
 from linepool.settings import Settings
 from linepool.worker import debugger, ending, evacuation
@@ -119,7 +120,7 @@ class Worker:
         ending.finish(end_by)
         return status
 
-    def _serve(self, resources: dict[str, object]) -> None:
+    def _serve(self, resources: Resources) -> None:
         spec, settings = self._spec, self._spec.settings
         safe_point = self._safe_point
         if settings.has_parker:

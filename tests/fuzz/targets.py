@@ -30,8 +30,10 @@ from linepool import (
     Session,
     body,
 )
+from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.protocols.memcache import Flags, Meta, Value
+from linepool.resources import Resources
 from linepool.service import Service
 from linepool.session import Session as SessionOfConnection
 
@@ -64,18 +66,18 @@ class Target:
             Exception: Whatever the protocol raises, which must be none.
         """
         session = SessionOfConnection("t", "t", "t")
-        conversation = Conversation(self.service, session, {})
+        conversation = Conversation(self.service, session, Resources())
         said = [conversation.greet()]
         for part in parts:
             if not conversation.admit(part):
                 return REFUSED
             conversation.protocol.feed(part)
-            said += conversation.answers()
+            said += answers(conversation)
             if conversation.closing:
                 break
             if moving:
                 blob = conversation.dump()
-                conversation = Conversation(self.service, session, {})
+                conversation = Conversation(self.service, session, Resources())
                 conversation.load(blob)
         said.append(conversation.eof_reply())
         return b"".join(said)

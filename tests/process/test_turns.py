@@ -13,6 +13,7 @@ from linepool.ipc import channel
 from linepool.ipc.board import Board, WorkerView
 from linepool.kernel.sockets import CHUNK, unread_bytes
 from linepool.pubsub.subscriptions import Subscriptions
+from linepool.resources import Resources
 from linepool.session import Session
 from linepool.settings import Settings
 from linepool.worker import connection as connections
@@ -55,7 +56,14 @@ def context_of(monkeypatch):
         orders, interrupts = Orders(board, os.getppid()), Interrupts(board, 2)
         settings, subscriptions = Settings(), Subscriptions(None)
         return WorkerContext(
-            app.freeze(), settings, {}, board, orders, interrupts, subscriptions, SafePoint()
+            app.freeze(),
+            settings,
+            Resources(),
+            board,
+            orders,
+            interrupts,
+            subscriptions,
+            SafePoint(),
         )
 
     return make

@@ -13,6 +13,7 @@ from linepool.ipc import channel
 from linepool.ipc.board import Board, MasterSlot, MasterView, WorkerView
 from linepool.kernel.listeners import Listener, open_listeners
 from linepool.pubsub.subscriptions import Subscriptions
+from linepool.resources import Resources
 from linepool.settings import Settings
 from linepool.worker.balance import share
 from linepool.worker.context import WorkerContext
@@ -65,7 +66,7 @@ def loop(monkeypatch, seen):
     context = WorkerContext(
         app.freeze(),
         Settings(push_timeout=0.05),
-        {},
+        Resources(),
         board,
         Orders(board, os.getppid()),
         Interrupts(board, 2),

@@ -11,6 +11,7 @@ from linepool import App, Range, Request, Rest, Session, Verb
 from linepool.conversation import Conversation
 from linepool.errors import ReplyError, UsageError
 from linepool.handlers.compile import compile_call
+from linepool.resources import Resources
 
 APP = App()
 
@@ -66,7 +67,7 @@ def wrong(a: int) -> Any:
 
 
 SERVICE = APP.freeze()
-CONVERSATION = Conversation(SERVICE, Session("1-1"), {})
+CONVERSATION = Conversation(SERVICE, Session("1-1"), Resources())
 WORDS = st.sampled_from(
     [b"1", b"-7", b"1_0", b"2.5", b"nan", b"true", b"no", b"LIMIT", b"FORCE", b"", b"\xff", b" 3 "]
 )

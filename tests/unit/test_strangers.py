@@ -23,8 +23,10 @@ from linepool import (
     Rest,
     Session,
 )
+from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.protocols.strangers import MOST_KEPT_BYTES, FirstBytes
+from linepool.resources import Resources
 from linepool.service import Service
 from linepool.testing import assert_split_invariant
 
@@ -141,12 +143,12 @@ class Client:
         self.replies = [self.conversation.greet()]
 
     def connected(self) -> Conversation:
-        return Conversation(self.service, Session("t", "t", "t"), {})
+        return Conversation(self.service, Session("t", "t", "t"), Resources())
 
     def send(self, *parts: bytes, moving: bool = False) -> None:
         for part in parts:
             self.conversation.feed(part)
-            self.replies += self.conversation.answers()
+            self.replies += answers(self.conversation)
             if self.conversation.closing:
                 return
             if moving:

@@ -1,0 +1,222 @@
+"""Resources: what a worker keeps for its handlers, and what the requests of one batch share.
+
+A batch is what one turn of a connection answers together. A resource of the scope ``batch`` is made
+when the first of its requests asks for it, and ended after the last one, before any of their replies is
+sent: what the replies say has been committed when a client reads them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from linepool import forked
+from linepool.errors import LeaveNow, SetupError
+from linepool.handlers.checks import check_call, refuse_second_load
+from linepool.handlers.inject import Injector, described, hints, place_of
+from linepool.handlers.signature import compile_signature
+from linepool.protocols.base import Protocol
+from linepool.service import Hook
+
+log = logging.getLogger("linepool")
+
+WORKER, BATCH = "worker", "batch"
+SCOPES = (WORKER, BATCH)
+"""For how long a resource is used: until the worker exits; until a batch of requests is answered."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Make = Callable[[], Generator[Any, None, None]]
+"""Returns the generator of a resource: it yields the resource once, and is resumed to end it."""
+
+
+class Resources(dict[str, Any]):
+    """The resources that are open, by name; one of the scope ``batch`` is made when it is looked up.
+
+    Attributes:
+        per_batch: What makes those of a batch, by name.
+        is_open: Some of a batch may have been made: they must be ended before a reply is sent.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.per_batch: Mapping[str, Make] = {}
+        self.is_open = False
+        self._made: dict[str, Generator[Any, None, None]] = {}
+
+    def __missing__(self, name: str) -> Any:
+        """Make a resource of the present batch.
+
+        RequestTimeout may be raised here between any two instructions. A generator that was kept without
+        its value is unused, and is closed before there is a second one.
+        """
+        make = self.per_batch[name]
+        if name in self._made:
+            self._made.pop(name).close()
+        self.is_open = True
+        self._made[name] = generator = make()
+        try:
+            self[name] = next(generator)
+        except StopIteration:
+            raise RuntimeError(f"resource {name} yields nothing") from None
+        return self[name]
+
+    def end_batch(self) -> None:
+        """Resume the resources of the batch behind their ``yield``, the last one first.
+
+        What one raises is thrown into those that were made before it, so that they can roll back.
+
+        Raises:
+            BaseException: What the first of them raised; no reply of the batch may be sent.
+        """
+        failure: BaseException | None = None
+        for name, generator in self._taken():
+            try:
+                with forked.contained():
+                    _finish(name, generator, failure)
+            except LeaveNow:
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised below
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def discard_batch(self) -> None:
+        """Close the resources of the batch at their ``yield``: its replies are not sent."""
+        for name, generator in self._taken():
+            try:
+                with forked.contained():
+                    generator.close()
+            except Exception:
+                log.exception("resource failed to close name=%s", name)
+
+    def _taken(self) -> list[tuple[str, Generator[Any, None, None]]]:
+        """Forget the resources of the batch; return them, the last one first."""
+        made, self._made = self._made, {}
+        self.is_open = False
+        for name in made:
+            self.pop(name, None)
+        return list(reversed(made.items()))
+
+
+def _finish(
+    name: str, generator: Generator[Any, None, None], failure: BaseException | None
+) -> None:
+    """Resume a resource's generator, or throw the failure of another one into it."""
+    if not generator.gi_suspended:  # type: ignore[attr-defined]
+        return  # it failed before its yield
+    try:
+        if failure is None:
+            next(generator)
+        else:
+            generator.throw(failure)
+    except StopIteration:
+        return
+    raise RuntimeError(f"resource {name} yields more than once")
+
+
+class ResourceFunctions:
+    """The functions that an app has registered for resources.
+
+    Attributes:
+        functions: All of them, by name.
+    """
+
+    def __init__(self) -> None:
+        self.functions: dict[str, Callable[..., Any]] = {}
+        self._scopes: dict[str, str] = {}
+
+    def add(self, function: F, scope: str) -> F:
+        """Register a function, and return it.
+
+        Raises:
+            SetupError: There is no such scope, or the function cannot make a resource.
+        """
+        name = getattr(function, "__name__", repr(function))
+        if scope not in SCOPES:
+            raise SetupError(
+                f"resource {name}: scope must be one of {', '.join(SCOPES)}, not {scope!r}"
+            )
+        if not inspect.isgeneratorfunction(function):
+            raise SetupError(f"resource {name} must be a generator function (yield it)")
+        if scope == WORKER:
+            check_call(function, "resource")
+        before = self.functions.setdefault(name, function)
+        if before is not function:
+            refuse_second_load(before, function)
+            places = f"{place_of(before)} and {place_of(function)}"
+            raise SetupError(f"resource {name} is registered twice: at {places}")
+        self._scopes[name] = scope
+        return function
+
+    def injector(self, protocol: Protocol) -> Injector:
+        """Return what injects them."""
+        return Injector(self.functions, protocol)
+
+    def check(self, protocol: Protocol) -> None:
+        """Raise SetupError if one of a batch asks for what it cannot be given."""
+        self._makers(protocol, Resources())
+
+    def check_handler(self, function: Callable[..., Any], injector: Injector) -> None:
+        """Raise SetupError if a handler asks for a resource that ends before the handler does."""
+        if inspect.isgeneratorfunction(function):
+            self._refuse_batch(
+                function,
+                injector,
+                "ends before the first part of a reply is sent, so a generator handler cannot use it;"
+                " take a resource of the scope worker",
+            )
+
+    def check_worker_hook(self, function: Callable[..., Any], injector: Injector) -> None:
+        """Raise SetupError if a hook of a worker asks for a resource of a batch."""
+        self._refuse_batch(function, injector, "is made for requests only")
+
+    def _refuse_batch(self, function: Callable[..., Any], injector: Injector, why: str) -> None:
+        for parameter, hint in hints(function).items():
+            name = injector.resource_name(hint, parameter)
+            if name in self._of(BATCH):
+                raise SetupError(f"parameter {parameter}: resource {name} of the scope batch {why}")
+
+    @contextlib.contextmanager
+    def opened(self, protocol: Protocol) -> Iterator[Resources]:
+        """Open those of the worker, in the order of their registration."""
+        resources = Resources()
+        with contextlib.ExitStack() as stack:
+            for name, function in self._of(WORKER).items():
+                manager = contextlib.contextmanager(function)
+                resources[name] = stack.enter_context(forked.Contained(manager()))
+            resources.per_batch = self._makers(protocol, resources)
+            yield resources
+
+    def _of(self, scope: str) -> dict[str, Callable[..., Any]]:
+        return {name: f for name, f in self.functions.items() if self._scopes[name] == scope}
+
+    def _makers(self, protocol: Protocol, resources: Resources) -> dict[str, Make]:
+        injector, holder = Injector(self._of(WORKER), protocol), Holder(resources)
+        return {
+            name: partial(_hook(function, injector), holder)
+            for name, function in self._of(BATCH).items()
+        }
+
+
+class Holder:
+    """Stands in for a conversation where something is called outside any."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+
+
+def _hook(function: Callable[..., Any], injector: Injector) -> Hook:
+    """Return what calls the function of a batch's resource with the resources that it annotates."""
+    annotated = hints(function)
+    for parameter in inspect.signature(function).parameters:
+        if injector.resource_name(annotated.get(parameter, str), parameter) is None:
+            raise SetupError(
+                f"resource {described(function)}: parameter {parameter}: a resource of the scope batch"
+                " may only annotate resources of the scope worker"
+            )
+    return Hook(function, compile_signature(function, injector))
