@@ -17,7 +17,6 @@ import argparse
 import json
 import random
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,8 +27,7 @@ import attrs
 from attrs import frozen
 
 from benchmarks import harness, load, meter
-from benchmarks.harness import find
-from benchmarks.speed import cases, measure, plots, report
+from benchmarks.speed import cases, measure, plots, report, starting
 from benchmarks.speed.cases import CASES, Case
 from benchmarks.speed.results import Results, Run
 from benchmarks.speed.servers import Contender, all_contenders
@@ -42,7 +40,6 @@ _OVERHEAD = 1.0  # seconds, about, to start a server, warm it up and stop it
 _FOR_REPEATING = 0.1  # share of the time, for runs that other processes have disturbed
 _MINUTES, _ROUNDS = 22.0, 5
 _SHORT_MINUTES, _SHORT_ROUNDS = 3.5, 3
-_SETTLE_LIMIT = 3.0  # seconds
 _MAX_TRIES = 2
 
 
@@ -76,38 +73,13 @@ class Plan:
 
 def _run_once(number: int, case: Case, contender: Contender, seconds: float) -> Run:
     """Start a server, measure it, and stop it; the result names a failure."""
-    with tempfile.TemporaryDirectory(
-        prefix="linepool-bench-", ignore_cleanup_errors=True
-    ) as directory:
-        port = harness.free_port()
-        log = Path(directory, "log")
-        program = harness.Program(
-            contender.arguments(port, case), log, Path(directory), contender.environment
-        )
-        try:
-            harness.until(f"{contender.name} is up", lambda: _is_up(program, contender, port))
-            meter.settle(program.pid, _SETTLE_LIMIT)
-            job = measure.Job(case, contender.exchange, port, program.pid, seconds)
-            return Run(number, case.name, contender.name, measure.measure(job))
-        except (harness.BenchmarkError, OSError) as failure:
-            print(f"{contender.name}, {case.name}: {failure}; its log:", file=sys.stderr)
-            print(log.read_text(errors="replace")[-1000:], file=sys.stderr)
-            fault = " ".join(str(failure).split())
-            return Run(number, case.name, contender.name, fault=fault)
-        finally:
-            program.stop()
-
-
-def _is_up(program: harness.Program, contender: Contender, port: int) -> bool:
-    is_ready = bool(program.said(contender.ready_text))  # raises if it has ended
-    if contender.ready_text and not is_ready:
-        return False
     try:
-        if contender.before:
-            contender.before.once(port)
-        return bool(contender.exchange.once(port))
-    except OSError:
-        return False
+        with starting.serving(contender, case, seconds) as job:
+            return Run(number, case.name, contender.name, measure.measure(job))
+    except (harness.BenchmarkError, OSError) as failure:
+        print(f"{contender.name}, {case.name}: {failure}", file=sys.stderr)
+        fault = " ".join(str(failure).partition("; the server's log:")[0].split())
+        return Run(number, case.name, contender.name, fault=fault)
 
 
 def _run_all(plan: Plan, lines: Path) -> list[Run]:
@@ -194,13 +166,6 @@ def _plan(options: argparse.Namespace, contenders: Sequence[Contender]) -> Plan:
     return Plan(pairs, options.rounds, seconds, limit)
 
 
-def _compile(program: Path) -> None:
-    command = [find("cc"), "-O2", "-o", str(program), str(harness.TARGETS / "cserver.c")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise harness.BenchmarkError(f"cserver.c does not compile:\n{done.stderr}")
-
-
 def _conditions(plan: Plan, runs: Sequence[Run], took: float) -> list[str]:
     repeated = sum(run.tries > 1 for run in runs)
     command = shlex.join(["./dev", "bench", *sys.argv[1:]])
@@ -249,7 +214,7 @@ def _run() -> int:
         contenders, absent = _chosen(options, cserver)
         plan = _plan(options, contenders)
         load.build()
-        _compile(cserver)
+        starting.compile_cserver(cserver)
         minutes = plan.needed(plan.total) / 60
         print(f"{plan.total} runs of {plan.seconds:g} s: {minutes:.0f} min", file=sys.stderr)
         began_at = time.monotonic()

@@ -87,7 +87,6 @@ def measure(job: Job) -> Outcome:
     memory: list[float] = []
     # In the warm-up: the server is under load then, and no measurement is disturbed.
     memory_sample = threading.Timer(WARM_UP / 2, lambda: memory.append(memory_mb(job.pid)))
-    generate = _redis_benchmark if job.case.name == "redis" else _lineload
     figures, before, after = generate(job, memory_sample.start)
     memory_sample.join()
     took = after.at - before.at
@@ -108,6 +107,21 @@ def measure(job: Job) -> Outcome:
         total - server - generator,
         (after.first - before.first) / took,
     )
+
+
+def generate(
+    job: Job, on_load: Callable[[], None] = lambda: None
+) -> tuple[_Generated, Sample, Sample]:
+    """Load a server; return what the load generator reports, with samples at begin and end.
+
+    Args:
+        job: The server and the load.
+        on_load: Called when the load begins, which is before the measured time.
+
+    Raises:
+        harness.BenchmarkError: A reply was wrong, or none came.
+    """
+    return (_redis_benchmark if job.case.name == "redis" else _lineload)(job, on_load)
 
 
 def _lineload(job: Job, on_load: Callable[[], None]) -> tuple[_Generated, Sample, Sample]:

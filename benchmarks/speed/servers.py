@@ -233,7 +233,7 @@ def _unguarded() -> Contender:
     return Contender(
         name=UNGUARDED,
         cases=_COSTS,
-        settings="lines_app.py and linepool's own protocol code (pure Python) in one process on uvloop",
+        settings="linepool's own protocol code (pure Python) in one process on uvloop",
         arguments=arguments,
         exchange=SUM,
         missing=_lacking("uvloop"),

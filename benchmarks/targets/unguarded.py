@@ -1,4 +1,4 @@
-"""lines_app.py and linepool's own protocol code in one process: unguarded.py PORT.
+"""A sum with linepool's own protocol code in one process: unguarded.py PORT.
 
 There is no master, no other process, no board and no deadline; uvloop moves the bytes.
 """
@@ -9,16 +9,23 @@ import asyncio
 import sys
 from typing import cast
 
-import lines_app  # noqa: F401 - registers its handlers
-import uvloop
-
-from linepool.app import default
+from linepool import App, Session
+from linepool.batch import answers
 from linepool.conversation import Conversation
-from linepool.session import Session
+from linepool.resources import Resources
 
 _BACKLOG = 1024  # as linepool's
 
-service = default.freeze()
+app = App()
+
+
+@app.handler
+def add(a: int, b: int) -> int:
+    """Add two whole numbers."""
+    return a + b
+
+
+service = app.freeze()
 
 
 class Unguarded(asyncio.Protocol):
@@ -26,11 +33,11 @@ class Unguarded(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is not a subclass
-        self._conversation = Conversation(service, Session(), {})
+        self._conversation = Conversation(service, Session(), Resources())
 
     def data_received(self, data: bytes) -> None:
         self._conversation.feed(data)
-        self._transport.write(b"".join(self._conversation.answers()))
+        self._transport.write(b"".join(answers(self._conversation)))
 
 
 async def serve(port: int) -> None:
@@ -43,4 +50,6 @@ async def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
+    import uvloop
+
     uvloop.run(serve(int(sys.argv[1])))

@@ -1,5 +1,6 @@
 """The page of the benchmarks says what the figures say, whatever they are."""
 
+import asyncio
 from typing import Any
 
 from attrs import evolve
@@ -8,6 +9,7 @@ from benchmarks.speed import goals, report, summary
 from benchmarks.speed.measure import Outcome
 from benchmarks.speed.results import CPU, RATE, Results, Run
 from benchmarks.speed.servers import C_EPOLL, KEPT, OURS, STREAMS, UNGUARDED, UVLOOPS
+from benchmarks.targets import unguarded
 
 USUAL = Outcome(
     requests=10_000,
@@ -102,3 +104,17 @@ def test_of_a_slow_request_the_page_shows_what_the_others_wait():
     waits = {OURS: with_figures(p99=20_000), ONE: with_figures(p99=990_000)}
     page = report.markdown(results(waits, case="blocked"), "", [], [], [])
     assert "at most: linepool 20.0 ms, uvloop 990 ms." in page
+
+
+def test_the_unguarded_server_answers_like_linepool():
+    sent = []
+
+    class Client(asyncio.WriteTransport):
+        def write(self, data):
+            sent.append(data)
+
+    connection = unguarded.Unguarded()
+    connection.connection_made(Client())
+    connection.data_received(b"ADD 1 2\nADD 3")
+    connection.data_received(b" 4\n")
+    assert b"".join(sent) == b"3\n7\n"
