@@ -33,6 +33,7 @@ from linepool.master.stopped import StoppedChildren
 from linepool.master.trace import TraceWriter
 from linepool.master.watchdog import Watchdog
 from linepool.master.watched import Watched
+from linepool.master.withheld import WithheldEdges
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool import policy
 from linepool.pool.brake import Brake
@@ -113,9 +114,10 @@ class Master:
             while not self.stopping or self._workers:
                 if self._wait():
                     self._reap()
-                    self._drain()
+                    self.drain()
                     self._forget()
                     self._obey()
+                    self.pool.judge()
                     self._judge()
                     self._act()
                 else:  # it was only time to look at the requests in flight
@@ -180,7 +182,8 @@ class Master:
                 self._exits[slot] = status
         self._dead.clear()
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Bring the scoreboard up to date."""
         records = self._reader.drain()
         for record in records:
             if not self.scoreboard.workers[record.slot].retiring:
@@ -193,6 +196,7 @@ class Master:
         if records:
             self._has_come_up = True
             self._watchdog.stalled(records[0].at_ns / 1e9 + LONGEST_PAUSE, time.monotonic())
+        self._withheld.catch_up(len(records), time.monotonic_ns())
 
     def _forget(self) -> None:
         for slot, status in self._exits.items():
@@ -217,7 +221,7 @@ class Master:
                 self._orphans.reap()
 
     def _judge(self) -> None:
-        self.pool.judge()
+        self.pool.judge_requests(unseen=self._withheld.due_at < math.inf)
 
     def _act(self) -> None:
         """Change the pool as the policy wants it."""
@@ -234,6 +238,9 @@ class Master:
             self.load.warn(snapshot, self.scoreboard, self.settings)
             self._carry_out(policy.plan(snapshot, self.settings))
             self.pool.recycle()
+            if self._trace is None:
+                tally = self.scoreboard.tally()
+                self._withheld.plan(tally, self.settings, time.monotonic_ns())
 
     def _open(self) -> None:
         settings = self.settings
@@ -248,6 +255,7 @@ class Master:
             self._selector,
             lambda: self.load.history.restart(time.monotonic_ns()),
         )
+        self._withheld = WithheldEdges(self.board, self.scoreboard, self.load.history)
         self._recycler = Recycler(settings, self.board)
         self._parker: ParkerHandle | None = None
         if settings.has_parker:
@@ -337,9 +345,7 @@ class Master:
         if self._parker is not None:
             moments.append(self._parker.due_at)
         if not self.stopping:
-            moments.append(self._recycler.due_at)
-            if self._plan_at:
-                moments.append(self._plan_at)
+            moments += [self._recycler.due_at, self._withheld.due_at, self._plan_at or math.inf]
         return min(moments)
 
     def _carry_out(self, plan: policy.Plan) -> None:

@@ -203,7 +203,15 @@ class Pool:
                 worker.kill_by(soon, "was in a worker that wrote malformed records")
         if self._parker is not None:
             self._parker.kill_any(stopped)
-        busy = any(worker.state is State.TAKEN for worker in self.scoreboard.workers.values())
+
+    def judge_requests(self, *, unseen: bool) -> None:
+        """Take the steps that are due about requests that run long, and kill workers that are to be killed.
+
+        Args:
+            unseen: A worker may have begun a request without telling.
+        """
+        workers = self.scoreboard.workers.values()
+        busy = unseen or any(worker.state is State.TAKEN for worker in workers)
         for slot, why in self._watchdog.judge(self.workers, busy=busy):
             self._watchdog.kill(slot, self.workers[slot], why)
             self.counters.kills += 1

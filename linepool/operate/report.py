@@ -18,6 +18,7 @@ from linepool.version import __version__
 
 def status(master: Master) -> dict[str, Any]:
     """Return the state of the server, with the keys that other programs rely on."""
+    master.drain()
     now_ns = time.monotonic_ns()
     workers = sorted(master.scoreboard.workers.values(), key=lambda worker: worker.slot)
     slots = {worker.slot: master.board.slot(worker.slot).snapshot() for worker in workers}

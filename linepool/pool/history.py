@@ -36,6 +36,7 @@ class History:
         self._busy: set[int] = set()
         self._idle_past = Sliding(0)
         self._busy_past = Sliding(0)  # negated: its minimum is the peak
+        self._least_idle = 0
         self._none_idle_ns = 0
         self._flipped_ns = now_ns  # when the last idle worker was taken, or a first one became idle
         self._budget = Budget()
@@ -61,8 +62,19 @@ class History:
         if bool(idle) != bool(self._idle_past.value):
             self._account(at_ns)
         self._now_ns = at_ns
+        self._least_idle = min(self._least_idle, idle)
         self._idle_past.set(idle, at_ns)
         self._busy_past.set(-busy, at_ns)
+
+    def take_least_idle(self) -> int:
+        """Return the least number of idle workers since the last call."""
+        least, self._least_idle = self._least_idle, len(self._idle)
+        return least
+
+    def unseen(self, idle: int, busy: int, at_ns: int) -> None:
+        """Record how few workers may have been idle, and how many busy, shortly before a moment."""
+        self.changed(min(idle, len(self._idle)), max(busy, len(self._busy)), at_ns)
+        self.changed(len(self._idle), len(self._busy), at_ns)
 
     def _account(self, at_ns: int) -> None:
         """Add to the time without an idle worker, or subtract the time with one."""

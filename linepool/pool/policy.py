@@ -25,6 +25,8 @@ _RECHECK_S = 1.0
 """Between two plans while clients wait and the pool must not grow."""
 _MIN_RECHECK_S = 0.01
 """Shortest time between two plans while clients wait."""
+_MOST_COUNTED = 8
+"""Idle workers that a worker may have to count at an edge; to tell it costs less than to count more."""
 _SETTLE_FRACTION = 1 / 20
 """Part of ``shrink_window``: if more workers become unneeded within it, wait to retire all at once."""
 
@@ -111,6 +113,30 @@ def plan(snapshot: Snapshot, settings: Settings) -> Plan:
         again_in=_soonest(change.again_in, _look_again(snapshot, settings)),
         watch=tally.idle <= change.retire and not snapshot.backlog,
     )
+
+
+def idle_floor(tally: Tally, least: int, settings: Settings) -> int | None:
+    """Return the number of idle workers below which each change of it counts; None: each change counts.
+
+    What counts is what lowers the minimum of idle workers, or raises the peak of busy ones; and, while the
+    pool may grow, how long no worker is idle.
+
+    Args:
+        tally: The workers by state.
+        least: A minimum of idle workers that is known already.
+        settings: The current settings.
+    """
+    bounds = settings.workers
+    if bounds.min == bounds.max:
+        return 0
+    floor = min(tally.idle, least)
+    if tally.staying <= bounds.min:  # it cannot shrink
+        floor = min(floor, settings.min_spare)
+    if tally.total < bounds.max:
+        if not tally.idle:
+            return None
+        floor = max(1, floor)
+    return floor if floor <= _MOST_COUNTED else None
 
 
 def is_saturated(snapshot: Snapshot, settings: Settings) -> bool:

@@ -24,6 +24,7 @@ from linepool.pool.status import State
 from linepool.worker.admission import Admission
 from linepool.worker.connection import AGAIN, CLOSED, READ, WRITE, Connection
 from linepool.worker.context import WorkerContext
+from linepool.worker.edges import Edges
 from linepool.worker.transport import Transport
 
 _RETRY = 0.01  # seconds between two looks at a client that is to hang up
@@ -36,7 +37,7 @@ class BlockingLoop:
         context: What its connections share.
         channel: The worker's end of its channel, which wakes it for an order.
         listeners: Where it accepts.
-        report: Reports a state to the master.
+        edges: Tells the master the worker's states.
         is_worn: Whether the worker may leave because it has served its number of requests.
     """
 
@@ -45,7 +46,7 @@ class BlockingLoop:
         context: WorkerContext,
         channel: socket.socket,
         listeners: list[Listener],
-        report: Callable[[State], None],
+        edges: Edges,
         is_worn: Callable[[], bool],
     ) -> None:
         self._context = context
@@ -53,7 +54,7 @@ class BlockingLoop:
         self._orders = context.orders
         self._channel = channel
         self._listeners = listeners
-        self._report = report
+        self._edges = edges
         self._is_worn = is_worn
         self._admission = Admission(context)
         self._poller = None if len(listeners) == 1 else self._open_poller()
@@ -65,13 +66,13 @@ class BlockingLoop:
 
     def run(self) -> None:
         """Serve until it is time to leave and the client is gone."""
-        self._report(State.READY)
+        self._edges.tell(State.READY)
         while accepted := self._next():
-            self._report(State.TAKEN)
+            self._edges.busy(time.monotonic_ns())
             self._serve(accepted)
             if self._is_worn():
                 break
-            self._report(State.IDLE)
+            self._edges.idle(time.monotonic_ns())
 
     @property
     def leaving_since(self) -> float:

@@ -26,6 +26,7 @@ from linepool.worker.admission import Admission
 from linepool.worker.balance import ParkPolicy, Siblings, eviction_order, share
 from linepool.worker.connection import AGAIN, CLOSED, READ, WRITE, Connection
 from linepool.worker.context import WorkerContext
+from linepool.worker.edges import Edges
 from linepool.worker.handoff import Handoff
 from linepool.worker.table import Table
 
@@ -49,7 +50,7 @@ class Loop:
         context: What its connections share.
         channel: The worker's end of its channel.
         listeners: Where it accepts; in ``dispatch`` none.
-        report: Reports a state to the master.
+        edges: Tells the master the worker's states.
         is_worn: Whether the worker may leave because it has served its number of requests.
     """
 
@@ -58,14 +59,14 @@ class Loop:
         context: WorkerContext,
         channel: socket.socket,
         listeners: list[Listener],
-        report: Callable[[State], None],
+        edges: Edges,
         is_worn: Callable[[], bool],
     ) -> None:
         settings = context.settings
         self._context = context
         self._board = context.board
         self._orders = context.orders
-        self._report = report
+        self._edges = edges
         self._is_worn = is_worn
         park_after = settings.park_after if listeners else 0.0
         self._gives_back = not park_after  # each connection after each turn
@@ -93,7 +94,7 @@ class Loop:
 
     def run(self) -> None:
         """Serve until it is time to leave and the last connection is gone."""
-        self._report(State.READY)
+        self._edges.tell(State.READY)
         try:
             while not (self._left_at and self._is_done()):
                 events = self._wait()
@@ -136,7 +137,7 @@ class Loop:
         if not events:
             if not self._is_idle:
                 self._is_idle = True
-                self._report(State.IDLE)
+                self._edges.idle(time.monotonic_ns())
             pause = self._table.due - time.monotonic()
             events = poll(None if pause == math.inf else min(max(0.0, pause), LONGEST_WAIT))
         self._began_ns = began_ns = time.monotonic_ns()
@@ -193,7 +194,7 @@ class Loop:
 
     def _begin_work(self) -> None:
         self._is_idle = False
-        self._report(State.TAKEN)
+        self._edges.busy(time.monotonic_ns())
 
     def _after_turn(self, connection: Connection) -> None:
         """Arrange what a connection needs; in ``dispatch`` give it back, at the latest after two turns."""

@@ -21,7 +21,7 @@ from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener
 from linepool.kernel.shortage import exit_status
 from linepool.kernel.standard import fill_standard_descriptors
-from linepool.pool.status import State, packed
+from linepool.pool.status import State
 from linepool.pubsub.bus import Bus
 from linepool.pubsub.subscriptions import Subscriptions
 from linepool.resources import Resources
@@ -30,6 +30,7 @@ from linepool.settings import Settings
 from linepool.worker import debugger, ending, evacuation
 from linepool.worker.blocking import BlockingLoop
 from linepool.worker.context import WorkerContext
+from linepool.worker.edges import Edges
 from linepool.worker.forks import Forks
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.loop import Loop
@@ -75,6 +76,7 @@ class Worker:
         self._pid = os.getpid()
         spec.board.protect(spec.slot)
         self._board = WorkerView(spec.board, spec.slot)
+        self._edges = Edges(self._board, spec.pipe, spec.slot, spec.generation)
         self._orders = Orders(self._board, spec.master)
         self._orders.listen()
         self._interrupts = Interrupts(self._board, spec.stack_file)
@@ -107,7 +109,7 @@ class Worker:
                 try:
                     self._serve(resources)
                     end_by = self._end_by()
-                    self._report(State.LEAVING)
+                    self._edges.tell(State.LEAVING)
                 except BrokenPipeError:
                     end_by = self._end_by()
                 except LeaveNow:
@@ -147,7 +149,7 @@ class Worker:
                 listener.close()
             listeners = []
         kind = Loop if settings.has_parker else BlockingLoop
-        self._loop = loop = kind(context, spec.channel, listeners, self._report, self._is_worn)
+        self._loop = loop = kind(context, spec.channel, listeners, self._edges, self._is_worn)
         try:
             loop.run()
         except LeaveNow:
@@ -181,12 +183,3 @@ class Worker:
         """Whether it has served its number of requests and is permitted to leave."""
         limit = self._spec.recycle_at
         return bool(limit) and self._board.may_recycle(limit)
-
-    def _report(self, state: State) -> None:
-        """Report a state that the master must know."""
-        now_ns = time.monotonic_ns()
-        connections, requests = self._board.changed(state, now_ns)
-        spec = self._spec
-        spec.pipe.report(
-            packed(spec.slot, state, self._pid, spec.generation, connections, requests, now_ns)
-        )

@@ -21,11 +21,13 @@ from linepool.ipc.board.words import (
     COOKIE,
     DROPPED,
     DROPPED_BY_PARKER,
+    EDGES_FROM_NS,
     EOL_LENGTH,
     ERRORS,
     HANDLER_NS,
     HEARD,
     HELD,
+    IDLE_FLOOR,
     IDLE_SINCE_NS,
     LIMIT_NS,
     LINE_BYTES,
@@ -102,7 +104,7 @@ class MasterSlot:
 
     def vacate(self) -> None:
         """Publish that its worker is dead: it holds no connection, and is not idle."""
-        self._words[IDLE_SINCE_NS] = self._words[HELD] = 0
+        self._words[IDLE_SINCE_NS] = self._words[HELD] = self._words[STATE] = 0
         self._origins[:] = memoryview(bytes(self._origins.nbytes)).cast("H")
 
     def movable(self) -> dict[int, tuple[int, int]]:
@@ -182,6 +184,11 @@ class MasterSlot:
     def is_current(self, snapshot: SlotSnapshot) -> bool:
         """Whether what was seen is still in flight: else the worker has finished it meanwhile."""
         return bool(self._words[STARTED_NS]) and self._words[SERIAL] == snapshot.number
+
+    @property
+    def since_ns(self) -> int:
+        """Since when its worker has the state that ``record`` returns."""
+        return self._words[SINCE_NS]
 
     def record(self, worker: WorkerState) -> bytes:
         """Return what the slot says as a status record; b"": it is not valid."""
@@ -269,6 +276,17 @@ class MasterView:
         for place, (name, until) in zip(range(MAX_BRAKES), commands.items(), strict=False):
             BRAKE.pack_into(table, place * BRAKE.size, brake_name(name), int(until * 1e9))
         self._head[BRAKES] += 1
+
+    def withhold_edges(self, until_ns: int, floor: int) -> None:
+        """Publish until when workers need not tell their edges at once; 0: from now on they tell them all.
+
+        Args:
+            until_ns: On the monotonic clock.
+            floor: An edge is told all the same if fewer workers than this are idle beside the one that
+                tells.
+        """
+        self._head[IDLE_FLOOR] = floor
+        self._head[EDGES_FROM_NS] = until_ns
 
     @property
     def parked(self) -> int:

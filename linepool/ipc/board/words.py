@@ -35,6 +35,8 @@ SLOTS = 5  # slots from here on have never been used; master
 PARKER_FULL = 6  # 1 while the parker has little room for more connections; parker
 DROPPED_BY_PARKER = 7  # connections that it closed because a worker had passed nonsense; parker
 BRAKES = 8  # how often the table of braked commands has changed; master
+EDGES_FROM_NS = 9  # edges before this moment, on the monotonic clock, are told only if ...; master
+IDLE_FLOOR = 10  # ... fewer workers than this are idle beside the one that tells; master
 HEAD_WORDS = 16
 
 # The table of braked commands, between the head and the slots; written by the master.

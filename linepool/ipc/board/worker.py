@@ -17,11 +17,13 @@ from linepool.ipc.board.words import (
     COMMAND,
     CONNECTIONS,
     DROPPED,
+    EDGES_FROM_NS,
     ERRORS,
     GIVEN,
     HANDLER_NS,
     HELD,
     IDLE_AT,
+    IDLE_FLOOR,
     IDLE_SINCE_NS,
     LIMIT_NS,
     ORDER,
@@ -50,6 +52,8 @@ from linepool.ipc.board.words import (
 )
 from linepool.pool.status import State
 from linepool.settings import MAX_WORKERS
+
+_IDLE = (State.READY.value, State.IDLE.value)
 
 
 class Sibling(NamedTuple):
@@ -195,6 +199,25 @@ class WorkerView:
         words[STATE] = state
         words[SINCE_NS] = now_ns
         return words[CONNECTIONS], words[REQUESTS]
+
+    def must_tell(self, now_ns: int) -> bool:
+        """Whether the master must be told of an edge at once; otherwise it reads this board later.
+
+        Pre-condition: the worker's new state is published, so that of two workers that change at the same
+        time at least one sees the other.
+        """
+        if now_ns >= self._head[EDGES_FROM_NS]:
+            return True
+        floor = self._head[IDLE_FLOOR]
+        if not floor:
+            return False
+        for number in self._used_slots():
+            words = self._other(number)
+            if words[STATE] in _IDLE and not words[ORDER] and number != self._number:
+                floor -= 1
+                if not floor:
+                    return False
+        return True
 
     def holds(self, count: int) -> None:
         """Publish how many connections it holds."""

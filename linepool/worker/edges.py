@@ -1,0 +1,69 @@
+"""How a worker tells the master its state: at each edge on the board, and through the status pipe if need be.
+
+Runs in workers. The master says on the board until when it has nothing to decide (``EDGES_FROM_NS``), and
+below which number of idle workers it has (``IDLE_FLOOR``). Other edges are told by the board alone, where
+the master reads them later. So at an edge at ``now_ns``, to write the words STATE and SINCE_NS of the
+worker's slot is all there is to do while ``now_ns < EDGES_FROM_NS and IDLE_FLOOR == 0``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from linepool.ipc.board import WorkerView
+from linepool.ipc.status_pipe import StatusPipe
+from linepool.pool.status import State, packed
+
+
+class Edges:
+    """The states of one worker, as the master learns them.
+
+    Args:
+        board: Where each state is published.
+        pipe: The worker's status pipe.
+        slot: The worker's slot.
+        generation: Counts the loads of the app's code.
+    """
+
+    def __init__(self, board: WorkerView, pipe: StatusPipe, slot: int, generation: int) -> None:
+        self._board = board
+        self._pipe = pipe
+        self._slot = slot
+        self._generation = generation
+        self._pid = os.getpid()
+
+    def tell(self, state: State) -> None:
+        """Tell the master a state at once.
+
+        Raises:
+            BrokenPipeError: The master is gone.
+        """
+        now_ns = time.monotonic_ns()
+        self._write(state, now_ns, *self._board.changed(state, now_ns))
+
+    def busy(self, now_ns: int) -> None:
+        """Note that the worker has work now; it was idle before.
+
+        Raises:
+            BrokenPipeError: The master is gone.
+        """
+        self._pass(State.TAKEN, now_ns)
+
+    def idle(self, now_ns: int) -> None:
+        """Note that the worker waits for work now; it had some before.
+
+        Raises:
+            BrokenPipeError: The master is gone.
+        """
+        self._pass(State.IDLE, now_ns)
+
+    def _pass(self, state: State, now_ns: int) -> None:
+        counts = self._board.changed(state, now_ns)
+        if self._board.must_tell(now_ns):
+            self._write(state, now_ns, *counts)
+
+    def _write(self, state: State, now_ns: int, connections: int, requests: int) -> None:
+        self._pipe.report(
+            packed(self._slot, state, self._pid, self._generation, connections, requests, now_ns)
+        )
