@@ -1,7 +1,7 @@
 """The history: what the master remembers about the pool for planning.
 
-It receives every state change in order of time, not samples, so its figures are exact: a moment in
-which no worker was idle is not missed because the master was busy.
+It receives state changes in order of time, not samples, and of those that are withheld what matters. So a
+moment in which no worker was idle is not missed, whatever the master did meanwhile.
 """
 
 from __future__ import annotations

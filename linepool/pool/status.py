@@ -14,7 +14,7 @@ from attrs import frozen
 
 
 class State(IntEnum):
-    """The state that a worker reports, at each change that matters to the pool policy.
+    """The state of a worker; it is reported at each change that matters to the pool policy.
 
     ::
 

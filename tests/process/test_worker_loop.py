@@ -11,12 +11,14 @@ import pytest
 from linepool import App, Connection
 from linepool.ipc import channel
 from linepool.ipc.board import Board, MasterSlot, MasterView, WorkerView
+from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener, open_listeners
 from linepool.pubsub.subscriptions import Subscriptions
 from linepool.resources import Resources
 from linepool.settings import Settings
 from linepool.worker.balance import share
 from linepool.worker.context import WorkerContext
+from linepool.worker.edges import Edges
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.loop import Loop
 from linepool.worker.orders import Orders
@@ -76,11 +78,14 @@ def loop(monkeypatch, seen):
     ours, theirs = channel.pair()
     with ours, theirs, socket.create_server(("127.0.0.1", 0)) as sock:
         sock.setblocking(False)
-        loop = WorkerLoop(context, theirs, [Listener(sock)], lambda _: None, lambda: False)
+        pipe = StatusPipe()
+        edges = Edges(board, pipe, 0, 1)
+        loop = WorkerLoop(context, theirs, [Listener(sock)], edges, lambda: False)
         loop.slot, loop.address = slot, sock.getsockname()
         yield loop
         for connection in list(loop._table.connections.values()):
             loop._table.close(connection)
+        pipe.close()
 
 
 def round_of(loop: Loop) -> None:

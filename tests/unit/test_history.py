@@ -108,6 +108,30 @@ def test_a_late_record_counts_as_of_the_latest_time():
     assert past.idle_min(seconds(30)) == 5
 
 
+def test_what_may_have_happened_unseen_counts_as_of_the_moment_of_the_report():
+    past = history(window=10.0)
+    for slot in range(5):
+        past.worker_changed(slot, State.READY, 0)
+    past.unseen(2, 3, seconds(10))
+
+    assert (past.idle_min(seconds(19)), past.busy_max(seconds(19))) == (2, 3)
+    assert (past.idle_min(seconds(20)), past.busy_max(seconds(20))) == (5, 0)
+    assert past.none_idle_for(seconds(20)) == 0
+
+
+def test_the_least_number_of_idle_workers_is_since_the_last_question():
+    past = history()
+    for slot in range(3):
+        past.worker_changed(slot, State.READY, 0)
+    past.take_least_idle()
+    past.worker_changed(0, State.TAKEN, 1)
+    past.worker_changed(1, State.TAKEN, 2)
+    past.worker_changed(1, State.IDLE, 3)
+
+    assert past.take_least_idle() == 1
+    assert past.take_least_idle() == 2
+
+
 # -- the workers
 
 

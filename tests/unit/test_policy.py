@@ -14,6 +14,7 @@ from linepool.pool.policy import (
     Plan,
     Snapshot,
     boot_delay,
+    idle_floor,
     is_saturated,
     plan,
 )
@@ -359,3 +360,24 @@ def test_a_flag_is_turned_off_by_any_usual_word(value):
 def test_another_word_for_a_flag_is_refused():
     with pytest.raises(SetupError, match="here: grow_on_cpu must be on or off, not 'maybe'"):
         parse_setting("grow_on_cpu", "maybe", "here")
+
+
+# -- which edges count
+
+
+@pytest.mark.parametrize(
+    ("workers", "tally", "least", "floor"),
+    [
+        ((4, 4), Tally(idle=1, busy=3), 1, 0),
+        ((1, 4), Tally(idle=3, busy=1), 3, 3),
+        ((1, 4), Tally(idle=3, busy=1), 1, 1),
+        ((1, 4), Tally(busy=4), 0, 0),
+        ((1, 4), Tally(idle=2, busy=2), 0, 0),
+        ((1, 4), Tally(idle=1, busy=2), 0, 1),
+        ((1, 4), Tally(busy=3), 0, None),
+        ((8, 16), Tally(idle=8), 8, 1),
+        ((1, 64), Tally(idle=40), 40, None),
+    ],
+)
+def test_changes_below_the_least_number_of_idle_workers_count(workers, tally, least, floor):
+    assert idle_floor(tally, least, Settings(workers=Workers(*workers))) == floor

@@ -179,7 +179,7 @@ def test_a_state_that_is_not_plausible_is_not_believed(pool: Pool):
     pool.turn()
     view = WorkerView(pool.board.page, 0)
     for state, at_ns in ((State.TAKEN, 2**63), (99, pool.now_ns + 1)):
-        view.changed(state, at_ns)
+        view.changed(state, at_ns)  # type: ignore[arg-type]
         pool.now_ns += MS
         pool.turn()
 
@@ -211,7 +211,11 @@ def test_no_minimum_of_idle_workers_and_no_peak_of_busy_ones_is_missed(count, lo
         pool.turn()
         now_ns = max(pool.now_ns, round(WINDOW * 1e9))
 
-        assert pool.history.idle_min(now_ns) <= pool.exact.idle_min(now_ns)
+        least = pool.history.idle_min(now_ns)
+        exact = pool.exact.idle_min(now_ns)
+        assert least is not None
+        assert exact is not None
+        assert least <= exact
         assert pool.history.busy_max(now_ns) >= pool.exact.busy_max(now_ns)
         assert pool.scoreboard.tally().busy == sum(pool._busy)
         pool.now_ns += (
