@@ -19,7 +19,7 @@ from linepool.handlers.inject import Injector, described, hints, place_of
 from linepool.handlers.signature import Signature, compile_signature
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
-from linepool.resources import WORKER, Holder, ResourceFunctions, Resources
+from linepool.resources import WORKER, ResourceFunctions, Resources
 from linepool.service import Entry, Hook, Middleware, Service
 from linepool.session import Connection, Session, Verb
 from linepool.settings import check_names, parse_setting
@@ -252,7 +252,7 @@ class App:
         """Open what a worker has: its resources, by name, between its start and exit hooks."""
         injector = self._resources.injector(self.protocol)
         with self._resources.opened(self.protocol) as resources:
-            holder = Holder(resources)
+            holder = _Holder(resources)
             for hook in self._compiled("on_worker_start", injector):
                 with contained():
                     hook(holder)
@@ -367,6 +367,13 @@ class App:
                 f"{place}: a hook may only annotate {what}; it gets nothing from a request"
             )
         return signature
+
+
+class _Holder:
+    """Stands in for a conversation where a hook runs outside any."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
 
 
 def _upper(name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,9 +18,7 @@ from linepool import forked
 from linepool.errors import LeaveNow, SetupError
 from linepool.handlers.checks import check_call, refuse_second_load
 from linepool.handlers.inject import Injector, described, hints, place_of
-from linepool.handlers.signature import compile_signature
 from linepool.protocols.base import Protocol
-from linepool.service import Hook
 
 log = logging.getLogger("linepool")
 
@@ -32,6 +30,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 Make = Callable[[], Generator[Any, None, None]]
 """Returns the generator of a resource: it yields the resource once, and is resumed to end it."""
+
+
+_ENDED = object()
 
 
 class Resources(dict[str, Any]):
@@ -75,13 +76,16 @@ class Resources(dict[str, Any]):
         """
         failure: BaseException | None = None
         for name, generator in self._taken():
+            depth = forked.depth
             try:
-                with forked.contained():
-                    _finish(name, generator, failure)
+                _finish(name, generator, failure)
             except LeaveNow:
                 raise
             except BaseException as error:  # noqa: BLE001 - raised below
                 failure = failure or error
+            finally:
+                if forked.depth != depth:
+                    forked.end()
         if failure is not None:
             raise failure
 
@@ -94,13 +98,13 @@ class Resources(dict[str, Any]):
             except Exception:
                 log.exception("resource failed to close name=%s", name)
 
-    def _taken(self) -> list[tuple[str, Generator[Any, None, None]]]:
+    def _taken(self) -> Iterable[tuple[str, Generator[Any, None, None]]]:
         """Forget the resources of the batch; return them, the last one first."""
         made, self._made = self._made, {}
         self.is_open = False
         for name in made:
             self.pop(name, None)
-        return list(reversed(made.items()))
+        return reversed(made.items())
 
 
 def _finish(
@@ -110,10 +114,10 @@ def _finish(
     if not generator.gi_suspended:  # type: ignore[attr-defined]
         return  # it failed before its yield
     try:
-        if failure is None:
-            next(generator)
-        else:
+        if failure is not None:
             generator.throw(failure)
+        elif next(generator, _ENDED) is _ENDED:
+            return
     except StopIteration:
         return
     raise RuntimeError(f"resource {name} yields more than once")
@@ -196,27 +200,32 @@ class ResourceFunctions:
         return {name: f for name, f in self.functions.items() if self._scopes[name] == scope}
 
     def _makers(self, protocol: Protocol, resources: Resources) -> dict[str, Make]:
-        injector, holder = Injector(self._of(WORKER), protocol), Holder(resources)
-        return {
-            name: partial(_hook(function, injector), holder)
-            for name, function in self._of(BATCH).items()
-        }
-
-
-class Holder:
-    """Stands in for a conversation where something is called outside any."""
-
-    def __init__(self, resources: Resources) -> None:
-        self.resources = resources
-
-
-def _hook(function: Callable[..., Any], injector: Injector) -> Hook:
-    """Return what calls the function of a batch's resource with the resources that it annotates."""
-    annotated = hints(function)
-    for parameter in inspect.signature(function).parameters:
-        if injector.resource_name(annotated.get(parameter, str), parameter) is None:
-            raise SetupError(
-                f"resource {described(function)}: parameter {parameter}: a resource of the scope batch"
-                " may only annotate resources of the scope worker"
+        """Return what makes those of a batch, given the resources of the worker."""
+        injector = Injector(self._of(WORKER), protocol)
+        makers: dict[str, Make] = {}
+        for name, function in self._of(BATCH).items():
+            taken = _taken_by(function, injector)
+            makers[name] = partial(
+                function, **{parameter: resources.get(one) for parameter, one in taken.items()}
             )
-    return Hook(function, compile_signature(function, injector))
+        return makers
+
+
+def _taken_by(function: Callable[..., Any], injector: Injector) -> dict[str, str]:
+    """Return the resource for each parameter of the function of a batch's resource.
+
+    Raises:
+        SetupError: There is none for one of them.
+    """
+    annotated = hints(function)
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    taken = {}
+    for parameter in inspect.signature(function).parameters.values():
+        name = injector.resource_name(annotated.get(parameter.name, str), parameter.name)
+        if name is None or parameter.kind not in by_name:
+            raise SetupError(
+                f"resource {described(function)}: parameter {parameter.name}: a resource of the scope"
+                " batch may only take resources of the scope worker, annotated and by name"
+            )
+        taken[parameter.name] = name
+    return taken
