@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from db import Db
+from db import Db, Store
 
 import linepool
 
@@ -41,8 +41,19 @@ def choose_directory() -> None:
 
 
 @app.resource
-def db() -> Iterator[Db]:
+def store() -> Iterator[Store]:
     """Open the store in each worker: an LMDB environment must not cross a fork."""
-    store = Db(os.environ["REDIS_DIR"], SIZE_MB * 2**20)
+    store = Store(os.environ["REDIS_DIR"], SIZE_MB * 2**20)
     yield store
     store.close()
+
+
+@app.resource(scope="batch")
+def db(store: Store) -> Iterator[Db]:
+    """Have the commands that are answered together share a transaction."""
+    db = Db(store)
+    try:
+        yield db
+        db.end()
+    finally:
+        db.abort()

@@ -4,7 +4,7 @@ Five tables: ``keys`` has a header for each key (and the value of a string); ``e
 of collections; ``scores`` the members of sorted sets by score; ``ids`` the keys by their number, for
 SCAN; ``expiries`` the keys by the time when they expire.
 
-One command is one transaction; the commands of a MULTI share one. So a killed worker loses only
+The commands that are answered together share one transaction, see ``Db``. So a killed worker loses only
 writes that it had not acknowledged.
 """
 
@@ -29,6 +29,7 @@ from layout import (
     pack_value,
     score_in,
     score_key,
+    string_in,
     unpack_element,
     unpack_header,
     unpack_number,
@@ -40,12 +41,14 @@ from linepool import ClientError
 
 READERS = 2048  # slots in LMDB's table of readers: more than there can be workers
 _EXPIRED_PER_WRITE = 2  # expired keys that one write removes
+_ROOM = 8  # with less than this part of the store unused, each write is a transaction
 _WRONG_TYPE = "Operation against a key holding the wrong kind of value"
+_FULL_ERRORS = (lmdb.MapFullError, lmdb.BadTxnError)
 _FULL = "command not allowed when used memory > 'maxmemory'."
 
 
-class Db:
-    """The store. Open it after the fork, once per process."""
+class Store:
+    """The LMDB environment of a worker, which must not cross a fork, and its tables."""
 
     def __init__(self, path: str, size_bytes: int) -> None:
         self._env = lmdb.open(
@@ -58,53 +61,124 @@ class Db:
             writemap=True,
         )
         self._env.reader_check()  # frees the slots of killed workers
+        self._page_bytes = int(self._env.stat()["psize"])
         self.keys = self._env.open_db(b"keys")
         self.elements = self._env.open_db(b"elements")
         self.scores = self._env.open_db(b"scores")
         self.ids = self._env.open_db(b"ids")
         self.expiries = self._env.open_db(b"expiries")
-        self._open: Txn | None = None
 
     def close(self) -> None:
         """Close the store."""
         self._env.close()
 
-    def read(self) -> Use:
-        """Return the block for reads of one snapshot: ``with db.read() as t``."""
-        return Use(self._open, self, write=False)
+    def begin(self, *, write: bool) -> lmdb.Transaction:
+        """Begin a transaction; one that only reads gives views of the store in place of copies."""
+        return self._env.begin(write=write, buffers=not write)
 
-    def write(self) -> Use:
-        """Return the block for an atomic change: ``with db.write() as t``."""
-        return Use(self._open, self, write=True)
+    def has_room(self) -> bool:
+        """Whether the writes of some commands will hardly fill the store."""
+        info = self._env.info()
+        unused = info["map_size"] - (info["last_pgno"] + 1) * self._page_bytes
+        return bool(unused > info["map_size"] // _ROOM)
+
+
+class Db:
+    """What the commands of one batch do, in one transaction, which ``end`` commits.
+
+    It begins with the first command that reads, and is replaced by one that can write at the first
+    command that writes. A command that fails when it has changed something takes the transaction along:
+    if only its own changes are in it, they are undone, and otherwise the whole batch fails.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._open: Txn | None = None
+
+    def read(self) -> Txn:
+        """Return the transaction for a command that only reads: ``with db.read() as t``."""
+        txn = self._open
+        if txn is None:
+            txn = self._open = Txn(self._store, self, write=False)
+        txn.begin_command()
+        return txn
+
+    def write(self) -> Txn:
+        """Return the transaction for a command that is an atomic change: ``with db.write() as t``."""
+        txn = self._open
+        if txn is None or not txn.writes:
+            self.abort()
+            txn = self._open = Txn(self._store, self, write=True)
+        txn.begin_command()
+        return txn
 
     @contextlib.contextmanager
     def together(self) -> Iterator[Txn]:
-        """Run all reads and writes in the block in one transaction."""
-        with self.write() as txn:
-            self._open = txn
-            try:
-                yield txn
-            finally:
-                self._open = None
+        """Run all reads and writes in the block in a transaction of its own.
 
-    def begin(self, *, write: bool) -> lmdb.Transaction:
-        """Begin an LMDB transaction."""
-        return self._env.begin(write=write)
+        Raises:
+            ClientError: The store is full; nothing was changed.
+        """
+        self.end()
+        txn = self.write()
+        txn.is_joint = True
+        try:
+            yield txn
+            self.end()
+        finally:
+            self.abort()
+
+    def end(self) -> None:
+        """Commit.
+
+        Raises:
+            ClientError: The store is full; nothing was changed.
+            RuntimeError: A command failed in the middle of its changes; likewise.
+        """
+        txn, self._open = self._open, None
+        if txn is not None:
+            txn.end()
+
+    def abort(self) -> None:
+        """Undo what has not been committed."""
+        txn, self._open = self._open, None
+        if txn is not None:
+            txn.abort()
 
 
-class Use:
-    """The block of one command: its own transaction, or part of the one that is open."""
+class Txn:
+    """A transaction: reads and changes of keys and their elements; the block of each command.
 
-    def __init__(self, outer: Txn | None, db: Db, *, write: bool) -> None:
-        self._outer = outer
-        self._db = db
-        self._write = write
+    Attributes:
+        writes: It can write.
+        is_joint: The commands in it are those of a MULTI.
+    """
+
+    def __init__(self, store: Store, db: Db, *, write: bool) -> None:
+        self._db = store
+        self._owner = db
+        self.writes = write
+        self.is_joint = False
+        self._raw = store.begin(write=write)
+        self._get = self._raw.get
+        self._now_ms = 0  # of the present command; 0: not yet known
+        self._number = 0  # the last one that was used; 0: not yet known
+        self._commands = 0  # that may have written
+        self._is_changed = False  # by the present command
+        self._holds_changes = False  # of earlier commands
+        self._failure = ""  # why it cannot be committed; "": it can
+        self._is_shared = not write or store.has_room()
+        if write:
+            self._sweep(_EXPIRED_PER_WRITE)
+
+    def begin_command(self) -> None:
+        """Have a command of its own time; those of a MULTI have the same."""
+        if not self.is_joint:
+            self._now_ms = 0
+            self._commands += 1
 
     def __enter__(self) -> Txn:
-        if self._outer is not None:
-            return self._outer
-        self._raw = self._db.begin(write=self._write)
-        return Txn(self._db, self._raw, write=self._write)
+        return self
 
     def __exit__(
         self,
@@ -112,38 +186,77 @@ class Use:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._outer is None:
-            if kind is None and self._write:
-                try:
-                    self._raw.commit()
-                except (lmdb.MapFullError, lmdb.BadTxnError):  # full now, or earlier in a MULTI
-                    raise ClientError(_FULL, code="OOM") from None
-                return
-            self._raw.abort()
-        if kind is not None and issubclass(kind, lmdb.MapFullError):
+        is_full = kind is not None and issubclass(kind, _FULL_ERRORS)
+        if is_full:
+            self._failure = _FULL
+        if self.is_joint:
+            pass  # the MULTI is committed or aborted as a whole
+        elif kind is None:
+            self._holds_changes |= self._is_changed
+            self._is_changed = False
+            if not self._is_shared:
+                self._owner.end()
+        elif self._is_changed or is_full:
+            if self._holds_changes:
+                self._failure = self._failure or f"a command failed in its changes: {error!r}"
+            else:
+                self._owner.abort()
+        if is_full:
             raise ClientError(_FULL, code="OOM") from None
 
+    def end(self) -> None:
+        """Commit; see ``Db.end``."""
+        if not self.writes or self._failure:
+            self.abort()
+            if self._failure == _FULL:
+                raise ClientError(_FULL, code="OOM")
+            if self._failure:
+                raise RuntimeError(self._failure)
+            return
+        try:
+            if self._commands > 1:
+                self._sweep(_EXPIRED_PER_WRITE * (self._commands - 1))
+            if self._number:
+                self._raw.put(b"number", pack_number(self._number))
+            self._raw.commit()
+        except _FULL_ERRORS:  # full now, or earlier in a MULTI
+            self.abort()
+            raise ClientError(_FULL, code="OOM") from None
 
-class Txn:
-    """A transaction: reads and changes of keys and their elements."""
+    def abort(self) -> None:
+        """Undo all changes."""
+        self._raw.abort()
 
-    def __init__(self, db: Db, raw: lmdb.Transaction, *, write: bool) -> None:
-        self._db = db
-        self._raw = raw
-        self._write = write
-        self.now_ms = time.time_ns() // 1_000_000
-        if write:
-            self._sweep()
+    @property
+    def now_ms(self) -> int:
+        """The time of the command; Unix time in ms."""
+        if not self._now_ms:
+            self._now_ms = time.time_ns() // 1_000_000
+        return self._now_ms
+
+    def string(self, key: bytes) -> bytes | memoryview | None:
+        """Return the value of a string, or None; a long one may be a view, valid until the next change.
+
+        Raises:
+            ClientError: The key is of another kind.
+        """
+        blob = self._get(lmdb_name(key), db=self._db.keys)
+        if blob is None:
+            return None
+        if (value := string_in(blob)) is None:  # it may have expired, or be of another kind
+            header = self.typed(key, STRING)
+            return None if header is None else header.value
+        return value
 
     def find(self, key: bytes) -> Header | None:
         """Return a key's header, or None if it does not exist or has expired."""
-        blob = self._raw.get(lmdb_name(key), db=self._db.keys)
+        blob = self._get(lmdb_name(key), db=self._db.keys)
         if blob is None:
             return None
-        header = unpack_header(key, bytes(blob))
-        if 0 < header.expires_at <= self.now_ms:
-            if self._write:
-                self.remove(header)
+        header = unpack_header(key, blob)
+        if header.expires_at and header.expires_at <= self.now_ms:
+            if self.writes:
+                self._remove_expired(header)
             return None
         return header
 
@@ -168,12 +281,15 @@ class Txn:
         if header.kind != STRING and not header.count:
             self.remove(header)
             return
+        self._is_changed = True
+        if not header.version:  # it is new
+            self._raw.put(pack_number(header.id), header.key, db=self._db.ids)
         header.version = self.next_number()
         self._raw.put(lmdb_name(header.key), header.packed(), db=self._db.keys)
-        self._raw.put(pack_number(header.id), header.key, db=self._db.ids)
 
     def expire(self, header: Header, at_ms: int) -> None:
         """Set when a key expires (0: never), and save it."""
+        self._is_changed = True
         if header.expires_at:
             self._raw.delete(expiry_key(header), db=self._db.expiries)
         header.expires_at = at_ms
@@ -183,6 +299,7 @@ class Txn:
 
     def remove(self, header: Header) -> None:
         """Delete a key with all its elements."""
+        self._is_changed = True
         self.clear(header)
         if header.expires_at:
             self._raw.delete(expiry_key(header), db=self._db.expiries)
@@ -193,6 +310,7 @@ class Txn:
         """Delete all elements of a key."""
         if header.kind == STRING:
             return
+        self._is_changed = True
         tables = (self._db.elements, self._db.scores)
         for table in tables[: 1 + (header.kind == ZSET)]:
             with self._raw.cursor(table) as cursor:
@@ -207,8 +325,7 @@ class Txn:
             if not cursor.set_range(pack_number(after + 1)):
                 return
             for number, key in cursor:
-                blob = self._raw.get(lmdb_name(key), db=self._db.keys)
-                header = unpack_header(key, bytes(blob))
+                header = unpack_header(key, self._get(lmdb_name(bytes(key)), db=self._db.keys))
                 if not 0 < header.expires_at <= self.now_ms:
                     yield unpack_number(number), header
 
@@ -224,28 +341,31 @@ class Txn:
 
     def drop_all(self) -> None:
         """Delete every key."""
+        self._is_changed = True
         db = self._db
         for table in (db.keys, db.elements, db.scores, db.ids, db.expiries):
             self._raw.drop(table, delete=False)
 
     def next_number(self) -> int:
         """Return a number that was never returned before."""
-        number = self.last_number() + 1
-        self._raw.put(b"number", pack_number(number))
+        self._number = number = self.last_number() + 1
         return number
 
     def last_number(self) -> int:
         """Return the last number that ``next_number`` returned."""
-        blob = self._raw.get(b"number")
+        if self._number:
+            return self._number
+        blob = self._get(b"number")
         return unpack_number(blob) if blob else 0
 
     def get(self, header: Header, field: bytes) -> bytes | None:
         """Return the value of an element of a hash or a set, or None."""
-        blob = self._raw.get(element_key(header, field), db=self._db.elements)
+        blob = self._get(element_key(header, field), db=self._db.elements)
         return None if blob is None else unpack_value(field, bytes(blob))
 
     def put(self, header: Header, field: bytes, value: bytes = b"") -> bool:
         """Store an element of a hash or a set (``value`` b""); return whether it is new."""
+        self._is_changed = True
         key = element_key(header, field)
         value = pack_value(field, value)
         new = self._raw.put(key, value, db=self._db.elements, overwrite=False)
@@ -257,6 +377,7 @@ class Txn:
 
     def pop(self, header: Header, field: bytes) -> bool:
         """Delete an element of a hash or a set; return whether it existed."""
+        self._is_changed = True
         existed = bool(self._raw.delete(element_key(header, field), db=self._db.elements))
         header.count -= existed
         return existed
@@ -268,8 +389,8 @@ class Txn:
         found = []
         with self._raw.cursor(self._db.elements) as cursor:
             more = cursor.set_range(header.prefix)
-            while more and cursor.key().startswith(header.prefix):
-                found.append(unpack_element(bytes(cursor.key()), bytes(cursor.value())))
+            while more and (key := bytes(cursor.key())).startswith(header.prefix):
+                found.append(unpack_element(key, bytes(cursor.value())))
                 more = cursor.next()
         return found
 
@@ -279,10 +400,11 @@ class Txn:
 
     def at(self, header: Header, index: int) -> bytes:
         """Return the element of a list at an index from 0."""
-        return bytes(self._raw.get(index_key(header, index), db=self._db.elements))
+        return bytes(self._get(index_key(header, index), db=self._db.elements))
 
     def set_at(self, header: Header, index: int, value: bytes) -> None:
         """Replace the element of a list at an index."""
+        self._is_changed = True
         self._raw.put(index_key(header, index), value, db=self._db.elements)
 
     def push(self, header: Header, value: bytes, *, left: bool) -> None:
@@ -294,6 +416,7 @@ class Txn:
 
     def pop_end(self, header: Header, *, left: bool) -> bytes:
         """Remove and return the element at an end of a list, which must not be empty."""
+        self._is_changed = True
         key = index_key(header, 0 if left else header.count - 1)
         value = bytes(self._raw.pop(key, db=self._db.elements))
         header.first += left
@@ -322,6 +445,7 @@ class Txn:
 
     def set_score(self, header: Header, member: bytes, score: float) -> bool:
         """Store a member of a sorted set; return whether it is new."""
+        self._is_changed = True
         old = self.score(header, member)
         if old is not None:
             self._raw.delete(score_key(header, member, old), db=self._db.scores)
@@ -333,6 +457,7 @@ class Txn:
         score = self.score(header, member)
         if score is None:
             return False
+        self._is_changed = True
         self._raw.delete(score_key(header, member, score), db=self._db.scores)
         return self.pop(header, member)
 
@@ -343,14 +468,20 @@ class Txn:
         found = []
         with self._raw.cursor(self._db.scores) as cursor:
             more = cursor.set_range(header.prefix)
-            while more and cursor.key().startswith(header.prefix):
-                found.append((bytes(cursor.value()), score_in(bytes(cursor.key()))))
+            while more and (key := bytes(cursor.key())).startswith(header.prefix):
+                found.append((bytes(cursor.value()), score_in(key)))
                 more = cursor.next()
         return found
 
-    def _sweep(self) -> None:
+    def _remove_expired(self, header: Header) -> None:
+        """Delete a key that has expired: not a change of the command's."""
+        was_changed = self._is_changed
+        self.remove(header)
+        self._is_changed = was_changed
+
+    def _sweep(self, most: int) -> None:
         """Delete a few expired keys."""
-        for _ in range(_EXPIRED_PER_WRITE):
+        for _ in range(most):
             with self._raw.cursor(self._db.expiries) as cursor:
                 if not cursor.first() or unpack_number(cursor.key()) > self.now_ms:
                     return

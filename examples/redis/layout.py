@@ -15,6 +15,8 @@ INT64 = range(-(2**63), 2**63)
 _MAX_NAME_BYTES = 480
 _BEGINNING_BYTES = 200
 _HEADER = struct.Struct("<BQQQQqI")
+_STRING = struct.Struct("<B8xQ24xI")  # what matters of the header of a string
+_LONG_BYTES = 4096  # of a value, from which a copy costs more than a view
 _U64 = struct.Struct(">Q")  # big-endian, so that LMDB's order is that of the numbers
 _LENGTH = struct.Struct("<I")
 _SCORE = struct.Struct(">d")
@@ -65,11 +67,23 @@ class Header:
         return head + self.key + self.value
 
 
-def unpack_header(key: bytes, blob: bytes) -> Header:
+def unpack_header(key: bytes, blob: bytes | memoryview) -> Header:
     """Return a stored header."""
     kind, number, expires_at, version, count, first, length = _HEADER.unpack_from(blob)
+    value = bytes(blob[_HEADER.size + length :])
+    return Header(bytes(key), kind, number, expires_at, version, count, first, value)
+
+
+def string_in(blob: bytes | memoryview) -> bytes | memoryview | None:
+    """Return the value of a stored string that does not expire, None for other headers.
+
+    A long one is a view if the header is one.
+    """
+    kind, expires_at, length = _STRING.unpack_from(blob)
+    if kind != STRING or expires_at:
+        return None
     value = blob[_HEADER.size + length :]
-    return Header(key, kind, number, expires_at, version, count, first, value)
+    return value if len(value) > _LONG_BYTES else bytes(value)
 
 
 def lmdb_name(text: bytes) -> bytes:

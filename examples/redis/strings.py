@@ -44,10 +44,9 @@ def changed(t: Txn, header: Header | None, key: bytes, value: bytes) -> None:
 
 
 @app.handler(flags="readonly fast")
-def get(key: bytes, db: Db) -> bytes | None:
+def get(key: bytes, db: Db) -> bytes | memoryview | None:
     """Get a string."""
-    with db.read() as t:
-        return value_of(t, key)
+    return db.read().string(key)
 
 
 @app.handler(flags="write denyoom")
@@ -66,6 +65,10 @@ def set_(
     get: bool = False,
 ) -> Status | bytes | None:
     """Set a string, and when it expires."""
+    if ex is px is exat is pxat is None and not (nx or xx or keepttl or get):
+        with db.write() as t:
+            store(t, key, value)
+        return OK
     times = {"ex": ex, "px": px, "exat": exat, "pxat": pxat}
     given = [name for name, time in times.items() if time is not None]
     if len(given) + keepttl > 1 or (nx and xx):

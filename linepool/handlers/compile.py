@@ -1,13 +1,14 @@
 """The fast path from a request's words to its handler. Pure: no I/O, no clock.
 
 ``Signature.bind`` handles everything a signature allows, and explains what is wrong. Most requests
-have exactly the words that the signature requires. For these, ``compile_call`` generates a function
-when the app is frozen, with no decision left to make per request: it takes 0.25 microseconds where
-``bind`` and the call take 1.1 (two numbers as words, CPython 3.11).
+have exactly the words that the signature requires, and no option words. For these, ``compile_call``
+generates a function when the app is frozen, with no decision left to make per request: it takes 0.25
+microseconds where ``bind`` and the call take 1.1 (two numbers as words, CPython 3.11).
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -42,8 +43,10 @@ def compile_call(function: Callable[..., Any], signature: Signature, fallback: R
         fallback: Called if the words are not exactly those that the signature names, or if one of
             them cannot be converted; it raises the error that explains why.
     """
-    by_name = set(signature.supplied).difference(signature.order)
-    if signature.options or by_name or (signature.body and signature.body not in signature.order):
+    required = all(word.required for word in signature.words)
+    if signature.options and (not required or any(o.required for o in signature.options.values())):
+        return fallback  # which words are options is to be found out
+    if signature.body and signature.body not in signature.order:
         return fallback
     words = [*signature.words, *([signature.rest] if signature.rest else [])]
     many = [signature.many] if signature.many else []
@@ -54,6 +57,9 @@ def compile_call(function: Callable[..., Any], signature: Signature, fallback: R
         names["convert_many"] = signature.many.convert
         conversions.append("many = [convert_many(word) for word in many]")
         arguments.append("*many")
+    by_name = [name for name in signature.supplied if name not in signature.order]
+    arguments += [f"{name}={_argument(name, signature, names)}" for name in by_name]
+    arguments += _defaults(function, signature, names)
     source = _SOURCE.format(
         words="[" + ", ".join([f"w_{word.name}" for word in words] + ["*many"] * len(many)) + "]",
         conversions="\n".join(f"        {line}" for line in conversions),
@@ -81,3 +87,16 @@ def _argument(parameter: str, signature: Signature, names: dict[str, Any]) -> st
         names[f"supply_{parameter}"] = signature.supplied[parameter]
         return f"supply_{parameter}(request, conversation)"
     return f"w_{parameter}"
+
+
+def _defaults(
+    function: Callable[..., Any], signature: Signature, names: dict[str, Any]
+) -> list[str]:
+    """Return arguments for the options that have no default in the function itself, ``X | None``."""
+    parameters = inspect.signature(function).parameters
+    given = []
+    for word in signature.options.values():
+        if parameters[word.name].default is inspect.Parameter.empty:
+            names[f"default_{word.name}"] = word.default
+            given.append(f"{word.name}=default_{word.name}")
+    return given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 import shutil
 import socket
@@ -79,8 +80,10 @@ def plain_server():
 
 
 @pytest.mark.parametrize("version", [2, 3])
-@pytest.mark.parametrize("seed", range(3))
-def test_replies_to_random_commands_equal_those_of_redis(fresh, real_redis, seed, version):
+@pytest.mark.parametrize(("seed", "together"), [(0, 1), (1, 5), (2, 40)])
+def test_replies_to_random_commands_equal_those_of_redis(
+    fresh, real_redis, seed, together, version
+):
     start = packed([b"HELLO", b"%d" % version]) + packed([b"FLUSHALL"])
     with contextlib.ExitStack() as stack:
         readers = []
@@ -91,11 +94,13 @@ def test_replies_to_random_commands_equal_those_of_redis(fresh, real_redis, seed
             reader.reply()
             reader.reply()
             readers.append((sock, reader))
-        for words in commands(seed, 3000):
+        sent = commands(seed, 3000)
+        while batch := list(itertools.islice(sent, together)):
             for sock, _ in readers:
-                sock.sendall(packed(words))
-            theirs, ours = (comparable(words, reader.reply()) for _, reader in readers)
-            assert ours == theirs, words
+                sock.sendall(b"".join(map(packed, batch)))
+            for words in batch:
+                theirs, ours = (comparable(words, reader.reply()) for _, reader in readers)
+                assert ours == theirs, words
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -416,6 +421,47 @@ def test_keys_expire_and_a_full_store_says_so(tmp_path):
             r.delete(f"big{number}")
         assert r.set("again", "z" * 1000)
     assert "handler failed" not in server.text
+
+
+def test_commands_that_are_sent_together_see_what_those_before_them_did(fresh):
+    long, other = b"a" * 100_000, b"b" * 100_000
+    with redis_client(fresh) as r, r.pipeline(transaction=False) as pipe:
+        r.set("k", long)
+        pipe.get("k").strlen("k").set("k", other).get("k").incr("n").mget("k", "n").delete("k")
+        assert pipe.execute() == [
+            *(long.decode(), len(long), True, other.decode(), 1),
+            *([other.decode(), "1"], 1),
+        ]
+        pipe.set("s", "text", px=60_000).hset("h", "f", "v").lpush("s", "x").get("s").hget("h", "f")
+        replies = pipe.execute(raise_on_error=False)
+        assert replies[:2] == [True, 1]
+        assert "wrong kind of value" in str(replies[2])
+        assert replies[3:] == ["text", "v"]
+
+
+def test_what_a_full_store_refuses_of_commands_sent_together_is_not_there(tmp_path):
+    with (
+        run_server(REDIS, tmp_path, "--workers", "1", REDIS_SIZE_MB="2") as server,
+        redis_client(server) as r,
+    ):
+        for number in range(40):
+            pipe = r.pipeline(transaction=False)
+            names = [f"{number}:{part}" for part in range(8)]
+            for name in names:
+                pipe.set(name, name.ljust(10_000))
+            try:
+                replies = pipe.execute(raise_on_error=False)
+            except redis.ConnectionError:  # a batch that filled the store: no reply but an error
+                replies = []
+            stored = [name for name, reply in zip(names, replies, strict=False) if reply is True]
+            assert [r.strlen(name) for name in stored] == [10_000] * len(stored)
+            assert sum(map(r.exists, names)) == len(stored)
+            if len(stored) < len(names):
+                break
+        else:
+            pytest.fail("the store never became full")
+        assert not stored or all("maxmemory" in str(one) for one in replies[len(stored) :])
+        assert r.delete("0:0") == 1
 
 
 def test_what_clients_send_may_be_cut_anywhere(fresh):

@@ -57,6 +57,16 @@ def options(key: str, *, limit: int = 3, force: bool = False) -> Any:
 
 
 @APP.handler
+def keywords(key: str, *others: int, session: Session) -> Any:
+    return key, others, session.id
+
+
+@APP.handler
+def optional(key: str, *, session: Session, limit: int | None, force: bool = False) -> Any:
+    return key, session.id, limit, force
+
+
+@APP.handler
 def block(key: str, size: int, data: bytes = linepool.body("size")) -> Any:
     return key, size, data
 
@@ -105,6 +115,9 @@ def test_the_fast_path_and_bind_give_the_same_result(entry, words):
         ("INJECTED", [b"k", b"3"], ("1-1", "k", "INJECTED", 3)),
         ("MANY", [b"1", b"2", b"3"], (1, (2, 3))),
         ("REST", [b"k", b"a  b"], ("k", "a  b")),
+        ("OPTIONS", [b"k"], ("k", 3, False)),
+        ("KEYWORDS", [b"k", b"1"], ("k", (1,), "1-1")),
+        ("OPTIONAL", [b"k"], ("k", "1-1", None, False)),
         ("BLOCK", [b"k", b"4"], ("k", 4, b"data")),
     ],
 )

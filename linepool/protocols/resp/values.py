@@ -54,6 +54,8 @@ def encode(value: object, version: int) -> bytes:
         return b"_\r\n" if version == 3 else b"$-1\r\n"
     if isinstance(value, bytes):
         return b"$%d\r\n%b\r\n" % (len(value), value)
+    if isinstance(value, memoryview):
+        return b"".join((b"$%d\r\n" % value.nbytes, value, b"\r\n"))
     parts: list[bytes] = []
     _add(parts, value, version)
     return b"".join(parts)
