@@ -1,6 +1,8 @@
 """Compare the server CPU per request of this tree with another commit: paired runs, alternating.
 
 The other commit is checked out to a temporary directory. Both serve the same handlers with two workers.
+The compiled core of the other commit is built there; with LINEPOOL_PURE=1, or with commits that have none,
+pure Python is compared.
 
     python -m benchmarks.compare HEAD~1
     python -m benchmarks.compare 64915e2 --rounds 12 --cases ping-pong-64 accept-connect-2
@@ -20,6 +22,7 @@ from attrs import evolve, frozen
 
 from benchmarks import harness, load
 from benchmarks.meter import Sample, sample
+from linepool import core
 
 ROOT = harness.HERE.parent
 
@@ -56,6 +59,9 @@ def checked_out(commit: str, directory: Path) -> Iterator[Path]:
     if archive.returncode:
         raise harness.BenchmarkError(f"git archive {commit}: {archive.stderr.decode().strip()}")
     subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
+    if core.compiled and (tree / "linepool" / "core").exists():
+        build = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+        subprocess.run(build, cwd=tree, check=True)
     yield tree
 
 
@@ -119,7 +125,7 @@ def _run() -> int:
         for case in options.cases:
             rows.append(compare(case, base, Path(name), options.rounds, options.seconds))
             print(*rows[-1], file=sys.stderr)
-    print(harness.machine())
+    print(f"{harness.machine()}; this tree: {core.about}")
     print(f"Server CPU per request in us, medians of {options.rounds} paired runs.")
     headings = ["case", options.commit, "this tree", "ratio", "its quartiles"]
     print(harness.table(headings, rows))

@@ -49,6 +49,7 @@ CASES = [
     Case(
         "session-pl128", "session and middleware, pipelined, 128 deep, 2 connections", 2, depth=128
     ),
+    Case("session-write", "each request writes to its session, ping-pong, 64 connections", 64),
     Case("rate1000", "1,000 requests/s on 64 connections", 64, mode="open", rate=1000),
     Case("rate5000", "5,000 requests/s on 64 connections", 64, mode="open", rate=5000),
     Case("parked", "2,000 requests/s on 200 connections", 200, mode="open", rate=2000),
@@ -74,6 +75,7 @@ CONNECTING = ("conn2", "conn16")
 CLOSED = (*PING_PONG, *PIPELINED, *CONNECTING)
 RATES = ("rate1000", "rate5000")
 SESSION = ("session-pp64", "session-pl128")
+WRITING = ("session-write",)
 RPC_CONNECTING = ("rpc-conn2", "rpc-conn16")
 RPC = ("rpc-pp2", *RPC_CONNECTING)
 COMPARED = ("pp64", "pl16", "conn16")

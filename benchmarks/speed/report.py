@@ -102,7 +102,7 @@ def _described(contenders: Sequence[Contender]) -> list[str]:
     for one in contenders:
         version = one.version()
         lines.append(f"{one.name}: {one.settings}" + f"; {version}" * bool(version))
-    return lines
+    return list(dict.fromkeys(lines))
 
 
 def _table(results: Results, case: Case) -> str:

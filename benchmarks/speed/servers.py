@@ -81,6 +81,7 @@ class Exchange:
 
 _GIVEN = len(_VALUE), _VALUE
 SUM = Exchange(b"ADD 1 2\n", b"3\n", is_sum=True)
+_NOTE = Exchange(b"NOTE 7\n", b"7\n")
 _JSON_RPC = Exchange(
     b'{"jsonrpc":"2.0","method":"add","params":[1,2],"id":1}\n',
     b'{"jsonrpc":"2.0","result":3,"id":1}\n',
@@ -186,6 +187,7 @@ def _linepool(options: list[str]) -> list[Contender]:
     ) -> Contender:
         settings = [f"--workers={workers}", *more, *options]
         exchange, before, missing = talks[file]
+        exchange = _NOTE if taken == cases.WRITING else exchange
         is_pure = name == PURE
 
         def arguments(port: int, _case: Case) -> list[str]:
@@ -213,6 +215,8 @@ def _linepool(options: list[str]) -> list[Contender]:
         serving(PURE, _MAIN, lines),
         serving(OURS, cases.SESSION, sessions),
         serving(PURE, cases.SESSION, sessions),
+        serving(OURS, cases.WRITING, sessions),
+        serving(PURE, cases.WRITING, sessions),
         serving(OURS, ["memcached"], memcached),
         serving(PURE, ["memcached"], memcached),
         serving(OURS, ["redis"], redis),
@@ -282,7 +286,7 @@ def _asyncio() -> list[Contender]:
             cases=taken,
             settings=f"{style}, {processes} process{'es' * (processes > 1)}",
             arguments=arguments,
-            exchange=SUM,
+            exchange=_NOTE if taken == cases.WRITING else SUM,
             missing=_lacking(loop),
             version=_release("uvloop") if loop == "uvloop" else _nothing,
             is_extra=taken == cases.COMPARED,
@@ -294,6 +298,7 @@ def _asyncio() -> list[Contender]:
             for taken, style in [
                 ((*_MAIN, "parked", "blocked"), "protocol"),
                 (cases.SESSION, "session"),
+                (cases.WRITING, "session"),
             ]
             for name, processes in zip(UVLOOPS, (1, PROCESSES), strict=True)
         ),

@@ -67,7 +67,9 @@ def times(ratio: float) -> str:
 
 
 def _speed(results: Results) -> list[str]:
-    loads = [name for name in (*cases.CLOSED, *cases.SESSION) if results.has(name, OURS)]
+    loads = [
+        name for name in (*cases.CLOSED, *cases.SESSION, *cases.WRITING) if results.has(name, OURS)
+    ]
     parts: list[str] = []
     if sentences := [*_beside_uvloop(results, loads), *_beside_others(results, loads)]:
         parts.append("\n".join(sentences))

@@ -46,7 +46,7 @@ class Lines(asyncio.Protocol):
 
 
 class Sessions(Lines):
-    """The same with what session_app.py does: middleware that counts, a sum that is remembered."""
+    """The commands of session_app.py."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -55,19 +55,21 @@ class Sessions(Lines):
     def data_received(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if lines:
-            self._transport.write(b"".join([self._counted(line) for line in lines]))
+            self._transport.write(b"".join([self._admitted(line) for line in lines]))
 
-    def _counted(self, line: bytes) -> bytes:
-        session = self._session
-        session["requests"] = session.get("requests", 0) + 1
+    def _admitted(self, line: bytes) -> bytes:
+        if self._session.get("banned"):
+            return b"CLIENT_ERROR not you\n"
         return self._answer(line)
 
     def _answer(self, line: bytes) -> bytes:
         command, *arguments = line.split()
         if command == b"ADD":
             a, b = arguments
-            total = self._session["last"] = int(a) + int(b)
-            return b"%d\n" % total
+            return b"%d\n" % (int(a) + int(b) + self._session.get("noted", 0))
+        if command == b"NOTE":
+            self._session["noted"] = number = int(arguments[0])
+            return b"%d\n" % number
         return b"ERROR unknown command\n"
 
 
