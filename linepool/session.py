@@ -128,7 +128,8 @@ class Session(dict[str, Any]):
             attributes.
     """
 
-    __slots__ = ("id", "listener", "peer", "user")  # any other attribute would not move along
+    # Any other attribute would not move along. _at_most is an upper bound of the size of its JSON.
+    __slots__ = ("_at_most", "id", "listener", "peer", "user")
 
     def __init__(self, id: str = "", peer: str = "", listener: str = "") -> None:
         super().__init__()
@@ -136,14 +137,19 @@ class Session(dict[str, Any]):
         self.peer = peer
         self.listener = listener
         self.user: str | None = None
+        self._at_most = len("{}")
 
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
             raise TypeError(f"a session's keys are str, not {type(key).__name__}")
-        self._check({**self, key: value}, key)
-        super().__setitem__(key, value)
+        # To write all as JSON takes 3 µs or more, so it is done only when the bound says nothing.
+        would_be = self._at_most + _most_bytes(key, value)
+        if would_be > MOST_SESSION_BYTES:
+            would_be = self._size_of({**self, key: value}, key)
+        dict.__setitem__(self, key, value)
+        self._at_most = would_be
 
-    def _check(self, would_be: dict[str, Any], key: str) -> None:
+    def _size_of(self, would_be: dict[str, Any], key: str) -> int:
         try:
             _check_plain(would_be[key], key)
             size = len(json.dumps(would_be))
@@ -154,6 +160,7 @@ class Session(dict[str, Any]):
                 f"with {key!r} the session would hold {size} bytes of JSON, at most"
                 f" {MOST_SESSION_BYTES} are allowed; keep larger values in a store"
             )
+        return size
 
     def dump(self) -> bytes:
         """Return all of it, for ``load`` in another process.
@@ -177,6 +184,7 @@ class Session(dict[str, Any]):
         if values:
             session.user, items = json.loads(values)
             dict.update(session, items)
+            session._at_most = len(values)
         return session
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -195,6 +203,24 @@ class Session(dict[str, Any]):
     def __ior__(self, other: Any) -> Session:  # type: ignore[override,misc]
         self.update(other)
         return self
+
+
+_ESCAPED_BYTES = len(r"\ud83d\ude00")  # of a character, at most
+_NUMBER_BYTES = 26  # of a float or of an int of 64 bits, at most; None and bool are shorter
+
+
+def _most_bytes(key: str, value: object) -> int:
+    """Return how many bytes of JSON a value adds to a session at most; too many if that is not plain."""
+    kind = type(value)
+    if kind is str:
+        size = _ESCAPED_BYTES * len(value)  # type: ignore[arg-type]
+    elif kind is int:
+        size = _NUMBER_BYTES if -(2**63) <= value < 2**63 else MOST_SESSION_BYTES  # type: ignore[operator]
+    elif kind is float or kind is bool or value is None:
+        size = _NUMBER_BYTES
+    else:
+        return MOST_SESSION_BYTES
+    return size + _ESCAPED_BYTES * len(key) + len('"": "", ')
 
 
 def _check_plain(value: object, where: str) -> None:

@@ -36,10 +36,10 @@ from linepool import core
 _PAGE = harness.HERE.parent / "docs" / "benchmarks.md"
 _MAX_SECONDS = 1.0  # per run, without --seconds
 _MIN_SECONDS = 0.3
-_OVERHEAD = 1.0  # seconds, about, to start a server, warm it up and stop it
+_OVERHEAD = 0.8  # seconds, about, to start a server, warm it up and stop it
 _FOR_REPEATING = 0.1  # share of the time, for runs that other processes have disturbed
 _MINUTES, _ROUNDS = 22.0, 5
-_SHORT_MINUTES, _SHORT_ROUNDS = 3.5, 3
+_SHORT_MINUTES, _SHORT_ROUNDS = 4.0, 3
 _MAX_TRIES = 2
 
 

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import linepool
 from linepool import App, Range, Reply, Rest, Session, Verb
@@ -204,6 +206,42 @@ def test_the_size_limit_applies_to_all_values_together():
         session["4"] = "x" * 2000
     session["3"] = ""  # smaller values are accepted
     session["4"] = "x" * 2000
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=50),
+    st.integers(0, 4000).map("x".__mul__),
+    st.integers(0, 600).map("\U0001f600".__mul__),
+    st.lists(st.text(max_size=50), max_size=3),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=20), SCALARS), max_size=20))
+def test_the_size_limit_is_exact_in_any_order_of_assignments(assignments):
+    session, accepted = Session(), dict[str, Any]()
+    for key, value in assignments:
+        would_be = accepted | {key: value}
+        if len(json.dumps(would_be)) <= MOST_SESSION_BYTES:
+            session[key] = value
+            accepted = would_be
+        else:
+            with pytest.raises(ValueError, match="bytes of JSON"):
+                session[key] = value
+    assert list(session) == list(accepted)
+
+
+def test_a_session_that_has_moved_knows_its_size():
+    session = Session()
+    session["key"] = "x" * (MOST_SESSION_BYTES - 100)
+    moved = Session.load(session.dump())
+
+    with pytest.raises(ValueError, match="bytes of JSON"):
+        moved["more"] = "x" * 100
 
 
 def test_a_session_lasts_as_long_as_its_connection():
