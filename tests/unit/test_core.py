@@ -65,6 +65,6 @@ def test_the_command_line_shows_what_runs():
 
 
 def test_every_compiled_module_has_its_types():
-    assert {path.stem for path in PACKAGE.glob("*.pyx")} == {
+    assert {path.stem for path in PACKAGE.glob("*.pyx")} <= {
         path.stem for path in PACKAGE.glob("*.pyi")
     }
