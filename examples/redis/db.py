@@ -42,6 +42,7 @@ from linepool import ClientError
 READERS = 2048  # slots in LMDB's table of readers: more than there can be workers
 _EXPIRED_PER_WRITE = 2  # expired keys that one write removes
 _ROOM = 8  # with less than this part of the store unused, each write is a transaction
+_LOOK_EVERY = 8  # transactions that write, until the store's room is looked at again
 _WRONG_TYPE = "Operation against a key holding the wrong kind of value"
 _FULL_ERRORS = (lmdb.MapFullError, lmdb.BadTxnError)
 _FULL = "command not allowed when used memory > 'maxmemory'."
@@ -62,6 +63,8 @@ class Store:
         )
         self._env.reader_check()  # frees the slots of killed workers
         self._page_bytes = int(self._env.stat()["psize"])
+        self._writes = 0  # transactions that can write
+        self._has_room = False
         self.keys = self._env.open_db(b"keys")
         self.elements = self._env.open_db(b"elements")
         self.scores = self._env.open_db(b"scores")
@@ -77,10 +80,13 @@ class Store:
         return self._env.begin(write=write, buffers=not write)
 
     def has_room(self) -> bool:
-        """Whether the writes of some commands will hardly fill the store."""
-        info = self._env.info()
-        unused = info["map_size"] - (info["last_pgno"] + 1) * self._page_bytes
-        return bool(unused > info["map_size"] // _ROOM)
+        """Whether the writes of some commands will hardly fill the store; to look costs a little."""
+        if self._writes % _LOOK_EVERY == 0:
+            info = self._env.info()
+            unused = info["map_size"] - (info["last_pgno"] + 1) * self._page_bytes
+            self._has_room = unused > info["map_size"] // _ROOM
+        self._writes += 1
+        return self._has_room
 
 
 class Db:
@@ -100,7 +106,8 @@ class Db:
         txn = self._open
         if txn is None:
             txn = self._open = Txn(self._store, self, write=False)
-        txn.begin_command()
+        else:
+            txn.begin_command()
         return txn
 
     def write(self) -> Txn:
@@ -154,21 +161,24 @@ class Txn:
         is_joint: The commands in it are those of a MULTI.
     """
 
+    # Most commands do not change these, so a transaction need not set them.
+    is_joint = False
+    _now_ms = 0  # of the present command; 0: not yet known
+    _number = 0  # the last one that was used; 0: not yet known
+    _commands = 0
+    _is_shared = True  # further commands may follow; otherwise each is committed at once
+    _is_changed = False  # by the present command
+    _holds_changes = False  # of earlier commands
+    _failure = ""  # why it cannot be committed; "": it can
+
     def __init__(self, store: Store, db: Db, *, write: bool) -> None:
         self._db = store
         self._owner = db
         self.writes = write
-        self.is_joint = False
-        self._raw = store.begin(write=write)
-        self._get = self._raw.get
-        self._now_ms = 0  # of the present command; 0: not yet known
-        self._number = 0  # the last one that was used; 0: not yet known
-        self._commands = 0  # that may have written
-        self._is_changed = False  # by the present command
-        self._holds_changes = False  # of earlier commands
-        self._failure = ""  # why it cannot be committed; "": it can
-        self._is_shared = not write or store.has_room()
+        self._raw = raw = store.begin(write=write)
+        self._get = raw.get
         if write:
+            self._is_shared = store.has_room()
             self._sweep(_EXPIRED_PER_WRITE)
 
     def begin_command(self) -> None:
