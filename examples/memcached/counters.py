@@ -34,10 +34,11 @@ class Counters:
         self._first = self._claim() * self._COLUMNS
         os.lockf(self._file, os.F_ULOCK, 0)
         self._index = {name: 1 + at for at, name in enumerate(self.NAMES)}
+        self._own = {name: self._first + at for name, at in self._index.items()}
 
     def add(self, name: str, by: int = 1) -> None:
         """Add to a counter."""
-        self._cells[self._first + self._index[name]] += by
+        self._cells[self._own[name]] += by
 
     def sums(self) -> dict[str, int]:
         """Return the sum of each counter over all workers, minus its sum at the last reset."""

@@ -1,8 +1,8 @@
 """memcached's items in LMDB, shared by all workers of a server.
 
 Four tables: the items by key; their keys in the order in which they were stored, for eviction; their
-keys by the time when they expire; and one record of totals. An update is one write transaction, so it
-happens as a whole or not at all, even if its worker is killed.
+keys by the time when they expire; and one record of totals. The updates that are answered together are one
+write transaction, so they happen as a whole or not at all, even if their worker is killed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import lmdb
-from attrs import define, evolve
+from attrs import define
 from counters import Counters
 
+from linepool import ServerError
 from linepool.cache import Change, Item, OutOfMemory, Store
 
 READERS = 2048  # slots in LMDB's table of readers: more than there can be workers
@@ -27,12 +28,15 @@ _TOTALS = struct.Struct("<QQQQQQQ")
 _FLUSH_AT = struct.Struct("<Q")  # the last of the totals, the only one that a read needs
 _FLUSH_AT_OFFSET = _TOTALS.size - _FLUSH_AT.size
 _FETCHED, _STALE, _WON = 1, 2, 4
+_BITS = [(bool(bits & _FETCHED), bool(bits & _STALE), bool(bits & _WON)) for bits in range(8)]
 _OVERHEAD = 128  # bytes of an item besides its value and its two keys
 _EXPIRED_PER_WRITE = 2  # expired items that one write removes
 _EVICTED_AT_ONCE = 64  # items removed when LMDB itself is full
 _UPDATE_TRIES = 10  # with an eviction before each but the first
 _PAGE_BYTES = 4096
 _MAP_PER_LIMIT = 4  # LMDB needs free pages even to delete
+_LOOK_EVERY = 8  # batches, until the room in the map is looked at again
+_ROOM = 8  # with less than this part of the map unused, each update is a transaction
 
 
 @define
@@ -68,6 +72,32 @@ class _Row:
     stored_ms: int
 
 
+class _Change:
+    """A write transaction, with the totals as of its last update.
+
+    Attributes:
+        is_begun: The present update has changed something.
+        holds: Earlier updates have.
+    """
+
+    is_begun = False
+    holds = False
+
+    def __init__(self, txn: lmdb.Transaction) -> None:
+        self.txn = txn
+        blob = txn.get(b"sums")
+        self.totals = _Totals(*_TOTALS.unpack(blob)) if blob else _Totals()
+
+    def commit(self) -> None:
+        """Commit it.
+
+        Raises:
+            lmdb.MapFullError: Nothing was changed.
+        """
+        self.txn.put(b"sums", self.totals.packed())
+        self.txn.commit()
+
+
 class LmdbStore(Store):
     """A store in a directory. Open it after the fork, once per process.
 
@@ -81,6 +111,13 @@ class LmdbStore(Store):
         self._limit = limit_bytes
         self._counters = counters
         self._path = path
+        self._is_shared = False  # updates wait for ``commit``
+        self._change: _Change | None = None  # what waits
+        self._failure: BaseException | None = None  # why that cannot be committed
+        self._seen = -1  # the last transaction that was read
+        self._flush_seen = 0
+        self._updates = 0
+        self._had_room = False
         # Without sync: memcached, too, loses its items at a power cut. The map is a sparse file.
         self._env = lmdb.open(
             path,
@@ -100,37 +137,131 @@ class LmdbStore(Store):
         """Close the store."""
         self._env.close()
 
+    def share(self) -> None:
+        """Have the updates from now on make one transaction, which ``commit`` ends."""
+        self._is_shared = self._has_room()
+
+    def commit(self) -> None:
+        """Commit the updates since ``share``.
+
+        Raises:
+            ServerError: The store is full; none of them has happened.
+            RuntimeError: One was interrupted, after others; likewise.
+        """
+        self._is_shared = False
+        failure, self._failure = self._failure, None
+        change, self._change = self._change, None
+        if failure is not None:
+            raise RuntimeError("an update was interrupted") from failure
+        if change is not None:
+            try:
+                change.commit()
+            except (lmdb.MapFullError, lmdb.BadTxnError):
+                change.txn.abort()
+                raise ServerError("out of memory storing object") from None
+
+    def roll_back(self) -> None:
+        """Undo the updates since ``share`` that have not been committed."""
+        self._is_shared = False
+        self._failure = None
+        change, self._change = self._change, None
+        if change is not None:
+            change.txn.abort()
+
     def read(self, keys: Sequence[bytes]) -> list[Item | None]:
         """Return the items in order, from one snapshot."""
-        now_ms = time.time_ns() // 1_000_000
-        items = []
-        with self._env.begin() as txn:
-            flush_at = 0
-            if totals := txn.get(b"sums"):
-                (flush_at,) = _FLUSH_AT.unpack_from(totals, _FLUSH_AT_OFFSET)
-            for key in keys:
-                row = self._row(txn, key)
-                items.append(row.item if row and _is_valid(row, flush_at, now_ms) else None)
+        if self._change is not None:
+            return self._read(self._change.txn, keys)
+        with self._env.begin(buffers=True) as txn:
+            return self._read(txn, keys)
+
+    def _read(self, txn: lmdb.Transaction, keys: Sequence[bytes]) -> list[Item | None]:
+        items: list[Item | None] = []
+        flush_at = self._flush_at(txn)
+        for key in keys:
+            blob = txn.get(key, db=self._items)
+            items.append(None if blob is None else _valid_item(blob, flush_at))
         return items
 
+    def _flush_at(self, txn: lmdb.Transaction) -> int:
+        """Return from when on older items are gone, as Unix time in ms; 0: no flush was ordered."""
+        if self._change is not None:
+            return self._change.totals.flush_at
+        if (number := txn.id()) != self._seen:  # of the last one that was committed
+            totals = txn.get(b"sums")
+            self._flush_seen = _FLUSH_AT.unpack_from(totals, _FLUSH_AT_OFFSET)[0] if totals else 0
+            self._seen = number
+        return self._flush_seen
+
     def update(self, key: bytes, change: Change) -> Item | None:
-        """Replace an item, in one write transaction."""
+        """Replace an item, in a write transaction: its own, or that of the updates since ``share``."""
+        if self._is_shared or self._change is not None:
+            try:
+                with self._shared() as one:
+                    return self._update(one, key, change)
+            except lmdb.MapFullError:
+                raise OutOfMemory from None
         for _ in range(_UPDATE_TRIES):
-            with contextlib.suppress(lmdb.MapFullError):
-                return self._update(key, change)
+            with contextlib.suppress(lmdb.MapFullError), self._changed() as one:
+                return self._update(one, key, change)
             # LMDB is full despite the limit, because its free pages are fragmented.
-            with contextlib.suppress(lmdb.MapFullError), self._env.begin(write=True) as txn:
-                totals = self._totals(txn)
+            with contextlib.suppress(lmdb.MapFullError), self._changed() as one:
+                one.is_begun = True
                 for _ in range(_EVICTED_AT_ONCE):
-                    self._evict(txn, totals)
-                txn.put(b"sums", totals.packed())
+                    self._evict(one.txn, one.totals)
         raise OutOfMemory
+
+    @contextlib.contextmanager
+    def _changed(self) -> Iterator[_Change]:
+        """Give the shared transaction, or one that is committed at the end of the block."""
+        if self._is_shared or self._change is not None:
+            with self._shared() as change:
+                yield change
+            return
+        with self._env.begin(write=True) as txn:
+            change = _Change(txn)
+            yield change
+            if change.is_begun:
+                txn.put(b"sums", change.totals.packed())
+            else:
+                txn.abort()
+
+    @contextlib.contextmanager
+    def _shared(self) -> Iterator[_Change]:
+        """Give the transaction of the updates since ``share``.
+
+        If the block fails in its changes, they are undone if they are the only ones, and otherwise
+        nothing can be committed.
+        """
+        change = self._change
+        if change is None:
+            change = self._change = _Change(self._env.begin(write=True))
+        change.is_begun = False
+        try:
+            yield change
+        except BaseException as error:
+            if change.is_begun and change.holds:
+                self._failure = self._failure or error
+            elif change.is_begun:
+                self._change = None
+                change.txn.abort()
+            raise
+        change.holds |= change.is_begun
+
+    def _has_room(self) -> bool:
+        """Whether some updates will hardly fill the map."""
+        if self._updates % _LOOK_EVERY == 0:
+            info = self._env.info()
+            unused = info["map_size"] - (info["last_pgno"] + 1) * _PAGE_BYTES
+            self._had_room = unused > info["map_size"] // _ROOM
+        self._updates += 1
+        return self._had_room
 
     def flush(self, at: int) -> None:
         """From ``at`` on, drop every item that was stored before it."""
         now_ms = time.time_ns() // 1_000_000
-        with self._env.begin(write=True) as txn:
-            totals = self._totals(txn)
+        with self._changed() as one:
+            txn, totals, one.is_begun = one.txn, one.totals, True
             if at * 1000 > now_ms:
                 # An earlier flush that is due must take effect before its time is overwritten.
                 while key := self._flushed(txn, totals, now_ms):
@@ -141,7 +272,6 @@ class LmdbStore(Store):
                 for table in (self._items, self._positions, self._expiries):
                     txn.drop(table, delete=False)
                 totals.size_bytes = totals.items = totals.flush_at = 0
-            txn.put(b"sums", totals.packed())
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to one of this worker's counters."""
@@ -150,8 +280,11 @@ class LmdbStore(Store):
 
     def statistics(self, what: bytes = b"") -> Mapping[str, object] | None:
         """Return the names and values for ``stats``."""
-        with self._env.begin() as txn:
-            totals = self._totals(txn)
+        if self._change is not None:
+            totals = self._change.totals
+        else:
+            with self._env.begin() as txn:
+                totals = _Change(txn).totals
         if what == b"settings":
             return {"maxbytes": self._limit, "evictions": "on", "cas_enabled": "yes"}
         if what == b"items":
@@ -179,41 +312,38 @@ class LmdbStore(Store):
         if self._counters is not None:
             self._counters.reset()
 
-    def _update(self, key: bytes, change: Change) -> Item | None:
+    def _update(self, one: _Change, key: bytes, change: Change) -> Item | None:
         now_ms = time.time_ns() // 1_000_000
-        with self._env.begin(write=True) as txn:
-            totals = self._totals(txn)
-            self._sweep(txn, totals, now_ms)
-            before = self._row(txn, key)
-            old = before.item if before and _is_valid(before, totals.flush_at, now_ms) else None
-            new = change(old)
-            if new is old and old is not None:
-                txn.abort()
-                return old
-            if before is not None:
-                self._drop(txn, totals, key, before)
-            if new is not None:
-                new = self._store(txn, totals, key, new, now_ms)
-            txn.put(b"sums", totals.packed())
-        return new
+        txn, totals = one.txn, one.totals
+        blob = txn.get(key, db=self._items)
+        before = None if blob is None else _unpacked(blob)
+        old = before.item if before and _is_valid(before, totals.flush_at, now_ms) else None
+        new = change(old)
+        if new is old and old is not None:
+            return old
+        if new is not None and _size_of(key, new) > self._limit:
+            raise OutOfMemory
+        one.is_begun = True
+        if before is not None:
+            self._drop(txn, totals, key, before)
+        self._sweep(txn, totals, now_ms)
+        return None if new is None else self._store(txn, totals, key, new, now_ms)
 
     def _store(
         self, txn: lmdb.Transaction, totals: _Totals, key: bytes, item: Item, now_ms: int
     ) -> Item:
         """Store an item as the newest; evict the oldest ones if it needs their room."""
         size = _size_of(key, item)
-        if size > self._limit:
-            raise OutOfMemory
         while totals.size_bytes + size > self._limit:
             self._evict(txn, totals)
         if not item.cas:
             totals.cas += 1
             totals.stored += 1
-            item = evolve(item, cas=totals.cas)
+            item = _numbered(item, totals.cas)
         totals.position += 1
         totals.size_bytes += size
         totals.items += 1
-        txn.put(key, _packed(_Row(item, totals.position, now_ms)), db=self._items)
+        txn.put(key, _packed(item, totals.position, now_ms), db=self._items)
         txn.put(_U64.pack(totals.position), key, db=self._positions, append=True)
         if item.expires_at:
             txn.put(_EXPIRY.pack(item.expires_at, totals.position), key, db=self._expiries)
@@ -261,11 +391,7 @@ class LmdbStore(Store):
 
     def _row(self, txn: lmdb.Transaction, key: bytes) -> _Row | None:
         blob = txn.get(key, db=self._items)
-        return None if blob is None else _unpacked(bytes(blob))
-
-    def _totals(self, txn: lmdb.Transaction) -> _Totals:
-        blob = txn.get(b"sums")
-        return _Totals(*_TOTALS.unpack(blob)) if blob else _Totals()
+        return None if blob is None else _unpacked(blob)
 
 
 def map_bytes(limit_bytes: int) -> int:
@@ -298,25 +424,39 @@ def _is_valid(row: _Row, flush_at: int, now_ms: int) -> bool:
     return not (0 < flush_at <= now_ms and row.stored_ms < flush_at)
 
 
-def _packed(row: _Row) -> bytes:
-    item = row.item
+def _numbered(item: Item, cas: int) -> Item:
+    """Return an item with a unique number; five times as fast as ``evolve``."""
+    return Item(
+        item.data,
+        item.flags,
+        item.expires_at,
+        cas,
+        item.last_access,
+        item.fetched,
+        item.stale,
+        item.won,
+    )
+
+
+def _packed(item: Item, position: int, stored_ms: int) -> bytes:
     bits = _FETCHED * item.fetched + _STALE * item.stale + _WON * item.won
     head = _HEAD.pack(
-        item.flags, item.last_access, item.expires_at, item.cas, row.position, row.stored_ms, bits
+        item.flags, item.last_access, item.expires_at, item.cas, position, stored_ms, bits
     )
     return head + item.data
 
 
+def _valid_item(blob: memoryview | bytes, flush_at: int) -> Item | None:
+    """Return a stored item, or None: it has expired, or a flush has dropped it."""
+    flags, last_access, expires_at, cas, _, stored_ms, bits = _HEAD.unpack_from(blob)
+    if expires_at or flush_at:
+        now_ms = time.time_ns() // 1_000_000
+        if 0 < expires_at * 1000 <= now_ms or stored_ms < flush_at <= now_ms:
+            return None
+    return Item(bytes(blob[_HEAD.size :]), flags, expires_at, cas, last_access, *_BITS[bits])
+
+
 def _unpacked(blob: bytes) -> _Row:
     flags, last_access, expires_at, cas, position, stored_ms, bits = _HEAD.unpack_from(blob)
-    item = Item(
-        blob[_HEAD.size :],
-        flags,
-        expires_at,
-        cas,
-        last_access,
-        bool(bits & _FETCHED),
-        bool(bits & _STALE),
-        bool(bits & _WON),
-    )
+    item = Item(blob[_HEAD.size :], flags, expires_at, cas, last_access, *_BITS[bits])
     return _Row(item, position, stored_ms)

@@ -33,7 +33,18 @@ def store() -> Iterator[LmdbStore]:
     yield from opened(os.environ["MEMCACHED_DIR"], LIMIT)
 
 
-app = linepool.cache.server(store, "memcached")
+def batch(store: linepool.cache.Store) -> Iterator[linepool.cache.Store]:
+    """Have the updates that are answered together make one transaction."""
+    assert isinstance(store, LmdbStore)
+    store.share()
+    try:
+        yield store
+        store.commit()
+    finally:
+        store.roll_back()
+
+
+app = linepool.cache.server(store, "memcached", batch=batch)
 
 
 @app.on_start

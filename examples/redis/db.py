@@ -100,6 +100,7 @@ class Db:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._open: Txn | None = None
+        self._failure: Exception | None = None  # why earlier commands have not happened
 
     def read(self) -> Txn:
         """Return the transaction for a command that only reads: ``with db.read() as t``."""
@@ -126,22 +127,32 @@ class Db:
         Raises:
             ClientError: The store is full; nothing was changed.
         """
-        self.end()
+        try:
+            self.commit()
+        except Exception as error:
+            self._failure = error
+            raise
         txn = self.write()
         txn.is_joint = True
         try:
             yield txn
-            self.end()
+            self.commit()
         finally:
             self.abort()
 
     def end(self) -> None:
-        """Commit.
+        """Commit at the end of the batch.
 
         Raises:
-            ClientError: The store is full; nothing was changed.
-            RuntimeError: A command failed in the middle of its changes; likewise.
+            ClientError: The store was full, and some of the commands have not happened.
+            RuntimeError: One failed in the middle of its changes; likewise.
         """
+        if self._failure is not None:
+            raise self._failure
+        self.commit()
+
+    def commit(self) -> None:
+        """Commit what the commands so far have changed; raises as ``end``."""
         txn, self._open = self._open, None
         if txn is not None:
             txn.end()
@@ -205,7 +216,7 @@ class Txn:
             self._holds_changes |= self._is_changed
             self._is_changed = False
             if not self._is_shared:
-                self._owner.end()
+                self._owner.commit()
         elif self._is_changed or is_full:
             if self._holds_changes:
                 self._failure = self._failure or f"a command failed in its changes: {error!r}"
@@ -215,7 +226,7 @@ class Txn:
             raise ClientError(_FULL, code="OOM") from None
 
     def end(self) -> None:
-        """Commit; see ``Db.end``."""
+        """Commit; raises as ``Db.end``."""
         if not self.writes or self._failure:
             self.abort()
             if self._failure == _FULL:

@@ -17,6 +17,7 @@ def server(
     open_store: Callable[[], Iterator[Store]],
     name: str = "memcached",
     *,
+    batch: Callable[..., Iterator[Store]] | None = None,
     protocol: Memcache | None = None,
     **settings: Any,
 ) -> App:
@@ -29,6 +30,9 @@ def server(
         open_store: A generator function that yields the store; each worker calls it after the fork
             and closes the generator when it exits, as for any resource.
         name: The app's name.
+        batch: A resource of the scope ``batch``, ``def batch(store: Store) -> Iterator[Store]``: the store
+            as it is given to the commands that always write, so that those that are answered together
+            can share a transaction. The others read from the store itself meanwhile.
         protocol: The protocol with its options; the default is ``Memcache()``.
         settings: Any setting by name.
     """
@@ -38,6 +42,8 @@ def server(
     def store() -> Iterator[Store]:
         yield from open_store()
 
+    if batch is not None:
+        app.resource(scope="batch")(batch)
     handlers: dict[tuple[str, ...], Callable[..., Any]] = {**classic.HANDLERS, **meta.HANDLERS}
     for names, function in handlers.items():
         app.handler(*names)(function)

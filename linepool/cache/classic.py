@@ -55,7 +55,8 @@ def get(store: Store, verb: Verb, key: bytes, *keys: bytes) -> list[Value]:
     wanted = (key, *keys)
     for name, item in zip(wanted, store.read(wanted), strict=True):
         if item is not None:
-            note_read(store, name, item, now)
+            if not item.fetched or now - item.last_access >= _ACCESS_NOTE_S:
+                note_read(store, name, item, now)
             found.append(Value(name, item.data, item.flags, item.cas if with_cas else None))
     store.count("cmd_get", len(wanted))
     if found:
@@ -65,7 +66,7 @@ def get(store: Store, verb: Verb, key: bytes, *keys: bytes) -> list[Value]:
     return found
 
 
-def gat(store: Store, verb: Verb, exptime: int, key: bytes, *keys: bytes) -> Iterable[Value]:
+def gat(batch: Store, verb: Verb, exptime: int, key: bytes, *keys: bytes) -> Iterable[Value]:
     """Return the items of the keys, and set when they expire."""
     now = time.time()
     expires_at = expiry(exptime, now)
@@ -79,17 +80,17 @@ def gat(store: Store, verb: Verb, exptime: int, key: bytes, *keys: bytes) -> Ite
             read[:] = [old]
             return evolve(old, expires_at=expires_at, last_access=int(now), fetched=True)
 
-        store.update(name, touched)
+        batch.update(name, touched)
         found += [
             Value(name, item.data, item.flags, item.cas if verb == "gats" else None)
             for item in read
         ]
-    store.count("cmd_touch", 1 + len(keys))
-    store.count("cmd_get", 1 + len(keys))
-    store.count("get_hits", len(found))
-    store.count("touch_hits", len(found))
-    store.count("get_misses", 1 + len(keys) - len(found))
-    store.count("touch_misses", 1 + len(keys) - len(found))
+    batch.count("cmd_touch", 1 + len(keys))
+    batch.count("cmd_get", 1 + len(keys))
+    batch.count("get_hits", len(found))
+    batch.count("touch_hits", len(found))
+    batch.count("get_misses", 1 + len(keys) - len(found))
+    batch.count("touch_misses", 1 + len(keys) - len(found))
     return found
 
 
@@ -105,7 +106,7 @@ def extended(old: Item, verb: str, data: bytes) -> Item:
 
 
 def set_(
-    store: Store,
+    batch: Store,
     verb: Verb,
     key: bytes,
     flags: int,
@@ -125,8 +126,8 @@ def set_(
             return extended(old, verb, data)
         return fresh(data, flags, expiry(exptime, now), now)
 
-    store.count("cmd_set")
-    return stored(store, key, change) or outcome[0]
+    batch.count("cmd_set")
+    return stored(batch, key, change) or outcome[0]
 
 
 def stored(store: Store, key: bytes, change: Change) -> str | None:
@@ -139,7 +140,7 @@ def stored(store: Store, key: bytes, change: Change) -> str | None:
 
 
 def cas(
-    store: Store,
+    batch: Store,
     key: bytes,
     flags: int,
     exptime: int,
@@ -159,10 +160,10 @@ def cas(
             return old
         return fresh(data, flags, expiry(exptime, now), now)
 
-    store.count("cmd_set")
-    error = stored(store, key, change)
+    batch.count("cmd_set")
+    error = stored(batch, key, change)
     names = {STORED: "cas_hits", EXISTS: "cas_badval", NOT_FOUND: "cas_misses"}
-    store.count(names[outcome[0]])
+    batch.count(names[outcome[0]])
     return error or outcome[0]
 
 
@@ -184,7 +185,7 @@ def renumbered(old: Item, value: int) -> Item:
     return evolve(old, data=b"%d" % value + b" " * (len(old.data) - len(b"%d" % value)), cas=0)
 
 
-def incr(store: Store, verb: Verb, key: bytes, delta: int) -> str:
+def incr(batch: Store, verb: Verb, key: bytes, delta: int) -> str:
     """Add to a number, or subtract from it, and return the new one."""
     up = verb == "incr"
     outcome = [NOT_FOUND]
@@ -200,13 +201,13 @@ def incr(store: Store, verb: Verb, key: bytes, delta: int) -> str:
         outcome[0] = str(value)
         return renumbered(old, value)
 
-    error = stored(store, key, change)
+    error = stored(batch, key, change)
     if outcome[0] != NON_NUMERIC:
-        store.count(f"{verb}_misses" if outcome[0] == NOT_FOUND else f"{verb}_hits")
+        batch.count(f"{verb}_misses" if outcome[0] == NOT_FOUND else f"{verb}_hits")
     return error or outcome[0]
 
 
-def delete(store: Store, key: bytes) -> bool:
+def delete(batch: Store, key: bytes) -> bool:
     """Delete an item."""
     deleted: list[Item] = []
 
@@ -214,12 +215,12 @@ def delete(store: Store, key: bytes) -> bool:
         if old is not None:
             deleted.append(old)
 
-    store.update(key, change)
-    store.count("delete_hits" if deleted else "delete_misses")
+    batch.update(key, change)
+    batch.count("delete_hits" if deleted else "delete_misses")
     return bool(deleted)
 
 
-def touch(store: Store, key: bytes, exptime: int) -> bool:
+def touch(batch: Store, key: bytes, exptime: int) -> bool:
     """Set when an item expires."""
     now = time.time()
     touched: list[Item] = []
@@ -230,9 +231,9 @@ def touch(store: Store, key: bytes, exptime: int) -> bool:
         touched.append(old)
         return evolve(old, expires_at=expiry(exptime, now), last_access=int(now), fetched=True)
 
-    store.update(key, change)
-    store.count("cmd_touch")
-    store.count("touch_hits" if touched else "touch_misses")
+    batch.update(key, change)
+    batch.count("cmd_touch")
+    batch.count("touch_hits" if touched else "touch_misses")
     return bool(touched)
 
 

@@ -112,7 +112,7 @@ def _answers(item: Item, flags: Flags, now: float) -> dict[str, int]:
     return answers
 
 
-def ms(store: Store, key: bytes, size: int, flags: Flags, data: bytes = body("size")) -> Meta:
+def ms(batch: Store, key: bytes, size: int, flags: Flags, data: bytes = body("size")) -> Meta:
     """Store an item in the mode of one of the classic commands."""
     now = time.time()
     mode = flags.get("M", b"S").upper().decode()
@@ -121,8 +121,8 @@ def ms(store: Store, key: bytes, size: int, flags: Flags, data: bytes = body("si
     def change(old: Item | None) -> Item | None:
         return _set(old, mode, flags, data, now, outcome)
 
-    store.count("cmd_set")
-    outcome.item = _update(store, key, change)
+    batch.count("cmd_set")
+    outcome.item = _update(batch, key, change)
     answers = {"c": 0}  # the unique number in the reply to a failure
     if outcome.code == "HD" and outcome.item is not None:
         answers = _answers(outcome.item, flags, now)
@@ -167,7 +167,7 @@ def _as_stale_as(old: Item, item: Item) -> Item:
     return evolve(item, stale=True, won=old.won, expires_at=old.expires_at)
 
 
-def md(store: Store, key: bytes, flags: Flags) -> Meta:
+def md(batch: Store, key: bytes, flags: Flags) -> Meta:
     """Delete an item, or mark it as stale."""
     now = time.time()
     outcome = _Outcome(code="NF")
@@ -190,12 +190,12 @@ def md(store: Store, key: bytes, flags: Flags) -> Meta:
             item = evolve(item, stale=True, won=False)
         return evolve(item, cas=int(flags.get("E", b"0")))
 
-    store.update(key, change)
-    store.count("delete_misses" if outcome.code == "NF" else "delete_hits")
+    batch.update(key, change)
+    batch.count("delete_misses" if outcome.code == "NF" else "delete_hits")
     return Meta(outcome.code)
 
 
-def ma(store: Store, key: bytes, flags: Flags) -> Meta:
+def ma(batch: Store, key: bytes, flags: Flags) -> Meta:
     """Add to a number, or subtract from it; create it if the flags say so."""
     now = time.time()
     up = flags.get("M", b"I") in (b"I", b"i", b"+")
@@ -204,11 +204,11 @@ def ma(store: Store, key: bytes, flags: Flags) -> Meta:
     def change(old: Item | None) -> Item | None:
         return _counted(old, flags, now, outcome, up=up)
 
-    outcome.item = _update(store, key, change)
+    outcome.item = _update(batch, key, change)
     if outcome.code == NON_NUMERIC:
         raise ClientError(NON_NUMERIC.removeprefix("CLIENT_ERROR "))
     name = "incr" if up else "decr"
-    store.count(f"{name}_misses" if outcome.code == "NF" or outcome.created else f"{name}_hits")
+    batch.count(f"{name}_misses" if outcome.code == "NF" or outcome.created else f"{name}_hits")
     if outcome.code != "HD" or outcome.item is None:
         return Meta(outcome.code)
     answers = _answers(outcome.item, flags, now)

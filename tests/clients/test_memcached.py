@@ -265,6 +265,51 @@ def test_a_worker_that_hangs_during_a_write_is_killed_and_other_workers_continue
         assert [other.line() for _ in range(5)] == ["VALUE a 0 1", "x", "END", "STORED", "MN"]
 
 
+def test_commands_that_are_sent_together_see_what_those_before_them_did(fresh):
+    said = fresh.converse(
+        b"set a 5 0 1\r\n1\r\nget a\r\nincr a 8\r\nmg a v t f\r\nappend a 0 0 1\r\n0\r\nget a b\r\n"
+        b"set b 0 -1 1\r\nx\r\nget b\r\nflush_all\r\nadd a 0 0 1\r\n2\r\ngat 0 a\r\ndelete a\r\nget a\r\n"
+    )
+    assert said == (
+        b"STORED\r\nVALUE a 5 1\r\n1\r\nEND\r\n9\r\nVA 1 t-1 f5\r\n9\r\n"
+        b"STORED\r\nVALUE a 5 2\r\n90\r\nEND\r\n"
+        b"STORED\r\nEND\r\nOK\r\nSTORED\r\nVALUE a 0 1\r\n2\r\nEND\r\nDELETED\r\nEND\r\n"
+    )
+
+
+def test_an_interrupted_update_takes_along_those_that_were_sent_with_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES / "memcached"))
+    from lmdb_store import opened
+
+    for store in opened(str(tmp_path), 2**20):
+        store.share()
+        store.update(b"a", lambda _: Item(b"kept"))
+        store.commit()
+
+        def interrupted(*_: object) -> None:
+            raise linepool.RequestTimeout
+
+        def interrupt(key: bytes, store: Store) -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr(store, "_sweep", interrupted)
+                store.update(key, lambda _: Item(b"interrupted"))
+
+        store.share()
+        with pytest.raises(linepool.RequestTimeout):
+            interrupt(b"a", store)
+        store.update(b"b", lambda _: Item(b"kept"))
+        store.commit()
+
+        store.share()
+        store.update(b"b", lambda _: Item(b"lost"))
+        with pytest.raises(linepool.RequestTimeout):
+            interrupt(b"a", store)
+        with pytest.raises(RuntimeError, match="interrupted"):
+            store.commit()
+
+        assert [item and item.data for item in store.read([b"a", b"b"])] == [b"kept", b"kept"]
+
+
 def test_a_second_flush_does_not_bring_items_back(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES / "memcached"))
     from lmdb_store import opened

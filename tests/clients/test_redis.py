@@ -439,6 +439,57 @@ def test_commands_that_are_sent_together_see_what_those_before_them_did(fresh):
         assert replies[3:] == ["text", "v"]
 
 
+def test_an_interrupted_command_takes_along_those_that_were_sent_with_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES / "redis"))
+    from db import Db, Store
+    from layout import STRING
+
+    def put(key: bytes, db: Db, *, interrupted: bool = False) -> None:
+        with db.write() as t:
+            t.save(t.made(key, STRING))
+            if interrupted:
+                raise linepool.RequestTimeout
+
+    def present(db: Db, *keys: bytes) -> list[bool]:
+        with db.read() as t:
+            return [t.find(key) is not None for key in keys]
+
+    store = Store(str(tmp_path), 16 * 2**20)
+    alone = Db(store)
+    with pytest.raises(linepool.RequestTimeout):
+        put(b"a", alone, interrupted=True)
+    put(b"b", alone)
+    assert present(alone, b"a", b"b") == [False, True]
+    alone.end()
+
+    for joins in (False, True):
+        joined = Db(store)
+        put(b"c", joined)
+        with pytest.raises(linepool.RequestTimeout):
+            put(b"d", joined, interrupted=True)
+        if joins:
+            with pytest.raises(RuntimeError, match="failed in its changes"), joined.together():
+                pytest.fail("a MULTI began")
+            put(b"e", joined)
+        with pytest.raises(RuntimeError, match="failed in its changes"):
+            joined.end()
+        joined.abort()
+
+    multi = Db(store)
+    put(b"f", multi)
+    with pytest.raises(linepool.RequestTimeout), multi.together():
+        put(b"g", multi, interrupted=True)
+    multi.end()
+    assert present(Db(store), *map(bytes, zip(b"abcdefg"))) == [
+        False,
+        True,
+        *[False] * 3,
+        True,
+        False,
+    ]
+    store.close()
+
+
 def test_what_a_full_store_refuses_of_commands_sent_together_is_not_there(tmp_path):
     with (
         run_server(REDIS, tmp_path, "--workers", "1", REDIS_SIZE_MB="2") as server,

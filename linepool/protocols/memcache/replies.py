@@ -41,7 +41,11 @@ class Value:
 def encode_reply(value: object, request: Request) -> bytes:
     """Return the reply to a classic command; see ``Memcache.encode``."""
     if request.verb in _GETS:
-        return b"".join([*map(encode_value, _values(value, request)), b"END\r\n"])
+        parts: list[bytes] = []
+        for one in _values(value, request):
+            parts += _parts(one)
+        parts.append(b"END\r\n")
+        return b"".join(parts)
     if isinstance(value, Mapping):
         lines = [_line(b"STAT " + _text(k) + b" " + _text(v)) for k, v in value.items()]
         return b"".join([*lines, b"END\r\n"])
@@ -79,10 +83,16 @@ def _values(value: object, request: Request) -> Iterable[Value]:
 
 def encode_value(value: Value) -> bytes:
     """Return the block of one item."""
-    head = b"VALUE %b %d %d" % (value.key, value.flags, len(value.data))
-    if value.cas is not None:
-        head += b" %d" % value.cas
-    return head + b"\r\n" + value.data + b"\r\n"
+    return b"".join(_parts(value))
+
+
+def _parts(value: Value) -> tuple[bytes, bytes, bytes]:
+    """Return the block of one item in parts, to copy a long value only once."""
+    if value.cas is None:
+        head = b"VALUE %b %d %d\r\n" % (value.key, value.flags, len(value.data))
+    else:
+        head = b"VALUE %b %d %d %d\r\n" % (value.key, value.flags, len(value.data), value.cas)
+    return head, value.data, b"\r\n"
 
 
 def _text(value: object) -> bytes:
