@@ -12,12 +12,12 @@ import platform
 from linepool.version import __version__
 
 VARIABLE = "LINEPOOL_PURE"
-"""Not empty: pure Python runs, in this process and in those that it starts."""
+"""Neither empty nor 0: pure Python runs, in this process and in those that it starts."""
 
 
 def _why_pure() -> str:
     """Return why pure Python runs; empty if the compiled core does."""
-    if os.environ.get(VARIABLE, "").strip():
+    if os.environ.get(VARIABLE, "").strip() not in ("", "0"):
         return f"{VARIABLE} is set"
     try:
         import linepool.core.turn  # noqa: F401, PLC0415

@@ -32,8 +32,9 @@ def test_a_variable_chooses_pure_python():
     assert about.startswith(f"linepool {__version__}, pure Python (LINEPOOL_PURE is set), ")
 
 
-def test_an_empty_variable_counts_as_not_set():
-    assert run(SHOW, LINEPOOL_PURE=" ") == run(SHOW)
+@pytest.mark.parametrize("value", [" ", "0"])
+def test_a_variable_that_is_empty_or_0_does_not(value):
+    assert run(SHOW, LINEPOOL_PURE=value) == run(SHOW)
 
 
 @pytest.mark.parametrize(
