@@ -74,7 +74,7 @@ class StatusReader:
         for key, _ in self._pipes.select(0):
             slot, pipe = key.data
             data = pipe.drain()
-            records += self._scoreboard.heard(slot, data)
+            records += self._scoreboard.heard(slot, data, time.monotonic_ns())
             if len(data) >= PIPE_FULL:  # then the last record may be missing; the board has it
                 last = self._board.slot(slot).record(self._scoreboard.workers[slot])
                 records += self._scoreboard.caught_up(slot, last)

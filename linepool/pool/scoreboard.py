@@ -6,6 +6,8 @@ from attrs import define, frozen
 
 from linepool.pool.status import Record, State, unpack
 
+_LATEST_NS = (1 << 64) - 1  # the greatest time that a record can have
+
 
 @define
 class WorkerState:
@@ -76,17 +78,17 @@ class Scoreboard:
         """Add a new worker."""
         self.workers[slot] = WorkerState(slot, pid, generation, now_ns, since_ns=now_ns)
 
-    def heard(self, slot: int, data: bytes) -> list[Record]:
+    def heard(self, slot: int, data: bytes, now_ns: int = _LATEST_NS) -> list[Record]:
         """Apply what was read from a worker's status pipe; return the accepted records.
 
-        A record is accepted if it names the worker itself, and neither its time nor its counts
-        decrease.
+        A record is accepted if it names the worker itself, neither its time nor its counts decrease, and
+        its time is not later than ``now_ns``.
         """
         worker = self.workers[slot]
         records, malformed = unpack(data)
         accepted = []
         for record in records:
-            if _accept(worker, record):
+            if record.at_ns <= now_ns and _accept(worker, record):
                 accepted.append(record)
             elif not _is_outdated(worker, record):
                 malformed += 1

@@ -178,6 +178,15 @@ def test_a_record_from_before_the_fork_is_ignored():
     assert board.tally() == Tally(starting=1)
 
 
+def test_a_record_from_the_future_is_malformed_and_changes_nothing():
+    board = scoreboard()
+    board.heard(SLOT, written(record(State.IDLE)), SPAWNED_NS + 10)
+
+    assert board.heard(SLOT, written(record(at_ns=SPAWNED_NS + 11)), SPAWNED_NS + 10) == []
+    assert board.workers[SLOT].malformed == 1
+    assert board.workers[SLOT].since_ns == SPAWNED_NS + 1
+
+
 def test_a_reused_slot_has_no_state_of_its_former_worker():
     board = scoreboard()
     board.heard(SLOT, written(record(State.TAKEN, requests=9)))
