@@ -86,14 +86,18 @@ def _run_all(plan: Plan, lines: Path) -> list[Run]:
     """Make the runs while there is time, and write each to the file at once."""
     runs: list[Run] = []
     began_at = time.monotonic()
+    tries = 0
     with lines.open("w") as file:
         for made, (number, case, contender) in enumerate(plan.runs()):
-            left = plan.limit - (time.monotonic() - began_at)
-            if left < plan.needed(1):
+            took = time.monotonic() - began_at
+            if plan.limit - took < plan.needed(1):
                 break
             run = _run_once(number, case, contender, plan.seconds)
-            if run.is_disturbed and left > plan.needed(plan.total - made + 1):
+            tries += 1
+            each = max(plan.needed(1), (time.monotonic() - began_at) / tries)
+            if run.is_disturbed and plan.limit - took > each * (plan.total - made + 1):
                 again = _run_once(number, case, contender, plan.seconds)
+                tries += 1
                 run = attrs.evolve(_calmer(run, again), tries=_MAX_TRIES)
             runs.append(run)
             file.write(json.dumps(run.as_line()) + "\n")
