@@ -75,8 +75,8 @@ class Resources(dict[str, Any]):
             BaseException: What the first of them raised; no reply of the batch may be sent.
         """
         failure: BaseException | None = None
+        depth = forked.depth
         for name, generator in self._taken():
-            depth = forked.depth
             try:
                 _finish(name, generator, failure)
             except LeaveNow:
@@ -100,8 +100,12 @@ class Resources(dict[str, Any]):
 
     def _taken(self) -> Iterable[tuple[str, Generator[Any, None, None]]]:
         """Forget the resources of the batch; return them, the last one first."""
-        made, self._made = self._made, {}
         self.is_open = False
+        if len(self._made) == 1:  # there is rarely more than one
+            taken = self._made.popitem()
+            self.pop(taken[0], None)
+            return (taken,)
+        made, self._made = self._made, {}
         for name in made:
             self.pop(name, None)
         return reversed(made.items())

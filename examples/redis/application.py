@@ -51,9 +51,10 @@ def store() -> Iterator[Store]:
 @app.resource(scope="batch")
 def db(store: Store) -> Iterator[Db]:
     """Have the commands that are answered together share a transaction."""
-    db = Db(store)
+    db = store.db
     try:
         yield db
-        db.end()
-    finally:
+    except BaseException:
         db.abort()
+        raise
+    db.end()

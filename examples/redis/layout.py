@@ -15,7 +15,8 @@ INT64 = range(-(2**63), 2**63)
 _MAX_NAME_BYTES = 480
 _BEGINNING_BYTES = 200
 _HEADER = struct.Struct("<BQQQQqI")
-_STRING = struct.Struct("<B8xQ24xI")  # what matters of the header of a string
+_HEADER_BYTES = _HEADER.size
+_unpack_string = struct.Struct("<B8xQ24xI").unpack_from  # what matters of the header of a string
 _LONG_BYTES = 4096  # of a value, from which a copy costs more than a view
 _U64 = struct.Struct(">Q")  # big-endian, so that LMDB's order is that of the numbers
 _LENGTH = struct.Struct("<I")
@@ -70,7 +71,7 @@ class Header:
 def unpack_header(key: bytes, blob: bytes | memoryview) -> Header:
     """Return a stored header."""
     kind, number, expires_at, version, count, first, length = _HEADER.unpack_from(blob)
-    value = bytes(blob[_HEADER.size + length :])
+    value = bytes(blob[_HEADER_BYTES + length :])
     return Header(bytes(key), kind, number, expires_at, version, count, first, value)
 
 
@@ -79,10 +80,10 @@ def string_in(blob: bytes | memoryview) -> bytes | memoryview | None:
 
     A long one is a view if the header is one.
     """
-    kind, expires_at, length = _STRING.unpack_from(blob)
+    kind, expires_at, length = _unpack_string(blob)
     if kind != STRING or expires_at:
         return None
-    value = blob[_HEADER.size + length :]
+    value = blob[_HEADER_BYTES + length :]
     return value if len(value) > _LONG_BYTES else bytes(value)
 
 

@@ -455,7 +455,7 @@ def test_an_interrupted_command_takes_along_those_that_were_sent_with_it(tmp_pat
             return [t.find(key) is not None for key in keys]
 
     store = Store(str(tmp_path), 16 * 2**20)
-    alone = Db(store)
+    alone = store.db
     with pytest.raises(linepool.RequestTimeout):
         put(b"a", alone, interrupted=True)
     put(b"b", alone)
@@ -473,7 +473,6 @@ def test_an_interrupted_command_takes_along_those_that_were_sent_with_it(tmp_pat
             put(b"e", joined)
         with pytest.raises(RuntimeError, match="failed in its changes"):
             joined.end()
-        joined.abort()
 
     multi = Db(store)
     put(b"f", multi)
