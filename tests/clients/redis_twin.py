@@ -102,8 +102,10 @@ class Reader:
 
 
 def comparable(words: list[bytes], reply):
-    """Return a reply so that two of them can be compared whatever the order of a set is."""
+    """Return a reply so that two of them can be compared whatever the order of a set is, and the clock."""
     kind, value = reply
+    if words[0] == b"EXPIRE" and words[-1] in (b"GT", b"LT") and kind == b":":
+        return kind  # whether the same time from now is later depends on the millisecond
     if isinstance(value, list) and words[0].endswith(b"SCAN"):
         return kind, value[0], sorted(map(repr, value[1][1]))
     if isinstance(value, list) and words[0] in UNORDERED:
