@@ -171,6 +171,10 @@ class Conversation:
                 self._first_bytes = None
         return not self.closing
 
+    def note_admission(self) -> None:
+        """Note that the client's first bytes have been examined."""
+        self._first_bytes = None
+
     def feed(self, data: bytes) -> None:
         """Take bytes from the client, cut anywhere, unless it is refused because of them."""
         if self.admit(data):
@@ -231,17 +235,37 @@ class Conversation:
                 if self._has_around and isinstance(value, ReplyError):
                     return self.protocol.encode_error(value, request)
                 return self._encode(value, request)
-            except ReplyError as error:
-                return self._refused(error, request)
-            except (LeaveNow, RequestTimeout):
-                raise
-            except BaseException as error:  # noqa: BLE001 - SystemExit and the like end a request, not a worker
-                return self.protocol.encode_error(self._failed(error, request), request)
             finally:
                 self.armed = False
-        except RequestTimeout as error:
+        except BaseException as error:  # noqa: BLE001 - SystemExit and the like end a request, not a worker
             self.armed = False
-            return self._timed_out(error, request)
+            return self._error_reply(error, request)
+
+    def conclude(
+        self, request: Request, value: object, error: BaseException | None, context: Context
+    ) -> bytes | Generator[bytes, None, None]:
+        """Return the reply to a request whose handler was run by the compiled core; as ``answer``.
+
+        Args:
+            request: The request.
+            value: What the handler has returned.
+            error: What it has raised instead; None: nothing.
+            context: In which it ran.
+        """
+        self.request = request
+        self.overdue = None
+        self._context = context
+        if error is not None:
+            return self._error_reply(error, request)
+        try:
+            self.armed = True  # to encode a value may run code of the app's
+            try:
+                return self._encode(value, request)
+            finally:
+                self.armed = False
+        except BaseException as failure:  # noqa: BLE001 - as in ``answer``
+            self.armed = False
+            return self._error_reply(failure, request)
 
     def eof_reply(self) -> bytes:
         """Return what to send to a client that has ended its stream."""
@@ -357,28 +381,30 @@ class Conversation:
                 self.armed = False
                 if forked.depth != depth:
                     forked.end()
-        except ReplyError as error:
-            return self._refused(error, request)
-        except RequestTimeout as error:
-            self.armed = False
-            return self._timed_out(error, request)
-        except LeaveNow:
-            raise
         except BaseException as error:  # noqa: BLE001 - as for a handler that is not a stream
-            return self.protocol.encode_error(self._failed(error, request), request)
+            self.armed = False
+            return self._error_reply(error, request)
         self._broken = False
         return part
 
-    def _refused(self, error: ReplyError, request: Request) -> bytes:
-        self.errors += isinstance(error, ServerError)
-        return self.protocol.encode_error(error, request)
+    def _error_reply(self, error: BaseException, request: Request) -> bytes:
+        """Return the reply to a request whose handler has raised something; raises LeaveNow again."""
+        if isinstance(error, LeaveNow):
+            raise error
+        if isinstance(error, RequestTimeout):
+            return self._timed_out(error, request)
+        if isinstance(error, ReplyError):
+            self.errors += isinstance(error, ServerError)
+            return self.protocol.encode_error(error, request)
+        return self.protocol.encode_error(self._failed(error, request), request)
 
     def _failed(self, error: BaseException, request: Request | None) -> ServerError:
         """Log the exception under an id, and return the error that names the id."""
         self.errors += 1
         number = reference(error)
         command = _named(request) if request else "on_connect"
-        log.exception("handler failed id=%s command=%s peer=%s", number, command, self.session.peer)
+        event = "handler failed id=%s command=%s peer=%s"
+        log.error(event, number, command, self.session.peer, exc_info=error)
         return ServerError(f"internal error, id {number}")
 
     def _timed_out(self, error: RequestTimeout, request: Request) -> bytes:
@@ -389,7 +415,7 @@ class Conversation:
             self.service.logged(request.line).words if self.service.log_lines else _named(request)
         )
         event = "request overdue command=%s peer=%s why=%r"
-        log.warning(event, words, self.session.peer, str(error), exc_info=True)
+        log.warning(event, words, self.session.peer, str(error), exc_info=error)
         return self.protocol.encode_error(ServerError(str(error)), request)
 
 

@@ -6,8 +6,10 @@ environment variable ``LINEPOOL_PURE`` is set. This module says which of the two
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
+from typing import TYPE_CHECKING
 
 from linepool.version import __version__
 
@@ -20,7 +22,7 @@ def _why_pure() -> str:
     if os.environ.get(VARIABLE, "").strip() not in ("", "0"):
         return f"{VARIABLE} is set"
     try:
-        import linepool.core.turn  # noqa: F401, PLC0415
+        importlib.import_module("linepool.core.rounds")
     except ModuleNotFoundError:
         return "the compiled core is not built"
     except ImportError as error:  # built for another Python or C library
@@ -39,3 +41,13 @@ described = "compiled core" if compiled else f"pure Python ({why_pure})"
 
 about = f"linepool {__version__}, {described}, {platform.python_implementation()} {platform.python_version()}"
 """What runs: the version, the implementation and the Python, for people."""
+
+if TYPE_CHECKING or not compiled:
+    from linepool.core import plain as fields
+else:
+    from linepool.core import fields
+
+ConnectionFields = fields.ConnectionFields
+InterruptFields = fields.InterruptFields
+SafePointFields = fields.SafePointFields
+TableFields = fields.TableFields

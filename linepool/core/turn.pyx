@@ -1,22 +1,403 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Cut the line of a plain request into its words."""
+"""A turn of a connection in the core: receive, answer every plain request, send.
 
-from libc.string cimport memchr
+``worker/connection.py`` defines what a turn is. The core takes a request only if all of it is plain, and
+decides that before anything has happened; at the first that is not, it hands what it has received to the
+connection. Between two turns it keeps nothing: an incomplete request is with the protocol.
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.errno cimport EAGAIN, ECONNRESET, EINTR, errno
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memmove
+
+from linepool.core.fields cimport ConnectionFields, InterruptFields
+from linepool.core.kernel cimport (
+    MSG_DONTWAIT,
+    MSG_NOSIGNAL,
+    Py_DECREF,
+    PyContext_CopyCurrent,
+    PyContext_Enter,
+    PyContext_Exit,
+    PyObject,
+    PyObject_Call,
+    monotonic_ns,
+    recv,
+    release_fence,
+    send,
+    take_raised,
+)
+from linepool.core.line cimport LineSyntax
+from linepool.core.syntax cimport Cut, Out, Plan, Plans, Syntax
+
+from linepool import forked
+from linepool.batch import end_batch
+from linepool.errors import LeaveNow
+from linepool.protocols.line import Line
+
+cdef enum:
+    CHUNK = 16384           # bytes of one recv(), as in Python
+    BATCH_BYTES = 65536     # of replies that wait for those behind them
+    BATCH_NS = 2000000      # a reply does not wait longer for those behind it
+    BOUND_SHIFT = 32        # of the mark on the board: the connection cannot continue elsewhere as it is
+    DECLINED, ANSWERED, ENDED
+    READ = 0, AGAIN = 2     # what a connection needs, as ``worker/connection.py`` has it
 
 
-def plain_words(bytes line not None):
-    """Return the words of a line without its newline; None if only the pure Python may cut it.
+cdef class Turns:
+    """The turns of one worker's connections.
 
-    A line is plain if it has neither a quote nor a control character nor a byte above ASCII.
+    Args:
+        context: What the connections share.
     """
-    cdef Py_ssize_t i
-    cdef unsigned char byte
-    cdef const char *text = line
-    cdef Py_ssize_t length = len(line)
-    if length and memchr(text, b'"', length) is not NULL:
-        return None
-    for i in range(length):
-        byte = <unsigned char>text[i]
-        if byte < 32 or byte > 126:
-            return None
-    return line.split()
+
+    def __init__(self, context):
+        service, board = context.service, context.board
+        self.context, self.board, self.resources = context, board, context.resources
+        self.has_batches = bool(context.resources.per_batch)
+        self.brakes = context.brakes
+        self.brakes_seen = context.brakes.seen
+        self.safe_point, self.interrupts = context.safe_point, context.interrupts
+        self.forked_names = vars(forked)
+        self.read_timeout = context.settings.read_timeout
+        self.guard = service.guard
+        self.locate(board.layout)
+        self.syntax = Syntax()
+        if type(service.protocol) is Line:
+            self.syntax = LineSyntax(service.limits.max_line_bytes)
+            self.is_usable = True
+        self.plans = Plans(service, context.limit_ns)
+        self.out = Out()
+        self.kept_room = service.limits.max_line_bytes + CHUNK
+        self.received = <char *>PyMem_Malloc(self.kept_room + CHUNK)
+        if self.received == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self.received)
+
+    def locate(self, layout):
+        """Find the words of the board."""
+        self.line_bytes, self.slot_words = layout.line, layout.words.cast("B").cast("L")
+        self.published_words = layout.published.cast("B").cast("L")
+        self.head_words = layout.head.cast("B").cast("L")
+        self.line_room = layout.line_bytes
+        cdef uint64_t *slot = &self.slot_words[0]
+        cdef uint64_t *head = &self.head_words[0]
+        cdef Words *words = &self.words
+        at = layout.numbers
+        words.line = <char *>&self.line_bytes[0]
+        words.line_length = slot + <int>at["LINE_LENGTH"]
+        words.eol_length = slot + <int>at["EOL_LENGTH"]
+        words.limit_ns = slot + <int>at["LIMIT_NS"]
+        words.command = slot + <int>at["COMMAND"]
+        words.begun = slot + <int>at["BEGUN"]
+        words.serial = slot + <int>at["SERIAL"]
+        words.started_ns = slot + <int>at["STARTED_NS"]
+        words.requests = slot + <int>at["REQUESTS"]
+        words.handler_ns = slot + <int>at["HANDLER_NS"]
+        words.cookie = slot + <int>at["COOKIE"]
+        words.client_fd = slot + <int>at["CLIENT_FD"]
+        words.idle_since_ns = slot + <int>at["IDLE_SINCE_NS"]
+        words.held = slot + <int>at["HELD"]
+        words.connections = slot + <int>at["CONNECTIONS"]
+        words.waited_ns = slot + <int>at["WAITED_NS"]
+        words.order = slot + <int>at["ORDER"]
+        words.permit = slot + <int>at["PERMIT"]
+        words.state = slot + <int>at["STATE"]
+        words.since_ns = slot + <int>at["SINCE_NS"]
+        words.parked = head + <int>at["PARKED"]
+        words.ready = head + <int>at["READY"]
+        words.ready_since_ns = head + <int>at["READY_SINCE_NS"]
+        words.slots = head + <int>at["SLOTS"]
+        words.brakes = head + <int>at["BRAKES"]
+        words.edges_from_ns = head + <int>at["EDGES_FROM_NS"]
+        words.idle_floor = head + <int>at["IDLE_FLOOR"]
+        words.published = &self.published_words[0] if len(self.published_words) else NULL
+
+    def read(self, ConnectionFields connection, int flags=MSG_DONTWAIT):
+        """As ``connection.on_readable``, in the core as far as it takes the requests."""
+        if self.turn(connection, flags, True) == UNTOUCHED:
+            connection.on_readable(flags)
+
+    def again(self, ConnectionFields connection):
+        """As ``connection.take_turn``, likewise."""
+        if connection.more and connection.is_plain:
+            connection.more = False
+            connection.needs = READ
+            if self.turn(connection, 0, False) != UNTOUCHED:
+                return
+            connection.more = True
+            connection.needs = AGAIN
+        connection.take_turn()
+
+    cdef int turn(self, ConnectionFields connection, int flags, bint receives) except -1:
+        """Serve a connection; return whether something must be arranged, or nothing was done at all."""
+        cdef Words *words = &self.words
+        cdef char *start = self.received + self.kept_room
+        cdef const char *p = start
+        cdef const char *end
+        cdef Py_ssize_t got = 0, length = 0, left
+        cdef long long first_ns, began_ns
+        cdef int done = 0, how
+        cdef bint more = False, ended = False
+        cdef bytes kept
+        cdef Cut cut
+        if not (self.is_usable and (connection.is_plain or connection.maker is not None)):
+            return UNTOUCHED
+        # Published before the read: bytes that were read are lost with this worker.
+        words.cookie[0] = connection.cookie
+        words.client_fd[0] = connection.descriptor + 1
+        if words.brakes[0] != self.brakes_seen:
+            self.brakes.apply()
+            self.brakes_seen = self.brakes.seen
+            self.plans.refresh()
+        if receives:
+            got = recv(connection.descriptor, start, CHUNK, flags)
+            if got <= 0:
+                return self.failed_to_read(connection, got, errno)
+        end = start + got
+        if connection.maker is None and not connection.is_replaceable:
+            unread = connection.protocol.take_unread()
+            if unread is None and not receives:
+                return UNTOUCHED
+            if unread is None or len(unread) > self.kept_room:
+                connection.take_over(b"", (unread or b"") + start[:got])
+                return ARRANGE
+            kept = unread
+            p = start - PyBytes_GET_SIZE(kept)
+            memcpy(<char *>p, PyBytes_AS_STRING(kept), PyBytes_GET_SIZE(kept))
+        self.out.size = 0
+        if not connection.served and not connection.is_admitted:
+            if self.guard and not self.syntax.admits(p, end):
+                return self.hand_over(connection, p, end, False)
+            connection.is_admitted = True
+        self.asked_python = False
+        first_ns = began_ns = monotonic_ns()
+        self.safe_point.is_open = True
+        try:
+            while True:
+                while p < end:
+                    length = self.syntax.cut(p, end, &cut)
+                    if length <= 0:
+                        break
+                    if cut.verb_size:
+                        how = self.answer(connection, &cut, began_ns)
+                        if how == DECLINED:
+                            length = -1
+                            break
+                        done += 1
+                        if how == ENDED:
+                            p += length
+                            ended = True
+                            break
+                    p += length
+                    began_ns = monotonic_ns()
+                    if self.out.size > BATCH_BYTES or began_ns - first_ns > BATCH_NS:
+                        more = p < end
+                        break
+                left = end - p
+                if length < 0 or more or ended or got < CHUNK or left > self.kept_room:
+                    break
+                memmove(start - left, p, left)
+                p, end = start - left, start
+                got = recv(connection.descriptor, start, CHUNK, MSG_DONTWAIT)
+                if got <= 0:
+                    break  # the next turn says why
+                end = start + got
+            # What the connection continues with belongs to the same batch.
+            if self.has_batches and (more or p == end) and not ended and self.resources.is_open:
+                ended = not self.commit(connection)
+        finally:
+            self.safe_point.is_open = False
+            if self.safe_point.is_wanted:
+                self.safe_point.wait()
+            if self.reply is None:
+                words.started_ns[0] = 0
+            else:
+                done -= 1  # it is not done before its last part is sent
+            if done:
+                words.requests[0] += done
+                words.handler_ns[0] += began_ns - first_ns
+                connection.served = True
+        if done:
+            connection.read_by = 0
+            self.syntax.note(connection, &cut)
+        if ended or p < end:
+            return self.hand_over(connection, p, end, more)
+        if self.asked_python and connection.conversation.errors:
+            self.board.count_errors(*connection.conversation.take_errors())
+        if self.out.size:
+            got = send(connection.descriptor, self.out.data, self.out.size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if got != self.out.size:
+                connection.take_over(self.out.data[max(got, 0):self.out.size], b"")
+                return ARRANGE
+        connection.quiet_since = began_ns / 1e9
+        connection.is_replaceable = True
+        self.show(connection)
+        return SERVED
+
+    cdef int failed_to_read(self, ConnectionFields connection, Py_ssize_t got, int error) except -1:
+        """Deal with the end of a stream, or with an error of recv()."""
+        if got == 0:
+            return UNTOUCHED  # it will be read again
+        if error == EAGAIN or error == EINTR:
+            if connection.maker is not None:
+                connection.is_replaceable = True
+                self.show(connection)
+            return SERVED
+        if connection.maker is not None:
+            return UNTOUCHED
+        connection.abort(was_reset=error == ECONNRESET)
+        return ARRANGE
+
+    cdef int hand_over(
+        self, ConnectionFields connection, const char *p, const char *end, bint more
+    ) except -1:
+        """Have the connection continue with the replies, and with what was received but not served."""
+        replies = self.out.data[:self.out.size]
+        stream, self.reply = self.reply, None
+        if stream is not None:
+            stream = (stream, self.replied)
+            self.replied = None
+        connection.take_over(replies, p[:end - p], more=more, stream=stream)
+        return ARRANGE
+
+    cdef int answer(self, ConnectionFields connection, const Cut *cut, long long began_ns) except -1:
+        """Answer one request; return ENDED if the turn ends with it, DECLINED if nothing was done."""
+        cdef Plan plan = self.plans.find(cut.verb, cut.verb_size)
+        cdef tuple values
+        if plan is None:
+            return DECLINED
+        if plan.is_direct and not plan.is_braked:
+            session = None
+            if plan.has_session:
+                self.complete(connection)
+                session = connection.conversation.session
+            values = plan.values(cut, session, self.resources)
+            if values is not None:
+                self.publish(cut, plan, began_ns)
+                return self.run(connection, cut, plan, values)
+        if not plan.is_indirect:
+            return DECLINED
+        self.publish(cut, plan, began_ns)
+        return self.ask(connection, cut, plan)
+
+    cdef int publish(self, const Cut *cut, Plan plan, long long began_ns) noexcept:
+        """Publish the request that goes to its handler; the one before it is done."""
+        cdef Words *words = &self.words
+        cdef Py_ssize_t size = cut.line_size
+        words.started_ns[0] = 0
+        release_fence()
+        memcpy(words.line, cut.line, size if size < self.line_room else self.line_room)
+        words.line_length[0] = size
+        words.eol_length[0] = cut.eol_size
+        words.limit_ns[0] = plan.limit_ns
+        words.command[0] = plan.number
+        words.begun[0] = self.out.size
+        words.serial[0] += 1
+        release_fence()
+        words.started_ns[0] = began_ns
+        return 0
+
+    cdef int run(
+        self, ConnectionFields connection, const Cut *cut, Plan plan, tuple values
+    ) except -1:
+        """Call the handler, and write its reply."""
+        cdef InterruptFields interrupts = self.interrupts
+        cdef PyObject *result
+        cdef PyObject *depth = <PyObject *>self.forked_names["depth"]
+        context = PyContext_CopyCurrent()  # what the handler sets there is not seen by the next request
+        PyContext_Enter(context)
+        interrupts.conversation = None
+        interrupts.armed = True
+        # RequestTimeout is raised in the handler's own code or not at all: the handler of a signal
+        # does not run here.
+        result = PyObject_Call(plan.function, values, NULL)
+        interrupts.armed = False
+        if result == NULL:
+            error = take_raised()
+            PyContext_Exit(context)
+            if <PyObject *>self.forked_names["depth"] != depth:
+                end_of_fork(error)
+            if isinstance(error, LeaveNow):
+                raise error
+            return self.conclude(connection, cut, plan, None, error, context)
+        PyContext_Exit(context)
+        value = <object>result
+        Py_DECREF(result)
+        if <PyObject *>self.forked_names["depth"] != depth:
+            forked.end()
+        if self.syntax.encode(self.out, value, cut):
+            return ANSWERED
+        return self.conclude(connection, cut, plan, value, None, context)
+
+    cdef int conclude(
+        self,
+        ConnectionFields connection,
+        const Cut *cut,
+        Plan plan,
+        object value,
+        object error,
+        object context,
+    ) except -1:
+        """Have the conversation make the reply of what a handler has returned or raised."""
+        self.complete(connection)
+        conversation = connection.conversation
+        self.interrupts.conversation = conversation
+        request = self.syntax.request(cut, plan)
+        return self.keep(connection, conversation.conclude(request, value, error, context), request)
+
+    cdef int ask(self, ConnectionFields connection, const Cut *cut, Plan plan) except -1:
+        """Have the conversation answer a request."""
+        self.complete(connection)
+        conversation = connection.conversation
+        self.interrupts.conversation = conversation
+        request = self.syntax.request(cut, plan)
+        return self.keep(connection, conversation.answer(request), request)
+
+    cdef int keep(self, ConnectionFields connection, object reply, object request) except -1:
+        """Keep a reply that the conversation has made."""
+        self.asked_python = True
+        if type(reply) is not bytes:
+            self.reply, self.replied = reply, request
+            return ENDED
+        self.out.put_bytes(reply)
+        return ENDED if connection.conversation.closing else ANSWERED
+
+    cdef int show(self, ConnectionFields connection) except -1:
+        """Publish whether the connection could continue elsewhere; it waits for its client."""
+        cdef uint64_t shown = connection.descriptor + 1
+        if connection.place < 0:
+            return 0
+        if connection.maker is None:
+            session = connection.conversation.session
+            if session or session.user:
+                shown += <uint64_t>1 << BOUND_SHIFT
+        if shown != connection.shown:
+            connection.shown = shown
+            self.words.published[2 * connection.place + 1] = connection.cookie
+            self.words.published[2 * connection.place] = shown
+        return 0
+
+    cdef bint commit(self, ConnectionFields connection) except -1:
+        """End what the requests of this turn have shared; return whether their replies stand."""
+        self.complete(connection)
+        if end_batch(connection.conversation):
+            return True
+        self.out.size = 0  # the connection has the reply in place of these
+        return False
+
+    cdef int complete(self, ConnectionFields connection) except -1:
+        """Make Python's part of a connection, if the core has accepted it."""
+        if connection.maker is not None:
+            connection.make()
+        return 0
+
+
+def end_of_fork(error):
+    """End a process that a handler has forked, with what it has raised there."""
+    try:
+        raise error
+    except BaseException:
+        forked.end()

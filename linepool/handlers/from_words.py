@@ -77,6 +77,15 @@ AS_SOURCE: dict[Convert, list[str]] = {
 }
 """The same conversions as statements on a variable, for compiled calls; their errors have no text."""
 
+KINDS: dict[Convert, bytes] = {
+    _to_str: b"s",
+    _to_bytes: b"b",
+    _to_int: b"i",
+    _to_float: b"f",
+    to_bool: b"o",
+}
+"""The conversions that the compiled core has too, by the letter that it knows them by."""
+
 _SIMPLE: dict[Any, Converter] = {
     str: (_to_str, "str"),
     Secret: (_to_secret, "str"),

@@ -44,20 +44,16 @@ class Injector:
         if inspect.isclass(hint) and issubclass(hint, Protocol) and isinstance(self.protocol, hint):
             return lambda _request, conversation: conversation.protocol
         if hint is Session:
-            return lambda _request, conversation: conversation.session
+            return session_of
         if hint is Verb:
-            return self._verb
+            return verb_of
         if hint is Connection:
             return _connection
         if hint is PubSub:
             return lambda _request, conversation: conversation.connection.pubsub
         if (chosen := self.resource_name(hint, name)) is None:
             return None
-        return lambda _request, conversation: conversation.resources[chosen]
-
-    def _verb(self, request: Request, _conversation: Any) -> Verb:
-        verb = Verb(request.verb.decode("utf-8", "replace"))
-        return Verb(verb.upper()) if self.protocol.ignores_case else verb
+        return ResourceOf(chosen)
 
     def resource_name(self, hint: Any, name: str) -> str | None:
         """Return which resource a parameter is given; None: none.
@@ -79,6 +75,33 @@ def _required(hint: Any) -> Any:
     """Return X for X | None, which is injected like X."""
     arms = [arm for arm in get_args(hint) if arm is not type(None)]
     return arms[0] if len(arms) == 1 and type(None) in get_args(hint) else hint
+
+
+class ResourceOf:
+    """Supplies a resource.
+
+    Args:
+        name: The resource's.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, _request: Request, conversation: Any) -> object:
+        """Return it; one of the scope ``batch`` is made first, if it has to be."""
+        return conversation.resources[self.name]
+
+
+def session_of(_request: Request, conversation: Any) -> Session:
+    """Supply the connection's session."""
+    session: Session = conversation.session
+    return session
+
+
+def verb_of(request: Request, conversation: Any) -> Verb:
+    """Supply the name by which the client called the command."""
+    verb = Verb(request.verb.decode("utf-8", "replace"))
+    return Verb(verb.upper()) if conversation.protocol.ignores_case else verb
 
 
 def _connection(_request: Request, conversation: Any) -> Connection:

@@ -64,6 +64,14 @@ class Buffered(Protocol):
         self._needs_line = False
         return True
 
+    def take_unread(self) -> bytes | None:
+        """Return what has arrived of the next request, and forget it; None: it must be read here."""
+        if self._needed:
+            return None
+        unread = self._unread()
+        self._forget()
+        return unread
+
     def _unread(self) -> bytes:
         """Return the bytes that have arrived and belong to no request yet."""
         return b"".join((self._buffer[self._at :], self._arriving))

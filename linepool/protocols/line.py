@@ -109,6 +109,10 @@ class Line(Buffered):
         unread = super()._unread()
         return b"\n".join([*reversed(self._plain), unread]) if self._plain else unread
 
+    def take_unread(self) -> bytes | None:
+        """As ``Buffered``; answers to telnet's commands are with the next reply, which is made here then."""
+        return None if self._telnet else super().take_unread()
+
     def _forget(self) -> None:
         super()._forget()
         self._plain = []

@@ -19,14 +19,18 @@ log = logging.getLogger("linepool")
 
 
 class Admission:
-    """The admission of new clients to one worker."""
+    """The admission of new clients to one worker.
+
+    Attributes:
+        enough: While there are fewer connections, none is refused.
+    """
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
         self._board = context.board
         settings = context.settings
         self._most, self._most_from_one = settings.max_connections, settings.address_limit
-        self._enough = min(self._most, self._most_from_one)
+        self.enough = min(self._most, self._most_from_one)
         pid = os.getpid()
         self._ids = (f"{pid}-{number}" for number in itertools.count(1))
 
@@ -47,7 +51,7 @@ class Admission:
             origin: What ``origin_of`` says of it.
         """
         board, settings = self._board, self._context.settings
-        if board.has_room_for(settings.hot_connections, self._enough):
+        if board.has_room_for(settings.hot_connections, self.enough):
             return b""  # without a look at all workers
         if settings.has_parker and board.connections() >= self._most:
             why = TOO_MANY

@@ -63,7 +63,7 @@ class Handoff:
         state = connection.dump(has_input=has_input)
         if state is None:
             return False
-        state.origin = self._table.origins[connection.descriptor]
+        state.origin = connection.origin
         # Hidden first: if this worker is killed meanwhile, the master must not save what the parker has.
         shown = board.hide(place) if place >= 0 else 0
         if not channels.send(self._channel, PassedConnection(state, connection.descriptor)):

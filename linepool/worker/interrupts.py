@@ -11,7 +11,7 @@ import faulthandler
 import signal
 from types import FrameType
 
-from linepool import forked
+from linepool import core, forked
 from linepool.conversation import Conversation
 from linepool.errors import RequestTimeout
 from linepool.ipc.board import WorkerView
@@ -20,7 +20,7 @@ RAISE = signal.SIGUSR1
 DUMP = signal.SIGUSR2
 
 
-class Interrupts:
+class Interrupts(core.InterruptFields):
     """The handlers of these signals.
 
     Args:
@@ -28,7 +28,8 @@ class Interrupts:
         dump: The descriptor of the file for the stacks.
 
     Attributes:
-        conversation: The one whose handler may be running; None: none has run yet.
+        conversation: The one whose handler may be running; None: none is.
+        armed: The compiled core runs a handler, in which RequestTimeout may be raised now.
     """
 
     def __init__(self, board: WorkerView, dump: int) -> None:
@@ -42,11 +43,16 @@ class Interrupts:
         if forked.is_forking:
             forked.send_again(number)
             return
-        conversation = self.conversation
         limit_ns = self._board.overdue_limit_ns
-        if conversation is None or limit_ns is None:
+        if limit_ns is None:
             return
         timeout = overdue(limit_ns)
+        if self.armed:
+            self.armed = False
+            raise timeout
+        conversation = self.conversation
+        if conversation is None:
+            return
         if not conversation.armed:
             conversation.overdue = timeout  # a stream whose last part is being sent
             return

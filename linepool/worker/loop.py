@@ -14,13 +14,12 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
 
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Order
 from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, Acceptor
 from linepool.kernel.listeners import Listener
-from linepool.kernel.sockets import LONGEST_WAIT, is_open, origin_of
+from linepool.kernel.sockets import is_open, origin_of
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
 from linepool.worker.balance import ParkPolicy, Siblings, eviction_order, share
@@ -28,21 +27,16 @@ from linepool.worker.connection import AGAIN, CLOSED, READ, WRITE, Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.edges import Edges
 from linepool.worker.handoff import Handoff
+from linepool.worker.rounds import Events, Parts, rounds_of
 from linepool.worker.table import Table
 
 log = logging.getLogger("linepool")
 
-_MOMENT = 0.001  # seconds; a worker that finds work within it was not idle
-_MOMENT_NS = 1_000_000
 # Seconds between two tries of what cannot be done yet, and between two looks at the timers.
 _RETRY = 0.01
 # After this long even a worker with enough to do asks for waiting connections.
 _STARVING_NS = 1_000_000
 _GIFTS_AT_ONCE = 16  # connections from the parker, before the other clients get their turn
-_EVENTS_WHILE_OTHERS_WAIT = 4  # a round is short while connections wait for an idle worker
-# A client that would wait longer than this is handed off if a worker is idle. To pass it takes about 100 us
-# of processor time, in three processes.
-_WORTH_NS = 2_000_000
 
 
 class Loop:
@@ -79,12 +73,7 @@ class Loop:
         self._admission = Admission(context)
         self._park_policy = ParkPolicy(context.board, park_after)
         self._siblings = Siblings(context.board)
-        self._is_idle = True  # as the master knows it
-        self._was_late = True  # the last wait was longer than a moment
         self._left_at = 0.0  # when it began to leave; 0: it has not
-        self._began_ns = 0  # when the round began
-        self._waited_ns = 0  # for work, altogether
-        self._mean_ns = 0  # what one turn of a connection took lately
         self._channel = channel
         self._epoll.register(channel, select.EPOLLIN)
         self._epoll.register(self._orders.wakeup, select.EPOLLIN | select.EPOLLET)
@@ -92,6 +81,18 @@ class Loop:
             self._epoll.register(context.subscriptions, select.EPOLLIN)
         # One worker is woken for each client, not all.
         self._acceptor = Acceptor(listeners, self._epoll, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        parts = Parts(
+            context,
+            self._epoll,
+            self._table,
+            self._acceptor,
+            self._handoff,
+            edges,
+            self._offload,
+            self._admission,
+            self._gives_back,
+        )
+        self._rounds = rounds_of(parts)
         context.safe_point.evacuate = self._handoff.evacuate
 
     def run(self) -> None:
@@ -99,14 +100,14 @@ class Loop:
         self._edges.tell(State.READY)
         try:
             while not (self._left_at and self._is_done()):
-                events = self._wait()
-                if self._mean_ns * len(events) > _WORTH_NS:
-                    self._offload(events)
+                events = self._rounds.next_events(
+                    takes_work=self._takes_work(), may_wait=not self._table.again
+                )
                 self._serve_events(events)
                 if self._table.again:
                     for connection in self._table.present(self._table.again):
-                        self._serve(connection, connection.take_turn)
-                self._look_around(len(events))
+                        self._serve(connection, self._rounds.again)
+                self._look_around()
             self._handoff.return_unstarted()
         finally:
             for connection in self._table.present(self._table.connections):  # it stops at once
@@ -121,59 +122,32 @@ class Loop:
         """Return its own descriptors, but for the listeners and connections."""
         return [self._epoll.fileno()]
 
-    def _wait(self) -> list[tuple[int, int]]:
-        """Wait for something to do, and publish that this worker is idle."""
-        poll, board = self._epoll.poll, self._board
-        now_ns = time.monotonic_ns()
-        others_wait = board.ready_connections()
-        most = _EVENTS_WHILE_OTHERS_WAIT if others_wait else -1
-        if self._table.again:
-            self._began_ns = now_ns
-            return poll(0, most)
-        takes_work = self._takes_work()
-        board.idle(0, now_ns if takes_work else 0)
-        if others_wait and takes_work:
-            self._handoff.ask_for_work(now_ns)
-        # Work that came late the last time will come late again: then the short wait is left out.
-        events = [] if self._was_late else poll(_MOMENT, most)
-        if not events:
-            if not self._is_idle:
-                self._is_idle = True
-                self._edges.idle(time.monotonic_ns())
-            pause = self._table.due - time.monotonic()
-            events = poll(None if pause == math.inf else min(max(0.0, pause), LONGEST_WAIT))
-        self._began_ns = began_ns = time.monotonic_ns()
-        self._was_late = began_ns - now_ns > _MOMENT_NS
-        board.idle(0, 0)
-        self._waited_ns += began_ns - now_ns
-        board.waited(self._waited_ns)
-        return events
-
     def _takes_work(self) -> bool:
         """Whether it may be given connections when it has nothing to do."""
         if self._left_at:
             return self._orders.order == Order.STOP
         return not self._acceptor.open_at  # else it has no room, or no descriptors
 
-    def _serve_events(self, events: list[tuple[int, int]]) -> None:
+    def _serve_events(self, events: Events) -> None:
         """Serve each connection for which something has happened, and accept new ones."""
-        connections = self._table.connections
+        connections, rounds = self._table.connections, self._rounds
+        read = rounds.read
         for descriptor, _ in events:
             connection = connections.get(descriptor)
             if connection is None:
                 self._on_other_event(descriptor)
             elif connection.needs == READ:
                 # As _serve() does it, for the most frequent case without its call.
-                if self._is_idle:
-                    self._begin_work()
+                if rounds.is_idle:
+                    rounds.begin_work()
                 try:
-                    connection.on_readable()
+                    read(connection)
                 except Exception:  # noqa: BLE001 - logged; it ends this connection, not the worker
                     connection.fail()
                 if connection.needs != READ or self._gives_back:
                     self._after_turn(connection)
             elif connection.needs == WRITE:
-                self._serve(connection, connection.take_turn)
+                self._serve(connection, rounds.again)
 
     def _on_other_event(self, descriptor: int) -> None:
         if descriptor in self._acceptor.listeners:
@@ -187,16 +161,12 @@ class Loop:
         else:  # it is being closed, or was handed off meanwhile
             self._table.drain(descriptor)
 
-    def _serve(self, connection: Connection, step: Callable[[], None]) -> None:
+    def _serve(self, connection: Connection, step: Callable[[Connection], None]) -> None:
         """Have a connection take a step, and arrange what it needs then."""
-        if self._is_idle:
-            self._begin_work()
+        if self._rounds.is_idle:
+            self._rounds.begin_work()
         _step(connection, step)
         self._after_turn(connection)
-
-    def _begin_work(self) -> None:
-        self._is_idle = False
-        self._edges.busy(time.monotonic_ns())
 
     def _after_turn(self, connection: Connection) -> None:
         """Arrange what a connection needs; in ``dispatch`` give it back, at the latest after two turns."""
@@ -236,7 +206,7 @@ class Loop:
     def _begin(self, connection: Connection) -> None:
         """Serve a new connection for the first time."""
         self._board.count_connection()
-        self._serve(connection, connection.begin)
+        self._serve(connection, Connection.begin)
 
     def _receive(self) -> None:
         """Serve the connections that the parker has given."""
@@ -266,20 +236,20 @@ class Loop:
             return
         flags = message.state.flags
         if flags & channels.EXPIRED:
-            self._serve(connection, connection.expire)
+            self._serve(connection, Connection.expire)
         elif flags & channels.NEW:
             self._begin(connection)
         else:
             again = connection.needs != READ
-            self._serve(connection, connection.take_turn if again else connection.on_readable)
+            self._serve(connection, self._rounds.again if again else self._rounds.read)
         if self._table.active > self._most:
             self._make_room(connection)
 
-    def _offload(self, events: list[tuple[int, int]]) -> None:
+    def _offload(self, events: Events) -> None:
         """Hand off a part of the readable connections if idle workers would serve them sooner."""
         connections = self._table.connections
         readable = [descriptor for descriptor, _ in events if descriptor in connections]
-        for descriptor in readable[: self._siblings.surplus(len(readable), self._began_ns)]:
+        for descriptor in readable[: self._siblings.surplus(len(readable), self._rounds.began_ns)]:
             self._handoff.give(connections[descriptor], has_input=True)
 
     def _make_room(self, newcomer: Connection | None = None) -> bool:
@@ -287,11 +257,10 @@ class Loop:
         order = eviction_order(self._table.connections.values(), newcomer, time.monotonic())
         return any(self._handoff.give(connection) for connection in order)
 
-    def _look_around(self, served: int) -> None:
+    def _look_around(self) -> None:
         """See whether there is something to do besides the events."""
         now_ns = time.monotonic_ns()
-        if served:
-            self._mean_ns += ((now_ns - self._began_ns) // served - self._mean_ns) >> 3
+        self._rounds.end(now_ns)
         board = self._board
         if board.ready_connections() and now_ns - board.ready_since_ns > _STARVING_NS:
             self._handoff.ask_for_work(now_ns)
@@ -323,7 +292,7 @@ class Loop:
                     self._table.arrange(connection)
                     continue
             if now >= connection.deadline:
-                _step(connection, connection.expire)
+                _step(connection, Connection.expire)
                 self._table.arrange(connection)
                 if connection.needs == CLOSED:
                     continue
@@ -356,7 +325,7 @@ class Loop:
                 self._handoff.give(connection, at_once=True) or patient or not connection.is_bound
             ):
                 continue  # it is gone; or it stays until it ends by itself, or until it can go
-            _step(connection, partial(connection.hang_up, now, self._left_at))
+            _step(connection, lambda one: one.hang_up(now, self._left_at))
             if connection.needs == CLOSED:
                 self._table.close(connection)
         self._table.look_at(now + _RETRY)
@@ -368,9 +337,9 @@ class Loop:
         return self._orders.order != Order.STOP or not self._board.has_parker
 
 
-def _step(connection: Connection, step: Callable[[], None]) -> None:
+def _step(connection: Connection, step: Callable[[Connection], None]) -> None:
     """Have a connection take a step; an exception out of its protocol ends it, not the worker."""
     try:
-        step()
+        step(connection)
     except Exception:  # noqa: BLE001 - logged
         connection.fail()

@@ -11,10 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from linepool import core
+
 T = TypeVar("T")
 
 
-class SafePoint:
+class SafePoint(core.SafePointFields):
     """Whether the main thread leaves its tables alone: then the second one may use them.
 
     It does while it answers a batch of requests, and while it runs hooks.

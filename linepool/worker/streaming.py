@@ -82,10 +82,10 @@ class Stream:
         context, request = self._context, self._request
         board = context.board
         began_ns = monotonic_ns() - self._ran_ns
-        board.serial += 1
         line, eol = request.line, request.eol
         number = (request.command or NO_ENTRY).number
-        board.begin(line, len(line), len(eol), self._limit_ns, number, 1, board.serial, began_ns)
+        serial = board.serial() + 1
+        board.begin(line, len(line), len(eol), self._limit_ns, number, 1, serial, began_ns)
         context.interrupts.conversation = self._conversation
         if 0 < self._limit_ns < self._ran_ns:
             self._conversation.overdue = overdue(self._limit_ns)  # the next part is an error

@@ -12,6 +12,7 @@ import select
 import socket
 from collections.abc import Iterator, Mapping
 
+from linepool import core
 from linepool.kernel.lingering import LingeringClose
 from linepool.session import Session
 from linepool.worker.connection import AGAIN, CLOSED, WRITE, Connection
@@ -21,7 +22,7 @@ from linepool.worker.transport import Transport
 log = logging.getLogger("linepool")
 
 
-class Table:
+class Table(core.TableFields):
     """The connections of one worker.
 
     Args:
@@ -31,24 +32,23 @@ class Table:
 
     Attributes:
         connections: By descriptor.
-        origins: Where their clients come from, by descriptor.
         again: Those that take a turn in each round, by descriptor.
+        first_look: Seconds after which a new one is to be looked at.
         due: When the timers are to be looked at, on the monotonic clock.
     """
 
     def __init__(self, context: WorkerContext, epoll: select.epoll, first_look: float) -> None:
         self.connections: dict[int, Connection] = {}
-        self.origins: dict[int, int] = {}
         self.again: dict[int, Connection] = {}
         self.due = math.inf
         self._context = context
         self._board = context.board
         self._epoll = epoll
-        self._first_look = first_look
+        self.first_look = first_look
         self._writing: dict[int, Connection] = {}  # those whose clients are to read first
         self._most_writing = context.settings.hot_connections
         self._lingering = LingeringClose()
-        self._places = list(range(context.board.places))
+        self.places = list(range(context.board.places))
 
     @property
     def is_empty(self) -> bool:
@@ -73,16 +73,16 @@ class Table:
             cookie: The socket's (SO_COOKIE); 0: not known yet.
         """
         transport = Transport(sock, self._context.settings.write_timeout)
-        place = self._places.pop() if self._places else -1
+        place = self.places.pop() if self.places else -1
         connection = Connection(transport, session, self._context, accepted_at, place, cookie)
         if replaced := self.connections.get(connection.descriptor):
             self.close(replaced)  # a handler has closed its descriptor
         self.connections[connection.descriptor] = connection
         self._board.holds(len(self.connections))
-        self.origins[connection.descriptor] = origin
+        connection.origin = origin
         self._board.count_origin(origin, 1)
         self._epoll.register(connection.descriptor, select.EPOLLIN)
-        self.look_at(connection.quiet_since + self._first_look)
+        self.look_at(connection.quiet_since + self.first_look)
         return connection
 
     def forget(self, connection: Connection) -> bool:
@@ -103,10 +103,10 @@ class Table:
         self.again.pop(descriptor, None)
         self._writing.pop(descriptor, None)
         self._board.holds(len(self.connections))
-        self._board.count_origin(self.origins.pop(descriptor), -1)
+        self._board.count_origin(connection.origin, -1)
         if connection.place >= 0:
             self._board.hide(connection.place)
-            self._places.append(connection.place)
+            self.places.append(connection.place)
         return was_there
 
     def arrange(self, connection: Connection) -> None:

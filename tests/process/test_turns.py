@@ -166,7 +166,7 @@ def test_a_large_state_that_was_just_moved_moves_again_only_if_it_must(
     monkeypatch.setattr(WorkerView, "parker_has_room", True)
     context = context_of(upload_app(Line()))
     connection = connected(pair[0], context)
-    connection._protocol.feed(b"PUT k 9000000\n" + b"x" * size)
+    connection.protocol.feed(b"PUT k 9000000\n" + b"x" * size)
     state = connection.dump()
     assert state is not None
     ours, theirs = channel.pair()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from linepool.ipc.board import words
 from linepool.ipc.board.words import (
     BEGIN,
     BEGUN,
@@ -26,6 +27,7 @@ from linepool.ipc.board.words import (
     IDLE_FLOOR,
     IDLE_SINCE_NS,
     LIMIT_NS,
+    LINE_BYTES,
     ORDER,
     ORIGINS,
     OVERDUE,
@@ -56,6 +58,27 @@ from linepool.settings import MAX_WORKERS
 _IDLE = (State.READY.value, State.IDLE.value)
 
 
+class Layout(NamedTuple):
+    """Where a worker's words are, for the compiled core.
+
+    Attributes:
+        line: The bytes of the slot, which begin with ``line_bytes`` of the request's line.
+        words: The slot's words.
+        published: Two words for each published connection.
+        head: The words of the head.
+        origins: Counts of its connections by their origins.
+        numbers: Of the words of the slot and of the head, by name.
+    """
+
+    line: memoryview
+    words: memoryview
+    published: memoryview
+    head: memoryview
+    origins: memoryview
+    numbers: dict[str, int]
+    line_bytes: int
+
+
 class Sibling(NamedTuple):
     """What a worker sees of another one: two times in ns, and how many connections it holds."""
 
@@ -70,7 +93,6 @@ class WorkerView:
 
     Attributes:
         places: How many of its connections it may publish.
-        serial: The number of the last request or hook.
         idle: ``idle(0, since_ns)`` publishes that no connection is being served, and since when the worker
             waits for work; 0: it takes none, or works.
         waited: ``waited(total_ns)`` publishes for how long it has waited altogether.
@@ -83,6 +105,7 @@ class WorkerView:
             publishes the request that goes to its handler; the one before it is done. It is overdue
             after ``limit_ns`` (0: never); ``command`` is the number of its command in the service;
             ``unsent`` bytes of replies are to be sent ahead of its own.
+        serial: Returns the number of the last request or hook.
         runs: ``runs(command)`` publishes that the request in flight has come to another command, by
             its number: the next one of a batch.
         brakes: Returns a number that changes when a result of ``braked_until`` does.
@@ -96,7 +119,6 @@ class WorkerView:
         self._origins = board.origins(number)
         self._others: dict[int, memoryview] = {}
         self.places = len(self._published) // 2
-        self.serial = 0
         # Not methods: a method would cost as much again as what it does, at each request or round.
         self.ready_connections: Callable[[], int] = partial(self._head.__getitem__, READY)
         self.order: Callable[[], int] = partial(self._words.__getitem__, ORDER)
@@ -104,8 +126,16 @@ class WorkerView:
         self.idle: Callable[..., None] = partial(PAIR.pack_into, self._view, IDLE_AT)
         self.waited: Callable[[int], None] = partial(self._words.__setitem__, WAITED_NS)
         self.begin: Callable[..., None] = partial(BEGIN.pack_into, self._view, 0)
+        self.serial: Callable[[], int] = partial(self._words.__getitem__, SERIAL)
         self.runs: Callable[[int], None] = partial(self._words.__setitem__, COMMAND)
         self.brakes: Callable[[], int] = partial(self._head.__getitem__, BRAKES)
+
+    @property
+    def layout(self) -> Layout:
+        """Where its words are."""
+        numbers = {name: n for name, n in vars(words).items() if isinstance(n, int)}
+        view, published = self._view, self._published
+        return Layout(view, self._words, published, self._head, self._origins, numbers, LINE_BYTES)
 
     @property
     def served_descriptor(self) -> int:
@@ -114,8 +144,7 @@ class WorkerView:
 
     def begin_hook(self, now_ns: int, limit_ns: int) -> None:
         """Publish that a hook runs; it has no line, and is not counted as a request."""
-        self.serial += 1
-        self.begin(b"", 0, 0, limit_ns, 0, 0, self.serial, now_ns)
+        self.begin(b"", 0, 0, limit_ns, 0, 0, self.serial() + 1, now_ns)
 
     def finish(self, requests: int, spent_ns: int) -> None:
         """Publish that some requests are done, all since the last call, and the time they took."""

@@ -1,0 +1,4 @@
+from linepool.core.plain import ConnectionFields as ConnectionFields
+from linepool.core.plain import InterruptFields as InterruptFields
+from linepool.core.plain import SafePointFields as SafePointFields
+from linepool.core.plain import TableFields as TableFields

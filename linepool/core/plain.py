@@ -1,0 +1,59 @@
+"""The fields that the compiled core shares with Python's classes, where there is no core: plain attributes.
+
+Each is a base of the class that uses it. In the core the same fields are those of a C struct, so both
+have one home for each piece of state.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from linepool.conversation import Conversation
+    from linepool.protocols.base import Protocol
+
+
+class ConnectionFields:
+    """The fields of ``worker.connection.Connection``; it says what they mean."""
+
+    descriptor: int
+    place: int
+    cookie: int
+    origin: int
+    shown: int
+    needs: int
+    served: bool
+    is_replaceable: bool
+    is_plain: bool
+    more: bool
+    quiet_since: float
+    accepted_at: float
+    read_by: float
+    conversation: Conversation
+    protocol: Protocol
+
+    def make(self) -> None:
+        """Make all else of a connection that the compiled core has accepted."""
+
+
+class TableFields:
+    """The fields of ``worker.table.Table``."""
+
+    connections: dict[int, Any]
+    again: dict[int, Any]
+    places: list[int]
+    due: float
+
+
+class SafePointFields:
+    """The fields of ``worker.safe_point.SafePoint``."""
+
+    is_open: bool
+    is_wanted: bool
+
+
+class InterruptFields:
+    """The fields of ``worker.interrupts.Interrupts``."""
+
+    conversation: Any
+    armed = False

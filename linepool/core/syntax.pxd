@@ -1,0 +1,67 @@
+from libc.stdint cimport uint64_t
+
+from linepool.core.fields cimport ConnectionFields
+
+cdef enum:
+    MOST_WORDS = 24
+
+
+cdef struct Cut:
+    # One request in the bytes that were received. The pointers are into these.
+    const char *line        # without its ending
+    Py_ssize_t line_size
+    int eol_size
+    const char *verb
+    Py_ssize_t verb_size
+    int count               # of the words after the verb
+    const char *word[MOST_WORDS]
+    Py_ssize_t size[MOST_WORDS]
+
+
+cdef class Out:
+    # The replies of a turn.
+    cdef char *data
+    cdef Py_ssize_t size, room
+    cdef char *reserve(self, Py_ssize_t more) except NULL
+    cdef int put(self, const char *data, Py_ssize_t size) except -1
+    cdef int put_bytes(self, bytes data) except -1
+
+
+cdef class Plan:
+    # How a command is called.
+    cdef readonly object entry
+    cdef object call            # as the entry's was when the plan was made
+    cdef object function
+    cdef bytes verb
+    cdef readonly bint is_direct         # the core calls the function itself
+    cdef bint is_indirect       # the core has the conversation answer; neither: Python reads it
+    cdef bint is_braked
+    cdef bint has_session
+    cdef int arguments, required, words
+    cdef char kind[MOST_WORDS]
+    cdef list extras            # of each argument: its default, or the name of a resource
+    cdef uint64_t limit_ns, number
+    cdef bint add(self, str name, dict words, dict supplied) except -1
+    cdef tuple values(self, const Cut *cut, object session, object resources)
+
+
+cdef class Plans:
+    # The plans of an app's commands, by the verb's bytes.
+    cdef readonly list plans
+    cdef list slots
+    cdef uint64_t mask
+    cdef Plan find(self, const char *verb, Py_ssize_t size)
+    cdef Plan find_exactly(self, const char *verb, Py_ssize_t size)
+
+
+cdef class Syntax:
+    # What the core knows of a protocol.
+    cdef Py_ssize_t cut(self, const char *p, const char *end, Cut *cut) except -2
+    cdef bint admits(self, const char *p, const char *end) except -1
+    cdef bint encode(self, Out out, object value, const Cut *cut) except -1
+    cdef object request(self, const Cut *cut, Plan plan)
+    cdef int note(self, ConnectionFields connection, const Cut *cut) except -1
+    cdef int restore(self, ConnectionFields connection) except -1
+
+
+cdef object converted(char kind, const char *word, Py_ssize_t size)

@@ -1,0 +1,281 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""What every protocol's part of the core uses: plans of commands, conversion of words, the replies' buffer.
+
+A plan is made once for each command. It says whether the core calls the handler itself (its parameters
+are plain words, the session, resources), has the conversation answer (middleware, options, other
+types), or leaves the request to Python.
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from libc.stdint cimport uint64_t
+from libc.string cimport memcmp, memcpy
+
+from linepool.core.fields cimport ConnectionFields
+
+from linepool.handlers.from_words import KINDS
+from linepool.handlers.inject import ResourceOf, session_of, verb_of
+
+cdef extern from "Python.h":
+    object PyUnicode_DecodeUTF8(const char *data, Py_ssize_t size, const char *errors)
+    double PyOS_string_to_double(const char *text, char **end, object error) except? -1.0
+    object PyLong_FromLongLong(long long value)
+
+cdef enum:
+    FIRST_ROOM = 16384
+    MOST_DIGITS = 18        # every such number fits into 64 bits
+    MOST_FLOAT = 40         # characters
+    MOST_VERB = 64
+
+
+cdef class Out:
+    def __cinit__(self):
+        self.data = <char *>PyMem_Malloc(FIRST_ROOM)
+        self.room = FIRST_ROOM
+        if self.data == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self.data)
+
+    cdef char *reserve(self, Py_ssize_t more) except NULL:
+        """Return where the next bytes go, with room for so many."""
+        cdef char *data
+        if self.size + more > self.room:
+            room = 2 * (self.size + more)
+            data = <char *>PyMem_Realloc(self.data, room)
+            if data == NULL:
+                raise MemoryError
+            self.data, self.room = data, room
+        return self.data + self.size
+
+    cdef int put(self, const char *data, Py_ssize_t size) except -1:
+        memcpy(self.reserve(size), data, size)
+        self.size += size
+        return 0
+
+    cdef int put_bytes(self, bytes data) except -1:
+        return self.put(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+
+cdef class Plan:
+    def __init__(self, bytes verb, object entry, object service, uint64_t limit_ns):
+        signature = entry.signature
+        self.entry, self.verb, self.call, self.function = entry, verb, entry.call, entry.function
+        self.limit_ns = limit_ns if entry.limit_ns is None else entry.limit_ns
+        self.number = entry.number
+        self.required, self.words = signature.required, len(signature.words)
+        self.extras = []
+        words = {word.name: word for word in signature.words}
+        self.is_indirect = not (signature.rest or signature.body)
+        for supply in signature.supplied.values():
+            if supply not in (session_of, verb_of) and not isinstance(supply, ResourceOf):
+                self.is_indirect = False  # it may reach the connection, whose replies are kept here
+        self.is_direct = (
+            self.is_indirect
+            and not (signature.many or signature.options or service.middleware)
+            and len(words) + len(signature.supplied) == len(signature.order) <= MOST_WORDS
+        )
+        for name in signature.order if self.is_direct else ():
+            self.is_direct = self.is_direct and self.add(name, words, signature.supplied)
+
+    cdef bint add(self, str name, dict words, dict supplied) except -1:
+        """Add an argument; return whether the core can make it."""
+        word = words.get(name)
+        extra = None
+        if word is not None:
+            kind = KINDS.get(word.convert)
+            extra = None if word.required else word.default
+        elif supplied[name] is session_of:
+            kind = b"S"
+            self.has_session = True
+        else:
+            kind = b"R" if isinstance(supplied[name], ResourceOf) else None
+            extra = getattr(supplied[name], "name", None)
+        if kind is None:
+            return False
+        self.kind[self.arguments] = (<bytes>kind)[0]
+        self.arguments += 1
+        self.extras.append(extra)
+        return True
+
+    cdef tuple values(self, const Cut *cut, object session, object resources):
+        """Return the arguments, or None: the words are not exactly those that the handler takes."""
+        if not self.required <= cut.count <= self.words:
+            return None
+        cdef int number, at = 0
+        cdef char kind
+        cdef PyObject *resource
+        cdef tuple values = PyTuple_New(self.arguments)
+        for number in range(self.arguments):
+            kind = self.kind[number]
+            if kind == b"S":
+                value = session
+            elif kind == b"R":
+                resource = PyDict_GetItem(resources, self.extras[number])
+                if resource == NULL:
+                    return None  # it is made when a batch asks for it
+                value = <object>resource
+            elif at < cut.count:
+                value = converted(kind, cut.word[at], cut.size[at])
+                if value is None:
+                    return None
+                at += 1
+            else:
+                value = self.extras[number]
+            Py_INCREF(value)
+            PyTuple_SET_ITEM(values, number, value)
+        return values
+
+
+cdef inline uint64_t hashed(const char *verb, Py_ssize_t size) noexcept:
+    """Return a hash of a verb (FNV-1a)."""
+    cdef uint64_t value = 0xCBF29CE484222325ULL
+    cdef Py_ssize_t i
+    for i in range(size):
+        value = (value ^ <unsigned char>verb[i]) * 0x100000001B3ULL
+    return value ^ (value >> 32)
+
+
+cdef class Plans:
+    def __init__(self, object service, uint64_t limit_ns):
+        """Make the plans of an app.
+
+        Args:
+            service: The app.
+            limit_ns: The setting ``request_timeout``, in ns.
+        """
+        self.plans = [
+            Plan(verb, entry, service, limit_ns) for verb, entry in service.table.items()
+        ]
+        size = 8
+        while size < 4 * len(self.plans):
+            size *= 2
+        self.mask = size - 1
+        self.slots = [None] * size
+        for plan in self.plans:
+            at = hashed((<Plan>plan).verb, len((<Plan>plan).verb)) & self.mask
+            while self.slots[at] is not None:
+                at = (at + 1) & self.mask
+            self.slots[at] = plan
+
+    def refresh(self):
+        """Note which commands are braked now: the entry's ``call`` is another one then."""
+        for plan in self.plans:
+            (<Plan>plan).is_braked = plan.entry.call is not (<Plan>plan).call
+
+    cdef Plan find(self, const char *verb, Py_ssize_t size):
+        """Return the plan of a command as ``Line`` finds its entry, or None."""
+        cdef char upper[MOST_VERB]
+        cdef Py_ssize_t i
+        found = self.find_exactly(verb, size)
+        if found is None and size <= MOST_VERB:
+            for i in range(size):
+                upper[i] = verb[i] - 32 if b"a" <= verb[i] <= b"z" else verb[i]
+            found = self.find_exactly(upper, size)
+        return found
+
+    cdef Plan find_exactly(self, const char *verb, Py_ssize_t size):
+        cdef uint64_t at = hashed(verb, size) & self.mask
+        cdef Plan plan
+        while True:
+            found = self.slots[at]
+            if found is None:
+                return None
+            plan = <Plan>found
+            if PyBytes_GET_SIZE(plan.verb) == size and not memcmp(PyBytes_AS_STRING(plan.verb), verb, size):
+                return plan
+            at = (at + 1) & self.mask
+
+
+cdef class Syntax:
+    """One protocol; every method here says no."""
+
+    cdef Py_ssize_t cut(self, const char *p, const char *end, Cut *cut) except -2:
+        """Cut the next request; return its length with its ending.
+
+        0: it is incomplete; -1: it is not plain. A request of no words (``verb_size`` 0) is ignored.
+        """
+        return -1
+
+    cdef bint admits(self, const char *p, const char *end) except -1:
+        """Whether the first bytes of a client are certainly those of this protocol."""
+        return False
+
+    cdef bint encode(self, Out out, object value, const Cut *cut) except -1:
+        """Write a reply; return False, and write nothing, if the value is not plain."""
+        return False
+
+    cdef object request(self, const Cut *cut, Plan plan):
+        """Return the request as the protocol in Python would."""
+        raise NotImplementedError
+
+    cdef int note(self, ConnectionFields connection, const Cut *cut) except -1:
+        """Note in the connection's protocol, or in the connection, what a request says of its client."""
+        return 0
+
+    cdef int restore(self, ConnectionFields connection) except -1:
+        """Move that from the connection to its protocol, which has just been made."""
+        return 0
+
+
+cdef object converted(char kind, const char *word, Py_ssize_t size):
+    """Return a word as ``linepool.handlers.from_words`` converts it, or None: it is not plain."""
+    if kind == b"i":
+        return to_int(word, size)
+    if kind == b"s":
+        try:
+            return PyUnicode_DecodeUTF8(word, size, NULL)
+        except UnicodeDecodeError:
+            return None
+    if kind == b"b":
+        return PyBytes_FromStringAndSize(word, size)
+    if kind == b"f":
+        return to_float(word, size)
+    return to_bool(word, size)
+
+
+cdef object to_int(const char *word, Py_ssize_t size):
+    cdef bint minus = word[0] == b"-"
+    cdef long long value = 0
+    cdef unsigned digit
+    cdef Py_ssize_t i
+    if not minus < size <= MOST_DIGITS + minus:
+        return None
+    for i in range(minus, size):
+        digit = <unsigned char>word[i] - 48
+        if digit > 9:
+            return None
+        value = value * 10 + digit
+    return PyLong_FromLongLong(-value if minus else value)
+
+
+cdef object to_float(const char *word, Py_ssize_t size):
+    cdef char text[MOST_FLOAT + 1]
+    cdef char *end = text
+    cdef Py_ssize_t i
+    if size > MOST_FLOAT:
+        return None
+    for i in range(size):
+        if not (b"0" <= word[i] <= b"9" or word[i] in b".-+e"):
+            return None
+    memcpy(text, word, size)
+    text[size] = 0
+    try:
+        value = PyOS_string_to_double(text, &end, None)
+    except ValueError:
+        return None
+    return value if end == text + size else None
+
+
+cdef object to_bool(const char *word, Py_ssize_t size):
+    if size == 1 and word[0] in b"01":
+        return word[0] == b"1"
+    if size == 4 and not memcmp(word, b"true", 4):
+        return True
+    if size == 5 and not memcmp(word, b"false", 5):
+        return False
+    return None

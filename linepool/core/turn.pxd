@@ -1,0 +1,83 @@
+from libc.stdint cimport uint64_t
+
+from linepool.core.fields cimport ConnectionFields, InterruptFields, SafePointFields
+from linepool.core.syntax cimport Cut, Out, Plan, Plans, Syntax
+
+cdef enum:
+    SERVED, ARRANGE, UNTOUCHED
+
+
+cdef struct Words:
+    # Words of the board, each where ``linepool/ipc/board`` has it.
+    char *line
+    uint64_t *line_length
+    uint64_t *eol_length
+    uint64_t *limit_ns
+    uint64_t *command
+    uint64_t *begun
+    uint64_t *serial
+    uint64_t *started_ns
+    uint64_t *requests
+    uint64_t *handler_ns
+    uint64_t *cookie
+    uint64_t *client_fd
+    uint64_t *idle_since_ns
+    uint64_t *held
+    uint64_t *connections
+    uint64_t *waited_ns
+    uint64_t *order
+    uint64_t *permit
+    uint64_t *state
+    uint64_t *since_ns
+    # Of the head:
+    uint64_t *parked
+    uint64_t *ready
+    uint64_t *ready_since_ns
+    uint64_t *slots
+    uint64_t *brakes
+    uint64_t *edges_from_ns
+    uint64_t *idle_floor
+    uint64_t *published
+
+
+cdef class Turns:
+    cdef Words words
+    cdef readonly Plans plans
+    cdef Syntax syntax
+    cdef SafePointFields safe_point
+    cdef InterruptFields interrupts
+    cdef object context, board, resources, brakes, forked_names
+    cdef uint64_t[::1] slot_words, head_words, published_words
+    cdef unsigned char[::1] line_bytes
+    cdef Out out
+    cdef char *received         # what a turn reads, after what was left of the one before
+    cdef Py_ssize_t kept_room, line_room
+    cdef uint64_t brakes_seen
+    cdef double read_timeout
+    cdef bint guard
+    cdef bint has_batches       # the app has resources of the scope batch
+    cdef bint asked_python      # this turn has called the conversation
+    cdef object reply, replied  # a reply in parts, and its request
+    cdef readonly bint is_usable
+    cdef int turn(self, ConnectionFields connection, int flags, bint receives) except -1
+    cdef int answer(self, ConnectionFields connection, const Cut *cut, long long began_ns) except -1
+    cdef int run(self, ConnectionFields connection, const Cut *cut, Plan plan, tuple values) except -1
+    cdef int ask(self, ConnectionFields connection, const Cut *cut, Plan plan) except -1
+    cdef int conclude(
+        self,
+        ConnectionFields connection,
+        const Cut *cut,
+        Plan plan,
+        object value,
+        object error,
+        object context,
+    ) except -1
+    cdef int keep(self, ConnectionFields connection, object reply, object request) except -1
+    cdef int publish(self, const Cut *cut, Plan plan, long long began_ns) noexcept
+    cdef int failed_to_read(self, ConnectionFields connection, Py_ssize_t got, int error) except -1
+    cdef int hand_over(
+        self, ConnectionFields connection, const char *p, const char *end, bint more
+    ) except -1
+    cdef int show(self, ConnectionFields connection) except -1
+    cdef bint commit(self, ConnectionFields connection) except -1
+    cdef int complete(self, ConnectionFields connection) except -1
