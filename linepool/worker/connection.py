@@ -374,7 +374,8 @@ class Connection(core.ConnectionFields):
             context.brakes.apply()
         context.interrupts.conversation = conversation
         self.more = False
-        waiting = done = 0  # bytes in replies; requests
+        waiting = sum(map(len, replies)) if replies else 0  # bytes in replies
+        done = 0  # requests
         began_ns = first_ns = monotonic_ns()
         safe_point.is_open = True  # until the end of the batch the worker's tables are at rest
         try:
