@@ -321,7 +321,8 @@ class Conversation:
         except BaseException as error:  # noqa: BLE001 - as for a request that is not a part of another
             return self._failed(error, request)
 
-    def _call(self, request: Request) -> Any:
+    def call(self, request: Request) -> Any:
+        """Call the handler of a request; raises UnknownCommand, and what the handler raises."""
         entry: Entry | None = request.command
         if entry is None:
             hint = " HELP lists the commands." if b"HELP" in self.service.table else ""
@@ -332,7 +333,7 @@ class Conversation:
 
     def _through(self, layers: Sequence[Middleware], request: Request) -> Any:
         if not layers:
-            return self._call(request)
+            return self.call(request)
         return layers[0](request, self.session, lambda inner: self._through(layers[1:], inner))
 
     def _encode(self, value: object, request: Request) -> bytes | Generator[bytes, None, None]:

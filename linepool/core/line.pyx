@@ -14,6 +14,8 @@ from linepool.core.syntax cimport MOST_WORDS, Cut, Out, Plan, Syntax
 from linepool.protocols.base import Request
 
 cdef extern from "Python.h":
+    ctypedef struct PyTypeObject
+    object PyType_GenericAlloc(PyTypeObject *kind, Py_ssize_t items)
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
 
 cdef enum:
@@ -157,7 +159,11 @@ cdef class LineSyntax(Syntax):
             words.append(PyBytes_FromStringAndSize(cut.word[number], cut.size[number]))
         verb = PyBytes_FromStringAndSize(cut.verb, cut.verb_size)
         line = PyBytes_FromStringAndSize(cut.line, cut.line_size)
-        return Request(verb, words, plan.entry, None, eol_of(cut.eol_size == 2), line)
+        request = PyType_GenericAlloc(<PyTypeObject *>Request, 0)  # in half the time of its __init__
+        request.verb, request.words, request.command = verb, words, plan.entry
+        request.body = request.values = None
+        request.eol, request.line = eol_of(cut.eol_size == 2), line
+        return request
 
     cdef int note(self, ConnectionFields connection, const Cut *cut) except -1:
         connection.crlf = cut.eol_size == 2

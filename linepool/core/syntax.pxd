@@ -48,7 +48,7 @@ cdef class Plan:
 cdef class Plans:
     # The plans of an app's commands, by the verb's bytes.
     cdef readonly list plans
-    cdef list slots
+    cdef list verbs, found      # a hash table: at the same place a verb and its plan
     cdef uint64_t mask
     cdef Plan find(self, const char *verb, Py_ssize_t size)
     cdef Plan find_exactly(self, const char *verb, Py_ssize_t size)

@@ -76,7 +76,7 @@ cdef class Plan:
                 self.is_indirect = False  # it may reach the connection, whose replies are kept here
         self.is_direct = (
             self.is_indirect
-            and not (signature.many or signature.options or service.middleware)
+            and not (signature.many or signature.options)
             and len(words) + len(signature.supplied) == len(signature.order) <= MOST_WORDS
         )
         for name in signature.order if self.is_direct else ():
@@ -151,16 +151,20 @@ cdef class Plans:
         self.plans = [
             Plan(verb, entry, service, limit_ns) for verb, entry in service.table.items()
         ]
+        by_verb = {(<Plan>plan).verb: plan for plan in self.plans}
+        if service.protocol.ignores_case:  # its names are in upper case
+            for verb in list(by_verb):
+                by_verb.setdefault(verb.lower(), by_verb[verb])  # as most clients write it
         size = 8
-        while size < 4 * len(self.plans):
+        while size < 4 * len(by_verb):
             size *= 2
         self.mask = size - 1
-        self.slots = [None] * size
-        for plan in self.plans:
-            at = hashed((<Plan>plan).verb, len((<Plan>plan).verb)) & self.mask
-            while self.slots[at] is not None:
+        self.verbs, self.found = [None] * size, [None] * size
+        for verb, plan in by_verb.items():
+            at = hashed(verb, len(verb)) & self.mask
+            while self.verbs[at] is not None:
                 at = (at + 1) & self.mask
-            self.slots[at] = plan
+            self.verbs[at], self.found[at] = verb, plan
 
     def refresh(self):
         """Note which commands are braked now: the entry's ``call`` is another one then."""
@@ -180,14 +184,12 @@ cdef class Plans:
 
     cdef Plan find_exactly(self, const char *verb, Py_ssize_t size):
         cdef uint64_t at = hashed(verb, size) & self.mask
-        cdef Plan plan
         while True:
-            found = self.slots[at]
-            if found is None:
+            known = self.verbs[at]
+            if known is None:
                 return None
-            plan = <Plan>found
-            if PyBytes_GET_SIZE(plan.verb) == size and not memcmp(PyBytes_AS_STRING(plan.verb), verb, size):
-                return plan
+            if PyBytes_GET_SIZE(known) == size and not memcmp(PyBytes_AS_STRING(known), verb, size):
+                return <Plan>self.found[at]
             at = (at + 1) & self.mask
 
 

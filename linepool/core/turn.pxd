@@ -1,6 +1,7 @@
 from libc.stdint cimport uint64_t
 
 from linepool.core.fields cimport ConnectionFields, InterruptFields, SafePointFields
+from linepool.core.layers cimport Chain
 from linepool.core.syntax cimport Cut, Out, Plan, Plans, Syntax
 
 cdef enum:
@@ -54,6 +55,7 @@ cdef class Turns:
     cdef Py_ssize_t kept_room, line_room
     cdef uint64_t brakes_seen
     cdef double read_timeout
+    cdef tuple layers           # of middleware
     cdef bint guard
     cdef bint has_batches       # the app has resources of the scope batch
     cdef bint asked_python      # this turn has called the conversation
@@ -62,6 +64,7 @@ cdef class Turns:
     cdef int turn(self, ConnectionFields connection, int flags, bint receives) except -1
     cdef int answer(self, ConnectionFields connection, const Cut *cut, long long began_ns) except -1
     cdef int run(self, ConnectionFields connection, const Cut *cut, Plan plan, tuple values) except -1
+    cdef Chain chain(self, ConnectionFields connection, const Cut *cut, Plan plan)
     cdef int ask(self, ConnectionFields connection, const Cut *cut, Plan plan) except -1
     cdef int conclude(
         self,

@@ -27,6 +27,7 @@ from linepool.core.kernel cimport (
     send,
     take_raised,
 )
+from linepool.core.layers cimport Chain, Layer
 from linepool.core.line cimport LineSyntax
 from linepool.core.syntax cimport Cut, Out, Plan, Plans, Syntax
 
@@ -66,6 +67,7 @@ cdef class Turns:
         if type(service.protocol) is Line:
             self.syntax = LineSyntax(service.limits.max_line_bytes)
             self.is_usable = True
+        self.layers = tuple(service.middleware)
         self.plans = Plans(service, context.limit_ns)
         self.out = Out()
         self.kept_room = service.limits.max_line_bytes + CHUNK
@@ -270,6 +272,9 @@ cdef class Turns:
         if plan is None:
             return DECLINED
         if plan.is_direct and not plan.is_braked:
+            if self.layers:
+                self.publish(cut, plan, began_ns)
+                return self.run(connection, cut, plan, None)
             session = None
             if plan.has_session:
                 self.complete(connection)
@@ -303,17 +308,23 @@ cdef class Turns:
     cdef int run(
         self, ConnectionFields connection, const Cut *cut, Plan plan, tuple values
     ) except -1:
-        """Call the handler, and write its reply."""
+        """Call the handler, or the middleware if there is any, and write the reply."""
         cdef InterruptFields interrupts = self.interrupts
         cdef PyObject *result
+        cdef Chain chain
         cdef PyObject *depth = <PyObject *>self.forked_names["depth"]
+        chain = self.chain(connection, cut, plan) if values is None else None
         context = PyContext_CopyCurrent()  # what the handler sets there is not seen by the next request
         PyContext_Enter(context)
         interrupts.conversation = None
         interrupts.armed = True
         # RequestTimeout is raised in the handler's own code or not at all: the handler of a signal
         # does not run here.
-        result = PyObject_Call(plan.function, values, NULL)
+        if values is None:
+            result = call_first(chain)
+            chain.cut = NULL
+        else:
+            result = PyObject_Call(plan.function, values, NULL)
         interrupts.armed = False
         if result == NULL:
             error = take_raised()
@@ -331,6 +342,17 @@ cdef class Turns:
         if self.syntax.encode(self.out, value, cut):
             return ANSWERED
         return self.conclude(connection, cut, plan, value, None, context)
+
+    cdef Chain chain(self, ConnectionFields connection, const Cut *cut, Plan plan):
+        """Return a request on its way through the middleware."""
+        cdef Chain chain = Chain.__new__(Chain)
+        self.complete(connection)
+        chain.cut, chain.plan, chain.layers = cut, plan, self.layers
+        chain.conversation, chain.resources = connection.conversation, self.resources
+        chain.session = chain.conversation.session
+        chain.request = chain.conversation.request = self.syntax.request(cut, plan)
+        chain.words = tuple(chain.request.words)
+        return chain
 
     cdef int conclude(
         self,
@@ -393,6 +415,13 @@ cdef class Turns:
         if connection.maker is not None:
             connection.make()
         return 0
+
+
+cdef PyObject *call_first(Chain chain) noexcept:
+    """Call the first layer; NULL: it has raised something, which is set."""
+    cdef Layer layer = Layer.__new__(Layer)
+    layer.chain, layer.number = chain, 1
+    return PyObject_Call(chain.layers[0], (chain.request, chain.session, layer), NULL)
 
 
 def end_of_fork(error):
