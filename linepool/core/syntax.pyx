@@ -21,7 +21,7 @@ from linepool.handlers.inject import ResourceOf, session_of, verb_of
 
 cdef extern from "Python.h":
     object PyUnicode_DecodeUTF8(const char *data, Py_ssize_t size, const char *errors)
-    double PyOS_string_to_double(const char *text, char **end, object error) except? -1.0
+    double PyOS_string_to_double(const char *text, char **end, PyObject *overflow) except? -1.0
     object PyLong_FromLongLong(long long value)
 
 cdef enum:
@@ -267,7 +267,7 @@ cdef object to_float(const char *word, Py_ssize_t size):
     memcpy(text, word, size)
     text[size] = 0
     try:
-        value = PyOS_string_to_double(text, &end, None)
+        value = PyOS_string_to_double(text, &end, NULL)  # too large: infinite
     except ValueError:
         return None
     return value if end == text + size else None

@@ -79,7 +79,12 @@ cdef class Turns:
     cdef int publish(self, const Cut *cut, Plan plan, long long began_ns) noexcept
     cdef int failed_to_read(self, ConnectionFields connection, Py_ssize_t got, int error) except -1
     cdef int hand_over(
-        self, ConnectionFields connection, const char *p, const char *end, bint more
+        self,
+        ConnectionFields connection,
+        const char *p,
+        const char *end,
+        Py_ssize_t received,
+        bint more,
     ) except -1
     cdef int show(self, ConnectionFields connection) except -1
     cdef bint commit(self, ConnectionFields connection) except -1

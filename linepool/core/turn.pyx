@@ -144,7 +144,9 @@ cdef class Turns:
         cdef int done = 0, how
         cdef bint more = False, ended = False
         cdef bytes kept
-        cdef Cut cut
+        cdef Cut cuts[2]
+        cdef Cut *cut = &cuts[0]
+        cdef Cut *last = &cuts[1]  # of the last request that was answered
         if not (self.is_usable and (connection.is_plain or connection.maker is not None)):
             return UNTOUCHED
         # Published before the read: bytes that were read are lost with this worker.
@@ -164,7 +166,7 @@ cdef class Turns:
             if unread is None and not receives:
                 return UNTOUCHED
             if unread is None or len(unread) > self.kept_room:
-                connection.take_over(b"", (unread or b"") + start[:got])
+                connection.take_over(b"", (unread or b"") + start[:got], got)
                 return ARRANGE
             kept = unread
             p = start - PyBytes_GET_SIZE(kept)
@@ -172,7 +174,7 @@ cdef class Turns:
         self.out.size = 0
         if not connection.served and not connection.is_admitted:
             if self.guard and not self.syntax.admits(p, end):
-                return self.hand_over(connection, p, end, False)
+                return self.hand_over(connection, p, end, got, False)
             connection.is_admitted = True
         self.asked_python = False
         first_ns = began_ns = monotonic_ns()
@@ -180,15 +182,16 @@ cdef class Turns:
         try:
             while True:
                 while p < end:
-                    length = self.syntax.cut(p, end, &cut)
+                    length = self.syntax.cut(p, end, cut)
                     if length <= 0:
                         break
                     if cut.verb_size:
-                        how = self.answer(connection, &cut, began_ns)
+                        how = self.answer(connection, cut, began_ns)
                         if how == DECLINED:
                             length = -1
                             break
                         done += 1
+                        cut, last = last, cut
                         if how == ENDED:
                             p += length
                             ended = True
@@ -207,6 +210,8 @@ cdef class Turns:
                 if got <= 0:
                     break  # the next turn says why
                 end = start + got
+            if done:
+                self.syntax.note(connection, last)
             # What the connection continues with belongs to the same batch.
             if self.has_batches and (more or p == end) and not ended and self.resources.is_open:
                 ended = not self.commit(connection)
@@ -222,11 +227,10 @@ cdef class Turns:
                 words.requests[0] += done
                 words.handler_ns[0] += began_ns - first_ns
                 connection.served = True
-        if done:
+        if done or p == end:
             connection.read_by = 0
-            self.syntax.note(connection, &cut)
         if ended or p < end:
-            return self.hand_over(connection, p, end, more)
+            return self.hand_over(connection, p, end, got, more)
         if self.asked_python and connection.conversation.errors:
             self.board.count_errors(*connection.conversation.take_errors())
         if self.out.size:
@@ -235,7 +239,7 @@ cdef class Turns:
                 connection.take_over(self.out.data[max(got, 0):self.out.size], b"")
                 return ARRANGE
         connection.quiet_since = began_ns / 1e9
-        connection.is_replaceable = True
+        connection.is_replaceable = connection.is_plain = True
         self.show(connection)
         return SERVED
 
@@ -254,7 +258,12 @@ cdef class Turns:
         return ARRANGE
 
     cdef int hand_over(
-        self, ConnectionFields connection, const char *p, const char *end, bint more
+        self,
+        ConnectionFields connection,
+        const char *p,
+        const char *end,
+        Py_ssize_t received,
+        bint more,
     ) except -1:
         """Have the connection continue with the replies, and with what was received but not served."""
         replies = self.out.data[:self.out.size]
@@ -262,7 +271,7 @@ cdef class Turns:
         if stream is not None:
             stream = (stream, self.replied)
             self.replied = None
-        connection.take_over(replies, p[:end - p], more=more, stream=stream)
+        connection.take_over(replies, p[:end - p], received, more=more, stream=stream)
         return ARRANGE
 
     cdef int answer(self, ConnectionFields connection, const Cut *cut, long long began_ns) except -1:

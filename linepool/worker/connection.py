@@ -183,6 +183,7 @@ class Connection(core.ConnectionFields):
         self,
         replies: bytes,
         unread: bytes,
+        received: int = 0,
         *,
         more: bool = False,
         stream: tuple[Generator[bytes, None, None], Request] | None = None,
@@ -192,7 +193,8 @@ class Connection(core.ConnectionFields):
         Args:
             replies: What it has not sent of the replies to the requests that it has served.
             unread: What the client has sent and the core has not served.
-            more: These bytes wait for the next turn.
+            received: How many bytes it has read last; after a full chunk, more are read.
+            more: What is unread waits for the next turn.
             stream: The reply in parts that comes after ``replies``, with its request; ``unread``
                 comes after it.
         """
@@ -210,7 +212,7 @@ class Connection(core.ConnectionFields):
                     self.served = True
                 self.more = more
                 if not more:
-                    self._answer()
+                    self._answer(received)
             self._transport.flush()
         except OSError:
             self.abort()

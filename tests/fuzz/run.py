@@ -2,6 +2,7 @@
 
 Each input is a stream. It is replayed whole, in parts, and in parts with a dump and a load after each; see
 ``targets``. What fails is saved, and the run continues. Ends with 1 if there was a crash or a hang.
+"core" is the line protocol in the compiled core beside the one in pure Python; see ``core``.
 """
 
 from __future__ import annotations
@@ -95,9 +96,14 @@ def _escaped(token: bytes) -> str:
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="./dev fuzz", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("protocol", choices=sorted(path.name for path in _CORPUS.iterdir()))
+    names = sorted(path.name for path in _CORPUS.iterdir())
+    parser.add_argument("protocol", choices=["core", *names])
     parser.add_argument("seconds", type=int)
     given = parser.parse_args()
+    if given.protocol == "core":
+        from tests.fuzz.core import run
+
+        return int(bool(run(given.seconds)))
     record = Record(Path(tempfile.mkdtemp(prefix=f"linepool-fuzz-{given.protocol}-")))
     pid = os.fork()
     if pid == 0:
