@@ -13,14 +13,8 @@ from typing import Any, cast
 
 from linepool import forked
 from linepool.batch import Owner, end_batch, end_early
-from linepool.errors import (
-    LeaveNow,
-    ReplyError,
-    RequestTimeout,
-    ServerError,
-    UnknownCommand,
-)
-from linepool.faults import reference
+from linepool.errors import LeaveNow, ReplyError, RequestTimeout, ServerError, UnknownCommand
+from linepool.failures import error_reply, failed
 from linepool.protocols.base import Bad, Request, printable
 from linepool.protocols.strangers import HTTP, MOST_KEPT_BYTES, FirstBytes, is_http
 from linepool.resources import Resources
@@ -151,7 +145,7 @@ class Conversation:
                 break
             except (Exception, SystemExit) as error:  # noqa: BLE001 - logged with its id
                 self.closing = True
-                parts.append(self.protocol.encode_error(self._failed(error, None), None))
+                parts.append(self.protocol.encode_error(failed(self, error, None), None))
                 break
         if self.resources.is_open and not end_batch(self):
             parts.clear()
@@ -239,7 +233,7 @@ class Conversation:
                 self.armed = False
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like end a request, not a worker
             self.armed = False
-            return self._error_reply(error, request)
+            return error_reply(self, error, request)
 
     def conclude(
         self, request: Request, value: object, error: BaseException | None, context: Context
@@ -256,7 +250,7 @@ class Conversation:
         self.overdue = None
         self._context = context
         if error is not None:
-            return self._error_reply(error, request)
+            return error_reply(self, error, request)
         try:
             self.armed = True  # to encode a value may run code of the app's
             try:
@@ -265,7 +259,7 @@ class Conversation:
                 self.armed = False
         except BaseException as failure:  # noqa: BLE001 - as in ``answer``
             self.armed = False
-            return self._error_reply(failure, request)
+            return error_reply(self, failure, request)
 
     def eof_reply(self) -> bytes:
         """Return what to send to a client that has ended its stream."""
@@ -319,7 +313,7 @@ class Conversation:
         except (LeaveNow, RequestTimeout):
             raise
         except BaseException as error:  # noqa: BLE001 - as for a request that is not a part of another
-            return self._failed(error, request)
+            return failed(self, error, request)
 
     def call(self, request: Request) -> Any:
         """Call the handler of a request; raises UnknownCommand, and what the handler raises."""
@@ -384,43 +378,6 @@ class Conversation:
                     forked.end()
         except BaseException as error:  # noqa: BLE001 - as for a handler that is not a stream
             self.armed = False
-            return self._error_reply(error, request)
+            return error_reply(self, error, request)
         self._broken = False
         return part
-
-    def _error_reply(self, error: BaseException, request: Request) -> bytes:
-        """Return the reply to a request whose handler has raised something; raises LeaveNow again."""
-        if isinstance(error, LeaveNow):
-            raise error
-        if isinstance(error, RequestTimeout):
-            return self._timed_out(error, request)
-        if isinstance(error, ReplyError):
-            self.errors += isinstance(error, ServerError)
-            return self.protocol.encode_error(error, request)
-        return self.protocol.encode_error(self._failed(error, request), request)
-
-    def _failed(self, error: BaseException, request: Request | None) -> ServerError:
-        """Log the exception under an id, and return the error that names the id."""
-        self.errors += 1
-        number = reference(error)
-        command = _named(request) if request else "on_connect"
-        event = "handler failed id=%s command=%s peer=%s"
-        log.error(event, number, command, self.session.peer, exc_info=error)
-        return ServerError(f"internal error, id {number}")
-
-    def _timed_out(self, error: RequestTimeout, request: Request) -> bytes:
-        """Log where the handler was at its deadline, and return the error reply."""
-        self.errors += 1
-        self.timeouts += 1
-        words = (
-            self.service.logged(request.line).words if self.service.log_lines else _named(request)
-        )
-        event = "request overdue command=%s peer=%s why=%r"
-        log.warning(event, words, self.session.peer, str(error), exc_info=error)
-        return self.protocol.encode_error(ServerError(str(error)), request)
-
-
-def _named(request: Request) -> str:
-    """Return the command's name, for the log; other words of a client are not for it."""
-    is_known = request.command is not None and request.command.names
-    return printable(request.verb) if is_known else "(unknown)"

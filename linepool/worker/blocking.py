@@ -198,7 +198,7 @@ class BlockingLoop:
         if self._orders.hanging_up():
             self._hang_up(connection)
             return
-        if not connection.is_partial and not self._context.subscriptions.topics(connection):
+        if not connection.read_by and not self._context.subscriptions.topics(connection):
             # A blocking recv() takes one system call where poll() and recv() take two.
             served_at = connection.quiet_since
             connection.on_readable(0)

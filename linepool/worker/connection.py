@@ -15,11 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 from collections.abc import Generator
-from functools import partial
 from time import monotonic, monotonic_ns
-from typing import Any
 
 from linepool import core
 from linepool.batch import end_batch
@@ -28,14 +25,14 @@ from linepool.errors import ClientError
 from linepool.ipc import channel
 from linepool.ipc.board import BOUND
 from linepool.kernel.lingering import PATIENCE, last_call
-from linepool.kernel.sockets import CHUNK, DONTWAIT, as_connection, socket_cookie
+from linepool.kernel.sockets import CHUNK, DONTWAIT, socket_cookie
 from linepool.protocols.base import Bad, Request
 from linepool.pubsub.messages import Message
 from linepool.service import NO_ENTRY
 from linepool.session import Session
 from linepool.worker.context import WorkerContext
 from linepool.worker.handle import Handle
-from linepool.worker.moving import portable_state, seconds_to_stay
+from linepool.worker.moving import seconds_to_stay
 from linepool.worker.streaming import Stream
 from linepool.worker.transport import Transport
 
@@ -51,9 +48,7 @@ _BATCH_NS = 2_000_000  # a reply does not wait longer for those behind it, nor d
 class Connection(core.ConnectionFields):
     """A connection, its conversation and its deadlines.
 
-    The compiled core serves the plain turns of a connection, and uses some of the same fields; all
-    else of a connection is here. Where the core has accepted it, that is made when it is first asked for
-    (``complete``).
+    Where the compiled core serves, ``core_connection`` has what it needs besides.
 
     Attributes:
         socket: The client's, with its ``descriptor``.
@@ -103,21 +98,6 @@ class Connection(core.ConnectionFields):
         self.shown = 0
         self.served = self.is_replaceable = self.is_plain = self.more = False
         self._set_up(transport, session, context)
-
-    @classmethod
-    def complete(
-        cls, accepted: core.ConnectionFields, session: Session, context: WorkerContext
-    ) -> None:
-        """Make all else of a connection that the compiled core has accepted."""
-        accepted.__class__ = cls
-        assert isinstance(accepted, Connection)
-        try:
-            sock = as_connection(accepted.descriptor)
-        except OSError:  # a handler has closed it
-            sock = socket.socket()
-            sock.close()
-        transport = Transport(sock, context.settings.write_timeout)
-        accepted._set_up(transport, session, context)
 
     def _set_up(self, transport: Transport, session: Session, context: WorkerContext) -> None:
         """Make what the compiled core can do without."""
@@ -177,47 +157,6 @@ class Connection(core.ConnectionFields):
             self.abort(was_reset=isinstance(error, ConnectionResetError))
         if self.more or not all_sent or self.conversation.closing:
             self._settle()
-        self._publish()
-
-    def take_over(
-        self,
-        replies: bytes,
-        unread: bytes,
-        received: int = 0,
-        *,
-        more: bool = False,
-        stream: tuple[Generator[bytes, None, None], Request] | None = None,
-    ) -> None:
-        """Continue a turn that the compiled core has begun and published.
-
-        Args:
-            replies: What it has not sent of the replies to the requests that it has served.
-            unread: What the client has sent and the core has not served.
-            received: How many bytes it has read last; after a full chunk, more are read.
-            more: What is unread waits for the next turn.
-            stream: The reply in parts that comes after ``replies``, with its request; ``unread``
-                comes after it.
-        """
-        conversation = self.conversation
-        if replies:
-            self._replies.append(replies)
-        try:
-            if unread and not conversation.closing:
-                self.is_replaceable = False
-                conversation.feed(unread)
-                self.lost_framing |= conversation.closing
-            if stream is None or self._context.safe_point.run(partial(self._begin_stream, *stream)):
-                if stream is not None:
-                    self._board.finish(1, self._board.running_ns(monotonic_ns()))
-                    self.served = True
-                self.more = more
-                if not more:
-                    self._answer(received)
-            self._transport.flush()
-        except OSError:
-            self.abort()
-        self.quiet_since = monotonic()
-        self._settle()
         self._publish()
 
     def take_turn(self) -> None:
@@ -282,32 +221,12 @@ class Connection(core.ConnectionFields):
             self._close_lingering()
 
     @property
-    def is_partial(self) -> bool:
-        """Whether a part of a request has arrived."""
-        return self.read_by != 0.0
-
-    @property
     def is_bound(self) -> bool:
         """Whether it must stay in this worker, at least for now."""
         return bool(self.conversation.pinned or self._transport.unsent or self._stream)
 
-    def dump(self, *, has_input: bool = False) -> channel.ConnectionState | None:
-        """Return what ``load`` wants in another process, or None: it must stay in this worker.
-
-        May be called by: both threads; by the evacuation thread if it is not being served.
-        ``has_input`` says that the client has sent something that was not read.
-        """
-        most = self._context.settings.max_state_bytes
-        state = None if self.is_bound else portable_state(self.conversation, most)
-        if state is None:
-            return None
-        data, at_boundary = state
-        flags = channel.SERVED * self.served + channel.PARTIAL * (not at_boundary)
-        flags += channel.MORE * (self.more or has_input)
-        return channel.ConnectionState(flags, self.deadline, self.accepted_at, data, self.cookie)
-
     def load(self, state: channel.ConnectionState, protocol: bytes) -> None:
-        """Continue what was dumped in another process; raises any Exception if that is invalid."""
+        """Continue what ``handoff.dump`` gave in another process; raises any Exception if it is invalid."""
         if protocol:
             self.conversation.load(protocol)
             self.stays_until = self.quiet_since + seconds_to_stay(len(protocol))
@@ -479,14 +398,3 @@ class Connection(core.ConnectionFields):
         if shown != self.shown:
             self.shown = shown
             self._board.publish(self.place, shown, self.cookie)
-
-
-class AcceptedConnection(core.ConnectionFields):
-    """A connection that the compiled core has accepted: only the fields that the core uses.
-
-    At the first use of anything else it becomes a ``Connection``, see ``Connection.complete``.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        self.make()
-        return getattr(self, name)

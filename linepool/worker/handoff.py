@@ -17,6 +17,7 @@ from linepool.kernel.sockets import as_connection
 from linepool.session import Session
 from linepool.worker.connection import Connection
 from linepool.worker.context import WorkerContext
+from linepool.worker.moving import portable_state
 from linepool.worker.table import Table
 
 log = logging.getLogger("linepool")
@@ -60,7 +61,7 @@ class Handoff:
             return False
         if connection.stays_until > time.monotonic() and not at_once:
             return False
-        state = connection.dump(has_input=has_input)
+        state = dump(connection, self._max_state_bytes, has_input=has_input)
         if state is None:
             return False
         state.origin = connection.origin
@@ -157,3 +158,24 @@ class Handoff:
         while self.to_return and channels.send(self._channel, Returned(self.to_return[0])):
             del self.to_return[0]
         return not self.to_return
+
+
+def dump(
+    connection: Connection, max_bytes: int, *, has_input: bool = False
+) -> ConnectionState | None:
+    """Return what ``Connection.load`` wants in another process, or None: it must stay in this worker.
+
+    Args:
+        connection: It is not being served.
+        max_bytes: A larger state stays.
+        has_input: The client has sent something that was not read.
+    """
+    state = None if connection.is_bound else portable_state(connection.conversation, max_bytes)
+    if state is None:
+        return None
+    data, at_boundary = state
+    flags = channels.SERVED * connection.served + channels.PARTIAL * (not at_boundary)
+    flags += channels.MORE * (connection.more or has_input)
+    return ConnectionState(
+        flags, connection.deadline, connection.accepted_at, data, connection.cookie
+    )

@@ -18,8 +18,9 @@ from linepool import core
 from linepool.kernel.acceptor import Acceptor
 from linepool.kernel.sockets import LONGEST_WAIT
 from linepool.worker.admission import Admission
-from linepool.worker.connection import AcceptedConnection, Connection
+from linepool.worker.connection import Connection
 from linepool.worker.context import WorkerContext
+from linepool.worker.core_connection import AcceptedConnection, CoreConnection
 from linepool.worker.edges import Edges
 from linepool.worker.handoff import Handoff
 from linepool.worker.table import Table
@@ -57,7 +58,7 @@ class Parts:
     admission: Admission
     gives_back: bool
     accepted: type[AcceptedConnection] = AcceptedConnection
-    complete: type[Connection] = Connection
+    complete: type[CoreConnection] = CoreConnection
 
 
 class Rounds:

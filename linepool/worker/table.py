@@ -17,9 +17,12 @@ from linepool.kernel.lingering import LingeringClose
 from linepool.session import Session
 from linepool.worker.connection import AGAIN, CLOSED, WRITE, Connection
 from linepool.worker.context import WorkerContext
+from linepool.worker.core_connection import CoreConnection
 from linepool.worker.transport import Transport
 
 log = logging.getLogger("linepool")
+
+_Connection = CoreConnection if core.compiled else Connection
 
 
 class Table(core.TableFields):
@@ -74,7 +77,7 @@ class Table(core.TableFields):
         """
         transport = Transport(sock, self._context.settings.write_timeout)
         place = self.places.pop() if self.places else -1
-        connection = Connection(transport, session, self._context, accepted_at, place, cookie)
+        connection = _Connection(transport, session, self._context, accepted_at, place, cookie)
         if replaced := self.connections.get(connection.descriptor):
             self.close(replaced)  # a handler has closed its descriptor
         self.connections[connection.descriptor] = connection

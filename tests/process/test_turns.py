@@ -19,7 +19,7 @@ from linepool.settings import Settings
 from linepool.worker import connection as connections
 from linepool.worker.connection import AGAIN, READ, Connection
 from linepool.worker.context import WorkerContext
-from linepool.worker.handoff import Handoff
+from linepool.worker.handoff import Handoff, dump
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.moving import seconds_to_stay
 from linepool.worker.orders import Orders
@@ -167,7 +167,7 @@ def test_a_large_state_that_was_just_moved_moves_again_only_if_it_must(
     context = context_of(upload_app(Line()))
     connection = connected(pair[0], context)
     connection.protocol.feed(b"PUT k 9000000\n" + b"x" * size)
-    state = connection.dump()
+    state = dump(connection, 2**21)
     assert state is not None
     ours, theirs = channel.pair()
     with ours, theirs, select.epoll() as epoll:

@@ -1,0 +1,65 @@
+"""Requests that have failed: the replies to them, and what the log says."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol as Interface
+
+from linepool.errors import LeaveNow, ReplyError, RequestTimeout, ServerError
+from linepool.faults import reference
+from linepool.protocols.base import Protocol, Request, printable
+from linepool.service import Service
+from linepool.session import Session
+
+log = logging.getLogger("linepool")
+
+
+class Failing(Interface):
+    """A conversation, as far as its failures are concerned; see there."""
+
+    service: Service
+    session: Session
+    protocol: Protocol
+    errors: int
+    timeouts: int
+
+
+def error_reply(conversation: Failing, error: BaseException, request: Request) -> bytes:
+    """Return the reply to a request whose handler has raised something; raises LeaveNow again."""
+    if isinstance(error, LeaveNow):
+        raise error
+    if isinstance(error, RequestTimeout):
+        failure = _timed_out(conversation, error, request)
+    elif isinstance(error, ReplyError):
+        conversation.errors += isinstance(error, ServerError)
+        failure = error
+    else:
+        failure = failed(conversation, error, request)
+    return conversation.protocol.encode_error(failure, request)
+
+
+def failed(conversation: Failing, error: BaseException, request: Request | None) -> ServerError:
+    """Log an exception under an id, and return the error that names the id; no request: in a hook."""
+    conversation.errors += 1
+    number = reference(error)
+    command = _named(request) if request else "on_connect"
+    event = "handler failed id=%s command=%s peer=%s"
+    log.error(event, number, command, conversation.session.peer, exc_info=error)
+    return ServerError(f"internal error, id {number}")
+
+
+def _timed_out(conversation: Failing, error: RequestTimeout, request: Request) -> ReplyError:
+    """Log where the handler was at its deadline, and return the error."""
+    conversation.errors += 1
+    conversation.timeouts += 1
+    service = conversation.service
+    words = service.logged(request.line).words if service.log_lines else _named(request)
+    event = "request overdue command=%s peer=%s why=%r"
+    log.warning(event, words, conversation.session.peer, str(error), exc_info=error)
+    return ServerError(str(error))
+
+
+def _named(request: Request) -> str:
+    """Return the command's name, for the log; other words of a client are not for it."""
+    is_known = request.command is not None and request.command.names
+    return printable(request.verb) if is_known else "(unknown)"
