@@ -13,7 +13,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.servers import Gate, ServerProcess
+from linepool import core
+from tests.servers import ENVIRONMENT, Gate, ServerProcess
 
 hypothesis.settings.register_profile(
     "linepool", derandomize=True, database=None, deadline=None, max_examples=200
@@ -43,10 +44,33 @@ def module_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that is marked with several schemes in each of them."""
+    """Run a test that is marked so in several schemes, or with both implementations."""
     marker = metafunc.definition.get_closest_marker("scheme")
     if marker is not None and "scheme" in metafunc.fixturenames:
         metafunc.parametrize("scheme", marker.args, indirect=True)
+    marker = metafunc.definition.get_closest_marker("both")
+    if marker is not None and "implementation" in metafunc.fixturenames and core.compiled:
+        metafunc.parametrize("implementation", ["compiled", "pure"], indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run each test of the scheme ``accept`` once: it serves in pure Python in any case."""
+    items[:] = [item for item in items if not {"pure", "accept"} <= _parameters(item)]
+
+
+def _parameters(item: pytest.Item) -> set[str]:
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return {one for one in parameters if isinstance(one, str)}
+
+
+@pytest.fixture(scope="module")
+def implementation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have the servers that are started, or forked, serve in pure Python, if this is the parameter."""
+    with pytest.MonkeyPatch.context() as patch:
+        if getattr(request, "param", "") == "pure":
+            patch.setitem(ENVIRONMENT, core.VARIABLE, "1")
+            patch.setattr(core, "compiled", False)
+        yield
 
 
 @pytest.fixture
@@ -56,7 +80,9 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def launch(tmp_path: Path, scheme: str, request: pytest.FixtureRequest) -> Iterator[Launch]:
+def launch(
+    tmp_path: Path, scheme: str, implementation: None, request: pytest.FixtureRequest
+) -> Iterator[Launch]:
     """Start servers with the arguments of ``ServerProcess``, and kill what is left at the end."""
     with contextlib.ExitStack() as stack:
 

@@ -40,15 +40,12 @@ log = logging.getLogger("linepool")
 
 READ, WRITE, AGAIN, CLOSED = range(4)
 
-_SERVED = (READ, AGAIN)
 _BATCH_BYTES = 65536  # of replies that wait for those behind them
 _BATCH_NS = 2_000_000  # a reply does not wait longer for those behind it, nor do other connections
 
 
 class Connection(core.ConnectionFields):
-    """A connection, its conversation and its deadlines.
-
-    Where the compiled core serves, ``core_connection`` has what it needs besides.
+    """A connection, its conversation and its deadlines; ``core_connection`` has what the core needs besides.
 
     Attributes:
         socket: The client's, with its ``descriptor``.
@@ -90,12 +87,11 @@ class Connection(core.ConnectionFields):
         self.descriptor = transport.socket.fileno()
         self.place = place
         self.cookie = cookie or socket_cookie(transport.socket)
-        self.origin = 0
         self.needs = READ
         self.quiet_since = monotonic()
         self.accepted_at = accepted_at
         self.read_by = 0.0
-        self.shown = 0
+        self.origin = self.shown = 0
         self.served = self.is_replaceable = self.is_plain = self.more = False
         self._set_up(transport, session, context)
 
@@ -389,7 +385,7 @@ class Connection(core.ConnectionFields):
         """Publish whether it could continue in another worker without what is kept here."""
         conversation, session = self.conversation, self.conversation.session
         stays = conversation.pinned or self._transport.unsent or self._stream
-        self.is_plain = self.served and not stays and self.needs in _SERVED
+        self.is_plain = self.served and not stays and self.needs in (READ, AGAIN)
         if self.place < 0:
             return
         shown = self.descriptor + 1

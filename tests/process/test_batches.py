@@ -16,6 +16,8 @@ from linepool.errors import RequestTimeout
 from linepool.testing import Server, serve
 from tests.servers import Gate
 
+pytestmark = pytest.mark.both
+
 every_scheme = pytest.mark.parametrize("server", ["shared", "dispatch", "accept"], indirect=True)
 
 
@@ -121,7 +123,7 @@ def notebook(path: Path, app: App | None = None) -> App:  # noqa: C901 - many sm
 
 
 @pytest.fixture(params=["shared", "accept"])
-def server(request, tmp_path) -> Iterator[Server]:
+def server(implementation, request, tmp_path) -> Iterator[Server]:
     """Serve the notebook in a scheme, by one worker."""
     app = notebook(tmp_path / "pages")
     with serve(app, scheme=request.param, workers=1, kill_grace=0.3) as server:

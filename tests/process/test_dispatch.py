@@ -13,11 +13,11 @@ from tests.conftest import Launch
 from tests.process.connections import clients, parker_of, until_parked
 from tests.servers import Load, ServerProcess
 
-pytestmark = pytest.mark.scheme("dispatch")
+pytestmark = [pytest.mark.both, pytest.mark.scheme("dispatch")]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory):
+def server(tmp_path_factory: pytest.TempPathFactory, implementation: None):
     """Give a server with a short read timeout."""
     options = ("--workers", "4", "--read-timeout", "0.4")
     place = tmp_path_factory.mktemp("dispatch")

@@ -15,11 +15,15 @@ from tests.conftest import Launch
 from tests.process.connections import all_of, ask_all, clients, open_files
 from tests.servers import ServerProcess, children_of, has_ended
 
+pytestmark = pytest.mark.both
+
 SCHEMES = ("shared", "dispatch", "accept")
 
 
 @pytest.fixture(scope="module", params=SCHEMES)
-def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
+def server(
+    tmp_path_factory: pytest.TempPathFactory, implementation: None, request: pytest.FixtureRequest
+):
     """Give a server that each test leaves as it was."""
     place = tmp_path_factory.mktemp("forks")
     more = {"scheme": request.param, "environment": {"JOURNAL": str(place / "journal")}}

@@ -25,11 +25,15 @@ from tests.process.connections import (
 )
 from tests.servers import Gate, ServerProcess
 
+pytestmark = pytest.mark.both
+
 in_both_schemes = pytest.mark.scheme(*PARKING_SCHEMES)
 
 
 @pytest.fixture(scope="module", params=PARKING_SCHEMES)
-def parking_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
+def parking_server(
+    tmp_path_factory: pytest.TempPathFactory, implementation: None, request: pytest.FixtureRequest
+):
     """Give a server that parks connections after 5 ms; each test leaves it as it was."""
     place = tmp_path_factory.mktemp("parking")
     options = ("--workers", "2", "--park-after", "0.005")
@@ -39,7 +43,9 @@ def parking_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fix
 
 
 @pytest.fixture(scope="module", params=PARKING_SCHEMES)
-def recycling_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
+def recycling_server(
+    tmp_path_factory: pytest.TempPathFactory, implementation: None, request: pytest.FixtureRequest
+):
     """Give a server that recycles its workers after 100 requests."""
     place = tmp_path_factory.mktemp("recycling")
     options = ("--workers", "3", "--max-requests", "100")
@@ -49,7 +55,10 @@ def recycling_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.F
 
 @pytest.fixture(scope="module", params=PARKING_SCHEMES)
 def single_worker(
-    tmp_path_factory: pytest.TempPathFactory, module_gate: Gate, request: pytest.FixtureRequest
+    tmp_path_factory: pytest.TempPathFactory,
+    implementation: None,
+    module_gate: Gate,
+    request: pytest.FixtureRequest,
 ):
     """Give a server with one worker that parks connections after 5 ms."""
     place = tmp_path_factory.mktemp("single")
@@ -395,7 +404,10 @@ class RecordingServer(ServerProcess):
 
 @pytest.fixture(scope="module", params=PARKING_SCHEMES)
 def recording_server(
-    tmp_path_factory: pytest.TempPathFactory, module_gate: Gate, request: pytest.FixtureRequest
+    tmp_path_factory: pytest.TempPathFactory,
+    implementation: None,
+    module_gate: Gate,
+    request: pytest.FixtureRequest,
 ):
     """Give a server with hooks and short timeouts."""
     place = tmp_path_factory.mktemp("recording")

@@ -25,6 +25,8 @@ def slow() -> None:
     time.sleep(60)
 
 
+@pytest.mark.both
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize(
     ("protocol", "request_", "error"),
     [

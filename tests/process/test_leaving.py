@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import Launch
 from tests.servers import ServerProcess
 
+pytestmark = pytest.mark.both
+
 SCHEMES = ("shared", "dispatch", "accept")
 
 

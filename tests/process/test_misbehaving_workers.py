@@ -121,6 +121,7 @@ def test_a_worker_that_closes_its_descriptors_is_replaced(launch: Launch, comman
     assert server.stop() == 0
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("what", ["pipe", "channel", "stacks", "wakeup"])
 def test_no_client_reads_what_was_meant_for_a_descriptor_that_a_handler_has_closed(
     launch: Launch, what
@@ -234,6 +235,7 @@ def test_a_state_that_is_too_large_is_not_read(launch: Launch, scheme, kind, why
     assert_healthy(server, 2)
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("put", ["", "file", "unconnected"])
 def test_a_handler_that_closes_a_neighbours_descriptor_costs_that_client_only(launch: Launch, put):
     server = launch("misbehaving.py", "--workers", "1", "--park-after", "0.5")

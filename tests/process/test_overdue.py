@@ -23,13 +23,17 @@ from tests.conftest import OTHER_USER, Launch
 from tests.process.connections import all_of
 from tests.servers import ServerProcess, has_ended
 
+pytestmark = pytest.mark.both
+
 TOO_LONG = "SERVER_ERROR the request took longer than 0.2 s"
 ENDED = "SERVER_ERROR the request was ended: it took longer than 0.2 s"
 LIMITS = ("--request-timeout", "0.2", "--kill-grace", "0.1", "--log-level", "debug")
 
 
 @pytest.fixture(scope="module")
-def interrupting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def interrupting_server(
+    tmp_path_factory: pytest.TempPathFactory, implementation: None
+) -> Iterator[ServerProcess]:
     """Give a server that interrupts overdue requests and does not kill their workers in the test."""
     place = tmp_path_factory.mktemp("interrupting")
     options = ("--workers", "4", "--request-timeout", "0.2", "--kill-grace", "9")
@@ -39,7 +43,7 @@ def interrupting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture(scope="module", params=["accept", "shared"])
 def killing_server(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    tmp_path_factory: pytest.TempPathFactory, implementation: None, request: pytest.FixtureRequest
 ) -> Iterator[ServerProcess]:
     """Give a server that kills the worker of an overdue request after 0.1 s."""
     place = tmp_path_factory.mktemp("killing")

@@ -21,7 +21,7 @@ from tests.process.connections import (
 )
 from tests.servers import TIMEOUT, Gate, ServerProcess, has_ended
 
-pytestmark = pytest.mark.scheme(*PARKING_SCHEMES)
+pytestmark = [pytest.mark.both, pytest.mark.scheme(*PARKING_SCHEMES)]
 
 
 @pytest.fixture
@@ -247,7 +247,9 @@ BUSY = b"SERVER_ERROR too many connections; try again later\r\n"
 
 
 @pytest.fixture(scope="module", params=PARKING_SCHEMES)
-def small_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
+def small_server(
+    tmp_path_factory: pytest.TempPathFactory, implementation: None, request: pytest.FixtureRequest
+):
     """Give a server for at most five connections."""
     place = tmp_path_factory.mktemp("small")
     options = ("--workers", "2", "--max-connections", "5")

@@ -1,9 +1,13 @@
 """What a handler pushes to its client, and its place among the replies."""
 
+import pytest
+
 import linepool
 from linepool.testing import serve
 
 
+@pytest.mark.both
+@pytest.mark.usefixtures("implementation")
 def test_a_pushed_line_comes_after_earlier_replies_and_before_its_own():
     app = linepool.App("push")
 

@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import Launch
 from tests.servers import ServerProcess
 
+pytestmark = pytest.mark.both
+
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:

@@ -14,7 +14,7 @@ from tests.conftest import Launch
 from tests.process.connections import all_of, ask_all, clients, until_parked
 from tests.servers import Gate, ServerProcess
 
-pytestmark = pytest.mark.scheme("shared")
+pytestmark = [pytest.mark.both, pytest.mark.scheme("shared")]
 
 
 # -- hot and parked
@@ -120,7 +120,9 @@ ENDED = b"SERVER_ERROR the request was ended: it took longer than 0.2 s\n"
 
 
 @pytest.fixture(scope="module")
-def single_worker(tmp_path_factory: pytest.TempPathFactory, module_gate: Gate):
+def single_worker(
+    tmp_path_factory: pytest.TempPathFactory, implementation: None, module_gate: Gate
+):
     """Give a server with one worker, which is killed soon after a request is overdue."""
     limits = ("--request-timeout", "0.2", "--kill-grace", "0.05")
     options = ("--workers", "1", "--park-after", "60", *limits)

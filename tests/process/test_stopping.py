@@ -117,6 +117,7 @@ def test_a_request_that_outlasts_the_graceful_timeout_is_killed(serve, gate: Gat
     assert f"killed pid={worker}" in server.text
 
 
+@pytest.mark.both
 def test_a_client_that_never_stops_sending_does_not_hold_up_a_stop(serve):
     server = serve("tcp", "--workers", "1")
     with server.connect() as peer:
@@ -304,6 +305,7 @@ def test_retiring_workers_under_load_loses_no_connection(serve, kind, gap):
     assert server.stop() == 0
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("gap", [False, True], ids=["at once", "a moment later"])
 @every_kind_of_listener
 def test_clients_that_were_connected_before_the_stop_get_a_reply(serve, kind, gap):

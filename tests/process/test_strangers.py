@@ -7,6 +7,8 @@ import pytest
 from tests.conftest import Launch
 from tests.process.connections import PARKING_SCHEMES, until_parked
 
+pytestmark = pytest.mark.both
+
 
 @pytest.mark.scheme("shared", "dispatch", "accept")
 def test_an_http_client_is_refused_and_logged(launch: Launch, scheme):

@@ -14,7 +14,7 @@ from tests.conftest import Launch
 from tests.process.connections import PARKING_SCHEMES, clients
 from tests.servers import HANDLERS, Gate, ServerProcess
 
-pytestmark = pytest.mark.scheme(*PARKING_SCHEMES)
+pytestmark = [pytest.mark.both, pytest.mark.scheme(*PARKING_SCHEMES)]
 
 
 @contextlib.contextmanager

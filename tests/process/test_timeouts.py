@@ -14,6 +14,8 @@ from tests.conftest import Launch
 from tests.process.connections import reset_on_close
 from tests.servers import ServerProcess
 
+pytestmark = pytest.mark.both
+
 BINDS = {"tcp": "127.0.0.1:0", "unix": "unix:sock"}
 tcp_and_unix = pytest.mark.parametrize("kind", BINDS)
 

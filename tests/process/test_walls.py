@@ -8,6 +8,8 @@ from tests.conftest import Launch
 from tests.process.connections import PARKING_SCHEMES
 from tests.servers import HANDLERS
 
+pytestmark = pytest.mark.both
+
 RAISED = {
     b"FEED!\n": "LookupError: feed",
     b"NEXT!\n": "MemoryError: next_request",

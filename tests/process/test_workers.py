@@ -87,6 +87,7 @@ def test_many_deaths_at_once_leave_no_zombie_and_no_descriptor(launch: Launch):
     assert sorted(map(_target, Path(f"/proc/{master}/fd").iterdir())) == descriptors
 
 
+@pytest.mark.both
 def test_kills_under_load_lose_only_in_flight_requests(launch: Launch):
     server = launch("workshop.py", "--workers", "4")
     load = Load(server, clients=4)
@@ -234,6 +235,7 @@ def test_a_default_socket_timeout_applies_to_the_sockets_of_the_app_only(tmp_pat
     assert "Traceback" not in server.text
 
 
+@pytest.mark.both
 def test_a_worker_survives_whatever_a_handler_raises(tmp_path, launch: Launch):
     (tmp_path / "app.py").write_text(
         "import asyncio, builtins, linepool, os\n"
@@ -309,6 +311,7 @@ def test_the_app_is_loaded_once_and_each_worker_opens_and_closes_its_resources(
     assert len(lines) == 2 + 4 * 3 + 2
 
 
+@pytest.mark.both
 def test_on_disconnect_runs_once_however_a_connection_ends(tmp_path, launch: Launch):
     journal = tmp_path / "journal"
     options = ("--workers", "1", "--idle-timeout", "0.2", "--read-timeout", "0.2")

@@ -30,8 +30,8 @@ from linepool.pubsub.subscriptions import Subscriptions
 from linepool.session import Session
 from linepool.settings import Settings
 from linepool.worker import rounds
-from linepool.worker.core_connection import AcceptedConnection
 from linepool.worker.context import WorkerContext
+from linepool.worker.core_connection import AcceptedConnection
 from linepool.worker.edges import Edges
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.loop import Loop

@@ -12,7 +12,7 @@ if not core.compiled:
     pytest.skip(f"there is no compiled core: {core.why_pure}", allow_module_level=True)
 
 from linepool.conversation import Conversation
-from linepool.worker.connection import Connection
+from linepool.worker.core_connection import CoreConnection
 from tests.unit.core_cases import (
     BEFORE_WORD,
     FAILURES,
@@ -177,7 +177,7 @@ def taken_by(twin: Twin, data: bytes, first: bytes = b"COUNT\n") -> tuple[int, i
             Conversation, "answer", autospec=True, side_effect=Conversation.answer
         ) as answers,
         mock.patch.object(
-            Connection, "take_over", autospec=True, side_effect=Connection.take_over
+            CoreConnection, "take_over", autospec=True, side_effect=CoreConnection.take_over
         ) as takes,
     ):
         twin.send(data)
