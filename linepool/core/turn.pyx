@@ -19,6 +19,7 @@ from linepool.core.kernel cimport (
     PyContext_CopyCurrent,
     PyContext_Enter,
     PyContext_Exit,
+    PyErr_CheckSignals,
     PyObject,
     PyObject_Call,
     monotonic_ns,
@@ -157,7 +158,7 @@ cdef class Turns:
             self.brakes_seen = self.brakes.seen
             self.plans.refresh()
         if receives:
-            got = recv(connection.descriptor, start, CHUNK, flags)
+            got = receive(connection.descriptor, start, flags)
             if got <= 0:
                 return self.failed_to_read(connection, got, errno)
         end = start + got
@@ -247,7 +248,7 @@ cdef class Turns:
         """Deal with the end of a stream, or with an error of recv()."""
         if got == 0:
             return UNTOUCHED  # it will be read again
-        if error == EAGAIN or error == EINTR:
+        if error == EAGAIN:
             if connection.maker is not None:
                 connection.is_replaceable = True
                 self.show(connection)
@@ -424,6 +425,19 @@ cdef class Turns:
         if connection.maker is not None:
             connection.make()
         return 0
+
+
+cdef Py_ssize_t receive(int descriptor, char *start, int flags) except -2:
+    """Receive a chunk; without MSG_DONTWAIT other threads run meanwhile, and signals are handled."""
+    cdef Py_ssize_t got
+    if flags & MSG_DONTWAIT:
+        return recv(descriptor, start, CHUNK, flags)
+    while True:
+        with nogil:
+            got = recv(descriptor, start, CHUNK, flags)
+        if got >= 0 or errno != EINTR:
+            return got
+        PyErr_CheckSignals()
 
 
 cdef PyObject *call_first(Chain chain) noexcept:

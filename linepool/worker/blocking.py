@@ -25,6 +25,7 @@ from linepool.worker.admission import Admission
 from linepool.worker.connection import AGAIN, CLOSED, READ, WRITE, Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.edges import Edges
+from linepool.worker.rounds import reader_of
 from linepool.worker.transport import Transport
 
 _RETRY = 0.01  # seconds between two looks at a client that is to hang up
@@ -57,6 +58,7 @@ class BlockingLoop:
         self._edges = edges
         self._is_worn = is_worn
         self._admission = Admission(context)
+        self._serve_readable = reader_of(context)
         self._poller = None if len(listeners) == 1 else self._open_poller()
         self._left_at = 0.0  # when it began to leave; 0: it has not
         self._backlog = (
@@ -201,7 +203,7 @@ class BlockingLoop:
         if not connection.read_by and not self._context.subscriptions.topics(connection):
             # A blocking recv() takes one system call where poll() and recv() take two.
             served_at = connection.quiet_since
-            connection.on_readable(0)
+            self._serve_readable(connection, 0)
             if connection.needs != READ or connection.quiet_since != served_at:
                 return
         deadline = connection.deadline
@@ -209,7 +211,7 @@ class BlockingLoop:
         if connection.needs != READ:
             return  # a message was delivered, and the client does not keep up
         if is_readable:
-            connection.on_readable()
+            self._serve_readable(connection, DONTWAIT)
         elif time.monotonic() >= deadline:
             connection.expire()
 
@@ -237,7 +239,7 @@ class BlockingLoop:
             return
         is_readable = self._wait(connection, select.POLLIN, now + _RETRY, orders=False)
         if is_readable and connection.needs == READ:
-            connection.on_readable()
+            self._serve_readable(connection, DONTWAIT)
 
     def _wait(
         self, connection: Connection, events: int, until: float, *, orders: bool = True

@@ -139,3 +139,12 @@ def rounds_of(parts: Parts) -> Rounds:
         compiled: Rounds = importlib.import_module("linepool.core.rounds").Rounds(parts)
         return compiled
     return Rounds(parts)
+
+
+def reader_of(context: WorkerContext) -> Callable[[Connection, int], None]:
+    """Return what serves a connection that is readable: the compiled core if there is one."""
+    if core.compiled:
+        read: Callable[[Connection, int], None]
+        read = importlib.import_module("linepool.core.turn").Turns(context).read
+        return read
+    return Connection.on_readable
