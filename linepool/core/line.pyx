@@ -16,7 +16,6 @@ from linepool.protocols.base import Request
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject
     object PyType_GenericAlloc(PyTypeObject *kind, Py_ssize_t items)
-    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
 
 cdef enum:
     IN_WORD, BLANK, LF, CR, ODD
@@ -119,29 +118,9 @@ cdef class LineSyntax(Syntax):
         return True
 
     cdef bint encode_int(self, Out out, object value, const Cut *cut) except -1:
-        cdef char digits[24]
-        cdef char *at = digits + 24
-        cdef char *to
-        cdef int overflow = 0
-        cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
-        cdef unsigned long long rest
-        if overflow:
+        if not out.put_int(value):
             return False
-        rest = <unsigned long long>number
-        if number < 0:
-            rest = 0 - rest
-        while True:
-            at -= 1
-            at[0] = 48 + rest % 10
-            rest //= 10
-            if not rest:
-                break
-        if number < 0:
-            at -= 1
-            at[0] = b"-"
-        to = out.reserve(26)
-        memcpy(to, at, digits + 24 - at)
-        self.end(out, to + (digits + 24 - at), cut)
+        self.end(out, out.reserve(2), cut)
         return True
 
     cdef void end(self, Out out, char *to, const Cut *cut) noexcept:

@@ -16,6 +16,13 @@ cdef struct Cut:
     int count               # of the words after the verb
     const char *word[MOST_WORDS]
     Py_ssize_t size[MOST_WORDS]
+    # Only where the syntax has data blocks:
+    const char *body        # NULL: there is none
+    Py_ssize_t body_size
+    # For the syntax itself:
+    int form                # which form the command has
+    int extra               # words behind those that are counted
+    bint is_quiet           # the client wants no reply, or only an unexpected one
 
 
 cdef class Out:
@@ -25,10 +32,15 @@ cdef class Out:
     cdef char *reserve(self, Py_ssize_t more) except NULL
     cdef int put(self, const char *data, Py_ssize_t size) except -1
     cdef int put_bytes(self, bytes data) except -1
+    cdef bint put_int(self, object value) except -1
+
+
+cdef class Syntax
 
 
 cdef class Plan:
     # How a command is called.
+    cdef Syntax syntax
     cdef readonly object entry
     cdef object call            # as the entry's was when the plan was made
     cdef object function
@@ -38,8 +50,9 @@ cdef class Plan:
     cdef bint is_braked
     cdef bint has_session
     cdef int arguments, required, words
+    cdef char many              # how the words beyond these are converted; 0: none may be given
     cdef char kind[MOST_WORDS]
-    cdef list extras            # of each argument: its default, or the name of a resource
+    cdef list extras            # of each argument: its default, its value, or the name of a resource
     cdef uint64_t limit_ns, number
     cdef bint add(self, str name, dict words, dict supplied) except -1
     cdef tuple values(self, const Cut *cut, object session, object resources)
@@ -50,18 +63,23 @@ cdef class Plans:
     cdef readonly list plans
     cdef list verbs, found      # a hash table: at the same place a verb and its plan
     cdef uint64_t mask
+    cdef bint ignores_case
     cdef Plan find(self, const char *verb, Py_ssize_t size)
     cdef Plan find_exactly(self, const char *verb, Py_ssize_t size)
 
 
 cdef class Syntax:
     # What the core knows of a protocol.
+    cdef bint has_blocks        # its requests may have a data block
+    cdef object supply          # with which the protocol injects what ``supplied`` returns, or None
     cdef Py_ssize_t cut(self, const char *p, const char *end, Cut *cut) except -2
     cdef bint admits(self, const char *p, const char *end) except -1
     cdef bint encode(self, Out out, object value, const Cut *cut) except -1
     cdef object request(self, const Cut *cut, Plan plan)
+    cdef object supplied(self, const Cut *cut)
     cdef int note(self, ConnectionFields connection, const Cut *cut) except -1
     cdef int restore(self, ConnectionFields connection) except -1
 
 
+cdef object block(const Cut *cut)
 cdef object converted(char kind, const char *word, Py_ssize_t size)

@@ -18,11 +18,15 @@ from linepool.core.fields cimport ConnectionFields
 
 from linepool.handlers.from_words import KINDS
 from linepool.handlers.inject import ResourceOf, session_of, verb_of
+from linepool.session import Verb
 
 cdef extern from "Python.h":
     object PyUnicode_DecodeUTF8(const char *data, Py_ssize_t size, const char *errors)
     double PyOS_string_to_double(const char *text, char **end, PyObject *overflow) except? -1.0
     object PyLong_FromLongLong(long long value)
+    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
+
+BODY = object()  # in place of what injects a parameter: it is the data block
 
 cdef enum:
     FIRST_ROOM = 16384
@@ -60,27 +64,64 @@ cdef class Out:
     cdef int put_bytes(self, bytes data) except -1:
         return self.put(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
+    cdef bint put_int(self, object value) except -1:
+        """Write an int in decimal; return False, and write nothing, if it has more than 64 bits."""
+        cdef char digits[24]
+        cdef char *at = digits + 24
+        cdef int overflow = 0
+        cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        cdef unsigned long long rest
+        if overflow:
+            return False
+        rest = <unsigned long long>number
+        if number < 0:
+            rest = 0 - rest
+        while True:
+            at -= 1
+            at[0] = 48 + rest % 10
+            rest //= 10
+            if not rest:
+                break
+        if number < 0:
+            at -= 1
+            at[0] = b"-"
+        self.put(at, digits + 24 - at)
+        return True
+
 
 cdef class Plan:
-    def __init__(self, bytes verb, object entry, object service, uint64_t limit_ns):
+    def __init__(
+        self, bytes verb, object entry, object service, uint64_t limit_ns, Syntax syntax
+    ):
         signature = entry.signature
+        self.syntax = syntax
         self.entry, self.verb, self.call, self.function = entry, verb, entry.call, entry.function
         self.limit_ns = limit_ns if entry.limit_ns is None else entry.limit_ns
         self.number = entry.number
         self.required, self.words = signature.required, len(signature.words)
         self.extras = []
         words = {word.name: word for word in signature.words}
-        self.is_indirect = not (signature.rest or signature.body)
+        supplied = dict(signature.supplied)
+        self.is_indirect = not signature.rest
+        if signature.body:
+            self.is_indirect = self.is_indirect and syntax.has_blocks
+            supplied[signature.body] = BODY
         for supply in signature.supplied.values():
-            if supply not in (session_of, verb_of) and not isinstance(supply, ResourceOf):
+            if supply not in (session_of, verb_of, syntax.supply) and not isinstance(supply, ResourceOf):
                 self.is_indirect = False  # it may reach the connection, whose replies are kept here
+        if signature.many:
+            kind = KINDS.get(signature.many.convert, b"\0")
+            self.many = (<bytes>kind)[0]
         self.is_direct = (
             self.is_indirect
-            and not (signature.many or signature.options)
-            and len(words) + len(signature.supplied) == len(signature.order) <= MOST_WORDS
+            and not signature.options
+            # What these use of a request may be changed by middleware.
+            and not (service.middleware and (syntax.has_blocks or verb_of in supplied.values()))
+            and (signature.many is None or self.many)
+            and len(words) + len(supplied) == len(signature.order) <= MOST_WORDS
         )
         for name in signature.order if self.is_direct else ():
-            self.is_direct = self.is_direct and self.add(name, words, signature.supplied)
+            self.is_direct = self.is_direct and self.add(name, words, supplied)
 
     cdef bint add(self, str name, dict words, dict supplied) except -1:
         """Add an argument; return whether the core can make it."""
@@ -92,6 +133,12 @@ cdef class Plan:
         elif supplied[name] is session_of:
             kind = b"S"
             self.has_session = True
+        elif supplied[name] is verb_of:
+            kind, extra = b"V", Verb(self.verb.decode("utf-8", "replace"))
+        elif supplied[name] is BODY:
+            kind = b"B"
+        elif supplied[name] is self.syntax.supply:
+            kind = b"P"
         else:
             kind = b"R" if isinstance(supplied[name], ResourceOf) else None
             extra = getattr(supplied[name], "name", None)
@@ -104,16 +151,25 @@ cdef class Plan:
 
     cdef tuple values(self, const Cut *cut, object session, object resources):
         """Return the arguments, or None: the words are not exactly those that the handler takes."""
-        if not self.required <= cut.count <= self.words:
-            return None
         cdef int number, at = 0
+        cdef int further = cut.count - self.words
+        if cut.count < self.required or (further > 0 and not self.many):
+            return None
         cdef char kind
         cdef PyObject *resource
-        cdef tuple values = PyTuple_New(self.arguments)
-        for number in range(self.arguments):
-            kind = self.kind[number]
+        if further < 0:
+            further = 0
+        cdef tuple values = PyTuple_New(self.arguments + further)
+        for number in range(self.arguments + further):
+            kind = self.kind[number] if number < self.arguments else self.many
             if kind == b"S":
                 value = session
+            elif kind == b"V":
+                value = self.extras[number]
+            elif kind == b"B":
+                value = block(cut)
+            elif kind == b"P":
+                value = self.syntax.supplied(cut)
             elif kind == b"R":
                 resource = PyDict_GetItem(resources, self.extras[number])
                 if resource == NULL:
@@ -141,15 +197,17 @@ cdef inline uint64_t hashed(const char *verb, Py_ssize_t size) noexcept:
 
 
 cdef class Plans:
-    def __init__(self, object service, uint64_t limit_ns):
+    def __init__(self, object service, uint64_t limit_ns, Syntax syntax):
         """Make the plans of an app.
 
         Args:
             service: The app.
             limit_ns: The setting ``request_timeout``, in ns.
+            syntax: Cuts its requests.
         """
+        self.ignores_case = service.protocol.ignores_case
         self.plans = [
-            Plan(verb, entry, service, limit_ns) for verb, entry in service.table.items()
+            Plan(verb, entry, service, limit_ns, syntax) for verb, entry in service.table.items()
         ]
         by_verb = {(<Plan>plan).verb: plan for plan in self.plans}
         if service.protocol.ignores_case:  # its names are in upper case
@@ -172,11 +230,11 @@ cdef class Plans:
             (<Plan>plan).is_braked = plan.entry.call is not (<Plan>plan).call
 
     cdef Plan find(self, const char *verb, Py_ssize_t size):
-        """Return the plan of a command as ``Line`` finds its entry, or None."""
+        """Return the plan of a command as the protocol finds its entry, or None."""
         cdef char upper[MOST_VERB]
         cdef Py_ssize_t i
         found = self.find_exactly(verb, size)
-        if found is None and size <= MOST_VERB:
+        if found is None and self.ignores_case and size <= MOST_VERB:
             for i in range(size):
                 upper[i] = verb[i] - 32 if b"a" <= verb[i] <= b"z" else verb[i]
             found = self.find_exactly(upper, size)
@@ -215,6 +273,10 @@ cdef class Syntax:
         """Return the request as the protocol in Python would."""
         raise NotImplementedError
 
+    cdef object supplied(self, const Cut *cut):
+        """Return what ``supply`` would for that request."""
+        raise NotImplementedError
+
     cdef int note(self, ConnectionFields connection, const Cut *cut) except -1:
         """Note in the connection's protocol, or in the connection, what a request says of its client."""
         return 0
@@ -222,6 +284,11 @@ cdef class Syntax:
     cdef int restore(self, ConnectionFields connection) except -1:
         """Move that from the connection to its protocol, which has just been made."""
         return 0
+
+
+cdef object block(const Cut *cut):
+    """Return the data block of a request, or None."""
+    return None if cut.body == NULL else PyBytes_FromStringAndSize(cut.body, cut.body_size)
 
 
 cdef object converted(char kind, const char *word, Py_ssize_t size):

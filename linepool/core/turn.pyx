@@ -30,12 +30,14 @@ from linepool.core.kernel cimport (
 )
 from linepool.core.layers cimport Chain, Layer
 from linepool.core.line cimport LineSyntax
+from linepool.core.memcache cimport MemcacheSyntax
 from linepool.core.syntax cimport Cut, Out, Plan, Plans, Syntax
 
 from linepool import forked
 from linepool.batch import end_batch
 from linepool.errors import LeaveNow
 from linepool.protocols.line import Line
+from linepool.protocols.memcache import Memcache
 
 cdef enum:
     CHUNK = 16384           # bytes of one recv(), as in Python
@@ -67,9 +69,11 @@ cdef class Turns:
         self.syntax = Syntax()
         if type(service.protocol) is Line:
             self.syntax = LineSyntax(service.limits.max_line_bytes)
-            self.is_usable = True
+        elif type(service.protocol) is Memcache:
+            self.syntax = MemcacheSyntax(service.limits.max_body_bytes)
+        self.is_usable = type(self.syntax) is not Syntax
         self.layers = tuple(service.middleware)
-        self.plans = Plans(service, context.limit_ns)
+        self.plans = Plans(service, context.limit_ns, self.syntax)
         self.out = Out()
         self.kept_room = service.limits.max_line_bytes + CHUNK
         self.received = <char *>PyMem_Malloc(self.kept_room + CHUNK)

@@ -322,6 +322,8 @@ class Connection(core.ConnectionFields):
                         waiting += len(reply)
                     elif not self._begin_stream(reply, request):
                         return
+                    else:
+                        waiting = 0  # all of it has been sent
                     done += 1
                 began_ns = monotonic_ns()
                 if waiting > _BATCH_BYTES or began_ns - first_ns > _BATCH_NS:

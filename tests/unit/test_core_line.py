@@ -82,6 +82,7 @@ TAKEN = [  # by the core alone, the handler's call included
         b"\xc3\xa9",
     ),
     *(LONG_VERB.encode(), b"VALUE none", b"VALUE nan", b"VALUE max", b"VALUE min", b"BIG 100000"),
+    *(b"MANY 1", b"MANY 1 2", b"MANY 1 2 3"),
 ]
 CONCLUDED = [  # the core calls the handler; Python makes the reply
     *(
@@ -91,6 +92,7 @@ CONCLUDED = [  # the core calls the handler; Python makes the reply
     ),
     *(b"FAIL " + name for name in FAILURES),
     b"FAILSESSION",
+    *(b"VERB", b"which"),
 ]
 ASKED = [  # the core has the conversation answer
     *(
@@ -108,9 +110,9 @@ ASKED = [  # the core has the conversation answer
         b"FLAG yes",
         b"FLAG TRUE",
         b"FLAG maybe",
-        b"MANY 1 2",
+        b"MANY 1 \x80",
     ),
-    *(b"NAMED 1 b 2", b"ODD RED", b"VERB", b"WRITE x", b"WIDE"),
+    *(b"NAMED 1 b 2", b"ODD RED", b"WRITE x", b"WIDE"),
 ]
 DECLINED = [  # Python reads it
     *(

@@ -9,21 +9,21 @@ from collections.abc import Mapping, Sequence
 
 from attrs import field, frozen
 
-_KNOWN = frozenset("bcfhklstvuqNTRFCMJDIOELPxS")
+KNOWN_FLAGS = frozenset("bcfhklstvuqNTRFCMJDIOELPxS")
 _TOKEN = b"CLIENT_ERROR bad token in command line format"
 _INT = re.compile(rb"[+-]?[0-9]{1,20}\Z")
 # The numbers that the token of a flag may be, and the error for others.
-_NUMBERS = {
+NUMBERS = {
     **dict.fromkeys("NTR", (-(2**31), 2**31 - 1, _TOKEN)),
     "F": (0, 2**32 - 1, _TOKEN),
     **dict.fromkeys("CE", (0, 2**64 - 1, _TOKEN)),
     "J": (0, 2**64 - 1, b"CLIENT_ERROR invalid numeric initial value"),
     "D": (0, 2**64 - 1, b"CLIENT_ERROR invalid numeric delta value"),
 }
-_MAX_OPAQUE_BYTES = 31  # of the token of O
-_MODES = {b"ms": b"eEaApPrRsS", b"ma": b"iI+dD-"}
+MAX_OPAQUE_BYTES = 31  # of the token of O
+MODES = {b"ms": b"eEaApPrRsS", b"ma": b"iI+dD-"}
 # The replies that the flag q hides, by command: those that the client expects.
-_QUIET = {b"mg": ("EN",), b"ms": ("HD",), b"md": ("HD",), b"ma": ("HD", "VA")}
+HIDDEN_CODES = {b"mg": ("EN",), b"ms": ("HD",), b"md": ("HD",), b"ma": ("HD", "VA")}
 
 
 class Flags(dict[str, bytes]):
@@ -65,7 +65,7 @@ def parse_flags(
     error: bytes | None = None
     for word in words:
         letter = chr(word[0])
-        if letter in flags or letter not in _KNOWN:
+        if letter in flags or letter not in KNOWN_FLAGS:
             what = b"duplicate" if letter in flags else b"invalid"
             error = b"CLIENT_ERROR %b flag" % what
             break
@@ -89,19 +89,19 @@ def _decoded(key: bytes) -> bytes:
 
 def _token_error(verb: bytes, letter: str, token: bytes) -> bytes | None:
     """Return the error for the token of a flag, or None."""
-    if letter in _NUMBERS:
-        low, high, text = _NUMBERS[letter]
+    if letter in NUMBERS:
+        low, high, text = NUMBERS[letter]
         return None if _INT.match(token) and low <= int(token) <= high else text
-    if letter == "M" and (len(token) != 1 or token not in _MODES.get(verb, token)):
+    if letter == "M" and (len(token) != 1 or token not in MODES.get(verb, token)):
         return b"CLIENT_ERROR invalid mode for %b M token" % verb
-    if letter == "O" and len(token) > _MAX_OPAQUE_BYTES:
+    if letter == "O" and len(token) > MAX_OPAQUE_BYTES:
         return b"CLIENT_ERROR opaque token too long"
     return None
 
 
 def encode_meta(reply: Meta, verb: bytes, flags: Flags, quiet: bool) -> bytes:
     """Return the reply with the answers to its flags, in their order."""
-    if quiet and reply.code in _QUIET.get(verb, ()):
+    if quiet and reply.code in HIDDEN_CODES.get(verb, ()):
         return b""
     parts = [reply.code.encode()]
     if reply.data is not None:

@@ -26,11 +26,11 @@ from linepool.protocols.buffered import Buffered
 from linepool.protocols.memcache.meta import Flags, parse_flags
 from linepool.protocols.text import check_version
 
-_MAX_LINE_BYTES = 2048  # only a get with many keys may be longer
+MAX_LINE_BYTES = 2048  # only a get with many keys may be longer
 _LONG_GET = re.compile(rb" {0,100}gets? ")
-_MAX_KEY_BYTES = 250
-_ITEM_OVERHEAD_BYTES = 57  # what memcached adds to key and value for the size of an item
-_MAX_BLOCK_BYTES = 2**31 - 3
+MAX_KEY_BYTES = 250
+ITEM_OVERHEAD_BYTES = 57  # what memcached adds to key and value for the size of an item
+MAX_BLOCK_BYTES = 2**31 - 3
 _TIME_RANGE = (-(2**63), 2**63 - 1)  # seconds, or Unix time, which may be after 2038
 _BINARY_PROTOCOL = 0x80
 _DUMP = struct.Struct("<B?Q")
@@ -100,7 +100,7 @@ class MemcacheParser(Buffered):
             return self._reject("memcached's binary protocol")
         if end < 0:
             return self._unfinished(begin)
-        if end - begin > _MAX_LINE_BYTES and self._is_too_long(begin, end):
+        if end - begin > MAX_LINE_BYTES and self._is_too_long(begin, end):
             return self._reject("a line without end")
         stop = end
         if end > begin + 1 and self._buffer[end - 1] == 0x0D:
@@ -122,6 +122,14 @@ class MemcacheParser(Buffered):
     def eof(self) -> Bad | None:
         """Return None: memcached sends no error to a client that leaves inside a request."""
         return None
+
+    def take_unread(self) -> bytes | None:
+        """Return what has arrived of the next request, and forget it; None: it must be read here."""
+        return None if self._discard_bytes else super().take_unread()
+
+    def note_text(self) -> None:
+        """Note that the client speaks the text protocol: a request of it was read elsewhere."""
+        self._first = False
 
     @property
     def is_replaceable(self) -> bool:
@@ -147,7 +155,7 @@ class MemcacheParser(Buffered):
     def _unfinished(self, begin: int) -> Bad | None:
         """Return the error for bytes without a line ending, or None: wait for the rest."""
         stop = len(self._buffer)
-        if stop - begin > _MAX_LINE_BYTES and self._is_too_long(begin, stop):
+        if stop - begin > MAX_LINE_BYTES and self._is_too_long(begin, stop):
             return self._reject("a line without end")
         self._await_line(self.max_multiget_bytes + 1)
         return None
@@ -174,7 +182,7 @@ class MemcacheParser(Buffered):
         if not words:
             return _refused(_ERROR)
         for key in words:
-            if len(key) > _MAX_KEY_BYTES:
+            if len(key) > MAX_KEY_BYTES:
                 return _refused(_FORMAT)
         return MemcacheRequest(verb, words, self._command(verb), line=line)
 
@@ -197,10 +205,10 @@ class MemcacheParser(Buffered):
         words = words[1:word_count]
         key, flags, exptime, size = words[:4]
         if not (
-            len(key) <= _MAX_KEY_BYTES
+            len(key) <= MAX_KEY_BYTES
             and _is_int(flags, 0, 2**32 - 1)
             and _is_int(exptime, *_TIME_RANGE)
-            and _is_int(size, 0, _MAX_BLOCK_BYTES)
+            and _is_int(size, 0, MAX_BLOCK_BYTES)
             and (word_count == 5 or _is_int(words[4], 0, 2**64 - 1))
         ):
             return _refused(_FORMAT, quiet)
@@ -210,7 +218,7 @@ class MemcacheParser(Buffered):
 
     def _with_block(self, request: MemcacheRequest, size: int, begin: int) -> Request | Bad | None:
         """Add the data block, or step back to the line and wait if it has not all arrived."""
-        if size + len(request.words[0]) + _ITEM_OVERHEAD_BYTES > self.limits.max_body_bytes:
+        if size + len(request.words[0]) + ITEM_OVERHEAD_BYTES > self.limits.max_body_bytes:
             return self._too_large(request, size)
         stop = self._at + size
         if len(self._buffer) < stop + 2:
@@ -246,7 +254,7 @@ class MemcacheParser(Buffered):
         quiet = words[-1] == b"noreply"
         if len(words) not in (3, 4):
             return _refused(_ERROR)
-        if len(words[1]) > _MAX_KEY_BYTES:
+        if len(words[1]) > MAX_KEY_BYTES:
             return _refused(_FORMAT, quiet)
         if not _is_int(words[2], 0, 2**64 - 1):
             return _refused(_DELTA, quiet)
@@ -257,7 +265,7 @@ class MemcacheParser(Buffered):
         quiet = words[-1] == b"noreply"
         if len(words) not in (3, 4):
             return _refused(_ERROR)
-        if len(words[1]) > _MAX_KEY_BYTES:
+        if len(words[1]) > MAX_KEY_BYTES:
             return _refused(_FORMAT, quiet)
         if not _is_int(words[2], *_TIME_RANGE):
             return _refused(_EXPTIME, quiet)
@@ -270,7 +278,7 @@ class MemcacheParser(Buffered):
         quiet = len(words) > 2 and words[-1] == b"noreply"
         if words[2:] not in ([], [b"0"], [b"noreply"], [b"0", b"noreply"]):
             return _refused(_DELETE_FORMAT, quiet)
-        if len(words[1]) > _MAX_KEY_BYTES:
+        if len(words[1]) > MAX_KEY_BYTES:
             return _refused(_FORMAT, quiet)
         return self._classic(line, words, 2, quiet)
 
@@ -313,11 +321,11 @@ class MemcacheParser(Buffered):
         flags_at = 3 if verb == b"ms" else 2
         if len(words) < 2 and verb != b"me":
             return _refused(_ERROR)
-        if len(words) < flags_at or len(words[1]) > _MAX_KEY_BYTES:
+        if len(words) < flags_at or len(words[1]) > MAX_KEY_BYTES:
             return _refused(_FORMAT)
         size = 0
         if verb == b"ms":
-            if not _is_int(words[2], 0, _MAX_BLOCK_BYTES):
+            if not _is_int(words[2], 0, MAX_BLOCK_BYTES):
                 return _refused(_FORMAT)
             size = int(_digits(words[2]))
         key, flags, error = parse_flags(verb, words[1], words[flags_at:])

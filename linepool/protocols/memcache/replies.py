@@ -10,7 +10,7 @@ from linepool.protocols.base import Request
 from linepool.protocols.text import scalar_text
 
 # memcached's words for True and False, by command.
-_BOOLS = {
+BOOLS = {
     **dict.fromkeys(
         (b"set", b"add", b"replace", b"append", b"prepend"), (b"STORED", b"NOT_STORED")
     ),
@@ -49,8 +49,8 @@ def encode_reply(value: object, request: Request) -> bytes:
     if isinstance(value, Mapping):
         lines = [_line(b"STAT " + _text(k) + b" " + _text(v)) for k, v in value.items()]
         return b"".join([*lines, b"END\r\n"])
-    if isinstance(value, bool) and request.verb in _BOOLS:
-        value = _BOOLS[request.verb][0 if value else 1]
+    if isinstance(value, bool) and request.verb in BOOLS:
+        value = BOOLS[request.verb][0 if value else 1]
     return _line(b"OK" if value is None else _text(value))
 
 
