@@ -72,6 +72,8 @@ class CoreConnection(Connection):
                 self.more = more
                 if not more:
                     self._answer(received)
+                elif conversation.errors:
+                    self._board.count_errors(*conversation.take_errors())
             self._transport.flush()
         except OSError:
             self.abort()
