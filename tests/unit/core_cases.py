@@ -309,7 +309,7 @@ def _add_batches(app: App) -> None:
             raise ServerError("cannot commit")
         if "worse" in shared:
             raise ValueError("cannot commit")
-        journal.extend(shared)
+        journal[:] = shared
 
     @app.handler
     def write(text: str, batch: Batch) -> int:
@@ -323,7 +323,7 @@ def _add_batches(app: App) -> None:
 
     @app.handler
     def note(text: str, journal: Journal, session: Session) -> str:
-        journal.append(text)
+        journal[:] = [text]
         return f"{text} {len(session)}"
 
 

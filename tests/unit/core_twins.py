@@ -281,7 +281,7 @@ class Twins:
         seen, difference = self._run(steps)
         # A turn ends after 2 ms, and what it has shared then too: it may be another one next time.
         for _ in range(5):
-            if difference and any(one.again for pair in seen for one in pair):
+            if difference and any(_depends_on_time(one) for pair in seen for one in pair):
                 seen, difference = self._run(steps)
         if difference:
             shown = [piece if len(piece) < 1000 else (piece[:1000], len(piece)) for piece in pieces]
@@ -297,6 +297,11 @@ class Twins:
             if difference := differences(*seen[-1]):
                 return seen, difference
         return seen, ""
+
+
+def _depends_on_time(seen: Seen) -> bool:
+    """Whether a turn may have ended because 2 ms were over; a batch that fails leaves no further turn."""
+    return bool(seen.again or any(line.startswith("batch failed") for line in seen.logged))
 
 
 def differences(pure: Seen, compiled: Seen) -> str:
