@@ -57,6 +57,7 @@ class Striker:
 
     def __init__(self, twin: Twin, choose: random.Random) -> None:
         self.raised = 0
+        self._is_over = False
         self._choose = choose
         self._interrupts = twin.interrupts
         layout = twin.context.board.layout
@@ -69,11 +70,13 @@ class Striker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
 
     def _wait(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, self._choose.uniform(1e-6, 1e-4))
+        if not self._is_over:
+            signal.setitimer(signal.ITIMER_REAL, self._choose.uniform(1e-6, 1e-4))
 
     def _strike(self, _number, frame) -> None:
         try:
