@@ -110,7 +110,6 @@ ASKED = [  # the core has the conversation answer
         b"FLAG yes",
         b"FLAG TRUE",
         b"FLAG maybe",
-        b"MANY 1 \x80",
     ),
     *(b"NAMED 1 b 2", b"ODD RED", b"WRITE x", b"WIDE"),
 ]
