@@ -54,7 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run each test of the scheme ``accept`` once: it serves in pure Python in any case."""
+    """Run each test of the scheme ``accept`` once: what waits and accepts is the same code there."""
     items[:] = [item for item in items if not {"pure", "accept"} <= _parameters(item)]
 
 
