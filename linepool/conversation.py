@@ -254,6 +254,8 @@ class Conversation:
         try:
             self.armed = True  # to encode a value may run code of the app's
             try:
+                if self._has_around and isinstance(value, ReplyError):
+                    return self.protocol.encode_error(value, request)
                 return self._encode(value, request)
             finally:
                 self.armed = False

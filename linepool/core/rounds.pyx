@@ -91,7 +91,8 @@ cdef class Rounds(Turns):
         self.most_active = settings.hot_connections
         self.enough = self.admission.enough
         self.is_idle = self.was_late = True
-        self.accepts = self.is_usable and not service.greets and not parts.gives_back
+        self.accepts = self.is_usable and self.syntax.serves_new and not service.greets
+        self.accepts = self.accepts and not parts.gives_back
         self.accepted, self.complete_class = parts.accepted, parts.complete
 
     def next_events(self, *, bint takes_work, bint may_wait=True):

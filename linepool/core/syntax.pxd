@@ -71,7 +71,12 @@ cdef class Plans:
 cdef class Syntax:
     # What the core knows of a protocol.
     cdef bint has_blocks        # its requests may have a data block
+    cdef dict kinds             # the letters of converters, as ``KINDS``
+    cdef readonly bint serves_new    # a client that has not sent anything is served
+    cdef bint is_initial        # the protocol of this turn's connection is in its initial state
     cdef object supply          # with which the protocol injects what ``supplied`` returns, or None
+    cdef bint serves(self, ConnectionFields connection) except -1
+    cdef bint only_calls(self, bytes verb) except -1
     cdef Py_ssize_t cut(self, const char *p, const char *end, Cut *cut) except -2
     cdef bint admits(self, const char *p, const char *end) except -1
     cdef bint encode(self, Out out, object value, const Cut *cut) except -1

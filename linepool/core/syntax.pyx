@@ -16,6 +16,8 @@ from libc.string cimport memcmp, memcpy
 
 from linepool.core.fields cimport ConnectionFields
 
+import inspect
+
 from linepool.handlers.from_words import KINDS
 from linepool.handlers.inject import ResourceOf, session_of, verb_of
 from linepool.session import Verb
@@ -110,13 +112,14 @@ cdef class Plan:
             if supply not in (session_of, verb_of, syntax.supply) and not isinstance(supply, ResourceOf):
                 self.is_indirect = False  # it may reach the connection, whose replies are kept here
         if signature.many:
-            kind = KINDS.get(signature.many.convert, b"\0")
+            kind = syntax.kinds.get(signature.many.convert, b"\0")
             self.many = (<bytes>kind)[0]
         self.is_direct = (
             self.is_indirect
-            and not signature.options
             # What these use of a request may be changed by middleware.
             and not (service.middleware and (syntax.has_blocks or verb_of in supplied.values()))
+            and syntax.only_calls(verb)
+            and may_lack_options(entry.function, signature)
             and (signature.many is None or self.many)
             and len(words) + len(supplied) == len(signature.order) <= MOST_WORDS
         )
@@ -128,7 +131,7 @@ cdef class Plan:
         word = words.get(name)
         extra = None
         if word is not None:
-            kind = KINDS.get(word.convert)
+            kind = self.syntax.kinds.get(word.convert)
             extra = None if word.required else word.default
         elif supplied[name] is session_of:
             kind = b"S"
@@ -185,6 +188,18 @@ cdef class Plan:
             Py_INCREF(value)
             PyTuple_SET_ITEM(values, number, value)
         return values
+
+
+def may_lack_options(function, signature):
+    """Whether the handler is called without option words as if it had none.
+
+    As ``linepool/handlers/compile.py`` decides it, but for defaults that are not the function's own.
+    """
+    parameters = inspect.signature(function).parameters
+    for option in signature.options.values():
+        if option.required or parameters[option.name].default is inspect.Parameter.empty:
+            return False
+    return not signature.options or signature.required == len(signature.words)
 
 
 cdef inline uint64_t hashed(const char *verb, Py_ssize_t size) noexcept:
@@ -252,7 +267,19 @@ cdef class Plans:
 
 
 cdef class Syntax:
-    """One protocol; every method here says no."""
+    """One protocol; without methods of its own, nothing is plain."""
+
+    def __cinit__(self):
+        self.kinds = KINDS
+        self.serves_new = self.is_initial = True
+
+    cdef bint serves(self, ConnectionFields connection) except -1:
+        """Whether requests of a connection may be taken now; called at the beginning of a turn."""
+        return True
+
+    cdef bint only_calls(self, bytes verb) except -1:
+        """Whether ``Protocol.around`` would only call the handler of a command, where ``serves``."""
+        return True
 
     cdef Py_ssize_t cut(self, const char *p, const char *end, Cut *cut) except -2:
         """Cut the next request; return its length with its ending.
@@ -295,6 +322,8 @@ cdef object converted(char kind, const char *word, Py_ssize_t size):
     """Return a word as ``linepool.handlers.from_words`` converts it, or None: it is not plain."""
     if kind == b"i":
         return to_int(word, size)
+    if kind == b"I":
+        return to_strict_int(word, size)
     if kind == b"s":
         try:
             return PyUnicode_DecodeUTF8(word, size, NULL)
@@ -320,6 +349,14 @@ cdef object to_int(const char *word, Py_ssize_t size):
             return None
         value = value * 10 + digit
     return PyLong_FromLongLong(-value if minus else value)
+
+
+cdef object to_strict_int(const char *word, Py_ssize_t size):
+    """As ``to_int``, but without superfluous zeros, as Redis has it."""
+    cdef bint minus = word[0] == b"-"
+    if size > minus and word[minus] == b"0" and size > 1:
+        return None
+    return to_int(word, size)
 
 
 cdef object to_float(const char *word, Py_ssize_t size):

@@ -31,6 +31,7 @@ from linepool.core.kernel cimport (
 from linepool.core.layers cimport Chain, Layer
 from linepool.core.line cimport LineSyntax
 from linepool.core.memcache cimport MemcacheSyntax
+from linepool.core.resp cimport RespSyntax
 from linepool.core.syntax cimport Cut, Out, Plan, Plans, Syntax
 
 from linepool import forked
@@ -38,6 +39,7 @@ from linepool.batch import end_batch
 from linepool.errors import LeaveNow
 from linepool.protocols.line import Line
 from linepool.protocols.memcache import Memcache
+from linepool.protocols.resp import Resp
 
 cdef enum:
     CHUNK = 16384           # bytes of one recv(), as in Python
@@ -71,6 +73,8 @@ cdef class Turns:
             self.syntax = LineSyntax(service.limits.max_line_bytes)
         elif type(service.protocol) is Memcache:
             self.syntax = MemcacheSyntax(service.limits.max_body_bytes)
+        elif type(service.protocol) is Resp:
+            self.syntax = RespSyntax(service)
         self.is_usable = type(self.syntax) is not Syntax
         self.layers = tuple(service.middleware)
         self.plans = Plans(service, context.limit_ns, self.syntax)
@@ -154,6 +158,8 @@ cdef class Turns:
         cdef Cut *last = &cuts[1]  # of the last request that was answered
         if not (self.is_usable and (connection.is_plain or connection.maker is not None)):
             return UNTOUCHED
+        if not self.syntax.serves(connection):
+            return UNTOUCHED
         # Published before the read: bytes that were read are lost with this worker.
         words.cookie[0] = connection.cookie
         words.client_fd[0] = connection.descriptor + 1
@@ -219,7 +225,8 @@ cdef class Turns:
                 self.syntax.note(connection, last)
             # What the connection continues with belongs to the same batch.
             if self.has_batches and (more or p == end) and not ended and self.resources.is_open:
-                ended = not self.commit(connection)
+                if not self.commit(connection):
+                    ended, more = True, False
         finally:
             self.safe_point.is_open = False
             if self.safe_point.is_wanted:
@@ -244,7 +251,7 @@ cdef class Turns:
                 connection.take_over(self.out.data[max(got, 0):self.out.size], b"")
                 return ARRANGE
         connection.quiet_since = began_ns / 1e9
-        connection.is_replaceable = connection.is_plain = True
+        connection.is_replaceable, connection.is_plain = self.syntax.is_initial, True
         self.show(connection)
         return SERVED
 
@@ -408,7 +415,7 @@ cdef class Turns:
             return 0
         if connection.maker is None:
             session = connection.conversation.session
-            if session or session.user:
+            if session or session.user or not connection.is_replaceable:
                 shown += <uint64_t>1 << BOUND_SHIFT
         if shown != connection.shown:
             connection.shown = shown

@@ -50,6 +50,7 @@ class RespParser(Buffered):
         queue_bytes: The length of these words together.
         queue_failed: A command since MULTI could not be queued, so EXEC will fail.
         subscribed: How many subscriptions the connection has; with any, it stays in its worker.
+        short_limit_bytes: A short request up to this length breaks none of the limits.
     """
 
     version: int
@@ -70,8 +71,7 @@ class RespParser(Buffered):
         self._args: list[bytes] = []  # its words so far
         self._size = -1  # of its next word; -1: not known yet
         self._request_bytes = 0  # announced by its words so far
-        # A short request up to this length breaks none of the limits.
-        self._short_limit_bytes = min(
+        self.short_limit_bytes = min(
             self.limits.max_body_bytes, self.max_request_bytes, _UNAUTHENTICATED_BYTES
         )
         self.reset()
@@ -105,6 +105,10 @@ class RespParser(Buffered):
             if (bad := self._count()) or not self._words_left:
                 return bad
         return self._long_request()
+
+    def take_unread(self) -> bytes | None:
+        """Return what has arrived of the next request, and forget it; None: it must be read here."""
+        return None if self._words_left else super().take_unread()
 
     def eof(self) -> Bad | None:
         """Return None: Redis sends no error to a client that leaves inside a request."""
@@ -179,7 +183,7 @@ class RespParser(Buffered):
         buffer, at = self._buffer, self._at
         pattern = _SHORT_REQUESTS.get(buffer[at + 1]) if len(buffer) - at > 1 else None
         match = pattern.match(buffer, at) if pattern else None
-        if match is None or match.end() - at > self._short_limit_bytes:
+        if match is None or match.end() - at > self.short_limit_bytes:
             return None
         found = match.groups()
         args = list(found[1::2])
@@ -240,6 +244,7 @@ class RespParser(Buffered):
             self._size = -1
             self._words_left -= 1
         self._args = []
+        self._request_bytes = 0
         return self.request(args)
 
     def _length(self) -> Bad | None:

@@ -29,14 +29,16 @@ _ENDS_MULTI = {b"EXEC", b"DISCARD"}
 _NOT_QUEUED = {b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"QUIT", b"RESET"}
 
 
-def _to_int(word: bytes) -> int:
+def to_int(word: bytes) -> int:
+    """Return an int of 64 bits as Redis reads it; raises ValueError."""
     value = parse_int(word)
     if value is None:
         raise ValueError("int")
     return value
 
 
-def _to_float(word: bytes) -> float:
+def to_float(word: bytes) -> float:
+    """Return a float as Redis reads it; raises ValueError."""
     if not word[:1].isspace() and b"_" not in word and word == word.rstrip():
         try:
             value = float(word)
@@ -99,7 +101,7 @@ class Resp(RespParser):
         "keys": "positions of the first and the last key, and the step, for COMMAND INFO",
     }
     # Stricter than the usual ones: numbers as Redis reads them.
-    converters: ClassVar[Mapping[Any, Callable[[bytes], Any]]] = {int: _to_int, float: _to_float}
+    converters: ClassVar[Mapping[Any, Callable[[bytes], Any]]] = {int: to_int, float: to_float}
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {
         Queued: lambda _request, conversation: Queued(
             conversation.protocol.take_queue(), conversation.outcome
@@ -164,9 +166,9 @@ class Resp(RespParser):
         return call(request)
 
     def is_plain(self, request: Request) -> bool:
-        """Whether no password, transaction or subscription affects the request."""
+        """Whether no authentication, transaction or subscription affects the request."""
         return (
-            self.authenticate is None
+            (self.authenticate is None or self.authenticated)
             and self.queue is None
             and not self.subscribed
             and not (self.transactions and request.verb.upper() in _ENDS_MULTI)
