@@ -14,8 +14,6 @@ from linepool.testing import Server, serve
 from tests.conftest import Launch
 from tests.servers import ServerProcess
 
-pytestmark = pytest.mark.both
-
 WORKERS = ("--workers", "3", "--respawn-backoff", "0.01")
 REFUSED = "SERVER_ERROR POISON is refused for "
 

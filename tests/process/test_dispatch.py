@@ -13,7 +13,7 @@ from tests.conftest import Launch
 from tests.process.connections import clients, parker_of, until_parked
 from tests.servers import Load, ServerProcess
 
-pytestmark = [pytest.mark.both, pytest.mark.scheme("dispatch")]
+pytestmark = pytest.mark.scheme("dispatch")
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,6 @@ from tests.conftest import Launch
 from tests.servers import TIMEOUT, Gate, has_ended
 from tests.slow_link import SlowLink, slow_link
 
-pytestmark = pytest.mark.both
-
 SCHEMES = ("shared", "dispatch", "accept")
 _DELAY = 0.025  # seconds in each direction
 

@@ -15,8 +15,6 @@ from tests.conftest import Launch
 from tests.process.connections import all_of, ask_all, clients, open_files
 from tests.servers import ServerProcess, children_of, has_ended
 
-pytestmark = pytest.mark.both
-
 SCHEMES = ("shared", "dispatch", "accept")
 
 

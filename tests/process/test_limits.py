@@ -24,8 +24,6 @@ from tests.process.connections import (
 )
 from tests.servers import TIMEOUT, ServerProcess
 
-pytestmark = pytest.mark.both
-
 FROM_ONE = b"SERVER_ERROR too many connections from your address; try again later\r\n"
 WHY = "why='too many connections from your address'"
 UNFINISHED = b"SERVER_ERROR too many unfinished requests; try again later\r\n"

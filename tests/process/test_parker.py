@@ -21,7 +21,7 @@ from tests.process.connections import (
 )
 from tests.servers import TIMEOUT, Gate, ServerProcess, has_ended
 
-pytestmark = [pytest.mark.both, pytest.mark.scheme(*PARKING_SCHEMES)]
+pytestmark = pytest.mark.scheme(*PARKING_SCHEMES)
 
 
 @pytest.fixture

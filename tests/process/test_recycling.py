@@ -10,8 +10,6 @@ import pytest
 from tests.conftest import Launch
 from tests.servers import ServerProcess
 
-pytestmark = pytest.mark.both
-
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:

@@ -22,8 +22,6 @@ from tests.process.booting import launch_booting
 from tests.process.connections import lowest_free_descriptor, parker_of, until_parked
 from tests.servers import TIMEOUT
 
-pytestmark = pytest.mark.both
-
 NONE = 3  # descriptors: every process has more open already
 
 

@@ -14,8 +14,6 @@ from linepool.testing import Peer
 from tests.conftest import Launch
 from tests.servers import Gate, ServerProcess
 
-pytestmark = pytest.mark.both
-
 QUICK = ("--grow-delay", "0.05", "--max-spawn-rate", "1000", "--min-worker-age", "0")
 _PAUSE = 0.002  # seconds; a worker is idle after one millisecond
 
