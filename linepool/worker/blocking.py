@@ -24,6 +24,7 @@ from linepool.pool.status import State
 from linepool.worker.admission import Admission
 from linepool.worker.connection import AGAIN, CLOSED, READ, WRITE, Connection
 from linepool.worker.context import WorkerContext
+from linepool.worker.core_connection import CoreConnection
 from linepool.worker.edges import Edges
 from linepool.worker.rounds import reader_of
 from linepool.worker.transport import Transport
@@ -169,7 +170,7 @@ class BlockingLoop:
             return
         session = self._admission.session(address, listener)
         transport = Transport(sock, self._context.settings.write_timeout)
-        connection = Connection(transport, session, self._context, time.monotonic())
+        connection = CoreConnection(transport, session, self._context, time.monotonic())
         self._board.count_connection()
         self._board.holds(1)
         self._board.count_origin(origin, 1)
