@@ -25,8 +25,6 @@ from tests.process.connections import (
 )
 from tests.servers import Gate, ServerProcess
 
-pytestmark = pytest.mark.both
-
 in_both_schemes = pytest.mark.scheme(*PARKING_SCHEMES)
 
 

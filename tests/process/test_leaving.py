@@ -11,8 +11,6 @@ import pytest
 from tests.conftest import Launch
 from tests.servers import ServerProcess
 
-pytestmark = pytest.mark.both
-
 SCHEMES = ("shared", "dispatch", "accept")
 
 

@@ -23,8 +23,6 @@ from tests.conftest import OTHER_USER, Launch
 from tests.process.connections import all_of
 from tests.servers import ServerProcess, has_ended
 
-pytestmark = pytest.mark.both
-
 TOO_LONG = "SERVER_ERROR the request took longer than 0.2 s"
 ENDED = "SERVER_ERROR the request was ended: it took longer than 0.2 s"
 LIMITS = ("--request-timeout", "0.2", "--kill-grace", "0.1", "--log-level", "debug")

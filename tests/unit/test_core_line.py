@@ -25,7 +25,7 @@ from tests.unit.core_cases import (
 )
 from tests.unit.core_twins import Twin, twins_of
 
-CASES = 400  # of each variant
+CASES = 200  # of each variant
 
 DIALOGUES = [
     [b"ADD 1 2\n"],

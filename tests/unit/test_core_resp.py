@@ -17,7 +17,7 @@ if not core.compiled:
 
 from tests.unit.core_twins import cut, twins_of
 
-CASES = 500  # of each app
+CASES = 250  # of each app
 
 VALUES: dict[str, Any] = {
     "none": None,
