@@ -158,7 +158,7 @@ class App:
                 the worker.
 
         Raises:
-            SetupError: There is no such scope, the function is no generator, or its name is taken.
+            SetupError: The scope is unknown, the function is no generator, or its name is taken.
         """
         if function is None:
             return lambda function: self._resources.add(function, scope)

@@ -142,7 +142,7 @@ class ResourceFunctions:
         """Register a function, and return it.
 
         Raises:
-            SetupError: There is no such scope, or the function cannot make a resource.
+            SetupError: The scope is unknown, or the function cannot make a resource.
         """
         name = getattr(function, "__name__", repr(function))
         if scope not in SCOPES:

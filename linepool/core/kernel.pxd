@@ -8,6 +8,7 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_DONTWAIT
         MSG_NOSIGNAL
+        SO_COOKIE
         SOCK_CLOEXEC
         SOL_SOCKET
         AF_INET

@@ -4,18 +4,12 @@
 ``linepool/protocols/line.py`` has all the rules. Left to it: quotes, NUL, telnet's commands, a CR that is
 not before LF, lines that are too long, data blocks, the rest of a line, replies of several lines.
 """
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.string cimport memchr, memcmp, memcpy
 
 from linepool.core.fields cimport ConnectionFields
-from linepool.core.syntax cimport MOST_WORDS, Cut, Out, Plan, Syntax
-
-from linepool.protocols.base import Request
-
-cdef extern from "Python.h":
-    ctypedef struct PyTypeObject
-    object PyType_GenericAlloc(PyTypeObject *kind, Py_ssize_t items)
+from linepool.core.syntax cimport MOST_WORDS, Cut, Out, Plan, Syntax, request_of
 
 cdef enum:
     IN_WORD, BLANK, LF, CR, ODD
@@ -132,17 +126,7 @@ cdef class LineSyntax(Syntax):
         out.size = to + 1 - out.data
 
     cdef object request(self, const Cut *cut, Plan plan):
-        cdef int number
-        cdef list words = []
-        for number in range(cut.count):
-            words.append(PyBytes_FromStringAndSize(cut.word[number], cut.size[number]))
-        verb = PyBytes_FromStringAndSize(cut.verb, cut.verb_size)
-        line = PyBytes_FromStringAndSize(cut.line, cut.line_size)
-        request = PyType_GenericAlloc(<PyTypeObject *>Request, 0)  # in half the time of its __init__
-        request.verb, request.words, request.command = verb, words, plan.entry
-        request.body = request.values = None
-        request.eol, request.line = eol_of(cut.eol_size == 2), line
-        return request
+        return request_of(cut, plan, eol_of(cut.eol_size == 2))
 
     cdef int note(self, ConnectionFields connection, const Cut *cut) except -1:
         connection.crlf = cut.eol_size == 2
@@ -154,6 +138,11 @@ cdef class LineSyntax(Syntax):
         if connection.served:
             connection.protocol._eol = eol_of(connection.crlf)
         return 0
+
+
+def syntax_of(service):
+    """Return the syntax of an app."""
+    return LineSyntax(service.limits.max_line_bytes)
 
 
 cdef bytes eol_of(bint crlf):

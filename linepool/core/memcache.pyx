@@ -12,7 +12,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.string cimport memchr, memcmp
 
 from linepool.core.fields cimport ConnectionFields
-from linepool.core.syntax cimport MOST_WORDS, Cut, Out, Plan, Syntax, block
+from linepool.core.syntax cimport MOST_WORDS, Cut, Out, Plan, Syntax, block, words_of
 
 from linepool.protocols.memcache.meta import (
     HIDDEN_CODES,
@@ -278,13 +278,9 @@ cdef class MemcacheSyntax(Syntax):
         return True
 
     cdef object request(self, const Cut *cut, Plan plan):
-        cdef int number
-        cdef list words = []
-        for number in range(cut.count):
-            words.append(PyBytes_FromStringAndSize(cut.word[number], cut.size[number]))
         request = MemcacheRequest(
             PyBytes_FromStringAndSize(cut.verb, cut.verb_size),
-            words,
+            words_of(cut),
             plan.entry,
             block(cut),
             line=PyBytes_FromStringAndSize(cut.line, cut.line_size),
@@ -318,6 +314,11 @@ cdef class MemcacheSyntax(Syntax):
         if connection.served:
             connection.protocol.note_text()
         return 0
+
+
+def syntax_of(service):
+    """Return the syntax of an app."""
+    return MemcacheSyntax(service.limits.max_body_bytes)
 
 
 cdef bint split(Cut *cut) noexcept:

@@ -1,4 +1,4 @@
-"""The fields that the compiled core shares with Python's classes, where there is no core: plain attributes.
+"""The fields that the compiled core shares with Python's classes, as plain attributes, for pure Python.
 
 Each is a base of the class that uses it. In the core the same fields are those of a C struct, so both
 have one home for each piece of state.

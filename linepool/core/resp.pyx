@@ -5,12 +5,12 @@
 framing, clients that have not authenticated, open transactions, subscribers.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.string cimport memcpy
 
 from linepool.core.fields cimport ConnectionFields
-from linepool.core.syntax cimport MOST_WORDS, Cut, Out, Plan, Syntax
+from linepool.core.syntax cimport MOST_WORDS, Cut, Out, Plan, Syntax, request_of
 
 from linepool.protocols.base import Request
 from linepool.protocols.resp.protocol import to_float, to_int
@@ -110,13 +110,7 @@ cdef class RespSyntax(Syntax):
         return head(&p, end, b"*") > 0
 
     cdef object request(self, const Cut *cut, Plan plan):
-        cdef int number
-        cdef list words = []
-        for number in range(cut.count):
-            words.append(PyBytes_FromStringAndSize(cut.word[number], cut.size[number]))
-        verb = PyBytes_FromStringAndSize(cut.verb, cut.verb_size)
-        line = PyBytes_FromStringAndSize(cut.line, cut.line_size)
-        return Request(verb, words, plan.entry, None, b"\r\n", line)
+        return request_of(cut, plan, b"\r\n")
 
     cdef bint encode(self, Out out, object value, const Cut *cut) except -1:
         cdef Py_ssize_t before = out.size
@@ -215,6 +209,11 @@ cdef class RespSyntax(Syntax):
             if not (self.add(out, key, depth + 1) and self.add(out, value, depth + 1)):
                 return False
         return True
+
+
+def syntax_of(service):
+    """Return the syntax of an app."""
+    return RespSyntax(service)
 
 
 cdef Py_ssize_t head(const char **at, const char *end, char mark) noexcept:

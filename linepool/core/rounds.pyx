@@ -18,6 +18,7 @@ from linepool.core.kernel cimport (
     EPOLL_CTL_DEL,
     EPOLLIN,
     MSG_DONTWAIT,
+    SO_COOKIE,
     SOCK_CLOEXEC,
     SOL_SOCKET,
     PyErr_CheckSignals,
@@ -37,7 +38,8 @@ from linepool.core.kernel cimport (
 )
 from linepool.core.turn cimport SERVED, UNTOUCHED, Turns, Words
 
-from linepool.kernel.sockets import origin_of, unmapped
+from linepool.core import rules
+from linepool.kernel.sockets import LONGEST_WAIT, origin_of, unmapped
 from linepool.kernel.standard import LAST_STANDARD, moved_away
 from linepool.pool.status import State
 
@@ -46,15 +48,14 @@ cdef int TAKEN = State.TAKEN
 
 cdef enum:
     MOST_EVENTS = 1024
-    EVENTS_WHILE_OTHERS_WAIT = 4    # these and those below are as in ``worker/rounds.py``
-    MOMENT_MS = 1
-    MOMENT_NS = 1000000
-    WORTH_NS = 2000000
-    STARVING_NS = 1000000           # these two as in ``worker/loop.py`` and ``worker/balance.py``
-    COMPARE_EVERY_NS = 5000000
-    LONGEST_WAIT_MS = 2000000000
-    SO_COOKIE = 57
-    READ = 0
+
+cdef int EVENTS_WHILE_OTHERS_WAIT = rules.EVENTS_WHILE_OTHERS_WAIT
+cdef long long MOMENT_NS = rules.MOMENT_NS
+cdef long long WORTH_NS = rules.WORTH_NS
+cdef long long STARVING_NS = rules.STARVING_NS
+cdef long long COMPARE_EVERY_NS = rules.COMPARE_EVERY_NS
+cdef int LONGEST_WAIT_MS = 1000 * LONGEST_WAIT
+cdef int READ = rules.READ
 
 
 cdef class Rounds(Turns):
@@ -160,7 +161,7 @@ cdef class Rounds(Turns):
             count = epoll_wait(self.epoll, events, most, 0)
             if count == 0:
                 with nogil:
-                    count = epoll_wait(self.epoll, events, most, MOMENT_MS)
+                    count = epoll_wait(self.epoll, events, most, MOMENT_NS // 1000000)
         while count <= 0:
             if count < 0 and errno != EINTR:
                 raise OSError(errno, "epoll_wait")

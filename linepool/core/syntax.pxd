@@ -88,3 +88,5 @@ cdef class Syntax:
 
 cdef object block(const Cut *cut)
 cdef object converted(char kind, const char *word, Py_ssize_t size)
+cdef list words_of(const Cut *cut)
+cdef object request_of(const Cut *cut, Plan plan, bytes eol)

@@ -20,12 +20,15 @@ import inspect
 
 from linepool.handlers.from_words import KINDS
 from linepool.handlers.inject import ResourceOf, session_of, verb_of
+from linepool.protocols.base import Request
 from linepool.session import Verb
 
 cdef extern from "Python.h":
     object PyUnicode_DecodeUTF8(const char *data, Py_ssize_t size, const char *errors)
     double PyOS_string_to_double(const char *text, char **end, PyObject *overflow) except? -1.0
     object PyLong_FromLongLong(long long value)
+    ctypedef struct PyTypeObject
+    object PyType_GenericAlloc(PyTypeObject *kind, Py_ssize_t items)
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
 
 BODY = object()  # in place of what injects a parameter: it is the data block
@@ -311,6 +314,25 @@ cdef class Syntax:
     cdef int restore(self, ConnectionFields connection) except -1:
         """Move that from the connection to its protocol, which has just been made."""
         return 0
+
+
+cdef list words_of(const Cut *cut):
+    """Return the words after the verb."""
+    cdef int number
+    cdef list words = []
+    for number in range(cut.count):
+        words.append(PyBytes_FromStringAndSize(cut.word[number], cut.size[number]))
+    return words
+
+
+cdef object request_of(const Cut *cut, Plan plan, bytes eol):
+    """Return a request without a data block."""
+    request = PyType_GenericAlloc(<PyTypeObject *>Request, 0)  # in half the time of its __init__
+    request.verb = PyBytes_FromStringAndSize(cut.verb, cut.verb_size)
+    request.words, request.command = words_of(cut), plan.entry
+    request.body = request.values = None
+    request.eol, request.line = eol, PyBytes_FromStringAndSize(cut.line, cut.line_size)
+    return request
 
 
 cdef object block(const Cut *cut):

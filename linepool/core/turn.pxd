@@ -41,6 +41,22 @@ cdef struct Words:
     uint64_t *published
 
 
+cdef struct Input:
+    # The bytes of a turn.
+    const char *at          # what is to be answered next; NULL: nothing has come
+    const char *end
+    Py_ssize_t got          # by the last recv()
+
+
+cdef struct Batch:
+    # What a turn has done.
+    int done                # requests
+    long long began_ns      # when the next request begins
+    Py_ssize_t length       # of the last request; 0: it is incomplete; -1: it is not plain
+    bint more               # the turn was long enough; there may be further requests
+    bint ended              # nothing behind the last request is answered now
+
+
 cdef class Turns:
     cdef Words words
     cdef readonly Plans plans
@@ -62,6 +78,14 @@ cdef class Turns:
     cdef object reply, replied  # a reply in parts, and its request
     cdef readonly bint is_usable
     cdef int turn(self, ConnectionFields connection, int flags, bint receives) except -1
+    cdef int take(
+        self, ConnectionFields connection, int flags, bint receives, Input *input
+    ) except -1
+    cdef int serve_input(self, ConnectionFields connection, Input *input) except -1
+    cdef int answer_all(
+        self, ConnectionFields connection, Input *input, Batch *batch, long long until_ns
+    ) except -1
+    cdef bint receive_more(self, ConnectionFields connection, Input *input) except -1
     cdef int answer(self, ConnectionFields connection, const Cut *cut, long long began_ns) except -1
     cdef int run(self, ConnectionFields connection, const Cut *cut, Plan plan, tuple values) except -1
     cdef Chain chain(self, ConnectionFields connection, const Cut *cut, Plan plan)
@@ -69,8 +93,7 @@ cdef class Turns:
     cdef int conclude(
         self,
         ConnectionFields connection,
-        const Cut *cut,
-        Plan plan,
+        object request,
         object value,
         object error,
         object context,
@@ -78,14 +101,7 @@ cdef class Turns:
     cdef int keep(self, ConnectionFields connection, object reply, object request) except -1
     cdef int publish(self, const Cut *cut, Plan plan, long long began_ns) noexcept
     cdef int failed_to_read(self, ConnectionFields connection, Py_ssize_t got, int error) except -1
-    cdef int hand_over(
-        self,
-        ConnectionFields connection,
-        const char *p,
-        const char *end,
-        Py_ssize_t received,
-        bint more,
-    ) except -1
+    cdef int hand_over(self, ConnectionFields connection, const Input *input, bint more) except -1
     cdef int show(self, ConnectionFields connection) except -1
     cdef bint commit(self, ConnectionFields connection) except -1
     cdef int complete(self, ConnectionFields connection) except -1

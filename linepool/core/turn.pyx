@@ -29,25 +29,33 @@ from linepool.core.kernel cimport (
     take_raised,
 )
 from linepool.core.layers cimport Chain, Layer
-from linepool.core.line cimport LineSyntax
-from linepool.core.memcache cimport MemcacheSyntax
-from linepool.core.resp cimport RespSyntax
 from linepool.core.syntax cimport Cut, Out, Plan, Plans, Syntax
+
+import importlib
 
 from linepool import forked
 from linepool.batch import end_batch
+from linepool.core import rules
 from linepool.errors import LeaveNow
-from linepool.protocols.line import Line
-from linepool.protocols.memcache import Memcache
-from linepool.protocols.resp import Resp
+from linepool.ipc import board as boards
+from linepool.kernel import sockets
+
+cdef Py_ssize_t CHUNK = sockets.CHUNK
+cdef Py_ssize_t BATCH_BYTES = rules.BATCH_BYTES
+cdef long long BATCH_NS = rules.BATCH_NS
+cdef int READ = rules.READ
+cdef int AGAIN = rules.AGAIN
+cdef uint64_t BOUND = boards.BOUND
 
 cdef enum:
-    CHUNK = 16384           # bytes of one recv(), as in Python
-    BATCH_BYTES = 65536     # of replies that wait for those behind them
-    BATCH_NS = 2000000      # a reply does not wait longer for those behind it
-    BOUND_SHIFT = 32        # of the mark on the board: the connection cannot continue elsewhere as it is
     DECLINED, ANSWERED, ENDED
-    READ = 0, AGAIN = 2     # what a connection needs, as ``worker/connection.py`` has it
+
+# The modules with the syntax of each protocol that has one.
+SYNTAXES = {
+    "linepool.protocols.line.Line": "linepool.core.line",
+    "linepool.protocols.memcache.protocol.Memcache": "linepool.core.memcache",
+    "linepool.protocols.resp.protocol.Resp": "linepool.core.resp",
+}
 
 
 cdef class Turns:
@@ -68,14 +76,10 @@ cdef class Turns:
         self.read_timeout = context.settings.read_timeout
         self.guard = service.guard
         self.locate(board.layout)
-        self.syntax = Syntax()
-        if type(service.protocol) is Line:
-            self.syntax = LineSyntax(service.limits.max_line_bytes)
-        elif type(service.protocol) is Memcache:
-            self.syntax = MemcacheSyntax(service.limits.max_body_bytes)
-        elif type(service.protocol) is Resp:
-            self.syntax = RespSyntax(service)
-        self.is_usable = type(self.syntax) is not Syntax
+        kind = type(service.protocol)
+        module = SYNTAXES.get(f"{kind.__module__}.{kind.__qualname__}")
+        self.is_usable = module is not None
+        self.syntax = importlib.import_module(module).syntax_of(service) if module else Syntax()
         self.layers = tuple(service.middleware)
         self.plans = Plans(service, context.limit_ns, self.syntax)
         self.out = Out()
@@ -145,17 +149,8 @@ cdef class Turns:
     cdef int turn(self, ConnectionFields connection, int flags, bint receives) except -1:
         """Serve a connection; return whether something must be arranged, or nothing was done at all."""
         cdef Words *words = &self.words
-        cdef char *start = self.received + self.kept_room
-        cdef const char *p = start
-        cdef const char *end
-        cdef Py_ssize_t got = 0, length = 0, left
-        cdef long long first_ns, began_ns
-        cdef int done = 0, how
-        cdef bint more = False, ended = False
-        cdef bytes kept
-        cdef Cut cuts[2]
-        cdef Cut *cut = &cuts[0]
-        cdef Cut *last = &cuts[1]  # of the last request that was answered
+        cdef Input input
+        cdef int how
         if not (self.is_usable and (connection.is_plain or connection.maker is not None)):
             return UNTOUCHED
         if not self.syntax.serves(connection):
@@ -167,66 +162,57 @@ cdef class Turns:
             self.brakes.apply()
             self.brakes_seen = self.brakes.seen
             self.plans.refresh()
-        if receives:
-            got = receive(connection.descriptor, start, flags)
-            if got <= 0:
-                return self.failed_to_read(connection, got, errno)
-        end = start + got
-        if connection.maker is None and not connection.is_replaceable:
-            unread = connection.protocol.take_unread()
-            if unread is None and not receives:
-                return UNTOUCHED
-            if unread is None or len(unread) > self.kept_room:
-                connection.take_over(b"", (unread or b"") + start[:got], got)
-                return ARRANGE
-            kept = unread
-            p = start - PyBytes_GET_SIZE(kept)
-            memcpy(<char *>p, PyBytes_AS_STRING(kept), PyBytes_GET_SIZE(kept))
         self.out.size = 0
+        how = self.take(connection, flags, receives, &input)
+        if how != SERVED or input.at == NULL:
+            return how
         if not connection.served and not connection.is_admitted:
-            if self.guard and not self.syntax.admits(p, end):
-                return self.hand_over(connection, p, end, got, False)
+            if self.guard and not self.syntax.admits(input.at, input.end):
+                return self.hand_over(connection, &input, False)
             connection.is_admitted = True
+        return self.serve_input(connection, &input)
+
+    cdef int take(
+        self, ConnectionFields connection, int flags, bint receives, Input *input
+    ) except -1:
+        """Receive bytes, behind those that the protocol has not read; SERVED and NULL: there are none."""
+        cdef char *start = self.received + self.kept_room
+        cdef bytes kept
+        input.at, input.got = NULL, 0
+        if receives:
+            input.got = receive(connection.descriptor, start, flags)
+            if input.got <= 0:
+                return self.failed_to_read(connection, input.got, errno)
+        input.at, input.end = start, start + input.got
+        if connection.maker is not None or connection.is_replaceable:
+            return SERVED
+        unread = connection.protocol.take_unread()
+        if unread is None and not receives:
+            return UNTOUCHED
+        if unread is None or len(unread) > self.kept_room:
+            connection.take_over(b"", (unread or b"") + start[:input.got], input.got)
+            return ARRANGE
+        kept = unread
+        input.at -= PyBytes_GET_SIZE(kept)
+        memcpy(<char *>input.at, PyBytes_AS_STRING(kept), PyBytes_GET_SIZE(kept))
+        return SERVED
+
+    cdef int serve_input(self, ConnectionFields connection, Input *input) except -1:
+        """Answer what is plain, and send the replies or hand over."""
+        cdef Words *words = &self.words
+        cdef long long first_ns = monotonic_ns()
+        cdef Batch batch
+        cdef Py_ssize_t sent
+        batch.began_ns = first_ns
+        batch.done, batch.length, batch.more, batch.ended = 0, 0, False, False
         self.asked_python = False
-        first_ns = began_ns = monotonic_ns()
         self.safe_point.is_open = True
         try:
-            while True:
-                while p < end:
-                    length = self.syntax.cut(p, end, cut)
-                    if length <= 0:
-                        break
-                    if cut.verb_size:
-                        how = self.answer(connection, cut, began_ns)
-                        if how == DECLINED:
-                            length = -1
-                            break
-                        done += 1
-                        cut, last = last, cut
-                        if how == ENDED:
-                            p += length
-                            ended = True
-                            break
-                    p += length
-                    began_ns = monotonic_ns()
-                    if self.out.size > BATCH_BYTES or began_ns - first_ns > BATCH_NS:
-                        more = p < end
-                        break
-                left = end - p
-                if length < 0 or more or ended or got < CHUNK or left > self.kept_room:
-                    break
-                memmove(start - left, p, left)
-                p, end = start - left, start
-                got = recv(connection.descriptor, start, CHUNK, MSG_DONTWAIT)
-                if got <= 0:
-                    break  # the next turn says why
-                end = start + got
-            if done:
-                self.syntax.note(connection, last)
+            self.answer_all(connection, input, &batch, first_ns + BATCH_NS)
             # What the connection continues with belongs to the same batch.
-            if self.has_batches and (more or p == end) and not ended and self.resources.is_open:
-                if not self.commit(connection):
-                    ended, more = True, False
+            if self.has_batches and not batch.ended and (batch.more or input.at == input.end):
+                if self.resources.is_open and not self.commit(connection):
+                    batch.ended, batch.more = True, False
         finally:
             self.safe_point.is_open = False
             if self.safe_point.is_wanted:
@@ -234,26 +220,74 @@ cdef class Turns:
             if self.reply is None:
                 words.started_ns[0] = 0
             else:
-                done -= 1  # it is not done before its last part is sent
-            if done:
-                words.requests[0] += done
-                words.handler_ns[0] += began_ns - first_ns
+                batch.done -= 1  # it is not done before its last part is sent
+            if batch.done:
+                words.requests[0] += batch.done
+                words.handler_ns[0] += batch.began_ns - first_ns
                 connection.served = True
-        if done or p == end:
+        if batch.done or input.at == input.end:
             connection.read_by = 0
-        if ended or p < end:
-            return self.hand_over(connection, p, end, got, more)
+        if batch.ended or input.at < input.end:
+            return self.hand_over(connection, input, batch.more)
         if self.asked_python and connection.conversation.errors:
             self.board.count_errors(*connection.conversation.take_errors())
         if self.out.size:
-            got = send(connection.descriptor, self.out.data, self.out.size, MSG_DONTWAIT | MSG_NOSIGNAL)
-            if got != self.out.size:
-                connection.take_over(self.out.data[max(got, 0):self.out.size], b"")
+            sent = send(connection.descriptor, self.out.data, self.out.size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if sent != self.out.size:
+                connection.take_over(self.out.data[max(sent, 0):self.out.size], b"")
                 return ARRANGE
-        connection.quiet_since = began_ns / 1e9
+        connection.quiet_since = batch.began_ns / 1e9
         connection.is_replaceable, connection.is_plain = self.syntax.is_initial, True
         self.show(connection)
         return SERVED
+
+    cdef int answer_all(
+        self, ConnectionFields connection, Input *input, Batch *batch, long long until_ns
+    ) except -1:
+        """Answer the plain requests; ``batch`` says why that ended."""
+        cdef Cut cuts[2]
+        cdef Cut *cut = &cuts[0]
+        cdef Cut *last = &cuts[1]  # of the last request that was answered
+        cdef int how
+        while True:
+            while input.at < input.end:
+                batch.length = self.syntax.cut(input.at, input.end, cut)
+                if batch.length <= 0:
+                    break
+                if cut.verb_size:
+                    how = self.answer(connection, cut, batch.began_ns)
+                    if how == DECLINED:
+                        batch.length = -1
+                        break
+                    batch.done += 1
+                    batch.ended = how == ENDED
+                    cut, last = last, cut
+                input.at += batch.length
+                if batch.ended:
+                    break
+                batch.began_ns = monotonic_ns()
+                if self.out.size > BATCH_BYTES or batch.began_ns > until_ns:
+                    batch.more = input.at < input.end
+                    break
+            if batch.length < 0 or batch.more or batch.ended or not self.receive_more(connection, input):
+                break
+        if batch.done:
+            self.syntax.note(connection, last)
+        return 0
+
+    cdef bint receive_more(self, ConnectionFields connection, Input *input) except -1:
+        """Receive another chunk, if the last one was full; return False if there is none."""
+        cdef char *start = self.received + self.kept_room
+        cdef Py_ssize_t left = input.end - input.at
+        if input.got < CHUNK or left > self.kept_room:
+            return False
+        memmove(start - left, input.at, left)
+        input.at, input.end = start - left, start
+        input.got = recv(connection.descriptor, start, CHUNK, MSG_DONTWAIT)
+        if input.got <= 0:
+            return False  # the next turn says why
+        input.end = start + input.got
+        return True
 
     cdef int failed_to_read(self, ConnectionFields connection, Py_ssize_t got, int error) except -1:
         """Deal with the end of a stream, or with an error of recv()."""
@@ -269,21 +303,15 @@ cdef class Turns:
         connection.abort(was_reset=error == ECONNRESET)
         return ARRANGE
 
-    cdef int hand_over(
-        self,
-        ConnectionFields connection,
-        const char *p,
-        const char *end,
-        Py_ssize_t received,
-        bint more,
-    ) except -1:
+    cdef int hand_over(self, ConnectionFields connection, const Input *input, bint more) except -1:
         """Have the connection continue with the replies, and with what was received but not served."""
         replies = self.out.data[:self.out.size]
         stream, self.reply = self.reply, None
         if stream is not None:
             stream = (stream, self.replied)
             self.replied = None
-        connection.take_over(replies, p[:end - p], received, more=more, stream=stream)
+        unread = input.at[:input.end - input.at]
+        connection.take_over(replies, unread, input.got, more=more, stream=stream)
         return ARRANGE
 
     cdef int answer(self, ConnectionFields connection, const Cut *cut, long long began_ns) except -1:
@@ -354,7 +382,8 @@ cdef class Turns:
                 end_of_fork(error)
             if isinstance(error, LeaveNow):
                 raise error
-            return self.conclude(connection, cut, plan, None, error, context)
+            request = self.syntax.request(cut, plan) if values is not None else chain.request
+            return self.conclude(connection, request, None, error, context)
         PyContext_Exit(context)
         value = <object>result
         Py_DECREF(result)
@@ -362,7 +391,8 @@ cdef class Turns:
             forked.end()
         if self.syntax.encode(self.out, value, cut):
             return ANSWERED
-        return self.conclude(connection, cut, plan, value, None, context)
+        request = self.syntax.request(cut, plan) if values is not None else chain.request
+        return self.conclude(connection, request, value, None, context)
 
     cdef Chain chain(self, ConnectionFields connection, const Cut *cut, Plan plan):
         """Return a request on its way through the middleware."""
@@ -378,8 +408,7 @@ cdef class Turns:
     cdef int conclude(
         self,
         ConnectionFields connection,
-        const Cut *cut,
-        Plan plan,
+        object request,
         object value,
         object error,
         object context,
@@ -388,7 +417,6 @@ cdef class Turns:
         self.complete(connection)
         conversation = connection.conversation
         self.interrupts.conversation = conversation
-        request = self.syntax.request(cut, plan)
         return self.keep(connection, conversation.conclude(request, value, error, context), request)
 
     cdef int ask(self, ConnectionFields connection, const Cut *cut, Plan plan) except -1:
@@ -416,7 +444,7 @@ cdef class Turns:
         if connection.maker is None:
             session = connection.conversation.session
             if session or session.user or not connection.is_replaceable:
-                shown += <uint64_t>1 << BOUND_SHIFT
+                shown += BOUND
         if shown != connection.shown:
             connection.shown = shown
             self.words.published[2 * connection.place + 1] = connection.cookie

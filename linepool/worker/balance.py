@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from linepool.core.rules import COMPARE_EVERY_NS
 from linepool.ipc.board import WorkerView
 from linepool.worker.connection import Connection
 
@@ -19,7 +20,6 @@ _SOON = 0.5  # seconds; a client that was quiet for longer is not expected back
 _QUICK_NS = 200_000  # a request takes less than to pass its connection to another process
 _MEASURE_EVERY = 0.25  # seconds between two looks at what requests take
 _IDLE_NS = 10_000_000  # a worker that waits for this long is not only between two requests
-_COMPARE_EVERY_NS = 5_000_000  # between two looks at the load of the workers
 _SATURATED = 0.1  # a worker that spends less of its time waiting has none left
 _SPARE = 0.25  # a worker that spends more of its time waiting has some left
 _AT_ONCE = 16  # connections that are handed off because of another worker
@@ -104,7 +104,7 @@ class Siblings:
         while after a look it is empty as well.
         """
         elapsed_ns = now_ns - self._compared_ns
-        if elapsed_ns < _COMPARE_EVERY_NS:
+        if elapsed_ns < COMPARE_EVERY_NS:
             return []
         self._compared_ns = now_ns
         before_ns, self._own_ns = self._own_ns, self._board.waited_ns

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from linepool.core.rules import AGAIN, CLOSED, READ, WRITE
 from linepool.ipc.board import Order
 from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, is_capacity_error
 from linepool.kernel.lingering import LingeringClose
@@ -22,7 +23,7 @@ from linepool.kernel.shortage import CAPACITY_PAUSE
 from linepool.kernel.sockets import DONTWAIT, LONGEST_WAIT, origin_of
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
-from linepool.worker.connection import AGAIN, CLOSED, READ, WRITE, Connection
+from linepool.worker.connection import Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.core_connection import CoreConnection
 from linepool.worker.edges import Edges

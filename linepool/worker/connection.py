@@ -21,6 +21,7 @@ from time import monotonic, monotonic_ns
 from linepool import core
 from linepool.batch import end_batch
 from linepool.conversation import Conversation
+from linepool.core.rules import AGAIN, BATCH_BYTES, BATCH_NS, CLOSED, READ, WRITE
 from linepool.errors import ClientError
 from linepool.ipc import channel
 from linepool.ipc.board import BOUND
@@ -37,11 +38,6 @@ from linepool.worker.streaming import Stream
 from linepool.worker.transport import Transport
 
 log = logging.getLogger("linepool")
-
-READ, WRITE, AGAIN, CLOSED = range(4)
-
-_BATCH_BYTES = 65536  # of replies that wait for those behind them
-_BATCH_NS = 2_000_000  # a reply does not wait longer for those behind it, nor do other connections
 
 
 class Connection(core.ConnectionFields):
@@ -164,9 +160,7 @@ class Connection(core.ConnectionFields):
                 self._transport.flush()
         except OSError:
             self.abort()
-        self.quiet_since = monotonic()
-        self._settle()
-        self._publish()
+        self._end_turn()
 
     def deliver(self, message: Message) -> None:
         """Send the client a message; raises OSError if it is gone, or does not keep up."""
@@ -326,7 +320,7 @@ class Connection(core.ConnectionFields):
                         waiting = 0  # all of it has been sent
                     done += 1
                 began_ns = monotonic_ns()
-                if waiting > _BATCH_BYTES or began_ns - first_ns > _BATCH_NS:
+                if waiting > BATCH_BYTES or began_ns - first_ns > BATCH_NS:
                     self.more = not conversation.closing
                     break
             if resources.is_open:
@@ -371,6 +365,12 @@ class Connection(core.ConnectionFields):
     def _close_lingering(self) -> None:
         self.lingers = True
         self.needs = CLOSED
+
+    def _end_turn(self) -> None:
+        """Note that the client was served, and work out what its connection needs."""
+        self.quiet_since = monotonic()
+        self._settle()
+        self._publish()
 
     def _settle(self) -> None:
         """Work out what it needs."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Generator
 from functools import partial
-from time import monotonic, monotonic_ns
+from time import monotonic_ns
 from typing import Any
 
 from linepool import core
@@ -77,9 +77,7 @@ class CoreConnection(Connection):
             self._transport.flush()
         except OSError:
             self.abort()
-        self.quiet_since = monotonic()
-        self._settle()
-        self._publish()
+        self._end_turn()
 
 
 class AcceptedConnection(core.ConnectionFields):

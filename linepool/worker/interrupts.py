@@ -36,6 +36,9 @@ class Interrupts(core.InterruptFields):
         self.conversation: Conversation | None = None
         self._board = board
         signal.signal(RAISE, self._on_raise)
+        faulthandler.unregister(
+            DUMP
+        )  # else it would believe that its handler is installed, if the app has
         faulthandler.register(DUMP, file=dump, all_threads=True, chain=False)
 
     def _on_raise(self, number: int, _frame: FrameType | None) -> None:

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from linepool.core.rules import AGAIN, CLOSED, READ, STARVING_NS, WRITE
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Order
 from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, Acceptor
@@ -23,7 +24,7 @@ from linepool.kernel.sockets import is_open, origin_of
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
 from linepool.worker.balance import ParkPolicy, Siblings, eviction_order, share
-from linepool.worker.connection import AGAIN, CLOSED, READ, WRITE, Connection
+from linepool.worker.connection import Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.edges import Edges
 from linepool.worker.handoff import Handoff
@@ -34,8 +35,6 @@ log = logging.getLogger("linepool")
 
 # Seconds between two tries of what cannot be done yet, and between two looks at the timers.
 _RETRY = 0.01
-# After this long even a worker with enough to do asks for waiting connections.
-_STARVING_NS = 1_000_000
 _GIFTS_AT_ONCE = 16  # connections from the parker, before the other clients get their turn
 
 
@@ -262,7 +261,7 @@ class Loop:
         now_ns = time.monotonic_ns()
         self._rounds.end(now_ns)
         board = self._board
-        if board.ready_connections() and now_ns - board.ready_since_ns > _STARVING_NS:
+        if board.ready_connections() and now_ns - board.ready_since_ns > STARVING_NS:
             self._handoff.ask_for_work(now_ns)
         held = self._table.connections
         if len(held) > 1:

@@ -15,6 +15,7 @@ from select import epoll
 from attrs import frozen
 
 from linepool import core
+from linepool.core.rules import EVENTS_WHILE_OTHERS_WAIT, MOMENT_NS, WORTH_NS
 from linepool.kernel.acceptor import Acceptor
 from linepool.kernel.sockets import LONGEST_WAIT
 from linepool.worker.admission import Admission
@@ -28,12 +29,7 @@ from linepool.worker.table import Table
 Events = list[tuple[int, int]]
 """Descriptors and what has happened, as epoll reports it."""
 
-_MOMENT = 0.001  # seconds; a worker that finds work within it was not idle
-_MOMENT_NS = 1_000_000
-_EVENTS_WHILE_OTHERS_WAIT = 4  # a round is short while connections wait for an idle worker
-# A client that would wait longer than this is handed off if a worker is idle. To pass it takes about 100 us
-# of processor time, in three processes.
-_WORTH_NS = 2_000_000
+_MOMENT = MOMENT_NS / 1e9  # seconds
 
 
 @frozen
@@ -96,7 +92,7 @@ class Rounds:
         poll, board = self._poll, self._board
         now_ns = time.monotonic_ns()
         others_wait = board.ready_connections()
-        most = _EVENTS_WHILE_OTHERS_WAIT if others_wait else -1
+        most = EVENTS_WHILE_OTHERS_WAIT if others_wait else -1
         if not may_wait:
             self.began_ns = now_ns
             events = poll(0, most)
@@ -113,12 +109,12 @@ class Rounds:
                 pause = self._table.due - time.monotonic()
                 events = poll(None if pause == math.inf else min(max(0.0, pause), LONGEST_WAIT))
             self.began_ns = began_ns = time.monotonic_ns()
-            self._was_late = began_ns - now_ns > _MOMENT_NS
+            self._was_late = began_ns - now_ns > MOMENT_NS
             board.idle(0, 0)
             self._waited_ns += began_ns - now_ns
             board.waited(self._waited_ns)
         self._count = len(events)
-        if self._mean_ns * self._count > _WORTH_NS:
+        if self._mean_ns * self._count > WORTH_NS:
             self._parts.offload(events)
         return events
 

@@ -13,9 +13,10 @@ import socket
 from collections.abc import Iterator, Mapping
 
 from linepool import core
+from linepool.core.rules import AGAIN, CLOSED, WRITE
 from linepool.kernel.lingering import LingeringClose
 from linepool.session import Session
-from linepool.worker.connection import AGAIN, CLOSED, WRITE, Connection
+from linepool.worker.connection import Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.core_connection import CoreConnection
 from linepool.worker.transport import Transport

@@ -170,6 +170,25 @@ def test_a_handler_can_set_its_own_deadline_where_none_is_configured(
         assert peer.line().startswith("SERVER_ERROR the request took longer than ")
 
 
+def test_an_app_that_uses_the_signal_for_stacks_leaves_it_to_its_workers(
+    tmp_path: Path, launch: Launch
+):
+    (tmp_path / "app.py").write_text(
+        "import faulthandler, linepool, signal, time\n"
+        "faulthandler.register(signal.SIGUSR2)\n"
+        "@linepool.handler\n"
+        "def stuck() -> None:\n"
+        "    while True:\n"
+        "        try:\n"
+        "            time.sleep(1000)\n"
+        "        except linepool.RequestTimeout:\n"
+        "            continue\n"
+    )
+    server = launch("app.py", "--workers", "1", "--poison-deaths", "0", *LIMITS)
+    assert server.ask("STUCK") == ENDED
+    assert "app.py" in server.wait_for("in stuck")
+
+
 def test_without_a_request_timeout_only_handlers_with_their_own_have_a_deadline(launch: Launch):
     server = launch("stuck_in_python.py", "--workers", "2", "--request-timeout", "0")
     with server.connect() as free, server.connect() as bound:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from linepool import App, Bad, Dialogue, JsonRpc, Line, Memcache, Protocol, Request, Resp, body
+from linepool.core.rules import AGAIN, READ
 from linepool.ipc import channel
 from linepool.ipc.board import Board, WorkerView
 from linepool.kernel.sockets import CHUNK, unread_bytes
@@ -17,7 +18,7 @@ from linepool.resources import Resources
 from linepool.session import Session
 from linepool.settings import Settings
 from linepool.worker import connection as connections
-from linepool.worker.connection import AGAIN, READ, Connection
+from linepool.worker.connection import Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.handoff import Handoff, dump
 from linepool.worker.interrupts import Interrupts
