@@ -18,14 +18,9 @@ from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
 from linepool.operate import logs, remote, simulation, target
-from linepool.operate.config import (
-    ConfigError,
-    Configuration,
-    configure,
-    control_path,
-    option_name,
-)
+from linepool.operate.config import ConfigError, Configuration, option_name
 from linepool.operate.environment import claim_sockets
+from linepool.operate.options import add_control, add_settings, configured, control_of
 from linepool.operate.report import as_lines
 from linepool.operate.serve import serve
 from linepool.operate.terminal import printable
@@ -75,7 +70,7 @@ def run_script(
         if not app.name:
             app.name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
         parser = _Parser(prog=sys.argv[0], description="Serve the handlers of this script.")
-        _add_settings(parser)
+        add_settings(parser)
         if arguments is not None:
             return _serve(app, _parse(parser, arguments), ())
         options, others = parser.parse_known_args(sys.argv[1:])
@@ -149,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         "  linepool run shop.stock:app --bind unix:/run/stock.sock",
     )
     run.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
-    _add_settings(run)
+    add_settings(run)
     run.set_defaults(run=_run, parser=run)
 
     check = commands.add_parser(
@@ -160,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
     check.add_argument("--json", action="store_true", help="print JSON")
-    _add_settings(check)
+    add_settings(check)
     check.set_defaults(run=_check, parser=check)
 
     status = commands.add_parser(
@@ -169,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example:\n  linepool status --json",
     )
     status.add_argument("--json", action="store_true", help="print JSON")
-    _add_control(status)
+    add_control(status)
     status.set_defaults(run=_status, parser=status)
 
     scale = commands.add_parser(
@@ -178,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n  linepool scale 8\n  linepool scale +2\n  linepool scale 2:32",
     )
     scale.add_argument("size", metavar="SIZE", help="N, +N, -N or MIN:MAX")
-    _add_control(scale)
+    add_control(scale)
     scale.set_defaults(run=lambda o: _order(o, f"SCALE {o.size}"))
 
     stop = commands.add_parser(
@@ -188,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example:\n  linepool stop --now",
     )
     stop.add_argument("--now", action="store_true", help="do not wait for in-flight requests")
-    _add_control(stop)
+    add_control(stop)
     stop.set_defaults(run=lambda o: _order(o, "STOP now" if o.now else "STOP"))
     _add_simulate(
         commands.add_parser(
@@ -238,7 +233,7 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", metavar="FILE", help="write a chart to a file, such as pool.png")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    _add_settings(parser, simulation.SETTINGS)
+    add_settings(parser, simulation.SETTINGS)
     parser.set_defaults(run=_simulate)
 
 
@@ -266,41 +261,6 @@ def _clients(text: str) -> int:
     return int(text)
 
 
-def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str] = FIELDS) -> None:
-    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
-    group = parser.add_argument_group("settings")
-    for name in names:
-        field = FIELDS[name]
-        unit = field.metadata["unit"]
-        default = "1:max(4, 4 x CPUs)" if name == "workers" else written(name, field.default)
-        text = f"{field.metadata['doc']} (default: {default})"
-        group.add_argument(
-            option_name(name),
-            dest=f"setting_{name}",
-            metavar=unit.upper().replace(" ", "-") or "NAME",
-            action="append" if name == "bind" else "store",
-            help=text.replace("%", "%%"),
-        )
-
-
-def _add_control(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--control",
-        metavar="PATH",
-        help="control socket of the server (default: that of the setting, else found automatically if"
-        " one server is running)",
-    )
-
-
-def _configure(app: App, options: argparse.Namespace) -> Configuration:
-    given = {
-        name.removeprefix("setting_"): value
-        for name, value in vars(options).items()
-        if name.startswith("setting_") and value is not None
-    }
-    return configure(app, given, os.environ, options.config)
-
-
 def _run(options: argparse.Namespace) -> int:
     return _serve(target.load(options.target), options)
 
@@ -313,7 +273,7 @@ def _serve(app: App, options: argparse.Namespace, others: Sequence[str] = ()) ->
         options: The options of the command line.
         others: Arguments that are left to the script.
     """
-    configuration = _configure(app, options)
+    configuration = configured(app, options)
     logs.set_up(configuration.settings)
     claim_sockets(os.environ)
     for warning in _warnings(app, configuration):
@@ -335,7 +295,7 @@ def _warnings(app: App, configuration: Configuration) -> list[str]:
 
 def _check(options: argparse.Namespace) -> int:
     app = target.load(options.target)
-    configuration = _configure(app, options)
+    configuration = configured(app, options)
     for warning in _warnings(app, configuration):
         _print_error(warning)
     settings = configuration.settings
@@ -367,23 +327,18 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    state = remote.status(remote.find(options.control or control_path(os.environ)))
+    state = remote.status(control_of(options))
     print(printable([json.dumps(state)] if options.json else as_lines(state), sys.stdout))
     return 0
 
 
 def _order(options: argparse.Namespace, line: str) -> int:
-    print(
-        printable(
-            [remote.order(remote.find(options.control or control_path(os.environ)), line)],
-            sys.stdout,
-        )
-    )
+    print(printable([remote.order(control_of(options), line)], sys.stdout))
     return 0
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    settings = _configure(App(), options).settings
+    settings = configured(App(), options).settings
     if options.trace is not None:
         trace = simulation.load(options.trace)
     elif options.burst is not None:
