@@ -1,0 +1,125 @@
+"""Every setting: its unit, default, limits and syntax. Pure: nothing is read here.
+
+A setting is an option of ``linepool run`` (``--idle-timeout 60``), an environment variable
+(``LINEPOOL_IDLE_TIMEOUT``), a key of the file, and a keyword of ``App``. All of them, and
+``docs/settings.md``, are generated from the groups of fields in the modules of this package.
+The groups have no ``__slots__``: a class cannot have several bases with slots.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from linepool.errors import SetupError
+from linepool.settings import syntax
+from linepool.settings.limits import LimitSettings
+from linepool.settings.listening import ListeningSettings
+from linepool.settings.operation import OperationSettings
+from linepool.settings.pool import MAX_WORKERS, PoolSettings, Workers, default_workers
+
+__all__ = [
+    "FIELDS",
+    "MAX_WORKERS",
+    "Settings",
+    "Workers",
+    "check_names",
+    "default_workers",
+    "parse_setting",
+    "written",
+]
+
+_LARGE = 1000  # connections of a server that keeps some for other addresses
+
+
+@frozen(kw_only=True)
+class Settings(ListeningSettings, PoolSettings, LimitSettings, OperationSettings):
+    """All settings, each with a value."""
+
+    def __attrs_post_init__(self) -> None:
+        """Raise SetupError if two settings contradict each other."""
+        if self.max_spare < self.min_spare:
+            raise SetupError(
+                f"max_spare ({self.max_spare}) must not be below min_spare ({self.min_spare})"
+            )
+
+    @property
+    def has_parker(self) -> bool:
+        """Whether connections may leave their worker; in the scheme ``accept`` they cannot."""
+        return self.scheme != "accept"
+
+    @property
+    def max_state_bytes(self) -> int:
+        """How long the state of a connection may be that is passed between processes.
+
+        An unfinished request, a byte of it as up to 6 in JSON; what a worker has read beyond it; the session.
+        """
+        return 6 * (self.max_line_bytes + self.max_body_bytes) + 524_288
+
+    @property
+    def max_unfinished_bytes(self) -> int:
+        """The setting max_unfinished_mb in bytes, or one request if that is more."""
+        return max(self.max_unfinished_mb * 2**20, self.max_line_bytes + self.max_body_bytes)
+
+    @property
+    def address_limit(self) -> int:
+        """How many connections one address may have."""
+        if self.max_connections_per_address:
+            return self.max_connections_per_address
+        is_large = self.has_parker and self.max_connections >= _LARGE
+        return self.max_connections - (self.max_connections // 10 if is_large else 0)
+
+    @property
+    def parker_accepts(self) -> bool:
+        """Whether the parker accepts the connections, not the workers."""
+        return self.scheme == "dispatch"
+
+    @property
+    def blocks_in_accept(self) -> bool:
+        """Whether an idle worker waits in accept() itself, where nothing else wakes it."""
+        return not self.has_parker and len(self.bind) == 1
+
+
+FIELDS: Mapping[str, Any] = {
+    field.name: field for group in Settings.__bases__ for field in attrs.fields(group)
+}
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise SetupError for the first unknown setting; the message suggests the nearest known one."""
+    for name in names:
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0)[0]
+            raise SetupError(f"unknown setting {name!r}; did you mean {near!r}?")
+
+
+def parse_setting(name: str, value: object, source: str) -> Any:
+    """Return the value of one setting.
+
+    Args:
+        name: The setting.
+        value: A string, or a value of a TOML file or of a keyword argument.
+        source: Where it was given, for the message.
+
+    Raises:
+        SetupError: The value is wrong; the message says what would be right.
+    """
+    try:
+        return FIELDS[name].metadata["parse"](value)
+    except ValueError as error:
+        raise SetupError(f"{source}: {name} must be {error}, not {value!r}") from None
+
+
+def written(name: str, value: object) -> str:
+    """Return the value of a setting as a user would write it."""
+    if FIELDS[name].metadata["unit"] == "octal":
+        return f"{value:o}"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return " ".join(value)
+    return syntax.exact(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,20 @@
+"""How a setting is declared. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+
+def setting(default: Any, parse: Callable[[object], Any], unit: str, doc: str) -> Any:
+    """Return a field of a group of settings.
+
+    Args:
+        default: Its value if none is given.
+        parse: From text, or a value of the file, to the setting's value; see ``syntax``.
+        unit: Of the value, for the documentation.
+        doc: What the setting does: a phrase without a full stop.
+    """
+    return attrs.field(default=default, metadata={"parse": parse, "unit": unit, "doc": doc})

@@ -1,0 +1,56 @@
+"""Settings: the processes of a server, and what operators see of it. Pure."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from linepool.settings import syntax
+from linepool.settings.field import setting
+
+
+@frozen(kw_only=True, slots=False)
+class OperationSettings:
+    """How a server is run and observed."""
+
+    graceful_timeout: float = setting(
+        30.0,
+        syntax.seconds(),
+        "s",
+        "how long a graceful stop waits for in-flight requests before it kills their workers",
+    )
+    spawn_timeout: float = setting(
+        10.0, syntax.seconds(0.1), "s", "how long a new worker may take to become ready"
+    )
+    respawn_backoff: float = setting(
+        0.1,
+        syntax.seconds(0.001),
+        "s",
+        "delay before replacing a worker that died before it was ready; grows by half each time, up"
+        " to 30 s, or 0.5 s if descriptors, memory or processes are short",
+    )
+    control: str = setting(
+        "auto",
+        syntax.control,
+        "path",
+        "path of the control socket; auto: PID.sock in $XDG_RUNTIME_DIR/linepool or /run/linepool;"
+        " off: none",
+    )
+    record: str = setting(
+        "",
+        syntax.text,
+        "path",
+        "file to write a trace of all connections to, for 'linepool simulate'; empty: none",
+    )
+    log_level: str = setting(
+        "info", syntax.one_of("debug", "info", "warning", "error"), "", "minimum log level"
+    )
+    log_limit: int = setting(
+        6,
+        syntax.whole(0, 10000),
+        "lines/min",
+        "maximum lines of one kind of warning or error, on the whole server, and a tenth of those of other"
+        " events; what is left out is counted; 0: no limit",
+    )
+    log_requests: str = setting(
+        "command", syntax.one_of("command", "line"), "", "what the log shows of a request"
+    )
