@@ -17,14 +17,12 @@ from attrs import asdict
 from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
-from linepool.operate import logs, remote, simulation, target
+from linepool.operate import logs, orders, simulate_command, target
 from linepool.operate.config import ConfigError, Configuration, option_name
 from linepool.operate.environment import claim_sockets
-from linepool.operate.options import add_control, add_settings, configured, control_of
-from linepool.operate.report import as_lines
+from linepool.operate.options import add_settings, configured
 from linepool.operate.serve import serve
 from linepool.operate.terminal import printable
-from linepool.pool import simulate, traces
 from linepool.protocols.base import Limits
 from linepool.settings import FIELDS, written
 
@@ -32,8 +30,6 @@ log = logging.getLogger("linepool")
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
-_MAX_NUMBER = 1e6
-_MAX_CLIENTS = 1_000_000
 _NEARLY = 0.8  # similarity of an unknown option to a known one that makes it a mistake
 
 
@@ -158,107 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     add_settings(check)
     check.set_defaults(run=_check, parser=check)
 
-    status = commands.add_parser(
-        "status",
-        help="show the state of a running server",
-        epilog="example:\n  linepool status --json",
-    )
-    status.add_argument("--json", action="store_true", help="print JSON")
-    add_control(status)
-    status.set_defaults(run=_status, parser=status)
-
-    scale = commands.add_parser(
-        "scale",
-        help="resize the pool of a running server",
-        epilog="examples:\n  linepool scale 8\n  linepool scale +2\n  linepool scale 2:32",
-    )
-    scale.add_argument("size", metavar="SIZE", help="N, +N, -N or MIN:MAX")
-    add_control(scale)
-    scale.set_defaults(run=lambda o: _order(o, f"SCALE {o.size}"))
-
-    stop = commands.add_parser(
-        "stop",
-        help="stop a running server",
-        description="Stop a running server after its in-flight requests are done.",
-        epilog="example:\n  linepool stop --now",
-    )
-    stop.add_argument("--now", action="store_true", help="do not wait for in-flight requests")
-    add_control(stop)
-    stop.set_defaults(run=lambda o: _order(o, "STOP now" if o.now else "STOP"))
-    _add_simulate(
-        commands.add_parser(
-            "simulate",
-            help="simulate how a pool scales under a load",
-            description="Simulate a load without starting a server: how the pool would scale, and how"
-            " long clients would wait.",
-            epilog="examples:\n  linepool simulate load.csv --workers 2:32 --plot pool.png\n"
-            "  linepool simulate --burst 64 --service 2 --workers 2:32\n"
-            "  linepool simulate --poisson 200/s --service 0.02 --seconds 120",
-        )
-    )
+    orders.add_to(commands)
+    simulate_command.add_to(commands)
     return parser
-
-
-def _add_simulate(parser: argparse.ArgumentParser) -> None:
-    load = parser.add_argument_group("load").add_mutually_exclusive_group(required=True)
-    load.add_argument(
-        "trace",
-        metavar="TRACE",
-        nargs="?",
-        help="file with lines at_s,service_s; -: standard input",
-    )
-    load.add_argument(
-        "--poisson",
-        metavar="RATE",
-        type=_rate,
-        help="random arrivals, this many per second on average",
-    )
-    load.add_argument(
-        "--burst", metavar="CLIENTS", type=_clients, help="this many clients at the same moment"
-    )
-    for name, default, what in (
-        ("service", 0.02, "how long a client occupies a worker; with --poisson, on average"),
-        ("seconds", 60.0, "with --poisson: how long clients arrive"),
-        ("boot", 0.01, "how long a worker takes to become ready"),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            metavar="S",
-            type=_positive,
-            default=default,
-            help=f"{what} (default: {default:g})",
-        )
-    parser.add_argument(
-        "--seed", metavar="N", type=int, default=1, help="with --poisson: random seed (default: 1)"
-    )
-    parser.add_argument("--plot", metavar="FILE", help="write a chart to a file, such as pool.png")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    add_settings(parser, simulation.SETTINGS)
-    parser.set_defaults(run=_simulate)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= _MAX_NUMBER:
-        raise argparse.ArgumentTypeError(
-            f"must be a positive number up to {_MAX_NUMBER:g}, not {text!r}"
-        )
-    return number
-
-
-def _rate(text: str) -> float:
-    return _positive(text.removesuffix("/s"))
-
-
-def _clients(text: str) -> int:
-    if not (text.isdecimal() and 0 < int(text) <= _MAX_CLIENTS):
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number from 1 to {_MAX_CLIENTS}, not {text!r}"
-        )
-    return int(text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -323,33 +221,4 @@ def _check(options: argparse.Namespace) -> int:
         source = configuration.sources.get(name)
         mark = f"  ({source})" if source else ""
         print(f"  {name:<20} {written(name, getattr(settings, name))}{mark}")
-    return 0
-
-
-def _status(options: argparse.Namespace) -> int:
-    state = remote.status(control_of(options))
-    print(printable([json.dumps(state)] if options.json else as_lines(state), sys.stdout))
-    return 0
-
-
-def _order(options: argparse.Namespace, line: str) -> int:
-    print(printable([remote.order(control_of(options), line)], sys.stdout))
-    return 0
-
-
-def _simulate(options: argparse.Namespace) -> int:
-    settings = configured(App(), options).settings
-    if options.trace is not None:
-        trace = simulation.load(options.trace)
-    elif options.burst is not None:
-        trace = traces.burst(options.burst, options.service)
-    else:
-        trace = traces.poisson(options.poisson, options.service, options.seconds, options.seed)
-    result = simulate.simulate(trace, settings, options.boot)
-    if options.plot is not None:
-        simulation.plot(result, settings, options.plot)
-    if options.json:
-        print(json.dumps(simulation.as_json(result, settings)))
-    else:
-        print("\n".join(simulation.as_lines(result, settings)))
     return 0

@@ -8,20 +8,11 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from linepool.errors import SetupError
+from linepool.pool.policy import SETTINGS
 from linepool.pool.simulate import Result, Sample
 from linepool.pool.traces import Arrival, parse
 from linepool.settings import Settings, written
 
-SETTINGS = (
-    "workers",
-    "min_spare",
-    "max_spare",
-    "grow_delay",
-    "max_spawn_rate",
-    "shrink_window",
-    "min_worker_age",
-)
-"""Those that affect a simulated pool."""
 _PERCENTILES = (50, 90, 99)
 _ROWS = 24
 

@@ -16,6 +16,16 @@ from attrs import evolve, field, frozen
 from linepool.pool.scoreboard import Tally
 from linepool.settings import MAX_WORKERS, Settings
 
+SETTINGS = (
+    "workers",
+    "min_spare",
+    "max_spare",
+    "grow_delay",
+    "max_spawn_rate",
+    "shrink_window",
+    "min_worker_age",
+)
+"""Those that decide the size of a pool, where handlers do not saturate the CPUs."""
 MAX_BOOT_DELAY = 30.0
 """Seconds; the longest delay between two attempts to start a worker."""
 MAX_SHORTAGE_DELAY = 0.5

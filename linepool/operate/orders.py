@@ -1,0 +1,63 @@
+"""The commands that talk to a running server through its control socket."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from linepool.operate import remote
+from linepool.operate.options import add_control, control_of
+from linepool.operate.report import as_lines
+from linepool.operate.terminal import printable
+
+
+def add_to(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add these commands to the command line."""
+    status = _add(commands, "status", "show the state of a running server", "status --json")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(run=_status)
+
+    scale = _add(
+        commands,
+        "scale",
+        "resize the pool of a running server",
+        "scale 8",
+        "scale +2",
+        "scale 2:32",
+    )
+    scale.add_argument("size", metavar="SIZE", help="N, +N, -N or MIN:MAX")
+    scale.set_defaults(run=lambda o: _order(o, f"SCALE {o.size}"))
+
+    stop = _add(commands, "stop", "stop a running server", "stop --now")
+    stop.description = "Stop a running server after its in-flight requests are done."
+    stop.add_argument("--now", action="store_true", help="do not wait for in-flight requests")
+    stop.set_defaults(run=lambda o: _order(o, "STOP now" if o.now else "STOP"))
+
+
+def _add(
+    commands: argparse._SubParsersAction[Any], name: str, summary: str, *examples: str
+) -> argparse.ArgumentParser:
+    shown = "".join(f"\n  linepool {example}" for example in examples)
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, epilog=f"example{'s' * (len(examples) > 1)}:{shown}"
+    )
+    add_control(parser)
+    parser.set_defaults(parser=parser)
+    return parser
+
+
+def _status(options: argparse.Namespace) -> int:
+    state = remote.status(control_of(options))
+    _show([json.dumps(state)] if options.json else as_lines(state))
+    return 0
+
+
+def _order(options: argparse.Namespace, line: str) -> int:
+    _show([remote.order(control_of(options), line)])
+    return 0
+
+
+def _show(lines: list[str]) -> None:
+    print(printable(lines, sys.stdout))
