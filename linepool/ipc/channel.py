@@ -41,7 +41,7 @@ class _Kind:
 
 
 # kind, flags, number, deadline, accepted_at, cookie, origin
-_PASSED = struct.Struct("=BBQddQI")
+PASSED = struct.Struct("=BBQddQI")
 _KIND = struct.Struct("=B")
 _KIND_AND_NUMBER = struct.Struct("=BQ")
 _KIND_SLOT_AND_NUMBER = struct.Struct("=BQQ")
@@ -49,7 +49,7 @@ _INT = struct.Struct("i")
 _LENGTH = struct.Struct("=I")
 # Of state; more goes as a file, because a message must fit the socket's buffer.
 _INLINE_BYTES = 32768
-_MESSAGE_BYTES = _PASSED.size + _INLINE_BYTES
+_MESSAGE_BYTES = PASSED.size + _INLINE_BYTES
 _DESCRIPTORS = 2
 _CONTROL_BYTES = socket.CMSG_SPACE(_DESCRIPTORS * _INT.size)
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
@@ -297,7 +297,7 @@ def _send_connection(channel: socket.socket, message: PassedConnection) -> None:
         file = sealed_file(data)
         flags, data = flags | _AS_FILE, b""
         descriptors.append(file)
-    head = _PASSED.pack(
+    head = PASSED.pack(
         _Kind.CONNECTION,
         flags,
         message.number,
@@ -362,8 +362,8 @@ def _passed(
     Raises:
         struct.error, ValueError, OSError: The message is malformed.
     """
-    _, flags, number, deadline, accepted_at, cookie, origin = _PASSED.unpack_from(data)
-    content = data[_PASSED.size :]
+    _, flags, number, deadline, accepted_at, cookie, origin = PASSED.unpack_from(data)
+    content = data[PASSED.size :]
     if math.isnan(deadline) or math.isnan(accepted_at):  # which would spoil every order of time
         raise ValueError
     is_whole = True

@@ -7,14 +7,15 @@ for them (socket(7), tcp(7)).
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import socket
 import stat
 import struct
+from typing import Any
 
 from linepool.address import Address, parse_address, unix_address
 from linepool.errors import SetupError
+from linepool.kernel.shared_memory import SharedMemory
 from linepool.kernel.sock_diag import unix_queue
 from linepool.kernel.sockets import address_text, as_connection, unmapped
 from linepool.kernel.standard import LAST_STANDARD, moved_away
@@ -24,6 +25,7 @@ _TICK = 0.25  # seconds
 _IP_MINTTL = 21  # ip(7); the socket module has no names for these two
 _IPV6_MINHOPCOUNT = 73
 _OPEN, _ENDING, _SHUT = range(3)  # what all processes know of a listener
+_PHASE_BYTES = 1
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
@@ -34,21 +36,70 @@ class Listener:
         name: ``HOST:PORT``, ``unix:/PATH`` or ``unix:@NAME``, with the real port.
         names: All that it serves: ``[::]:PORT`` may serve ``0.0.0.0:PORT`` too.
         is_unix: It is a unix socket.
-        phase: What all processes know of it; shared memory.
+        memory: What all processes know of it.
+        phase: The map of this memory.
         owned: It was opened here. One that another program has passed to this one may serve others too,
             so it is never ended, only left.
     """
 
     def __init__(self, sock: socket.socket, path: str = "", *, owned: bool = True) -> None:
-        self.socket = sock
-        self.owned = owned
-        self.phase = mmap.mmap(-1, 1)
-        self._family = sock.family
         self._path = "" if path.startswith("@") else path
         self._inode = os.stat(path).st_ino if self._path else 0
-        self.is_unix = sock.family == socket.AF_UNIX
+        self._remover = os.getpid()
+        self._use(sock, SharedMemory(_PHASE_BYTES, "listener"), owned)
         self.names = _names(sock)
         self.name = self.names[0]
+
+    def _use(self, sock: socket.socket, memory: SharedMemory, owned: bool) -> None:
+        self.socket = sock
+        self.owned = owned
+        self.memory = memory
+        self.phase = memory.map
+        self._family = sock.family
+        self.is_unix = sock.family == socket.AF_UNIX
+
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what another process needs to take it over, for JSON, and descriptors; it keeps them."""
+        facts = {
+            "names": self.names,
+            "owned": self.owned,
+            "path": self._path,
+            "inode": self._inode,
+            "remover": self._remover,
+        }
+        return facts, [self.socket.fileno(), self.memory.descriptor]
+
+    @classmethod
+    def taken_over(cls, facts: dict[str, Any], descriptors: list[int]) -> Listener:
+        """Return the listener that another process has handed over.
+
+        Only the process that has made the file of a unix socket removes it, by its pid, which stays the
+        same over exec.
+
+        Args:
+            facts: As returned by ``handed_over``.
+            descriptors: Likewise; the new object owns them. If this raises, some may be closed.
+
+        Raises:
+            ValueError: A descriptor is of something else.
+            OSError: The kernel has no memory for it, or a descriptor is not of a socket.
+        """
+        number, shared = descriptors
+        memory = SharedMemory.attach(shared, _PHASE_BYTES)
+        blocks = os.get_blocking(number)
+        sock = socket.socket(fileno=number)
+        if memory.map[0] != _SHUT and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.close()
+            raise ValueError(f"descriptor {number} is not the listener {facts['names'][0]}")
+        sock.setblocking(blocks)  # whatever default the app has set for sockets of its own
+        sock.set_inheritable(False)
+        listener = cls.__new__(cls)
+        listener._use(sock, memory, facts["owned"])
+        listener._path, listener._inode = facts["path"], facts["inode"]
+        listener._remover = facts["remover"]
+        listener.names = facts["names"]
+        listener.name = listener.names[0]
+        return listener
 
     def accept(self) -> tuple[socket.socket, object]:
         """Return a new connection, which blocks, and the address of its peer."""
@@ -106,6 +157,7 @@ class Listener:
     def close(self) -> None:
         """Close this process's copy."""
         self.socket.close()
+        self.memory.close()
 
     def remove(self) -> None:
         """Close it for good, in the master: the file of a unix socket goes too, if it is still ours."""
@@ -115,7 +167,8 @@ class Listener:
     def _unlink(self) -> None:
         path, self._path = self._path, ""
         with contextlib.suppress(OSError):
-            if path and os.stat(path).st_ino == self._inode:
+            is_ours = os.getpid() == self._remover
+            if path and is_ours and os.stat(path).st_ino == self._inode:
                 os.unlink(path)
 
 

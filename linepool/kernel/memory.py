@@ -1,4 +1,4 @@
-"""Shared memory that a process can no longer write (mprotect(2)), or no longer shares (mmap(2))."""
+"""Shared memory: mapped (mmap(2)), made read-only for a process (mprotect(2)), no longer shared."""
 
 from __future__ import annotations
 
@@ -31,16 +31,38 @@ def make_read_only(page: mmap.mmap, begin: int, end: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
+def map_file(descriptor: int, size: int) -> mmap.mmap:
+    """Return a shared map of a file, to read and write.
+
+    The map has no descriptor: one that the mmap module makes of a file has a copy of the file's descriptor,
+    which Python can leave out from version 3.13 on only.
+
+    Args:
+        descriptor: Of the file.
+        size: How many bytes of it.
+
+    Raises:
+        OSError: The kernel refuses it.
+    """
+    page = mmap.mmap(-1, size)
+    _map_over(page, mmap.MAP_SHARED, descriptor)
+    return page
+
+
 def stop_sharing(page: mmap.mmap) -> None:
     """Map private memory in the place of a shared page: from now on this process writes to a page of its own.
 
     Raises:
         OSError: The kernel has no memory for the page.
     """
+    _map_over(page, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1)
+
+
+def _map_over(page: mmap.mmap, flags: int, descriptor: int) -> None:
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     where, size = ctypes.c_void_p(address), ctypes.c_size_t(len(page))
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
     protection = mmap.PROT_READ | mmap.PROT_WRITE
-    if _libc.mmap(where, size, protection, flags, -1, ctypes.c_long(0)) != address:
+    flags |= _MAP_FIXED
+    if _libc.mmap(where, size, protection, flags, descriptor, ctypes.c_long(0)) != address:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

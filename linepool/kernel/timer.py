@@ -12,12 +12,20 @@ _TIME = struct.Struct("@4l")  # interval and moment, each in seconds and nanosec
 
 
 class Timer:
-    """Readable once the time that was set last is over."""
+    """Readable once the time that was set last is over.
 
-    def __init__(self) -> None:
+    Args:
+        descriptor: Of a timer that another process has made; -1: make a new one.
+    """
+
+    def __init__(self, descriptor: int = -1) -> None:
         self._libc = ctypes.CDLL(None)
         flags = os.O_NONBLOCK | os.O_CLOEXEC
-        self._descriptor: int = self._libc.timerfd_create(time.CLOCK_MONOTONIC, flags)
+        self._descriptor = descriptor
+        if descriptor < 0:
+            self._descriptor = self._libc.timerfd_create(time.CLOCK_MONOTONIC, flags)
+        else:
+            os.set_inheritable(descriptor, False)
 
     def fileno(self) -> int:
         """Return the descriptor; -1: the kernel has none."""

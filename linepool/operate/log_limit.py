@@ -1,6 +1,6 @@
 """How many lines each kind of event may write into the log, counted for all processes of a server.
 
-The counts are in a page that the processes share since before the first fork. It has a lock, but no process
+The counts are in memory that the processes share. It has a lock, but no process
 waits long for it: one that was stopped may have it. Nothing in the page is trusted: a process that writes
 nonsense can only cause lines that are missing, or lines too many.
 """
@@ -11,14 +11,15 @@ import contextlib
 import fcntl
 import logging
 import math
-import mmap
-import os
 import struct
 import time
+import zlib
 from collections.abc import Iterator
+from typing import Any
 
 from attrs import frozen
 
+from linepool.kernel.shared_memory import SharedMemory
 from linepool.kernel.timer import Timer
 
 WINDOW = 60.0
@@ -36,6 +37,8 @@ _OTHERS = "events of further kinds"
 _TEXT_BYTES = 88
 # The kind, when its window began, when to report; lines written and left out, level, text.
 _PLACE = struct.Struct(f"@QddIIII{_TEXT_BYTES}s")
+_BYTES = (_PLACES + 1) * _PLACE.size
+_LAYOUT = f"{_PLACES} {_PLACE.format}"
 _MAX = 2**32 - 1
 
 
@@ -61,11 +64,42 @@ class LogLimit:
     """
 
     def __init__(self, most: int) -> None:
+        self._use(most, SharedMemory(_BYTES, "log"), Timer())
+
+    def _use(self, most: int, memory: SharedMemory, timer: Timer) -> None:
         self._most = most
-        self._page = mmap.mmap(-1, (_PLACES + 1) * _PLACE.size)
-        self._file = os.memfd_create("linepool-log")  # to lock
+        self._memory = memory
+        self._page = memory.map
         self._look_at = 0.0
-        self.timer = Timer()
+        self.timer = timer
+
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what another process needs to take it over, for JSON, and descriptors; it keeps them."""
+        timer = self.timer.fileno()
+        descriptors = [self._memory.descriptor, *([timer] if timer >= 0 else [])]
+        return {"most": self._most, "layout": _LAYOUT}, descriptors
+
+    @classmethod
+    def taken_over(cls, facts: dict[str, Any], descriptors: list[int]) -> LogLimit:
+        """Return the counts that another process has handed over.
+
+        Args:
+            facts: As returned by ``handed_over``; ``most`` may be another.
+            descriptors: Likewise; the new object owns them. If this raises, some may be closed.
+
+        Raises:
+            ValueError: They are of other code.
+            OSError: The kernel has no memory for them.
+        """
+        if facts["layout"] != _LAYOUT:
+            raise ValueError(
+                f"the layout of the log's counts is another: {facts['layout']!r}, not {_LAYOUT!r}"
+            )
+        limit = cls.__new__(cls)
+        limit._use(
+            facts["most"], SharedMemory.attach(descriptors[0], _BYTES), Timer(*descriptors[1:])
+        )
+        return limit
 
     def admits(self, level: int, text: str, now: float) -> bool:
         """Count a line; return whether it may be written.
@@ -82,10 +116,10 @@ class LogLimit:
 
     def _count(self, level: int, text: str, now: float) -> bool:
         most = self._most if level > logging.INFO else 10 * self._most
-        key = hash((level, text)) & (2**64 - 1)
+        key = _key(level, text)
         at = self._find(key, now)
         if at is None:
-            at, key, text = _PLACES * _PLACE.size, hash(_OTHERS) & (2**64 - 1), _OTHERS
+            at, key, text = _PLACES * _PLACE.size, _key(0, _OTHERS), _OTHERS
         kind, since, report_at, written, left_out, _, _, _ = _PLACE.unpack_from(self._page, at)
         if kind != key:
             since = report_at = left_out = 0
@@ -142,7 +176,7 @@ class LogLimit:
         """Keep other processes from the page, unless one has kept this one from it for some time."""
         for _ in range(_LOCK_TRIES):
             try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(self._memory.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 time.sleep(_LOCK_PAUSE)
@@ -152,7 +186,7 @@ class LogLimit:
             yield
         finally:
             with contextlib.suppress(OSError):
-                fcntl.lockf(self._file, fcntl.LOCK_UN)
+                fcntl.lockf(self._memory.descriptor, fcntl.LOCK_UN)
 
     def _find(self, key: int, now: float) -> int | None:
         """Return the place of a kind: its own, else the first one that is free, or None."""
@@ -165,3 +199,8 @@ class LogLimit:
             if free is None and not left_out and not now - WINDOW < since <= now:
                 free = at
         return free
+
+
+def _key(level: int, text: str) -> int:
+    """Return the number of a kind; all processes find the same, which ``hash`` does not do."""
+    return zlib.crc32(f"{level} {text}".encode("utf-8", "replace"))

@@ -28,8 +28,8 @@ class State(IntEnum):
 
 
 # slot, state, pid, generation, connections, requests, at_ns
-_RECORD = struct.Struct("=HHIIIQQ")
-SIZE = _RECORD.size
+RECORD = struct.Struct("=HHIIIQQ")
+SIZE = RECORD.size
 """Size of a record in bytes: 32."""
 _UINT32_MASK = 0xFFFFFFFF
 
@@ -65,7 +65,7 @@ def packed(
     at_ns: int,
 ) -> bytes:
     """Return the 32 bytes of a record; ``connections`` may exceed 32 bits."""
-    return _RECORD.pack(slot, state, pid, generation, connections & _UINT32_MASK, requests, at_ns)
+    return RECORD.pack(slot, state, pid, generation, connections & _UINT32_MASK, requests, at_ns)
 
 
 def unpack(data: bytes) -> tuple[list[Record], int]:
@@ -76,7 +76,7 @@ def unpack(data: bytes) -> tuple[list[Record], int]:
     records = []
     malformed = 1 if len(data) % SIZE else 0
     whole = len(data) - len(data) % SIZE
-    for slot, state, pid, generation, connections, requests, at_ns in _RECORD.iter_unpack(
+    for slot, state, pid, generation, connections, requests, at_ns in RECORD.iter_unpack(
         data[:whole]
     ):
         try:

@@ -1,6 +1,6 @@
 """The bus: messages from any worker to the subscribers in all of them, without a process between.
 
-Made in the master before the first fork and inherited by all workers. Each slot has a region of a
+Made in the master before the first worker, and shared by all of them. Each slot has a region of a
 shared page, where its worker keeps what its connections have subscribed to, and a pair of datagram
 sockets, through which the others send it messages. To publish, a worker reads the regions and sends one
 datagram to each slot with a subscriber. The master only clears the region of a dead worker.
@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import mmap
 import os
 import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from linepool.errors import ClientError
+from linepool.kernel.shared_memory import SharedMemory
 from linepool.pubsub.glob import matches
 from linepool.pubsub.messages import Message, PubSub
 
@@ -29,6 +30,8 @@ _SEND_WAIT = 1.0  # seconds for a worker that does not keep up
 _READS = 1000  # of a region that is being written; its worker may have died in the middle
 _SIZES = struct.Struct("<I?")
 _SEQUENCE, _LENGTH, _OVERRUN = range(3)
+LAYOUT = f"{_REGION} {_HEAD} {_WORD} {_DATAGRAM_BYTES} {_SIZES.format}"
+"""What processes must agree on."""
 
 
 class Bus:
@@ -41,10 +44,7 @@ class Bus:
     """
 
     def __init__(self, slots: int, move: Callable[[int], int] = int) -> None:
-        self.slots = slots
-        self.page = mmap.mmap(-1, slots * _REGION)
-        self._words = memoryview(self.page).cast("Q")
-        self._pairs = []
+        self._use(slots, SharedMemory(slots * _REGION, "bus"))
         for _ in range(slots):
             ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
             reader, writer = [socket.socket(fileno=move(end.detach())) for end in ends]
@@ -53,9 +53,52 @@ class Bus:
             writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * _DATAGRAM_BYTES)
             self._pairs.append((reader, writer))
 
+    def _use(self, slots: int, memory: SharedMemory) -> None:
+        self.slots = slots
+        self._memory = memory
+        self.page = memory.map
+        self._words = memoryview(self.page).cast("Q")
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what another process needs to take it over, for JSON, and descriptors; it keeps them."""
+        return {"slots": self.slots, "layout": LAYOUT}, self.descriptors()
+
+    @classmethod
+    def taken_over(
+        cls, facts: dict[str, Any], descriptors: list[int], move: Callable[[int], int] = int
+    ) -> Bus:
+        """Return the bus that another process has handed over.
+
+        Args:
+            facts: As returned by ``handed_over``.
+            descriptors: Likewise; the new object owns them. If this raises, some may be closed.
+            move: As for a new bus.
+
+        Raises:
+            ValueError: It is of other code, or a descriptor is missing.
+            OSError: The kernel has no memory for it.
+        """
+        if facts["layout"] != LAYOUT:
+            raise ValueError(f"the bus's layout is another: {facts['layout']!r}, not {LAYOUT!r}")
+        slots = facts["slots"]
+        if len(descriptors) != 1 + 2 * slots:
+            raise ValueError(
+                f"a bus of {slots} slots has {1 + 2 * slots} descriptors, not {len(descriptors)}"
+            )
+        bus = cls.__new__(cls)
+        bus._use(slots, SharedMemory.attach(descriptors[0], slots * _REGION))
+        ends = [socket.socket(fileno=move(number)) for number in descriptors[1:]]
+        for end in ends:
+            end.setblocking(False)
+            end.set_inheritable(False)
+        bus._pairs = list(zip(ends[::2], ends[1::2], strict=True))
+        return bus
+
     def descriptors(self) -> list[int]:
-        """Return the descriptors of all sockets."""
-        return [sock.fileno() for pair in self._pairs for sock in pair]
+        """Return the descriptors of the memory and of all sockets."""
+        sockets = [sock.fileno() for pair in self._pairs for sock in pair]
+        return [self._memory.descriptor, *sockets]
 
     def clear(self, slot: int) -> None:
         """Remove what a dead worker had subscribed to."""
@@ -81,6 +124,7 @@ class Bus:
                 sock.close()
         self._words.release()
         self.page.close()
+        self._memory.close()
 
     def write(self, slot: int, topics: list[tuple[bool, bytes]]) -> None:
         """Publish what the worker in a slot subscribes to.

@@ -174,7 +174,8 @@ class Worker:
         """Return the descriptors that are its own, but for its clients' and the listeners."""
         spec, orders = self._spec, self._orders
         own = [spec.bell, spec.stack_file, spec.pipe.writer, spec.channel.fileno()]
-        own += [orders.master, orders.wakeup]
+        own += [orders.master, orders.wakeup, spec.board.descriptor]
+        own += [listener.memory.descriptor for listener in spec.listeners]
         if self._loop is not None:
             own += self._loop.descriptors()
         return own + (spec.bus.descriptors() if spec.bus else [])

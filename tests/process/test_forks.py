@@ -51,7 +51,7 @@ def status_of(pid: int, name: str) -> int:
 def shared_bytes(pid: int) -> int:
     """Return the size of the memory that a process shares with others (proc(5), maps)."""
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-    ranges = [line.split()[0].split("-") for line in lines if "/dev/zero" in line]
+    ranges = [line.split()[0].split("-") for line in lines if "/memfd:" in line]
     return sum(int(end, 16) - int(begin, 16) for begin, end in ranges)
 
 

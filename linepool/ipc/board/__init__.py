@@ -5,9 +5,11 @@ processes on their own clocks; the head is the parker's and the master's. Each r
 verbs; the numbers of the words are known in this folder only.
 """
 
+from linepool.ipc.board.layout import layout_hash
 from linepool.ipc.board.master import MasterSlot, MasterView, SlotSnapshot
+from linepool.ipc.board.page import Board
 from linepool.ipc.board.parker import ParkerSlot, ParkerView
-from linepool.ipc.board.words import BOUND, Board, Order
+from linepool.ipc.board.words import BOUND, Order
 from linepool.ipc.board.worker import Sibling, WorkerView
 
 __all__ = [
@@ -21,4 +23,5 @@ __all__ = [
     "Sibling",
     "SlotSnapshot",
     "WorkerView",
+    "layout_hash",
 ]

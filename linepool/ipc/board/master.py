@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
+from linepool.ipc.board.page import Board
 from linepool.ipc.board.words import (
     BEGUN,
     BEGUN_WITH,
@@ -49,7 +50,6 @@ from linepool.ipc.board.words import (
     STATE,
     TIMEOUTS,
     UNSTARTED,
-    Board,
     Order,
     brake_name,
     count_in,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from linepool.ipc.board.page import Board
 from linepool.ipc.board.words import (
     BEGUN_WITH,
     DROPPED_BY_PARKER,
@@ -20,7 +21,6 @@ from linepool.ipc.board.words import (
     READY_SINCE_NS,
     REFUSED_BY_PARKER,
     UNSTARTED,
-    Board,
     count_in,
 )
 

@@ -1,16 +1,12 @@
-"""The page behind the board: which word means what, and which process writes it.
+"""The words of the board: which one means what, and which process writes it.
 
 Imported by the views of this folder only; an import contract keeps it so.
 """
 
 from __future__ import annotations
 
-import mmap
 import struct
 from enum import IntEnum
-
-from linepool.kernel.memory import make_read_only
-from linepool.settings import MAX_WORKERS
 
 BOUND = 1 << 32
 """Added to what is published of a connection that cannot continue in another worker as it is."""
@@ -37,7 +33,12 @@ DROPPED_BY_PARKER = 7  # connections that it closed because a worker had passed 
 BRAKES = 8  # how often the table of braked commands has changed; master
 EDGES_FROM_NS = 9  # edges before this moment, on the monotonic clock, are told only if ...; master
 IDLE_FLOOR = 10  # ... fewer workers than this are idle beside the one that tells; master
+MAGIC = 11  # says that this is a board; the process that makes it
+LAYOUT = 12  # the ``layout_hash`` of the code of the process that makes it
+PLACES = 13  # how many connections a worker may publish in its slot; the process that makes it
 HEAD_WORDS = 16
+
+MAGIC_NUMBER = int.from_bytes(b"linepool", "little")
 
 # The table of braked commands, between the head and the slots; written by the master.
 # Of each: its ``brake_name``, and until when it is refused, in ns; 0: free.
@@ -102,50 +103,3 @@ def count_in(words: memoryview, number: int) -> int:
     """Return a word of a slot that counts; 0 if its worker has overwritten it with nonsense."""
     count: int = words[number]
     return count if count < _MOST_COUNTED else 0
-
-
-class Board:
-    """The page with its head and one slot for each worker there may be.
-
-    The head and each slot begin on a memory page, so the kernel can keep a worker from writing to any
-    but its own.
-
-    Args:
-        held: How many connections a worker may publish in its slot.
-    """
-
-    def __init__(self, held: int = 0) -> None:
-        used = LINE_BYTES + (SLOT_WORDS + 2 * held) * WORD
-        self._origins_at = _whole_pages(used)
-        self._size = _whole_pages(self._origins_at + 2 * ORIGINS)
-        self._held = held
-        self._begin = _whole_pages(mmap.PAGESIZE + 4 * ORIGINS)
-        self.page = mmap.mmap(-1, self._begin + MAX_WORKERS * self._size)
-        self._view = memoryview(self.page)
-        self.head = self._view[: HEAD_WORDS * WORD].cast("Q")
-        self.brakes = self._view[HEAD_WORDS * WORD :][: MAX_BRAKES * BRAKE.size]
-        self.parker_origins = self._view[mmap.PAGESIZE :][: 4 * ORIGINS].cast("I")
-
-    def origins(self, number: int) -> memoryview:
-        """Return the counts of a worker's connections by their origins."""
-        begin = self._begin + number * self._size + self._origins_at
-        return self._view[begin : begin + 2 * ORIGINS].cast("H")
-
-    def slot(self, number: int) -> tuple[memoryview, memoryview, memoryview]:
-        """Return a slot's bytes, its words, and its two words for each published connection."""
-        begin = self._begin + number * self._size
-        view = self._view[begin : begin + self._size]
-        words = LINE_BYTES + SLOT_WORDS * WORD
-        published = view[words : words + 2 * self._held * WORD]
-        return view, view[LINE_BYTES:words].cast("Q"), published.cast("Q")
-
-    def protect(self, number: int) -> None:
-        """Make all but one slot read-only in this process, which is the slot's worker."""
-        begin = self._begin + number * self._size
-        make_read_only(self.page, 0, begin)
-        if number + 1 < MAX_WORKERS:
-            make_read_only(self.page, begin + self._size, len(self.page))
-
-
-def _whole_pages(size: int) -> int:
-    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from linepool.ipc.board import words
+from linepool.ipc.board.page import Board
 from linepool.ipc.board.words import (
     BEGIN,
     BEGUN,
@@ -48,7 +49,6 @@ from linepool.ipc.board.words import (
     STATE,
     TIMEOUTS,
     WAITED_NS,
-    Board,
     brake_name,
     count_in,
 )

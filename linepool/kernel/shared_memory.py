@@ -1,0 +1,86 @@
+"""Memory that processes share, also those that are not forks of each other (memfd_create(2)).
+
+Its size is sealed (F_ADD_SEALS in fcntl(2)): no process can shorten it, which would end each process that
+uses it with SIGBUS. It stays writable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+
+from linepool.kernel.memory import map_file
+from linepool.kernel.standard import with_high_number
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class SharedMemory:
+    """Shared memory and its descriptor, by which another process can attach it.
+
+    The descriptor has a high number and is the only one: ``map`` has none of its own, unlike any other
+    mmap of a file, so a handler that closes low numbers cannot make it close the file of another object.
+
+    Attributes:
+        descriptor: Of the memory; closed by ``close``, or when this object is no longer used. -1: closed.
+        map: The memory. It does without the descriptor.
+
+    Args:
+        size: In bytes; all are 0 at first.
+        name: To be seen in /proc/PID/maps.
+
+    Raises:
+        OSError: The kernel has no memory or no descriptor for it.
+    """
+
+    descriptor = -1
+
+    def __init__(self, size: int, name: str) -> None:
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        self.descriptor = with_high_number(os.memfd_create(f"linepool-{name}", flags))
+        os.ftruncate(self.descriptor, size)
+        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        self.map: mmap.mmap = map_file(self.descriptor, size)
+
+    @classmethod
+    def attach(cls, descriptor: int, size: int) -> SharedMemory:
+        """Return the memory that another process has made.
+
+        Args:
+            descriptor: The new object owns it, unless this raises. The memory gets another number.
+            size: What it must have.
+
+        Raises:
+            ValueError: The descriptor is of something else, or the size is another.
+            OSError: The kernel has no memory for it.
+        """
+        try:
+            seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+        except OSError as error:
+            raise ValueError(
+                f"descriptor {descriptor} is not shared memory: {error.strerror}"
+            ) from None
+        if seals != _SEALS:
+            raise ValueError(
+                f"descriptor {descriptor} is not shared memory: its seals are {seals:#x}"
+            )
+        found = os.fstat(descriptor).st_size
+        if found != size:
+            raise ValueError(f"the shared memory has {found} bytes, not {size}")
+        memory = cls.__new__(cls)
+        memory.map = map_file(descriptor, size)
+        memory.descriptor = with_high_number(descriptor)
+        os.set_inheritable(memory.descriptor, False)
+        return memory
+
+    def close(self) -> None:
+        """Close the descriptor in this process; the map stays."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):  # the app has closed it
+                os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
