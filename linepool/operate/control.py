@@ -2,80 +2,52 @@
 
 Served by the master's loop without ever waiting for a client: one request per turn; what cannot be
 sent at once waits in a buffer, and nothing more is read from a client that has not read its reply.
+
+A handler of the control socket may return a ``Future``: its result is the reply once it is there, or its
+exception. Until then nothing more is read from that client, and others are served.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 import os
 import selectors
 import socket
 import time
-from typing import Literal
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from attrs import evolve
 
 from linepool.app import App
 from linepool.batch import answers
 from linepool.conversation import Conversation
-from linepool.errors import ClientError, SetupError
+from linepool.errors import ServerError
+from linepool.failures import error_reply
 from linepool.kernel.listeners import Listener, bind_unix
 from linepool.kernel.shortage import CAPACITY_ERRORS, CAPACITY_PAUSE
-from linepool.master.master import Master
-from linepool.operate.report import as_lines, status
-from linepool.protocols.base import Limits
+from linepool.protocols.base import Limits, Request
 from linepool.resources import Resources
 from linepool.service import Service
-from linepool.session import Session
-from linepool.settings import Workers, parse_setting
+from linepool.session import Reply, Session
 
 _MOST_CLIENTS = 16
 _LINE_BYTES = 1024
 
 
-def commands(master: Master) -> App:
-    """Return the app that the control socket serves."""
-    app = App("control")
-
-    @app.handler("STATUS")
-    def status_(form: Literal["text", "json"] = "text") -> str | list[str]:
-        """Show the state of the server; as JSON on one line if asked."""
-        state = status(master)
-        return json.dumps(state) if form == "json" else as_lines(state)
-
-    @app.handler
-    def scale(workers: str) -> str:
-        """Set the size of the pool: N or MIN:MAX, or +N or -N to move both bounds."""
-        bounds = _scaled(master.settings.workers, workers)
-        master.scale(bounds)
-        return f"workers {bounds}"
-
-    @app.handler
-    def stop(how: Literal["graceful", "now"] = "graceful") -> str:
-        """Stop the server: gracefully, waiting for in-flight requests, or now."""
-        master.stop(graceful=how == "graceful")
-        return "stopping gracefully" if how == "graceful" else "stopping now"
-
-    return app
-
-
-def _scaled(bounds: Workers, wanted: str) -> Workers:
-    if wanted[:1] in ("+", "-") and wanted[1:].isdigit():
-        step = int(wanted)
-        wanted = f"{bounds.min + step}:{bounds.max + step}"
-    try:
-        scaled: Workers = parse_setting("workers", wanted, "SCALE")
-    except SetupError as error:
-        raise ClientError(str(error)) from None
-    return scaled
-
-
 class Control:
-    """The control socket, as something that the master watches."""
+    """The control socket, as something that the master watches.
 
-    def __init__(self, master: Master, path: str) -> None:
-        self._service = commands(master).freeze(Limits(_LINE_BYTES, 0))
+    Args:
+        app: Its commands.
+        path: Of the socket.
+    """
+
+    def __init__(self, app: App, path: str) -> None:
+        self._service = app.freeze(Limits(_LINE_BYTES, 0))
         sock = bind_unix(path, 0o600)
         sock.listen(_MOST_CLIENTS)
         sock.setblocking(False)
@@ -92,6 +64,9 @@ class Control:
 
     def close(self) -> None:
         """Close it, in the master: replies are sent as far as clients read them."""
+        for client in list(self._clients):
+            if client.later is not None and not client.later.done():
+                client.later.set_exception(ServerError("the server has stopped"))  # and is sent
         for client in list(self._clients):
             self._drop(client)
         self._listener.remove()
@@ -122,8 +97,7 @@ class Control:
         sock.setblocking(False)
         client = _Client(sock, self._service)
         self._clients[client] = None
-        call = functools.partial(self._serve, client)
-        self._selector.register(sock, selectors.EVENT_READ, call)
+        self._select(client)
 
     def _make_room(self) -> None:
         """Free a descriptor, so that the next turn accepts the waiting client; if none can be, pause."""
@@ -141,9 +115,12 @@ class Control:
         return spare >= 0
 
     def _drop_quietest(self) -> None:
-        self._drop(next(iter(self._clients)))
+        """Drop the client that has asked nothing for the longest time; one that waits for a reply last."""
+        self._drop(min(self._clients, key=lambda client: client.later is not None))
 
-    def _serve(self, client: _Client) -> None:
+    def _serve(self, client: _Client, _done: object = None) -> None:
+        if client not in self._clients:
+            return  # it was dropped before its reply was there
         try:
             is_open = client.turn()
         except OSError:
@@ -153,13 +130,26 @@ class Control:
             return
         del self._clients[client]
         self._clients[client] = None
-        key = self._selector.get_key(client.socket)
-        if key.events != client.events:
+        self._select(client)
+        if client.later is not None:
+            client.later.add_done_callback(functools.partial(self._serve, client))
+
+    def _select(self, client: _Client) -> None:
+        """Have the loop wait for what a client waits for."""
+        key = self._selector.get_map().get(client.socket)
+        if key is None:
+            if client.events:
+                call = functools.partial(self._serve, client)
+                self._selector.register(client.socket, client.events, call)
+        elif not client.events:
+            self._selector.unregister(client.socket)
+        elif key.events != client.events:
             self._selector.modify(client.socket, client.events, key.data)
 
     def _drop(self, client: _Client) -> None:
         del self._clients[client]
-        self._selector.unregister(client.socket)
+        if client.socket in self._selector.get_map():
+            self._selector.unregister(client.socket)
         client.socket.close()
         if self._spare < 0:
             self._spare = _spare()
@@ -173,18 +163,26 @@ def _spare() -> int:
 
 
 class _Client:
-    """One client of the control socket."""
+    """One client of the control socket.
+
+    Attributes:
+        later: The reply that it waits for; None: it waits for none.
+    """
 
     def __init__(self, sock: socket.socket, service: Service) -> None:
         self.socket = sock
         self.unsent = b""
+        self.later: Future[object] | None = None
         self._ended = False
         self._pending = False  # more requests may have arrived than were answered
+        service = evolve(service, middleware=[self._hold])
         self._conversation = Conversation(service, Session("", "control", ""), Resources())
 
     @property
     def events(self) -> int:
-        """The events to wait for: no more is read while a reply is unsent."""
+        """The events to wait for: no more is read while a reply is unsent; 0: none."""
+        if self.later is not None:
+            return 0
         unsent = self.unsent or self._pending
         reading = 0 if unsent or self._ended else selectors.EVENT_READ
         return reading | (selectors.EVENT_WRITE if unsent else 0)
@@ -195,7 +193,10 @@ class _Client:
         Raises:
             OSError: The client is gone.
         """
-        if not self.unsent:
+        if self.later is not None:
+            self.unsent += self._outcome(self.later)
+            self.later = None
+        elif not self.unsent:
             if not self._pending and not self._ended:
                 with contextlib.suppress(BlockingIOError):
                     data = self.socket.recv(4 * _LINE_BYTES)
@@ -208,4 +209,22 @@ class _Client:
             with contextlib.suppress(BlockingIOError):
                 self.unsent = self.unsent[self.socket.send(self.unsent) :]
         done = self._conversation.closing or (self._ended and not self._pending)
-        return bool(self.unsent) or not done
+        return bool(self.unsent or self.later) or not done
+
+    def _hold(
+        self, request: Request, _session: Session, call_next: Callable[[Request], Any]
+    ) -> object:
+        """Send nothing yet if the reply comes later."""
+        value: object = call_next(request)
+        if not isinstance(value, Future):
+            return value
+        self.later = value
+        return Reply(raw=b"")
+
+    def _outcome(self, later: Future[object]) -> bytes:
+        """Return the reply that has come. Pre-condition: it has, and no other request was answered since."""
+        request = self._conversation.request
+        try:
+            return self._conversation.encode(later.result(timeout=0))
+        except Exception as error:  # noqa: BLE001 - logged with its id, as that of a handler
+            return error_reply(self._conversation, error, request)

@@ -12,7 +12,8 @@ from typing import Any
 from linepool.errors import SetupError
 from linepool.operate.places import is_own_server, searched, sockets_in
 
-_TIMEOUT_S = 10.0
+TIMEOUT = 10.0
+"""Seconds to wait for a reply that comes at once."""
 _CONNECT_RETRY_S = 0.01
 _MOST_BYTES = 4 * 1024 * 1024  # of a reply; the state of 1,000 workers takes 300 KB
 
@@ -58,10 +59,10 @@ def _is_alive(path: str) -> bool:
             return False
 
 
-def _connect(sock: socket.socket, path: str) -> None:
+def _connect(sock: socket.socket, path: str, timeout: float) -> None:
     """Connect to a server; retry while its accept queue is full."""
-    give_up_at = time.monotonic() + _TIMEOUT_S
-    sock.settimeout(_TIMEOUT_S)
+    give_up_at = time.monotonic() + timeout
+    sock.settimeout(timeout)
     while True:
         try:
             sock.connect(path)
@@ -73,15 +74,20 @@ def _connect(sock: socket.socket, path: str) -> None:
             return
 
 
-def order(path: str, line: str) -> str:
+def order(path: str, line: str, timeout: float = TIMEOUT) -> str:
     """Send one order and return its one-line reply, without the line ending.
+
+    Args:
+        path: Of the control socket.
+        line: The order.
+        timeout: Seconds to wait for the reply.
 
     Raises:
         SetupError: No server listens there, or it replies with an error; the message is that error.
     """
     try:
         with socket.socket(socket.AF_UNIX) as sock:
-            _connect(sock, path)
+            _connect(sock, path, timeout)
             sock.sendall(line.encode() + b"\n")
             sock.shutdown(socket.SHUT_WR)
             with sock.makefile("rb") as stream:

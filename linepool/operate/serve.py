@@ -18,6 +18,7 @@ from linepool.master.generation import Generation
 from linepool.master.master import Master, announce
 from linepool.operate import logs
 from linepool.operate.before_fork import refuse_patches, warn_of_threads
+from linepool.operate.commands import commands
 from linepool.operate.control import Control
 from linepool.operate.places import own_path
 from linepool.operate.target import explained
@@ -88,7 +89,7 @@ def _control(master: Master, path: str) -> Control | None:
             log.warning("no control socket: no directory is this user's alone; give --control PATH")
             return None
         path = found
-        control = Control(master, path)
+        control = Control(commands(master), path)
     except OSError as error:
         reason = error.strerror or error
         path = error.filename or path

@@ -1,0 +1,49 @@
+"""The commands of the control socket. Their handlers run in the master's loop, so none of them waits."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from linepool.app import App
+from linepool.errors import ClientError, SetupError
+from linepool.master.master import Master
+from linepool.operate.report import as_lines, status
+from linepool.settings import Workers, parse_setting
+
+
+def commands(master: Master) -> App:
+    """Return the app that the control socket serves."""
+    app = App("control")
+
+    @app.handler("STATUS")
+    def status_(form: Literal["text", "json"] = "text") -> str | list[str]:
+        """Show the state of the server; as JSON on one line if asked."""
+        state = status(master)
+        return json.dumps(state) if form == "json" else as_lines(state)
+
+    @app.handler
+    def scale(workers: str) -> str:
+        """Set the size of the pool: N or MIN:MAX, or +N or -N to move both bounds."""
+        bounds = _scaled(master.settings.workers, workers)
+        master.scale(bounds)
+        return f"workers {bounds}"
+
+    @app.handler
+    def stop(how: Literal["graceful", "now"] = "graceful") -> str:
+        """Stop the server: gracefully, waiting for in-flight requests, or now."""
+        master.stop(graceful=how == "graceful")
+        return "stopping gracefully" if how == "graceful" else "stopping now"
+
+    return app
+
+
+def _scaled(bounds: Workers, wanted: str) -> Workers:
+    if wanted[:1] in ("+", "-") and wanted[1:].isdigit():
+        step = int(wanted)
+        wanted = f"{bounds.min + step}:{bounds.max + step}"
+    try:
+        scaled: Workers = parse_setting("workers", wanted, "SCALE")
+    except SetupError as error:
+        raise ClientError(str(error)) from None
+    return scaled
