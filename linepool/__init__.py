@@ -17,66 +17,122 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from linepool.app import (
-    App,
-    handler,
-    middleware,
-    on_connect,
-    on_disconnect,
-    on_start,
-    on_worker_exit,
-    on_worker_start,
-    resource,
-    unknown,
-)
-from linepool.errors import (
-    ClientError,
-    LinepoolError,
-    ReplyError,
-    RequestTimeout,
-    ServerError,
-    SetupError,
-    UnknownCommand,
-)
-from linepool.protocols.base import Bad, Limits, Protocol, Request
-from linepool.protocols.line import Line
-from linepool.pubsub.messages import Message, PubSub
-from linepool.script import run
-from linepool.session import (
-    Connection,
-    Range,
-    Reply,
-    Rest,
-    Secret,
-    Session,
-    Verb,
-    body,
-)
 from linepool.version import __version__ as __version__
 
-# Imported at first use: most apps speak one protocol.
-_LAZY = {
-    "Dialogue": "linepool.protocols.dialogue",
-    "JsonRpc": "linepool.protocols.jsonrpc",
-    "Memcache": "linepool.protocols.memcache",
-    "Resp": "linepool.protocols.resp",
-    "cache": "linepool.cache",
-}
-
-
 if TYPE_CHECKING:
-    from linepool import cache as cache
-    from linepool.protocols.dialogue import Dialogue as Dialogue
-    from linepool.protocols.jsonrpc import JsonRpc as JsonRpc
-    from linepool.protocols.memcache import Memcache as Memcache
-    from linepool.protocols.resp import Resp as Resp
+    from linepool import cache
+    from linepool.app import (
+        App,
+        handler,
+        middleware,
+        on_connect,
+        on_disconnect,
+        on_start,
+        on_worker_exit,
+        on_worker_start,
+        resource,
+        unknown,
+    )
+    from linepool.errors import (
+        ClientError,
+        LinepoolError,
+        ReplyError,
+        RequestTimeout,
+        ServerError,
+        SetupError,
+        UnknownCommand,
+    )
+    from linepool.protocols.base import (
+        Bad,
+        Limits,
+        Protocol,
+        Request,
+    )
+    from linepool.protocols.dialogue import Dialogue
+    from linepool.protocols.jsonrpc import JsonRpc
+    from linepool.protocols.line import Line
+    from linepool.protocols.memcache import Memcache
+    from linepool.protocols.resp import Resp
+    from linepool.pubsub.messages import (
+        Message,
+        PubSub,
+    )
+    from linepool.script import run
+    from linepool.session import (
+        Connection,
+        Range,
+        Reply,
+        Rest,
+        Secret,
+        Session,
+        Verb,
+        body,
+    )
 else:
+    # Imported at first use: an app speaks one protocol, and a command such as ``linepool health`` needs
+    # none of it.
+    _HOMES = {
+        "linepool.app": (
+            "App",
+            "handler",
+            "middleware",
+            "on_connect",
+            "on_disconnect",
+            "on_start",
+            "on_worker_exit",
+            "on_worker_start",
+            "resource",
+            "unknown",
+        ),
+        "linepool.cache": ("cache",),
+        "linepool.errors": (
+            "ClientError",
+            "LinepoolError",
+            "ReplyError",
+            "RequestTimeout",
+            "ServerError",
+            "SetupError",
+            "UnknownCommand",
+        ),
+        "linepool.protocols.base": (
+            "Bad",
+            "Limits",
+            "Protocol",
+            "Request",
+        ),
+        "linepool.protocols.dialogue": ("Dialogue",),
+        "linepool.protocols.jsonrpc": ("JsonRpc",),
+        "linepool.protocols.line": ("Line",),
+        "linepool.protocols.memcache": ("Memcache",),
+        "linepool.protocols.resp": ("Resp",),
+        "linepool.pubsub.messages": (
+            "Message",
+            "PubSub",
+        ),
+        "linepool.script": ("run",),
+        "linepool.session": (
+            "Connection",
+            "Range",
+            "Reply",
+            "Rest",
+            "Secret",
+            "Session",
+            "Verb",
+            "body",
+        ),
+    }
+    _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
     def __getattr__(name: str) -> Any:
-        if name not in _LAZY:
+        if name not in _HOME_OF:
             raise AttributeError(f"module 'linepool' has no attribute {name!r}")
-        module = importlib.import_module(_LAZY[name])
-        return module if _LAZY[name] == f"linepool.{name}" else getattr(module, name)
+        module = importlib.import_module(_HOME_OF[name])
+        value = module if module.__name__ == f"linepool.{name}" else getattr(module, name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
 
 
 __all__ = [
