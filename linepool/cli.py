@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import asdict
 
 from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
-from linepool.operate import logs, orders, simulate_command, target
+from linepool.operate import health, logs, orders, simulate_command, target
 from linepool.operate.config import ConfigError, Configuration, option_name
 from linepool.operate.environment import claim_sockets
 from linepool.operate.options import add_settings, configured
+from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
 from linepool.operate.serve import serve
 from linepool.operate.terminal import printable
 from linepool.protocols.base import Limits
@@ -28,15 +28,13 @@ from linepool.settings import FIELDS, written
 
 log = logging.getLogger("linepool")
 
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
 _NEARLY = 0.8  # similarity of an unknown option to a known one that makes it a mistake
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     _fill_standard_descriptors()
-    options = _parse(_parser(), sys.argv[1:] if arguments is None else arguments)
+    options = parse(_parser(), sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = options.run(options)
     except ConfigError as error:
@@ -65,10 +63,10 @@ def run_script(
         app.settings = {**app.settings, **settings}
         if not app.name:
             app.name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
-        parser = _Parser(prog=sys.argv[0], description="Serve the handlers of this script.")
+        parser = Parser(prog=sys.argv[0], description="Serve the handlers of this script.")
         add_settings(parser)
         if arguments is not None:
-            return _serve(app, _parse(parser, arguments), ())
+            return _serve(app, parse(parser, arguments), ())
         options, others = parser.parse_known_args(sys.argv[1:])
         return _serve(app, options, others)
     except ConfigError as error:
@@ -90,47 +88,19 @@ def _fill_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that reports an error on one line."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Print one line and exit."""
-        self.exit(EXIT_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the options; for an unknown one, exit with the nearest known option in the message."""
-    options, surplus = parser.parse_known_args(arguments)
-    if surplus:
-        subparser: argparse.ArgumentParser = getattr(options, "parser", parser)
-        known = [name for action in subparser._actions for name in action.option_strings]
-        subparser.error(f"unknown argument {surplus[0]}{_hint(surplus[0], known)}")
-    return options
-
-
-def _hint(option: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    near = difflib.get_close_matches(option.partition("=")[0], known, n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def _print_error(message: str) -> None:
     print(printable(f"linepool: {message}".split("\n"), sys.stderr), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="linepool",
         description="Serve plain Python functions to telnet, netcat and any program that can write"
         " a line.",
         epilog="example:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4",
     )
     parser.add_argument("--version", action="version", version=about.replace("%", "%%"))
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
     run = commands.add_parser(
         "run",
@@ -155,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check, parser=check)
 
     orders.add_to(commands)
+    health.add_to(commands)
     simulate_command.add_to(commands)
     return parser
 
@@ -177,8 +148,8 @@ def _serve(app: App, options: argparse.Namespace, others: Sequence[str] = ()) ->
     for warning in _warnings(app, configuration):
         log.warning("%s", warning)
     for option in others:
-        if hint := _hint(option, map(option_name, FIELDS), _NEARLY):
-            log.warning("option %s is left to the script%s", option.partition("=")[0], hint)
+        if near := hint(option, map(option_name, FIELDS), _NEARLY):
+            log.warning("option %s is left to the script%s", option.partition("=")[0], near)
     return serve(app, configuration.settings)
 
 

@@ -87,7 +87,7 @@ class Master:
         self._draining = Draining(listeners)
         self._orphans = Orphans()
         self._has_come_up = False  # some worker has; if it died since, the app is not to blame
-        self._was_ready = False  # the first generation, all of it
+        self.was_ready = False  # the first generation, all of it
 
     @property
     def settings(self) -> Settings:
@@ -231,7 +231,7 @@ class Master:
         self._draining.turn()
         for watched in self._watched:
             watched.turn()
-        if not self._was_ready and not self.stopping:
+        if not self.was_ready and not self.stopping:
             self._look_for_first_generation()
         if not self.stopping:
             snapshot = self.load.snapshot(self.scoreboard, self.settings)
@@ -351,7 +351,7 @@ class Master:
     def _carry_out(self, plan: policy.Plan) -> None:
         self._plan_at = time.monotonic() + plan.again_in if plan.again_in else 0.0
         self._watch_listeners(plan.watch)
-        if (plan.spawn or plan.retire) and self._was_ready:
+        if (plan.spawn or plan.retire) and self.was_ready:
             change = plan.spawn - plan.retire
             log.info("scaling pool: %+d %s (%s)", change, _counted("worker", abs(change)), plan.why)
         self.pool.retire(plan.retire)
@@ -375,13 +375,13 @@ class Master:
         """Announce the first generation once it is up; give up if all of it failed."""
         ready = sum(worker.state is not None for worker in self.scoreboard.workers.values())
         if ready >= self.settings.workers.min:
-            self._was_ready = True
+            self.was_ready = True
             self.pool.probe()
             announce(f"ready: {ready} {_counted('worker', ready)}")
         elif self.load.history.boot_failures and not self._workers and not self._has_come_up:
             log.error("no worker came up; giving up")
             self._status = 1
-            self._was_ready = True
+            self.was_ready = True
             self.stop()
 
 

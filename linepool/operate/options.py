@@ -1,4 +1,4 @@
-"""Options that several commands share: those of the settings, and which running server is meant."""
+"""The options of the settings, which several commands share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from linepool.app import App
-from linepool.operate import remote
-from linepool.operate.config import Configuration, configure, control_path, option_name
+from linepool.operate.config import Configuration, configure, option_name
 from linepool.settings import FIELDS, written
 
 
@@ -55,22 +54,3 @@ def configured(
     if environment is None:
         environment = os.environ
     return configure(app, given_settings(options), environment, options.config)
-
-
-def add_control(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says which running server is meant."""
-    parser.add_argument(
-        "--control",
-        metavar="PATH",
-        help="control socket of the server (default: that of the setting, else found automatically if"
-        " one server is running)",
-    )
-
-
-def control_of(options: argparse.Namespace) -> str:
-    """Return the path of the control socket of the server that is meant; ``add_control`` has added it.
-
-    Raises:
-        SetupError: It is not given, and not exactly one server runs.
-    """
-    return remote.find(options.control or control_path(os.environ))

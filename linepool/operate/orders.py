@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from linepool.operate import remote
-from linepool.operate.options import add_control, control_of
+from linepool.operate.chosen_server import add_control, control_of
 from linepool.operate.report import as_lines
 from linepool.operate.terminal import printable
 

@@ -103,13 +103,13 @@ def order(path: str, line: str, timeout: float = TIMEOUT) -> str:
     return reply
 
 
-def status(path: str) -> dict[str, Any]:
-    """Return the state of a server.
+def status(path: str, timeout: float = TIMEOUT) -> dict[str, Any]:
+    """Return the state of a server; for the arguments, see ``order``.
 
     Raises:
         SetupError: As for ``order``.
     """
-    reply = order(path, "STATUS json")
+    reply = order(path, "STATUS json", timeout)
     with contextlib.suppress(ValueError, RecursionError):
         state = json.loads(reply)
         if isinstance(state, dict):

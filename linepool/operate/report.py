@@ -30,6 +30,7 @@ def status(master: Master) -> dict[str, Any]:
         "version": __version__,
         "pid": master.pid,
         "uptime_s": round(time.monotonic() - master.started_at, 3),
+        "state": _phase(master),
         "core": "compiled" if core.compiled else "pure",
         "generation": master.generation.number,
         "scheme": master.settings.scheme,
@@ -61,6 +62,12 @@ def status(master: Master) -> dict[str, Any]:
             for worker in workers
         ],
     }
+
+
+def _phase(master: Master) -> str:
+    if master.stopping:
+        return "stopping"
+    return "ready" if master.was_ready else "starting"
 
 
 def _worker(

@@ -89,6 +89,7 @@ def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
         "version",
         "pid",
         "uptime_s",
+        "state",
         "core",
         "generation",
         "scheme",
