@@ -7,12 +7,20 @@ from attrs import frozen
 
 @frozen
 class Address:
-    """A host and port, the path of a unix socket (``@NAME``: abstract), or an open file descriptor."""
+    """Where to listen.
+
+    Attributes:
+        host: With a port.
+        path: Of a unix socket; ``@NAME``: abstract.
+        descriptor: Of a socket that is already open.
+        name: Of sockets that systemd has opened; their descriptors take its place before they are served.
+    """
 
     host: str = ""
     port: int = 0
     path: str = ""
     descriptor: int = -1
+    name: str = ""
 
 
 def parse_address(text: str) -> Address:
@@ -26,13 +34,15 @@ def parse_address(text: str) -> Address:
         return Address(path=rest)
     if kind == "fd" and rest.startswith("//") and rest[2:].isdecimal() and len(rest) < 12:
         return Address(descriptor=int(rest[2:]))
+    if kind == "systemd" and rest and rest.isprintable():
+        return Address(name=rest)
     host, colon, port = text.rpartition(":")
     if colon and host and port.isascii() and port.isdigit() and int(port) < 65536:
         if host.startswith("[") and host.endswith("]"):
             return Address(host=host[1:-1], port=int(port))
         if ":" not in host:
             return Address(host=host, port=int(port))
-    raise ValueError("HOST:PORT, [::1]:PORT, unix:/PATH, unix:@NAME or fd://N")
+    raise ValueError("HOST:PORT, [::1]:PORT, unix:/PATH, unix:@NAME, fd://N or systemd:NAME")
 
 
 def unix_address(path: str) -> str:

@@ -18,10 +18,10 @@ from linepool.core import about
 from linepool.errors import SetupError
 from linepool.operate import health, logs, orders, simulate_command, target
 from linepool.operate.config import ConfigError, Configuration, option_name
-from linepool.operate.environment import claim_sockets
 from linepool.operate.options import add_settings, configured
 from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
 from linepool.operate.serve import serve
+from linepool.operate.supervision import Supervision, claim
 from linepool.operate.terminal import printable
 from linepool.protocols.base import Limits
 from linepool.settings import FIELDS, written
@@ -56,6 +56,7 @@ def run_script(
 ) -> int:
     """Serve an app from its own script; for the arguments, see ``linepool.run``."""
     _fill_standard_descriptors()
+    supervision = claim(os.environ)
     try:
         target.refuse_while_loading()
         if app is None:
@@ -66,9 +67,9 @@ def run_script(
         parser = Parser(prog=sys.argv[0], description="Serve the handlers of this script.")
         add_settings(parser)
         if arguments is not None:
-            return _serve(app, parse(parser, arguments), ())
+            return _serve(app, parse(parser, arguments), supervision)
         options, others = parser.parse_known_args(sys.argv[1:])
-        return _serve(app, options, others)
+        return _serve(app, options, supervision, others)
     except ConfigError as error:
         _print_error(str(error))
         return EXIT_USAGE
@@ -131,26 +132,32 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    return _serve(target.load(options.target), options)
+    supervision = claim(os.environ)  # before the app's code runs: it may start other programs
+    return _serve(target.load(options.target), options, supervision)
 
 
-def _serve(app: App, options: argparse.Namespace, others: Sequence[str] = ()) -> int:
+def _serve(
+    app: App,
+    options: argparse.Namespace,
+    supervision: Supervision,
+    others: Sequence[str] = (),
+) -> int:
     """Serve an app.
 
     Args:
         app: The app.
         options: The options of the command line.
+        supervision: How this process is supervised.
         others: Arguments that are left to the script.
     """
-    configuration = configured(app, options)
+    configuration = configured(app, options, supervision)
     logs.set_up(configuration.settings)
-    claim_sockets(os.environ)
     for warning in _warnings(app, configuration):
         log.warning("%s", warning)
     for option in others:
         if near := hint(option, map(option_name, FIELDS), _NEARLY):
             log.warning("option %s is left to the script%s", option.partition("=")[0], near)
-    return serve(app, configuration.settings)
+    return serve(app, configuration.settings, supervision=supervision)
 
 
 def _warnings(app: App, configuration: Configuration) -> list[str]:

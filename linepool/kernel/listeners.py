@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 import struct
-from typing import Any
+from typing import Any, Literal
 
 from linepool.address import Address, parse_address, unix_address
 from linepool.errors import SetupError
@@ -26,6 +26,7 @@ _IP_MINTTL = 21  # ip(7); the socket module has no names for these two
 _IPV6_MINHOPCOUNT = 73
 _OPEN, _ENDING, _SHUT = range(3)  # what all processes know of a listener
 _PHASE_BYTES = 1
+Kind = Literal["listener", "socket", "other"]  # of a descriptor that another program has opened
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
@@ -196,6 +197,8 @@ def open_listeners(settings: Settings) -> list[Listener]:
 
 
 def _open(address: Address, settings: Settings, others: list[Listener]) -> Listener:
+    if address.name:
+        raise OSError("it has no descriptors here (LISTEN_FDS)")
     if address.descriptor >= 0:
         sock = _passed(address.descriptor)
     elif address.path:
@@ -210,6 +213,19 @@ def _open(address: Address, settings: Settings, others: list[Listener]) -> Liste
     # The flag is not inherited by accepted sockets (accept(2), Linux).
     sock.setblocking(settings.blocks_in_accept)
     return Listener(sock, address.path, owned=address.descriptor < 0)
+
+
+def kind_of(descriptor: int) -> Kind:
+    """Return what an open descriptor is; only a stream socket that listens is a listener."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError:  # not a socket, or not open
+        return "other"
+    try:
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return "listener" if listens and sock.type == socket.SOCK_STREAM else "socket"
+    finally:
+        sock.detach()
 
 
 def _passed(descriptor: int) -> socket.socket:

@@ -14,13 +14,9 @@ from attrs import frozen
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.kernel.cpus import available_cpus
-from linepool.operate.environment import (
-    misspelt_in,
-    passed_sockets,
-    settings_in,
-    why_not_passed,
-)
-from linepool.settings import Settings, check_names, default_workers, parse_setting
+from linepool.operate.environment import misspelt_in, settings_in
+from linepool.operate.supervision import Supervision
+from linepool.settings import FIELDS, Settings, check_names, default_workers, parse_setting
 
 _LISTEN_FDS = "LISTEN_FDS"
 
@@ -48,6 +44,7 @@ def configure(
     options: Mapping[str, object],
     environment: Mapping[str, str],
     file: str | None = None,
+    supervision: Supervision | None = None,
 ) -> Configuration:
     """Return the effective settings.
 
@@ -55,25 +52,31 @@ def configure(
         app: Its own settings have the lowest precedence.
         options: From the command line, by setting.
         environment: ``LINEPOOL_IDLE_TIMEOUT=60`` and the like; other variables and empty ones are
-            ignored. LISTEN_FDS gives ``bind`` a value.
+            ignored.
         file: A TOML file; None: ``linepool.toml``, or ``[tool.linepool]`` of ``pyproject.toml``, in
             the working directory, if they exist.
+        supervision: How the process is supervised; its sockets give ``bind`` a value, and a name there,
+            ``systemd:NAME``, becomes their descriptors. None: the settings are only looked at.
 
     Raises:
         ConfigError: A name or a value is wrong; the message says where and what would be right.
     """
     try:
-        return _configure(app, options, environment, file)
+        return _configure(app, options, environment, file, supervision)
     except SetupError as error:
         raise ConfigError(str(error)) from None
 
 
 def _configure(
-    app: App, options: Mapping[str, object], environment: Mapping[str, str], file: str | None
+    app: App,
+    options: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: str | None,
+    supervision: Supervision | None,
 ) -> Configuration:
     values: dict[str, Any] = {"workers": default_workers(math.ceil(available_cpus()))}
     sources: dict[str, str] = {}
-    passed = [f"fd://{descriptor}" for descriptor in passed_sockets(environment)]
+    passed = supervision.default_bind if supervision else ()
     layers: list[tuple[str, Mapping[str, object]]] = [
         ("App(...)", app.settings),
         _file_layer(file),
@@ -90,12 +93,14 @@ def _configure(
             values[name] = parse_setting(name, value, source)
             sources[name] = source
     warnings = misspelt_in(environment)
-    if why := why_not_passed(environment):
-        warnings.append(why)
-    elif not set(passed) <= set(values.get("bind", passed)):
-        warnings.append(
-            f"the sockets of LISTEN_FDS are not served: bind is given ({sources['bind']})"
-        )
+    if supervision:
+        values["bind"] = supervision.resolved(values.get("bind", FIELDS["bind"].default))
+        warnings += supervision.warnings
+        if unserved := supervision.unserved(values["bind"]):
+            which = " ".join(one.shown for one in unserved)
+            warnings.append(
+                f"sockets of LISTEN_FDS are not served, for bind is given ({sources['bind']}): {which}"
+            )
     return Configuration(Settings(**values), sources, warnings)
 
 

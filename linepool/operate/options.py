@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from linepool.app import App
 from linepool.operate.config import Configuration, configure, option_name
+from linepool.operate.supervision import Supervision
 from linepool.settings import FIELDS, written
 
 
@@ -39,18 +40,16 @@ def given_settings(options: argparse.Namespace) -> dict[str, object]:
 
 
 def configured(
-    app: App, options: argparse.Namespace, environment: Mapping[str, str] | None = None
+    app: App, options: argparse.Namespace, supervision: Supervision | None = None
 ) -> Configuration:
-    """Return the effective settings of an app; see ``configure``.
+    """Return the effective settings of an app, in the environment of this process; see ``configure``.
 
     Args:
         app: The app.
         options: Of the command line; ``add_settings`` has added them.
-        environment: The variables; None: those of this process.
+        supervision: How this process is supervised; None: the settings are only looked at.
 
     Raises:
         ConfigError: A name or a value is wrong.
     """
-    if environment is None:
-        environment = os.environ
-    return configure(app, given_settings(options), environment, options.config)
+    return configure(app, given_settings(options), os.environ, options.config, supervision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from attrs import evolve
 
@@ -16,11 +16,14 @@ from linepool.kernel.rlimit import bounded_by_files
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.master.generation import Generation
 from linepool.master.master import Master, announce
+from linepool.master.watched import Watched
 from linepool.operate import logs
 from linepool.operate.before_fork import refuse_patches, warn_of_threads
 from linepool.operate.commands import commands
 from linepool.operate.control import Control
+from linepool.operate.notify import notifier
 from linepool.operate.places import own_path
+from linepool.operate.supervision import UNSUPERVISED, Supervision
 from linepool.operate.target import explained
 from linepool.protocols.base import Limits
 from linepool.settings import Settings
@@ -29,7 +32,10 @@ log = logging.getLogger("linepool")
 
 
 def serve(
-    app: App, settings: Settings, on_listening: Callable[[list[Listener]], None] | None = None
+    app: App,
+    settings: Settings,
+    on_listening: Callable[[list[Listener]], None] | None = None,
+    supervision: Supervision = UNSUPERVISED,
 ) -> int:
     """Serve an app until it is stopped; return the exit status: 0, or 1 if it never came up.
 
@@ -37,6 +43,7 @@ def serve(
         app: What to serve.
         settings: All of them.
         on_listening: Called with the listeners once they are open, before the first worker.
+        supervision: How this process is supervised.
 
     Raises:
         SetupError: It cannot start; the text says why.
@@ -57,14 +64,15 @@ def serve(
         raise SetupError(f"on_start failed: {explained(error)}") from None
     warn_of_threads()
     fill_standard_descriptors()
+    unwanted = supervision.close_strays(settings.bind)
     settings = bounded_by_files(settings, publishes=service.protocol.publishes)
     listeners = open_listeners(settings)
     master = Master(Generation(1, app, service, settings), listeners)
     try:
         if settings.record:
             master.record(settings.record)
-        if control := _control(master, settings.control):
-            master.watch(control)
+        for watched in _watched(master, supervision, unwanted):
+            master.watch(watched)
     except SetupError:
         for listener in listeners:
             listener.remove()
@@ -75,8 +83,18 @@ def serve(
             announce(f"listening on {name}")
     if on_listening is not None:
         on_listening(listeners)
-    master.watch(logs.LogReporter())
     return master.run()
+
+
+def _watched(
+    master: Master, supervision: Supervision, unwanted: Sequence[str]
+) -> Iterator[Watched]:
+    """Yield what the master's loop serves beside its workers."""
+    if control := _control(master, master.settings.control):
+        yield control
+    if supervision.notify_socket:
+        yield notifier(master, supervision, unwanted)
+    yield logs.LogReporter()
 
 
 def _control(master: Master, path: str) -> Control | None:

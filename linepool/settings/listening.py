@@ -18,7 +18,8 @@ class ListeningSettings:
         "address",
         "address to listen on, repeatable: HOST:PORT (port 0: any free port), [::1]:PORT,"
         " [::]:PORT (IPv4 too, unless the same port is also given for IPv4), unix:/PATH, unix:@NAME"
-        " (abstract: every local user may connect), fd://N",
+        " (abstract: every local user may connect), fd://N (open already), systemd:NAME"
+        " (opened by systemd under that name)",
     )
     backlog: int = setting(
         1024,

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import signal
 import socket
 import stat
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import IO
 
 import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.servers import ENVIRONMENT, TIMEOUT, ServerProcess
+from tests.servers import TIMEOUT
 
 
 def test_several_listeners_together_serve_and_stop(tmp_path, launch: Launch):
@@ -235,124 +228,6 @@ def test_a_path_that_begins_with_an_at_sign_is_a_file(tmp_path, launch: Launch):
 
     assert server.ask("ADD 2 3") == "5"
     assert stat.S_ISSOCK((tmp_path / "@s").stat().st_mode)
-
-
-# -- sockets of systemd
-
-# Passes the sockets in its first word, as systemd does, and becomes a server in the same process.
-ACTIVATE = """
-import os, sys
-for place, number in enumerate(map(int, sys.argv[1].split(",")), 3):
-    os.dup2(number, place, inheritable=True)
-os.environ.update(LISTEN_PID=str(os.getpid() + {wrong_pid}), LISTEN_FDS=str(place - 2), LISTEN_FDNAMES="a:b")
-os.execv(sys.executable, [sys.executable, "-P", "-m", "linepool", "run", *sys.argv[2:]])
-"""
-MENTION = (
-    "import os, linepool\n@linepool.handler\ndef mention():\n"
-    "    return [name for name in os.environ if name.startswith('LISTEN_')]\n"
-)
-
-
-@pytest.fixture
-def given() -> Iterator[list[socket.socket]]:
-    """Give an open listener of each kind, under numbers that the server's own do not take."""
-    with contextlib.ExitStack() as stack:
-        made: list[socket.socket] = []
-        for family, address in ((socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, "")):
-            sock = stack.enter_context(socket.socket(family))
-            sock.bind(address)  # a unix socket gets an abstract name (unix(7), autobind)
-            sock.listen()
-            copy = os.dup2(sock.fileno(), 90 + len(made))
-            made.append(stack.enter_context(socket.socket(fileno=copy)))
-        yield made
-
-
-def activated(
-    launch: Launch,
-    tmp_path: Path,
-    given: Sequence[IO[bytes] | socket.socket],
-    *options: str,
-    **more: object,
-) -> ServerProcess:
-    (tmp_path / "mention.py").write_text(MENTION)
-    (tmp_path / "activate.py").write_text(ACTIVATE.format(wrong_pid=more.pop("wrong_pid", 0)))
-    numbers = [sock.fileno() for sock in given]
-    command = ("activate.py", ",".join(map(str, numbers)))
-    return launch(
-        "mention.py", *options, **{"command": command, "bind": (), "pass_fds": numbers, **more}
-    )
-
-
-def test_the_sockets_of_systemd_are_served_and_not_mentioned_to_the_app(tmp_path, launch, given):
-    server = activated(launch, tmp_path, given, "--workers", "1")
-
-    host, port = given[0].getsockname()
-    assert server.addresses == [f"{host}:{port}", f"unix:@{given[1].getsockname()[1:].decode()}"]
-    for address in server.addresses:
-        with Peer(address) as peer:
-            assert peer.ask_lines("MENTION") == []
-    assert server.stop() == 0
-
-
-def test_the_sockets_of_systemd_are_not_served_beside_an_explicit_address(tmp_path, launch, given):
-    server = activated(launch, tmp_path, given, "--workers", "1", bind=("127.0.0.1:0",))
-
-    assert str(given[0].getsockname()[1]) not in server.address
-    assert "the sockets of LISTEN_FDS are not served: bind is given (command line)" in server.text
-    with server.connect() as peer:
-        assert peer.ask_lines("MENTION") == []
-
-
-def test_the_sockets_of_another_process_are_not_served(tmp_path, launch, given):
-    bind = "bind = '127.0.0.1:0'\n"  # in a file, which LISTEN_FDS would override
-    (tmp_path / "linepool.toml").write_text(bind)
-
-    server = activated(launch, tmp_path, given, "--workers", "1", wrong_pid=1)
-
-    assert str(given[0].getsockname()[1]) not in server.address
-    assert "LISTEN_FDS is meant for the process" in server.text
-
-
-@pytest.mark.parametrize("kind", ["datagram", "connection", "file"])
-def test_what_is_not_a_listener_is_refused_by_name(tmp_path, launch, given, kind):
-    with contextlib.ExitStack() as stack:
-        other: IO[bytes] | socket.socket
-        if kind == "datagram":
-            other = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
-        elif kind == "connection":
-            other = stack.enter_context(socket.create_connection(given[0].getsockname()))
-        else:
-            other = stack.enter_context(open(os.devnull, "rb"))
-
-        server = activated(launch, tmp_path, [given[0], other], ready=False)
-
-        assert server.ended() == 1
-    reason = {
-        "datagram": "it is not a stream socket",
-        "connection": "it is a connection, not a listener (for systemd: Accept=no)",
-        "file": "Socket operation on non-socket",
-    }
-    assert [f"linepool: cannot listen on fd://4: {reason[kind]}"] == server.log
-
-
-@pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="no systemd")
-def test_systemd_can_start_a_server_at_the_first_connection(tmp_path):
-    (tmp_path / "mention.py").write_text(MENTION)
-    words = ["systemd-socket-activate", "-l", str(tmp_path / "s"), sys.executable, "-P", "-m"]
-    words += ["linepool", "run", "mention.py", "--workers", "1", "--control", "off"]
-    with subprocess.Popen(
-        words, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        try:
-            assert "Listening on" in process.stderr.readline()
-            with Peer(f"unix:{tmp_path}/s") as peer:
-                assert peer.ask_lines("MENTION") == []
-            process.send_signal(signal.SIGTERM)
-            assert f"listening on unix:{tmp_path}/s" in process.stderr.read()
-            assert process.wait(TIMEOUT) == 0
-        finally:
-            process.kill()
 
 
 def _own_address(sock: socket.socket) -> str:

@@ -7,7 +7,8 @@ import pytest
 
 from linepool import App, SetupError
 from linepool.kernel.cpus import available_cpus
-from linepool.operate.config import configure, option_name
+from linepool.operate.config import ConfigError, Configuration, configure, option_name
+from linepool.operate.supervision import Passed, Supervision, claim, supervision_in
 from linepool.settings import FIELDS, Settings, Workers, default_workers
 
 
@@ -163,13 +164,19 @@ def test_no_setting_has_the_name_of_a_variable_that_services_and_links_set(name)
     assert not {"service", "port", "name", "env"} & set(name.split("_"))
 
 
-def passed(count: object, pid: object = None) -> dict[str, str]:
-    return {"LISTEN_FDS": str(count), "LISTEN_PID": str(os.getpid() if pid is None else pid)}
+def passed(count: object, pid: object = None, names: str = "") -> dict[str, str]:
+    variables = {"LISTEN_FDS": str(count), "LISTEN_PID": str(os.getpid() if pid is None else pid)}
+    return variables | ({"LISTEN_FDNAMES": names} if names else {})
+
+
+def activated(environment: dict[str, str], **options: object) -> Configuration:
+    return configure(App(), options, environment, supervision=supervision_in(environment))
 
 
 def test_the_sockets_of_systemd_are_served_in_place_of_those_of_app_and_file(directory):
     (directory / "linepool.toml").write_text("bind = '127.0.0.1:1'\n")
-    configuration = configure(App(bind="127.0.0.1:2"), {}, passed(2))
+    app = App(bind="127.0.0.1:2")
+    configuration = configure(app, {}, {}, supervision=supervision_in(passed(2)))
 
     assert configuration.settings.bind == ("fd://3", "fd://4")
     assert configuration.sources == {"bind": "LISTEN_FDS"}
@@ -177,10 +184,10 @@ def test_the_sockets_of_systemd_are_served_in_place_of_those_of_app_and_file(dir
 
 
 def test_an_explicit_address_wins_over_the_sockets_of_systemd_and_a_warning_says_so():
-    text = "the sockets of LISTEN_FDS are not served: bind is given ({})"
-    variable = configure(App(), {}, {"LINEPOOL_BIND": "127.0.0.1:1", **passed(1)})
-    option = configure(App(), {"bind": ["127.0.0.1:1"]}, passed(1))
-    both = configure(App(), {"bind": ["127.0.0.1:1", "fd://3"]}, passed(1))
+    text = "sockets of LISTEN_FDS are not served, for bind is given ({}): fd://3"
+    variable = activated({"LINEPOOL_BIND": "127.0.0.1:1", **passed(1)})
+    option = activated(passed(1), bind=["127.0.0.1:1"])
+    both = activated(passed(1), bind=["127.0.0.1:1", "fd://3"])
 
     assert variable.settings.bind == option.settings.bind == ("127.0.0.1:1",)
     assert variable.warnings == [text.format("environment")]
@@ -199,14 +206,101 @@ def test_an_explicit_address_wins_over_the_sockets_of_systemd_and_a_warning_says
         (passed(""), ""),
         (passed(0), ""),
         ({"LISTEN_PID": "x"}, ""),
+        ({"NOTIFY_SOCKET": "vsock:2:1"}, "NOTIFY_SOCKET is not a path or @NAME: 'vsock:2:1'"),
+        ({"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "3 s"}, "WATCHDOG_USEC is not a number of"),
     ],
 )
-def test_sockets_that_are_not_for_this_process_are_left_alone(environment, words):
-    configuration = configure(App(), {}, environment)
+def test_what_a_supervisor_says_to_another_process_or_wrongly_is_left_alone(environment, words):
+    configuration = activated(environment)
 
     assert configuration.sources == {}
     assert "".join(configuration.warnings).startswith(words)
     assert bool(configuration.warnings) == bool(words)
+
+
+def test_names_that_do_not_match_the_number_of_sockets_are_ignored():
+    configuration = activated(passed(2, names="web"))
+
+    assert configuration.settings.bind == ("fd://3", "fd://4")
+    assert list(configuration.warnings) == ["LISTEN_FDNAMES does not have 2 names: 'web'"]
+
+
+NAMED = Supervision(
+    passed=[
+        Passed(3, "web"),
+        Passed(4, "board", "other"),
+        Passed(5, "admin"),
+        Passed(6, "web"),
+        Passed(7, "clients", "socket"),
+    ]
+)
+
+
+def test_a_name_in_bind_becomes_all_descriptors_of_that_name():
+    options = {"bind": ["127.0.0.1:0", "systemd:web"]}
+    configuration = configure(App(), options, {}, supervision=NAMED)
+
+    assert configuration.settings.bind == ("127.0.0.1:0", "fd://3", "fd://6")
+    assert list(configuration.warnings) == [
+        "sockets of LISTEN_FDS are not served, for bind is given (command line): systemd:admin"
+    ]
+
+
+def test_of_descriptors_with_names_only_listeners_are_served_by_default():
+    configuration = configure(App(), {}, {}, supervision=NAMED)
+
+    assert configuration.settings.bind == ("fd://3", "fd://5", "fd://6")
+
+
+def test_if_no_descriptor_is_a_listener_the_sockets_are_taken_so_that_the_error_says_why():
+    supervision = Supervision(passed=[Passed(3, "connection", "socket"), Passed(4, "b", "other")])
+
+    assert configure(App(), {}, {}, supervision=supervision).settings.bind == ("fd://3",)
+
+
+def test_without_a_supervisor_a_name_in_bind_is_only_looked_at():
+    assert configure(App(), {"bind": "systemd:web"}, {}).settings.bind == ("systemd:web",)
+
+
+@pytest.mark.parametrize(
+    ("supervision", "bind", "words"),
+    [
+        (NAMED, "systemd:www", "bind: no socket has the name 'www'; there are web, admin"),
+        (NAMED, "systemd:web fd://6", "bind: the socket fd://6 is given twice"),
+        (Supervision(), "systemd:www", "'www': LISTEN_FDS is not set: is there a .socket unit?"),
+        (
+            Supervision(passed=[Passed(3)]),
+            "systemd:www",
+            "'www': LISTEN_FDNAMES gives no names; use fd://N",
+        ),
+        (supervision_in(passed(1, 1)), "systemd:www", "'www': LISTEN_FDS is meant for the process"),
+    ],
+)
+def test_a_name_that_cannot_be_resolved_is_refused_with_those_that_there_are(
+    supervision, bind, words
+):
+    with pytest.raises(ConfigError) as caught:
+        configure(App(), {"bind": bind}, {}, supervision=supervision)
+
+    assert words in str(caught.value)
+
+
+def test_what_a_supervisor_says_is_kept_from_children_and_kept_for_an_exec():
+    notices = {"NOTIFY_SOCKET": "@n", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}
+    environment = {**passed(0), **notices, "HOME": "/"}
+
+    supervision = claim(environment)
+
+    assert environment == {"HOME": "/"}
+    assert supervision == Supervision(
+        notify_socket="@n", watchdog_s=3.0, for_exec=notices, warnings=[], passed=[]
+    )
+
+
+def test_a_watchdog_of_another_process_is_not_fed():
+    environment = {"NOTIFY_SOCKET": "@n", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}
+
+    assert supervision_in(environment).watchdog_s == 0
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n"])

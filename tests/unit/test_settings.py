@@ -208,7 +208,8 @@ def test_a_number_for_a_file_mode_is_never_ambiguous():
 )
 def test_an_invalid_address_is_refused(address):
     assert refusal("bind", address) == (
-        f"here: bind must be HOST:PORT, [::1]:PORT, unix:/PATH, unix:@NAME or fd://N, not {address!r}"
+        "here: bind must be HOST:PORT, [::1]:PORT, unix:/PATH, unix:@NAME, fd://N or systemd:NAME,"
+        f" not {address!r}"
     )
     assert refusal("bind", ["127.0.0.1:1", address]).startswith("here: bind must be HOST:PORT")
 
