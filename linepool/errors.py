@@ -80,3 +80,4 @@ class RequestTimeout(BaseException):
 TOO_MANY = "too many connections"
 TOO_MANY_FROM_ONE = "too many connections from your address"
 TOO_MANY_UNFINISHED = "too many unfinished requests"
+CANNOT_CONTINUE = "this connection cannot continue after a change of the server; connect again"

@@ -157,7 +157,11 @@ class Service:
 
     def refusal(self, why: str) -> bytes:
         """Return the error reply to a client that is not served."""
-        return self.open_protocol().encode_error(ServerError(f"{why}; try again later"), None)
+        return self.error_reply(f"{why}; try again later")
+
+    def error_reply(self, text: str) -> bytes:
+        """Return the reply that the server has failed, to a client of whose requests nothing is known."""
+        return self.open_protocol().encode_error(ServerError(text), None)
 
     def find(self, verb: bytes) -> Entry | None:
         """Return the command of a name, or None."""

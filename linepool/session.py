@@ -16,6 +16,8 @@ from linepool.pubsub.messages import Nowhere, PubSub
 MOST_SESSION_BYTES = 8192
 """The largest size of a session, in bytes of JSON."""
 
+_VERSION = "1"
+
 
 class Verb(str):
     """Annotate a parameter with it to learn which of a handler's names was used.
@@ -172,13 +174,19 @@ class Session(dict[str, Any]):
         for key, value in self.items():
             _check_plain(value, key)
         values = json.dumps([self.user, self]) if self or self.user is not None else ""
-        text = "\0".join((self.id, self.peer, self.listener, values))
+        text = "\0".join((_VERSION, self.id, self.peer, self.listener, values))
         return text.encode("utf-8", "surrogatepass")  # a path may hold any bytes
 
     @classmethod
     def load(cls, blob: bytes) -> Session:
-        """Return the session that ``dump`` gave."""
-        text = blob.decode("utf-8", "surrogatepass")
+        """Return the session that ``dump`` gave.
+
+        Raises:
+            ValueError: It is of an unknown version, or malformed.
+        """
+        version, _, text = blob.decode("utf-8", "surrogatepass").partition("\0")
+        if version != _VERSION:
+            raise ValueError(unknown_version(version, _VERSION, "a session"))
         id, peer, listener, values = text.split("\0", 3)
         session = cls(id, peer, listener)
         if values:
@@ -239,6 +247,13 @@ def _check_plain(value: object, where: str) -> None:
             f"session value {where!r} is a {type(value).__name__}; a session holds plain data only"
             " (None, bool, int, float, str, list, dict)"
         )
+
+
+def unknown_version(found: int | str, read: int | str, what: str) -> str:
+    """Return the error about a dump of a version that this code does not read."""
+    return (
+        f"version {str(found)[:20]!r} of {what} is unknown; this code reads version {str(read)!r}"
+    )
 
 
 class Connection(ABC):

@@ -20,7 +20,7 @@ from attrs import define
 
 from linepool.kernel.sealed_file import sealed_file, sealed_size
 from linepool.kernel.standard import LAST_STANDARD, moved_away
-from linepool.session import Session
+from linepool.session import Session, unknown_version
 
 WAKE_UP = b"!"
 """The bytes of a message that only ends the receiver's wait: what is new is on the board."""
@@ -40,13 +40,15 @@ class _Kind:
     CONNECTION, WANTS_WORK, RETURNED, WORKER_STARTED, WORKER_DIED, STOP = range(1, 7)
 
 
-# kind, flags, number, deadline, accepted_at, cookie, origin
-PASSED = struct.Struct("=BBQddQI")
+# kind, version, flags, number, deadline, accepted_at, cookie, origin
+PASSED = struct.Struct("=BBBQddQI")
+_VERSION = 1
 _KIND = struct.Struct("=B")
 _KIND_AND_NUMBER = struct.Struct("=BQ")
 _KIND_SLOT_AND_NUMBER = struct.Struct("=BQQ")
 _INT = struct.Struct("i")
-_LENGTH = struct.Struct("=I")
+_STATE = struct.Struct("<BI")  # version, length of the session
+_STATE_VERSION = 1
 # Of state; more goes as a file, because a message must fit the socket's buffer.
 _INLINE_BYTES = 32768
 _MESSAGE_BYTES = PASSED.size + _INLINE_BYTES
@@ -137,9 +139,11 @@ class Stop:
 
 @define
 class Rejected:
-    """A connection has come with something that is not valid, and is closed."""
+    """A connection has come with something that is not valid; otherwise as ``PassedConnection``."""
 
     why: str
+    descriptor: int = -1
+    number: int = 0
 
 
 @define
@@ -169,7 +173,7 @@ def end_of(descriptor: int) -> socket.socket:
 
 def join_state(session: bytes, protocol: bytes) -> bytes:
     """Return session and protocol of a connection as one piece."""
-    return _LENGTH.pack(len(session)) + session + protocol
+    return _STATE.pack(_STATE_VERSION, len(session)) + session + protocol
 
 
 def split_state(data: bytes) -> tuple[bytes, bytes]:
@@ -177,9 +181,12 @@ def split_state(data: bytes) -> tuple[bytes, bytes]:
 
     Raises:
         struct.error: The data is not of that form.
+        ValueError: It is of an unknown version.
     """
-    (length,) = _LENGTH.unpack_from(data)
-    begin = _LENGTH.size
+    version, length = _STATE.unpack_from(data)
+    if version != _STATE_VERSION:
+        raise ValueError(unknown_version(version, _STATE_VERSION, "a connection's state"))
+    begin = _STATE.size
     return data[begin : begin + length], data[begin + length :]
 
 
@@ -269,7 +276,7 @@ def _next_message(channel: socket.socket) -> tuple[bytes, list[tuple[int, int, b
 
 def close_descriptor(message: Message) -> None:
     """Close the descriptor of a message that is not wanted."""
-    if isinstance(message, PassedConnection):
+    if isinstance(message, PassedConnection | Rejected):
         _close([message.descriptor])
     elif isinstance(message, WorkerStarted):
         _close([message.channel])
@@ -299,6 +306,7 @@ def _send_connection(channel: socket.socket, message: PassedConnection) -> None:
         descriptors.append(file)
     head = PASSED.pack(
         _Kind.CONNECTION,
+        _VERSION,
         flags,
         message.number,
         state.deadline,
@@ -360,9 +368,12 @@ def _passed(
     """Return a connection; takes its descriptor out of the list.
 
     Raises:
-        struct.error, ValueError, OSError: The message is malformed.
+        struct.error, ValueError, OSError, IndexError: The message is malformed.
     """
-    _, flags, number, deadline, accepted_at, cookie, origin = PASSED.unpack_from(data)
+    if data[1] != _VERSION:
+        why = unknown_version(data[1], _VERSION, "a passed connection")
+        return Rejected(why, descriptors.pop(0) if descriptors else -1)
+    _, _, flags, number, deadline, accepted_at, cookie, origin = PASSED.unpack_from(data)
     content = data[PASSED.size :]
     if math.isnan(deadline) or math.isnan(accepted_at):  # which would spoil every order of time
         raise ValueError
@@ -373,7 +384,8 @@ def _passed(
         if is_whole:
             size = sealed_size(descriptors[-1])
             if size > max_state_bytes:
-                return Rejected(f"its state is longer than {max_state_bytes} bytes")
+                why = f"its state is longer than {max_state_bytes} bytes"
+                return Rejected(why, descriptors.pop(0), number)
             content = os.pread(descriptors[-1], size, 0)
     state = ConnectionState(flags, deadline, accepted_at, content, cookie, origin)
     return PassedConnection(state, descriptors.pop(0) if descriptors and is_whole else -1, number)

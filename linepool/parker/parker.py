@@ -215,8 +215,8 @@ class Parker:
         match message:
             case PassedConnection(_, -1):
                 self._drop(worker, "no descriptor left for it")
-            case Rejected(why):
-                self._drop(worker, why)
+            case Rejected(why, descriptor):
+                self._drop(worker, why, descriptor)
             case PassedConnection(state, descriptor):
                 self._accept_from(worker, descriptor, state)
             case WantsWork():

@@ -39,7 +39,7 @@ _WORD = re.compile(
 _BLANKS = b" \t\v\f"
 _BLANK_LINES_AT_ONCE = 100  # that one call of next_request skips
 _DUMP = struct.Struct("<B2sI")
-_VERSION = 2
+_VERSION = 0x12
 
 
 class Line(Buffered):

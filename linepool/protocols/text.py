@@ -17,6 +17,8 @@ from typing import Any
 
 import attrs
 
+from linepool.session import unknown_version
+
 # Known by their module, so that linepool imports none of them before the user does.
 _MODULES_SENT_AS_STR = {"decimal", "uuid", "pathlib", "ipaddress", "fractions"}
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
@@ -130,6 +132,17 @@ def load_with_head(blob: bytes, version: int, protocol: str) -> tuple[dict[str, 
 
 
 def check_version(blob: bytes, version: int, least_bytes: int, protocol: str) -> None:
-    """Raise ValueError unless a dump begins with this version and is not too short."""
-    if len(blob) < least_bytes or blob[0] != version:
-        raise ValueError(f"not a dump of this version of {protocol}")
+    """Raise ValueError unless a dump begins with this version and is not too short.
+
+    Args:
+        blob: The dump.
+        version: A byte that no dump of another protocol begins with.
+        least_bytes: The least length of a dump.
+        protocol: Its name, for the error.
+    """
+    if not blob or blob[0] != version:
+        raise ValueError(
+            unknown_version(blob[:1].hex(), f"{version:02x}", f"the state of {protocol}")
+        )
+    if len(blob) < least_bytes:
+        raise ValueError(f"the state of {protocol} is cut off after {len(blob)} bytes")

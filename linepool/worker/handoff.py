@@ -11,9 +11,16 @@ import logging
 import socket
 import time
 
+from linepool.errors import CANNOT_CONTINUE
 from linepool.ipc import channel as channels
-from linepool.ipc.channel import ConnectionState, PassedConnection, Returned, WantsWork
-from linepool.kernel.sockets import as_connection
+from linepool.ipc.channel import (
+    ConnectionState,
+    PassedConnection,
+    Rejected,
+    Returned,
+    WantsWork,
+)
+from linepool.kernel.sockets import as_connection, peer_name
 from linepool.session import Session
 from linepool.worker.connection import Connection
 from linepool.worker.context import WorkerContext
@@ -39,6 +46,7 @@ class Handoff:
 
     def __init__(self, context: WorkerContext, table: Table, channel: socket.socket) -> None:
         self._board = context.board
+        self._service = context.service
         self._idle_timeout = context.settings.idle_timeout
         self._max_state_bytes = context.settings.max_state_bytes
         self._table = table
@@ -104,20 +112,19 @@ class Handoff:
         while (message := channels.receive(self._channel, self._max_state_bytes)) is not None:
             if isinstance(message, PassedConnection):
                 return message
-            channels.close_descriptor(message)
+            if isinstance(message, Rejected) and message.descriptor >= 0:
+                if message.number:
+                    self._board.has_begun_with(message.number)
+                self._end(as_connection(message.descriptor), message.why)
+            else:
+                channels.close_descriptor(message)
         return None
 
     def take(self, message: PassedConnection) -> Connection | None:
-        """Hold a connection that was received, or close it, if its state is invalid: None."""
+        """Hold a connection that was received, or end it, if its state cannot be loaded: None."""
         state = message.state
         self._board.has_begun_with(message.number)
         sock = as_connection(message.descriptor)
-        connection = self._loaded(sock, state)
-        if connection is None:
-            sock.close()
-        return connection
-
-    def _loaded(self, sock: socket.socket, state: ConnectionState) -> Connection | None:
         connection = None
         try:
             session, protocol = channels.split_state(state.data)
@@ -126,14 +133,25 @@ class Handoff:
             )
             connection.load(state, protocol)
         except Exception as error:  # noqa: BLE001 - another worker, or a protocol, made the state
-            log.error(  # noqa: TRY400 - one line says everything
-                "connection closed: invalid state received from another worker: %s", error
-            )
-            self._board.count_dropped()
             if connection is not None:
                 self._table.forget(connection)
+            self._end(sock, f"{type(error).__name__}: {error}")
+            if connection is not None:
+                connection.on_closed()
             return None
         return connection
+
+    def _end(self, sock: socket.socket, why: str) -> None:
+        """Tell a client that its connection cannot continue, and close that."""
+        log.error(
+            "connection ended: its state cannot be loaded peer=%s why=%r", peer_name(sock), why
+        )
+        self._board.count_dropped()
+        try:
+            self._table.refuse(sock, self._service.error_reply(CANNOT_CONTINUE))
+        except Exception:
+            log.exception("no reply could be sent")
+            sock.close()
 
     def evacuate(self) -> None:
         """Pass all connections to the parker, except the one that is being served."""

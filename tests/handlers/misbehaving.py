@@ -153,7 +153,9 @@ def hand_off_state(connection: linepool.Connection, kind: str) -> None:
         file = os.open(__file__, os.O_RDONLY)
     assert connection.peer  # so that it stays in this worker
     client = current_worker()._board.served_descriptor
-    head = channels.PASSED.pack(channels._Kind.CONNECTION, channels._AS_FILE, 0, 1e300, 0.0, 0, 0)
+    head = channels.PASSED.pack(
+        channels._Kind.CONNECTION, channels._VERSION, channels._AS_FILE, 0, 1e300, 0.0, 0, 0
+    )
     channels._send_with(spec.channel, [head], [client, file])
     os.close(file)
 

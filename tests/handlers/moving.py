@@ -100,6 +100,21 @@ def assign(what: str, session: Session) -> None:
     session["bag"] = {"object": object(), "much": "x" * 10_000}[what]
 
 
+# -- a state that other code has written
+
+_dumps = linepool.Session.dump, linepool.Line.dump
+
+
+@linepool.handler
+def change_code(what: str) -> None:
+    """Have this worker write sessions, or states of the protocol, as other code does; ``-``: neither."""
+    Session.dump, linepool.Line.dump = _dumps  # type: ignore[method-assign]
+    if what == "session":
+        Session.dump = lambda self: b"9\0me"  # type: ignore[method-assign]
+    elif what == "protocol":
+        linepool.Line.dump = lambda self: b"\x51{}\n"  # type: ignore[method-assign]
+
+
 # -- ways to be slow
 
 
@@ -163,7 +178,7 @@ def babble(seed: int, count: int) -> None:
     channel = current_worker()._spec.channel
     with socket.socket() as sock:
         for _ in range(count):
-            data = bytes([source.randrange(8), source.randrange(64)])
+            data = bytes([source.randrange(8), source.randrange(3), source.randrange(64)])
             data += source.choice([source.randbytes(24), _NAN * 3, bytes(24)])
             data += source.randbytes(source.randrange(40))
             with contextlib.suppress(BlockingIOError):

@@ -85,6 +85,42 @@ def test_one_client_after_the_other_is_parked_too(parking_server: ServerProcess)
             until_parked(parking_server, number + len(peers[number:]))
 
 
+# -- a state that this code does not read
+
+
+@pytest.mark.both
+def test_a_connection_that_cannot_continue_ends_with_a_clear_line_and_no_other_does(
+    single_worker: ServerProcess,
+):
+    for number, (what, why) in enumerate(
+        [
+            ("session", "version '9' of a session is unknown; this code reads version '1'"),
+            ("protocol", "version '51' of the state of the line protocol is unknown"),
+        ],
+        1,
+    ):
+        with clients(single_worker, 2) as (good, bad):
+            assert good.ask("REMEMBER this") == "OK"
+            until_parked(single_worker, 2)
+            (worker,) = single_worker.pids()
+            assert bad.ask(f"CHANGE_CODE {what}") == "OK"
+            until_parked(single_worker, 2)
+
+            bad.send(b"ADD 2 3\n" + b"x" * 50_000)
+
+            assert all_of(bad) == (
+                b"SERVER_ERROR this connection cannot continue after a change of the server;"
+                b" connect again\r\n"
+            )
+            line = single_worker.wait_for("connection ended: its state cannot be loaded")
+            assert f'peer={bad.socket.getsockname()[0]}:{bad.socket.getsockname()[1]} why="' in line
+            assert why in line
+            single_worker.until(lambda state: state["counters"]["dropped"] == number)  # noqa: B023
+            assert good.ask("CHANGE_CODE -") == "OK"
+            assert good.ask("RECALL") == "this"
+            assert single_worker.pids() == [worker]
+
+
 # -- what moves along
 
 

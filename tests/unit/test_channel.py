@@ -364,16 +364,17 @@ def things() -> dict[str, int]:
 
 
 heads = st.builds(
-    lambda kind, flags, rest: bytes([kind, flags]) + rest,
+    lambda kind, version, flags, rest: bytes([kind, version, flags]) + rest,
     st.integers(1, 6) | st.integers(0, 255),
+    st.just(1) | st.integers(0, 255),
     st.sampled_from([0, 32, 33, 63, 255]) | st.integers(0, 255),
     st.binary(max_size=60),
 )
 
 
-@example(data=bytes([1, 32]) + bytes(32), names=["socket", "directory"])
-@example(data=bytes([1, 32]) + bytes(32), names=["socket", "write only"])
-@example(data=bytes([1, 32]) + bytes(32), names=["socket", "event"])
+@example(data=bytes([1, 1, 32]) + bytes(32), names=["socket", "directory"])
+@example(data=bytes([1, 1, 32]) + bytes(32), names=["socket", "write only"])
+@example(data=bytes([1, 1, 32]) + bytes(32), names=["socket", "event"])
 @given(data=st.binary(max_size=60) | heads, names=st.lists(st.sampled_from(THINGS), max_size=3))
 def test_a_malformed_message_raises_nothing_and_leaks_nothing(data, names):
     with open_channel() as (ours, theirs), nothing_leaks():

@@ -32,7 +32,7 @@ from linepool.protocols.dialogue import replies
 from linepool.protocols.text import dump_with_head, load_with_head, one_line
 from linepool.session import Reply, Session
 
-_VERSION = 1
+_VERSION = 0x21
 _LINES_AT_ONCE = 1000  # of a block, in one call of next_request
 _MAX_LINE_PART_BYTES = 4096  # of a line in a block, kept in the buffer until its end arrives
 

@@ -40,7 +40,7 @@ from linepool.session import Reply, Session
 _MAX_HEADER_BYTES = 8192
 _LENGTH = re.compile(rb"content-length[ \t]*:[ \t]*([0-9]{1,18})[ \t]*\Z", re.IGNORECASE)
 _DUMP = struct.Struct("<B2s")
-_VERSION = 1
+_VERSION = 0x31
 _LOGGED_BYTES = 128  # of a message
 _METHOD = re.compile(rb'"method"\s*:\s*"([^"\\]*)"')
 

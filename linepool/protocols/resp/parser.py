@@ -36,7 +36,7 @@ _WORD = rb"\$(0|[1-9][0-9]{0,3})\r\n([^\r]*)\r\n"
 _SHORT_REQUESTS = {
     ord(str(count)): re.compile(rb"\*%d\r\n" % count + count * _WORD) for count in range(1, 6)
 }
-_VERSION = 1
+_VERSION = 0x51
 
 
 class RespParser(Buffered):
