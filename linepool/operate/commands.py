@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 from typing import Literal
 
 from linepool.app import App
 from linepool.errors import ClientError, SetupError
 from linepool.master.master import Master
+from linepool.master.stacks import Stack, Stacks
+from linepool.operate import stacks as stacks_report
 from linepool.operate.report import as_lines, status
 from linepool.settings import Workers, parse_setting
 
@@ -34,6 +37,22 @@ def commands(master: Master) -> App:
         """Stop the server: gracefully, waiting for in-flight requests, or now."""
         master.stop(graceful=how == "graceful")
         return "stopping gracefully" if how == "graceful" else "stopping now"
+
+    stacks_ = Stacks(master)
+    master.watch(stacks_)
+
+    @app.handler
+    def stacks(
+        form: Literal["text", "json"] = "text", how: Literal["quiet", "signal"] = "quiet"
+    ) -> Future[object]:
+        """Show what each worker does; signal: also in C code, though it may end a call that waits."""
+        rows = stacks_report.doing(master)
+
+        def finish(found: dict[int, Stack]) -> object:
+            shown = stacks_report.with_stacks(rows, found)
+            return json.dumps(shown) if form == "json" else stacks_report.as_lines(shown)
+
+        return stacks_.ask(finish, by_signal=how == "signal")
 
     return app
 

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from linepool.operate import remote
+from linepool.operate import remote, stacks
 from linepool.operate.chosen_server import add_control, control_of
 from linepool.operate.report import as_lines
 from linepool.operate.terminal import printable
@@ -35,6 +35,20 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     stop.add_argument("--now", action="store_true", help="do not wait for in-flight requests")
     stop.set_defaults(run=lambda o: _order(o, "STOP now" if o.now else "STOP"))
 
+    shown = _add(commands, "stacks", "show what each worker is doing now", "stacks --json")
+    shown.description = (
+        "Show what each worker is doing now, with the stack of its main thread, the most recent call"
+        " first. Workers are neither stopped nor interrupted."
+    )
+    shown.add_argument("--json", action="store_true", help="print JSON")
+    shown.add_argument(
+        "--signal",
+        action="store_true",
+        help="send a signal to workers that do not answer because C code keeps the interpreter; it may end"
+        " a system call that the code waits in",
+    )
+    shown.set_defaults(run=_stacks)
+
 
 def _add(
     commands: argparse._SubParsersAction[Any], name: str, summary: str, *examples: str
@@ -51,6 +65,12 @@ def _add(
 def _status(options: argparse.Namespace) -> int:
     state = remote.status(control_of(options))
     _show([json.dumps(state)] if options.json else as_lines(state))
+    return 0
+
+
+def _stacks(options: argparse.Namespace) -> int:
+    rows = remote.stacks(control_of(options), "signal" if options.signal else "quiet")
+    _show([json.dumps(rows)] if options.json else stacks.as_lines(rows))
     return 0
 
 

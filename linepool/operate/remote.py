@@ -109,9 +109,24 @@ def status(path: str, timeout: float = TIMEOUT) -> dict[str, Any]:
     Raises:
         SetupError: As for ``order``.
     """
-    reply = order(path, "STATUS json", timeout)
+    state: dict[str, Any] = _json(path, "STATUS json", dict, timeout)
+    return state
+
+
+def stacks(path: str, how: str) -> list[dict[str, Any]]:
+    """Return what each worker of a server does; ``how``: quiet, or signal.
+
+    Raises:
+        SetupError: As for ``order``.
+    """
+    rows: list[dict[str, Any]] = _json(path, f"STACKS json {how}", list, TIMEOUT)
+    return rows
+
+
+def _json(path: str, line: str, kind: type, timeout: float) -> Any:
+    reply = order(path, line, timeout)
     with contextlib.suppress(ValueError, RecursionError):
-        state = json.loads(reply)
-        if isinstance(state, dict):
-            return state
+        value = json.loads(reply)
+        if isinstance(value, kind):
+            return value
     raise SetupError(f"not a linepool server at {path}: reply {reply[:40]!r}")
