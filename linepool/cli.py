@@ -16,7 +16,7 @@ from attrs import asdict
 from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
-from linepool.operate import health, logs, orders, simulate_command, target
+from linepool.operate import health, logs, orders, simulate_command, target, unit
 from linepool.operate.config import ConfigError, Configuration, option_name
 from linepool.operate.options import add_settings, configured
 from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     orders.add_to(commands)
     health.add_to(commands)
     simulate_command.add_to(commands)
+    unit.add_to(commands)
     return parser
 
 

@@ -87,6 +87,11 @@ def descriptors_needed(settings: Settings, *, publishes: bool, opened: int = 0) 
     return _usual(settings, opened) + max(master, worker, parker)
 
 
+def limit_wanted(settings: Settings) -> int:
+    """Return the limit that settings need, with what an app may open, before the app is known."""
+    return descriptors_needed(settings, publishes=True) + _FOR_APP
+
+
 def share_out(settings: Settings, limit: int, *, publishes: bool, opened: int = 0) -> Settings:
     """Return settings with at most as many workers and connections as a limit allows.
 

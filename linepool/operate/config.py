@@ -18,6 +18,7 @@ from linepool.operate.environment import misspelt_in, settings_in
 from linepool.operate.supervision import Supervision
 from linepool.settings import FIELDS, Settings, check_names, default_workers, parse_setting
 
+COMMAND_LINE = "command line"
 _LISTEN_FDS = "LISTEN_FDS"
 
 
@@ -82,7 +83,7 @@ def _configure(
         _file_layer(file),
         (_LISTEN_FDS, {"bind": passed} if passed else {}),
         ("environment", settings_in(environment)),
-        ("command line", options),
+        (COMMAND_LINE, options),
     ]
     for source, layer in layers:
         try:
