@@ -165,6 +165,10 @@ class Pool:
             worker.kill_by(kill_at, "did not end before the server stopped")
             self.order(slot, Order.STOP)
 
+    def kill(self, slot: int, why: str) -> None:
+        """Have a worker killed once its stack has been written; ``why``: the request in it "..."."""
+        self.workers[slot].kill_by(time.monotonic() + DUMP_NS / 1e9, why)
+
     def boot_by(self, worker: WorkerState) -> float:
         """Return when a worker must be ready, on the monotonic clock."""
         settings = self.workers[worker.slot].generation.settings

@@ -38,6 +38,17 @@ def commands(master: Master) -> App:
         master.stop(graceful=how == "graceful")
         return "stopping gracefully" if how == "graceful" else "stopping now"
 
+    @app.handler
+    def kill(slot: int) -> str:
+        """Kill the worker in a slot; another one takes its place."""
+        worker = master.pool.workers.get(slot)
+        if worker is None or worker.is_killed:
+            alive = [one for one, other in master.pool.workers.items() if not other.is_killed]
+            slots = ", ".join(map(str, sorted(alive)))
+            raise ClientError(f"no worker in slot {slot}; slots with workers: {slots or 'none'}")
+        master.pool.kill(slot, "was in a worker that an operator killed")
+        return f"killing worker slot={slot} pid={worker.process.pid}"
+
     stacks_ = Stacks(master)
     master.watch(stacks_)
 
@@ -45,7 +56,7 @@ def commands(master: Master) -> App:
     def stacks(
         form: Literal["text", "json"] = "text", how: Literal["quiet", "signal"] = "quiet"
     ) -> Future[object]:
-        """Show what each worker does; signal: also in C code, though it may end a call that waits."""
+        """Show what each worker does; signal: in C code too, where it may end a wait."""
         rows = stacks_report.doing(master)
 
         def finish(found: dict[int, Stack]) -> object:

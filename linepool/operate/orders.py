@@ -30,6 +30,14 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     scale.add_argument("size", metavar="SIZE", help="N, +N, -N or MIN:MAX")
     scale.set_defaults(run=lambda o: _order(o, f"SCALE {o.size}"))
 
+    kill = _add(commands, "kill", "kill one worker of a running server", "kill 3")
+    kill.description = (
+        "Kill a worker at once. The log shows its stack, its client gets an error, its other connections"
+        " and new requests go to other workers."
+    )
+    kill.add_argument("slot", metavar="SLOT", type=int, help="of the worker, as status shows it")
+    kill.set_defaults(run=lambda o: _order(o, f"KILL {o.slot}"))
+
     stop = _add(commands, "stop", "stop a running server", "stop --now")
     stop.description = "Stop a running server after its in-flight requests are done."
     stop.add_argument("--now", action="store_true", help="do not wait for in-flight requests")
