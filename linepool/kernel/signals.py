@@ -83,7 +83,7 @@ class SignalPipe:
     def abandon(self) -> None:
         """Close the copies of a forked child, where signals without a meaning have their usual one."""
         signal.set_wakeup_fd(-1)
-        for number in (*self._meaningless, signal.SIGCHLD):
+        for number in (*self._meaningless, signal.SIGCHLD, signal.SIGWINCH):
             signal.signal(number, signal.SIG_DFL)
         os.close(self._reader)
         os.close(self._writer)

@@ -94,6 +94,10 @@ class LoadMeter:
                 _hint(snapshot.tally, settings, stuck=stuck),
             )
 
+    def rest(self) -> None:
+        """Count no saturation until ``warn`` is called again."""
+        self._saturation.look(False, time.monotonic_ns())
+
     def _queue_moves(self, scoreboard: Scoreboard) -> bool:
         """Whether the queue is moving. If not, waiting clients need a new worker however busy the CPUs are.
 

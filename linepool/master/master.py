@@ -23,6 +23,7 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import SignalPipe
 from linepool.master.generation import Generation
 from linepool.master.load import LoadMeter
+from linepool.master.obeying import SIGNALS, obey
 from linepool.master.orphans import Orphans
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.pool import Pool
@@ -39,18 +40,10 @@ from linepool.pool import policy
 from linepool.pool.brake import Brake
 from linepool.pool.scoreboard import Scoreboard
 from linepool.pool.status import State
-from linepool.settings import MAX_WORKERS, Settings, Workers
+from linepool.settings import Settings, Workers
 
 log = logging.getLogger("linepool")
 
-_SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-)
 _PLAN_EVERY = 0.25  # seconds after which the pool's size is looked at even if nothing else happens
 _QUIT_GRACE = 1.0  # seconds that a worker has to unwind in an immediate stop
 _LONGEST_SLEEP = 86400.0  # seconds; what is due later is looked at again
@@ -70,9 +63,10 @@ class Master:
         self.scoreboard = Scoreboard()
         self.pid = os.getpid()
         # From now on a signal to stop waits for the loop.
-        self._signals = SignalPipe((*_SIGNALS, signal.SIGCHLD))
+        self._signals = SignalPipe((*SIGNALS, signal.SIGCHLD))
         self.started_at = time.monotonic()
         self.stopping = False
+        self.is_drained = False  # the pool is to be empty
         self._status = 0
         self._workers: dict[int, WorkerHandle] = {}
         self._watched: list[Watched] = []
@@ -127,10 +121,21 @@ class Master:
         return self._status
 
     def scale(self, workers: Workers) -> None:
-        """Set the bounds of the pool."""
+        """Set the bounds of the pool, and fill it if it was drained."""
+        self.is_drained = False
         log.info("pool bounds changed from=%s to=%s", self.settings.workers, workers)
         settings = evolve(self.settings, workers=workers)
         self.generation = evolve(self.generation, settings=settings)
+
+    def empty(self) -> None:
+        """Drain: have all workers leave within ``graceful_timeout``; clients wait until ``scale``."""
+        if self.is_drained or self.stopping:
+            return
+        log.info("draining: workers finish their requests and leave, listeners stay open")
+        self.is_drained = True
+        self._watch_listeners(False)
+        self.load.rest()
+        self.pool.drain(time.monotonic() + self.settings.graceful_timeout)
 
     def stop(self, graceful: bool = True) -> None:
         """Stop: let in-flight requests finish within ``graceful_timeout``, or end them at once."""
@@ -201,24 +206,19 @@ class Master:
     def _forget(self) -> None:
         for slot, status in self._exits.items():
             self.pool.forget(slot, status)
+        if self._exits and self.is_drained and not (self._workers or self.stopping):
+            log.info("drained: clients wait until the pool is filled again")
 
     def _obey(self) -> None:
         if not self._was_signalled:
             return
         self._was_signalled = False
-        workers = self.settings.workers
         for number in self._signals.drain():
-            if number in (signal.SIGINT, signal.SIGQUIT):
-                self.stop(graceful=False)
-            elif number in (signal.SIGTERM, signal.SIGHUP):
-                self.stop(graceful=not self.stopping)
-            elif number == signal.SIGTTIN and workers.max < MAX_WORKERS:
-                self.scale(Workers(workers.min + 1, workers.max + 1))
-            elif number == signal.SIGTTOU and workers.min > 1:
-                self.scale(Workers(workers.min - 1, workers.max - 1))
-            elif number == signal.SIGCHLD:
+            if number == signal.SIGCHLD:
                 self.pool.look_for_stopped()
                 self._orphans.reap()
+            else:
+                obey(self, number)
 
     def _judge(self) -> None:
         self.pool.judge_requests(unseen=self._withheld.due_at < math.inf)
@@ -231,9 +231,9 @@ class Master:
         self._draining.turn()
         for watched in self._watched:
             watched.turn()
-        if not self.was_ready and not self.stopping:
+        if not (self.was_ready or self.stopping or self.is_drained):
             self._look_for_first_generation()
-        if not self.stopping:
+        if not (self.stopping or self.is_drained):
             snapshot = self.load.snapshot(self.scoreboard, self.settings)
             self.load.warn(snapshot, self.scoreboard, self.settings)
             self._carry_out(policy.plan(snapshot, self.settings))
@@ -344,7 +344,7 @@ class Master:
         moments += [watched.due_at for watched in self._watched]
         if self._parker is not None:
             moments.append(self._parker.due_at)
-        if not self.stopping:
+        if not (self.stopping or self.is_drained):
             moments += [self._recycler.due_at, self._withheld.due_at, self._plan_at or math.inf]
         return min(moments)
 

@@ -165,6 +165,12 @@ class Pool:
             worker.kill_by(kill_at, "did not end before the server stopped")
             self.order(slot, Order.STOP)
 
+    def drain(self, kill_at: float) -> None:
+        """Order all workers to leave, and have those killed that have not by then."""
+        for slot, worker in self.workers.items():
+            worker.kill_by(kill_at, "did not end before the pool was drained")
+            self.order(slot, Order.RETIRE)
+
     def kill(self, slot: int, why: str) -> None:
         """Have a worker killed once its stack has been written; ``why``: the request in it "..."."""
         self.workers[slot].kill_by(time.monotonic() + DUMP_NS / 1e9, why)

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Literal
 
 from linepool.app import App
-from linepool.errors import ClientError, SetupError
+from linepool.errors import ClientError, ServerError, SetupError
 from linepool.master.master import Master
 from linepool.master.stacks import Stack, Stacks
 from linepool.operate import stacks as stacks_report
@@ -37,6 +37,14 @@ def commands(master: Master) -> App:
         """Stop the server: gracefully, waiting for in-flight requests, or now."""
         master.stop(graceful=how == "graceful")
         return "stopping gracefully" if how == "graceful" else "stopping now"
+
+    @app.handler
+    def drain() -> str:
+        """Have all workers finish their requests and leave; SCALE fills the pool again."""
+        if master.stopping:
+            raise ServerError("the server is stopping")
+        master.empty()
+        return "draining"
 
     @app.handler
     def kill(slot: int) -> str:

@@ -30,6 +30,13 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     scale.add_argument("size", metavar="SIZE", help="N, +N, -N or MIN:MAX")
     scale.set_defaults(run=lambda o: _order(o, f"SCALE {o.size}"))
 
+    drain = _add(commands, "drain", "drain the workers of a running server", "drain")
+    drain.description = (
+        "Have all workers finish their requests and leave. The listeners stay open: clients wait until"
+        " the pool is filled again, by 'linepool scale' or 'linepool reload'."
+    )
+    drain.set_defaults(run=lambda o: _order(o, "DRAIN"))
+
     kill = _add(commands, "kill", "kill one worker of a running server", "kill 3")
     kill.description = (
         "Kill a worker at once. The log shows its stack, its client gets an error, its other connections"

@@ -67,6 +67,8 @@ def status(master: Master) -> dict[str, Any]:
 def _phase(master: Master) -> str:
     if master.stopping:
         return "stopping"
+    if master.is_drained:
+        return "draining" if master.scoreboard.workers else "drained"
     return "ready" if master.was_ready else "starting"
 
 

@@ -306,7 +306,7 @@ class Parker:
             moments.append(self._deadlines[0][0])
         if self._acceptor.open_at:
             moments.append(self._acceptor.open_at)
-        if self._delivery:
+        if self._delivery and self._delivery.workers:
             moments.append(now + _LOOK_EVERY)
         if self._stop_by or self._board.is_full or self._delivery.given:
             moments.append(now + _CONFIRM_EVERY)

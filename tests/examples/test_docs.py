@@ -15,7 +15,7 @@ import pytest
 import linepool
 from linepool.app import App
 from linepool.cli import main
-from linepool.master import master
+from linepool.master import obeying
 from linepool.testing import Peer
 from tests.examples import settings_page
 from tests.servers import ENVIRONMENT, ROOT, run_server
@@ -171,7 +171,7 @@ def test_run_has_an_option_for_every_setting(capsys):
 def test_the_signal_table_names_exactly_the_signals_that_the_master_handles():
     table = rows(README, "| signal to the master |")
     named = [name for row in table for name in row[0].split(", ")]
-    assert sorted(named) == sorted(s.name.removeprefix("SIG") for s in master._SIGNALS)
+    assert sorted(named) == sorted(s.name.removeprefix("SIG") for s in obeying.SIGNALS)
 
 
 @pytest.mark.parametrize("name", ["TERM", "HUP", "INT", "QUIT"])

@@ -210,6 +210,9 @@ def test_a_stop_key_in_the_terminal_stops_the_server_without_a_traceback(
         port = server.match.group(1).decode()
         server.expect_exact("ready: 2 workers\r\n")
         with Peer(f"127.0.0.1:{port}") as peer:
+            server.setwinsize(
+                50, 132
+            )  # the kernel sends WINCH, which has another meaning elsewhere
             assert peer.ask("ADD 2 3") == "5"
             if busy:
                 peer.send(b"HOLD x\n")
@@ -224,6 +227,7 @@ def test_a_stop_key_in_the_terminal_stops_the_server_without_a_traceback(
             assert peer.line() != "x"
     assert (server.exitstatus, server.signalstatus) == (0, None)
     assert "stopping: now" in said
+    assert "draining" not in said
     assert "Traceback" not in said
 
 

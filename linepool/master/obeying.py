@@ -1,0 +1,72 @@
+"""What signals say to the master. Runs in its loop, never in the handler of a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+from pathlib import Path
+from typing import Protocol as Interface
+
+from linepool.settings import MAX_WORKERS, Settings, Workers
+
+log = logging.getLogger("linepool")
+
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGWINCH,
+)
+
+
+class Commanded(Interface):
+    """The master, as far as signals are concerned; see there."""
+
+    stopping: bool
+    is_drained: bool
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+
+    def scale(self, workers: Workers) -> None:
+        """Set the bounds of the pool, and fill it."""
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop."""
+
+    def empty(self) -> None:
+        """Have all workers leave."""
+
+
+def obey(master: Commanded, number: signal.Signals) -> None:
+    """Do what a signal says."""
+    workers = master.settings.workers
+    if number in (signal.SIGINT, signal.SIGQUIT):
+        master.stop(graceful=False)
+    elif number in (signal.SIGTERM, signal.SIGHUP):
+        master.stop(graceful=not master.stopping)
+    elif number == signal.SIGTTIN and workers.max < MAX_WORKERS:
+        master.scale(Workers(workers.min + 1, workers.max + 1))
+    elif number == signal.SIGTTOU and workers.min > 1 and not master.is_drained:
+        master.scale(Workers(workers.min - 1, workers.max - 1))
+    elif number == signal.SIGWINCH:
+        if in_foreground():
+            log.debug("signal of the terminal ignored name=SIGWINCH")
+        else:
+            master.empty()
+
+
+def in_foreground() -> bool:
+    """Whether this process is in the foreground process group of its terminal.
+
+    The kernel sends WINCH to that group when the terminal is resized (signal(7); proc(5): pgrp, tpgid).
+    """
+    with contextlib.suppress(OSError, ValueError):
+        facts = Path("/proc/self/stat").read_text("ascii", "replace").rpartition(") ")[2].split()
+        return facts[2] == facts[5]
+    return False
