@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from attrs import evolve
 
 from linepool.ipc.board import MasterView
+from linepool.kernel.cgroups import times_throttled
 from linepool.kernel.cpus import available_cpus
 from linepool.kernel.listeners import Listener
 from linepool.pool.history import History, Saturation
@@ -50,6 +51,7 @@ class LoadMeter:
         self._taken = 0  # requests served, or connections taken ...
         self._taken_at = 0.0  # ... and when that changed last
         self._done = -1  # requests done when saturation began or was logged; -1: there is none
+        self._throttled = times_throttled()
 
     @property
     def saturated_s(self) -> float:
@@ -85,13 +87,16 @@ class LoadMeter:
         if due or self._done < 0:
             self._done = done
         if due:
+            before, self._throttled = self._throttled, times_throttled()
+            throttled = self._throttled - before
+            stuck = stuck and not throttled
             log.warning(
                 "saturated: %d connections wait, all %d workers are %s; saturated for %.1f s so far; %s",
                 snapshot.backlog,
                 snapshot.tally.total,
                 "stuck, none has finished a request meanwhile" if stuck else "busy",
                 self.saturated_s,
-                _hint(snapshot.tally, settings, stuck=stuck),
+                _hint(snapshot.tally, settings, stuck=stuck, throttled=throttled),
             )
 
     def rest(self) -> None:
@@ -117,7 +122,9 @@ class LoadMeter:
         return queued + self._board.ready_connections
 
 
-def _hint(tally: Tally, settings: Settings, *, stuck: bool) -> str:
+def _hint(tally: Tally, settings: Settings, *, stuck: bool, throttled: int) -> str:
+    if throttled:
+        return f"the CPU quota ({available_cpus():g} CPUs) was used up in {throttled} periods meanwhile"
     if stuck and settings.request_timeout:
         limit = f"lower request_timeout (now {settings.request_timeout:g} s)"
         return f"{limit} or raise workers (now {settings.workers})"

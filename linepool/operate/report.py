@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -9,6 +10,8 @@ from attrs import asdict
 
 from linepool import core
 from linepool.ipc.board import SlotSnapshot
+from linepool.kernel.cgroups import memory_limit
+from linepool.kernel.cpus import available_cpus
 from linepool.master.master import Master
 from linepool.master.recycler import resident_bytes
 from linepool.pool.scoreboard import WorkerState
@@ -25,6 +28,7 @@ def status(master: Master) -> dict[str, Any]:
     tally = master.scoreboard.tally()
     counters = master.pool.counters.plus(list(slots.values()))
     bounds = master.settings.workers
+    memory = memory_limit()
     return {
         "name": master.generation.app.name,
         "version": __version__,
@@ -38,6 +42,10 @@ def status(master: Master) -> dict[str, Any]:
             dict(zip(("address", "backlog", "backlog_max"), (one.name, *one.queue()), strict=True))
             for one in master.listeners
         ],
+        "limits": {
+            "cpus": available_cpus(),
+            "memory_bytes": None if memory == math.inf else int(memory),
+        },
         "tally": {**asdict(tally), "total": tally.total, "min": bounds.min, "max": bounds.max},
         "connections": {
             "hot": sum(slot.held for slot in slots.values()),

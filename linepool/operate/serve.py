@@ -21,6 +21,7 @@ from linepool.operate import logs
 from linepool.operate.before_fork import refuse_patches, warn_of_threads
 from linepool.operate.commands import commands
 from linepool.operate.control import Control
+from linepool.operate.memory_check import MemoryCheck
 from linepool.operate.notify import notifier
 from linepool.operate.places import own_path
 from linepool.operate.supervision import UNSUPERVISED, Supervision
@@ -95,6 +96,7 @@ def _watched(
     if supervision.notify_socket:
         yield notifier(master, supervision, unwanted)
     yield logs.LogReporter()
+    yield MemoryCheck(master)
 
 
 def _control(master: Master, path: str) -> Control | None:

@@ -94,6 +94,7 @@ def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
         "generation",
         "scheme",
         "listeners",
+        "limits",
         "tally",
         "connections",
         "counters",
@@ -117,6 +118,8 @@ def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
         "min": 2,
         "max": 4,
     }
+    assert list(state["limits"]) == ["cpus", "memory_bytes"]
+    assert state["limits"]["cpus"] > 0
     assert list(state["tally"]) == ["starting", "idle", "busy", "leaving", "total", "min", "max"]
     assert state["connections"] == {"hot": 2, "parked": 0}
     assert list(state["counters"]) == COUNTERS
