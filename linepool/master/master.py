@@ -6,7 +6,6 @@ hook after the start, and never waits for a worker or for a client of its contro
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import math
@@ -21,6 +20,7 @@ from linepool.ipc.board import Board, MasterView
 from linepool.kernel.draining import Draining
 from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import SignalPipe
+from linepool.master.announcing import announce
 from linepool.master.generation import Generation
 from linepool.master.load import LoadMeter
 from linepool.master.obeying import SIGNALS, obey
@@ -28,6 +28,7 @@ from linepool.master.orphans import Orphans
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.pool import Pool
 from linepool.master.recycler import Recycler
+from linepool.master.reopening import Reopening
 from linepool.master.spawner import Spawner
 from linepool.master.status_reader import LONGEST_PAUSE, StatusReader
 from linepool.master.stopped import StoppedChildren
@@ -78,6 +79,7 @@ class Master:
         self._plan_at = 0.0  # when the policy wants to be asked again; 0: when something happens
         self._watching = False  # the loop wakes when a connection waits
         self._trace: TraceWriter | None = None
+        self.reopening = Reopening()
         self._draining = Draining(listeners)
         self._orphans = Orphans()
         self._has_come_up = False  # some worker has; if it died since, the app is not to blame
@@ -99,6 +101,7 @@ class Master:
             SetupError: The file cannot be written.
         """
         self._trace = TraceWriter(path)
+        self.reopening.add(self._trace.reopen)
 
     def run(self) -> int:
         """Run the pool until it is stopped and the last worker is gone; return the exit status."""
@@ -383,12 +386,6 @@ class Master:
             self._status = 1
             self.was_ready = True
             self.stop()
-
-
-def announce(line: str) -> None:
-    """Write a line that other programs may wait for, plain, whatever the log's form or level."""
-    with contextlib.suppress(OSError):
-        os.write(2, line.encode() + b"\n")
 
 
 def _counted(noun: str, count: int) -> str:

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Protocol as Interface
 
+from linepool.master.reopening import Reopening
 from linepool.settings import MAX_WORKERS, Settings, Workers
 
 log = logging.getLogger("linepool")
@@ -20,6 +21,7 @@ SIGNALS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGWINCH,
+    signal.SIGUSR1,
 )
 
 
@@ -28,6 +30,7 @@ class Commanded(Interface):
 
     stopping: bool
     is_drained: bool
+    reopening: Reopening
 
     @property
     def settings(self) -> Settings:
@@ -54,6 +57,8 @@ def obey(master: Commanded, number: signal.Signals) -> None:
         master.scale(Workers(workers.min + 1, workers.max + 1))
     elif number == signal.SIGTTOU and workers.min > 1 and not master.is_drained:
         master.scale(Workers(workers.min - 1, workers.max - 1))
+    elif number == signal.SIGUSR1:
+        master.reopening.run()
     elif number == signal.SIGWINCH:
         if in_foreground():
             log.debug("signal of the terminal ignored name=SIGWINCH")

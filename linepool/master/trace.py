@@ -6,8 +6,9 @@ recording, and seconds until the worker was idle again.
 
 from __future__ import annotations
 
+import os
 import time
-from typing import TextIO
+from typing import Literal, TextIO
 
 from linepool.errors import SetupError
 from linepool.pool.status import Record, State
@@ -21,12 +22,11 @@ class TraceWriter:
     """
 
     def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
         try:
-            # Kept open for as long as the server runs, and flushed line by line.
-            self._file: TextIO = open(path, "w", encoding="ascii", buffering=1)  # noqa: SIM115
+            self._file = self._opened("w")
         except OSError as error:
             raise SetupError(f"cannot write the recording {path}: {error.strerror}") from None
-        self._file.write("at_s,service_s\n")
         self._began_ns = time.monotonic_ns()
         self._taken: dict[int, int] = {}
 
@@ -37,6 +37,24 @@ class TraceWriter:
         elif (taken_ns := self._taken.pop(record.slot, None)) is not None:
             at_s = (taken_ns - self._began_ns) / 1e9
             self._file.write(f"{at_s:.6f},{(record.at_ns - taken_ns) / 1e9:.6f}\n")
+
+    def reopen(self) -> str:
+        """Open the path anew, because the file may have been renamed; return the path.
+
+        Raises:
+            OSError: It cannot be opened; the trace goes on in the old file.
+        """
+        file = self._opened("a")
+        self._file.close()
+        self._file = file
+        return self._path
+
+    def _opened(self, mode: Literal["w", "a"]) -> TextIO:
+        # Kept open for as long as the server runs, and flushed line by line.
+        file: TextIO = open(self._path, mode, encoding="ascii", buffering=1)  # noqa: SIM115
+        if not file.tell():
+            file.write("at_s,service_s\n")
+        return file
 
     def close(self) -> None:
         """Close the file."""

@@ -18,6 +18,15 @@ from linepool.settings import Workers, parse_setting
 def commands(master: Master) -> App:
     """Return the app that the control socket serves."""
     app = App("control")
+    _add_reports(app, master)
+    _add_orders_to_the_server(app, master)
+    _add_orders_to_the_pool(app, master)
+    return app
+
+
+def _add_reports(app: App, master: Master) -> None:
+    asked = Stacks(master)
+    master.watch(asked)
 
     @app.handler("STATUS")
     def status_(form: Literal["text", "json"] = "text") -> str | list[str]:
@@ -26,17 +35,44 @@ def commands(master: Master) -> App:
         return json.dumps(state) if form == "json" else as_lines(state)
 
     @app.handler
-    def scale(workers: str) -> str:
-        """Set the size of the pool: N or MIN:MAX, or +N or -N to move both bounds."""
-        bounds = _scaled(master.settings.workers, workers)
-        master.scale(bounds)
-        return f"workers {bounds}"
+    def stacks(
+        form: Literal["text", "json"] = "text", how: Literal["quiet", "signal"] = "quiet"
+    ) -> Future[object]:
+        """Show what each worker does; signal: in C code too, where it may end a wait."""
+        rows = stacks_report.doing(master)
 
+        def finish(found: dict[int, Stack]) -> object:
+            shown = stacks_report.with_stacks(rows, found)
+            return json.dumps(shown) if form == "json" else stacks_report.as_lines(shown)
+
+        return asked.ask(finish, by_signal=how == "signal")
+
+
+def _add_orders_to_the_server(app: App, master: Master) -> None:
     @app.handler
     def stop(how: Literal["graceful", "now"] = "graceful") -> str:
         """Stop the server: gracefully, waiting for in-flight requests, or now."""
         master.stop(graceful=how == "graceful")
         return "stopping gracefully" if how == "graceful" else "stopping now"
+
+    @app.handler
+    def reopen() -> str:
+        """Open the log file and the recording anew, after they were renamed."""
+        paths, errors = master.reopening.run()
+        if errors:
+            raise ServerError("; ".join(errors))
+        if not paths:
+            raise ClientError("there is no file to open anew: the log goes to standard error")
+        return f"opened anew {' '.join(paths)}"
+
+
+def _add_orders_to_the_pool(app: App, master: Master) -> None:
+    @app.handler
+    def scale(workers: str) -> str:
+        """Set the size of the pool: N or MIN:MAX, or +N or -N to move both bounds."""
+        bounds = _scaled(master.settings.workers, workers)
+        master.scale(bounds)
+        return f"workers {bounds}"
 
     @app.handler
     def drain() -> str:
@@ -56,24 +92,6 @@ def commands(master: Master) -> App:
             raise ClientError(f"no worker in slot {slot}; slots with workers: {slots or 'none'}")
         master.pool.kill(slot, "was in a worker that an operator killed")
         return f"killing worker slot={slot} pid={worker.process.pid}"
-
-    stacks_ = Stacks(master)
-    master.watch(stacks_)
-
-    @app.handler
-    def stacks(
-        form: Literal["text", "json"] = "text", how: Literal["quiet", "signal"] = "quiet"
-    ) -> Future[object]:
-        """Show what each worker does; signal: in C code too, where it may end a wait."""
-        rows = stacks_report.doing(master)
-
-        def finish(found: dict[int, Stack]) -> object:
-            shown = stacks_report.with_stacks(rows, found)
-            return json.dumps(shown) if form == "json" else stacks_report.as_lines(shown)
-
-        return stacks_.ask(finish, by_signal=how == "signal")
-
-    return app
 
 
 def _scaled(bounds: Workers, wanted: str) -> Workers:

@@ -37,8 +37,10 @@ _OTHERS = "events of further kinds"
 _TEXT_BYTES = 88
 # The kind, when its window began, when to report; lines written and left out, level, text.
 _PLACE = struct.Struct(f"@QddIIII{_TEXT_BYTES}s")
-_BYTES = (_PLACES + 1) * _PLACE.size
-_LAYOUT = f"{_PLACES} {_PLACE.format}"
+_EPOCH = struct.Struct("@Q")
+_EPOCH_AT = (_PLACES + 1) * _PLACE.size
+_BYTES = _EPOCH_AT + _EPOCH.size
+_LAYOUT = f"{_PLACES} {_PLACE.format} {_EPOCH.format}"
 _MAX = 2**32 - 1
 
 
@@ -101,6 +103,16 @@ class LogLimit:
         )
         return limit
 
+    @property
+    def epoch(self) -> int:
+        """How often the master has opened the log file anew; it alone sets this."""
+        epoch: int = _EPOCH.unpack_from(self._page, _EPOCH_AT)[0]
+        return epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        _EPOCH.pack_into(self._page, _EPOCH_AT, epoch)
+
     def admits(self, level: int, text: str, now: float) -> bool:
         """Count a line; return whether it may be written.
 
@@ -150,7 +162,7 @@ class LogLimit:
         self._look_at = now + 1.0
         next_at, found = math.inf, []
         with self._locked():
-            for at in range(0, len(self._page), _PLACE.size):
+            for at in range(0, _EPOCH_AT, _PLACE.size):
                 key, since, report_at, written, left_out, level, _, data = _PLACE.unpack_from(
                     self._page, at
                 )

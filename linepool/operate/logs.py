@@ -1,4 +1,4 @@
-"""Logging: one line per event on stderr, in one system call, so that lines of workers never mix.
+"""Logging: one line per event on standard error or in a file, so that lines of workers never mix.
 
 The server's own events are records of the logger ``linepool``. Whatever the app does with ``logging``, each
 of them is written: by the app's handlers where one takes it, otherwise by the handler here. Each kind of
@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import re
-import select
 import selectors
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import Any
 
 from linepool.faults import fault_of
 from linepool.kernel.standard import fill_standard_descriptors
+from linepool.operate.log_file import LogFile, StandardError
 from linepool.operate.log_limit import LogLimit
 from linepool.settings import Settings
 
@@ -86,12 +86,19 @@ class _Formatter(logging.Formatter):
 _FORMATTER = _Formatter()
 
 
-class StderrHandler(logging.Handler):
-    """Writes each record to descriptor 2; drops it if that would block."""
+class LineHandler(logging.Handler):
+    """Writes each record to standard error or a file; drops it if that would block.
 
-    def __init__(self) -> None:
+    Attributes:
+        output: Where to.
+        limit: Shared by the processes of the server, with the epoch of the file; None: there is none.
+    """
+
+    def __init__(self, output: StandardError | LogFile | None = None) -> None:
         super().__init__()
         self.setFormatter(_FORMATTER)
+        self.output = output or StandardError()
+        self.limit: LogLimit | None = None
         self._dropped = 0
         self._is_cut = False  # only a part of the last line was written
 
@@ -102,28 +109,37 @@ class StderrHandler(logging.Handler):
         except Exception:  # noqa: BLE001 - a bad format string must not stop a request
             line = shown(f"malformed log record from {record.pathname}:{record.lineno}")
         if self._dropped:
-            line = f"{self._dropped} log records dropped: stderr is not being read\n{line}"
+            line = f"{self._dropped} log records dropped: {self.output.trouble}\n{line}"
         data = b"\n" * self._is_cut + line.encode("utf-8", "replace") + b"\n"
-        left = _write(data)
+        left = self.output.write(data, self.limit.epoch if self.limit else 0)
         if left:
             self._dropped += 1
         else:
             self._dropped = 0
         if len(left) < len(data):
             self._is_cut = bool(left)
+        if isinstance(self.output, LogFile) and self.output.failure:
+            self._tell_failure(self.output)
 
+    def reopen(self) -> str:
+        """Open the file anew, in the master; return its path, or "": there is none.
 
-def _write(data: bytes) -> bytes:
-    """Write to descriptor 2 without blocking; return what could not be written.
+        Raises:
+            OSError: It cannot be opened.
+        """
+        if not isinstance(self.output, LogFile) or self.limit is None:
+            return ""
+        with self.lock or contextlib.nullcontext():
+            self.output.reopen(self.limit.epoch + 1)
+            self.limit.epoch += 1
+        return self.output.path
 
-    A pipe that is writable has room for PIPE_BUF bytes (poll(2), pipe(7)).
-    """
-    poller = select.poll()
-    poller.register(2, select.POLLOUT)
-    with contextlib.suppress(OSError):
-        while data and poller.poll(0):
-            data = data[os.write(2, data[: select.PIPE_BUF]) :]
-    return data
+    def _tell_failure(self, file: LogFile) -> None:
+        """Say once, in the old file, that the new one cannot be opened."""
+        why, file.failure = file.failure, ""
+        text = "log file cannot be opened anew pid=%d path=%s why=%r"
+        facts = (os.getpid(), file.path, why)
+        self.emit(logging.LogRecord("linepool", logging.WARNING, __file__, 0, text, facts, None))
 
 
 class EventLogger(logging.Logger):
@@ -134,13 +150,21 @@ class EventLogger(logging.Logger):
 
     Attributes:
         threshold: That level.
-        limit: Counts the lines of each kind.
         last_resort: Takes each record that no handler of the app has taken.
     """
 
     threshold: int
-    limit: LogLimit
-    last_resort: StderrHandler
+    last_resort: LineHandler
+
+    @property
+    def limit(self) -> LogLimit:
+        """Counts the lines of each kind, for all processes of the server."""
+        assert self.last_resort.limit is not None
+        return self.last_resort.limit
+
+    @limit.setter
+    def limit(self, limit: LogLimit) -> None:
+        self.last_resort.limit = limit
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is that of logging
         """Whether events of a level are written."""
@@ -155,6 +179,8 @@ class EventLogger(logging.Logger):
 
     def handle(self, record: logging.LogRecord) -> None:
         """Write an event, unless there were too many of its kind."""
+        if hasattr(record, "announced") and isinstance(self.last_resort.output, StandardError):
+            return  # it was written there
         now = time.monotonic()
         self.report_left_out(now)
         if self.limit.admits(record.levelno, _kind(record), now):
@@ -218,8 +244,15 @@ def _kind(record: logging.LogRecord) -> str:
 
 
 def set_up(settings: Settings) -> None:
-    """Log to stderr, each of the server's events and what the app logs unless it sets that up itself."""
-    last_resort = StderrHandler()
+    """Log each of the server's events, and what the app logs unless it sets that up itself.
+
+    Raises:
+        SetupError: The log file cannot be opened.
+    """
+    fill_standard_descriptors()  # which the app may have closed when it was loaded
+    output = LogFile(settings.log_file) if settings.log_file else StandardError()
+    last_resort = LineHandler(output)
+    last_resort.limit = LogLimit(settings.log_limit)
     logging.lastResort = last_resort
     if not logging.getLogger().handlers:
         logging.getLogger().setLevel(logging.INFO)
@@ -230,9 +263,17 @@ def set_up(settings: Settings) -> None:
     assert isinstance(logger, EventLogger)
     logger.threshold = logging.getLevelNamesMapping()[settings.log_level.upper()]
     logger.last_resort = last_resort
-    fill_standard_descriptors()  # which the app may have closed when it was loaded
-    logger.limit = LogLimit(settings.log_limit)
     _log_what_is_printed(logger)
+
+
+def reopen() -> str:
+    """Open the log file anew, in the master; the other processes follow. Return its path; "": there is none.
+
+    Raises:
+        OSError: It cannot be opened; all processes go on in the old one.
+    """
+    logger = logging.getLogger("linepool")
+    return logger.last_resort.reopen() if isinstance(logger, EventLogger) else ""
 
 
 class LogReporter:

@@ -37,6 +37,12 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     )
     drain.set_defaults(run=lambda o: _order(o, "DRAIN"))
 
+    reopen = _add(commands, "reopen", "open the log file of a running server anew", "reopen")
+    reopen.description = (
+        "Open the log file and the recording anew after they were renamed, as USR1 does."
+    )
+    reopen.set_defaults(run=lambda o: _order(o, "REOPEN"))
+
     kill = _add(commands, "kill", "kill one worker of a running server", "kill 3")
     kill.description = (
         "Kill a worker at once. The log shows its stack, its client gets an error, its other connections"

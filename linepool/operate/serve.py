@@ -14,8 +14,9 @@ from linepool.errors import SetupError
 from linepool.kernel.listeners import Listener, open_listeners
 from linepool.kernel.rlimit import bounded_by_files
 from linepool.kernel.standard import fill_standard_descriptors
+from linepool.master.announcing import announce
 from linepool.master.generation import Generation
-from linepool.master.master import Master, announce
+from linepool.master.master import Master
 from linepool.master.watched import Watched
 from linepool.operate import logs
 from linepool.operate.before_fork import refuse_patches, warn_of_threads
@@ -69,6 +70,7 @@ def serve(
     settings = bounded_by_files(settings, publishes=service.protocol.publishes)
     listeners = open_listeners(settings)
     master = Master(Generation(1, app, service, settings), listeners)
+    master.reopening.add(logs.reopen)
     try:
         if settings.record:
             master.record(settings.record)

@@ -41,6 +41,12 @@ class OperationSettings:
         "path",
         "file to write a trace of all connections to, for 'linepool simulate'; empty: none",
     )
+    log_file: str = setting(
+        "",
+        syntax.text,
+        "path",
+        "file to append the log to, opened anew on the signal USR1; empty: standard error",
+    )
     log_level: str = setting(
         "info", syntax.one_of("debug", "info", "warning", "error"), "", "minimum log level"
     )

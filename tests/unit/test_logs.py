@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from linepool.faults import fault_of, reference
 from linepool.operate.log_limit import FIRST_REPORT, REPORTS, WINDOW, LogLimit
-from linepool.operate.logs import StderrHandler, shown
+from linepool.operate.logs import LineHandler, shown
 
 MOST = 6
 ERROR, INFO, DEBUG = logging.ERROR, logging.INFO, logging.DEBUG
@@ -52,7 +52,7 @@ def test_a_traceback_keeps_its_shape_below_its_event():
         record = logging.LogRecord("x", ERROR, "", 0, "failed", (), sys.exc_info())
         expected = ["    " + line for line in traceback.format_exc().splitlines()]
 
-    assert StderrHandler().format(record).splitlines()[1:] == expected
+    assert LineHandler().format(record).splitlines()[1:] == expected
 
 
 def test_few_lines_of_a_kind_are_written_in_a_minute_and_all_others_are_counted():

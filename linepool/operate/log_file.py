@@ -1,0 +1,127 @@
+"""Where the log's lines go: standard error, or a file that all processes of the server append to.
+
+A file may be renamed at any time, as logrotate does. The processes go on in the renamed one until the master
+opens the path anew and counts that in the log's epoch, which they share; each of them compares the epoch
+before it writes, and then opens the path too. A line is one write(2), and appended (O_APPEND in open(2)), so
+no line is lost, torn or mixed with another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import stat
+
+from linepool.errors import SetupError
+from linepool.kernel.sockets import is_open
+from linepool.kernel.standard import with_high_number
+
+_MODE = 0o640
+# A pipe without a reader is an error, not a wait.
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_STANDARD_ERROR = 2
+
+
+class StandardError:
+    """Descriptor 2, whatever it is.
+
+    Attributes:
+        trouble: What is the matter if it takes no more.
+    """
+
+    trouble = "stderr is not being read"
+
+    def write(self, data: bytes, _epoch: int) -> bytes:
+        """Write without blocking; return what could not be written."""
+        return _write(_STANDARD_ERROR, data)
+
+
+class LogFile:
+    """A file that several processes append to.
+
+    Args:
+        path: The file; it is created if it is missing.
+        owner: The user and the group that other processes of the server run as; None: as this one.
+
+    Attributes:
+        path: The file, absolute.
+        trouble: What is the matter if it takes no more.
+        failure: Why the path could not be opened anew, so that this process goes on in the old file; "": it
+            could, or that was told.
+
+    Raises:
+        SetupError: It cannot be opened; the text says why.
+    """
+
+    def __init__(self, path: str, owner: tuple[int, int] | None = None) -> None:
+        self.path = os.path.abspath(path)
+        self.trouble = f"{self.path} cannot be written"
+        self.failure = ""
+        self._owner = owner
+        self._epoch = 0
+        try:
+            self._descriptor = with_high_number(self._opened(create=True))
+        except OSError as error:
+            raise SetupError(f"log_file: cannot open {self.path}: {error.strerror}") from None
+
+    def write(self, data: bytes, epoch: int) -> bytes:
+        """Write without blocking; return what could not be written.
+
+        Args:
+            data: Whole lines.
+            epoch: Counts how often the master has opened the path anew.
+        """
+        if epoch != self._epoch:
+            self._epoch = epoch
+            try:
+                self._use(self._opened(create=False))
+            except OSError as error:
+                self.failure = error.strerror or str(error)
+        left = _write(self._descriptor, data)
+        if left and not is_open(self._descriptor):  # a handler has closed it
+            with contextlib.suppress(OSError):
+                self._descriptor = with_high_number(self._opened(create=False))
+                left = _write(self._descriptor, left)
+        return left
+
+    def reopen(self, epoch: int) -> None:
+        """Open the path anew, and create the file if it is missing; for the master.
+
+        Args:
+            epoch: That of the new file.
+
+        Raises:
+            OSError: It cannot be opened; nothing has changed.
+        """
+        self._use(self._opened(create=True))
+        self._epoch = epoch
+
+    def _opened(self, *, create: bool) -> int:
+        descriptor = os.open(self.path, _FLAGS | (os.O_CREAT if create else 0), _MODE)
+        if create and self._owner is not None:
+            with contextlib.suppress(OSError):  # then the others go on in the old file, and say so
+                os.fchown(descriptor, *self._owner)
+        return descriptor
+
+    def _use(self, descriptor: int) -> None:
+        """Put a new file in the place of the old one, under its number."""
+        try:
+            os.dup2(descriptor, self._descriptor, inheritable=False)
+        finally:
+            os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> bytes:
+    """Write without blocking; return what could not be written.
+
+    A file takes it whole. A pipe that is writable has room for PIPE_BUF bytes (poll(2), pipe(7)).
+    """
+    poller = select.poll()
+    poller.register(descriptor, select.POLLOUT)
+    with contextlib.suppress(OSError):
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        most = len(data) if is_file else select.PIPE_BUF
+        while data and poller.poll(0):
+            data = data[os.write(descriptor, data[:most]) :]
+    return data
