@@ -35,6 +35,7 @@ class ServerState:
         ready: At least as many workers as are wanted have come up and live.
         reloads: How many reloads have been asked for so far, those that were refused too.
         reloading: One is under way.
+        drained: Its workers are told to leave, or have left, until it is filled again.
         stopping: The server stops.
         generation: The number of the current one.
         workers: Live worker processes.
@@ -46,6 +47,7 @@ class ServerState:
     ready: bool
     reloads: int = 0
     reloading: bool = False
+    drained: bool = False
     stopping: bool = False
     generation: int
     workers: int
@@ -59,6 +61,7 @@ def state_of(master: Master) -> ServerState:
     tally = master.scoreboard.tally()
     return ServerState(
         ready=tally.total - tally.starting >= master.settings.workers.min,
+        drained=master.is_drained,
         stopping=master.stopping,
         generation=master.generation.number,
         workers=tally.total,
@@ -193,6 +196,8 @@ class Notifier:
     def _text(self, state: ServerState) -> str:
         if state.stopping:
             prefix = "stopping; "
+        elif state.drained:
+            prefix = "drained; "
         elif state.reloading:
             prefix = "reloading; "
         else:

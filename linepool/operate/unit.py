@@ -18,7 +18,7 @@ from linepool.kernel.rlimit import limit_wanted
 from linepool.operate.config import COMMAND_LINE, Configuration, configure, option_name
 from linepool.operate.options import add_settings, given_settings
 from linepool.operate.terminal import printable
-from linepool.operate.unit_files import Service, service_unit, socket_unit
+from linepool.operate.unit_files import TEMPORARY, Service, in_any, service_unit, socket_unit
 from linepool.settings import FIELDS, Settings, written
 
 _SUMMARY = "print a systemd unit for a server"
@@ -61,7 +61,7 @@ def _unit(options: argparse.Namespace) -> int:
     print(socket if options.socket_unit else service_unit(service), end="")
     paths = [service.directory, *service.reads]
     if not service.user and (closed := next(filter(None, map(_closed, paths)), "")):
-        warning = f"only some users can enter {closed}: give --user NAME"
+        warning = f"a user that systemd makes up cannot enter {closed}: give --user NAME"
         print(printable([f"linepool: {warning}"], sys.stderr), file=sys.stderr)
     return 0
 
@@ -177,7 +177,7 @@ def _places(
     paths += [
         str(getattr(settings, name))
         for name, field in FIELDS.items()
-        if field.metadata["unit"] == "path"
+        if field.metadata["unit"] == "path" and name != "chdir"
     ]
     files = [path for path in paths if path not in ("", "auto", "off") and path[0] != "@"]
     found = {os.path.dirname(os.path.join(directory, path)) for path in files}
@@ -185,7 +185,9 @@ def _places(
 
 
 def _closed(path: str) -> str:
-    """Return the first directory on the way to a file that not every user can enter; "": there is none."""
+    """Return the first directory on the way to a file that not every service can enter; "": there is none."""
+    if in_any(TEMPORARY, [path]):
+        return os.path.dirname(path)
     parts = path.split(os.sep)
     for number in range(2, len(parts) + 1):
         place = os.sep.join(parts[:number])

@@ -18,7 +18,7 @@ _KILL_MARGIN = 10  # seconds beyond ``graceful_timeout`` that a stop may take
 _WATCHDOG = 30  # seconds; the loop of the master never takes so long, a machine that swaps may
 _FIRST_FREE_PORT = 1024
 _HOMES = ("/home/", "/root/", "/run/user/")
-_TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108 - they are only compared
+TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108 - they are only compared
 _PLAIN = re.compile(r"[\w/:@.,+=~-]+", re.ASCII)
 
 
@@ -150,8 +150,9 @@ def _hardening(service: Service) -> list[str]:
         "# Read-only, except /run/NAME and /var/lib/NAME, and what ReadWritePaths= names.",
         "ProtectSystem=strict",
         *[f"ReadWritePaths=-{_escaped(path)}" for path in service.writes],
-        f"ProtectHome={'read-only' if _any_in(_HOMES, used) else 'yes'}",
-        f"PrivateTmp={'no' if _any_in(_TEMPORARY, used) else 'yes'}",
+        f"ProtectHome={'read-only' if in_any(_HOMES, used) else 'yes'}",
+        # A user that systemd makes up has its own /tmp in any case.
+        f"PrivateTmp={'no' if service.user and in_any(TEMPORARY, used) else 'yes'}",
         "PrivateDevices=yes",
         "ProtectClock=yes",
         "ProtectControlGroups=yes",
@@ -177,7 +178,8 @@ def _hardening(service: Service) -> list[str]:
     ]
 
 
-def _any_in(places: Iterable[str], paths: Iterable[str]) -> bool:
+def in_any(places: Iterable[str], paths: Iterable[str]) -> bool:
+    """Whether one of some paths is, or is below, one of some directories."""
     return any(f"{path}/".startswith(place) for path in paths for place in places)
 
 

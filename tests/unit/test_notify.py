@@ -135,6 +135,15 @@ def test_a_reload_is_told_with_its_time_and_its_end_with_the_reason_of_a_failure
     ]
 
 
+def test_a_server_without_workers_is_drained_or_starts(serve, receiver, clock):
+    server = serve(receiver.path)
+    server.turn(ready=True)
+    clock.now += 1
+    server.turn(ready=False, drained=True, workers=0)
+
+    assert receiver.waiting()[-1] == {"STATUS": "drained; 0 workers, 0 busy, generation 1"}
+
+
 def test_a_stop_is_told_once_with_the_time_that_it_may_take(serve, receiver):
     server = serve(receiver.path)
     server.turn(ready=True)

@@ -149,17 +149,27 @@ def test_a_wrong_setting_is_a_usage_error(printed):
     assert "workers must be N or MIN:MAX" in printed("sums.py", "--workers", "x", status=2)
 
 
-def test_without_a_user_a_directory_that_not_all_can_enter_is_named(
-    printed, tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize("why", ["temporary", "closed"])
+def test_without_a_user_a_directory_that_its_user_cannot_enter_is_named(
+    printed, tmp_path, monkeypatch, capsys, why
 ):
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    (closed / "sums.py").write_text("")
-    tmp_path.chmod(0o711)
-    monkeypatch.setattr(sys, "prefix", "/usr")
-    assert cli.main(["unit", str(closed / "sums.py")]) == 0
+    for name in ("prefix", "base_prefix", "executable"):
+        monkeypatch.setattr(sys, name, "/usr/bin/python3")
+    tmp_path.chmod(0o700)
+    place = next(one for one in [*reversed(tmp_path.parents), tmp_path] if _is_closed(one))
+    if why == "temporary":
+        place = tmp_path.parent
+        monkeypatch.setattr("linepool.operate.unit.TEMPORARY", (f"{place}/",))
+    else:
+        monkeypatch.setattr("linepool.operate.unit.TEMPORARY", ("/elsewhere/",))
 
-    assert "only some users can enter " in capsys.readouterr().err
+    assert cli.main(["unit", "sums.py"]) == 0
+    message = f"a user that systemd makes up cannot enter {place}: give --user NAME"
+    assert capsys.readouterr().err == f"linepool: {message}\n"
+
+
+def _is_closed(directory: Path) -> bool:
+    return not directory.stat().st_mode & 0o001
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze")
