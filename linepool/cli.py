@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import asdict
@@ -17,14 +17,14 @@ from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
 from linepool.operate import health, logs, orders, simulate_command, target, unit
-from linepool.operate.config import ConfigError, Configuration, option_name
-from linepool.operate.options import add_settings, configured
+from linepool.operate.config import Configuration, early, option_name
+from linepool.operate.options import add_settings, configured, given_settings
 from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
-from linepool.operate.serve import serve
+from linepool.operate.serve import Source, serve
 from linepool.operate.supervision import Supervision, claim
 from linepool.operate.terminal import printable
 from linepool.protocols.base import Limits
-from linepool.settings import FIELDS, written
+from linepool.settings import FIELDS, Settings, written
 
 log = logging.getLogger("linepool")
 
@@ -37,12 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(_parser(), sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = options.run(options)
-    except ConfigError as error:
-        _print_error(str(error))
-        return EXIT_USAGE
     except SetupError as error:
         _print_error(str(error))
-        return EXIT_FAILURE
+        return EXIT_USAGE if error.is_usage else EXIT_FAILURE
     except KeyboardInterrupt:  # while the target is loaded; a running server handles it itself
         return 128 + signal.SIGINT
     except BrokenPipeError:  # stdout is closed, as in: linepool status | head -1
@@ -67,17 +64,16 @@ def run_script(
         parser = Parser(prog=sys.argv[0], description="Serve the handlers of this script.")
         add_settings(parser)
         if arguments is not None:
-            return _serve(app, parse(parser, arguments), supervision)
-        options, others = parser.parse_known_args(sys.argv[1:])
-        return _serve(app, options, supervision, others)
-    except ConfigError as error:
-        _print_error(str(error))
-        return EXIT_USAGE
+            options = parse(parser, arguments)
+            others: list[str] = []
+        else:
+            options, others = parser.parse_known_args(sys.argv[1:])
+        return _serve(sys.argv[0], lambda: app, options, supervision, others)
     except SetupError as error:
         if target.is_loading():
             raise
         _print_error(str(error))
-        return EXIT_FAILURE
+        return EXIT_USAGE if error.is_usage else EXIT_FAILURE
 
 
 def _fill_standard_descriptors() -> None:
@@ -134,11 +130,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     supervision = claim(os.environ)  # before the app's code runs: it may start other programs
-    return _serve(target.load(options.target), options, supervision)
+    return _serve(options.target, lambda: target.load(options.target), options, supervision)
 
 
 def _serve(
-    app: App,
+    name: str,
+    load: Callable[[], App],
     options: argparse.Namespace,
     supervision: Supervision,
     others: Sequence[str] = (),
@@ -146,19 +143,26 @@ def _serve(
     """Serve an app.
 
     Args:
-        app: The app.
+        name: Of the target or script.
+        load: Returns the app; called in the loader.
         options: The options of the command line.
         supervision: How this process is supervised.
         others: Arguments that are left to the script.
     """
-    configuration = configured(app, options, supervision)
-    logs.set_up(configuration.settings)
-    for warning in _warnings(app, configuration):
-        log.warning("%s", warning)
-    for option in others:
-        if near := hint(option, map(option_name, FIELDS), _NEARLY):
-            log.warning("option %s is left to the script%s", option.partition("=")[0], near)
-    return serve(app, configuration.settings, supervision=supervision)
+
+    def load_all() -> tuple[App, Settings]:
+        app = load()
+        configuration = configured(app, options, supervision)
+        logs.set_up(configuration.settings)
+        for warning in _warnings(app, configuration):
+            log.warning("%s", warning)
+        for option in others:
+            if near := hint(option, map(option_name, FIELDS), _NEARLY):
+                log.warning("option %s is left to the script%s", option.partition("=")[0], near)
+        return app, configuration.settings
+
+    timeout = early("load_timeout", given_settings(options), os.environ, options.config)
+    return serve(Source(name, load_all, timeout, supervision))
 
 
 def _warnings(app: App, configuration: Configuration) -> list[str]:

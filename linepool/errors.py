@@ -9,7 +9,12 @@ class SetupError(LinepoolError):
     """The app, a setting or the target is wrong; the message says what would be right.
 
     Raised before anything is served. The command line prints the message on one line.
+
+    Attributes:
+        is_usage: The settings are wrong, not the app.
     """
+
+    is_usage = False
 
 
 class ReplyError(LinepoolError):

@@ -22,9 +22,11 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import signal_at_parents_end
 from linepool.operate import logs
 from linepool.operate.config import configure
+from linepool.operate.serve import Source
 from linepool.operate.serve import serve as serve_app
 from linepool.protocols.base import Limits
 from linepool.session import Session
+from linepool.settings import Settings
 
 _TIMEOUT = 10.0  # seconds; only there to fail
 _ERRORS = ("ERROR ", "CLIENT_ERROR ", "SERVER_ERROR ")
@@ -163,7 +165,12 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
                 os.write(writer, "\n".join(listener.name for listener in listeners).encode())
                 os.close(writer)
 
-            status = serve_app(app, configuration.settings, tell)
+            def load() -> tuple[App, Settings]:
+                os.close(writer)  # which is the server's, not the loader's
+                return app, configuration.settings
+
+            source = Source(app.name, load, _TIMEOUT, is_command=False)
+            status = serve_app(source, tell)
         except SetupError as error:
             os.write(writer, f"! {error}".encode())
         finally:

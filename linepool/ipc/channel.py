@@ -16,8 +16,19 @@ import socket
 import struct
 import termios
 
-from attrs import define
-
+from linepool.ipc.messages import (
+    Configured,
+    ConnectionState,
+    Message,
+    PassedConnection,
+    Rejected,
+    Returned,
+    Stop,
+    WakeUp,
+    WantsWork,
+    WorkerDied,
+    WorkerStarted,
+)
 from linepool.kernel.sealed_file import sealed_file, sealed_size
 from linepool.kernel.standard import LAST_STANDARD, moved_away
 from linepool.session import Session, unknown_version
@@ -37,7 +48,7 @@ _AS_FILE = 32  # its state comes as a file; known in this file only
 class _Kind:
     """The first byte of a message."""
 
-    CONNECTION, WANTS_WORK, RETURNED, WORKER_STARTED, WORKER_DIED, STOP = range(1, 7)
+    CONNECTION, WANTS_WORK, RETURNED, WORKER_STARTED, WORKER_DIED, STOP, CONFIGURED = range(1, 8)
 
 
 # kind, version, flags, number, deadline, accepted_at, cookie, origin
@@ -52,108 +63,12 @@ _STATE_VERSION = 1
 # Of state; more goes as a file, because a message must fit the socket's buffer.
 _INLINE_BYTES = 32768
 _MESSAGE_BYTES = PASSED.size + _INLINE_BYTES
-_DESCRIPTORS = 2
-_CONTROL_BYTES = socket.CMSG_SPACE(_DESCRIPTORS * _INT.size)
+_DESCRIPTORS = 2  # of a connection whose state is in a file
+MOST_DESCRIPTORS = 64
+"""In one message."""
+_CONTROL_BYTES = socket.CMSG_SPACE(MOST_DESCRIPTORS * _INT.size)
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 """Without the latter, every program that a handler starts would inherit the client's connection."""
-
-
-@define
-class ConnectionState:
-    """What travels with a connection.
-
-    Attributes:
-        flags: What is known of it: a sum of the constants above.
-        deadline: When it is closed if nothing comes from the client; monotonic, in seconds.
-        accepted_at: Likewise.
-        data: Its session and its protocol, see ``join_state``; only workers look into it.
-        cookie: The socket's (SO_COOKIE); 0: not known yet.
-        origin: Where the client comes from, as ``origin_of`` returns it.
-    """
-
-    flags: int
-    deadline: float
-    accepted_at: float
-    data: bytes = b""
-    cookie: int = 0
-    origin: int = 0
-
-
-@define
-class PassedConnection:
-    """A connection; its descriptor comes with the message.
-
-    Attributes:
-        descriptor: The receiver owns it. -1: it is lost, because the receiving process had no
-            descriptor left (recvmsg(2), MSG_CTRUNC).
-        number: Counts the connections that the parker has given to a worker; 0: to the parker.
-    """
-
-    state: ConnectionState
-    descriptor: int
-    number: int = 0
-
-
-@define
-class WantsWork:
-    """From a worker to the parker: it would take connections that wait."""
-
-
-@define
-class Returned:
-    """From a worker to the parker: it cannot begin to serve the connection of that number."""
-
-    number: int
-
-
-@define
-class WorkerStarted:
-    """From the master to the parker: there is a new worker in a slot.
-
-    Attributes:
-        slot: Its slot.
-        channel: A descriptor of the worker's channel, which the receiver owns; -1: it is lost.
-    """
-
-    slot: int
-    channel: int
-
-
-@define
-class WorkerDied:
-    """From the master to the parker: a worker is dead.
-
-    Attributes:
-        slot: Its slot.
-        begun_with: The number of the last connection that it had begun to serve.
-    """
-
-    slot: int
-    begun_with: int
-
-
-@define
-class Stop:
-    """From the master to the parker: end when no client has anything more to say."""
-
-
-@define
-class Rejected:
-    """A connection has come with something that is not valid; otherwise as ``PassedConnection``."""
-
-    why: str
-    descriptor: int = -1
-    number: int = 0
-
-
-@define
-class WakeUp:
-    """To any process: look at the board. What is malformed counts as one."""
-
-
-Message = (
-    PassedConnection | WantsWork | Returned | WorkerStarted | WorkerDied | Stop | Rejected | WakeUp
-)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -217,6 +132,8 @@ def send(channel: socket.socket, message: Message) -> bool:
         elif isinstance(message, WorkerStarted):
             head = _KIND_AND_NUMBER.pack(_Kind.WORKER_STARTED, message.slot)
             _send_with(channel, [head], [message.channel])
+        elif isinstance(message, Configured):
+            _send_with(channel, [_KIND.pack(_Kind.CONFIGURED)], message.descriptors)
         else:
             channel.send(_encoded(message), socket.MSG_DONTWAIT)
     except OSError:  # EAGAIN; ETOOMANYREFS and EMFILE, at a limit; EPIPE
@@ -280,6 +197,8 @@ def close_descriptor(message: Message) -> None:
         _close([message.descriptor])
     elif isinstance(message, WorkerStarted):
         _close([message.channel])
+    elif isinstance(message, Configured):
+        _close(message.descriptors)
 
 
 def _encoded(message: WantsWork | Returned | WorkerDied | Stop | Rejected | WakeUp) -> bytes:
@@ -354,6 +273,8 @@ def _parsed(data: bytes, descriptors: list[int], max_state_bytes: int) -> Messag
                 message = WorkerDied(*_KIND_SLOT_AND_NUMBER.unpack(data)[1:])
             case _Kind.STOP:
                 message = Stop()
+            case _Kind.CONFIGURED:
+                message, descriptors = Configured(descriptors), []
             case _:
                 pass
     except (struct.error, ValueError, OSError, IndexError):

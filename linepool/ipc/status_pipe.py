@@ -19,10 +19,19 @@ PIPE_FULL = 64 * 1024 - 4096
 
 
 class StatusPipe:
-    """Made by the master before the fork; each side then closes the end it does not use."""
+    """Made by the master, which keeps one end and sends the other to the worker.
 
-    def __init__(self) -> None:
-        self.reader, self.writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    Args:
+        ends: The reader and the writer, if there is a pipe; -1: that end is in another process.
+    """
+
+    def __init__(self, ends: tuple[int, int] | None = None) -> None:
+        self.reader, self.writer = ends or os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    @classmethod
+    def of_worker(cls, writer: int) -> StatusPipe:
+        """Return the pipe in its worker, from the end that has come from the master."""
+        return cls((-1, with_high_number(writer)))
 
     def report(self, record: bytes) -> None:
         """Write one record, in the worker; if the pipe is full it is lost, and the board has the state.
@@ -53,8 +62,4 @@ class StatusPipe:
     def keep_reader(self) -> None:
         """Close the worker's end."""
         os.close(self.writer)
-
-    def keep_writer(self) -> None:
-        """Close the master's end."""
-        os.close(self.reader)
-        self.writer = with_high_number(self.writer)
+        self.writer = -1

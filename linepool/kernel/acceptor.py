@@ -59,6 +59,12 @@ class Acceptor:
         self._events = events
         self._open()
 
+    def add(self, listener: Listener) -> None:
+        """Accept from another listener too."""
+        self.listeners[listener.socket.fileno()] = listener
+        if not self.open_at:
+            self._epoll.register(listener.socket.fileno(), self._events)
+
     def accept(self, listener: Listener) -> Accepted | None:
         """Return a new connection; None: there is none after all.
 

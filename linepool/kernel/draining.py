@@ -33,6 +33,7 @@ class Draining:
     def __init__(self, listeners: list[Listener]) -> None:
         self.due_at = math.inf
         self._listeners = [one for one in listeners if one.owned]  # those that are not shut
+        self._leaving: list[tuple[Listener, float]] = []
         self._handshakes_until = 0.0
 
     def begin(self) -> None:
@@ -44,10 +45,34 @@ class Draining:
         self._handshakes_until = time.monotonic() + _HANDSHAKES
         self.due_at = 0.0
 
+    def replace(self, listeners: list[Listener], leaving: list[Listener]) -> None:
+        """Note other listeners of the server, which goes on; those that leave are drained alone."""
+        for listener in leaving:
+            if listener.owned:
+                listener.turn_away()
+        self._leaving += [(one, time.monotonic() + _HANDSHAKES) for one in leaving]
+        self._listeners = [one for one in listeners if one.owned]
+        if self._leaving:
+            self.due_at = 0.0
+
+    def _drain_leaving(self, now: float) -> None:
+        """Shut and close each listener that the server does without, once no client needs it."""
+        for leaving in list(self._leaving):
+            listener, until = leaving
+            if not _is_needed(listener, handshakes_count=now < until):
+                listener.shut()
+                listener.remove()
+                self._leaving.remove(leaving)
+                log.info("listener closed address=%s", listener.name)
+
     def turn(self) -> None:
         """Shut each listener that no client needs any more."""
         now = time.monotonic()
         if now < self.due_at:
+            return
+        self._drain_leaving(now)
+        if not self._handshakes_until:
+            self.due_at = now + _LOOK_EVERY if self._leaving else math.inf
             return
         handshakes_count = now < self._handshakes_until
         for listener in list(self._listeners):

@@ -22,7 +22,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ChildProcess:
-    """A child process that leads a process group, from its fork until it is reaped.
+    """A child process that leads a process group, until it is reaped.
+
+    Args:
+        pid: Its pid.
+        pidfd: Its pidfd, taken over, if another process has forked it; -1: this one has.
 
     Attributes:
         unreaped: The pids of all that there are.
@@ -30,10 +34,10 @@ class ChildProcess:
 
     unreaped: ClassVar[set[int]] = set()
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, pidfd: int = -1) -> None:
         self.pid = pid
         # Safe from reuse of the pid: the child is not reaped before this object reaps it.
-        self.pidfd = os.pidfd_open(pid)
+        self.pidfd = pidfd if pidfd >= 0 else os.pidfd_open(pid)
         self._reaped = False
         self.unreaped.add(pid)
 

@@ -26,19 +26,20 @@ _SPARE_REGIONS = 8  # of the bus
 _PER_REGION = 2  # in the master and in each worker
 
 
-def bounded_by_files(settings: Settings, *, publishes: bool) -> Settings:
+def bounded_by_files(settings: Settings, *, publishes: bool, opened: int) -> Settings:
     """Raise the limit to what the settings need, and return what of them it allows; warn if that is less.
 
-    Workers and the parker inherit the limit.
+    The parker inherits the limit, and loaders are told of it.
 
     Args:
         settings: All of them.
         publishes: There is a bus between the workers.
+        opened: How many descriptors a process has that has loaded the app.
 
     Raises:
         SetupError: The limit is too low for one worker and one connection.
     """
-    opened = open_files()
+    opened = max(opened, open_files())
     needed = descriptors_needed(settings, publishes=publishes, opened=opened)
     limit = _raise_limit(needed + _FOR_APP)
     allowed = share_out(settings, limit, publishes=publishes, opened=opened)
@@ -61,6 +62,11 @@ def open_files() -> int:
         return len(os.listdir("/proc/self/fd")) - 1  # one is of the listing
     except OSError:
         return 0
+
+
+def open_files_limit() -> int:
+    """Return how many descriptors this process may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def bus_regions(workers: int) -> int:

@@ -94,15 +94,15 @@ def _noted(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def signals_blocked() -> Iterator[None]:
-    """Block all signals.
+def signals_blocked() -> Iterator[set[int]]:
+    """Block all signals; yield those that were blocked before.
 
     Around a fork: until the child has its own handlers, a signal meant for it would be noted in the
     master's pipe, which it shares.
     """
     before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     try:
-        yield
+        yield before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -113,6 +113,14 @@ def signal_at_parents_end(number: signal.Signals) -> None:
 
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of all descendants whose parent ends (prctl(2), Linux)."""
+    import ctypes  # noqa: PLC0415 - not needed to parse options
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
 def signal_name(number: int) -> str:

@@ -1,12 +1,28 @@
-"""A generation: all that a worker is forked from. Runs in the master; a reload makes a new one."""
+"""A generation: all that a worker is forked from. Used by the master; a reload makes a new one."""
 
 from __future__ import annotations
 
 from attrs import frozen
 
-from linepool.app import App
-from linepool.service import Service
+from linepool.facts import AppFacts, CommandFacts
+from linepool.master.loader_handle import LoaderHandle
+from linepool.protocols.base import printable
 from linepool.settings import Settings
+
+
+@frozen
+class Logged:
+    """What the log says of a request.
+
+    Attributes:
+        name: The command's name; ``(unknown)`` if the app has no such command.
+        words: The same, or the request's line, if that is to be logged.
+        command: What is known of the command, or None.
+    """
+
+    name: str
+    words: str
+    command: CommandFacts | None
 
 
 @frozen
@@ -15,10 +31,18 @@ class Generation:
 
     Attributes:
         number: Counts the loads; the first is 1.
-        service: The app, made ready to serve.
+        facts: What the master knows of the app.
+        loader: Forks its workers.
     """
 
     number: int
-    app: App
-    service: Service
+    facts: AppFacts
     settings: Settings
+    loader: LoaderHandle
+
+    def logged(self, number: int, line: bytes) -> Logged:
+        """Return what the log says of a request, given its command's number and its line."""
+        command = self.facts.numbered(number)
+        name = command.name if command else "(unknown)"
+        shows_line = self.facts.log_lines and not (command and command.is_secret)
+        return Logged(name, printable(line) if shows_line else name, command)

@@ -5,7 +5,7 @@ Runs in the master.
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import selectors
 import socket
 import time
@@ -15,21 +15,20 @@ from linepool.ipc.board import MasterSlot
 from linepool.kernel.lingering import LingeringClose
 from linepool.kernel.pidfd import ChildProcess
 
-log = logging.getLogger("linepool")
-
 _DEATH_WAIT = 1.0  # seconds for a killed worker to end; then its client gets no reply
+_REPLY_WAIT = 1.0  # seconds for the loader to encode it
 
 
 class LastReply:
     """The reply to the client that a killed worker was serving, and the end of its connection.
 
-    It is sent once the worker is dead, so that no other process can write any more. On a busy machine
-    that may take a while, and the master does not wait for it.
+    It is sent once the worker is dead, so that no other process can write any more; then the loader is
+    asked for it. On a busy machine both may take a while, and the master does not wait for them.
 
     Args:
         client: A copy of the client's socket.
         process: The worker.
-        reply: Returns the bytes to send; asked once the worker is dead.
+        ask: Calls what it is given with the bytes to send, now or later; called once the worker is dead.
         selector: The master's.
 
     Attributes:
@@ -40,13 +39,14 @@ class LastReply:
         self,
         client: socket.socket,
         process: ChildProcess,
-        reply: Callable[[], bytes],
+        ask: Callable[[Callable[[bytes], None]], None],
         selector: selectors.BaseSelector,
     ) -> None:
         self.is_over = False
         self._client = client
         self._process = process
-        self._reply = reply
+        self._ask = ask
+        self._is_asked = False
         self._selector = selector
         self._lingering = LingeringClose()
         self._wait_until = time.monotonic() + _DEATH_WAIT
@@ -63,21 +63,23 @@ class LastReply:
         if self._lingering:
             if self._lingering.expired(time.monotonic()):
                 self._close()
-        elif self._process.is_dead() or time.monotonic() >= self._wait_until:
-            self._begin()
+        elif not self._is_asked and self._process.is_dead():
+            self._is_asked = True
+            self._wait_until = time.monotonic() + _REPLY_WAIT
+            self._ask(self._end)
+        elif time.monotonic() >= self._wait_until:
+            self._end(b"")
 
     def close(self) -> None:
         """Close this process's copy, also in a new worker."""
         self._client.close()
 
-    def _begin(self) -> None:
-        if self._process.is_dead():
-            try:
-                self._client.send(self._reply(), socket.MSG_DONTWAIT)
-            except OSError:
-                pass  # the client is gone
-            except Exception:  # the protocol may be the user's
-                log.exception("no error line for the client of a killed worker")
+    def _end(self, reply: bytes) -> None:
+        """Send the reply, and end the connection."""
+        if self.is_over or self._lingering:
+            return  # it comes too late
+        with contextlib.suppress(OSError):  # the client is gone
+            self._client.send(reply, socket.MSG_DONTWAIT)
         # The shutdown acts on the socket itself, so it reaches the client even if a process that the
         # handler started still holds it.
         if self._lingering.add(self._client, patient=True):

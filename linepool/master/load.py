@@ -53,6 +53,10 @@ class LoadMeter:
         self._done = -1  # requests done when saturation began or was logged; -1: there is none
         self._throttled = times_throttled()
 
+    def configure(self, settings: Settings) -> None:
+        """Follow other settings from now on."""
+        self.history.configure(settings)
+
     @property
     def saturated_s(self) -> float:
         """Seconds for which connections waited while the pool was at its maximum."""
@@ -67,7 +71,7 @@ class LoadMeter:
             time.monotonic_ns(),
             backlog=0 if tally.idle else self._waiting(),
         )
-        pids = [worker.pid for worker in scoreboard.workers.values()]
+        pids = [worker.pid for worker in scoreboard.workers.values() if worker.pid]
         bottleneck = tally.busy > 0 and self._processors.are_bottleneck(
             pids, _SAMPLE if snapshot.backlog else _SAMPLE_QUIET
         )

@@ -13,6 +13,8 @@ import os
 import selectors
 import signal
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 from attrs import evolve
 
@@ -23,13 +25,15 @@ from linepool.kernel.signals import SignalPipe
 from linepool.master.announcing import announce
 from linepool.master.generation import Generation
 from linepool.master.load import LoadMeter
+from linepool.master.loader_handle import LoaderHandle
 from linepool.master.obeying import SIGNALS, obey
 from linepool.master.orphans import Orphans
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.pool import Pool
 from linepool.master.recycler import Recycler
+from linepool.master.reload import Reload
 from linepool.master.reopening import Reopening
-from linepool.master.spawner import Spawner
+from linepool.master.spawner import Part, Spawner
 from linepool.master.status_reader import LONGEST_PAUSE, StatusReader
 from linepool.master.stopped import StoppedChildren
 from linepool.master.trace import TraceWriter
@@ -50,14 +54,41 @@ _QUIT_GRACE = 1.0  # seconds that a worker has to unwind in an immediate stop
 _LONGEST_SLEEP = 86400.0  # seconds; what is due later is looked at again
 
 
+class Office(Protocol):
+    """What the master has done for it by what has started it."""
+
+    def start_loader(self, close_inherited: Callable[[], None]) -> LoaderHandle:
+        """Start a loader for the code as it is now.
+
+        Args:
+            close_inherited: Called in a loader that is a fork: closes its copies of what is the master's.
+
+        Raises:
+            OSError: There are no descriptors or processes left.
+        """
+
+    def log_limit(self) -> Part | None:
+        """Return the limit of the log, to be handed over; None: it has none."""
+
+    def configure_log(self, settings: Settings) -> None:
+        """Have the log follow other settings."""
+
+
 class Master:
     """The master and its pool.
 
     Attributes are read by what reports on the server; only the methods change them.
     """
 
-    def __init__(self, generation: Generation, listeners: list[Listener]) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        listeners: list[Listener],
+        office: Office,
+    ) -> None:
         self.generation = generation
+        self.generations = [generation]  # that have workers or a loader
+        self._office = office
         self.listeners = listeners
         # As many connections again may wait until their clients read.
         self.board = MasterView(Board(2 * generation.settings.hot_connections))
@@ -82,6 +113,7 @@ class Master:
         self.reopening = Reopening()
         self._draining = Draining(listeners)
         self._orphans = Orphans()
+        self._has_orphans = False  # perhaps
         self._has_come_up = False  # some worker has; if it died since, the app is not to blame
         self.was_ready = False  # the first generation, all of it
 
@@ -108,7 +140,7 @@ class Master:
         self._open()
         try:
             self._act()
-            while not self.stopping or self._workers:
+            while not self.stopping or self._workers or self.pool.births:
                 if self._wait():
                     self._reap()
                     self.drain()
@@ -127,8 +159,9 @@ class Master:
         """Set the bounds of the pool, and fill it if it was drained."""
         self.is_drained = False
         log.info("pool bounds changed from=%s to=%s", self.settings.workers, workers)
-        settings = evolve(self.settings, workers=workers)
-        self.generation = evolve(self.generation, settings=settings)
+        before, settings = self.generation, evolve(self.settings, workers=workers)
+        self.generation = evolve(before, settings=settings)
+        self.generations = [self.generation if one is before else one for one in self.generations]
 
     def empty(self) -> None:
         """Drain: have all workers leave within ``graceful_timeout``; clients wait until ``scale``."""
@@ -145,6 +178,7 @@ class Master:
         if not self.stopping:
             log.info("stopping: %s", "waiting for in-flight requests" if graceful else "now")
         self.stopping = True
+        self.reload.stop()
         self._watch_listeners(False)
         (self._draining.begin if graceful else self._draining.end)()
         grace = self.settings.graceful_timeout if graceful else _QUIT_GRACE
@@ -154,6 +188,49 @@ class Master:
                 worker.process.send(signal.SIGQUIT)
         if self._parker is not None:  # after the orders: from then on no worker hands off
             self._parker.stop(graceful=graceful)
+
+    def born(self, slot: int, pid: int, pidfd: int) -> None:
+        """Note that an ordered worker is there."""
+        self.pool.born(slot, pid, pidfd)
+
+    def not_born(self, slot: int, why: str) -> None:
+        """Note that an ordered worker does not come."""
+        self.pool.not_born(slot, why)
+
+    def loader_ended(self, loader: LoaderHandle) -> None:
+        """Have another loader started, if workers may still be needed from the one that ended."""
+        self.pool.loader_ended(loader)
+        if loader is self.generation.loader and not self.stopping:
+            log.error("loader died why=%r", loader.end)
+            self.reload.loader_lost()
+
+    def start_loader(self) -> LoaderHandle:
+        """Start a loader for the code as it is now; raises OSError."""
+        loader = self._office.start_loader(self._close_inherited_by_loader)
+        loader.watch(self._selector, self)
+        return loader
+
+    def switch_to(self, generation: Generation, listeners: list[Listener]) -> None:
+        """Put a generation in force: its settings, its listeners, and its app for the parker."""
+        is_watching = self._watching
+        self._watch_listeners(False)
+        leaving = [one for one in self.listeners if one not in listeners]
+        opened = [one for one in listeners if one not in self.listeners]
+        for listener in opened:
+            for name in listener.names:
+                announce(f"listening on {name}")
+        self.listeners[:] = listeners
+        self._watch_listeners(is_watching)
+        self._draining.replace(listeners, leaving)
+        self.generation = generation
+        self.is_drained = False
+        settings = generation.settings
+        self._office.configure_log(settings)
+        self.load.configure(settings)
+        self._recycler.configure(settings)
+        self.pool.configure(settings)
+        if self._parker is not None:
+            self._parker.configure(generation.facts, settings, opened)
 
     # The turns of the loop. Their order is an argument: what a dead worker wrote is in its pipe by
     # the time that it is reaped, so after the drain its last record is known; and a worker that has
@@ -219,7 +296,7 @@ class Master:
         for number in self._signals.drain():
             if number == signal.SIGCHLD:
                 self.pool.look_for_stopped()
-                self._orphans.reap()
+                self._has_orphans = True
             else:
                 obey(self, number)
 
@@ -229,9 +306,13 @@ class Master:
     def _act(self) -> None:
         """Change the pool as the policy wants it."""
         self._acted_at = time.monotonic()
+        if self._has_orphans and not self.pool.births:
+            self._has_orphans = False
+            self._orphans.reap()
         if self._parker is not None:
             self._parker.turn()
         self._draining.turn()
+        self.reload.turn()
         for watched in self._watched:
             watched.turn()
         if not (self.was_ready or self.stopping or self.is_drained):
@@ -264,7 +345,7 @@ class Master:
         if settings.has_parker:
             self._parker = ParkerHandle(
                 self.board,
-                self.generation.service,
+                self.generation.facts,
                 settings,
                 self.listeners,
                 self._workers,
@@ -274,7 +355,7 @@ class Master:
         self._watchdog = Watchdog(
             self.board, self._selector, self._parker.adopt if self._parker else None
         )
-        self._spawner = Spawner(self.generation, self.listeners, self.board, self._close_inherited)
+        self._spawner = Spawner(self.board, self._office.log_limit)
         self.pool = Pool(
             board=self.board,
             scoreboard=self.scoreboard,
@@ -289,7 +370,10 @@ class Master:
             stopped=StoppedChildren(settings.stopped_timeout, self._watchdog.stalls),
             brake=Brake(settings.poison_deaths, settings.poison_window, settings.poison_pause),
         )
-        # What the app has loaded stays out of the workers' collections, and so stays shared.
+        self.reload = Reload(self, self._spawner)
+        self.generation.loader.watch(self._selector, self)
+        self._spawner.start(self.generation, self.listeners)
+        # What is loaded stays out of the parker's collections, and so stays shared.
         gc.collect()
         gc.freeze()
         self._awake_at = time.monotonic()
@@ -303,6 +387,10 @@ class Master:
         self._watchdog.close()
         if self._parker is not None:
             self._parker.close()
+        for generation in self.generations:
+            generation.loader.close()
+        for ends in self.pool.births.values():
+            ends.close()
         self._spawner.close()
         if self._trace is not None:
             self._trace.close()
@@ -313,20 +401,24 @@ class Master:
         self._signals.close()
         gc.unfreeze()
 
-    def _close_inherited(self) -> None:
-        """Close a new worker's copies of what is the master's."""
-        self._close_own()
-        for sibling in self._workers.values():
-            sibling.close()
-        if self._parker is not None:
-            self._parker.abandon()
-
     def _close_inherited_by_parker(self) -> None:
         """Close a new parker's copies, except the channels of the workers."""
         self._close_own()
         self._spawner.close()
+        for generation in self.generations:
+            generation.loader.abandon()
+        for ends in self.pool.births.values():
+            ends.close()
         for worker in self._workers.values():
             worker.close_all_but_channel()
+
+    def _close_inherited_by_loader(self) -> None:
+        """Close a new loader's copies of what is the master's."""
+        self._close_inherited_by_parker()
+        for worker in self._workers.values():
+            worker.channel.close()
+        if self._parker is not None:
+            self._parker.abandon()
 
     def _close_own(self) -> None:
         self._signals.abandon()
@@ -345,6 +437,7 @@ class Master:
         """Return the next moment at which there is something to do even if nothing happens."""
         moments = [self.pool.due_at, self._draining.due_at]
         moments += [watched.due_at for watched in self._watched]
+        moments.append(self.reload.due_at)
         if self._parker is not None:
             moments.append(self._parker.due_at)
         if not (self.stopping or self.is_drained):
@@ -357,7 +450,8 @@ class Master:
         if (plan.spawn or plan.retire) and self.was_ready:
             change = plan.spawn - plan.retire
             log.info("scaling pool: %+d %s (%s)", change, _counted("worker", abs(change)), plan.why)
-        self.pool.retire(plan.retire)
+        if not self.reload.is_running:  # else the old ones leave anyway
+            self.pool.retire(plan.retire)
         for _ in range(plan.spawn):
             if not self.pool.spawn(self.generation):
                 self._plan_at = self.pool.retry_at
@@ -381,7 +475,12 @@ class Master:
             self.was_ready = True
             self.pool.probe()
             announce(f"ready: {ready} {_counted('worker', ready)}")
-        elif self.load.history.boot_failures and not self._workers and not self._has_come_up:
+        elif (
+            self.load.history.boot_failures
+            and not self._workers
+            and not self.pool.births
+            and not self._has_come_up
+        ):
             log.error("no worker came up; giving up")
             self._status = 1
             self.was_ready = True

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Protocol as Interface
 
+from linepool.master.reload import Reload
 from linepool.master.reopening import Reopening
 from linepool.settings import MAX_WORKERS, Settings, Workers
 
@@ -31,6 +32,7 @@ class Commanded(Interface):
     stopping: bool
     is_drained: bool
     reopening: Reopening
+    reload: Reload
 
     @property
     def settings(self) -> Settings:
@@ -51,8 +53,10 @@ def obey(master: Commanded, number: signal.Signals) -> None:
     workers = master.settings.workers
     if number in (signal.SIGINT, signal.SIGQUIT):
         master.stop(graceful=False)
-    elif number in (signal.SIGTERM, signal.SIGHUP):
+    elif number == signal.SIGTERM:
         master.stop(graceful=not master.stopping)
+    elif number == signal.SIGHUP:
+        master.reload.begin()
     elif number == signal.SIGTTIN and workers.max < MAX_WORKERS:
         master.scale(Workers(workers.min + 1, workers.max + 1))
     elif number == signal.SIGTTOU and workers.min > 1 and not master.is_drained:

@@ -1,7 +1,8 @@
-"""The orphans that process 1 of a container inherits: they are reaped when they end.
+"""The orphans that the master inherits: they are reaped when they end.
 
-Runs in the master. A process whose parent has ended becomes a child of process 1, and no other process
-can reap it: it would stay as a zombie until the container ends.
+Runs in the master. It is a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), so a process among its descendants
+whose parent has ended becomes its child. Workers do so on purpose, see ``loader.births``; the others no
+other process can reap, and they would stay as zombies until the server ends.
 """
 
 from __future__ import annotations
@@ -10,22 +11,24 @@ import contextlib
 import os
 
 from linepool.kernel.pidfd import ChildProcess
+from linepool.kernel.signals import adopt_orphans
 
 
 class Orphans:
-    """The children of this process that it has not started, if it is process 1.
+    """The children of this process that it has not started.
 
     What the app has started before stays the app's: it may want to know how that ended.
     """
 
     def __init__(self) -> None:
-        self._is_first = os.getpid() == 1
-        self._of_the_app = _children() if self._is_first else set()
+        adopt_orphans()
+        self._of_the_app = _children() - ChildProcess.unreaped
 
     def reap(self) -> None:
-        """Reap those that have ended."""
-        if not self._is_first:
-            return
+        """Reap those that have ended.
+
+        Pre-condition: no worker is being born; it would be taken for an orphan.
+        """
         for pid in _children() - self._of_the_app - ChildProcess.unreaped:
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import logging
 import math
 import os
@@ -15,22 +16,29 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from linepool.errors import TOO_MANY, TOO_MANY_FROM_ONE, TOO_MANY_UNFINISHED
+from linepool.facts import AppFacts
 from linepool.ipc import channel as channels
 from linepool.ipc.board import MasterView
-from linepool.ipc.channel import Message, PassedConnection, Stop, WorkerDied, WorkerStarted
+from linepool.ipc.letters import packed
+from linepool.ipc.messages import (
+    Configured,
+    Message,
+    PassedConnection,
+    Stop,
+    WorkerDied,
+    WorkerStarted,
+)
 from linepool.kernel.listeners import Listener
 from linepool.kernel.pidfd import ChildProcess
+from linepool.kernel.sealed_file import sealed_file
 from linepool.kernel.sockets import address_text, origin_of, peer_name
 from linepool.master.helper import Helper
 from linepool.master.worker_handle import WorkerHandle
-from linepool.parker.held import AppFacts
 from linepool.parker.parker import Parker
-from linepool.service import Service
 from linepool.session import Session
-from linepool.settings import Settings
+from linepool.settings import Settings, as_texts
 
 log = logging.getLogger("linepool")
 
@@ -43,7 +51,7 @@ class ParkerHandle:
 
     Args:
         board: Where the parker publishes what it holds.
-        service: The app.
+        app: What is known of the app.
         settings: All of them.
         listeners: The parker accepts from them.
         workers: Those that are alive, by slot.
@@ -58,7 +66,7 @@ class ParkerHandle:
     def __init__(
         self,
         board: MasterView,
-        service: Service,
+        app: AppFacts,
         settings: Settings,
         listeners: list[Listener],
         workers: Mapping[int, WorkerHandle],
@@ -77,14 +85,7 @@ class ParkerHandle:
         self._stopping = False
         self._numbers = itertools.count(1)
         self._pid = os.getpid()
-        self._app = AppFacts(
-            refusals={
-                why: service.refusal(why)
-                for why in (TOO_MANY, TOO_MANY_FROM_ONE, TOO_MANY_UNFINISHED)
-            },
-            greets=service.greets,
-            has_disconnect_hook=bool(service.on_disconnect),
-        )
+        self._app = app
         self._helper = Helper(
             "parker",
             selector,
@@ -123,6 +124,29 @@ class ParkerHandle:
         channel = self._helper.channel
         while self._messages and channel and channels.send(channel, self._messages[0]):
             channels.close_descriptor(self._messages.popleft())
+
+    def configure(
+        self, facts: AppFacts, settings: Settings, opened: Sequence[Listener] = ()
+    ) -> None:
+        """Tell the parker of another generation.
+
+        Args:
+            facts: What is known of its app.
+            settings: All of them.
+            opened: The listeners that are new.
+        """
+        self._app, self._settings = facts, settings
+        if self._helper.channel is None:
+            return  # the next parker begins with these
+        parts, descriptors = packed({one.name: one.handed_over() for one in opened})
+        data = {"app": facts.as_json(), "settings": as_texts(settings), "listeners": parts}
+        try:
+            file = sealed_file(json.dumps(data).encode())
+            copies = [os.dup(number) for number in descriptors]
+        except OSError as error:
+            log.error("the parker keeps old settings: %s", error.strerror)  # noqa: TRY400
+        else:
+            self._send(Configured([file, *copies]))
 
     def worker_started(self, slot: int) -> None:
         """Tell the parker of a new worker."""

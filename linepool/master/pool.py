@@ -15,27 +15,31 @@ import time
 from attrs import Factory, asdict, define
 
 from linepool.ipc.board import MasterView, Order, SlotSnapshot
+from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.shortage import EXIT_STATUS
 from linepool.kernel.signals import signal_name
 from linepool.master.generation import Generation
 from linepool.master.load import LoadMeter
+from linepool.master.loader_handle import LoaderHandle
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.recycler import Recycler
 from linepool.master.spawner import Spawner
 from linepool.master.status_reader import StatusReader
 from linepool.master.stopped import StoppedChildren
 from linepool.master.watchdog import Watchdog
-from linepool.master.worker_handle import WorkerHandle
+from linepool.master.worker_handle import Ends, WorkerHandle
 from linepool.pool import policy
 from linepool.pool.brake import Brake
 from linepool.pool.deadline import DUMP_NS
 from linepool.pool.scoreboard import Scoreboard, WorkerState
 from linepool.pool.status import State
-from linepool.settings import MAX_WORKERS
+from linepool.settings import MAX_WORKERS, Settings
 
 log = logging.getLogger("linepool")
 
+_EARLY = 5.0  # seconds after which the death of a worker says nothing of its start
 _MALFORMED_AT_MOST = 3  # records that are not the worker's own, before it is killed
+_STOPPED = "did not end before the server stopped"
 
 
 @define
@@ -81,6 +85,8 @@ class Pool:
 
     Attributes:
         workers: Those that are alive, by slot.
+        births: Those that have been ordered and are not there yet, by slot.
+        early_deaths: How many workers have died soon after their start, by the number of the generation.
         brake: Refuses commands that workers died of.
         retry_at: When another fork is to be tried after one has failed, on the monotonic clock.
     """
@@ -90,6 +96,9 @@ class Pool:
     workers: dict[int, WorkerHandle]
     counters: Counters = Factory(Counters)
     retry_at: float = 0.0
+    births: dict[int, Ends] = Factory(dict)
+    early_deaths: dict[int, int] = Factory(dict)
+    _kill_at: float = 0.0
     _selector: selectors.BaseSelector
     _spawner: Spawner
     _reader: StatusReader
@@ -106,40 +115,93 @@ class Pool:
         died = self._parker.dropped if self._parker else 0
         return died + self.board.dropped_by_parker
 
+    def configure(self, settings: Settings) -> None:
+        """Follow other settings from now on."""
+        self.brake.configure(settings.poison_deaths, settings.poison_window, settings.poison_pause)
+        self._stopped.configure(settings.stopped_timeout)
+
     def spawn(self, generation: Generation) -> bool:
-        """Fork one worker; return whether that succeeded."""
+        """Order one worker from the generation's loader; return whether that succeeded."""
         slot = self.scoreboard.free_slot(MAX_WORKERS)
-        history = self._load.history
-        now_ns = time.monotonic_ns()  # before the fork: the child may be quicker than this process
+        now_ns = time.monotonic_ns()
         try:
-            worker = self._spawner.spawn(slot, generation, self._recycler.spawned(slot))
+            self.births[slot] = self._spawner.order(slot, generation, self._recycler.spawned(slot))
         except OSError as error:
-            log.error("cannot fork: %s", error.strerror)  # noqa: TRY400 - one line says everything
-            history.boot_failed(now_ns, shortage=True)
-            backoff = generation.settings.respawn_backoff
-            pause = policy.boot_delay(history.boot_failures, backoff, shortage=True)
-            self.retry_at = time.monotonic() + pause  # nothing else would cause another try
+            self._fork_failed(generation, error.strerror or str(error))
             return False
-        self.workers[slot] = worker
-        self._selector.register(worker.process.pidfd, selectors.EVENT_READ, slot)
+        self.scoreboard.spawned(slot, 0, generation.number, now_ns)
+        self._load.history.spawned(generation.settings, now_ns)
+        return True
+
+    def _fork_failed(self, generation: Generation, why: str) -> None:
+        """Note that there is no process, or no descriptor, for another worker."""
+        log.error("cannot fork: %s", why)
+        history = self._load.history
+        history.boot_failed(time.monotonic_ns(), shortage=True)
+        backoff = generation.settings.respawn_backoff
+        pause = policy.boot_delay(history.boot_failures, backoff, shortage=True)
+        self.retry_at = time.monotonic() + pause  # nothing else would cause another try
+
+    def born(self, slot: int, pid: int, pidfd: int) -> None:
+        """Note that an ordered worker is there; its pidfd is taken over."""
+        ends = self.births.pop(slot, None)
+        if ends is None:
+            os.close(pidfd)
+            raise ValueError(f"no worker was ordered in slot {slot}")
+        self.workers[slot] = worker = WorkerHandle(ChildProcess(pid, pidfd), ends)
+        if self._kill_at:
+            worker.kill_by(self._kill_at, _STOPPED)
+        self._selector.register(pidfd, selectors.EVENT_READ, slot)
         self._reader.add(slot, worker)
         if self._parker is not None:
             self._parker.worker_started(slot)
-        self.scoreboard.spawned(slot, worker.process.pid, generation.number, now_ns)
-        history.spawned(generation.settings, now_ns)
+        self.scoreboard.born(slot, pid)
         self.counters.spawned += 1
-        log.debug("worker spawned pid=%d slot=%d", worker.process.pid, slot)
-        return True
+        log.debug("worker spawned pid=%d slot=%d", pid, slot)
 
-    def retire(self, count: int) -> None:
+    def not_born(self, slot: int, why: str) -> None:
+        """Note that an ordered worker does not come."""
+        ends = self.births.pop(slot)
+        ends.close()
+        self.scoreboard.reaped(slot)
+        self._spawner.reaped(slot)
+        self._load.history.worker_changed(slot, None, time.monotonic_ns())
+        self._fork_failed(ends.generation, why)
+
+    def loader_ended(self, loader: LoaderHandle) -> None:
+        """Give up the workers that were ordered from a loader."""
+        for slot, ends in list(self.births.items()):
+            if ends.generation.loader is loader:
+                self.not_born(slot, "the loader has ended")
+
+    @property
+    def staying(self) -> int:
+        """How many workers are not leaving."""
+        return self.scoreboard.tally().staying
+
+    def of(self, generation: int) -> list[WorkerState]:
+        """Return the workers of a generation that are not leaving."""
+        workers = self.scoreboard.workers.values()
+        return [one for one in workers if one.generation == generation and not one.leaving]
+
+    def has_workers_of(self, generation: int) -> bool:
+        """Whether there are workers of a generation, or will be."""
+        return any(one.generation == generation for one in self.scoreboard.workers.values())
+
+    def retire(self, count: int, *, but: int = 0) -> None:
         """Order workers to leave: idle ones first, of these the one that the kernel wakes next.
 
         Where connections cannot be handed off, a busy one leaves when its client does.
+
+        Args:
+            count: How many; none if it is negative.
+            but: The number of a generation whose workers stay.
         """
         order = Order.RETIRE if self._parker is not None else Order.RECYCLE
-        staying = [worker for worker in self.scoreboard.workers.values() if not worker.leaving]
+        workers = self.scoreboard.workers.values()
+        staying = [one for one in workers if not one.leaving and one.generation != but]
         staying.sort(key=lambda worker: (worker.state is State.TAKEN, worker.since_ns))
-        for worker in staying[:count]:
+        for worker in staying[: max(0, count)]:
             self.order(worker.slot, order)
             self.counters.retired += 1
             log.info("worker retired pid=%d requests=%d", worker.pid, worker.requests)
@@ -157,12 +219,15 @@ class Pool:
         self.board.slot(slot).command(order)
         self.scoreboard.mark_retiring(slot)
         self._load.history.worker_changed(slot, None, time.monotonic_ns())
-        self.workers[slot].wake()
+        if slot in self.workers:  # else it looks when it begins
+            self.workers[slot].wake()
 
     def stop(self, kill_at: float) -> None:
         """Order all workers to leave, and have those killed that do not by then."""
-        for slot, worker in self.workers.items():
-            worker.kill_by(kill_at, "did not end before the server stopped")
+        self._kill_at = kill_at
+        for worker in self.workers.values():
+            worker.kill_by(kill_at, _STOPPED)
+        for slot in (*self.workers, *self.births):
             self.order(slot, Order.STOP)
 
     def drain(self, kill_at: float) -> None:
@@ -175,19 +240,20 @@ class Pool:
         """Have a worker killed once its stack has been written; ``why``: the request in it "..."."""
         self.workers[slot].kill_by(time.monotonic() + DUMP_NS / 1e9, why)
 
-    def boot_by(self, worker: WorkerState) -> float:
+    def boot_by(self, slot: int, generation: Generation) -> float:
         """Return when a worker must be ready, on the monotonic clock."""
-        settings = self.workers[worker.slot].generation.settings
-        return worker.spawned_ns / 1e9 + settings.spawn_timeout
+        spawned_ns = self.scoreboard.workers[slot].spawned_ns
+        return spawned_ns / 1e9 + generation.settings.spawn_timeout
 
     @property
     def due_at(self) -> float:
         """When ``judge`` is due next, on the monotonic clock, requests left out."""
-        booting = (
-            self.boot_by(worker)
-            for slot, worker in self.scoreboard.workers.items()
-            if worker.state is None and not self.workers[slot].kill_at
-        )
+        booting = [
+            self.boot_by(slot, worker.generation)
+            for slot, worker in self.workers.items()
+            if self.scoreboard.workers[slot].state is None and not worker.kill_at
+        ]
+        booting += [self.boot_by(slot, ends.generation) for slot, ends in self.births.items()]
         return min(self.brake.due_at, self._stopped.due_at, min(booting, default=math.inf))
 
     def look_for_stopped(self) -> None:
@@ -205,12 +271,15 @@ class Pool:
         stopped = self._stopped.take_overdue()
         for slot, worker in self.workers.items():
             state = self.scoreboard.workers[slot]
-            if state.state is None and now >= self.boot_by(state):
+            if state.state is None and now >= self.boot_by(slot, worker.generation):
                 worker.kill_by(soon, "was not ready in time")
             elif worker.process in stopped:
                 worker.kill_by(soon, "was in a worker that was stopped")
             elif state.malformed > _MALFORMED_AT_MOST:
                 worker.kill_by(soon, "was in a worker that wrote malformed records")
+        for slot, ends in list(self.births.items()):
+            if now >= self.boot_by(slot, ends.generation):
+                ends.generation.loader.kill("does not fork")  # which ends all its births
         if self._parker is not None:
             self._parker.kill_any(stopped)
 
@@ -267,6 +336,10 @@ class Pool:
             # The kernel kills when memory is short.
             shortage = status in (EXIT_STATUS, -signal.SIGKILL) and not handle.is_killed
             self._load.history.boot_failed(time.monotonic_ns(), shortage=shortage)
+        age = time.monotonic() - worker.spawned_ns / 1e9
+        if not worker.retiring and not last.started_ns and age < _EARLY:
+            number = worker.generation
+            self.early_deaths[number] = self.early_deaths.get(number, 0) + (status != 0)
         if worker.retiring or handle.is_killed:
             log.debug("worker left pid=%d status=%d", worker.pid, status)
             return
@@ -276,14 +349,14 @@ class Pool:
             log.info("worker %s pid=%d", "recycled" if recycled else "left", worker.pid)
             return
         self.counters.crashes += 1
-        logged = handle.generation.service.logged(last.line) if last.started_ns else None
+        logged = handle.generation.logged(last.command, last.line) if last.started_ns else None
         log.error(
             "worker died pid=%d %s command=%s requests=%d",
             worker.pid,
             f"status={status}" if status >= 0 else f"signal={signal_name(-status)}",
             logged.words if logged else "-",
             last.requests,
-            extra={"command": logged.command if logged else ""},
+            extra={"command": logged.name if logged else ""},
         )
 
     def _blame(self, worker: WorkerHandle, last: SlotSnapshot) -> None:
@@ -291,15 +364,15 @@ class Pool:
 
         A kill counts if it was because of the request itself, not of a stop.
         """
-        entry = worker.generation.service.numbered(last.command) if last.started_ns else None
-        if entry is None or (worker.is_killed and not worker.is_overdue(last.number)):
+        command = worker.generation.facts.numbered(last.command) if last.started_ns else None
+        if command is None or (worker.is_killed and not worker.is_overdue(last.number)):
             return
-        if self.brake.died(entry.name, time.monotonic()):
+        if self.brake.died(command.name, time.monotonic()):
             self.board.brake(self.brake.braked)
             log.error(
                 "command refused for a while: workers died of it command=%s deaths=%d pause_s=%g",
-                entry.name,
-                self.brake.deaths(entry.name),
+                command.name,
+                self.brake.deaths(command.name),
                 worker.generation.settings.poison_pause,
             )
 

@@ -7,6 +7,7 @@ worker that is ordered to leave for its age or memory and still holds a connecti
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -51,6 +52,13 @@ class Recycler:
         self._timed = bool(settings.max_rss_mb or settings.max_age)
         self._on = bool(self._timed or settings.max_requests)
         self.due_at = time.monotonic() + _LOOK_EVERY if self._timed else float("inf")
+
+    def configure(self, settings: Settings) -> None:
+        """Follow other settings from now on."""
+        self._settings = settings
+        self._timed = bool(settings.max_rss_mb or settings.max_age)
+        self._on = bool(self._timed or settings.max_requests)
+        self.due_at = 0.0 if self._timed else math.inf
 
     def spawned(self, slot: int) -> int:
         """Note a new worker; return the number of requests after which it leaves, 0: never."""
@@ -105,7 +113,8 @@ class Recycler:
 
     def _served(self, worker: WorkerState, now: float) -> Wear:
         slot = self._board.slot(worker.slot)
-        share = slot.requests / self._spans[worker.slot].requests
+        limit = self._spans[worker.slot].requests
+        share = slot.requests / limit if limit else 0.0  # 0: it began before there was a limit
         if self._is_kept(worker, now):
             share = 0.0  # it cannot leave now, however many requests it has served
         settled = worker.leaving or slot.permit

@@ -1,65 +1,81 @@
-"""The fork of a worker: what it is given, and what of the master's it closes.
+"""The order for a worker: what connects it to the master is made here, and sent to the loader.
 
-Runs in the master, and in each new worker until it begins to serve.
+Runs in the master.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import signal
-import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from attrs import evolve
-
-from linepool.errors import LeaveNow
 from linepool.ipc import channel as channels
 from linepool.ipc.board import MasterView
+from linepool.ipc.letters import packed
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener
-from linepool.kernel.rlimit import bus_regions
-from linepool.kernel.shortage import exit_status
-from linepool.kernel.signals import signals_blocked
+from linepool.kernel.rlimit import bus_regions, open_files_limit
 from linepool.kernel.standard import with_high_number
 from linepool.master.generation import Generation
-from linepool.master.worker_handle import StackFiles, WorkerHandle
+from linepool.master.worker_handle import Ends, StackFiles
 from linepool.pubsub.bus import Bus
-from linepool.worker.worker import Worker, WorkerSpec
+from linepool.settings import as_texts
 
-log = logging.getLogger("linepool")
+Part = tuple[dict[str, Any], list[int]]
 
 
 class Spawner:
-    """Forks workers.
+    """Has loaders fork workers.
 
     Args:
-        generation: The first one.
-        listeners: Shared by all workers.
         board: Shared by all workers.
-        close_inherited: Called in each new worker: closes its copies of what is the master's.
+        log_limit: Returns the limit of the log, to be handed over; None: it has none.
     """
 
     def __init__(
         self,
-        generation: Generation,
-        listeners: list[Listener],
         board: MasterView,
-        close_inherited: Callable[[], None],
+        log_limit: Callable[[], Part | None],
     ) -> None:
-        self._listeners = listeners
         self._board = board
-        self._close_inherited = close_inherited
+        self._log_limit = log_limit
         self._stack_files = StackFiles()
-        publishes = generation.service.protocol.publishes
-        regions = bus_regions(generation.settings.workers.max)
-        self._bus = Bus(regions, with_high_number) if publishes else None
-        self._master = os.getpid()
+        self._bus: Bus | None = None
 
-    def spawn(self, slot: int, generation: Generation, recycle_at: int) -> WorkerHandle:
-        """Fork a worker and return the master's ends of it.
+    def start(self, generation: Generation, listeners: Sequence[Listener]) -> None:
+        """Give a loader what its workers share.
+
+        Args:
+            generation: What it has loaded.
+            listeners: Where its workers accept.
+
+        Raises:
+            OSError: It cannot be given to it.
+        """
+        settings = generation.settings
+        if generation.facts.publishes and self._bus is None:
+            self._bus = Bus(bus_regions(settings.workers.max), with_high_number)
+        parts = {"board": self._board.page.handed_over()}
+        names = [f"listener {number}" for number in range(len(listeners))]
+        for name, listener in zip(names, listeners, strict=True):
+            parts[name] = listener.handed_over()
+        if self._bus is not None:
+            parts["bus"] = self._bus.handed_over()
+        if log_limit := self._log_limit():
+            parts["log"] = log_limit
+        facts, descriptors = packed(parts)
+        letter = {
+            "generation": generation.number,
+            "settings": as_texts(settings),
+            "files": open_files_limit(),
+            "parts": facts,
+            "listeners": names,
+        }
+        generation.loader.send("START", letter, descriptors)
+
+    def order(self, slot: int, generation: Generation, recycle_at: int) -> Ends:
+        """Order a worker; return the master's ends of what connects it.
 
         Args:
             slot: Where it is to be.
@@ -67,47 +83,26 @@ class Spawner:
             recycle_at: It leaves after this many requests, with a permit; 0: never.
 
         Raises:
-            OSError: There are no descriptors or processes left; nothing has changed.
+            OSError: There are no descriptors left, or the loader does not read; nothing has changed.
         """
         with contextlib.ExitStack() as undo:
             pipe = StatusPipe()
             undo.callback(pipe.close)
             ours, theirs = channels.pair()
             undo.callback(ours.close)
-            undo.callback(theirs.close)
-            bell = os.eventfd(0, os.EFD_CLOEXEC)
-            undo.callback(os.close, bell)
-            stack_file = self._stack_files.of(slot)
-            self._board.new_worker(slot)
-            spec = WorkerSpec(
-                slot=slot,
-                generation=generation.number,
-                app=generation.app,
-                service=generation.service,
-                settings=generation.settings,
-                listeners=self._listeners,
-                board=self._board.page,
-                bell=bell,
-                pipe=pipe,
-                channel=theirs,
-                stack_file=stack_file,
-                master=self._master,
-                recycle_at=recycle_at,
-                bus=self._bus,
-            )
-            _flush()  # what is in the buffer would be written by each worker again
-            with signals_blocked():
-                pid = os.fork()
-                if pid == 0:
-                    ours.close()
-                    self._become_worker(spec)
-            undo.callback(os.waitpid, pid, 0)
-            undo.callback(os.kill, pid, signal.SIGKILL)
-            worker = WorkerHandle(pid, generation, pipe, ours, bell, stack_file)
+            with theirs:
+                bell = os.eventfd(0, os.EFD_CLOEXEC)
+                undo.callback(os.close, bell)
+                stack_file = self._stack_files.of(slot)
+                self._board.new_worker(slot)
+                generation.loader.send(
+                    "SPAWN",
+                    {"slot": slot, "recycle_at": recycle_at},
+                    [pipe.writer, theirs.fileno(), bell, stack_file],
+                )
             undo.pop_all()
-        theirs.close()
         pipe.keep_reader()
-        return worker
+        return Ends(generation, pipe, ours, bell, stack_file)
 
     def reaped(self, slot: int) -> None:
         """Remove what a dead worker had subscribed to."""
@@ -115,42 +110,7 @@ class Spawner:
             self._bus.clear(slot)
 
     def close(self) -> None:
-        """Close everything."""
-        self._stack_files.close_all_but(None)
+        """Close everything, also in a new helper process."""
+        self._stack_files.close()
         if self._bus is not None:
             self._bus.close()
-
-    def _become_worker(self, spec: WorkerSpec) -> NoReturn:
-        """Turn the new process into a worker, to its end."""
-        status = 1
-        try:
-            spec.pipe.keep_writer()
-            self._stack_files.close_all_but(spec.slot)
-            self._close_inherited()
-            os.setpgid(0, 0)  # what a handler starts can then be killed with it
-            spec = evolve(
-                spec,
-                channel=channels.end_of(with_high_number(spec.channel.detach())),
-                stack_file=with_high_number(spec.stack_file),
-            )
-            worker = Worker(spec)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
-            status = worker.run()
-        except LeaveNow:
-            status = 0
-        except BaseException as error:
-            status = exit_status(error)
-            log.exception("worker failed pid=%d", os.getpid())
-        finally:
-            _flush()
-            if os.getppid() != self._master:  # it has ended, so it does not end what is left behind
-                with contextlib.suppress(OSError):
-                    os.killpg(os.getpid(), signal.SIGKILL)
-            os._exit(status)
-
-
-def _flush() -> None:
-    """Write out what was printed, if there is anywhere to write it."""
-    if sys.stdout is not None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()

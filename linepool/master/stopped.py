@@ -27,6 +27,10 @@ class StoppedChildren:
         self._stalls = stalls
         self._since_ns: dict[ChildProcess, int] = {}
 
+    def configure(self, limit: float) -> None:
+        """Follow another limit from now on."""
+        self._limit_ns = int(limit * 1e9)
+
     def look(self, children: Iterable[ChildProcess]) -> None:
         """Note which of the children are stopped."""
         now_ns = time.monotonic_ns()

@@ -18,16 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from attrs import frozen
 
 from linepool import conversation, service
-from linepool.errors import ServerError
 from linepool.handlers.compile import CALL_FILE
 from linepool.ipc.board import MasterSlot, MasterView, SlotSnapshot
 from linepool.kernel.sockets import peer_name
-from linepool.master.generation import Generation
+from linepool.master.generation import Generation, Logged
 from linepool.master.last_reply import LastReply, SavedSockets
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool.deadline import DUMP_NS, Rules, StallLog, Step
-from linepool.protocols.base import Request
-from linepool.service import Logged, Service
 from linepool.worker import evacuation
 from linepool.worker.interrupts import RAISE
 
@@ -146,8 +143,8 @@ class Watchdog:
             self._saved[slot] = SavedSockets(worker.process, board_slot)
         worker.process.kill()
         worker.kill_at = math.inf
-        app = worker.generation.service
-        logged = app.logged(before.line) if before.started_ns else None
+        generation = worker.generation
+        logged = generation.logged(before.command, before.line) if before.started_ns else None
         ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if logged else 0.0
         log.error(
             "worker killed pid=%d why=%r command=%s client=%s handler=%r ran_s=%.2f limit_s=%g%s",
@@ -159,11 +156,11 @@ class Watchdog:
             ran_s,
             before.limit_ns / 1e9,
             _indented(worker.dump()),
-            extra={"command": logged.command if logged else ""},
+            extra={"command": logged.name if logged else ""},
         )
         if client is not None:
-            reply = functools.partial(_last_reply, board_slot, app, before.number, why)
-            last = LastReply(client, worker.process, reply, self._selector)
+            ask = functools.partial(_ask_last_reply, board_slot, generation, before.number, why)
+            last = LastReply(client, worker.process, ask, self._selector)
             last.turn()
             self._replies.append(last)
 
@@ -250,8 +247,7 @@ def _watch_of(generation: Generation) -> _Watch:
     settings = generation.settings
     evacuate_after = settings.hand_off_after if settings.has_parker else 0.0
     limits = [_LOOK_EVERY, settings.request_timeout, settings.slow_request, evacuate_after]
-    commands = generation.service.commands
-    limits += [entry.timeout for entry in commands if entry.timeout is not None]
+    limits += [one.timeout for one in generation.facts.commands if one.timeout is not None]
     return _Watch(
         Rules(int(settings.slow_request * 1e9), int(settings.kill_grace * 1e9)),
         min(limit for limit in limits if limit),
@@ -283,32 +279,36 @@ def _take(
     elif step is Step.ASK_STUCK:
         worker.request_dump()
     elif step is Step.TELL_SLOW:
-        logged = worker.generation.service.logged(snapshot.line)
+        logged = worker.generation.logged(snapshot.command, snapshot.line)
         log.warning(
             "slow request pid=%d command=%s ran_s=%.2f%s",
             worker.process.pid,
             logged.words,
             ran_ns / 1e9,
             _indented(worker.dump()) if worker.has_dump() else _NO_LOOK,
-            extra={"command": logged.command},
+            extra={"command": logged.name},
         )
 
 
-def _last_reply(slot: MasterSlot, app: Service, number: int, why: str) -> bytes:
-    """Return what the client of a dead worker is sent about its request; b"": nothing."""
+def _ask_last_reply(
+    slot: MasterSlot,
+    generation: Generation,
+    number: int,
+    why: str,
+    send: Callable[[bytes], None],
+) -> None:
+    """Have the loader say what the client of a dead worker is sent about its request; b"": nothing."""
     snapshot = slot.snapshot()  # the last that it did: is it still the same request?
     if not snapshot.started_ns or snapshot.number != number or snapshot.begun:
-        return b""
-    verb = app.protocol.command_in(snapshot.line)
-    request = Request(verb, [], eol=snapshot.eol, line=snapshot.line)
-    error = ServerError(f"the request was ended: it {why}")
-    return app.open_protocol().encode_error(error, request)
+        send(b"")
+        return
+    text = f"the request was ended: it {why}"
+    generation.loader.ask_error(snapshot.line, snapshot.eol, text, send)
 
 
 def _handler(logged: Logged | None) -> str:
     """Return the name and place of a request's handler; a stopped process cannot show its stack."""
-    entry = logged.entry if logged else None
-    return f"{entry.function.__name__} at {entry.place}" if entry else "-"
+    return logged.command.place if logged and logged.command else "-"
 
 
 def _indented(stack: str) -> str:

@@ -7,8 +7,10 @@ import math
 import os
 import socket
 
+from attrs import frozen
+
 from linepool.ipc import channel as channels
-from linepool.ipc.channel import WakeUp
+from linepool.ipc.messages import WakeUp
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.pidfd import ChildProcess
 from linepool.master.generation import Generation
@@ -19,8 +21,35 @@ from linepool.worker.interrupts import DUMP
 _STACK_BYTES = 65536
 
 
+@frozen
+class Ends:
+    """The master's ends of what connects a worker; while there is no worker yet, all that there is of it.
+
+    Attributes:
+        generation: What it is forked from.
+        bell: An eventfd; see ``worker.evacuation``.
+        stack_file: Where its stack is written.
+    """
+
+    generation: Generation
+    pipe: StatusPipe
+    channel: socket.socket
+    bell: int
+    stack_file: int
+
+    def close(self) -> None:
+        """Close them."""
+        self.close_all_but_channel()
+        self.channel.close()
+
+    def close_all_but_channel(self) -> None:
+        """Close what a new parker does not need."""
+        os.close(self.pipe.reader)
+        os.close(self.bell)
+
+
 class WorkerHandle:
-    """The master's ends of one worker.
+    """The master's ends of one worker, and its process.
 
     Attributes:
         generation: What it was forked from.
@@ -32,26 +61,19 @@ class WorkerHandle:
         evacuated: The serial number of the request for which it was last asked to hand off the others.
     """
 
-    def __init__(
-        self,
-        pid: int,
-        generation: Generation,
-        pipe: StatusPipe,
-        channel: socket.socket,
-        bell: int,
-        stack_file: int,
-    ) -> None:
-        self.process = ChildProcess(pid)
-        self.generation = generation
-        self.pipe = pipe
-        self.channel = channel
+    def __init__(self, process: ChildProcess, ends: Ends) -> None:
+        self.process = process
+        self.generation = ends.generation
+        self.pipe = ends.pipe
+        self.channel = ends.channel
         self.escalation = Escalation()
         self.kill_at = 0.0
         self.why = ""
         self.dump_requested = False
         self.evacuated = 0
-        self._bell = bell
-        self._stack_file = stack_file
+        self._ends = ends
+        self._bell = ends.bell
+        self._stack_file = ends.stack_file
 
     @property
     def is_killed(self) -> bool:
@@ -103,15 +125,14 @@ class WorkerHandle:
         os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
-        """Close all descriptors; also in each new worker, for its siblings."""
-        self.close_all_but_channel()
-        self.channel.close()
+        """Close all descriptors."""
+        self.process.close()
+        self._ends.close()
 
     def close_all_but_channel(self) -> None:
         """Close what a new parker does not need."""
         self.process.close()
-        os.close(self.pipe.reader)
-        os.close(self._bell)
+        self._ends.close_all_but_channel()
 
 
 class StackFiles:
@@ -129,8 +150,7 @@ class StackFiles:
         os.ftruncate(self._files[slot], 0)
         return self._files[slot]
 
-    def close_all_but(self, slot: int | None) -> None:
-        """Close all but that of one slot."""
-        for other, descriptor in self._files.items():
-            if other != slot:
-                os.close(descriptor)
+    def close(self) -> None:
+        """Close all of them."""
+        for descriptor in self._files.values():
+            os.close(descriptor)

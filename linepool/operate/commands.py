@@ -6,9 +6,12 @@ import json
 from concurrent.futures import Future
 from typing import Literal
 
+from attrs import asdict
+
 from linepool.app import App
 from linepool.errors import ClientError, ServerError, SetupError
 from linepool.master.master import Master
+from linepool.master.reload import Outcome
 from linepool.master.stacks import Stack, Stacks
 from linepool.operate import stacks as stacks_report
 from linepool.operate.report import as_lines, status
@@ -21,6 +24,7 @@ def commands(master: Master) -> App:
     _add_reports(app, master)
     _add_orders_to_the_server(app, master)
     _add_orders_to_the_pool(app, master)
+    _add_reload(app, master)
     return app
 
 
@@ -76,7 +80,7 @@ def _add_orders_to_the_pool(app: App, master: Master) -> None:
 
     @app.handler
     def drain() -> str:
-        """Have all workers finish their requests and leave; SCALE fills the pool again."""
+        """Have all workers finish their requests and leave; SCALE or RELOAD fills the pool again."""
         if master.stopping:
             raise ServerError("the server is stopping")
         master.empty()
@@ -92,6 +96,24 @@ def _add_orders_to_the_pool(app: App, master: Master) -> None:
             raise ClientError(f"no worker in slot {slot}; slots with workers: {slots or 'none'}")
         master.pool.kill(slot, "was in a worker that an operator killed")
         return f"killing worker slot={slot} pid={worker.process.pid}"
+
+
+def _add_reload(app: App, master: Master) -> None:
+    @app.handler
+    def reload(form: Literal["text", "json"] = "text") -> Future[object]:
+        """Load configuration and code anew; the reply comes when the new workers serve, or it failed."""
+        future: Future[object] = Future()
+
+        def answer(outcome: Outcome) -> None:
+            if form == "json":
+                future.set_result(json.dumps(asdict(outcome)))
+            elif outcome.failure:
+                future.set_exception(ServerError(outcome.failure.partition("\n")[0]))
+            else:
+                future.set_result(str(outcome))
+
+        master.reload.begin(answer)
+        return future
 
 
 def _scaled(bounds: Workers, wanted: str) -> Workers:

@@ -25,6 +25,8 @@ _LISTEN_FDS = "LISTEN_FDS"
 class ConfigError(SetupError):
     """A setting is wrong, in any source."""
 
+    is_usage = True
+
 
 @frozen
 class Configuration:
@@ -103,6 +105,34 @@ def _configure(
                 f"sockets of LISTEN_FDS are not served, for bind is given ({sources['bind']}): {which}"
             )
     return Configuration(Settings(**values), sources, warnings)
+
+
+def early(
+    name: str, options: Mapping[str, object], environment: Mapping[str, str], file: str | None
+) -> Any:
+    """Return a setting that counts before the app is loaded, so the app cannot set it.
+
+    Args:
+        name: The setting.
+        options: As for ``configure``.
+        environment: As for ``configure``.
+        file: As for ``configure``.
+
+    Raises:
+        ConfigError: Its value is wrong, or the file cannot be read.
+    """
+    try:
+        file_name, in_file = _file_layer(file)
+        for source, layer in (
+            (COMMAND_LINE, options),
+            ("environment", settings_in(environment)),
+            (file_name, in_file),
+        ):
+            if name in layer:
+                return parse_setting(name, layer[name], source)
+    except SetupError as error:
+        raise ConfigError(str(error)) from None
+    return FIELDS[name].default
 
 
 def control_path(environment: Mapping[str, str]) -> str | None:

@@ -75,6 +75,10 @@ class LogLimit:
         self._look_at = 0.0
         self.timer = timer
 
+    def configure(self, most: int) -> None:
+        """Follow another limit from now on; for the argument, see the class."""
+        self._most = most
+
     def handed_over(self) -> tuple[dict[str, Any], list[int]]:
         """Return what another process needs to take it over, for JSON, and descriptors; it keeps them."""
         timer = self.timer.fileno()

@@ -276,6 +276,27 @@ def reopen() -> str:
     return logger.last_resort.reopen() if isinstance(logger, EventLogger) else ""
 
 
+def configure(settings: Settings) -> None:
+    """Follow other settings from now on, with the counts as they are."""
+    logger = logging.getLogger("linepool")
+    if isinstance(logger, EventLogger):
+        logger.threshold = logging.getLevelNamesMapping()[settings.log_level.upper()]
+        logger.limit.configure(settings.log_limit)
+
+
+def limit_handed_over() -> tuple[dict[str, Any], list[int]] | None:
+    """Return the limit of this process's log, to be shared with another one; None: it has none."""
+    logger = logging.getLogger("linepool")
+    return logger.limit.handed_over() if isinstance(logger, EventLogger) else None
+
+
+def share_limit(facts: dict[str, Any], descriptors: list[int]) -> None:
+    """Share the limit of another process's log from now on."""
+    logger = logging.getLogger("linepool")
+    if isinstance(logger, EventLogger):
+        logger.limit = LogLimit.taken_over(facts, descriptors)
+
+
 class LogReporter:
     """Says how many lines were left out even if nothing else is logged; what the master's loop watches."""
 

@@ -60,6 +60,9 @@ def state_of(master: Master) -> ServerState:
     """Return how a server is."""
     tally = master.scoreboard.tally()
     return ServerState(
+        reloads=master.reload.count,
+        reloading=master.reload.is_running,
+        last_error=master.reload.last_failure,
         ready=tally.total - tally.starting >= master.settings.workers.min,
         drained=master.is_drained,
         stopping=master.stopping,

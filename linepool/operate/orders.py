@@ -7,10 +7,14 @@ import json
 import sys
 from typing import Any
 
+from linepool.errors import SetupError
+from linepool.master.reload import Outcome
 from linepool.operate import remote, stacks
 from linepool.operate.chosen_server import add_control, control_of
 from linepool.operate.report import as_lines
 from linepool.operate.terminal import printable
+
+_LONGEST_RELOAD = 3600.0  # seconds; the server has a limit of its own, load_timeout
 
 
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
@@ -42,6 +46,15 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
         "Open the log file and the recording anew after they were renamed, as USR1 does."
     )
     reopen.set_defaults(run=lambda o: _order(o, "REOPEN"))
+
+    reload = _add(commands, "reload", "load code and settings anew", "reload")
+    reload.description = (
+        "Have a running server load its configuration and its code anew, and replace its workers. No"
+        " connection ends. If the new code does not load or its workers do not start, the old ones stay,"
+        " and the exit status is 1."
+    )
+    reload.add_argument("--json", action="store_true", help="print JSON")
+    reload.set_defaults(run=_reload)
 
     kill = _add(commands, "kill", "kill one worker of a running server", "kill 3")
     kill.description = (
@@ -87,6 +100,18 @@ def _status(options: argparse.Namespace) -> int:
     state = remote.status(control_of(options))
     _show([json.dumps(state)] if options.json else as_lines(state))
     return 0
+
+
+def _reload(options: argparse.Namespace) -> int:
+    reply = remote.order(control_of(options), "RELOAD json", _LONGEST_RELOAD)
+    outcome = json.loads(reply)
+    if options.json:
+        _show([reply])
+    elif outcome["failure"]:
+        raise SetupError(outcome["failure"])
+    else:
+        _show([str(Outcome(**outcome))])
+    return 1 if outcome["failure"] else 0
 
 
 def _stacks(options: argparse.Namespace) -> int:

@@ -12,10 +12,10 @@ from linepool import core
 from linepool.ipc.board import SlotSnapshot
 from linepool.kernel.cgroups import memory_limit
 from linepool.kernel.cpus import available_cpus
+from linepool.master.generation import Generation
 from linepool.master.master import Master
 from linepool.master.recycler import resident_bytes
 from linepool.pool.scoreboard import WorkerState
-from linepool.service import Service
 from linepool.version import __version__
 
 
@@ -23,14 +23,15 @@ def status(master: Master) -> dict[str, Any]:
     """Return the state of the server, with the keys that other programs rely on."""
     master.drain()
     now_ns = time.monotonic_ns()
-    workers = sorted(master.scoreboard.workers.values(), key=lambda worker: worker.slot)
+    workers = [worker for worker in master.scoreboard.workers.values() if worker.pid]
+    workers.sort(key=lambda worker: worker.slot)
     slots = {worker.slot: master.board.slot(worker.slot).snapshot() for worker in workers}
     tally = master.scoreboard.tally()
     counters = master.pool.counters.plus(list(slots.values()))
     bounds = master.settings.workers
     memory = memory_limit()
     return {
-        "name": master.generation.app.name,
+        "name": master.generation.facts.name,
         "version": __version__,
         "pid": master.pid,
         "uptime_s": round(time.monotonic() - master.started_at, 3),
@@ -66,7 +67,7 @@ def status(master: Master) -> dict[str, Any]:
             for command, until in master.pool.brake.braked.items()
         ],
         "workers": [
-            _worker(worker, slots[worker.slot], master.generation.service, now_ns)
+            _worker(worker, slots[worker.slot], master.pool.workers[worker.slot].generation, now_ns)
             for worker in workers
         ],
     }
@@ -81,7 +82,7 @@ def _phase(master: Master) -> str:
 
 
 def _worker(
-    worker: WorkerState, slot: SlotSnapshot, service: Service, now_ns: int
+    worker: WorkerState, slot: SlotSnapshot, generation: Generation, now_ns: int
 ) -> dict[str, Any]:
     age_ns = max(1, now_ns - worker.spawned_ns)
     return {
@@ -94,7 +95,7 @@ def _worker(
         "connections": slot.connections,
         "busy_ratio": round(min(1.0, slot.handler_ns / age_ns), 4),
         "rss_bytes": resident_bytes(worker.pid),
-        "command": service.logged(slot.line).command if slot.started_ns else None,
+        "command": generation.logged(slot.command, slot.line).name if slot.started_ns else None,
     }
 
 

@@ -1,22 +1,37 @@
-"""Starting a server: from an app and its settings to a running master."""
+"""Starting a server: from what is to be served to a running master.
+
+The master never loads the app. Its first loader is a fork of it; that loads the app, and tells the master its
+settings.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
+from linepool.ipc.letters import LetterBox
 from linepool.kernel.listeners import Listener, open_listeners
+from linepool.kernel.program import Program
 from linepool.kernel.rlimit import bounded_by_files
 from linepool.kernel.standard import fill_standard_descriptors
+from linepool.loader.image import Image
+from linepool.loader.loader import Loader
 from linepool.master.announcing import announce
 from linepool.master.generation import Generation
+from linepool.master.loader_handle import VARIABLE, LoaderHandle, loader_facts
 from linepool.master.master import Master
+from linepool.master.spawner import Part
 from linepool.master.watched import Watched
 from linepool.operate import logs
 from linepool.operate.before_fork import refuse_patches, warn_of_threads
@@ -25,7 +40,7 @@ from linepool.operate.control import Control
 from linepool.operate.memory_check import MemoryCheck
 from linepool.operate.notify import notifier
 from linepool.operate.places import own_path
-from linepool.operate.supervision import UNSUPERVISED, Supervision
+from linepool.operate.supervision import UNSUPERVISED, Supervision, passed_on
 from linepool.operate.target import explained
 from linepool.protocols.base import Limits
 from linepool.settings import Settings
@@ -33,48 +48,82 @@ from linepool.settings import Settings
 log = logging.getLogger("linepool")
 
 
-def serve(
-    app: App,
-    settings: Settings,
-    on_listening: Callable[[list[Listener]], None] | None = None,
-    supervision: Supervision = UNSUPERVISED,
-) -> int:
+@frozen
+class Source:
+    """What is to be served.
+
+    Attributes:
+        name: Of the target or script, for messages.
+        load: Returns the app and all settings, with the log set up. Called in the loader.
+        load_timeout: Seconds for that.
+        supervision: How this process is supervised.
+        is_command: It is what this process was started for, so the same command loads it anew.
+    """
+
+    name: str
+    load: Callable[[], tuple[App, Settings]]
+    load_timeout: float
+    supervision: Supervision = UNSUPERVISED
+    is_command: bool = True
+
+
+def serve(source: Source, on_listening: Callable[[list[Listener]], None] | None = None) -> int:
     """Serve an app until it is stopped; return the exit status: 0, or 1 if it never came up.
 
+    In a process that is to be a loader, load the app, and do not return.
+
     Args:
-        app: What to serve.
-        settings: All of them.
+        source: What to serve.
         on_listening: Called with the listeners once they are open, before the first worker.
-        supervision: How this process is supervised.
 
     Raises:
         SetupError: It cannot start; the text says why.
     """
-    refuse_patches()
     if threading.current_thread() is not threading.main_thread():
         raise SetupError(
             "a server runs in the main thread only, where Python handles signals; from another thread,"
             " start it as a process of its own"
         )
-    service = evolve(
-        app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes)),
-        log_lines=settings.log_requests == "line",
-    )
-    try:
-        app.start()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
-        raise SetupError(f"on_start failed: {explained(error)}") from None
+    master = os.getpid()
+    if given := _given_channel():
+        _run_loader(*given, source)
     warn_of_threads()
     fill_standard_descriptors()
-    unwanted = supervision.close_strays(settings.bind)
-    settings = bounded_by_files(settings, publishes=service.protocol.publishes)
-    listeners = open_listeners(settings)
-    master = Master(Generation(1, app, service, settings), listeners)
-    master.reopening.add(logs.reopen)
+    program = Program.of_this_process() if source.is_command else None
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()  # what is in the buffer would be written by the loader again
     try:
+        loader = LoaderHandle.fork(source.name, lambda box: _run_loader(box, master, source))
+    except OSError as error:
+        raise SetupError(f"cannot fork: {error.strerror}") from None
+    try:
+        loader.wait_until_loaded(source.load_timeout)
+        return _serve(loader, program, source, on_listening)
+    finally:
+        loader.close()
+
+
+def _serve(
+    loader: LoaderHandle,
+    program: Program | None,
+    source: Source,
+    on_listening: Callable[[list[Listener]], None] | None,
+) -> int:
+    """Serve what a loader has loaded."""
+    facts, settings = loader.facts, loader.settings
+    assert facts is not None
+    assert settings is not None
+    logs.set_up(settings)
+    unwanted = source.supervision.close_strays(settings.bind)
+    settings = bounded_by_files(settings, publishes=facts.publishes, opened=facts.opened)
+    listeners = open_listeners(settings)
+    try:
+        generation = Generation(1, facts, settings, loader)
+        master = Master(generation, listeners, _Office(source, program))
+        master.reopening.add(logs.reopen)
         if settings.record:
             master.record(settings.record)
-        for watched in _watched(master, supervision, unwanted):
+        for watched in _watched(master, source.supervision, unwanted):
             master.watch(watched)
     except SetupError:
         for listener in listeners:
@@ -87,6 +136,79 @@ def serve(
     if on_listening is not None:
         on_listening(listeners)
     return master.run()
+
+
+class _Office:
+    """What the master has done for it here."""
+
+    def __init__(self, source: Source, program: Program | None) -> None:
+        self._source = source
+        self._program = program
+
+    def start_loader(self, close_inherited: Callable[[], None]) -> LoaderHandle:
+        """Start a loader for the code as it is now: the same command, or a fork."""
+        source, master = self._source, os.getpid()
+        if self._program is not None:
+            passed = passed_on(source.supervision)
+            return LoaderHandle.execute(source.name, self._program, passed)
+
+        def work(box: LetterBox) -> None:
+            close_inherited()
+            _run_loader(box, master, source)
+
+        return LoaderHandle.fork(source.name, work)
+
+    def log_limit(self) -> Part | None:
+        """Return the limit of the log, to be handed over."""
+        return logs.limit_handed_over()
+
+    def configure_log(self, settings: Settings) -> None:
+        """Have the log follow other settings."""
+        logs.configure(settings)
+
+
+def _given_channel() -> tuple[LetterBox, int] | None:
+    """Return the channel of this process and the master's pid, if it is to be a loader."""
+    given = loader_facts(os.environ)
+    os.environ.pop(VARIABLE, None)
+    if given is None:
+        return None
+    os.set_inheritable(given["channel"], False)
+    return LetterBox(socket.socket(fileno=given["channel"])), given["master"]
+
+
+def _run_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
+    """Be a loader, to the end of this process."""
+    status = 1
+    try:
+        Loader(box, master, logs.share_limit).run(lambda: _load(source))
+        status = 0
+    except BaseException:
+        log.exception("loader failed pid=%d", os.getpid())
+    finally:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
+        os._exit(status)
+
+
+def _load(source: Source) -> Image:
+    """Load an app and make it ready to serve.
+
+    Raises:
+        SetupError: It cannot be served; the text says why.
+    """
+    app, settings = source.load()
+    refuse_patches()
+    service = evolve(
+        app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes)),
+        log_lines=settings.log_requests == "line",
+    )
+    try:
+        app.start()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
+        raise SetupError(f"on_start failed: {explained(error)}") from None
+    warn_of_threads()
+    return Image(app, service, settings)
 
 
 def _watched(

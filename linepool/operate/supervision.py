@@ -16,6 +16,7 @@ from attrs import field, frozen
 from linepool.address import parse_address
 from linepool.errors import SetupError
 from linepool.kernel.listeners import Kind, kind_of
+from linepool.master.loader_handle import loader_facts
 
 log = logging.getLogger("linepool")
 
@@ -146,8 +147,18 @@ def supervision_in(environment: Mapping[str, str]) -> Supervision:
     )
 
 
+def passed_on(supervision: Supervision) -> dict[str, object]:
+    """Return what a loader must be told of the descriptors that were opened for its master."""
+    return {"passed": [[one.descriptor, one.name, one.kind] for one in supervision.passed]}
+
+
 def claim(environment: MutableMapping[str, str]) -> Supervision:
     """Return what an environment says to this process, and keep it all from its children."""
+    told = loader_facts(environment)
+    if told is not None:  # a loader: the descriptors are the master's
+        for name in (*_SOCKETS, *_NOTICES):
+            environment.pop(name, None)
+        return Supervision([Passed(*one) for one in told["passed"]])
     supervision = supervision_in(environment)
     for one in supervision.passed:
         with contextlib.suppress(OSError):  # it is not open

@@ -18,7 +18,7 @@ from attrs import define
 from linepool.errors import TOO_MANY, TOO_MANY_FROM_ONE
 from linepool.ipc import channel as channels
 from linepool.ipc.board import ParkerView
-from linepool.ipc.channel import ConnectionState, PassedConnection
+from linepool.ipc.messages import ConnectionState, PassedConnection
 from linepool.kernel.sockets import unread_bytes
 from linepool.parker.held import Held
 from linepool.settings import Settings

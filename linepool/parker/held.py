@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from attrs import frozen
-
 from linepool.ipc.board import ParkerView
-from linepool.ipc.channel import ConnectionState
+from linepool.ipc.messages import ConnectionState
 
 _SMALL = 4096  # bytes of an unfinished request that is held in any case
-
-
-@frozen
-class AppFacts:
-    """What the parker must know of the app.
-
-    Attributes:
-        refusals: What a client is sent that is refused, by the reason.
-        greets: A new client is greeted before it has sent anything.
-        has_disconnect_hook: There are hooks for the end of a connection, which a worker runs.
-    """
-
-    refusals: Mapping[str, bytes]
-    greets: bool
-    has_disconnect_hook: bool
 
 
 class Held:

@@ -19,9 +19,11 @@ import socket
 import time
 
 from linepool.errors import TOO_MANY_UNFINISHED
+from linepool.facts import AppFacts
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Board, ParkerView
-from linepool.ipc.channel import (
+from linepool.ipc.messages import (
+    Configured,
     ConnectionState,
     Message,
     PassedConnection,
@@ -47,8 +49,8 @@ from linepool.kernel.sockets import (
     peer_name,
     unread_bytes,
 )
+from linepool.parker.configured import configured
 from linepool.parker.delivery import Delivery, WorkerProxy
-from linepool.parker.held import AppFacts
 from linepool.session import Session
 from linepool.settings import Settings
 
@@ -110,7 +112,7 @@ class Parker:
         for slot, channel in workers.items():
             self._add_worker(slot, channel)
         self._mind_the_room()
-        self._listeners = listeners
+        self._listeners = list(listeners)
         self._acceptor = Acceptor(listeners, self._epoll, select.EPOLLIN)
         if not settings.parker_accepts:
             self._acceptor.stop(math.inf)
@@ -159,8 +161,18 @@ class Parker:
                     self._park(descriptor, state)
                 case Stop():
                     self._stop()
+                case Configured([file, *descriptors]):
+                    self._configure(file, descriptors)
                 case _:
                     channels.close_descriptor(message)
+
+    def _configure(self, file: int, descriptors: list[int]) -> None:
+        """Follow another generation's settings, and accept from its new listeners too."""
+        self._app, self._settings, opened = configured(file, descriptors)
+        self._longest = max(self._settings.idle_timeout, self._settings.read_timeout)
+        for listener in opened:
+            self._listeners.append(listener)
+            self._acceptor.add(listener)
 
     def _stop(self) -> None:
         """Begin a graceful stop: accept until the master has shut the listeners."""

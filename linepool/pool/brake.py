@@ -41,6 +41,12 @@ class Brake:
         self._pause = pause
         self._histories: dict[str, _History] = {}
 
+    def configure(self, deaths: int, window: float, pause: float) -> None:
+        """Follow other limits from now on; for the arguments, see the class."""
+        self._most = deaths
+        self._window = window
+        self._pause = pause
+
     def died(self, command: str, now: float) -> bool:
         """Count a worker that died of a command; return whether the command is refused from now on."""
         if not self._most:

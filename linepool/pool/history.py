@@ -26,7 +26,7 @@ class History:
     """The idle and busy workers within the window, the forks, and the failed boots."""
 
     def __init__(self, settings: Settings, now_ns: int) -> None:
-        """Start with no worker; ``grow_delay`` and ``shrink_window`` are read only here."""
+        """Start with no worker."""
         self.boot_failures = 0
         self._grow_delay_ns = round(settings.grow_delay * 1e9)
         self._window_ns = round(settings.shrink_window * 1e9)
@@ -87,6 +87,14 @@ class History:
             self._none_idle_ns = max(0, known_ns - paid_ns)
         else:
             self._none_idle_ns += past_ns
+
+    def configure(self, settings: Settings) -> None:
+        """Follow other settings from now on; another window begins anew."""
+        self._grow_delay_ns = round(settings.grow_delay * 1e9)
+        window_ns = round(settings.shrink_window * 1e9)
+        if window_ns != self._window_ns:
+            self._window_ns = window_ns
+            self.restart(self._now_ns)
 
     def spawned(self, settings: Settings, now_ns: int) -> None:
         """Record a fork."""

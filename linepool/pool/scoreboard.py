@@ -14,6 +14,8 @@ class WorkerState:
     """What the master knows of one worker.
 
     Attributes:
+        pid: Its pid; 0: it has been ordered, and is not there yet.
+        spawned_ns: When it was ordered.
         state: The last state that it reported; None: none yet, it is starting.
         since_ns: When it reported that state.
         retiring: It has been ordered to leave, so it no longer counts as staying.
@@ -75,8 +77,12 @@ class Scoreboard:
         self.workers: dict[int, WorkerState] = {}
 
     def spawned(self, slot: int, pid: int, generation: int, now_ns: int) -> None:
-        """Add a new worker."""
+        """Add a new worker; its pid may not be known yet: 0."""
         self.workers[slot] = WorkerState(slot, pid, generation, now_ns, since_ns=now_ns)
+
+    def born(self, slot: int, pid: int) -> None:
+        """Note the pid of a new worker."""
+        self.workers[slot].pid = pid
 
     def heard(self, slot: int, data: bytes, now_ns: int = _LATEST_NS) -> list[Record]:
         """Apply what was read from a worker's status pipe; return the accepted records.

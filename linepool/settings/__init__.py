@@ -27,8 +27,10 @@ __all__ = [
     "MAX_WORKERS",
     "Settings",
     "Workers",
+    "as_texts",
     "check_names",
     "default_workers",
+    "from_texts",
     "parse_setting",
     "written",
 ]
@@ -123,3 +125,24 @@ def written(name: str, value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(value)
     return syntax.exact(value) if isinstance(value, float) else str(value)
+
+
+def as_texts(settings: Settings) -> dict[str, object]:
+    """Return all settings as plain values, for another process."""
+    values = {name: getattr(settings, name) for name in FIELDS}
+    return {
+        name: list(value) if isinstance(value, tuple) else written(name, value)
+        for name, value in values.items()
+    }
+
+
+def from_texts(values: Mapping[str, object]) -> Settings:
+    """Return settings from what ``as_texts`` returned.
+
+    Raises:
+        SetupError: A name or a value is wrong.
+    """
+    check_names(values)
+    return Settings(
+        **{name: parse_setting(name, value, "loader") for name, value in values.items()}
+    )

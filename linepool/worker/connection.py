@@ -25,6 +25,7 @@ from linepool.core.rules import AGAIN, BATCH_BYTES, BATCH_NS, CLOSED, READ, WRIT
 from linepool.errors import ClientError
 from linepool.ipc import channel
 from linepool.ipc.board import BOUND
+from linepool.ipc.messages import ConnectionState
 from linepool.kernel.lingering import PATIENCE, last_call
 from linepool.kernel.sockets import CHUNK, DONTWAIT, socket_cookie
 from linepool.protocols.base import Bad, Request
@@ -215,7 +216,7 @@ class Connection(core.ConnectionFields):
         """Whether it must stay in this worker, at least for now."""
         return bool(self.conversation.pinned or self._transport.unsent or self._stream)
 
-    def load(self, state: channel.ConnectionState, protocol: bytes) -> None:
+    def load(self, state: ConnectionState, protocol: bytes) -> None:
         """Continue what ``handoff.dump`` gave in another process; raises any Exception if it is invalid."""
         if protocol:
             self.conversation.load(protocol)

@@ -13,13 +13,7 @@ import time
 
 from linepool.errors import CANNOT_CONTINUE
 from linepool.ipc import channel as channels
-from linepool.ipc.channel import (
-    ConnectionState,
-    PassedConnection,
-    Rejected,
-    Returned,
-    WantsWork,
-)
+from linepool.ipc.messages import ConnectionState, PassedConnection, Rejected, Returned, WantsWork
 from linepool.kernel.sockets import as_connection, peer_name
 from linepool.session import Session
 from linepool.worker.connection import Connection

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from linepool.core.rules import AGAIN, CLOSED, READ, STARVING_NS, WRITE
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Order
+from linepool.ipc.messages import PassedConnection
 from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, Acceptor
 from linepool.kernel.listeners import Listener
 from linepool.kernel.sockets import is_open, origin_of
@@ -222,7 +223,7 @@ class Loop:
             if not self._board.has_gifts:  # to look for more would cost a call in vain
                 return
 
-    def _take(self, message: channels.PassedConnection) -> None:
+    def _take(self, message: PassedConnection) -> None:
         if message.descriptor < 0:
             log.warning("no descriptor left for a connection; given back to the parker")
             self._handoff.give_back(message)

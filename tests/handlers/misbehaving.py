@@ -16,7 +16,7 @@ from common import current_loop, current_worker
 
 import linepool
 from linepool.ipc import channel as channels
-from linepool.ipc.channel import ConnectionState, PassedConnection
+from linepool.ipc.messages import ConnectionState, PassedConnection
 from linepool.kernel import sealed_file
 from linepool.pool.status import State, packed
 

@@ -17,7 +17,8 @@ from common import announce, current_worker, wait_at_gate
 
 import linepool
 from linepool import Connection, Session
-from linepool.ipc.channel import ConnectionState, PassedConnection, send
+from linepool.ipc.channel import send
+from linepool.ipc.messages import ConnectionState, PassedConnection
 
 _JOURNAL = os.environ.get("JOURNAL", "")
 _NAN = struct.pack("d", float("nan"))

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from linepool.ipc import channel as channels
-from linepool.ipc.channel import (
+from linepool.ipc.messages import (
     ConnectionState,
     Message,
     PassedConnection,

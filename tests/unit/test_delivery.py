@@ -10,7 +10,7 @@ import pytest
 
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Board, ParkerView, WorkerView
-from linepool.ipc.channel import ConnectionState, PassedConnection, Returned
+from linepool.ipc.messages import ConnectionState, PassedConnection, Returned
 from linepool.parker.delivery import Delivery
 
 

@@ -16,6 +16,7 @@ from linepool import App, Dialogue, JsonRpc, Line, Memcache, Resp, Session, body
 from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.ipc import channel
+from linepool.ipc.messages import ConnectionState, Message, PassedConnection, Rejected
 from linepool.resources import Resources
 
 GOLDEN: dict[str, list[str]] = json.loads(
@@ -76,11 +77,11 @@ def conversation(name: str) -> bytes:
 def passed() -> bytes:
     """Return the bytes of the message that passes a connection."""
     ours, theirs = channel.pair()
-    state = channel.ConnectionState(
+    state = ConnectionState(
         channel.PARTIAL | channel.SERVED, 12.5, 3.25, channel.join_state(b"s", b"p"), 2**63, 7
     )
     with ours, theirs:
-        assert channel.send(ours, channel.PassedConnection(state, ours.fileno(), 2**40))
+        assert channel.send(ours, PassedConnection(state, ours.fileno(), 2**40))
         return theirs.recv(1000)
 
 
@@ -153,7 +154,7 @@ def test_a_session_of_an_unknown_version_is_refused(blob):
         Session.load(blob)
 
 
-def received(blob: bytes) -> channel.Message:
+def received(blob: bytes) -> Message:
     """Return a message, whose descriptor is closed."""
     ours, theirs = channel.pair()
     with ours, theirs:
@@ -167,7 +168,7 @@ def received(blob: bytes) -> channel.Message:
 def test_golden_messages_that_pass_a_connection_are_read():
     for blob in golden("passed connection"):
         message = received(blob)
-        assert isinstance(message, channel.PassedConnection)
+        assert isinstance(message, PassedConnection)
         assert message.number == 2**40
         state = message.state
         assert state.flags == channel.PARTIAL | channel.SERVED
@@ -181,7 +182,7 @@ def test_messages_and_states_of_an_unknown_version_are_refused():
 
     message = received(blob[:1] + b"\x09" + blob[2:])
 
-    assert isinstance(message, channel.Rejected)
+    assert isinstance(message, Rejected)
     assert (
         message.why == "version '9' of a passed connection is unknown; this code reads version '1'"
     )
@@ -192,12 +193,12 @@ def test_messages_and_states_of_an_unknown_version_are_refused():
 def test_a_state_that_is_too_large_is_rejected_with_its_connection():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        state = channel.ConnectionState(0, 0.0, 0.0, bytes(100_000))
-        assert channel.send(ours, channel.PassedConnection(state, ours.fileno(), 7))
+        state = ConnectionState(0, 0.0, 0.0, bytes(100_000))
+        assert channel.send(ours, PassedConnection(state, ours.fileno(), 7))
 
         message = channel.receive(theirs, 99_999)
 
-        assert isinstance(message, channel.Rejected)
+        assert isinstance(message, Rejected)
         assert message.number == 7
         with socket.socket(fileno=message.descriptor) as sock:
             assert sock.type == socket.SOCK_SEQPACKET

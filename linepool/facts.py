@@ -1,0 +1,98 @@
+"""What processes that do not have the app know of it: plain data, sent by the loader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+
+@frozen
+class CommandFacts:
+    """What is known of one command.
+
+    Attributes:
+        name: Its first name; ``(unknown)`` for what serves unknown commands.
+        timeout: Seconds after which a request is overdue; None: the setting ``request_timeout``.
+        place: ``function at file:line`` of its handler.
+        is_secret: The log does not show the words of its requests.
+    """
+
+    name: str
+    timeout: float | None
+    place: str
+    is_secret: bool
+
+
+@frozen
+class AppFacts:
+    """What is known of an app.
+
+    Attributes:
+        name: Its name.
+        commands: By their numbers in the service less 1.
+        log_lines: The log shows the lines of requests, not only their commands.
+        publishes: Its protocol has publish/subscribe.
+        refusals: What a client is sent that is refused, by the reason.
+        greets: A new client is greeted before it has sent anything.
+        has_disconnect_hook: There are hooks for the end of a connection, which a worker runs.
+        files: The files of its own code, as far as they were loaded.
+        opened: How many descriptors the process has that has loaded it.
+    """
+
+    name: str
+    commands: tuple[CommandFacts, ...]
+    log_lines: bool
+    publishes: bool
+    refusals: Mapping[str, bytes]
+    greets: bool
+    has_disconnect_hook: bool
+    files: tuple[str, ...] = ()
+    opened: int = 0
+
+    def numbered(self, number: int) -> CommandFacts | None:
+        """Return the command of a number, or None: there is none."""
+        return self.commands[number - 1] if 0 < number <= len(self.commands) else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the facts as a JSON object."""
+        return {
+            "name": self.name,
+            "commands": [
+                [one.name, one.timeout, one.place, one.is_secret] for one in self.commands
+            ],
+            "log_lines": self.log_lines,
+            "publishes": self.publishes,
+            "refusals": {why: reply.decode("latin-1") for why, reply in self.refusals.items()},
+            "greets": self.greets,
+            "has_disconnect_hook": self.has_disconnect_hook,
+            "files": list(self.files),
+            "opened": self.opened,
+        }
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> AppFacts:
+        """Return the facts in a JSON object.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: It is not one of ``as_json``.
+        """
+        return cls(
+            name=str(facts["name"]),
+            commands=tuple(
+                CommandFacts(
+                    str(name), None if timeout is None else float(timeout), str(place), bool(secret)
+                )
+                for name, timeout, place, secret in facts["commands"]
+            ),
+            log_lines=bool(facts["log_lines"]),
+            publishes=bool(facts["publishes"]),
+            refusals={
+                str(why): reply.encode("latin-1") for why, reply in facts["refusals"].items()
+            },
+            greets=bool(facts["greets"]),
+            has_disconnect_hook=bool(facts["has_disconnect_hook"]),
+            files=tuple(map(str, facts["files"])),
+            opened=int(facts["opened"]),
+        )

@@ -1,0 +1,202 @@
+"""The birth of workers: a process forks a process that forks the worker, and ends.
+
+Runs in the loader, and in each new worker until it begins to serve. By that the worker becomes a child of
+the master, which is the nearest subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), and so the one that learns how
+it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import NoReturn
+
+from attrs import frozen
+
+from linepool.errors import LeaveNow
+from linepool.ipc import channel as channels
+from linepool.ipc.board import Board
+from linepool.ipc.letters import Letter, LetterBox
+from linepool.ipc.status_pipe import StatusPipe
+from linepool.kernel.listeners import Listener
+from linepool.kernel.shortage import exit_status
+from linepool.kernel.signals import signals_blocked
+from linepool.kernel.standard import with_high_number
+from linepool.loader.image import Image
+from linepool.pubsub.bus import Bus
+from linepool.settings import Settings
+from linepool.worker.worker import Worker, WorkerSpec
+
+log = logging.getLogger("linepool")
+
+_LONGEST = 5.0  # seconds for a fork: functions that the app has registered for forks may hang
+_LOOK_EVERY = 0.0005  # seconds
+_BORN = struct.Struct("@ii")  # the worker's pid, or 0 and the number of an error
+
+
+class NotBorn(Exception):  # noqa: N818 - what has happened
+    """There is no new worker; the text says why."""
+
+
+@frozen
+class Shared:
+    """What all workers of a generation share.
+
+    Attributes:
+        settings: As the master has them: the limits of the machine may have lowered some.
+    """
+
+    image: Image
+    generation: int
+    settings: Settings
+    board: Board
+    listeners: list[Listener]
+    bus: Bus | None
+
+
+class Births:
+    """Forks workers.
+
+    Args:
+        box: The loader's end of its channel, which no worker keeps.
+        master: The master's pid.
+        shared: What all workers get.
+    """
+
+    def __init__(self, box: LetterBox, master: int, shared: Shared) -> None:
+        self._box = box
+        self._master = master
+        self._shared = shared
+
+    def spawn(self, letter: Letter) -> tuple[int, int]:
+        """Fork a worker; return its pid and a pidfd, which the caller owns.
+
+        Args:
+            letter: The order, with the worker's ends of what connects it to the master.
+
+        Raises:
+            NotBorn: There is no worker.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs, contextlib.closing(letter):
+            _flush()  # what is in the buffer would be written by each worker again
+            with signals_blocked():
+                try:
+                    middle = os.fork()
+                except OSError as error:
+                    raise NotBorn(error.strerror) from None
+                if middle == 0:
+                    ours.close()
+                    self._fork_worker(theirs, letter)
+            theirs.close()
+            try:
+                return _told(ours)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(middle, signal.SIGKILL)  # it may hang; otherwise it has done its work
+                os.waitpid(middle, 0)
+
+    def _fork_worker(self, link: socket.socket, letter: Letter) -> NoReturn:
+        """Fork the worker, tell the loader, and end."""
+        try:
+            try:
+                pid = os.fork()
+            except OSError as error:
+                link.send(_BORN.pack(0, error.errno))
+            else:
+                if pid == 0:
+                    link.close()
+                    self._become_worker(letter)
+                pidfd = os.pidfd_open(pid)
+                socket.send_fds(link, [_BORN.pack(pid, 0)], [pidfd])
+        finally:
+            os._exit(0)
+
+    def _become_worker(self, letter: Letter) -> NoReturn:
+        """Turn the new process into a worker, to its end."""
+        status = 1
+        try:
+            self._box.close()
+            pipe, channel, bell, stack_file = letter.descriptors
+            self._await_master()
+            os.setpgid(0, 0)  # what a handler starts can then be killed with it
+            shared = self._shared
+            worker = Worker(
+                WorkerSpec(
+                    slot=letter.facts["slot"],
+                    generation=shared.generation,
+                    app=shared.image.app,
+                    service=shared.image.service,
+                    settings=shared.settings,
+                    listeners=shared.listeners,
+                    board=shared.board,
+                    bell=bell,
+                    pipe=StatusPipe.of_worker(pipe),
+                    channel=channels.end_of(with_high_number(channel)),
+                    stack_file=with_high_number(stack_file),
+                    master=self._master,
+                    recycle_at=letter.facts["recycle_at"],
+                    bus=shared.bus,
+                )
+            )
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+            status = worker.run()
+        except LeaveNow:
+            status = 0
+        except BaseException as error:
+            status = exit_status(error)
+            log.exception("worker failed pid=%d", os.getpid())
+        finally:
+            _flush()
+            if os.getppid() != self._master:  # it has ended, so it does not end what is left behind
+                with contextlib.suppress(OSError):
+                    os.killpg(os.getpid(), signal.SIGKILL)
+            os._exit(status)
+
+    def _await_master(self) -> None:
+        """Wait until this process is a child of the master.
+
+        Raises:
+            RuntimeError: It does not become one.
+        """
+        give_up_at = time.monotonic() + _LONGEST
+        while os.getppid() != self._master:
+            if time.monotonic() >= give_up_at:
+                raise RuntimeError(
+                    "a worker is not a child of the master: the app must not be a subreaper"
+                    " (PR_SET_CHILD_SUBREAPER)"
+                )
+            time.sleep(_LOOK_EVERY)
+
+
+def _told(link: socket.socket) -> tuple[int, int]:
+    """Return pid and pidfd of a new worker, as the process between tells them.
+
+    Raises:
+        NotBorn: It tells an error, or nothing.
+    """
+    if not select.select([link], [], [], _LONGEST)[0]:
+        raise NotBorn(f"the fork took longer than {_LONGEST:g} s")
+    data, descriptors, _, _ = socket.recv_fds(link, _BORN.size, 1)
+    if len(data) < _BORN.size:
+        raise NotBorn("a function that runs at forks has ended the new process")
+    pid, error = _BORN.unpack(data)
+    if not pid:
+        raise NotBorn(os.strerror(error))
+    if not descriptors:
+        raise NotBorn("no descriptor is left for its pidfd")
+    return pid, descriptors[0]
+
+
+def _flush() -> None:
+    """Write out what was printed, if there is anywhere to write it."""
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()

@@ -1,0 +1,72 @@
+"""What workers are forked from, and what the master is told of it. Made in the loader."""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+
+from linepool.app import App
+from linepool.errors import TOO_MANY, TOO_MANY_FROM_ONE, TOO_MANY_UNFINISHED
+from linepool.facts import AppFacts, CommandFacts
+from linepool.kernel.rlimit import open_files
+from linepool.service import Entry, Service
+from linepool.settings import Settings, as_texts
+
+
+@frozen
+class Image:
+    """An app that has been loaded, with its settings.
+
+    Attributes:
+        service: The app, made ready to serve.
+    """
+
+    app: App
+    service: Service
+    settings: Settings
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the master is told."""
+        service = self.service
+        reasons = (TOO_MANY, TOO_MANY_FROM_ONE, TOO_MANY_UNFINISHED)
+        facts = AppFacts(
+            name=service.name,
+            commands=tuple(map(_command, service.entries)),
+            log_lines=service.log_lines,
+            publishes=service.protocol.publishes,
+            refusals={why: service.refusal(why) for why in reasons},
+            greets=service.greets,
+            has_disconnect_hook=bool(service.on_disconnect),
+            files=tuple(own_files()),
+            opened=open_files(),
+        )
+        return {"facts": facts.as_json(), "settings": as_texts(self.settings)}
+
+
+Load = Callable[[], Image]
+"""Loads an app; raises SetupError, whose text is for the user."""
+
+
+def _command(entry: Entry) -> CommandFacts:
+    place = f"{entry.function.__name__} at {entry.place}"
+    return CommandFacts(entry.name, entry.timeout, place, entry.is_secret)
+
+
+def own_files() -> list[str]:
+    """Return the files of all modules that are neither installed nor Python's or linepool's own."""
+    installed = [
+        sysconfig.get_path("stdlib"),
+        sysconfig.get_path("platstdlib"),
+        os.path.dirname(__file__),
+    ]
+    installed += [*site.getsitepackages(), site.getusersitepackages()]
+    installed.append(os.path.dirname(os.path.dirname(__file__)))
+    prefixes = tuple(os.path.join(path, "") for path in installed)
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    return sorted(file for file in files if isinstance(file, str) and not file.startswith(prefixes))

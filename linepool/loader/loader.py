@@ -1,0 +1,164 @@
+"""The loader: loads an app, and forks workers from it as the master orders.
+
+Runs in a process of its own, one for each generation: the app's code is loaded here, and never in the
+master. The first loader is a fork of the master before it has loaded anything; later ones are started anew.
+It serves no client. It ends when the master closes the channel, or has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import resource
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from linepool.errors import ServerError, SetupError
+from linepool.ipc.board import Board
+from linepool.ipc.letters import Letter, LetterBox, unpacked
+from linepool.kernel.listeners import Listener
+from linepool.kernel.signals import signal_at_parents_end
+from linepool.loader.births import Births, NotBorn, Shared
+from linepool.loader.image import Image, Load
+from linepool.protocols.base import Request
+from linepool.pubsub.bus import Bus
+from linepool.settings import from_texts
+from linepool.worker.interrupts import DUMP
+
+log = logging.getLogger("linepool")
+
+_STANDARD_ERROR = 2
+_OF_THE_MASTER = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP)
+
+
+class Loader:
+    """The loader.
+
+    Args:
+        box: Its end of the channel to the master.
+        master: The master's pid.
+        share_log: Called with what the master hands over for the limits of the log.
+    """
+
+    def __init__(
+        self, box: LetterBox, master: int, share_log: Callable[[dict[str, Any], list[int]], None]
+    ) -> None:
+        self._box = box
+        self._master = master
+        self._share_log = share_log
+
+    def run(self, load: Load) -> None:
+        """Load the app, and serve the master to its end."""
+        signal_at_parents_end(signal.SIGKILL)
+        if os.getppid() != self._master:
+            return
+        image = self._load(load)
+        if image is None:
+            return
+        with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+            self._box.send("LOADED", image.as_json())
+            self._serve(image)
+
+    def _load(self, load: Load) -> Image | None:
+        """Return what was loaded, or None: that failed, and the master knows why."""
+        # So that the log can show where a load hangs.
+        faulthandler.register(DUMP, file=_STANDARD_ERROR, all_threads=True, chain=False)
+        try:
+            return load()
+        except SetupError as error:
+            self._box.send("FAILED", {"why": str(error), "usage": error.is_usage})
+        except KeyboardInterrupt:
+            pass  # the master has it too
+        finally:
+            faulthandler.unregister(DUMP)
+        return None
+
+    def _serve(self, image: Image) -> None:
+        letter = self._next()
+        while letter.kind != "START":  # which is the first, but for questions
+            self._obey(letter, image, None)
+            letter = self._next()
+        self._become_background()
+        births = Births(self._box, self._master, self._started(letter, image))
+        # What the app has loaded stays out of the workers' collections, and so stays shared.
+        gc.collect()
+        gc.freeze()
+        while True:
+            self._obey(self._next(), image, births)
+
+    def _next(self) -> Letter:
+        letter = self._box.receive(wait=True)
+        assert letter is not None
+        return letter
+
+    def _become_background(self) -> None:
+        """Leave the terminal's signals, and those to a whole server, to the master."""
+        with contextlib.suppress(PermissionError):  # it leads a group already
+            os.setpgid(0, 0)
+        for number in _OF_THE_MASTER:
+            # Not SIG_IGN: the programs that handlers start would inherit that.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _on_signal)
+
+    def _started(self, letter: Letter, image: Image) -> Shared:
+        """Return what all workers of this generation share, from the master's first letter."""
+        facts = letter.facts
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, facts["files"]), hard))
+        parts = unpacked(facts["parts"], letter.descriptors)
+        if "log" in parts:
+            self._share_log(*parts["log"])
+        return Shared(
+            image=image,
+            generation=facts["generation"],
+            settings=from_texts(facts["settings"]),
+            board=Board.taken_over(*parts["board"]),
+            listeners=[Listener.taken_over(*parts[name]) for name in facts["listeners"]],
+            bus=Bus.taken_over(*parts["bus"]) if "bus" in parts else None,
+        )
+
+    def _obey(self, letter: Letter, image: Image, births: Births | None) -> None:
+        match letter.kind:
+            case "SPAWN" if births is not None:
+                self._spawn(births, letter)
+            case "ENCODE":
+                reply = _encoded(image, letter.facts)
+                self._box.send(
+                    "ENCODED", {"number": letter.facts["number"], "reply": reply.decode("latin-1")}
+                )
+            case _:
+                letter.close()
+
+    def _spawn(self, births: Births, letter: Letter) -> None:
+        slot = letter.facts["slot"]
+        try:
+            pid, pidfd = births.spawn(letter)
+        except NotBorn as error:
+            self._box.send("NOT_SPAWNED", {"slot": slot, "why": str(error)})
+            return
+        try:
+            self._box.send("SPAWNED", {"slot": slot, "pid": pid}, [pidfd])
+        finally:
+            os.close(pidfd)
+
+
+def _encoded(image: Image, facts: dict[str, Any]) -> bytes:
+    """Return the error reply for the client of a killed worker; b"": the protocol has none."""
+    line = facts["line"].encode("latin-1")
+    try:
+        protocol = image.service.open_protocol()
+        verb = image.service.protocol.command_in(line)
+        request = Request(verb, [], eol=facts["eol"].encode("latin-1"), line=line)
+        return protocol.encode_error(ServerError(facts["why"]), request)
+    except Exception:  # the protocol may be the user's
+        log.exception("no error line for the client of a killed worker")
+        return b""
+
+
+def _on_signal(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing."""

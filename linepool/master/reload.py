@@ -1,0 +1,362 @@
+"""Reload: a new generation of workers takes the place of the old one, a few workers at a time.
+
+Runs in the master. A new loader loads configuration and app; nothing of the old generation is touched before
+one worker of the new one is ready. If that fails, the old generation stays. Afterwards the old loader is
+kept for a while: if workers of the new generation die as soon as they are ready, the old one comes back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from attrs import Factory, define, frozen
+
+from linepool.errors import SetupError
+from linepool.ipc.board import Order
+from linepool.kernel.listeners import Listener
+from linepool.master import changes
+from linepool.master.generation import Generation
+from linepool.master.loader_handle import LoaderHandle
+from linepool.master.pool import Pool
+from linepool.master.spawner import Spawner
+from linepool.settings import MAX_WORKERS
+
+log = logging.getLogger("linepool")
+
+_SETTLED_AFTER = 5.0  # seconds for which the old loader is kept
+_MOST_DEATHS = 3  # of new workers, soon after they were ready
+_MOST_GENERATIONS = 3  # that have workers or a loader, the new one included
+_FIRST_RETRY = 1.0  # seconds after which a lost loader is replaced again if that fails ...
+_LONGEST_RETRY = 30.0  # ... twice as many each time, up to this
+
+
+class _Phase(Enum):
+    IDLE, LOADING, TRYING, ROLLING = range(4)
+
+
+@frozen
+class Outcome:
+    """How a reload has ended.
+
+    Attributes:
+        generation: The number of the generation in force.
+        workers: How many workers it has.
+        seconds: How long the reload took.
+        failure: Why it failed; "": it did not.
+    """
+
+    generation: int
+    workers: int
+    seconds: float
+    failure: str = ""
+
+    def __str__(self) -> str:
+        if self.failure:
+            return self.failure
+        return f"generation {self.generation}, {self.workers} workers, {self.seconds:.2f} s"
+
+
+Answer = Callable[[Outcome], None]
+
+
+class Server(Protocol):
+    """What a reload uses of the master."""
+
+    generation: Generation
+    generations: list[Generation]
+    listeners: list[Listener]
+    stopping: bool
+    pool: Pool
+
+    def start_loader(self) -> LoaderHandle:
+        """Start a loader for the code as it is now; raises OSError."""
+
+    def switch_to(self, generation: Generation, listeners: list[Listener]) -> None:
+        """Put a generation in force."""
+
+
+@define
+class _Run:
+    """A reload that is under way.
+
+    Attributes:
+        began_at: On the monotonic clock.
+        new: The new generation, once it is loaded.
+        old: The one before it.
+        listeners: Those of the new generation.
+        before: Those of the old one.
+        size: How many workers there are to be.
+        failure: Why the old generation comes back; "": it does not.
+    """
+
+    began_at: float
+    answers: list[Answer]
+    loader: LoaderHandle
+    old: Generation
+    before: list[Listener]
+    new: Generation | None = None
+    listeners: list[Listener] = Factory(list)
+    size: int = 0
+    failure: str = ""
+
+
+class Reload:
+    """The reloads of one server, one at a time.
+
+    Args:
+        server: The master.
+        spawner: Gives a new loader what its workers share.
+
+    Attributes:
+        count: How many were asked for.
+        last_failure: Why the last one failed; "": it did not.
+        due_at: When to call ``turn``, on the monotonic clock.
+    """
+
+    def __init__(self, server: Server, spawner: Spawner) -> None:
+        self.count = 0
+        self.last_failure = ""
+        self.due_at = math.inf
+        self._server = server
+        self._spawner = spawner
+        self._phase = _Phase.IDLE
+        self._run: _Run | None = None
+        self._again: list[Answer] | None = None  # of those that want another one after this one
+        self._settles_at = math.inf  # until then the old generation can come back
+        self._hang_up_at = math.inf  # when old workers are to end connections that keep them
+        self._retry_at = math.inf  # when a lost loader is to be replaced
+        self._pause = _FIRST_RETRY
+        self._numbers = itertools.count(server.generation.number + 1)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether one is under way."""
+        return self._phase is not _Phase.IDLE
+
+    def begin(self, answer: Answer | None = None) -> None:
+        """Begin a reload, or note that another one is wanted after the present one.
+
+        Args:
+            answer: Called with how it ended.
+        """
+        self.count += 1
+        answers = [answer] if answer else []
+        if self._server.stopping:
+            self._end(answers, time.monotonic(), "the server is stopping")
+        elif self.is_running or len(self._server.generations) >= _MOST_GENERATIONS:
+            self._again = [*(self._again or []), *answers]
+        else:
+            self._start(answers)
+
+    def loader_lost(self) -> None:
+        """Replace the loader of the generation in force: without one, no worker can be replaced."""
+        self.count += 1
+        self._again = self._again or []
+
+    def turn(self) -> None:
+        """Do what is due, and what has become possible."""
+        now = time.monotonic()
+        if self._run is not None:
+            self._go_on(self._run, now)
+        if now >= self._hang_up_at:
+            self._hang_up(now)
+        self._close_unused()
+        if self._retry_at <= now:
+            self._retry_at = math.inf
+            self.loader_lost()
+        generations = self._server.generations
+        if self._again is not None and not self.is_running and len(generations) < _MOST_GENERATIONS:
+            answers, self._again = self._again, None
+            if not self._server.stopping:
+                self._start(answers)
+            else:
+                self._end(answers, now, "the server is stopping")
+        self.due_at = min(self._load_by(), self._settles_at, self._hang_up_at, self._retry_at)
+
+    def stop(self) -> None:
+        """Give up what is under way: the server stops."""
+        if self._run is not None and self.is_running:
+            self._fail(self._run, "the server is stopping")
+
+    def _start(self, answers: list[Answer]) -> None:
+        self._forget_old()
+        server, now = self._server, time.monotonic()
+        log.info("reloading generation=%d", server.generation.number)
+        try:
+            loader = server.start_loader()
+        except OSError as error:
+            self._end(answers, now, f"cannot start a loader: {error.strerror or error}")
+            return
+        old = server.generation
+        self._run = _Run(now, answers, loader, old, list(server.listeners))
+        self._phase = _Phase.LOADING
+        self.due_at = self._load_by()
+
+    def _load_by(self) -> float:
+        if self._run is None or self._phase is not _Phase.LOADING:
+            return math.inf
+        return self._run.began_at + self._run.old.settings.load_timeout
+
+    def _go_on(self, run: _Run, now: float) -> None:
+        """Take the next steps of a reload."""
+        if self._phase is _Phase.LOADING:
+            if run.loader.failure is not None:
+                self._fail(run, str(run.loader.failure))
+            elif run.loader.facts is not None:
+                self._try(run)
+            elif now >= self._load_by():
+                run.loader.give_up(run.old.settings.load_timeout)
+                self._fail(run, str(run.loader.failure))
+        if self._phase is _Phase.TRYING:
+            self._look_at_first(run)
+        if self._phase is _Phase.ROLLING:
+            self._roll(run)
+        if run.new is not None and run is self._run:
+            self._look_for_deaths(run, now)
+
+    def _try(self, run: _Run) -> None:
+        """Have the new loader fork one worker."""
+        facts, configured = run.loader.facts, run.loader.settings
+        assert facts is not None
+        assert configured is not None
+        server = self._server
+        try:
+            settings = changes.effective(configured, facts, run.old)
+            run.listeners = changes.listeners(settings, server.generation.settings, run.before)
+            generation = Generation(next(self._numbers), facts, settings, run.loader)
+            leaving = [one for one in run.before if one not in run.listeners]
+            self._spawner.start(generation, [*run.listeners, *leaving])
+        except SetupError as error:
+            self._fail(run, f"reload refused: {error}")
+            return
+        except OSError as error:
+            self._fail(run, f"cannot hand over to the loader: {error.strerror or error}")
+            return
+        run.new = generation
+        server.generations.append(generation)
+        workers = settings.workers
+        staying = server.pool.staying
+        run.size = min(max(staying, workers.min), workers.max)
+        self._phase = _Phase.TRYING
+        if not server.pool.spawn(generation):
+            self._fail(run, "cannot fork the first worker")
+
+    def _look_at_first(self, run: _Run) -> None:
+        """Go on if the first worker of the new generation is ready, give up if it is not there."""
+        assert run.new is not None
+        workers = self._server.pool.of(run.new.number)
+        if not workers:
+            self._fail(
+                run, "the first worker of the new generation did not become ready; see the log"
+            )
+        elif any(worker.state is not None for worker in workers):
+            self._server.switch_to(run.new, run.listeners)
+            self._phase = _Phase.ROLLING
+            self._hang_up_at = time.monotonic() + run.new.settings.graceful_timeout
+
+    def _roll(self, run: _Run) -> None:
+        """Replace the workers of other generations by those of the one in force, some at a time."""
+        pool, current = self._server.pool, self._server.generation
+        new = pool.of(current.number)
+        ready = [worker for worker in new if worker.state is not None]
+        old = pool.staying - len(new)
+        pool.retire(old - max(0, run.size - len(ready)), but=current.number)
+        if len(ready) >= run.size:
+            self._finish(run)
+            return
+        batch = max(1, math.ceil(current.settings.reload_batch * run.size))
+        for _ in range(min(run.size - len(new), batch - (len(new) - len(ready)))):
+            if not pool.spawn(current):
+                break
+
+    def _finish(self, run: _Run) -> None:
+        """Note that all workers of the old generation have been told to leave."""
+        now = time.monotonic()
+        self._phase = _Phase.IDLE
+        self._pause = _FIRST_RETRY
+        self._settles_at = math.inf if run.failure else now + _SETTLED_AFTER
+        self._end(run.answers, run.began_at, run.failure)
+        if run.failure:
+            self._run = None
+
+    def _look_for_deaths(self, run: _Run, now: float) -> None:
+        """Have the old generation back if workers of the new one die; forget it after a while."""
+        assert run.new is not None
+        if run.failure or self._phase is _Phase.TRYING:
+            return
+        if self._server.pool.early_deaths.get(run.new.number, 0) >= _MOST_DEATHS:
+            run.failure = f"workers of the new generation die; generation {run.old.number} is back"
+            log.error("reload rolled back why=%r", run.failure)
+            self.last_failure = run.failure
+            self._server.switch_to(run.old, run.before)
+            self._settles_at = math.inf
+            self._phase = _Phase.ROLLING
+        elif now >= self._settles_at:
+            self._forget_old()
+
+    def _forget_old(self) -> None:
+        """Do without what the old generation could come back from."""
+        self._run = None
+        self._settles_at = math.inf
+
+    def _fail(self, run: _Run, why: str) -> None:
+        """Stay with the old generation."""
+        server = self._server
+        for listener in run.listeners:
+            if listener not in run.before:
+                listener.remove()
+        if run.new is None:
+            run.loader.close()
+        else:
+            server.pool.retire(MAX_WORKERS, but=run.old.number)
+            if server.generation.number == run.new.number:
+                server.switch_to(run.old, run.before)
+        self._phase = _Phase.IDLE
+        self._run = None
+        self._settles_at = math.inf
+        self._end(run.answers, run.began_at, why)
+
+    def _end(self, answers: list[Answer], began_at: float, failure: str) -> None:
+        """Log how a reload has ended, and answer those that wait for it."""
+        server = self._server
+        self.last_failure = failure
+        number = server.generation.number
+        workers = len(server.pool.of(number)) if hasattr(server, "pool") else 0
+        outcome = Outcome(number, workers, time.monotonic() - began_at, failure)
+        if failure:
+            log.error("reload failed, generation %d stays: %s", number, failure)
+        else:
+            log.info("reloaded %s", outcome)
+        if not server.generation.loader.is_open and not server.stopping:
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_RETRY)
+        for answer in answers:
+            answer(outcome)
+
+    def _hang_up(self, now: float) -> None:
+        """Have old workers end connections that keep them, and be killed if they do not."""
+        self._hang_up_at = math.inf
+        current = self._server.generation
+        pool = self._server.pool
+        for slot, worker in pool.workers.items():
+            if worker.generation.number != current.number:
+                pool.order(slot, Order.RETIRE)
+                worker.kill_by(now + current.settings.graceful_timeout, "did not leave in time")
+
+    def _close_unused(self) -> None:
+        """Close the loaders of generations that have no workers any more, and cannot come back."""
+        server, run = self._server, self._run
+        kept = {server.generation.number}
+        if run is not None:
+            kept |= {run.old.number, run.new.number if run.new else 0}
+        for generation in list(server.generations):
+            if generation.number not in kept and not server.pool.has_workers_of(generation.number):
+                server.generations.remove(generation)
+                generation.loader.close()
+                log.info("generation has ended number=%d", generation.number)
