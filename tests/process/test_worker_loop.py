@@ -1,6 +1,7 @@
 """A worker's loop in the process of the test: the way of a request, and what the board says meanwhile."""
 
 import contextlib
+import math
 import os
 import socket
 import sys
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from linepool import App, Connection, core
+from linepool import App, Connection, Session, core
 from linepool.ipc import channel
 from linepool.ipc.board import Board, MasterSlot, MasterView, WorkerView
+from linepool.ipc.messages import ConnectionState, PassedConnection
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener, open_listeners
 from linepool.pubsub.subscriptions import Subscriptions
@@ -33,6 +35,7 @@ class WorkerLoop(Loop):
 
     slot: MasterSlot
     address: tuple[str, int]
+    parker: socket.socket  # the other end of its channel
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def loop(monkeypatch, seen):
         pipe = StatusPipe()
         edges = Edges(board, pipe, 0, 1)
         loop = WorkerLoop(context, theirs, [Listener(sock)], edges, lambda: False)
-        loop.slot, loop.address = slot, sock.getsockname()
+        loop.slot, loop.address, loop.parker = slot, sock.getsockname(), ours
         yield loop
         for connection in list(loop._table.connections.values()):
             loop._table.close(connection)
@@ -166,6 +169,51 @@ def test_a_request_whose_push_has_failed_still_has_its_deadline(loop, seen):
 
     assert seen[0].started_ns > 0
     assert seen[0].line == b"FLOOD"
+
+
+def given(loop: WorkerLoop, data: bytes, version: int = 1) -> bytes:
+    """Give the worker a connection, number 7, whose state is the data; return what its client reads."""
+    client, served = socket.socketpair()
+    with client, served:
+        client.settimeout(TIMEOUT)
+        files = [served.fileno()]
+        state = ConnectionState(0, math.inf, 0.0, data)
+        if version != 1:
+            channel._send_with(loop.parker, [bytes([1, version]) + data], files)
+        else:
+            assert channel.send(loop.parker, PassedConnection(state, files[0], 7))
+        round_of(loop)
+        with client.makefile("rb") as replies:  # it ends though this process has a copy
+            reply = replies.read()
+    loop._table.close_lingered(math.inf)
+    return reply
+
+
+def test_a_connection_whose_state_does_not_load_ends_with_a_clear_line(loop, seen, caplog):
+    session = Session("1-2", "peer", "here").dump()
+    too_large = Settings().max_state_bytes + 1
+    for data, version, begun_with, why in (
+        (b"", 1, 7, "error: unpack_from requires"),
+        (b"\x09" + bytes(10), 1, 7, "version '9' of a connection's state is unknown"),
+        (channel.join_state(b"nonsense", b""), 1, 7, "version 'nonsense' of a session"),
+        (channel.join_state(session, b"\xff\x51"), 1, 7, "version '51' of the state of"),
+        (bytes(too_large), 1, 7, f"its state is longer than {too_large - 1} bytes"),
+        (bytes(40), 9, 0, "version '9' of a passed connection is unknown"),
+    ):
+        loop.slot.clear()
+        caplog.clear()
+
+        assert given(loop, data, version) == (
+            b"SERVER_ERROR this connection cannot continue after a change of the server;"
+            b" connect again\r\n"
+        )
+
+        assert "connection ended: its state cannot be loaded peer=unix why=" in caplog.text
+        assert why in caplog.text
+        assert loop.slot.begun_with == begun_with
+        assert loop.slot.snapshot().dropped == 1
+        assert not loop._table.connections
+    assert len(seen) == 1  # the hook for the end of a connection has run for the one with a session
 
 
 def test_a_saturated_worker_keeps_its_share_of_the_connections():
