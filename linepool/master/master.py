@@ -13,8 +13,6 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable
-from typing import Protocol
 
 from attrs import evolve
 
@@ -24,26 +22,17 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import SignalPipe
 from linepool.master.announcing import announce
 from linepool.master.generation import Generation
-from linepool.master.load import LoadMeter
 from linepool.master.loader_handle import LoaderHandle
 from linepool.master.obeying import SIGNALS, obey
+from linepool.master.office import Office
 from linepool.master.orphans import Orphans
-from linepool.master.parker_handle import ParkerHandle
-from linepool.master.pool import Pool
-from linepool.master.recycler import Recycler
+from linepool.master.parts import Parts
 from linepool.master.reload import Reload
 from linepool.master.reopening import Reopening
-from linepool.master.spawner import Part, Spawner
-from linepool.master.status_reader import LONGEST_PAUSE, StatusReader
-from linepool.master.stopped import StoppedChildren
+from linepool.master.status_reader import LONGEST_PAUSE
 from linepool.master.trace import TraceWriter
-from linepool.master.watchdog import Watchdog
 from linepool.master.watched import Watched
-from linepool.master.withheld import WithheldEdges
-from linepool.master.worker_handle import WorkerHandle
 from linepool.pool import policy
-from linepool.pool.brake import Brake
-from linepool.pool.scoreboard import Scoreboard
 from linepool.pool.status import State
 from linepool.settings import Settings, Workers
 
@@ -52,26 +41,6 @@ log = logging.getLogger("linepool")
 _PLAN_EVERY = 0.25  # seconds after which the pool's size is looked at even if nothing else happens
 _QUIT_GRACE = 1.0  # seconds that a worker has to unwind in an immediate stop
 _LONGEST_SLEEP = 86400.0  # seconds; what is due later is looked at again
-
-
-class Office(Protocol):
-    """What the master has done for it by what has started it."""
-
-    def start_loader(self, close_inherited: Callable[[], None]) -> LoaderHandle:
-        """Start a loader for the code as it is now.
-
-        Args:
-            close_inherited: Called in a loader that is a fork: closes its copies of what is the master's.
-
-        Raises:
-            OSError: There are no descriptors or processes left.
-        """
-
-    def log_limit(self) -> Part | None:
-        """Return the limit of the log, to be handed over; None: it has none."""
-
-    def configure_log(self, settings: Settings) -> None:
-        """Have the log follow other settings."""
 
 
 class Master:
@@ -92,7 +61,6 @@ class Master:
         self.listeners = listeners
         # As many connections again may wait until their clients read.
         self.board = MasterView(Board(2 * generation.settings.hot_connections))
-        self.scoreboard = Scoreboard()
         self.pid = os.getpid()
         # From now on a signal to stop waits for the loop.
         self._signals = SignalPipe((*SIGNALS, signal.SIGCHLD))
@@ -100,7 +68,6 @@ class Master:
         self.stopping = False
         self.is_drained = False  # the pool is to be empty
         self._status = 0
-        self._workers: dict[int, WorkerHandle] = {}
         self._watched: list[Watched] = []
         self._was_signalled = True
         self._dead: set[int] = set()  # slots whose process has ended but is not reaped
@@ -140,7 +107,7 @@ class Master:
         self._open()
         try:
             self._act()
-            while not self.stopping or self._workers or self.pool.births:
+            while not self.stopping or self._parts.workers or self.pool.births:
                 if self._wait():
                     self._reap()
                     self.drain()
@@ -161,7 +128,9 @@ class Master:
         log.info("pool bounds changed from=%s to=%s", self.settings.workers, workers)
         before, settings = self.generation, evolve(self.settings, workers=workers)
         self.generation = evolve(before, settings=settings)
-        self.generations = [self.generation if one is before else one for one in self.generations]
+        self.generations[:] = [
+            self.generation if one is before else one for one in self.generations
+        ]
 
     def empty(self) -> None:
         """Drain: have all workers leave within ``graceful_timeout``; clients wait until ``scale``."""
@@ -184,10 +153,10 @@ class Master:
         grace = self.settings.graceful_timeout if graceful else _QUIT_GRACE
         self.pool.stop(time.monotonic() + grace)
         if not graceful:
-            for worker in self._workers.values():
+            for worker in self._parts.workers.values():
                 worker.process.send(signal.SIGQUIT)
-        if self._parker is not None:  # after the orders: from then on no worker hands off
-            self._parker.stop(graceful=graceful)
+        if self._parts.parker is not None:  # after the orders: from then on no worker hands off
+            self._parts.parker.stop(graceful=graceful)
 
     def born(self, slot: int, pid: int, pidfd: int) -> None:
         """Note that an ordered worker is there."""
@@ -206,8 +175,8 @@ class Master:
 
     def start_loader(self) -> LoaderHandle:
         """Start a loader for the code as it is now; raises OSError."""
-        loader = self._office.start_loader(self._close_inherited_by_loader)
-        loader.watch(self._selector, self)
+        loader = self._office.start_loader(self._parts.close_in_loader)
+        loader.watch(self._parts.selector, self)
         return loader
 
     def switch_to(self, generation: Generation, listeners: list[Listener]) -> None:
@@ -224,13 +193,8 @@ class Master:
         self._draining.replace(listeners, leaving)
         self.generation = generation
         self.is_drained = False
-        settings = generation.settings
-        self._office.configure_log(settings)
-        self.load.configure(settings)
-        self._recycler.configure(settings)
-        self.pool.configure(settings)
-        if self._parker is not None:
-            self._parker.configure(generation.facts, settings, opened)
+        self._office.configure_log(generation.settings)
+        self._parts.configure(generation, opened)
 
     # The turns of the loop. Their order is an argument: what a dead worker wrote is in its pipe by
     # the time that it is reaped, so after the drain its last record is known; and a worker that has
@@ -239,16 +203,16 @@ class Master:
     def _wait(self) -> bool:
         """Sleep until something happens or is due; return whether it is more than a look at requests."""
         now = time.monotonic()
-        read_at = self._reader.on_timer(now)
-        self._watchdog.stalled(self._awake_at, now)
+        read_at = self._parts.reader.on_timer(now)
+        self._parts.watchdog.stalled(self._awake_at, now)
         act_at = self._act_at()
-        due = min(act_at, self._watchdog.due_at, read_at)
+        due = min(act_at, self._parts.watchdog.due_at, read_at)
         pause = None if due == math.inf else max(0.0, min(due - now, _LONGEST_SLEEP))
-        ready = self._selector.select(pause)
+        ready = self._parts.selector.select(pause)
         self._awake_at = time.monotonic()
         if due != math.inf:
-            self._watchdog.stalled(max(due, now), self._awake_at)
-        watched = self._selector.get_map()
+            self._parts.watchdog.stalled(max(due, now), self._awake_at)
+        watched = self._parts.selector.get_map()
         for key, _ in ready:
             if watched.get(key.fd) is not key:
                 continue  # it was closed meanwhile; its number may be another file's by now
@@ -262,31 +226,31 @@ class Master:
     def _reap(self) -> None:
         self._exits.clear()
         for slot in self._dead:
-            status = self._workers[slot].process.reap()
+            status = self._parts.workers[slot].process.reap()
             if status is not None:
                 self._exits[slot] = status
         self._dead.clear()
 
     def drain(self) -> None:
         """Bring the scoreboard up to date."""
-        records = self._reader.drain()
+        records = self._parts.reader.drain()
         for record in records:
             if not self.scoreboard.workers[record.slot].retiring:
                 self.load.history.worker_changed(record.slot, record.state, record.at_ns)
             if record.state is State.LEAVING:
                 leave_by = time.monotonic() + self.settings.graceful_timeout
-                self._workers[record.slot].kill_by(leave_by, "did not leave in time")
+                self._parts.workers[record.slot].kill_by(leave_by, "did not leave in time")
             if self._trace is not None:
                 self._trace.note(record)
         if records:
             self._has_come_up = True
-            self._watchdog.stalled(records[0].at_ns / 1e9 + LONGEST_PAUSE, time.monotonic())
-        self._withheld.catch_up(len(records), time.monotonic_ns())
+            self._parts.watchdog.stalled(records[0].at_ns / 1e9 + LONGEST_PAUSE, time.monotonic())
+        self._parts.withheld.catch_up(len(records), time.monotonic_ns())
 
     def _forget(self) -> None:
         for slot, status in self._exits.items():
             self.pool.forget(slot, status)
-        if self._exits and self.is_drained and not (self._workers or self.stopping):
+        if self._exits and self.is_drained and not (self._parts.workers or self.stopping):
             log.info("drained: clients wait until the pool is filled again")
 
     def _obey(self) -> None:
@@ -301,7 +265,7 @@ class Master:
                 obey(self, number)
 
     def _judge(self) -> None:
-        self.pool.judge_requests(unseen=self._withheld.due_at < math.inf)
+        self.pool.judge_requests(unseen=self._parts.withheld.due_at < math.inf)
 
     def _act(self) -> None:
         """Change the pool as the policy wants it."""
@@ -309,8 +273,8 @@ class Master:
         if self._has_orphans and not self.pool.births:
             self._has_orphans = False
             self._orphans.reap()
-        if self._parker is not None:
-            self._parker.turn()
+        if self._parts.parker is not None:
+            self._parts.parker.turn()
         self._draining.turn()
         self.reload.turn()
         for watched in self._watched:
@@ -324,111 +288,33 @@ class Master:
             self.pool.recycle()
             if self._trace is None:
                 tally = self.scoreboard.tally()
-                self._withheld.plan(tally, self.settings, time.monotonic_ns())
+                self._parts.withheld.plan(tally, self.settings, time.monotonic_ns())
 
     def _open(self) -> None:
-        settings = self.settings
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._signals, selectors.EVENT_READ, self._note_signal)
-        for watched in self._watched:
-            watched.open(self._selector)
-        self.load = LoadMeter(settings, self.board, self.listeners)
-        self._reader = StatusReader(
-            self.board,
-            self.scoreboard,
-            self._selector,
-            lambda: self.load.history.restart(time.monotonic_ns()),
-        )
-        self._withheld = WithheldEdges(self.board, self.scoreboard, self.load.history)
-        self._recycler = Recycler(settings, self.board)
-        self._parker: ParkerHandle | None = None
-        if settings.has_parker:
-            self._parker = ParkerHandle(
-                self.board,
-                self.generation.facts,
-                settings,
-                self.listeners,
-                self._workers,
-                self._selector,
-                self._close_inherited_by_parker,
-            )
-        self._watchdog = Watchdog(
-            self.board, self._selector, self._parker.adopt if self._parker else None
-        )
-        self._spawner = Spawner(self.board, self._office.log_limit)
-        self.pool = Pool(
+        parts = self._parts = Parts(
+            generations=self.generations,
+            listeners=self.listeners,
             board=self.board,
-            scoreboard=self.scoreboard,
-            workers=self._workers,
-            selector=self._selector,
-            spawner=self._spawner,
-            reader=self._reader,
-            load=self.load,
-            recycler=self._recycler,
-            watchdog=self._watchdog,
-            parker=self._parker,
-            stopped=StoppedChildren(settings.stopped_timeout, self._watchdog.stalls),
-            brake=Brake(settings.poison_deaths, settings.poison_window, settings.poison_pause),
+            signals=self._signals,
+            watched=self._watched,
+            trace=self._trace,
+            office=self._office,
         )
-        self.reload = Reload(self, self._spawner)
-        self.generation.loader.watch(self._selector, self)
-        self._spawner.start(self.generation, self.listeners)
+        self.scoreboard, self.load, self.pool = parts.scoreboard, parts.load, parts.pool
+        parts.selector.register(self._signals, selectors.EVENT_READ, self._note_signal)
+        for watched in self._watched:
+            watched.open(parts.selector)
+        self.reload = Reload(self, parts.spawner)
+        self.generation.loader.watch(parts.selector, self)
+        parts.spawner.start(self.generation, self.listeners)
         # What is loaded stays out of the parker's collections, and so stays shared.
         gc.collect()
         gc.freeze()
         self._awake_at = time.monotonic()
 
     def _close(self) -> None:
-        for watched in self._watched:
-            watched.close()
-        for worker in self._workers.values():
-            worker.process.kill()
-            worker.close()
-        self._watchdog.close()
-        if self._parker is not None:
-            self._parker.close()
-        for generation in self.generations:
-            generation.loader.close()
-        for ends in self.pool.births.values():
-            ends.close()
-        self._spawner.close()
-        if self._trace is not None:
-            self._trace.close()
-        for listener in self.listeners:
-            listener.remove()
-        self._reader.close()
-        self._selector.close()
-        self._signals.close()
+        self._parts.close()
         gc.unfreeze()
-
-    def _close_inherited_by_parker(self) -> None:
-        """Close a new parker's copies, except the channels of the workers."""
-        self._close_own()
-        self._spawner.close()
-        for generation in self.generations:
-            generation.loader.abandon()
-        for ends in self.pool.births.values():
-            ends.close()
-        for worker in self._workers.values():
-            worker.close_all_but_channel()
-
-    def _close_inherited_by_loader(self) -> None:
-        """Close a new loader's copies of what is the master's."""
-        self._close_inherited_by_parker()
-        for worker in self._workers.values():
-            worker.channel.close()
-        if self._parker is not None:
-            self._parker.abandon()
-
-    def _close_own(self) -> None:
-        self._signals.abandon()
-        self._selector.close()
-        self._reader.close()
-        self._watchdog.close()
-        if self._trace is not None:
-            self._trace.close()
-        for watched in self._watched:
-            watched.abandon()
 
     def _note_signal(self) -> None:
         self._was_signalled = True
@@ -438,10 +324,14 @@ class Master:
         moments = [self.pool.due_at, self._draining.due_at]
         moments += [watched.due_at for watched in self._watched]
         moments.append(self.reload.due_at)
-        if self._parker is not None:
-            moments.append(self._parker.due_at)
+        if self._parts.parker is not None:
+            moments.append(self._parts.parker.due_at)
         if not (self.stopping or self.is_drained):
-            moments += [self._recycler.due_at, self._withheld.due_at, self._plan_at or math.inf]
+            moments += [
+                self._parts.recycler.due_at,
+                self._parts.withheld.due_at,
+                self._plan_at or math.inf,
+            ]
         return min(moments)
 
     def _carry_out(self, plan: policy.Plan) -> None:
@@ -464,9 +354,9 @@ class Master:
         self._watching = wanted
         for listener in self.listeners:
             if wanted:
-                self._selector.register(listener.socket, selectors.EVENT_READ, _nothing)
+                self._parts.selector.register(listener.socket, selectors.EVENT_READ, _nothing)
             else:
-                self._selector.unregister(listener.socket)
+                self._parts.selector.unregister(listener.socket)
 
     def _look_for_first_generation(self) -> None:
         """Announce the first generation once it is up; give up if all of it failed."""
@@ -477,7 +367,7 @@ class Master:
             announce(f"ready: {ready} {_counted('worker', ready)}")
         elif (
             self.load.history.boot_failures
-            and not self._workers
+            and not self._parts.workers
             and not self.pool.births
             and not self._has_come_up
         ):

@@ -1,0 +1,30 @@
+"""What the master has done for it by what has started it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol as Interface
+
+from linepool.master.loader_handle import LoaderHandle
+from linepool.master.spawner import Part
+from linepool.settings import Settings
+
+
+class Office(Interface):
+    """What has started the master."""
+
+    def start_loader(self, close_inherited: Callable[[], None]) -> LoaderHandle:
+        """Start a loader for the code as it is now.
+
+        Args:
+            close_inherited: Called in a loader that is a fork: closes its copies of what is the master's.
+
+        Raises:
+            OSError: There are no descriptors or processes left.
+        """
+
+    def log_limit(self) -> Part | None:
+        """Return the limit of the log, to be handed over; None: it has none."""
+
+    def configure_log(self, settings: Settings) -> None:
+        """Have the log follow other settings."""

@@ -1,0 +1,166 @@
+"""What the master's loop works with: made when it begins, closed when it ends, and in new helper processes.
+
+Runs in the master, and in each new parker and loader until that begins its work.
+"""
+
+from __future__ import annotations
+
+import selectors
+import time
+
+from linepool.ipc.board import MasterView
+from linepool.kernel.listeners import Listener
+from linepool.kernel.signals import SignalPipe
+from linepool.master.generation import Generation
+from linepool.master.load import LoadMeter
+from linepool.master.office import Office
+from linepool.master.parker_handle import ParkerHandle
+from linepool.master.pool import Pool
+from linepool.master.recycler import Recycler
+from linepool.master.spawner import Spawner
+from linepool.master.status_reader import StatusReader
+from linepool.master.stopped import StoppedChildren
+from linepool.master.trace import TraceWriter
+from linepool.master.watchdog import Watchdog
+from linepool.master.watched import Watched
+from linepool.master.withheld import WithheldEdges
+from linepool.master.worker_handle import WorkerHandle
+from linepool.pool.brake import Brake
+from linepool.pool.scoreboard import Scoreboard
+
+
+class Parts:
+    """The parts of the master.
+
+    Args:
+        generations: Those that have workers or a loader; the list changes in place.
+        listeners: The server's; the list changes in place.
+        board: Shared with all processes.
+        signals: Noted for the loop.
+        watched: What the loop serves besides; the list changes in place.
+        trace: Of the connections, if one is written.
+        office: Has the limit of the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        generations: list[Generation],
+        listeners: list[Listener],
+        board: MasterView,
+        signals: SignalPipe,
+        watched: list[Watched],
+        trace: TraceWriter | None,
+        office: Office,
+    ) -> None:
+        generation = generations[-1]
+        settings = generation.settings
+        self.selector = selectors.DefaultSelector()
+        self.scoreboard = Scoreboard()
+        self.workers: dict[int, WorkerHandle] = {}
+        self.load = LoadMeter(settings, board, listeners)
+        self.reader = StatusReader(
+            board,
+            self.scoreboard,
+            self.selector,
+            lambda: self.load.history.restart(time.monotonic_ns()),
+        )
+        self.withheld = WithheldEdges(board, self.scoreboard, self.load.history)
+        self.recycler = Recycler(settings, board)
+        self.parker: ParkerHandle | None = None
+        if settings.has_parker:
+            self.parker = ParkerHandle(
+                board,
+                generation.facts,
+                settings,
+                listeners,
+                self.workers,
+                self.selector,
+                self.close_in_parker,
+            )
+        self.watchdog = Watchdog(board, self.selector, self.parker.adopt if self.parker else None)
+        self.spawner = Spawner(board, office.log_limit)
+        self.pool = Pool(
+            board=board,
+            scoreboard=self.scoreboard,
+            workers=self.workers,
+            selector=self.selector,
+            spawner=self.spawner,
+            reader=self.reader,
+            load=self.load,
+            recycler=self.recycler,
+            watchdog=self.watchdog,
+            parker=self.parker,
+            stopped=StoppedChildren(settings.stopped_timeout, self.watchdog.stalls),
+            brake=Brake(settings.poison_deaths, settings.poison_window, settings.poison_pause),
+        )
+        self._listeners = listeners
+        self._signals = signals
+        self._watched = watched
+        self._trace = trace
+        self._generations = generations
+
+    def configure(self, generation: Generation, opened: list[Listener]) -> None:
+        """Follow another generation.
+
+        Args:
+            generation: The one in force from now on.
+            opened: The listeners that are new.
+        """
+        settings = generation.settings
+        self.load.configure(settings)
+        self.recycler.configure(settings)
+        self.pool.configure(settings)
+        if self.parker is not None:
+            self.parker.configure(generation.facts, settings, opened)
+
+    def close(self) -> None:
+        """Kill what is left of the processes, and close everything, in the master."""
+        for watched in self._watched:
+            watched.close()
+        for worker in self.workers.values():
+            worker.process.kill()
+            worker.close()
+        self.watchdog.close()
+        if self.parker is not None:
+            self.parker.close()
+        for generation in self._generations:
+            generation.loader.close()
+        for ends in self.pool.births.values():
+            ends.close()
+        self.spawner.close()
+        if self._trace is not None:
+            self._trace.close()
+        for listener in self._listeners:
+            listener.remove()
+        self.reader.close()
+        self.selector.close()
+        self._signals.close()
+
+    def close_in_parker(self) -> None:
+        """Close a new parker's copies, except the channels of the workers."""
+        self._signals.abandon()
+        self.selector.close()
+        self.reader.close()
+        self.watchdog.close()
+        if self._trace is not None:
+            self._trace.close()
+        for watched in self._watched:
+            watched.abandon()
+        self.spawner.close()
+        for generation in self._generations:
+            generation.loader.abandon()
+        for ends in self.pool.births.values():
+            ends.close()
+        for worker in self.workers.values():
+            worker.close_all_but_channel()
+
+    def close_in_loader(self) -> None:
+        """Close the copies of a new loader that is a fork of the master."""
+        self.close_in_parker()
+        for worker in self.workers.values():
+            worker.channel.close()
+        if self.parker is not None:
+            self.parker.abandon()
+        for listener in self._listeners:
+            listener.close()
