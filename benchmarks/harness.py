@@ -138,6 +138,11 @@ class Program:
             )
         return found
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop the program, kill what is left of it and its children, and return its exit status."""
         if self._process.returncode is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -187,6 +188,30 @@ class Account:
         """Whether a worker began a lost request that did not hold its connection when killed."""
         killers = self._killers(lost)
         return bool(killers) and not set(self._begun_by.get(lost.request, ())) <= set(killers)
+
+
+def quiet_account(journals: Path, busy: Outcomes, idle: Outcomes) -> Account:
+    """Return the account of a time in which nothing was killed; no request is in flight any more.
+
+    Args:
+        journals: The directory of the journals, which are emptied.
+        busy: What became of the requests of busy clients.
+        idle: What became of those of idle ones.
+    """
+    account = Account(
+        busy=busy,
+        idle=idle,
+        idle_ports=frozenset(),
+        kills=[],
+        journals=Journals.read(journals),
+        counters={"crashes": 0, "recycled": 0},
+        resizes=0,
+        parked=0,
+        left=0,
+    )
+    for path in journals.iterdir():
+        os.truncate(path, 0)
+    return account
 
 
 def broken(rows: Sequence[Row]) -> list[str]:

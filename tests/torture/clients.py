@@ -1,8 +1,9 @@
 """The clients of torture_churn.py. Run as a program, it is all busy clients, in a process of their own.
 
-Busy clients keep their connections. Half of them send requests without a pause; the others pause for
-up to 150 ms between requests, so that their connections are parked and handed off all the time. One
-time in eight a client sends three requests at once. No request number is used twice.
+Busy clients keep their connections. Half of them, if not told otherwise, send requests without a
+pause; the others pause for up to 150 ms between requests, so that their connections are parked and
+handed off all the time. One time in eight a client sends three requests at once. No request number
+is used twice.
 """
 
 from __future__ import annotations
@@ -130,15 +131,19 @@ class BusyClients:
 
 
 @contextlib.contextmanager
-def busy_clients(port: int, count: int, first: int = 1) -> Iterator[BusyClients]:
+def busy_clients(
+    port: int, count: int, first: int = 1, eager: int | None = None
+) -> Iterator[BusyClients]:
     """Run busy clients until they are finished, at most until the block ends.
 
     Args:
         port: The server's.
         count: How many clients.
         first: The number of the first request.
+        eager: How many of them never pause; None: half of them.
     """
-    command = [sys.executable, "-P", __file__, str(port), str(count), str(first)]
+    numbers = (port, count, first, count // 2 if eager is None else eager)
+    command = [sys.executable, "-P", __file__, *map(str, numbers)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -227,13 +232,13 @@ class _Busy:
     """All busy clients."""
 
     def __init__(
-        self, server_port: int, count: int, first: int, selector: selectors.BaseSelector
+        self, server_port: int, count: int, first: int, eager: int, selector: selectors.BaseSelector
     ) -> None:
         self._selector = selector
         self._random = random.Random(count)
         self._numbers = itertools.count(first)
         self.outcomes = Outcomes()
-        self.clients = [_Client(server_port, i % 2 == 1, self.outcomes) for i in range(count)]
+        self.clients = [_Client(server_port, i >= eager, self.outcomes) for i in range(count)]
 
     def send(self) -> None:
         """Send requests for each client that waits for no reply and whose pause is over."""
@@ -273,12 +278,12 @@ class _Busy:
                 client.sock.close()
 
 
-def _main(server_port: int, count: int, first: int) -> None:
+def _main(server_port: int, count: int, first: int, eager: int) -> None:
     """Send requests until stdin ends, then print what became of them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the test handles ^C
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin, selectors.EVENT_READ)
-        busy = _Busy(server_port, count, first, selector)
+        busy = _Busy(server_port, count, first, eager, selector)
         with contextlib.closing(busy):
             busy.send()
             while busy.read():

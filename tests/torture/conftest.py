@@ -12,6 +12,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that make a run shorter or longer."""
     parser.addoption("--seconds", type=float, default=300.0, help="churn in each scheme [300]")
     parser.addoption("--requests", type=int, default=100_000, help="while resizing [100000]")
+    parser.addoption("--reloads", type=int, default=20, help="reloads in each scheme [20]")
 
 
 @pytest.fixture
@@ -24,3 +25,9 @@ def seconds(request: pytest.FixtureRequest) -> float:
 def requests(request: pytest.FixtureRequest) -> int:
     """Give how many requests are sent in each scheme while the pool is resized."""
     return int(request.config.getoption("--requests"))
+
+
+@pytest.fixture
+def reloads(request: pytest.FixtureRequest) -> int:
+    """Give how often the code is reloaded in each scheme."""
+    return int(request.config.getoption("--reloads"))

@@ -8,7 +8,6 @@ how many requests are sent in each scheme.
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 from tests.conftest import Launch
 from tests.servers import ServerProcess
-from tests.torture.account import Account, Journals, Row, broken
+from tests.torture.account import Account, Row, broken, quiet_account
 from tests.torture.clients import Outcomes, busy_clients, open_idle, query_idle
 from tests.torture.table import show_table
 
@@ -50,9 +49,9 @@ def test_resizes_and_recycling_lose_no_request(
         until = min(begin + _ROUND, requests)
         with busy_clients(server.port, _BUSY, begin // _ROUND * _NUMBERS + 1) as clients:
             resizes += _resize(server, until)
-            account = _account(journals, clients.finish(), Outcomes())
+            account = quiet_account(journals, clients.finish(), Outcomes())
         _add(rows, account, details)
-    _add(rows, _account(journals, Outcomes(), query_idle(idle)), details)
+    _add(rows, quiet_account(journals, Outcomes(), query_idle(idle)), details)
     state = server.until(lambda state: state["connections"] == {"hot": 0, "parked": 0})
     counters = state["counters"]
     table: list[Row] = [
@@ -83,24 +82,6 @@ def _resize(server: ServerProcess, requests: int) -> int:
             served, served_at = now_served, time.monotonic()
         assert time.monotonic() < served_at + _STUCK, f"no request for {_STUCK:g} s after {served}"
     raise AssertionError
-
-
-def _account(journals: Path, busy: Outcomes, idle: Outcomes) -> Account:
-    """Return the account of a round, in which no request is in flight any more."""
-    account = Account(
-        busy=busy,
-        idle=idle,
-        idle_ports=frozenset(),
-        kills=[],
-        journals=Journals.read(journals),
-        counters={"crashes": 0, "recycled": 0},
-        resizes=0,
-        parked=0,
-        left=0,
-    )
-    for path in journals.iterdir():
-        os.truncate(path, 0)
-    return account
 
 
 def _add(rows: Counter[tuple[str, str]], account: Account, details: list[str]) -> None:
