@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -209,6 +210,9 @@ def test_the_life_of_a_server_is_told(tmp_path, launch, receiver):
     server.order("SCALE 3")
     receiver.until("STATUS", "3 workers, 0 busy, generation 1")
     receiver.until("WATCHDOG", "1")
+    server.send(signal.SIGHUP)
+    assert int(receiver.until("RELOADING", "1")["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+    assert receiver.until("READY", "1")["STATUS"].endswith(" busy, generation 2")
     server.send(signal.SIGTERM)
     assert receiver.until("STOPPING", "1")["EXTEND_TIMEOUT_USEC"] == "40000000"
     assert server.ended() == 0

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -100,11 +100,11 @@ class SystemdWorld:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def systemctl(self, *words: str) -> str:
-        """Run systemctl; return what it prints."""
+    def systemctl(self, *words: str, status: int = 0) -> str:
+        """Run systemctl, which must end with an exit status; return what it prints."""
         enter = ["nsenter", "-t", str(self._pid), "-m", "-p", "-r", "-w", "systemctl", *words]
         done = subprocess.run(enter, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-        assert done.returncode == 0, done.stderr + self.log
+        assert done.returncode == status, done.stderr + self.log
         return done.stdout
 
     def show(self, unit: str, *names: str) -> dict[str, str]:
@@ -112,11 +112,16 @@ class SystemdWorld:
         lines = self.systemctl("show", unit, "--property", ",".join(names)).splitlines()
         return dict(line.split("=", 1) for line in lines)
 
-    def until(self, unit: str, name: str, value: str) -> None:
-        """Ask for a property of a unit until it has a value."""
+    def until(self, unit: str, name: str, holds: Callable[[str], bool]) -> None:
+        """Ask for a property of a unit until a condition holds."""
         give_up_at = time.monotonic() + TIMEOUT
-        while (found := self.show(unit, name)[name]) != value:
+        while not holds(found := self.show(unit, name)[name]):
             assert time.monotonic() < give_up_at, f"{name} stays {found!r}\n{self.log}"
+
+    def until_active(self, unit: str, restarts: int = 0) -> None:
+        """Wait until a unit is active, after at least this many restarts by systemd itself."""
+        self.until(unit, "NRestarts", lambda count: int(count) >= restarts)
+        self.until(unit, "ActiveState", lambda state: state == "active")
 
     @property
     def log(self) -> str:
