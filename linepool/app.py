@@ -22,7 +22,7 @@ from linepool.protocols.line import Line
 from linepool.resources import WORKER, ResourceFunctions, Resources
 from linepool.service import Entry, Hook, Middleware, Service
 from linepool.session import Connection, Session, Verb
-from linepool.settings import check_names, parse_setting
+from linepool.settings import check_names_of_app, parse_setting
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,10 +53,11 @@ class App:
         builtins: Serve the protocol's own commands (HELP and QUIT in ``Line``) where the app has no
             handlers of these names.
         guard: Refuse clients that speak HTTP or TLS, or send a PROXY header.
-        settings: Any setting by name, as a default below file, environment and command line.
+        settings: Any setting by name but those of the processes, such as ``user``; file, environment and
+            command line override it.
 
     Raises:
-        SetupError: A setting is unknown.
+        SetupError: A setting is unknown, or one of the processes.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class App:
         guard: bool = True,
         **settings: Any,
     ) -> None:
-        check_names(settings)
+        check_names_of_app(settings)
         self.name = name
         self.protocol = protocol if protocol is not None else Line()
         self.builtins = builtins

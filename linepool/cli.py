@@ -16,9 +16,10 @@ from attrs import asdict
 from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
-from linepool.operate import health, logs, orders, simulate_command, target, unit
-from linepool.operate.config import Configuration, early, option_name
-from linepool.operate.options import add_settings, configured, given_settings
+from linepool.kernel.program import Program
+from linepool.operate import before_load, health, logs, orders, simulate_command, target, unit
+from linepool.operate.config import Configuration, option_name
+from linepool.operate.options import add_settings, given
 from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
 from linepool.operate.serve import Source, serve
 from linepool.operate.supervision import Supervision, claim
@@ -68,7 +69,7 @@ def run_script(
             others: list[str] = []
         else:
             options, others = parser.parse_known_args(sys.argv[1:])
-        return _serve(sys.argv[0], lambda: app, options, supervision, others)
+        return _serve(sys.argv[0], lambda: app, options, supervision, others, is_script=True)
     except SetupError as error:
         if target.is_loading():
             raise
@@ -139,6 +140,8 @@ def _serve(
     options: argparse.Namespace,
     supervision: Supervision,
     others: Sequence[str] = (),
+    *,
+    is_script: bool = False,
 ) -> int:
     """Serve an app.
 
@@ -148,21 +151,31 @@ def _serve(
         options: The options of the command line.
         supervision: How this process is supervised.
         others: Arguments that are left to the script.
+        is_script: The app is that of this script, which is running already.
     """
+    program = Program.of_this_process()
+    outside = given(options, supervision)
+    process = outside.process_settings()
+    identity = before_load.enter(process)
 
     def load_all() -> tuple[App, Settings]:
+        before_load.become(identity, process)
         app = load()
-        configuration = configured(app, options, supervision)
+        configuration = outside.configuration(app)
         logs.set_up(configuration.settings)
         for warning in _warnings(app, configuration):
             log.warning("%s", warning)
         for option in others:
             if near := hint(option, map(option_name, FIELDS), _NEARLY):
                 log.warning("option %s is left to the script%s", option.partition("=")[0], near)
+        if is_script and identity is not None:
+            log.warning(
+                "the script has run as root so far: 'linepool run' loads it as %s", process.user
+            )
         return app, configuration.settings
 
-    timeout = early("load_timeout", given_settings(options), os.environ, options.config)
-    return serve(Source(name, load_all, timeout, supervision))
+    source = Source(name, load_all, process, identity, outside.fixed(), supervision, program)
+    return serve(source)
 
 
 def _warnings(app: App, configuration: Configuration) -> list[str]:
@@ -175,8 +188,11 @@ def _warnings(app: App, configuration: Configuration) -> list[str]:
 
 
 def _check(options: argparse.Namespace) -> int:
+    outside = given(options)
+    process = outside.process_settings()
+    before_load.become(before_load.enter(process), process)
     app = target.load(options.target)
-    configuration = configured(app, options)
+    configuration = outside.configuration(app)
     for warning in _warnings(app, configuration):
         _print_error(warning)
     settings = configuration.settings

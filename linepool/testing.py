@@ -26,7 +26,7 @@ from linepool.operate.serve import Source
 from linepool.operate.serve import serve as serve_app
 from linepool.protocols.base import Limits
 from linepool.session import Session
-from linepool.settings import Settings
+from linepool.settings import ProcessSettings, Settings
 
 _TIMEOUT = 10.0  # seconds; only there to fail
 _ERRORS = ("ERROR ", "CLIENT_ERROR ", "SERVER_ERROR ")
@@ -169,7 +169,7 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
                 os.close(writer)  # which is the server's, not the loader's
                 return app, configuration.settings
 
-            source = Source(app.name, load, _TIMEOUT, is_command=False)
+            source = Source(app.name, load, ProcessSettings(load_timeout=_TIMEOUT))
             status = serve_app(source, tell)
         except SetupError as error:
             os.write(writer, f"! {error}".encode())

@@ -86,6 +86,7 @@ class ServerProcess:
         ready: Whether to wait until the first generation is up.
         gate: The gate of its handlers.
         environment: Variables to add.
+        python: The interpreter.
         command: The program, up to the target.
         wrapper: A program that starts it, with its arguments.
         scheme: How connections reach workers; "": the default.
@@ -105,6 +106,7 @@ class ServerProcess:
         ready: bool = True,
         gate: Gate | None = None,
         environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
         command: tuple[str, ...] = ("-P", "-m", "linepool", "run"),
         wrapper: tuple[str, ...] = (),
         scheme: str = "",
@@ -113,7 +115,7 @@ class ServerProcess:
         self.directory = directory
         self.control = str(directory / f"control-{next(_numbers)}")
         file = HANDLERS / target
-        words = [*wrapper, sys.executable, *command, str(file if file.is_file() else target)]
+        words = [*wrapper, python, *command, str(file if file.is_file() else target)]
         words += [word for address in bind for word in ("--bind", address)]
         words += ["--scheme", scheme] if scheme else []
         self.process = subprocess.Popen(

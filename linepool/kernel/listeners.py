@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from linepool.address import Address, parse_address, unix_address
 from linepool.errors import SetupError
+from linepool.kernel.privileges import owner_of
 from linepool.kernel.shared_memory import SharedMemory
 from linepool.kernel.sock_diag import unix_queue
 from linepool.kernel.sockets import address_text, as_connection, unmapped
@@ -174,7 +175,7 @@ class Listener:
 
 
 def open_listeners(settings: Settings) -> list[Listener]:
-    """Open all listeners, or none.
+    """Open all listeners, or none; the files of unix sockets belong to the user that serves.
 
     Raises:
         SetupError: An address cannot be listened on; the text names it and says why.
@@ -202,7 +203,8 @@ def _open(address: Address, settings: Settings, others: list[Listener]) -> Liste
     if address.descriptor >= 0:
         sock = _passed(address.descriptor)
     elif address.path:
-        sock = bind_unix(address.path, settings.unix_mode)
+        owner = owner_of(settings.user, settings.group)
+        sock = bind_unix(address.path, settings.unix_mode, owner)
     else:
         sock = _bound(address, [one.socket for one in others])
     _set_inherited_options(sock)
@@ -280,11 +282,17 @@ def _names(sock: socket.socket) -> list[str]:
     return names
 
 
-def bind_unix(path: str, mode: int) -> socket.socket:
+def bind_unix(path: str, mode: int, owner: tuple[int, int] | None = None) -> socket.socket:
     """Bind a unix socket; a file left over from a dead server is replaced. ``@NAME`` is not a file.
+
+    Args:
+        path: Of the socket.
+        mode: Of the file.
+        owner: Its uid and gid; None: those of this process.
 
     Raises:
         SetupError: A live server listens there, or the file is not a socket.
+        OSError: The kernel refuses it.
     """
     if not path.startswith("@") and os.path.lexists(path):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -306,12 +314,30 @@ def bind_unix(path: str, mode: int) -> socket.socket:
     before = os.umask(0o777 & ~mode)
     try:
         sock.bind(unix_address(path))
+        if owner is not None and not path.startswith("@"):
+            _give(path, owner)
     except OSError:
         sock.close()
         raise
     finally:
         os.umask(before)
     return sock
+
+
+def _give(path: str, owner: tuple[int, int]) -> None:
+    """Change the owner of a socket's file.
+
+    By a descriptor of the file: the owner may be able to put another one in its place meanwhile.
+
+    Raises:
+        OSError: The kernel refuses it.
+    """
+    file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if stat.S_ISSOCK(os.fstat(file).st_mode):
+            os.chown(f"/proc/self/fd/{file}", *owner)
+    finally:
+        os.close(file)
 
 
 def _set_inherited_options(sock: socket.socket) -> None:

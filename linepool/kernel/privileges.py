@@ -19,6 +19,8 @@ from attrs import frozen
 from linepool.errors import SetupError
 
 _ROOT = 0
+_PR_SET_PDEATHSIG = 1
+_PR_GET_PDEATHSIG = 2
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 _MOST_ID = 2**32 - 2  # the next one means "unchanged" to the system calls
@@ -54,12 +56,13 @@ class Identity:
     def drop(self) -> None:
         """Have this process run as the user, for good; its environment variables then name the user.
 
-        Pre-condition: it runs as root, in one thread. A signal at its parent's end is asked for only
-        afterwards: the kernel forgets it when the user changes (prctl(2), PR_SET_PDEATHSIG).
+        Pre-condition: it runs as root, in one thread.
 
         Raises:
             SetupError: The kernel refuses; this process must not go on then.
         """
+        at_parents_end = ctypes.c_int()
+        _libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(at_parents_end), 0, 0, 0)
         try:
             os.setgroups(self.groups)
             os.setresgid(self.gid, self.gid, self.gid)
@@ -70,8 +73,9 @@ class Identity:
                 " and SETGID for it"
             ) from None
         self._check()
-        # Otherwise /proc/self is root's, and processes of this user cannot take each other's sockets.
-        _set(_PR_SET_DUMPABLE)
+        # The kernel has changed both with the user. A process that is not dumpable has /proc/self of root's.
+        _control(_PR_SET_DUMPABLE, 1)
+        _control(_PR_SET_PDEATHSIG, at_parents_end.value)
         os.environ.update(self.variables)
 
     def _check(self) -> None:
@@ -112,6 +116,15 @@ def identity_of(user: str, group: str) -> Identity | None:
         )
     groups = sorted({gid, *os.getgrouplist(account.pw_name, gid)})
     return Identity(account.pw_name, account.pw_uid, gid, tuple(groups), account.pw_dir)
+
+
+def owner_of(user: str, group: str) -> tuple[int, int] | None:
+    """Return the uid and gid for files that root makes for a user; None: they stay those of this process.
+
+    For the arguments and errors, see ``identity_of``.
+    """
+    identity = identity_of(user, group)
+    return (identity.uid, identity.gid) if identity is not None else None
 
 
 def is_root() -> bool:
@@ -172,7 +185,7 @@ def forbid_new_privileges() -> None:
     Raises:
         SetupError: The kernel refuses it.
     """
-    if not _set(_PR_SET_NO_NEW_PRIVS):
+    if not _control(_PR_SET_NO_NEW_PRIVS, 1):
         raise SetupError("no_new_privileges: the kernel refuses it")
 
 
@@ -194,6 +207,6 @@ def limit_core(mib: int) -> None:
         ) from None
 
 
-def _set(option: int) -> bool:
-    """Set a flag of this process (prctl(2)); return whether that worked."""
-    return bool(_libc.prctl(option, 1, 0, 0, 0) == 0)
+def _control(option: int, value: int) -> bool:
+    """Change an attribute of this process (prctl(2)); return whether that worked."""
+    return bool(_libc.prctl(option, value, 0, 0, 0) == 0)

@@ -56,9 +56,16 @@ def _environment() -> dict[str, str]:
 
 
 def _directory() -> str:
-    """Return the name of the working directory as the shell knows it, if that is still its name."""
+    """Return the name of the working directory as the shell knows it, if that is still its name.
+
+    If it has been removed, its former name, or "".
+    """
     name = os.environ.get("PWD", "")
     try:
         return name if os.path.isabs(name) and os.path.samefile(name, ".") else os.getcwd()
     except OSError:
+        pass
+    try:
         return os.getcwd()
+    except OSError:
+        return name

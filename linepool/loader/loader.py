@@ -23,6 +23,7 @@ from linepool.ipc.board import Board
 from linepool.ipc.letters import Letter, LetterBox, unpacked
 from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import signal_at_parents_end
+from linepool.kernel.title import set_title
 from linepool.loader.births import Births, NotBorn, Shared
 from linepool.loader.image import Image, Load
 from linepool.protocols.base import Request
@@ -108,6 +109,7 @@ class Loader:
     def _started(self, letter: Letter, image: Image) -> Shared:
         """Return what all workers of this generation share, from the master's first letter."""
         facts = letter.facts
+        set_title("loader", f"{image.service.name} g{facts['generation']}")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, facts["files"]), hard))
         parts = unpacked(facts["parts"], letter.descriptors)

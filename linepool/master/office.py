@@ -23,6 +23,9 @@ class Office(Interface):
             OSError: There are no descriptors or processes left.
         """
 
+    def become_user(self) -> None:
+        """Have this process, a new helper, become the user that serves."""
+
     def log_limit(self) -> Part | None:
         """Return the limit of the log, to be handed over; None: it has none."""
 

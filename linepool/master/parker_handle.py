@@ -34,6 +34,7 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.sealed_file import sealed_file
 from linepool.kernel.sockets import address_text, origin_of, peer_name
+from linepool.kernel.title import set_title
 from linepool.master.helper import Helper
 from linepool.master.worker_handle import WorkerHandle
 from linepool.parker.parker import Parker
@@ -253,6 +254,7 @@ class ParkerHandle:
         self._drop_messages()
 
     def _park(self, hub: socket.socket) -> None:
+        set_title("parker", self._app.name)
         workers = {slot: worker.channel for slot, worker in self._workers.items()}
         Parker(self._board.page, hub, workers, self._listeners, self._settings, self._app).run()
 

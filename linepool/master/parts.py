@@ -39,7 +39,7 @@ class Parts:
         signals: Noted for the loop.
         watched: What the loop serves besides; the list changes in place.
         trace: Of the connections, if one is written.
-        office: Has the limit of the log.
+        office: Has the limit of the log, and knows the user that serves.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Parts:
                 listeners,
                 self.workers,
                 self.selector,
-                self.close_in_parker,
+                self.begin_parker,
             )
         self.watchdog = Watchdog(board, self.selector, self.parker.adopt if self.parker else None)
         self.spawner = Spawner(board, office.log_limit)
@@ -99,6 +99,7 @@ class Parts:
         self._watched = watched
         self._trace = trace
         self._generations = generations
+        self._office = office
 
     def configure(self, generation: Generation, opened: list[Listener]) -> None:
         """Follow another generation.
@@ -137,8 +138,23 @@ class Parts:
         self.selector.close()
         self._signals.close()
 
-    def close_in_parker(self) -> None:
-        """Close a new parker's copies, except the channels of the workers."""
+    def begin_parker(self) -> None:
+        """Make a new process ready to be the parker: the user that serves, without what is the master's."""
+        self._close_in_helper()
+        self._office.become_user()
+
+    def close_in_loader(self) -> None:
+        """Close the copies of a new loader that is a fork of the master."""
+        self._close_in_helper()
+        for worker in self.workers.values():
+            worker.channel.close()
+        if self.parker is not None:
+            self.parker.abandon()
+        for listener in self._listeners:
+            listener.close()
+
+    def _close_in_helper(self) -> None:
+        """Close a new helper's copies, except the channels of the workers."""
         self._signals.abandon()
         self.selector.close()
         self.reader.close()
@@ -154,13 +170,3 @@ class Parts:
             ends.close()
         for worker in self.workers.values():
             worker.close_all_but_channel()
-
-    def close_in_loader(self) -> None:
-        """Close the copies of a new loader that is a fork of the master."""
-        self.close_in_parker()
-        for worker in self.workers.values():
-            worker.channel.close()
-        if self.parker is not None:
-            self.parker.abandon()
-        for listener in self._listeners:
-            listener.close()

@@ -6,9 +6,10 @@ import contextlib
 import math
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import attrs
 from attrs import frozen
 
 from linepool.app import App
@@ -16,9 +17,18 @@ from linepool.errors import SetupError
 from linepool.kernel.cpus import available_cpus
 from linepool.operate.environment import misspelt_in, settings_in
 from linepool.operate.supervision import Supervision
-from linepool.settings import FIELDS, Settings, check_names, default_workers, parse_setting
+from linepool.settings import (
+    FIELDS,
+    ProcessSettings,
+    Settings,
+    check_names,
+    check_names_of_app,
+    default_workers,
+    parse_setting,
+)
 
 COMMAND_LINE = "command line"
+_APP = "App(...)"
 _LISTEN_FDS = "LISTEN_FDS"
 
 
@@ -49,90 +59,153 @@ def configure(
     file: str | None = None,
     supervision: Supervision | None = None,
 ) -> Configuration:
-    """Return the effective settings.
-
-    Args:
-        app: Its own settings have the lowest precedence.
-        options: From the command line, by setting.
-        environment: ``LINEPOOL_IDLE_TIMEOUT=60`` and the like; other variables and empty ones are
-            ignored.
-        file: A TOML file; None: ``linepool.toml``, or ``[tool.linepool]`` of ``pyproject.toml``, in
-            the working directory, if they exist.
-        supervision: How the process is supervised; its sockets give ``bind`` a value, and a name there,
-            ``systemd:NAME``, becomes their descriptors. None: the settings are only looked at.
+    """Return the effective settings of an app; for the other arguments, see ``Given.read``.
 
     Raises:
         ConfigError: A name or a value is wrong; the message says where and what would be right.
     """
+    return Given.read(options, environment, file, supervision).configuration(app)
+
+
+@frozen
+class Given:
+    """The settings that are given outside of the app.
+
+    Attributes:
+        layers: The sources with their settings, the lowest precedence first.
+        supervision: How the process is supervised; None: the settings are only looked at.
+        warnings: As in ``Configuration``.
+    """
+
+    layers: Sequence[tuple[str, Mapping[str, object]]]
+    supervision: Supervision | None
+    warnings: Sequence[str]
+
+    @classmethod
+    def read(
+        cls,
+        options: Mapping[str, object],
+        environment: Mapping[str, str],
+        file: str | None = None,
+        supervision: Supervision | None = None,
+    ) -> Given:
+        """Read file and environment.
+
+        Args:
+            options: From the command line, by setting.
+            environment: ``LINEPOOL_IDLE_TIMEOUT=60`` and the like; other variables and empty ones are
+                ignored.
+            file: A TOML file; None: ``linepool.toml``, or ``[tool.linepool]`` of ``pyproject.toml``, in
+                the working directory, if they exist.
+            supervision: How the process is supervised; its sockets give ``bind`` a value, and a name
+                there, ``systemd:NAME``, becomes their descriptors. None: the settings are only looked at.
+
+        Raises:
+            ConfigError: The file or a name is wrong.
+        """
+        passed = supervision.default_bind if supervision else ()
+        with _as_config_errors():
+            layers = [
+                _file_layer(file),
+                (_LISTEN_FDS, {"bind": passed} if passed else {}),
+                ("environment", settings_in(environment)),
+                (COMMAND_LINE, options),
+            ]
+            for source, layer in layers:
+                _check(source, layer, check_names)
+        return cls(layers, supervision, misspelt_in(environment))
+
+    def process_settings(self) -> ProcessSettings:
+        """Return the settings that count before the app is loaded.
+
+        Raises:
+            ConfigError: A value is wrong.
+        """
+        with _as_config_errors():
+            names = attrs.fields_dict(ProcessSettings)
+            values, _ = _merged(self.layers)
+            return ProcessSettings(
+                **{name: value for name, value in values.items() if name in names}
+            )
+
+    def fixed(self) -> dict[str, Any]:
+        """Return the settings that root does not take from an app: files, and what the processes are.
+
+        Raises:
+            ConfigError: A value is wrong.
+        """
+        with _as_config_errors():
+            values, _ = _merged(self.layers)
+            return {
+                name: values.get(name, field.default)
+                for name, field in FIELDS.items()
+                if field.metadata["unit"] == "path" or field.metadata["is_early"]
+            }
+
+    def configuration(self, app: App) -> Configuration:
+        """Return the effective settings of an app; its own have the lowest precedence.
+
+        Raises:
+            ConfigError: A value is wrong, or the app has a setting that it cannot have.
+        """
+        with _as_config_errors():
+            _check(_APP, app.settings, check_names_of_app)
+            values, sources = _merged([(_APP, app.settings), *self.layers])
+            if values.get("user"):
+                _refuse_paths(sources)
+            values.setdefault("workers", default_workers(math.ceil(available_cpus())))
+            warnings = [*self.warnings]
+            if self.supervision:
+                bind = values.get("bind", FIELDS["bind"].default)
+                values["bind"] = self.supervision.resolved(bind)
+                warnings += self.supervision.warnings
+                if unserved := self.supervision.unserved(values["bind"]):
+                    which = " ".join(one.shown for one in unserved)
+                    by = sources["bind"]
+                    warnings.append(
+                        f"sockets of LISTEN_FDS are not served, for bind is given ({by}): {which}"
+                    )
+            return Configuration(Settings(**values), sources, warnings)
+
+
+def _check(
+    source: str, layer: Mapping[str, object], check: Callable[[Iterable[str]], None]
+) -> None:
     try:
-        return _configure(app, options, environment, file, supervision)
+        check(layer)
     except SetupError as error:
-        raise ConfigError(str(error)) from None
+        raise SetupError(f"{source}: {error}") from None
 
 
-def _configure(
-    app: App,
-    options: Mapping[str, object],
-    environment: Mapping[str, str],
-    file: str | None,
-    supervision: Supervision | None,
-) -> Configuration:
-    values: dict[str, Any] = {"workers": default_workers(math.ceil(available_cpus()))}
+def _merged(
+    layers: Iterable[tuple[str, Mapping[str, object]]],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the value of each setting that is given, and the source of it."""
+    values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    passed = supervision.default_bind if supervision else ()
-    layers: list[tuple[str, Mapping[str, object]]] = [
-        ("App(...)", app.settings),
-        _file_layer(file),
-        (_LISTEN_FDS, {"bind": passed} if passed else {}),
-        ("environment", settings_in(environment)),
-        (COMMAND_LINE, options),
-    ]
     for source, layer in layers:
-        try:
-            check_names(layer)
-        except SetupError as error:
-            raise SetupError(f"{source}: {error}") from None
         for name, value in layer.items():
             values[name] = parse_setting(name, value, source)
             sources[name] = source
-    warnings = misspelt_in(environment)
-    if supervision:
-        values["bind"] = supervision.resolved(values.get("bind", FIELDS["bind"].default))
-        warnings += supervision.warnings
-        if unserved := supervision.unserved(values["bind"]):
-            which = " ".join(one.shown for one in unserved)
-            warnings.append(
-                f"sockets of LISTEN_FDS are not served, for bind is given ({sources['bind']}): {which}"
+    return values, sources
+
+
+def _refuse_paths(sources: Mapping[str, str]) -> None:
+    """Raise SetupError for a file of the master's, which may be root, that the app's code names."""
+    for name, source in sources.items():
+        if source == _APP and FIELDS[name].metadata["unit"] == "path":
+            raise SetupError(
+                f"{_APP}: {name} cannot be set by the app if user is given, because root opens the file;"
+                " set it on the command line, in the environment or in a file"
             )
-    return Configuration(Settings(**values), sources, warnings)
 
 
-def early(
-    name: str, options: Mapping[str, object], environment: Mapping[str, str], file: str | None
-) -> Any:
-    """Return a setting that counts before the app is loaded, so the app cannot set it.
-
-    Args:
-        name: The setting.
-        options: As for ``configure``.
-        environment: As for ``configure``.
-        file: As for ``configure``.
-
-    Raises:
-        ConfigError: Its value is wrong, or the file cannot be read.
-    """
+@contextlib.contextmanager
+def _as_config_errors() -> Iterator[None]:
     try:
-        file_name, in_file = _file_layer(file)
-        for source, layer in (
-            (COMMAND_LINE, options),
-            ("environment", settings_in(environment)),
-            (file_name, in_file),
-        ):
-            if name in layer:
-                return parse_setting(name, layer[name], source)
+        yield
     except SetupError as error:
         raise ConfigError(str(error)) from None
-    return FIELDS[name].default
 
 
 def control_path(environment: Mapping[str, str]) -> str | None:
@@ -179,8 +252,8 @@ def _read(file: str) -> dict[str, Any]:
         name = key.replace("-", "_")
         if name in settings:
             raise SetupError(f"{file}: {name} is given twice")
-        if name == "unix_mode" and isinstance(value, int):
+        if name in FIELDS and FIELDS[name].metadata["unit"] == "octal" and isinstance(value, int):
             # TOML cannot tell 440 from 0o670.
-            raise SetupError(f"{file}: unix_mode must be a string of octal digits, such as '660'")
+            raise SetupError(f"{file}: {name} must be a string of octal digits, such as '660'")
         settings[name] = value
     return settings

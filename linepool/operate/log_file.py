@@ -97,9 +97,18 @@ class LogFile:
         self._use(self._opened(create=True))
         self._epoch = epoch
 
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._descriptor)
+
     def _opened(self, *, create: bool) -> int:
-        descriptor = os.open(self.path, _FLAGS | (os.O_CREAT if create else 0), _MODE)
-        if create and self._owner is not None:
+        flags = _FLAGS | (os.O_CREAT if create else 0)
+        if self._owner is None:
+            return os.open(self.path, flags, _MODE)
+        # The owner may be able to put a link to any file in its place.
+        descriptor = os.open(self.path, flags | os.O_NOFOLLOW, _MODE)
+        found = os.fstat(descriptor)
+        if create and stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
             with contextlib.suppress(OSError):  # then the others go on in the old file, and say so
                 os.fchown(descriptor, *self._owner)
         return descriptor

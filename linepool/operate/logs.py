@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from linepool.faults import fault_of
+from linepool.kernel.privileges import owner_of
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.operate.log_file import LogFile, StandardError
 from linepool.operate.log_limit import LogLimit
@@ -250,7 +251,8 @@ def set_up(settings: Settings) -> None:
         SetupError: The log file cannot be opened.
     """
     fill_standard_descriptors()  # which the app may have closed when it was loaded
-    output = LogFile(settings.log_file) if settings.log_file else StandardError()
+    owner = owner_of(settings.user, settings.group)
+    output = LogFile(settings.log_file, owner) if settings.log_file else StandardError()
     last_resort = LineHandler(output)
     last_resort.limit = LogLimit(settings.log_limit)
     logging.lastResort = last_resort

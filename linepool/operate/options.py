@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from linepool.app import App
-from linepool.operate.config import Configuration, configure, option_name
+from linepool.operate.config import Configuration, Given, option_name
 from linepool.operate.supervision import Supervision
 from linepool.settings import FIELDS, written
 
@@ -39,17 +39,23 @@ def given_settings(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def configured(
-    app: App, options: argparse.Namespace, supervision: Supervision | None = None
-) -> Configuration:
-    """Return the effective settings of an app, in the environment of this process; see ``configure``.
+def given(options: argparse.Namespace, supervision: Supervision | None = None) -> Given:
+    """Return the settings that command line, environment and file give.
 
     Args:
-        app: The app.
         options: Of the command line; ``add_settings`` has added them.
         supervision: How this process is supervised; None: the settings are only looked at.
 
     Raises:
+        ConfigError: A name is wrong, or the file.
+    """
+    return Given.read(given_settings(options), os.environ, options.config, supervision)
+
+
+def configured(app: App, options: argparse.Namespace) -> Configuration:
+    """Return the effective settings of an app that is not served.
+
+    Raises:
         ConfigError: A name or a value is wrong.
     """
-    return configure(app, given_settings(options), os.environ, options.config, supervision)
+    return given(options).configuration(app)

@@ -63,13 +63,16 @@ class PidFile:
     def abandon(self) -> None:
         """Close a child's copy."""
         os.close(self.descriptor)
+        self.descriptor = -1
 
     def close(self) -> None:
-        """Remove the file, if it is still this one, and release the lock."""
+        """Remove the file, if it is still this one, and release the lock; done once."""
+        if self.descriptor < 0:
+            return
         with contextlib.suppress(OSError):
             if _is_at(self.path, self.descriptor):
                 os.unlink(self.path)
-        os.close(self.descriptor)
+        self.abandon()
 
 
 def _locked(path: str) -> int:

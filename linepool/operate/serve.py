@@ -12,19 +12,22 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
+from linepool.facts import AppFacts
 from linepool.ipc.letters import LetterBox
 from linepool.kernel.listeners import Listener, open_listeners
+from linepool.kernel.privileges import Identity
 from linepool.kernel.program import Program
 from linepool.kernel.rlimit import bounded_by_files
 from linepool.kernel.standard import fill_standard_descriptors
+from linepool.kernel.title import set_title
 from linepool.loader.image import Image
 from linepool.loader.loader import Loader
 from linepool.master.announcing import announce
@@ -33,17 +36,18 @@ from linepool.master.loader_handle import VARIABLE, LoaderHandle, loader_facts
 from linepool.master.master import Master
 from linepool.master.spawner import Part
 from linepool.master.watched import Watched
-from linepool.operate import logs
+from linepool.operate import before_load, logs
 from linepool.operate.before_fork import refuse_patches, warn_of_threads
 from linepool.operate.commands import commands
 from linepool.operate.control import Control
 from linepool.operate.memory_check import MemoryCheck
 from linepool.operate.notify import notifier
+from linepool.operate.pid_file import PidFile
 from linepool.operate.places import own_path
 from linepool.operate.supervision import UNSUPERVISED, Supervision, passed_on
 from linepool.operate.target import explained
 from linepool.protocols.base import Limits
-from linepool.settings import Settings
+from linepool.settings import ProcessSettings, Settings
 
 log = logging.getLogger("linepool")
 
@@ -55,16 +59,20 @@ class Source:
     Attributes:
         name: Of the target or script, for messages.
         load: Returns the app and all settings, with the log set up. Called in the loader.
-        load_timeout: Seconds for that.
+        process: What the processes are. All of it is in effect already, but for the user.
+        identity: The user that loads the app and serves; None: that of this process.
+        fixed: Settings that root does not take from the app, such as those that name files.
         supervision: How this process is supervised.
-        is_command: It is what this process was started for, so the same command loads it anew.
+        program: What loads it anew: the one that this process was started with. None: a fork does.
     """
 
     name: str
     load: Callable[[], tuple[App, Settings]]
-    load_timeout: float
+    process: ProcessSettings
+    identity: Identity | None = None
+    fixed: Mapping[str, Any] = field(factory=dict)
     supervision: Supervision = UNSUPERVISED
-    is_command: bool = True
+    program: Program | None = None
 
 
 def serve(source: Source, on_listening: Callable[[list[Listener]], None] | None = None) -> int:
@@ -84,43 +92,61 @@ def serve(source: Source, on_listening: Callable[[list[Listener]], None] | None 
             "a server runs in the main thread only, where Python handles signals; from another thread,"
             " start it as a process of its own"
         )
-    master = os.getpid()
     if given := _given_channel():
         _run_loader(*given, source)
     warn_of_threads()
     fill_standard_descriptors()
-    program = Program.of_this_process() if source.is_command else None
-    with contextlib.suppress(OSError, ValueError):
+    before_load.make_log_file(source.fixed.get("log_file", ""), source.identity)
+    path = source.process.pid_file
+    with contextlib.closing(PidFile(path)) if path else contextlib.nullcontext() as pid_file:
+        return _load_and_serve(source, pid_file, on_listening)
+
+
+def _load_and_serve(
+    source: Source,
+    pid_file: PidFile | None,
+    on_listening: Callable[[list[Listener]], None] | None,
+) -> int:
+    """Serve what the first loader loads."""
+    master = os.getpid()
+
+    def become_loader(box: LetterBox) -> None:
+        if pid_file is not None:
+            pid_file.abandon()
+        _run_loader(box, master, source)
+
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()  # what is in the buffer would be written by the loader again
     try:
-        loader = LoaderHandle.fork(source.name, lambda box: _run_loader(box, master, source))
+        loader = LoaderHandle.fork(source.name, become_loader)
     except OSError as error:
         raise SetupError(f"cannot fork: {error.strerror}") from None
     try:
-        loader.wait_until_loaded(source.load_timeout)
-        return _serve(loader, program, source, on_listening)
+        loader.wait_until_loaded(source.process.load_timeout)
+        return _serve(source, loader, pid_file, on_listening)
     finally:
         loader.close()
 
 
 def _serve(
-    loader: LoaderHandle,
-    program: Program | None,
     source: Source,
+    loader: LoaderHandle,
+    pid_file: PidFile | None,
     on_listening: Callable[[list[Listener]], None] | None,
 ) -> int:
     """Serve what a loader has loaded."""
-    facts, settings = loader.facts, loader.settings
+    facts = loader.facts
     assert facts is not None
-    assert settings is not None
-    logs.set_up(settings)
+    settings = _set_up(source, facts, loader)
     unwanted = source.supervision.close_strays(settings.bind)
     settings = bounded_by_files(settings, publishes=facts.publishes, opened=facts.opened)
     listeners = open_listeners(settings)
     try:
         generation = Generation(1, facts, settings, loader)
-        master = Master(generation, listeners, _Office(source, program))
+        master = Master(generation, listeners, _Office(source))
         master.reopening.add(logs.reopen)
+        if pid_file is not None:
+            master.watch(pid_file)
         if settings.record:
             master.record(settings.record)
         for watched in _watched(master, source.supervision, unwanted):
@@ -129,6 +155,8 @@ def _serve(
         for listener in listeners:
             listener.remove()
         raise
+    if source.program is not None:
+        before_load.warn_of_root(source.process)
     log.info("starting %s", about)
     for listener in listeners:
         for name in listener.names:
@@ -141,22 +169,25 @@ def _serve(
 class _Office:
     """What the master has done for it here."""
 
-    def __init__(self, source: Source, program: Program | None) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._program = program
 
     def start_loader(self, close_inherited: Callable[[], None]) -> LoaderHandle:
         """Start a loader for the code as it is now: the same command, or a fork."""
         source, master = self._source, os.getpid()
-        if self._program is not None:
+        if source.program is not None:
             passed = passed_on(source.supervision)
-            return LoaderHandle.execute(source.name, self._program, passed)
+            return LoaderHandle.execute(source.name, source.program, passed)
 
         def work(box: LetterBox) -> None:
             close_inherited()
             _run_loader(box, master, source)
 
         return LoaderHandle.fork(source.name, work)
+
+    def become_user(self) -> None:
+        """Have this process, a new helper, become the user that serves."""
+        before_load.become(self._source.identity, self._source.process)
 
     def log_limit(self) -> Part | None:
         """Return the limit of the log, to be handed over."""
@@ -180,6 +211,7 @@ def _given_channel() -> tuple[LetterBox, int] | None:
 def _run_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
     """Be a loader, to the end of this process."""
     status = 1
+    set_title("loader", source.name)
     try:
         Loader(box, master, logs.share_limit).run(lambda: _load(source))
         status = 0
@@ -209,6 +241,18 @@ def _load(source: Source) -> Image:
         raise SetupError(f"on_start failed: {explained(error)}") from None
     warn_of_threads()
     return Image(app, service, settings)
+
+
+def _set_up(source: Source, facts: AppFacts, loader: LoaderHandle) -> Settings:
+    """Set up the master's process; return the settings that it works with."""
+    settings = loader.settings
+    assert settings is not None
+    if source.identity is not None:  # the app's code may have said anything
+        settings = loader.settings = evolve(settings, **source.fixed)
+    logs.set_up(settings)
+    if source.program is not None:
+        set_title("master", facts.name)
+    return settings
 
 
 def _watched(

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import pwd
 import re
 import sys
 import traceback
@@ -102,13 +103,32 @@ def _place(where: str) -> _Place:
         return _place_of_file(package)
     if where.endswith(".py"):
         if not os.path.isfile(where):
-            raise SetupError(f"file {where} does not exist")
+            raise SetupError(f"file {where} {_why_no_file(where)}")
         return _place_of_file(where)
     if os.path.exists(where):
         raise SetupError(f"{where} is not a Python file or a package; give {_FORMS}")
     if not all(part.isidentifier() for part in where.split(".")):
         raise SetupError(f"{where!r} is not a target; give {_FORMS}")
     return _Place(os.getcwd(), where)
+
+
+def _why_no_file(path: str) -> str:
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        return f"cannot be read by the user {_user()}: {error.strerror}"
+    except OSError:
+        pass
+    return "does not exist"
+
+
+def _user() -> str:
+    """Return the name of the user that this process is, or the number."""
+    uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _place_of_file(path: str) -> _Place:

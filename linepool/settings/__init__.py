@@ -21,25 +21,31 @@ from linepool.settings.limits import LimitSettings
 from linepool.settings.listening import ListeningSettings
 from linepool.settings.operation import OperationSettings
 from linepool.settings.pool import MAX_WORKERS, PoolSettings, Workers, default_workers
+from linepool.settings.process import ProcessSettings
 
 __all__ = [
     "FIELDS",
+    "INHERIT",
     "MAX_WORKERS",
+    "ProcessSettings",
     "Settings",
     "Workers",
     "as_texts",
     "check_names",
+    "check_names_of_app",
     "default_workers",
     "from_texts",
     "parse_setting",
     "written",
 ]
 
+INHERIT = syntax.INHERIT
+
 _LARGE = 1000  # connections of a server that keeps some for other addresses
 
 
 @frozen(kw_only=True)
-class Settings(ListeningSettings, PoolSettings, LimitSettings, OperationSettings):
+class Settings(ListeningSettings, PoolSettings, LimitSettings, OperationSettings, ProcessSettings):
     """All settings, each with a value."""
 
     def __attrs_post_init__(self) -> None:
@@ -99,6 +105,17 @@ def check_names(names: Iterable[str]) -> None:
             raise SetupError(f"unknown setting {name!r}; did you mean {near!r}?")
 
 
+def check_names_of_app(names: Iterable[str]) -> None:
+    """Raise SetupError for the first setting that is unknown, or that an app cannot have."""
+    for name in names:
+        check_names([name])
+        if FIELDS[name].metadata["is_early"]:
+            raise SetupError(
+                f"{name} cannot be set by the app, because it counts before the app is loaded; set it on the"
+                " command line, in the environment or in a file"
+            )
+
+
 def parse_setting(name: str, value: object, source: str) -> Any:
     """Return the value of one setting.
 
@@ -118,6 +135,8 @@ def parse_setting(name: str, value: object, source: str) -> Any:
 
 def written(name: str, value: object) -> str:
     """Return the value of a setting as a user would write it."""
+    if isinstance(value, int) and value == INHERIT:
+        return "inherit"
     if FIELDS[name].metadata["unit"] == "octal":
         return f"{value:o}"
     if isinstance(value, bool):

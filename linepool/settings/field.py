@@ -8,7 +8,14 @@ from typing import Any
 import attrs
 
 
-def setting(default: Any, parse: Callable[[object], Any], unit: str, doc: str) -> Any:
+def setting(
+    default: Any,
+    parse: Callable[[object], Any],
+    unit: str,
+    doc: str,
+    *,
+    is_early: bool = False,
+) -> Any:
     """Return a field of a group of settings.
 
     Args:
@@ -16,5 +23,7 @@ def setting(default: Any, parse: Callable[[object], Any], unit: str, doc: str) -
         parse: From text, or a value of the file, to the setting's value; see ``syntax``.
         unit: Of the value, for the documentation.
         doc: What the setting does: a phrase without a full stop.
+        is_early: It counts before the app is loaded, so the app cannot set it.
     """
-    return attrs.field(default=default, metadata={"parse": parse, "unit": unit, "doc": doc})
+    metadata = {"parse": parse, "unit": unit, "doc": doc, "is_early": is_early}
+    return attrs.field(default=default, metadata=metadata)

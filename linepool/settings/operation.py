@@ -28,12 +28,6 @@ class OperationSettings:
         "delay before replacing a worker that died before it was ready; grows by half each time, up"
         " to 30 s, or 0.5 s if descriptors, memory or processes are short",
     )
-    load_timeout: float = setting(
-        60.0,
-        syntax.seconds(0.1),
-        "s",
-        "how long the app may take to load; App(...) cannot set it",
-    )
     reload_batch: float = setting(
         0.25,
         syntax.number(0.001, 1, float, "a fraction"),

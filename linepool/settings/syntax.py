@@ -11,6 +11,9 @@ from typing import Any
 
 from linepool.address import parse_address
 
+INHERIT = -1
+"""A setting is left as it is in the process that starts the server; as text, ``inherit``."""
+
 _MAX_SECONDS = 1e9
 
 
@@ -95,6 +98,21 @@ def text(value: object) -> str:
     raise ValueError("a string")
 
 
+def path(value: object) -> str:
+    """Parse the path of a file or directory."""
+    found = text(value)
+    if "\0" in found:
+        raise ValueError("a path")
+    return found
+
+
+def name(value: object) -> str:
+    """Parse the name or the number of a user or a group."""
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise ValueError("a name or a number")
+
+
 def control(value: object) -> str:
     """Parse the path of the control socket."""
     path = text(value)
@@ -105,11 +123,34 @@ def control(value: object) -> str:
 
 def mode(value: object) -> int:
     """Parse the mode of a file."""
+    return _octal(value, "a file mode in octal, such as 660")
+
+
+def umask(value: object) -> int:
+    """Parse a mask of permissions."""
+    return _octal(value, "a mask in octal, such as 027")
+
+
+def _octal(value: object, what: str) -> int:
     try:
         # An integer is the mode itself; only a string is read as octal digits.
         parsed = value if isinstance(value, int) else int(str(value), 8)
     except ValueError:
         parsed = -1
     if not 0 <= parsed <= 0o777:
-        raise ValueError("a file mode in octal, such as 660")
+        raise ValueError(what)
     return parsed
+
+
+def or_inherit(parse: Callable[[object], Any]) -> Callable[[object], Any]:
+    """Return a parser that also knows the word ``inherit``."""
+
+    def parse_either(value: object) -> Any:
+        if value == INHERIT or str(value).lower() == "inherit":
+            return INHERIT
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise ValueError(f"inherit, or {error}") from None
+
+    return parse_either

@@ -21,6 +21,7 @@ from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener
 from linepool.kernel.shortage import exit_status
 from linepool.kernel.standard import fill_standard_descriptors
+from linepool.kernel.title import set_title
 from linepool.pool.status import State
 from linepool.pubsub.bus import Bus
 from linepool.pubsub.subscriptions import Subscriptions
@@ -90,6 +91,8 @@ class Worker:
 
     def run(self) -> int:
         """Serve until ordered to leave; return the exit status of the process."""
+        spec = self._spec
+        set_title("worker", f"{spec.slot} {spec.service.name} g{spec.generation}")
         after = self._spec.settings.hand_off_after
         evacuation.start(
             self._spec.bell,

@@ -20,7 +20,8 @@ A setting can come from five places, in order of precedence:
 2. an environment variable: `LINEPOOL_REQUEST_TIMEOUT=1.5`; for `bind`, also LISTEN_FDS of systemd
 3. a file: the one named by `--config FILE`, otherwise `linepool.toml` or the table `[tool.linepool]`
    of `pyproject.toml` in the working directory: `request_timeout = 1.5`
-4. the app: `linepool.App(request_timeout=1.5)` or `linepool.run(request_timeout=1.5)`
+4. the app: `linepool.App(request_timeout=1.5)` or `linepool.run(request_timeout=1.5)`; not for the last
+   settings below, from `user` on, which count before the app is loaded
 5. the default
 
 `linepool check TARGET` shows the effective values, and the source of each value that is not a

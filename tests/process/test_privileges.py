@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import json
 import os
 import pwd
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +19,7 @@ import pytest
 from linepool import SetupError
 from linepool.kernel import privileges
 from linepool.kernel.privileges import Identity, identity_of
+from linepool.kernel.signals import signal_at_parents_end
 from tests.conftest import OTHER_USER
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -60,6 +63,7 @@ def test_after_the_drop_nothing_of_root_is_left():
 
     def work():
         os.setgroups([0, 4, 27])
+        signal_at_parents_end(signal.SIGHUP)
         identity.drop()
         privileges.forbid_new_privileges()
         answers = {}
@@ -73,6 +77,9 @@ def test_after_the_drop_nothing_of_root_is_left():
         )  # it would be root's if the process was not dumpable
         keep = ("Uid", "Gid", "Groups", "CapEff", "CapPrm", "NoNewPrivs")
         names = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME")}
+        at_parents_end = ctypes.c_int()
+        ctypes.CDLL(None).prctl(2, ctypes.byref(at_parents_end), 0, 0, 0)  # PR_GET_PDEATHSIG
+        assert at_parents_end.value == signal.SIGHUP
         return answers, {name: state()[name] for name in keep}, names
 
     assert in_child(work) == [

@@ -7,9 +7,9 @@ import pytest
 
 from linepool import App, SetupError
 from linepool.kernel.cpus import available_cpus
-from linepool.operate.config import ConfigError, Configuration, configure, option_name
+from linepool.operate.config import ConfigError, Configuration, Given, configure, option_name
 from linepool.operate.supervision import Passed, Supervision, claim, supervision_in
-from linepool.settings import FIELDS, Settings, Workers, default_workers
+from linepool.settings import FIELDS, ProcessSettings, Settings, Workers, default_workers, written
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +59,12 @@ def test_every_setting_can_come_from_every_source(directory):
         value = field.default if not isinstance(field.default, (tuple, Workers)) else None
         if value is None or isinstance(value, float):
             continue
-        text = {"unix_mode": "600"}.get(name, str(value))
+        text = written(name, value)
         (directory / "linepool.toml").write_text(f'{name} = "{text}"\n')
-        one = configure(App(**{name: value}), {}, {}, os.devnull)
+        is_early = field.metadata["is_early"]
+        one = configure(App(), {name: value}, {}, os.devnull)
+        if not is_early:
+            one = configure(App(**{name: value}), {}, {}, os.devnull)
         two = configure(App(), {}, {})
         three = configure(App(), {}, {"LINEPOOL_" + name.upper(): text}, os.devnull)
         four = configure(App(), {name: text}, {}, os.devnull)
@@ -393,3 +396,41 @@ def test_a_key_given_with_dashes_and_with_underscores_is_refused(directory):
 
 def test_an_option_is_named_after_its_setting():
     assert option_name("max_line_bytes") == "--max-line-bytes"
+
+
+def test_settings_of_the_processes_are_known_without_the_app(directory):
+    (directory / "linepool.toml").write_text("user = 33\numask = '027'\nworkers = 3\n")
+    given = Given.read({"group": "daemon"}, {"LINEPOOL_CHDIR": "/tmp"})
+
+    assert given.process_settings() == ProcessSettings(
+        user="33", group="daemon", umask=0o027, chdir="/tmp"
+    )
+    (directory / "linepool.toml").unlink()  # it is read once
+    settings = given.configuration(App(workers=2, backlog=7)).settings
+    assert (settings.user, settings.workers, settings.backlog) == ("33", Workers(3, 3), 7)
+
+
+def test_the_app_cannot_set_them():
+    app = App()
+    app.settings = {"user": "root"}
+
+    why = "user cannot be set by the app, because it counts before the app is loaded; set it on the"
+    assert refusal(app=app).startswith(f"App(...): {why}")
+    with pytest.raises(SetupError, match=f"^{why}"):
+        App(user="root")
+
+
+def test_a_file_that_root_opens_is_not_named_by_the_app():
+    app = App(record="/etc/shadow")
+
+    assert configure(app, {}, {}).settings.record == "/etc/shadow"
+    assert configure(app, {"record": "/tmp/x", "user": "nobody"}, {}).settings.record == "/tmp/x"
+    assert refusal(app=app, options={"user": "nobody"}).startswith(
+        "App(...): record cannot be set by the app if user is given, because root opens the file;"
+    )
+
+
+def test_octal_digits_in_a_file_are_a_string(directory):
+    (directory / "linepool.toml").write_text("umask = 27\n")
+
+    assert refusal() == ("linepool.toml: umask must be a string of octal digits, such as '660'")

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from linepool import SetupError
 from linepool.settings import (
     FIELDS,
+    INHERIT,
     MAX_WORKERS,
     Settings,
     Workers,
     check_names,
+    check_names_of_app,
     default_workers,
     parse_setting,
     written,
@@ -23,9 +25,12 @@ from linepool.settings import (
 NAMES = list(FIELDS)
 SECONDS = [name for name, field in FIELDS.items() if field.metadata["unit"] == "s"]
 WHOLE = [
-    name for name, field in FIELDS.items() if type(field.default) is int and name != "unix_mode"
+    name
+    for name, field in FIELDS.items()
+    if type(field.default) is int and field.metadata["unit"] != "octal"
 ]
 PATHS = [name for name, field in FIELDS.items() if field.metadata["unit"] == "path"]
+ANY_TEXT = [*PATHS, "user", "group"]
 FLAGS = [name for name, field in FIELDS.items() if type(field.default) is bool]
 
 
@@ -71,7 +76,7 @@ def test_a_value_of_a_wrong_type_is_refused_with_the_name_of_the_setting(name, v
     assert refusal(name, value, "linepool.toml").startswith(f"linepool.toml: {name} must be ")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in PATHS])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ANY_TEXT])
 @pytest.mark.parametrize("value", ["", "?", "\0"])
 def test_an_invalid_string_is_refused_with_what_would_be_right(name, value):
     message = refusal(name, value)
@@ -121,6 +126,14 @@ def test_a_count_is_a_whole_number(name, value):
         ("unix_mode", "0o660", 0o660),
         ("unix_mode", 0o660, 0o660),
         ("unix_mode", "0", 0),
+        ("umask", "027", 0o027),
+        ("umask", "0", 0),
+        ("umask", "Inherit", INHERIT),
+        ("max_core_mb", 0, 0),
+        ("max_core_mb", "inherit", INHERIT),
+        ("user", "www-data", "www-data"),
+        ("user", 33, "33"),
+        ("no_new_privileges", "OFF", "off"),
         ("log_level", "WARNING", "warning"),
         ("control", "/run/x.sock", "/run/x.sock"),
         ("control", "off", "off"),
@@ -170,6 +183,10 @@ def test_a_flag_is_on_or_off(name, value):
         ("unix_mode", "999", "a file mode in octal, such as 660, not '999'"),
         ("unix_mode", "1000", "a file mode in octal, such as 660, not '1000'"),
         ("unix_mode", -1, "a file mode in octal, such as 660, not -1"),
+        ("umask", "888", "inherit, or a mask in octal, such as 027, not '888'"),
+        ("max_core_mb", "some", "inherit, or a whole number, not 'some'"),
+        ("user", True, "a name or a number, not True"),
+        ("chdir", "a\0b", "a path, not 'a\\x00b'"),
         ("bind", [], "at least one address, not []"),
         ("bind", [1], "a string or a list of strings, not [1]"),
         ("control", 3, "a string, not 3"),
@@ -235,6 +252,15 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(wrong, near):
 def test_a_name_unlike_any_setting_is_refused_too(wrong):
     with pytest.raises(SetupError, match="unknown setting"):
         check_names([wrong])
+
+
+def test_an_app_cannot_set_what_counts_before_it_is_loaded():
+    check_names_of_app(["workers", "record"])
+    for name in ("user", "group", "umask", "chdir", "pid_file", "max_core_mb", "no_new_privileges"):
+        with pytest.raises(SetupError, match=f"^{name} cannot be set by the app, because"):
+            check_names_of_app(["workers", name])
+    with pytest.raises(SetupError, match="unknown setting 'usr'"):
+        check_names_of_app(["usr"])
 
 
 def test_every_known_name_is_accepted():
