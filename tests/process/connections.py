@@ -82,8 +82,9 @@ def parker_of(server: ServerProcess, besides: int = 0) -> int:
     def is_there(state: dict[str, Any]) -> bool:
         workers = {worker["pid"] for worker in state["workers"]}
         found.clear()
-        found.update(set(children_of(server.process.pid)) - workers - {besides})
-        return len(found) == 1
+        others = set(children_of(server.process.pid)) - workers - {besides}
+        found.update(pid for pid in others if "anon_inode:[eventpoll]" in open_files(pid))
+        return len(found) == 1  # the loader has no epoll set
 
     server.until(is_there)
     return found.pop()
