@@ -40,3 +40,8 @@ class Timer:
         """Note that it has ended."""
         with contextlib.suppress(OSError):
             os.read(self._descriptor, 8)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):  # the app has closed it
+                os.close(self._descriptor)

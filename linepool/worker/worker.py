@@ -76,6 +76,8 @@ class Worker:
         self._spec = spec
         self._pid = os.getpid()
         spec.board.protect(spec.slot)
+        for memory in (spec.board.memory, *(listener.memory for listener in spec.listeners)):
+            memory.close()  # it is mapped, and the worker hands it over to no other process
         self._board = WorkerView(spec.board, spec.slot)
         self._edges = Edges(self._board, spec.pipe, spec.slot, spec.generation)
         self._orders = Orders(self._board, spec.master)
@@ -177,8 +179,7 @@ class Worker:
         """Return the descriptors that are its own, but for its clients' and the listeners."""
         spec, orders = self._spec, self._orders
         own = [spec.bell, spec.stack_file, spec.pipe.writer, spec.channel.fileno()]
-        own += [orders.master, orders.wakeup, spec.board.descriptor]
-        own += [listener.memory.descriptor for listener in spec.listeners]
+        own += [orders.master, orders.wakeup]
         if self._loop is not None:
             own += self._loop.descriptors()
         return own + (spec.bus.descriptors() if spec.bus else [])

@@ -31,7 +31,8 @@ class Board:
     but its own.
 
     Attributes:
-        page: The memory.
+        memory: The memory.
+        page: The map of it.
         head: The words of the head.
         brakes: The table of braked commands.
         parker_origins: Counts of the parker's connections by their origins.
@@ -47,14 +48,9 @@ class Board:
         self.head[LAYOUT] = layout_hash()
         self.head[MAGIC] = MAGIC_NUMBER
 
-    @property
-    def descriptor(self) -> int:
-        """The descriptor of the memory."""
-        return self._memory.descriptor
-
     def handed_over(self) -> tuple[dict[str, Any], list[int]]:
         """Return what another process needs to take it over, for JSON, and descriptors; it keeps them."""
-        return {"held": self._held}, [self.descriptor]
+        return {"held": self._held}, [self.memory.descriptor]
 
     @classmethod
     def taken_over(cls, facts: dict[str, Any], descriptors: list[int]) -> Board:
@@ -95,7 +91,7 @@ class Board:
         self._bytes = self._begin + MAX_WORKERS * self._size
 
     def _use(self, memory: SharedMemory) -> None:
-        self._memory = memory
+        self.memory = memory
         self.page: mmap.mmap = memory.map
         self._view = memoryview(self.page)
         self.head = self._view[: HEAD_WORDS * WORD].cast("Q")
