@@ -161,12 +161,15 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
             _release_log()
             logs.set_up(configuration.settings)
 
+            unclosed = [writer]
+
             def tell(listeners: list[Listener]) -> None:
                 os.write(writer, "\n".join(listener.name for listener in listeners).encode())
-                os.close(writer)
+                os.close(unclosed.pop())
 
             def load() -> tuple[App, Settings]:
-                os.close(writer)  # which is the server's, not the loader's
+                while unclosed:  # in the first loader; it is the server's alone
+                    os.close(unclosed.pop())
                 return app, configuration.settings
 
             source = Source(app.name, load, ProcessSettings(load_timeout=_TIMEOUT))

@@ -228,12 +228,26 @@ class LoaderHandle:
             log.error("loader killed pid=%d why=%r", self.process.pid, why)
             self.process.kill()
 
-    def close(self) -> None:
-        """End it and close everything, in the master; its workers live on."""
+    def release(self) -> None:
+        """Have it end; its workers live on. Nothing waits for it."""
         if self.is_open:
             self._forget()
-            self.process.kill()
-            self.process.is_dead(_END_WAIT)
+            assert self._selector is not None
+            self._selector.register(self.process.pidfd, selectors.EVENT_READ, self._released)
+
+    def _released(self) -> None:
+        assert self._selector is not None
+        if self.process.reap() is not None:
+            self._selector.unregister(self.process.pidfd)
+            self.process.close()
+
+    def close(self) -> None:
+        """Have it end and wait for that, for a while; at the end of the master."""
+        if self.is_open:
+            self._forget()
+            if not self.process.is_dead(_END_WAIT):
+                self.process.kill()
+                self.process.is_dead(_END_WAIT)
             self.process.reap()
             self.process.close()
 
@@ -282,7 +296,7 @@ class LoaderHandle:
     def _note_end(self, why: str) -> None:
         """Note that it has ended, or ends because of what it has done."""
         self._forget()
-        if not self.process.is_dead(_DUMP_WAIT):
+        if not self.process.is_dead(_END_WAIT if not why else 0.0):
             why = why or "it has closed its channel"
             self.process.kill()
             self.process.is_dead(_END_WAIT)

@@ -89,6 +89,12 @@ class Master:
         """The settings in force."""
         return self.generation.settings
 
+    @property
+    def parker_pid(self) -> int | None:
+        """The pid of the parker; None: there is none now."""
+        parker = self._parts.parker
+        return next((one.pid for one in parker.processes), None) if parker else None
+
     def watch(self, watched: Watched) -> None:
         """Have the loop serve something else too. Pre-condition: ``run`` has not been called."""
         self._watched.append(watched)

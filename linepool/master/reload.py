@@ -312,7 +312,7 @@ class Reload:
             if listener not in run.before:
                 listener.remove()
         if run.new is None:
-            run.loader.close()
+            run.loader.release()
         else:
             server.pool.retire(MAX_WORKERS, but=run.old.number)
             if server.generation.number == run.new.number:
@@ -358,5 +358,5 @@ class Reload:
         for generation in list(server.generations):
             if generation.number not in kept and not server.pool.has_workers_of(generation.number):
                 server.generations.remove(generation)
-                generation.loader.close()
+                generation.loader.release()
                 log.info("generation has ended number=%d", generation.number)

@@ -38,6 +38,11 @@ def status(master: Master) -> dict[str, Any]:
         "state": _phase(master),
         "core": "compiled" if core.compiled else "pure",
         "generation": master.generation.number,
+        "processes": {
+            "master": master.pid,
+            "loader": master.generation.loader.process.pid,
+            "parker": master.parker_pid,
+        },
         "scheme": master.settings.scheme,
         "listeners": [
             dict(zip(("address", "backlog", "backlog_max"), (one.name, *one.queue()), strict=True))

@@ -6,9 +6,11 @@ settings.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -48,8 +50,11 @@ from linepool.operate.supervision import UNSUPERVISED, Supervision, passed_on
 from linepool.operate.target import explained
 from linepool.protocols.base import Limits
 from linepool.settings import ProcessSettings, Settings
+from linepool.worker.ending import own_exit_functions
 
 log = logging.getLogger("linepool")
+
+_LONGEST_END = 5  # seconds for the exit functions of a loader
 
 
 @frozen
@@ -113,7 +118,7 @@ def _load_and_serve(
     def become_loader(box: LetterBox) -> None:
         if pid_file is not None:
             pid_file.abandon()
-        _run_loader(box, master, source)
+        _fork_loader(box, master, source)
 
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()  # what is in the buffer would be written by the loader again
@@ -181,7 +186,7 @@ class _Office:
 
         def work(box: LetterBox) -> None:
             close_inherited()
-            _run_loader(box, master, source)
+            _fork_loader(box, master, source)
 
         return LoaderHandle.fork(source.name, work)
 
@@ -208,6 +213,12 @@ def _given_channel() -> tuple[LetterBox, int] | None:
     return LetterBox(socket.socket(fileno=given["channel"])), given["master"]
 
 
+def _fork_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
+    """Be a loader in a fork, which leaves the exit functions of its parent alone."""
+    own_exit_functions()
+    _run_loader(box, master, source)
+
+
 def _run_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
     """Be a loader, to the end of this process."""
     status = 1
@@ -218,7 +229,10 @@ def _run_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
     except BaseException:
         log.exception("loader failed pid=%d", os.getpid())
     finally:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_LONGEST_END)
+        with contextlib.suppress(BaseException):
+            atexit._run_exitfuncs()  # what they raise is printed
             sys.stdout.flush()
         os._exit(status)
 

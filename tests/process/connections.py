@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from linepool.testing import Peer
-from tests.servers import ServerProcess, children_of
+from tests.servers import ServerProcess
 
 PARKING_SCHEMES = ("shared", "dispatch")
 
@@ -77,17 +77,8 @@ def _port(address: str) -> int:
 
 def parker_of(server: ServerProcess, besides: int = 0) -> int:
     """Return the pid of its parker, once it has one other than ``besides``."""
-    found: set[int] = set()
-
-    def is_there(state: dict[str, Any]) -> bool:
-        workers = {worker["pid"] for worker in state["workers"]}
-        found.clear()
-        others = set(children_of(server.process.pid)) - workers - {besides}
-        found.update(pid for pid in others if "anon_inode:[eventpoll]" in open_files(pid))
-        return len(found) == 1  # the loader has no epoll set
-
-    server.until(is_there)
-    return found.pop()
+    state = server.until(lambda state: state["processes"]["parker"] not in (None, besides))
+    return int(state["processes"]["parker"])
 
 
 def all_of(peer: Peer) -> bytes:

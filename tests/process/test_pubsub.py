@@ -106,7 +106,7 @@ def test_a_dead_worker_leaves_no_subscription():
         subscriber.get_message(timeout=TIMEOUT)
         with redis_client(server) as publisher:
             assert publisher.publish("c", "x") == 1
-        for pid in children_of(server.pid):
+        for pid in children_of(server.pid):  # loader and parker too
             os.kill(pid, signal.SIGKILL)
         with redis_client(server) as other:
             while other.pubsub_numsub("c") != [("c", 0)]:

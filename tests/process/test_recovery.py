@@ -85,7 +85,7 @@ def test_a_fork_that_the_kernel_refuses_is_tried_again(other_users_directory: Pa
         assert server.ask(f"LIMIT_PROCESSES {before}") == "1"
         state = server.until(lambda state: state["tally"]["idle"] == 3)
         workers = {worker["pid"] for worker in state["workers"]}
-        assert len(set(children_of(server.process.pid)) - workers) == 2  # the parker and the loader
+        assert len(set(children_of(server.process.pid)) - workers) == 2  # loader and parker
 
 
 def test_a_fork_for_which_there_are_no_descriptors_is_tried_again(launch: Launch):
@@ -151,7 +151,7 @@ def test_after_two_hundred_deaths_at_once_the_pool_is_complete_and_no_zombie_is_
 
     workers = {worker["pid"] for worker in state["workers"]}
     children = children_of(server.process.pid)
-    assert len(set(children) - workers) == 2  # the parker and the loader
+    assert len(set(children) - workers) == 2  # loader and parker
     assert len(workers) == 200
     assert not workers & set(victims)
     assert "Z" not in [state_of(child) for child in children]

@@ -83,7 +83,7 @@ def test_many_deaths_at_once_leave_no_zombie_and_no_descriptor(launch: Launch):
     )
 
     pids = {worker["pid"] for worker in state["workers"]}
-    assert len(set(children_of(master)) - pids) == 2  # the parker and the loader
+    assert len(set(children_of(master)) - pids) == 2  # loader and parker
     assert sorted(map(_target, Path(f"/proc/{master}/fd").iterdir())) == descriptors
 
 

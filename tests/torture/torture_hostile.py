@@ -19,7 +19,7 @@ import pytest
 from attrs import Factory, define
 
 from linepool.testing import Peer
-from tests.servers import ServerProcess, children_of
+from tests.servers import ServerProcess
 from tests.torture.hostile_clients import Load, attack
 from tests.torture.table import show_table
 
@@ -254,8 +254,9 @@ def _read_away(descriptor: int) -> int:
 
 def _peaks(server: ServerProcess) -> tuple[int, int]:
     """Return the most memory that the parker and a worker have used, in MiB (proc(5), VmHWM)."""
-    workers = set(server.pids())
-    parkers = set(children_of(server.process.pid)) - workers
+    state = server.status()
+    workers = {worker["pid"] for worker in state["workers"]}
+    parkers = {state["processes"]["parker"]} - {None}
     return tuple(  # type: ignore[return-value]
         max((_peak(pid) for pid in pids), default=0) for pids in (parkers, workers)
     )
