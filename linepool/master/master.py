@@ -138,15 +138,23 @@ class Master:
             self.generation if one is before else one for one in self.generations
         ]
 
-    def empty(self) -> None:
-        """Drain: have all workers leave within ``graceful_timeout``; clients wait until ``scale``."""
-        if self.is_drained or self.stopping:
-            return
+    def empty(self) -> str:
+        """Drain: have all workers leave within ``graceful_timeout``; clients wait until ``scale``.
+
+        Returns why that cannot be now; "": it can.
+        """
+        if self.stopping:
+            return "the server is stopping"
+        if self.reload.is_running:
+            return "a reload is under way; drain when it has ended"
+        if self.is_drained:
+            return ""
         log.info("draining: workers finish their requests and leave, listeners stay open")
         self.is_drained = True
         self._watch_listeners(False)
         self.load.rest()
         self.pool.drain(time.monotonic() + self.settings.graceful_timeout)
+        return ""
 
     def stop(self, graceful: bool = True) -> None:
         """Stop: let in-flight requests finish within ``graceful_timeout``, or end them at once."""

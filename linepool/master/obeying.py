@@ -44,8 +44,8 @@ class Commanded(Interface):
     def stop(self, graceful: bool = True) -> None:
         """Stop."""
 
-    def empty(self) -> None:
-        """Have all workers leave."""
+    def empty(self) -> str:
+        """Have all workers leave; return why that cannot be, or ""."""
 
 
 def obey(master: Commanded, number: signal.Signals) -> None:
@@ -66,8 +66,8 @@ def obey(master: Commanded, number: signal.Signals) -> None:
     elif number == signal.SIGWINCH:
         if in_foreground():
             log.debug("signal of the terminal ignored name=SIGWINCH")
-        else:
-            master.empty()
+        elif why := master.empty():
+            log.warning("not drained: %s", why)
 
 
 def in_foreground() -> bool:

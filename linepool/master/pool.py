@@ -232,8 +232,9 @@ class Pool:
 
     def drain(self, kill_at: float) -> None:
         """Order all workers to leave, and have those killed that have not by then."""
-        for slot, worker in self.workers.items():
+        for worker in self.workers.values():
             worker.kill_by(kill_at, "did not end before the pool was drained")
+        for slot in (*self.workers, *self.births):
             self.order(slot, Order.RETIRE)
 
     def kill(self, slot: int, why: str) -> None:

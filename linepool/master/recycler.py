@@ -164,7 +164,12 @@ def _is_starting(worker: WorkerState) -> bool:
 def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process; 0 if it is gone (proc(5), statm)."""
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE
+        number = os.open(
+            f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC
+        )  # open() takes twice as long
+        try:
+            return int(os.read(number, 128).split()[1]) * _PAGE
+        finally:
+            os.close(number)
     except OSError:
         return 0

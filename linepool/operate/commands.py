@@ -81,9 +81,8 @@ def _add_orders_to_the_pool(app: App, master: Master) -> None:
     @app.handler
     def drain() -> str:
         """Have all workers finish their requests and leave; SCALE or RELOAD fills the pool again."""
-        if master.stopping:
-            raise ServerError("the server is stopping")
-        master.empty()
+        if why := master.empty():
+            raise ServerError(why)
         return "draining"
 
     @app.handler

@@ -1,6 +1,6 @@
 """The control socket: the master answers commands in the line protocol (``nc -U``).
 
-Served by the master's loop without ever waiting for a client: one request per turn; what cannot be
+Served by the master's loop without ever waiting for a client: few requests per turn; what cannot be
 sent at once waits in a buffer, and nothing more is read from a client that has not read its reply.
 
 A handler of the control socket may return a ``Future``: its result is the reply once it is there, or its
@@ -36,6 +36,7 @@ from linepool.session import Reply, Session
 
 _MOST_CLIENTS = 16
 _LINE_BYTES = 1024
+_STEPS = 3  # to answer one request, and to see that it was the last one
 
 
 class Control:
@@ -97,7 +98,7 @@ class Control:
         sock.setblocking(False)
         client = _Client(sock, self._service)
         self._clients[client] = None
-        self._select(client)
+        self._serve(client)
 
     def _make_room(self) -> None:
         """Free a descriptor, so that the next turn accepts the waiting client; if none can be, pause."""
@@ -188,7 +189,10 @@ class _Client:
         return reading | (selectors.EVENT_WRITE if unsent else 0)
 
     def turn(self) -> bool:
-        """Read, answer one request and write what can be sent now; return whether the client stays.
+        """Read, answer a few requests and write what can be sent now; return whether the client stays.
+
+        A client that asks one question and ends its side is done with in one turn: on a machine that is
+        busy, each turn is a wait for a processor.
 
         Raises:
             OSError: The client is gone.
@@ -196,20 +200,45 @@ class _Client:
         if self.later is not None:
             self.unsent += self._outcome(self.later)
             self.later = None
-        elif not self.unsent:
-            if not self._pending and not self._ended:
-                with contextlib.suppress(BlockingIOError):
-                    data = self.socket.recv(4 * _LINE_BYTES)
-                    self._ended = not data
-                    self._conversation.feed(data)
-            reply = next(answers(self._conversation), None)
-            self._pending = reply is not None
-            self.unsent += reply or b""
-        if self.unsent:
-            with contextlib.suppress(BlockingIOError):
-                self.unsent = self.unsent[self.socket.send(self.unsent) :]
+        with contextlib.suppress(BlockingIOError):
+            self._send()
+            for _ in range(_STEPS):
+                if not self._is_asking():
+                    break
+                self._answer()
+                self._send()
+        return bool(self.unsent) or self._waits() or self._is_asking()
+
+    def _waits(self) -> bool:
+        return self.later is not None
+
+    def _is_asking(self) -> bool:
+        """Whether another request may come, or be there."""
         done = self._conversation.closing or (self._ended and not self._pending)
-        return bool(self.unsent or self.later) or not done
+        return not (done or self._waits())
+
+    def _send(self) -> None:
+        """Send what is unsent.
+
+        Raises:
+            BlockingIOError: Some of it cannot be sent now.
+        """
+        while self.unsent:
+            self.unsent = self.unsent[self.socket.send(self.unsent) :]
+
+    def _answer(self) -> None:
+        """Answer a request, if there is one. Pre-condition: nothing is unsent.
+
+        Raises:
+            BlockingIOError: All is answered that has arrived.
+        """
+        if not self._pending and not self._ended:
+            data = self.socket.recv(4 * _LINE_BYTES)
+            self._ended = not data
+            self._conversation.feed(data)
+        reply = next(answers(self._conversation), None)
+        self._pending = reply is not None
+        self.unsent += reply or b""
 
     def _hold(
         self, request: Request, _session: Session, call_next: Callable[[Request], Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from typing import Any
@@ -18,6 +19,8 @@ from linepool.master.recycler import resident_bytes
 from linepool.pool.scoreboard import WorkerState
 from linepool.version import __version__
 
+_LIMITS_NS = 5_000_000_000  # for which limits are taken to stay as they were
+
 
 def status(master: Master) -> dict[str, Any]:
     """Return the state of the server, with the keys that other programs rely on."""
@@ -29,7 +32,6 @@ def status(master: Master) -> dict[str, Any]:
     tally = master.scoreboard.tally()
     counters = master.pool.counters.plus(list(slots.values()))
     bounds = master.settings.workers
-    memory = memory_limit()
     return {
         "name": master.generation.facts.name,
         "version": __version__,
@@ -48,10 +50,7 @@ def status(master: Master) -> dict[str, Any]:
             dict(zip(("address", "backlog", "backlog_max"), (one.name, *one.queue()), strict=True))
             for one in master.listeners
         ],
-        "limits": {
-            "cpus": available_cpus(),
-            "memory_bytes": None if memory == math.inf else int(memory),
-        },
+        "limits": _limits(now_ns // _LIMITS_NS),
         "tally": {**asdict(tally), "total": tally.total, "min": bounds.min, "max": bounds.max},
         "connections": {
             "hot": sum(slot.held for slot in slots.values()),
@@ -75,6 +74,16 @@ def status(master: Master) -> dict[str, Any]:
             _worker(worker, slots[worker.slot], master.pool.workers[worker.slot].generation, now_ns)
             for worker in workers
         ],
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def _limits(_period: int) -> dict[str, float | None]:
+    """Return what machine or container allow, as of the beginning of a period: to read that takes 1 ms."""
+    memory = memory_limit()
+    return {
+        "cpus": available_cpus(),
+        "memory_bytes": None if memory == math.inf else int(memory),
     }
 
 

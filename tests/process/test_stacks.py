@@ -58,7 +58,7 @@ def test_the_stacks_of_all_workers_are_shown_without_interrupting_them(launch: L
 
 
 def test_people_see_a_line_per_worker_and_its_stack_below(launch: Launch, gate):
-    server = launch("workshop.py", "--workers", "2")
+    server = launch("workshop.py", "--workers", "2", "--stopped-timeout", "0")
     with server.connect() as busy, talk(server) as peer:
         busy.send(b"HOLD it\n")
         gate.wait()
