@@ -34,7 +34,7 @@ _EXAMPLES = (
     "  linepool unit sums.py --socket-unit --bind 0.0.0.0:7000 > /etc/systemd/system/sums.socket"
 )
 # The unit says these itself.
-_OF_THE_UNIT = ("user", "group", "no_new_privileges", "umask", "chdir", "pid_file", "max_core_mb")
+_OF_THE_UNIT = ("user", "group", "no_new_privileges", "umask", "chdir", "pid_file")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.-]*")  # without @, which makes a template
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -94,8 +94,8 @@ def _service(options: argparse.Namespace) -> Service:
         command=[*program, "run", target, *words, "--control", control],
         reload=[*program, "reload", "--control", control] if control != "off" else [],
         directory=directory,
-        user=_account(options.user or getattr(settings, "user", "")),
-        group=_account(options.group or getattr(settings, "group", "")),
+        user=_account(options.user or settings.user),
+        group=_account(options.group or settings.group),
         settings=settings,
         open_files=limit_wanted(settings),
         reads=reads,

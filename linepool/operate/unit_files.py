@@ -14,7 +14,7 @@ from linepool.address import parse_address
 from linepool.errors import SetupError
 from linepool.settings import Settings
 
-_KILL_MARGIN = 10  # seconds beyond ``graceful_timeout`` that a stop may take
+_MARGIN = 10  # seconds beyond the settings that a start or a stop may take
 _WATCHDOG = 30  # seconds; the loop of the master never takes so long, a machine that swaps may
 _FIRST_FREE_PORT = 1024
 _HOMES = ("/home/", "/root/", "/run/user/")
@@ -76,14 +76,15 @@ def service_unit(service: Service) -> str:
             "RestartSec=2",
             "# 2: wrong settings, which another start does not mend.",
             "RestartPreventExitStatus=2",
+            f"TimeoutStartSec={round(settings.load_timeout + settings.spawn_timeout + _MARGIN)}",
             f"WatchdogSec={_WATCHDOG}",
             "# A stop is told to the master, which stops the workers within graceful_timeout.",
             "KillMode=mixed",
-            f"TimeoutStopSec={round(settings.graceful_timeout + _KILL_MARGIN)}",
+            f"TimeoutStopSec={round(settings.graceful_timeout + _MARGIN)}",
             "# A worker that the kernel kills for its memory is replaced.",
             "OOMPolicy=continue",
             f"LimitNOFILE={service.open_files}",
-            "LimitCORE=0",
+            f"LimitCORE={settings.max_core_mb}M" if settings.max_core_mb > 0 else "LimitCORE=0",
             f"RuntimeDirectory={service.name}",
             f"StateDirectory={service.name}",
             "UMask=0077",

@@ -50,11 +50,14 @@ def test_the_command_has_absolute_paths_and_the_options_of_run(printed, tmp_path
 def test_settings_of_the_file_count_and_variables_of_this_process_do_not(
     printed, tmp_path, monkeypatch
 ):
-    (tmp_path / "other.toml").write_text("graceful_timeout = 5\nmax_connections = 50000\n")
+    (tmp_path / "other.toml").write_text(
+        "graceful_timeout = 5\nmax_connections = 50000\nuser = 'www'\n"
+    )
     monkeypatch.setenv("LINEPOOL_GRACEFUL_TIMEOUT", "50")
     text = printed("sums.py", "--config", "other.toml", "--control", "off")
 
     assert values(text, "TimeoutStopSec") == ["15"]
+    assert values(text, "User") == ["www"]
     assert int(values(text, "LimitNOFILE")[0]) > 50000
     assert values(text, "ExecStart")[0].endswith(f" --config {tmp_path}/other.toml --control off")
     assert values(text, "ExecReload") == []
