@@ -146,6 +146,38 @@ def test_root_opens_what_only_root_can_and_nobody_runs_the_app(python, everyones
     assert sorted(path.name for path in directory.iterdir()) == ["inner", "server.log"]
 
 
+_SCRIPT = """
+import os
+import linepool
+
+loaded_by = os.getuid()
+
+@linepool.handler
+def users() -> str:
+    return f"{loaded_by} {os.getuid()}"
+
+linepool.run()
+"""
+
+
+@as_root
+def test_a_script_is_told_that_it_has_run_as_root_before_it_serves_as_another_user(
+    python, everyones_directory
+):
+    (everyones_directory / "script.py").write_text(_SCRIPT)
+    with ServerProcess(
+        everyones_directory,
+        "--user=nobody",
+        command=("script.py",),
+        python=python,
+        environment={"PYTHONPATH": _PATH},
+    ) as server:
+        assert server.ask("USERS") == f"0 {NOBODY.pw_uid}"
+        warning = "the script has run as root so far: 'linepool run' loads it as nobody"
+        assert server.text.count(warning) == 1
+        assert server.stop() == 0
+
+
 def test_processes_have_titles_and_a_server_of_root_says_so(launch):
     server = launch("workshop.py", "--workers", "1")
     master = server.process.pid

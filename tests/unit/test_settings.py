@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linepool import SetupError
+from linepool.master import changes
 from linepool.settings import (
     FIELDS,
     INHERIT,
@@ -261,6 +262,14 @@ def test_an_app_cannot_set_what_counts_before_it_is_loaded():
             check_names_of_app(["workers", name])
     with pytest.raises(SetupError, match="unknown setting 'usr'"):
         check_names_of_app(["usr"])
+
+
+def test_a_reload_takes_no_names_of_files_from_an_app_that_root_would_open():
+    for name, field in FIELDS.items():
+        if name != "load_timeout" and (
+            field.metadata["unit"] == "path" or field.metadata["is_early"]
+        ):
+            assert name in changes.FIXED
 
 
 def test_every_known_name_is_accepted():
