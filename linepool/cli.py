@@ -18,7 +18,7 @@ from linepool.core import about
 from linepool.errors import SetupError
 from linepool.kernel.program import Program
 from linepool.operate import before_load, health, logs, orders, simulate_command, target, unit
-from linepool.operate.config import Configuration, option_name
+from linepool.operate.config import Configuration, files_of, option_name
 from linepool.operate.options import add_settings, given
 from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
 from linepool.operate.serve import Source, serve
@@ -156,6 +156,7 @@ def _serve(
     program = Program.of_this_process()
     outside = given(options, supervision)
     process = outside.process_settings()
+    files = files_of(options.config)
     identity = before_load.enter(process)
 
     def load_all() -> tuple[App, Settings]:
@@ -174,8 +175,9 @@ def _serve(
             )
         return app, configuration.settings
 
-    source = Source(name, load_all, process, identity, outside.fixed(), supervision, program)
-    return serve(source)
+    return serve(
+        Source(name, load_all, process, identity, outside.fixed(), supervision, program, files)
+    )
 
 
 def _warnings(app: App, configuration: Configuration) -> list[str]:

@@ -29,6 +29,7 @@ from linepool.session import Session
 from linepool.settings import ProcessSettings, Settings
 
 _TIMEOUT = 10.0  # seconds; only there to fail
+_DEFAULTS = {"bind": "127.0.0.1:0", "control": "off", "workers": 2, "reload": False}
 _ERRORS = ("ERROR ", "CLIENT_ERROR ", "SERVER_ERROR ")
 
 
@@ -143,8 +144,10 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
     Raises:
         SetupError: It cannot start; the text says why.
     """
-    given: dict[str, Any] = {"bind": "127.0.0.1:0", "control": "off", "workers": 2, **settings}
+    given: dict[str, Any] = {**_DEFAULTS, **settings}
     configuration = configure(app, given, {}, os.devnull)
+    if configuration.settings.reload:
+        raise SetupError("linepool.testing serves the app that it is given: leave out reload=True")
     reader, writer = os.pipe()
     sys.stdout.flush()  # what waits in the buffer would be written by the server again
     pid = os.fork()

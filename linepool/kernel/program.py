@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 
 @frozen
@@ -30,6 +30,11 @@ class Program:
     def of_this_process(cls) -> Program:
         """Return how this process was started; its environment variables may have changed since."""
         return cls((sys.executable, *sys.orig_argv[1:]), _environment(), _directory())
+
+    def with_option(self, option: str) -> Program:
+        """Return the same with one more option of the interpreter, such as ``-B``."""
+        interpreter, *arguments = self.arguments
+        return evolve(self, arguments=(interpreter, option, *arguments))
 
     def execute(self, variables: Mapping[str, str]) -> NoReturn:
         """Become this program.

@@ -6,7 +6,8 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from attrs import frozen
@@ -58,8 +59,12 @@ def _command(entry: Entry) -> CommandFacts:
     return CommandFacts(entry.name, entry.timeout, place, entry.is_secret)
 
 
-def own_files() -> list[str]:
-    """Return the files of all modules that are neither installed nor Python's or linepool's own."""
+def own_files(error: BaseException | None = None) -> list[str]:
+    """Return the files of all modules that are neither installed nor Python's or linepool's own.
+
+    Args:
+        error: Why some could not be loaded: those that it came from are returned too.
+    """
     installed = [
         sysconfig.get_path("stdlib"),
         sysconfig.get_path("platstdlib"),
@@ -69,4 +74,18 @@ def own_files() -> list[str]:
     installed.append(os.path.dirname(os.path.dirname(__file__)))
     prefixes = tuple(os.path.join(path, "") for path in installed)
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    files.update(_files_of(error))
     return sorted(file for file in files if isinstance(file, str) and not file.startswith(prefixes))
+
+
+def _files_of(error: BaseException | None) -> Iterator[str]:
+    """Yield the files that an error came from, and those of what was raised before it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, SyntaxError) and error.filename:
+            yield error.filename
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if os.path.isabs(frame.f_code.co_filename):
+                yield frame.f_code.co_filename
+        error = error.__cause__ or error.__context__

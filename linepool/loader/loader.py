@@ -25,7 +25,7 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import signal_at_parents_end
 from linepool.kernel.title import set_title
 from linepool.loader.births import Births, NotBorn, Shared
-from linepool.loader.image import Image, Load
+from linepool.loader.image import Image, Load, own_files
 from linepool.protocols.base import Request
 from linepool.pubsub.bus import Bus
 from linepool.settings import from_texts
@@ -72,7 +72,8 @@ class Loader:
         try:
             return load()
         except SetupError as error:
-            self._box.send("FAILED", {"why": str(error), "usage": error.is_usage})
+            failed = {"why": str(error), "usage": error.is_usage, "files": own_files(error)}
+            self._box.send("FAILED", failed)
         except KeyboardInterrupt:
             pass  # the master has it too
         finally:

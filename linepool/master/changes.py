@@ -16,7 +16,7 @@ from linepool.settings import Settings, written
 log = logging.getLogger("linepool")
 
 FIXED = (
-    *("scheme", "hot_connections", "control", "record", "unix_mode", "log_file"),
+    *("scheme", "hot_connections", "control", "record", "unix_mode", "log_file", "reload"),
     *("user", "group", "no_new_privileges", "umask", "chdir", "pid_file", "max_core_mb"),
 )
 """Settings that no reload changes: processes that stay are made with them."""

@@ -47,6 +47,8 @@ class Helper:
         on_start: Called in the master when the process has been forked.
         on_end: Called in the master when it has ended, with how it did; returns whether another one
             is to be started.
+        hear: Called in the master with its end of the channel when the process has sent something; None: that
+            is read away, for it only ends the master's sleep.
 
     Attributes:
         process: None: there is none now.
@@ -63,6 +65,7 @@ class Helper:
         work: Callable[[socket.socket], None],
         on_start: Callable[[], None],
         on_end: Callable[[str], bool],
+        hear: Callable[[socket.socket], None] | None = None,
     ) -> None:
         self.channel: socket.socket | None = None
         self.start_at = 0.0
@@ -72,6 +75,7 @@ class Helper:
         self._work = work
         self._on_start = on_start
         self._on_end = on_end
+        self._heard = hear or _read_away
         self._master = os.getpid()
         self.process: ChildProcess | None = None
         self._started_at = 0.0
@@ -135,10 +139,8 @@ class Helper:
         return pause
 
     def _hear(self) -> None:
-        """Read a wake-up away: it has ended the master's sleep."""
         if self.channel is not None:  # else its end was noted in the same turn
-            with contextlib.suppress(OSError):
-                self.channel.recv(64, socket.MSG_DONTWAIT)
+            self._heard(self.channel)
 
     def _ended(self) -> None:
         """Note the end of the process; have another one started, if one is wanted."""
@@ -179,3 +181,9 @@ class Helper:
             log.exception("%s failed pid=%d", self._name, os.getpid())
         finally:
             os._exit(status)
+
+
+def _read_away(channel: socket.socket) -> None:
+    """Read a wake-up away."""
+    with contextlib.suppress(OSError):
+        channel.recv(64, socket.MSG_DONTWAIT)

@@ -31,6 +31,7 @@ log = logging.getLogger("linepool")
 VARIABLE = "LINEPOOL_LOADER"
 """Tells a program that it is to be a loader: JSON with the descriptor of its channel, the master's pid ..."""
 
+_ANSWER_WAIT = 1.0  # seconds for what a client waits for
 _END_WAIT = 1.0  # seconds for a killed loader to end
 _DUMP_WAIT = 0.1  # seconds for the stacks of one that hangs to be written
 
@@ -82,6 +83,8 @@ class LoaderHandle:
         settings: As its configuration says.
         failure: Why it loads nothing; None: it has, or is still at it.
         end: How it has ended; "": it has not, or was closed.
+        files: Those of the app's own code that it has loaded, or that failed to load.
+        started_ns: When it was started, in nanoseconds since 1970.
         is_open: It lives, as far as is known.
     """
 
@@ -91,13 +94,26 @@ class LoaderHandle:
         self.settings: Settings | None = None
         self.failure: LoadError | None = None
         self.end = ""
+        self.files: tuple[str, ...] = ()
+        self.started_ns = time.time_ns()
         self._box = box
         self._name = name
         self._selector: selectors.BaseSelector | None = None
         self._ears: Ears | None = None
         self._numbers = itertools.count(1)
         self._questions: dict[int, Callable[[bytes], None]] = {}
+        self._answer_by = 0.0  # on the monotonic clock
         self.is_open = True
+
+    @property
+    def has_tried(self) -> bool:
+        """Whether it has loaded the app, or has failed to."""
+        return self.facts is not None or self.failure is not None
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the client of a killed worker still waits for what it encodes."""
+        return bool(self._questions) and time.monotonic() < self._answer_by
 
     @classmethod
     def fork(cls, name: str, work: Callable[[LetterBox], None]) -> LoaderHandle:
@@ -221,6 +237,7 @@ class LoaderHandle:
             reply(b"")
         else:
             self._questions[number] = reply
+            self._answer_by = time.monotonic() + _ANSWER_WAIT
 
     def kill(self, why: str) -> None:
         """Kill it, because it does not do its work."""
@@ -275,7 +292,9 @@ class LoaderHandle:
             case "LOADED":
                 self.settings = from_texts(facts["settings"])
                 self.facts = AppFacts.from_json(facts["facts"])
+                self.files = self.facts.files
             case "FAILED":
+                self.files = tuple(map(str, facts.get("files", ())))
                 self._fail(str(facts["why"]), is_usage=bool(facts["usage"]))
             case "SPAWNED" if ears is not None:
                 (pidfd,) = letter.descriptors

@@ -193,6 +193,10 @@ class Master:
         loader.watch(self._parts.selector, self)
         return loader
 
+    def close_inherited(self) -> None:
+        """Close the copies of a new helper process."""
+        self._parts.close_in_loader()
+
     def switch_to(self, generation: Generation, listeners: list[Listener]) -> None:
         """Put a generation in force: its settings, its listeners, and its app for the parker."""
         is_watching = self._watching
@@ -351,11 +355,11 @@ class Master:
     def _carry_out(self, plan: policy.Plan) -> None:
         self._plan_at = time.monotonic() + plan.again_in if plan.again_in else 0.0
         self._watch_listeners(plan.watch)
-        if (plan.spawn or plan.retire) and self.was_ready:
-            change = plan.spawn - plan.retire
+        retire = 0 if self.reload.is_running else plan.retire  # the old ones leave anyway
+        if (plan.spawn or retire) and self.was_ready:
+            change = plan.spawn - retire
             log.info("scaling pool: %+d %s (%s)", change, _counted("worker", abs(change)), plan.why)
-        if not self.reload.is_running:  # else the old ones leave anyway
-            self.pool.retire(plan.retire)
+        self.pool.retire(retire)
         for _ in range(plan.spawn):
             if not self.pool.spawn(self.generation):
                 self._plan_at = self.pool.retry_at
@@ -375,16 +379,12 @@ class Master:
     def _look_for_first_generation(self) -> None:
         """Announce the first generation once it is up; give up if all of it failed."""
         ready = sum(worker.state is not None for worker in self.scoreboard.workers.values())
+        has_hope = self._has_come_up or self._parts.workers or self.pool.births
         if ready >= self.settings.workers.min:
             self.was_ready = True
             self.pool.probe()
             announce(f"ready: {ready} {_counted('worker', ready)}")
-        elif (
-            self.load.history.boot_failures
-            and not self._parts.workers
-            and not self.pool.births
-            and not self._has_come_up
-        ):
+        elif self.load.history.boot_failures and not has_hope:
             log.error("no worker came up; giving up")
             self._status = 1
             self.was_ready = True

@@ -204,7 +204,8 @@ class Pool:
         for worker in staying[: max(0, count)]:
             self.order(worker.slot, order)
             self.counters.retired += 1
-            log.info("worker retired pid=%d requests=%d", worker.pid, worker.requests)
+            level = logging.DEBUG if but else logging.INFO  # a reload says itself how it ends
+            log.log(level, "worker retired pid=%d requests=%d", worker.pid, worker.requests)
 
     def recycle(self) -> None:
         """Order workers that are too old or too large to leave."""

@@ -11,11 +11,11 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from enum import Enum
 from typing import Protocol
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define
 
 from linepool.errors import SetupError
 from linepool.ipc.board import Order
@@ -23,6 +23,7 @@ from linepool.kernel.listeners import Listener
 from linepool.master import changes
 from linepool.master.generation import Generation
 from linepool.master.loader_handle import LoaderHandle
+from linepool.master.outcome import Outcome
 from linepool.master.pool import Pool
 from linepool.master.spawner import Spawner
 from linepool.settings import MAX_WORKERS
@@ -38,28 +39,6 @@ _LONGEST_RETRY = 30.0  # ... twice as many each time, up to this
 
 class _Phase(Enum):
     IDLE, LOADING, TRYING, ROLLING = range(4)
-
-
-@frozen
-class Outcome:
-    """How a reload has ended.
-
-    Attributes:
-        generation: The number of the generation in force.
-        workers: How many workers it has.
-        seconds: How long the reload took.
-        failure: Why it failed; "": it did not.
-    """
-
-    generation: int
-    workers: int
-    seconds: float
-    failure: str = ""
-
-    def __str__(self) -> str:
-        if self.failure:
-            return self.failure
-        return f"generation {self.generation}, {self.workers} workers, {self.seconds:.2f} s"
 
 
 Answer = Callable[[Outcome], None]
@@ -91,6 +70,7 @@ class _Run:
         old: The one before it.
         listeners: Those of the new generation.
         before: Those of the old one.
+        changed: The files because of which it was begun; empty: it was ordered.
         size: How many workers there are to be.
         failure: Why the old generation comes back; "": it does not.
     """
@@ -100,6 +80,7 @@ class _Run:
     loader: LoaderHandle
     old: Generation
     before: list[Listener]
+    changed: set[str]
     new: Generation | None = None
     listeners: list[Listener] = Factory(list)
     size: int = 0
@@ -116,12 +97,14 @@ class Reload:
     Attributes:
         count: How many were asked for.
         last_failure: Why the last one failed; "": it did not.
+        latest: The loader that was started last.
         due_at: When to call ``turn``, on the monotonic clock.
     """
 
     def __init__(self, server: Server, spawner: Spawner) -> None:
         self.count = 0
         self.last_failure = ""
+        self.latest = server.generation.loader
         self.due_at = math.inf
         self._server = server
         self._spawner = spawner
@@ -132,6 +115,7 @@ class Reload:
         self._hang_up_at = math.inf  # when old workers are to end connections that keep them
         self._retry_at = math.inf  # when a lost loader is to be replaced
         self._pause = _FIRST_RETRY
+        self._changed: set[str] = set()  # files to be named when their reload ends
         self._numbers = itertools.count(server.generation.number + 1)
 
     @property
@@ -147,12 +131,40 @@ class Reload:
         """
         self.count += 1
         answers = [answer] if answer else []
+        if not self.is_running:
+            self._forget_old()
+            self._close_unused()
         if self._server.stopping:
             self._end(answers, time.monotonic(), "the server is stopping")
         elif self.is_running or len(self._server.generations) >= _MOST_GENERATIONS:
             self._again = [*(self._again or []), *answers]
         else:
             self._start(answers)
+
+    def begin_changed(self, files: Iterable[str]) -> None:
+        """Reload because files have changed: as soon as possible, for a developer waits for it.
+
+        A load that is under way begins anew: it may have read some files before and some after the change.
+        If requests are stuck in workers of two older generations, those of the oldest are killed.
+        """
+        self._changed.update(files)
+        if self._run is not None and self._phase in (_Phase.LOADING, _Phase.TRYING):
+            self._again = [*(self._again or []), *self._run.answers]
+            self._changed |= self._run.changed
+            if self._run.new is None:
+                self._run.loader.process.kill()  # it may take long, and has touched nothing
+            self._undo(self._run)
+        self.begin()
+        if self._again is not None and not self.is_running:
+            self._kill_oldest()
+
+    def _kill_oldest(self) -> None:
+        """Kill the workers of the oldest generation, so that there is room for another one."""
+        server = self._server
+        old = {one.number for one in server.generations} - {server.generation.number}
+        for slot, worker in server.pool.workers.items():
+            if worker.generation.number == min(old) and not worker.is_killed:
+                server.pool.kill(slot, "was in a worker of old code")
 
     def loader_lost(self) -> None:
         """Replace the loader of the generation in force: without one, no worker can be replaced."""
@@ -187,14 +199,16 @@ class Reload:
     def _start(self, answers: list[Answer]) -> None:
         self._forget_old()
         server, now = self._server, time.monotonic()
-        log.info("reloading generation=%d", server.generation.number)
+        log.log(self._level, "reloading generation=%d", server.generation.number)
         try:
             loader = server.start_loader()
         except OSError as error:
             self._end(answers, now, f"cannot start a loader: {error.strerror or error}")
             return
+        self.latest = loader
         old = server.generation
-        self._run = _Run(now, answers, loader, old, list(server.listeners))
+        changed, self._changed = self._changed, set()
+        self._run = _Run(now, answers, loader, old, list(server.listeners), changed)
         self._phase = _Phase.LOADING
         self.due_at = self._load_by()
 
@@ -281,7 +295,7 @@ class Reload:
         self._phase = _Phase.IDLE
         self._pause = _FIRST_RETRY
         self._settles_at = math.inf if run.failure else now + _SETTLED_AFTER
-        self._end(run.answers, run.began_at, run.failure)
+        self._end(run.answers, run.began_at, run.failure, run.changed)
         if run.failure:
             self._run = None
 
@@ -307,6 +321,11 @@ class Reload:
 
     def _fail(self, run: _Run, why: str) -> None:
         """Stay with the old generation."""
+        self._undo(run)
+        self._end(run.answers, run.began_at, why, run.changed)
+
+    def _undo(self, run: _Run) -> None:
+        """Give up what has been begun."""
         server = self._server
         for listener in run.listeners:
             if listener not in run.before:
@@ -318,21 +337,23 @@ class Reload:
             if server.generation.number == run.new.number:
                 server.switch_to(run.old, run.before)
         self._phase = _Phase.IDLE
-        self._run = None
-        self._settles_at = math.inf
-        self._end(run.answers, run.began_at, why)
+        self._forget_old()
 
-    def _end(self, answers: list[Answer], began_at: float, failure: str) -> None:
+    @property
+    def _level(self) -> int:
+        """The level of what need not be read during development."""
+        return logging.DEBUG if self._server.generation.settings.reload else logging.INFO
+
+    def _end(
+        self, answers: list[Answer], began_at: float, failure: str, changed: Collection[str] = ()
+    ) -> None:
         """Log how a reload has ended, and answer those that wait for it."""
         server = self._server
         self.last_failure = failure
         number = server.generation.number
         workers = len(server.pool.of(number)) if hasattr(server, "pool") else 0
         outcome = Outcome(number, workers, time.monotonic() - began_at, failure)
-        if failure:
-            log.error("reload failed, generation %d stays: %s", number, failure)
-        else:
-            log.info("reloaded %s", outcome)
+        outcome.log(changed)
         if not server.generation.loader.is_open and not server.stopping:
             self._retry_at = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, _LONGEST_RETRY)
@@ -356,7 +377,8 @@ class Reload:
         if run is not None:
             kept |= {run.old.number, run.new.number if run.new else 0}
         for generation in list(server.generations):
-            if generation.number not in kept and not server.pool.has_workers_of(generation.number):
+            is_used = server.pool.has_workers_of(generation.number) or generation.loader.is_asked
+            if generation.number not in kept and not is_used:
                 server.generations.remove(generation)
                 generation.loader.release()
-                log.info("generation has ended number=%d", generation.number)
+                log.log(self._level, "generation has ended number=%d", generation.number)

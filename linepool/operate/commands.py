@@ -11,7 +11,7 @@ from attrs import asdict
 from linepool.app import App
 from linepool.errors import ClientError, ServerError, SetupError
 from linepool.master.master import Master
-from linepool.master.reload import Outcome
+from linepool.master.outcome import Outcome
 from linepool.master.stacks import Stack, Stacks
 from linepool.operate import stacks as stacks_report
 from linepool.operate.report import as_lines, status

@@ -30,6 +30,7 @@ from linepool.settings import (
 COMMAND_LINE = "command line"
 _APP = "App(...)"
 _LISTEN_FDS = "LISTEN_FDS"
+_FOUND = ("linepool.toml", "pyproject.toml")
 
 
 class ConfigError(SetupError):
@@ -153,6 +154,8 @@ class Given:
             values, sources = _merged([(_APP, app.settings), *self.layers])
             if values.get("user"):
                 _refuse_paths(sources)
+            if values.get("reload"):
+                values = {"reload_batch": 1.0, "log_limit": 0, **values}
             values.setdefault("workers", default_workers(math.ceil(available_cpus())))
             warnings = [*self.warnings]
             if self.supervision:
@@ -224,10 +227,15 @@ def option_name(setting: str) -> str:
     return "--" + setting.replace("_", "-")
 
 
+def files_of(file: str | None) -> Sequence[str]:
+    """Return the files in which settings may be, also those that do not exist; see ``Given.read``."""
+    return [os.path.abspath(one) for one in (_FOUND if file is None else (file,))]
+
+
 def _file_layer(file: str | None) -> tuple[str, Mapping[str, object]]:
     if file is not None:
         return file, _read(file)
-    for found in ("linepool.toml", "pyproject.toml"):
+    for found in _FOUND:
         if os.path.exists(found):
             return found, _read(found)
     return "file", {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from linepool.app import App
 from linepool.operate.config import Configuration, Given, option_name
@@ -21,12 +22,17 @@ def add_settings(parser: argparse.ArgumentParser, names: Iterable[str] = FIELDS)
         unit = field.metadata["unit"]
         default = "1:max(4, 4 x CPUs)" if name == "workers" else written(name, field.default)
         text = f"{field.metadata['doc']} (default: {default})"
+        kind: dict[str, Any] = {
+            "metavar": unit.upper().replace(" ", "-") or "NAME",
+            "action": "append" if name == "bind" else "store",
+        }
+        if name == "reload":
+            kind = {"action": "store_const", "const": "on"}
         group.add_argument(
             option_name(name),
             dest=f"setting_{name}",
-            metavar=unit.upper().replace(" ", "-") or "NAME",
-            action="append" if name == "bind" else "store",
             help=text.replace("%", "%%"),
+            **kind,
         )
 
 

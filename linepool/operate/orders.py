@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from linepool.errors import SetupError
-from linepool.master.reload import Outcome
+from linepool.master.outcome import Outcome
 from linepool.operate import remote, stacks
 from linepool.operate.chosen_server import add_control, control_of
 from linepool.operate.report import as_lines

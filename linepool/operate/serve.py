@@ -48,6 +48,7 @@ from linepool.operate.pid_file import PidFile
 from linepool.operate.places import own_path
 from linepool.operate.supervision import UNSUPERVISED, Supervision, passed_on
 from linepool.operate.target import explained
+from linepool.operate.watching import Watching, check_watchfiles
 from linepool.protocols.base import Limits
 from linepool.settings import ProcessSettings, Settings
 from linepool.worker.ending import own_exit_functions
@@ -69,6 +70,7 @@ class Source:
         fixed: Settings that root does not take from the app, such as those that name files.
         supervision: How this process is supervised.
         program: What loads it anew: the one that this process was started with. None: a fork does.
+        files: Where its settings may be.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Source:
     fixed: Mapping[str, Any] = field(factory=dict)
     supervision: Supervision = UNSUPERVISED
     program: Program | None = None
+    files: Sequence[str] = ()
 
 
 def serve(source: Source, on_listening: Callable[[list[Listener]], None] | None = None) -> int:
@@ -143,6 +146,7 @@ def _serve(
     facts = loader.facts
     assert facts is not None
     settings = _set_up(source, facts, loader)
+    source = _for_reload(source, settings)
     unwanted = source.supervision.close_strays(settings.bind)
     settings = bounded_by_files(settings, publishes=facts.publishes, opened=facts.opened)
     listeners = open_listeners(settings)
@@ -154,7 +158,7 @@ def _serve(
             master.watch(pid_file)
         if settings.record:
             master.record(settings.record)
-        for watched in _watched(master, source.supervision, unwanted):
+        for watched in _watched(master, source, unwanted):
             master.watch(watched)
     except SetupError:
         for listener in listeners:
@@ -169,6 +173,21 @@ def _serve(
     if on_listening is not None:
         on_listening(listeners)
     return master.run()
+
+
+def _for_reload(source: Source, settings: Settings) -> Source:
+    """Return what is served; with the setting reload, loads write no compiled files.
+
+    A source that changed during a load would be taken for that which was compiled.
+
+    Raises:
+        SetupError: The package that the watcher needs is missing.
+    """
+    if not settings.reload:
+        return source
+    check_watchfiles()
+    assert source.program is not None
+    return evolve(source, program=source.program.with_option("-B"))
 
 
 class _Office:
@@ -269,14 +288,16 @@ def _set_up(source: Source, facts: AppFacts, loader: LoaderHandle) -> Settings:
     return settings
 
 
-def _watched(
-    master: Master, supervision: Supervision, unwanted: Sequence[str]
-) -> Iterator[Watched]:
+def _watched(master: Master, source: Source, unwanted: Sequence[str]) -> Iterator[Watched]:
     """Yield what the master's loop serves beside its workers."""
     if control := _control(master, master.settings.control):
         yield control
-    if supervision.notify_socket:
-        yield notifier(master, supervision, unwanted)
+    if source.supervision.notify_socket:
+        yield notifier(master, source.supervision, unwanted)
+    if master.settings.reload:
+        yield Watching(
+            master, source.files, lambda: before_load.become(source.identity, source.process)
+        )
     yield logs.LogReporter()
     yield MemoryCheck(master)
 

@@ -34,6 +34,19 @@ class OperationSettings:
         "fraction",
         "how much of the pool a reload replaces at once; one worker at least",
     )
+    reload: bool = setting(
+        False,
+        syntax.flag,
+        "on or off",
+        "for development: reload when a file of the app's code or the configuration changes; needs"
+        " linepool[reload]; reload_batch is then 1 and log_limit 0 unless they are given",
+    )
+    reload_include: tuple[str, ...] = setting(
+        (),
+        syntax.patterns,
+        "paths",
+        "further files that reload watches, such as templates/**/*.html",
+    )
     control: str = setting(
         "auto",
         syntax.control,

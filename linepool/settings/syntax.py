@@ -6,7 +6,7 @@ Each parser raises ValueError with what the value must be.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from linepool.address import parse_address
@@ -74,9 +74,17 @@ def texts(value: object) -> tuple[str, ...]:
     """Parse a list of strings, or one string of them."""
     if isinstance(value, str):
         return tuple(value.replace(",", " ").split())
-    if isinstance(value, Iterable) and all(isinstance(item, str) for item in value):
+    if isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
         return tuple(value)
     raise ValueError("a string or a list of strings")
+
+
+def patterns(value: object) -> tuple[str, ...]:
+    """Parse patterns of paths."""
+    found = texts(value)
+    if any("\0" in pattern for pattern in found):
+        raise ValueError("paths, which have no NUL in them")
+    return found
 
 
 def addresses(value: object) -> tuple[str, ...]:

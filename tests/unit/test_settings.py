@@ -30,7 +30,7 @@ WHOLE = [
     for name, field in FIELDS.items()
     if type(field.default) is int and field.metadata["unit"] != "octal"
 ]
-PATHS = [name for name, field in FIELDS.items() if field.metadata["unit"] == "path"]
+PATHS = [name for name, field in FIELDS.items() if field.metadata["unit"].startswith("path")]
 ANY_TEXT = [*PATHS, "user", "group"]
 FLAGS = [name for name, field in FIELDS.items() if type(field.default) is bool]
 
