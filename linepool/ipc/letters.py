@@ -39,11 +39,13 @@ class Letter:
         kind: What it is about.
         facts: What it says.
         descriptors: They come with it. The receiver owns them.
+        is_cut: Some of them are lost, because this process has no descriptor left; then none is given.
     """
 
     kind: str
     facts: dict[str, Any] = Factory(dict)
     descriptors: list[int] = Factory(list)
+    is_cut: bool = False
 
     def close(self) -> None:
         """Close its descriptors."""
@@ -61,6 +63,7 @@ class LetterBox:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self._received: list[int] = []  # descriptors of a letter that is not complete
+        self._is_cut = False
 
     def fileno(self) -> int:
         """Return the descriptor of this end."""
@@ -95,7 +98,6 @@ class LetterBox:
         Raises:
             EOFError: The other end is closed.
             ValueError: What has come is no letter.
-            OSError: A descriptor is lost, because this process has none left.
         """
         flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
         room = socket.CMSG_SPACE((_MOST_DESCRIPTORS + 1) * _INT_BYTES)
@@ -111,8 +113,7 @@ class LetterBox:
                 numbers.frombytes(rights[: len(rights) - len(rights) % _INT_BYTES])
                 self._received += numbers
             if flag & socket.MSG_CTRUNC:
-                self._drop()
-                raise OSError("descriptors of a letter are lost")
+                self._is_cut = True
             if not data:
                 self._drop()
                 raise EOFError
@@ -148,7 +149,10 @@ class LetterBox:
             self._drop()
             raise ValueError(str(error)) from None
         descriptors, self._received = self._received, []
-        return Letter(kind, facts, descriptors)
+        is_cut, self._is_cut = self._is_cut, False
+        if is_cut:
+            _close(descriptors)
+        return Letter(kind, facts, [] if is_cut else descriptors, is_cut)
 
     def _drop(self) -> None:
         _close(self._received)

@@ -8,6 +8,7 @@ it ends.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -84,7 +85,12 @@ class Births:
         Raises:
             NotBorn: There is no worker.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if letter.is_cut:
+            raise NotBorn(os.strerror(errno.EMFILE))
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise NotBorn(error.strerror) from None
         with ours, theirs, contextlib.closing(letter):
             _flush()  # what is in the buffer would be written by each worker again
             with signals_blocked():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import site
 import sys
-import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,17 +63,15 @@ def own_files(error: BaseException | None = None) -> list[str]:
     Args:
         error: Why some could not be loaded: those that it came from are returned too.
     """
-    installed = [
-        sysconfig.get_path("stdlib"),
-        sysconfig.get_path("platstdlib"),
-        os.path.dirname(__file__),
-    ]
-    installed += [*site.getsitepackages(), site.getusersitepackages()]
-    installed.append(os.path.dirname(os.path.dirname(__file__)))
-    prefixes = tuple(os.path.join(path, "") for path in installed)
+    library, linepool = os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(__file__))
+    prefixes = (os.path.join(library, ""), os.path.join(linepool, ""))
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     files.update(_files_of(error))
-    return sorted(file for file in files if isinstance(file, str) and not file.startswith(prefixes))
+    return sorted(
+        file
+        for file in files
+        if isinstance(file, str) and not file.startswith(prefixes) and "-packages" not in file
+    )
 
 
 def _files_of(error: BaseException | None) -> Iterator[str]:

@@ -8,6 +8,7 @@ It serves no client. It ends when the master closes the channel, or has ended.
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import logging
@@ -102,6 +103,7 @@ class Loader:
         """Leave the terminal's signals, and those to a whole server, to the master."""
         with contextlib.suppress(PermissionError):  # it leads a group already
             os.setpgid(0, 0)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else there is no telling how a child ends
         for number in _OF_THE_MASTER:
             # Not SIG_IGN: the programs that handlers start would inherit that.
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -110,6 +112,8 @@ class Loader:
     def _started(self, letter: Letter, image: Image) -> Shared:
         """Return what all workers of this generation share, from the master's first letter."""
         facts = letter.facts
+        if letter.is_cut:
+            raise OSError(errno.EMFILE, "no descriptors for what workers share")
         set_title("loader", f"{image.service.name} g{facts['generation']}")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, facts["files"]), hard))

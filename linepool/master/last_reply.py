@@ -33,6 +33,7 @@ class LastReply:
 
     Attributes:
         is_over: The connection is closed.
+        is_sent: So is the reply, or there is none.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class LastReply:
         ask: Callable[[Callable[[bytes], None]], None],
         selector: selectors.BaseSelector,
     ) -> None:
-        self.is_over = False
+        self.is_over = self.is_sent = False
         self._client = client
         self._process = process
         self._ask = ask
@@ -78,6 +79,7 @@ class LastReply:
         """Send the reply, and end the connection."""
         if self.is_over or self._lingering:
             return  # it comes too late
+        self.is_sent = True
         with contextlib.suppress(OSError):  # the client is gone
             self._client.send(reply, socket.MSG_DONTWAIT)
         # The shutdown acts on the socket itself, so it reaches the client even if a process that the

@@ -6,6 +6,7 @@ Runs in the master. Nothing here waits for the loader, but for ``wait_until_load
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -86,6 +87,7 @@ class LoaderHandle:
         files: Those of the app's own code that it has loaded, or that failed to load.
         started_ns: When it was started, in nanoseconds since 1970.
         is_open: It lives, as far as is known.
+        heard_at: When it sent something last, on the monotonic clock.
     """
 
     def __init__(self, process: ChildProcess, box: LetterBox, name: str) -> None:
@@ -104,6 +106,7 @@ class LoaderHandle:
         self._questions: dict[int, Callable[[bytes], None]] = {}
         self._answer_by = 0.0  # on the monotonic clock
         self.is_open = True
+        self.heard_at = 0.0
 
     @property
     def has_tried(self) -> bool:
@@ -279,6 +282,7 @@ class LoaderHandle:
         """Act on all letters that have come, and on the loader's end."""
         try:
             while letter := self._box.receive(wait=False):
+                self.heard_at = time.monotonic()
                 with contextlib.closing(letter):
                     self._act_on(letter)
         except EOFError:
@@ -296,6 +300,9 @@ class LoaderHandle:
             case "FAILED":
                 self.files = tuple(map(str, facts.get("files", ())))
                 self._fail(str(facts["why"]), is_usage=bool(facts["usage"]))
+            case "SPAWNED" if ears is not None and letter.is_cut:
+                # Its channel is closed here now, so the worker leaves.
+                ears.not_born(int(facts["slot"]), os.strerror(errno.EMFILE))
             case "SPAWNED" if ears is not None:
                 (pidfd,) = letter.descriptors
                 letter.descriptors.clear()

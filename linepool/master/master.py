@@ -113,7 +113,7 @@ class Master:
         self._open()
         try:
             self._act()
-            while not self.stopping or self._parts.workers or self.pool.births:
+            while not self.stopping or self._has_work():
                 if self._wait():
                     self._reap()
                     self.drain()
@@ -127,6 +127,11 @@ class Master:
         finally:
             self._close()
         return self._status
+
+    def _has_work(self) -> bool:
+        """Whether there is something to wait for before the master ends."""
+        parts = self._parts
+        return bool(parts.workers or parts.pool.births or parts.watchdog.is_replying)
 
     def scale(self, workers: Workers) -> None:
         """Set the bounds of the pool, and fill it if it was drained."""

@@ -155,7 +155,9 @@ class Pool:
         self._reader.add(slot, worker)
         if self._parker is not None:
             self._parker.worker_started(slot)
-        self.scoreboard.born(slot, pid)
+        self.scoreboard.born(slot, pid, time.monotonic_ns())
+        if self.scoreboard.workers[slot].retiring:
+            worker.wake()  # it was ordered to leave before it was there
         self.counters.spawned += 1
         log.debug("worker spawned pid=%d slot=%d", pid, slot)
 
@@ -220,7 +222,7 @@ class Pool:
         self.board.slot(slot).command(order)
         self.scoreboard.mark_retiring(slot)
         self._load.history.worker_changed(slot, None, time.monotonic_ns())
-        if slot in self.workers:  # else it looks when it begins
+        if slot in self.workers:
             self.workers[slot].wake()
 
     def stop(self, kill_at: float) -> None:
@@ -247,6 +249,11 @@ class Pool:
         spawned_ns = self.scoreboard.workers[slot].spawned_ns
         return spawned_ns / 1e9 + generation.settings.spawn_timeout
 
+    def _fork_by(self, slot: int, generation: Generation) -> float:
+        """Return when a loader must have forked a worker, or others that were ordered before."""
+        idle_at = generation.loader.heard_at + generation.settings.spawn_timeout
+        return max(self.boot_by(slot, generation), idle_at)
+
     @property
     def due_at(self) -> float:
         """When ``judge`` is due next, on the monotonic clock, requests left out."""
@@ -255,7 +262,7 @@ class Pool:
             for slot, worker in self.workers.items()
             if self.scoreboard.workers[slot].state is None and not worker.kill_at
         ]
-        booting += [self.boot_by(slot, ends.generation) for slot, ends in self.births.items()]
+        booting += [self._fork_by(slot, ends.generation) for slot, ends in self.births.items()]
         return min(self.brake.due_at, self._stopped.due_at, min(booting, default=math.inf))
 
     def look_for_stopped(self) -> None:
@@ -280,7 +287,7 @@ class Pool:
             elif state.malformed > _MALFORMED_AT_MOST:
                 worker.kill_by(soon, "was in a worker that wrote malformed records")
         for slot, ends in list(self.births.items()):
-            if now >= self.boot_by(slot, ends.generation):
+            if now >= self._fork_by(slot, ends.generation):
                 ends.generation.loader.kill("does not fork")  # which ends all its births
         if self._parker is not None:
             self._parker.kill_any(stopped)

@@ -178,6 +178,11 @@ class Watchdog:
             self._adopt(sock, now)
         return len(untouched)
 
+    @property
+    def is_replying(self) -> bool:
+        """Whether there is a client of a killed worker that has not been sent its reply."""
+        return any(not reply.is_sent for reply in self._replies)
+
     def close(self) -> None:
         """Close the connections of dead workers, also in a new worker."""
         for reply in self._replies:

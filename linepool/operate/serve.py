@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from attrs import evolve, field, frozen
 
+from linepool.address import parse_address
 from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
@@ -235,7 +236,16 @@ def _given_channel() -> tuple[LetterBox, int] | None:
 def _fork_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
     """Be a loader in a fork, which leaves the exit functions of its parent alone."""
     own_exit_functions()
-    _run_loader(box, master, source)
+
+    def load() -> tuple[App, Settings]:
+        app, settings = source.load()
+        for address in settings.bind:  # the sockets that were passed to the master come from there
+            with contextlib.suppress(OSError):
+                if (descriptor := parse_address(address).descriptor) >= 0:
+                    os.close(descriptor)
+        return app, settings
+
+    _run_loader(box, master, evolve(source, load=load))
 
 
 def _run_loader(box: LetterBox, master: int, source: Source) -> NoReturn:

@@ -15,7 +15,7 @@ class WorkerState:
 
     Attributes:
         pid: Its pid; 0: it has been ordered, and is not there yet.
-        spawned_ns: When it was ordered.
+        spawned_ns: When it was forked, or ordered, if it is not there yet.
         state: The last state that it reported; None: none yet, it is starting.
         since_ns: When it reported that state.
         retiring: It has been ordered to leave, so it no longer counts as staying.
@@ -80,9 +80,10 @@ class Scoreboard:
         """Add a new worker; its pid may not be known yet: 0."""
         self.workers[slot] = WorkerState(slot, pid, generation, now_ns, since_ns=now_ns)
 
-    def born(self, slot: int, pid: int) -> None:
-        """Note the pid of a new worker."""
+    def born(self, slot: int, pid: int, now_ns: int) -> None:
+        """Note the pid of a new worker; it begins to boot now."""
         self.workers[slot].pid = pid
+        self.workers[slot].spawned_ns = now_ns
 
     def heard(self, slot: int, data: bytes, now_ns: int = _LATEST_NS) -> list[Record]:
         """Apply what was read from a worker's status pipe; return the accepted records.

@@ -44,11 +44,10 @@ def become_undumpable() -> None:
 
 
 @linepool.handler
-def limit_processes(count: int) -> int:
-    """Set the process limit of the master; return the limit before."""
-    master = os.getppid()
-    before, most = resource.prlimit(master, resource.RLIMIT_NPROC)
-    resource.prlimit(master, resource.RLIMIT_NPROC, (count, most))
+def limit_processes(count: int, pid: int) -> int:
+    """Set the process limit of a process; return the limit before."""
+    before, most = resource.prlimit(pid, resource.RLIMIT_NPROC)
+    resource.prlimit(pid, resource.RLIMIT_NPROC, (count, most))
     return before
 
 

@@ -19,7 +19,7 @@ import pytest
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.sockets import socket_cookie
 from linepool.testing import Peer
-from tests.conftest import OTHER_USER, Launch
+from tests.conftest import Launch
 from tests.process.connections import all_of
 from tests.servers import ServerProcess, has_ended
 
@@ -357,7 +357,7 @@ def test_a_request_that_no_exception_ends_is_killed_and_its_client_gets_an_error
         pid = int(re.findall(r" pid=(\d+) ", line)[0])
         assert pid not in [worker["pid"] for worker in state["workers"]]
         assert "why='took longer than 0.2 s'" in line
-        assert f" command=STUCK_{way} " in line
+        assert f" command=STUCK_{way.upper()} " in line
         assert re.search(r" ran_s=0\.[3-9]\d limit_s=0\.2", line)
         if way in ("when_stopped", "and_deaf"):
             assert line.endswith(" stack=none (the process is stopped, or blocks the signal)")
@@ -570,16 +570,15 @@ def test_a_socket_is_taken_from_a_process_only_if_its_cookie_matches(tmp_path: P
 def test_without_the_permission_to_take_sockets_workers_are_killed_and_it_is_logged_once(
     other_users_directory: Path,
 ):
-    # Root always has the permission; others have it only for dumpable processes (ptrace(2)).
-    environment = {"UNDUMPABLE": "1"}
-    if os.getuid() == 0:
-        environment["USER_ID"] = str(OTHER_USER)
+    # With a capability there is always the permission; otherwise only for dumpable processes (ptrace(2)).
+    without = ("setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace")
     with ServerProcess(
         other_users_directory,
         "stuck_for_good.py",
         *("--workers", "1", *LIMITS),
         bind=("unix:sock",),
-        environment=environment,
+        environment={"UNDUMPABLE": "1"},
+        wrapper=without if os.getuid() == 0 else (),
     ) as server:
         with server.connect() as peer:
             worker = peer.ask("PID")

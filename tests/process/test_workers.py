@@ -94,7 +94,8 @@ def test_kills_under_load_lose_only_in_flight_requests(launch: Launch):
     try:
         for killed in range(1, 21):
             served = load.served
-            os.kill(server.pids()[killed % 4], signal.SIGKILL)
+            state = server.until(lambda state: len(state["workers"]) == 4)
+            os.kill(state["workers"][killed % 4]["pid"], signal.SIGKILL)
             server.until(lambda state: state["counters"]["crashes"] == killed)  # noqa: B023
             server.until(lambda _: load.served > served + 5)  # noqa: B023
     finally:
@@ -299,11 +300,11 @@ def test_the_app_is_loaded_once_and_each_worker_opens_and_closes_its_resources(
         assert listener == server.addresses[0]
         assert int(opened_by) in workers
 
+    loader = server.status()["processes"]["loader"]
     assert server.stop() == 0
 
     lines = journal.read_text().splitlines()
-    master = server.process.pid
-    assert lines[:2] == [f"{master} loaded", f"{master} start"]
+    assert lines[:2] == [f"{loader} loaded", f"{loader} start"]
     for worker in workers:
         events = [line.partition(" ")[2] for line in lines if line.startswith(f"{worker} ")]
         events = [event for event in events if "connect" not in event]
