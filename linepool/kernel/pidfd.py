@@ -41,6 +41,31 @@ class ChildProcess:
         self._reaped = False
         self.unreaped.add(pid)
 
+    @classmethod
+    def taken_over(cls, pid: int, pidfd: int) -> ChildProcess:
+        """Return a child of this process from before an exec; it may have ended meanwhile.
+
+        Args:
+            pid: Its pid.
+            pidfd: Taken over.
+
+        Raises:
+            ValueError: It is not a child, or was reaped.
+        """
+        try:
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except OSError as error:
+            raise ValueError(f"process {pid} is not a child: {error.strerror}") from None
+        os.set_inheritable(pidfd, False)
+        return cls(pid, pidfd)
+
+    @classmethod
+    def ended(cls, pid: int) -> ChildProcess:
+        """Return a child that has ended, was reaped and closed."""
+        process = cls.__new__(cls)
+        process.pid, process.pidfd, process._reaped = pid, -1, True
+        return process
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal; does nothing if the process has ended."""
         with contextlib.suppress(ProcessLookupError):

@@ -38,9 +38,10 @@ class SignalPipe:
 
     Args:
         signals: Those that have a meaning.
+        unblock: Let them through now, if they were blocked.
     """
 
-    def __init__(self, signals: Iterable[signal.Signals]) -> None:
+    def __init__(self, signals: Iterable[signal.Signals], *, unblock: bool = True) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._meaningful = [
             number
@@ -54,8 +55,9 @@ class SignalPipe:
             number: signal.signal(number, _noted)
             for number in (*self._meaningful, *self._meaningless)
         }
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        if unblock:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when a signal has arrived."""

@@ -42,10 +42,16 @@ def moved_away(descriptor: int) -> int:
 
 
 def with_high_number(descriptor: int) -> int:
-    """Return a copy of a descriptor with a high number, and close the original; or that, if none is free."""
+    """Return a copy of a descriptor with a high number, and close the original.
+
+    If it has one already, or none is free, return the original.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    high = min(_HIGH, soft // 2)
+    if descriptor >= high:
+        return descriptor
     with contextlib.suppress(OSError):  # none is left
-        copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, min(_HIGH, soft // 2))
+        copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, high)
         os.close(descriptor)
         return copy
     return descriptor

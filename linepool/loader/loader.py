@@ -35,7 +35,14 @@ from linepool.worker.interrupts import DUMP
 log = logging.getLogger("linepool")
 
 _STANDARD_ERROR = 2
-_OF_THE_MASTER = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP)
+_OF_THE_MASTER = (
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 
 
 class Loader:

@@ -13,7 +13,8 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from linepool.ipc import channel as channels
 from linepool.kernel.pidfd import ChildProcess
@@ -81,6 +82,29 @@ class Helper:
         self._started_at = 0.0
         self._pause = _FIRST_PAUSE
 
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what another program needs to take it over, for JSON, and descriptors; it keeps them."""
+        if self.process is None or self.channel is None:
+            return {"pid": 0}, []
+        facts = {"pid": self.process.pid, "started_at": self._started_at}
+        return facts, [self.process.pidfd, self.channel.fileno()]
+
+    def take_over(self, facts: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        """Go on with the process that another program has handed over, if it had one.
+
+        Raises:
+            ValueError: It is not a child of this process.
+            OSError: A descriptor is of something else.
+        """
+        if not facts["pid"]:
+            return
+        pidfd, channel = descriptors
+        self.process = ChildProcess.taken_over(facts["pid"], pidfd)
+        os.set_inheritable(channel, False)
+        self._started_at = facts["started_at"]
+        self.start_at = math.inf
+        self._watch(channels.end_of(channel))
+
     def turn(self) -> None:
         """Fork the process if it is time to."""
         if time.monotonic() >= self.start_at:
@@ -128,11 +152,15 @@ class Helper:
             undo.callback(os.kill, pid, signal.SIGKILL)
             self.process = ChildProcess(pid)
             undo.pop_all()
-        self.channel = ours
         self._started_at = time.monotonic()
-        self._selector.register(self.process.pidfd, selectors.EVENT_READ, self._ended)
-        self._selector.register(ours, selectors.EVENT_READ, self._hear)
+        self._watch(ours)
         self._on_start()
+
+    def _watch(self, channel: socket.socket) -> None:
+        assert self.process is not None
+        self.channel = channel
+        self._selector.register(self.process.pidfd, selectors.EVENT_READ, self._ended)
+        self._selector.register(channel, selectors.EVENT_READ, self._hear)
 
     def _next_pause(self) -> float:
         pause, self._pause = self._pause, min(1.5 * self._pause, _LONGEST_PAUSE)

@@ -62,6 +62,14 @@ class LoadMeter:
         """Seconds for which connections waited while the pool was at its maximum."""
         return self._saturation.seconds
 
+    def resume(self, scoreboard: Scoreboard, saturated_s: float, now_ns: int) -> None:
+        """Go on with what another program knew: the workers, and for how long the pool was saturated."""
+        self._saturation.seconds = saturated_s
+        for worker in scoreboard.workers.values():
+            if not worker.retiring:
+                self.history.worker_changed(worker.slot, worker.state, now_ns)
+        self.history.restart(now_ns)
+
     def snapshot(self, scoreboard: Scoreboard, settings: Settings) -> Snapshot:
         """Return what the policy looks at."""
         tally = scoreboard.tally()

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import json
 import logging
 import os
 import selectors
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
@@ -24,7 +24,7 @@ from linepool.ipc.letters import Letter, LetterBox
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.program import Program
 from linepool.kernel.signals import signal_at_parents_end, signal_name, signals_blocked
-from linepool.settings import Settings, from_texts
+from linepool.settings import Settings, as_texts, from_texts, known_texts
 from linepool.worker.interrupts import DUMP
 
 log = logging.getLogger("linepool")
@@ -102,7 +102,7 @@ class LoaderHandle:
         self._name = name
         self._selector: selectors.BaseSelector | None = None
         self._ears: Ears | None = None
-        self._numbers = itertools.count(1)
+        self._asked = 0  # questions
         self._questions: dict[int, Callable[[bytes], None]] = {}
         self._answer_by = 0.0  # on the monotonic clock
         self.is_open = True
@@ -117,6 +117,52 @@ class LoaderHandle:
     def is_asked(self) -> bool:
         """Whether the client of a killed worker still waits for what it encodes."""
         return bool(self._questions) and time.monotonic() < self._answer_by
+
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what another program needs to take it over, for JSON, and descriptors; it keeps them.
+
+        Pre-condition: it has loaded its app.
+        """
+        assert self.facts is not None
+        assert self.settings is not None
+        facts = {
+            "pid": self.process.pid,
+            "name": self._name,
+            "facts": self.facts.as_json(),
+            "settings": as_texts(self.settings),
+            "asked": self._asked,
+        }
+        return facts, [self.process.pidfd, self._box.fileno()] if self.is_open else []
+
+    @classmethod
+    def taken_over(cls, facts: Mapping[str, Any], descriptors: Sequence[int]) -> LoaderHandle:
+        """Return the loader that another program has handed over; it may have ended.
+
+        Args:
+            facts: As returned by ``handed_over``.
+            descriptors: Likewise; the new object owns them.
+
+        Raises:
+            ValueError: It is not a child of this process.
+            OSError: A descriptor is of something else.
+        """
+        if descriptors:
+            pidfd, channel = descriptors
+            process = ChildProcess.taken_over(facts["pid"], pidfd)
+            sock = channels.end_of(channel)
+            sock.setblocking(False)
+            sock.set_inheritable(False)
+        else:
+            process = ChildProcess.ended(facts["pid"])
+            sock = socket.socket(socket.AF_UNIX)
+            sock.close()
+        loader = cls(process, LetterBox(sock), facts["name"])
+        loader.facts = AppFacts.from_json(facts["facts"])
+        loader.settings = from_texts(known_texts(facts["settings"]))
+        loader.is_open = bool(descriptors)
+        loader._asked = facts["asked"]
+        loader.files = loader.facts.files
+        return loader
 
     @classmethod
     def fork(cls, name: str, work: Callable[[LetterBox], None]) -> LoaderHandle:
@@ -227,9 +273,9 @@ class LoaderHandle:
 
     def ask_error(self, line: bytes, eol: bytes, why: str, reply: Callable[[bytes], None]) -> None:
         """Have it encode the error for a request; ``reply`` gets the bytes, b"" if there are none."""
-        number = next(self._numbers)
+        self._asked += 1
         facts = {
-            "number": number,
+            "number": self._asked,
             "line": line.decode("latin-1"),
             "eol": eol.decode("latin-1"),
             "why": why,
@@ -239,7 +285,7 @@ class LoaderHandle:
         except OSError:
             reply(b"")
         else:
-            self._questions[number] = reply
+            self._questions[self._asked] = reply
             self._answer_by = time.monotonic() + _ANSWER_WAIT
 
     def kill(self, why: str) -> None:

@@ -30,7 +30,9 @@ from linepool.master.parts import Parts
 from linepool.master.reload import Reload
 from linepool.master.reopening import Reopening
 from linepool.master.status_reader import LONGEST_PAUSE
+from linepool.master.takeover import Inherited
 from linepool.master.trace import TraceWriter
+from linepool.master.upgrade import Upgrade
 from linepool.master.watched import Watched
 from linepool.pool import policy
 from linepool.pool.status import State
@@ -51,19 +53,21 @@ class Master:
 
     def __init__(
         self,
-        generation: Generation,
+        generations: list[Generation],
         listeners: list[Listener],
         office: Office,
+        inherited: Inherited | None = None,
     ) -> None:
-        self.generation = generation
-        self.generations = [generation]  # that have workers or a loader
+        self.generation = generations[-1]
+        self.generations = generations  # that have workers or a loader
         self._office = office
         self.listeners = listeners
         # As many connections again may wait until their clients read.
-        self.board = MasterView(Board(2 * generation.settings.hot_connections))
+        held = 2 * self.settings.hot_connections
+        self.board = inherited.board() if inherited else MasterView(Board(held))
         self.pid = os.getpid()
         # From now on a signal to stop waits for the loop.
-        self._signals = SignalPipe((*SIGNALS, signal.SIGCHLD))
+        self._signals = SignalPipe((*SIGNALS, signal.SIGCHLD), unblock=inherited is None)
         self.started_at = time.monotonic()
         self.stopping = False
         self.is_drained = False  # the pool is to be empty
@@ -73,13 +77,13 @@ class Master:
         self._dead: set[int] = set()  # slots whose process has ended but is not reaped
         self._exits: dict[int, int] = {}  # how those that were reaped in this turn ended
         self._acted_at = 0.0  # when it looked at the pool's size last
-        self._awake_at = self.started_at  # when the loop last came out of its sleep
+        self._awake_at = 0.0  # when the loop last came out of its sleep
         self._plan_at = 0.0  # when the policy wants to be asked again; 0: when something happens
         self._watching = False  # the loop wakes when a connection waits
-        self._trace: TraceWriter | None = None
         self.reopening = Reopening()
-        self._draining = Draining(listeners)
-        self._orphans = Orphans()
+        self._trace: TraceWriter | None = None
+        self.draining = Draining(listeners)
+        self.orphans = Orphans()
         self._has_orphans = False  # perhaps
         self._has_come_up = False  # some worker has; if it died since, the app is not to blame
         self.was_ready = False  # the first generation, all of it
@@ -96,21 +100,19 @@ class Master:
         return next((one.pid for one in parker.processes), None) if parker else None
 
     def watch(self, watched: Watched) -> None:
-        """Have the loop serve something else too. Pre-condition: ``run`` has not been called."""
+        """Have the loop serve something else too. Pre-condition: ``open`` has not been called."""
         self._watched.append(watched)
 
-    def record(self, path: str) -> None:
-        """Write a trace for ``linepool simulate``. Pre-condition: ``run`` has not been called.
-
-        Raises:
-            SetupError: The file cannot be written.
-        """
-        self._trace = TraceWriter(path)
-        self.reopening.add(self._trace.reopen)
+    def record(self, trace: TraceWriter) -> None:
+        """Write a trace for ``linepool simulate``. Pre-condition: ``open`` has not been called."""
+        self._trace = trace
+        self.reopening.add(trace.reopen)
 
     def run(self) -> int:
-        """Run the pool until it is stopped and the last worker is gone; return the exit status."""
-        self._open()
+        """Run the pool until it is stopped and the last worker is gone; return the exit status.
+
+        Pre-condition: ``open`` has been called.
+        """
         try:
             self._act()
             while not self.stopping or self._has_work():
@@ -168,7 +170,7 @@ class Master:
         self.stopping = True
         self.reload.stop()
         self._watch_listeners(False)
-        (self._draining.begin if graceful else self._draining.end)()
+        (self.draining.begin if graceful else self.draining.end)()
         grace = self.settings.graceful_timeout if graceful else _QUIT_GRACE
         self.pool.stop(time.monotonic() + grace)
         if not graceful:
@@ -213,7 +215,7 @@ class Master:
                 announce(f"listening on {name}")
         self.listeners[:] = listeners
         self._watch_listeners(is_watching)
-        self._draining.replace(listeners, leaving)
+        self.draining.replace(listeners, leaving)
         self.generation = generation
         self.is_drained = False
         self._office.configure_log(generation.settings)
@@ -295,25 +297,26 @@ class Master:
         self._acted_at = time.monotonic()
         if self._has_orphans and not self.pool.births:
             self._has_orphans = False
-            self._orphans.reap()
+            self.orphans.reap()
         if self._parts.parker is not None:
             self._parts.parker.turn()
-        self._draining.turn()
+        self.draining.turn()
         self.reload.turn()
         for watched in self._watched:
             watched.turn()
         if not (self.was_ready or self.stopping or self.is_drained):
             self._look_for_first_generation()
-        if not (self.stopping or self.is_drained):
+        if not (self.stopping or self.is_drained or self.upgrade.is_near):
             snapshot = self.load.snapshot(self.scoreboard, self.settings)
             self.load.warn(snapshot, self.scoreboard, self.settings)
             self._carry_out(policy.plan(snapshot, self.settings))
             self.pool.recycle()
             if self._trace is None:
-                tally = self.scoreboard.tally()
-                self._parts.withheld.plan(tally, self.settings, time.monotonic_ns())
+                now_ns = time.monotonic_ns()
+                self._parts.withheld.plan(self.scoreboard.tally(), self.settings, now_ns)
 
-    def _open(self) -> None:
+    def open(self, inherited: Inherited | None = None) -> None:
+        """Make the parts. Workers are not ordered yet, nor signals obeyed."""
         parts = self._parts = Parts(
             generations=self.generations,
             listeners=self.listeners,
@@ -325,11 +328,14 @@ class Master:
         )
         self.scoreboard, self.load, self.pool = parts.scoreboard, parts.load, parts.pool
         parts.selector.register(self._signals, selectors.EVENT_READ, self._note_signal)
-        for watched in self._watched:
-            watched.open(parts.selector)
         self.reload = Reload(self, parts.spawner)
-        self.generation.loader.watch(parts.selector, self)
-        parts.spawner.start(self.generation, self.listeners)
+        self.upgrade = Upgrade(self, parts, self._office)
+        self._watched.append(self.upgrade)
+        parts.open(self)
+        if inherited:
+            inherited.install(self, parts)
+        else:
+            parts.spawner.start(self.generation, self.listeners)
         # What is loaded stays out of the parker's collections, and so stays shared.
         gc.collect()
         gc.freeze()
@@ -344,7 +350,7 @@ class Master:
 
     def _act_at(self) -> float:
         """Return the next moment at which there is something to do even if nothing happens."""
-        moments = [self.pool.due_at, self._draining.due_at]
+        moments = [self.pool.due_at, self.draining.due_at]
         moments += [watched.due_at for watched in self._watched]
         moments.append(self.reload.due_at)
         if self._parts.parker is not None:

@@ -10,6 +10,7 @@ from typing import Protocol as Interface
 
 from linepool.master.reload import Reload
 from linepool.master.reopening import Reopening
+from linepool.master.upgrade import Upgrade
 from linepool.settings import MAX_WORKERS, Settings, Workers
 
 log = logging.getLogger("linepool")
@@ -23,6 +24,7 @@ SIGNALS = (
     signal.SIGTTOU,
     signal.SIGWINCH,
     signal.SIGUSR1,
+    signal.SIGUSR2,
 )
 
 
@@ -33,6 +35,7 @@ class Commanded(Interface):
     is_drained: bool
     reopening: Reopening
     reload: Reload
+    upgrade: Upgrade
 
     @property
     def settings(self) -> Settings:
@@ -51,10 +54,8 @@ class Commanded(Interface):
 def obey(master: Commanded, number: signal.Signals) -> None:
     """Do what a signal says."""
     workers = master.settings.workers
-    if number in (signal.SIGINT, signal.SIGQUIT):
-        master.stop(graceful=False)
-    elif number == signal.SIGTERM:
-        master.stop(graceful=not master.stopping)
+    if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        master.stop(graceful=number == signal.SIGTERM and not master.stopping)
     elif number == signal.SIGHUP:
         master.reload.begin()
     elif number == signal.SIGTTIN and workers.max < MAX_WORKERS:
@@ -63,6 +64,8 @@ def obey(master: Commanded, number: signal.Signals) -> None:
         master.scale(Workers(workers.min - 1, workers.max - 1))
     elif number == signal.SIGUSR1:
         master.reopening.run()
+    elif number == signal.SIGUSR2:
+        master.upgrade.begin()
     elif number == signal.SIGWINCH:
         if in_foreground():
             log.debug("signal of the terminal ignored name=SIGWINCH")

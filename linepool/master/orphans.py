@@ -18,18 +18,21 @@ class Orphans:
     """The children of this process that it has not started.
 
     What the app has started before stays the app's: it may want to know how that ended.
+
+    Attributes:
+        of_the_app: The pids of those.
     """
 
     def __init__(self) -> None:
         adopt_orphans()
-        self._of_the_app = _children() - ChildProcess.unreaped
+        self.of_the_app = _children() - ChildProcess.unreaped
 
     def reap(self) -> None:
         """Reap those that have ended.
 
         Pre-condition: no worker is being born; it would be taken for an orphan.
         """
-        for pid in _children() - self._of_the_app - ChildProcess.unreaped:
+        for pid in _children() - self.of_the_app - ChildProcess.unreaped:
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
 

@@ -6,7 +6,6 @@ Runs in the master, and in each new parker until that begins its work.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
 import math
@@ -17,6 +16,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from linepool.facts import AppFacts
 from linepool.ipc import channel as channels
@@ -84,7 +84,7 @@ class ParkerHandle:
         # When to tell it of workers again, by slot; it has not heard of these.
         self._unheard: dict[int, float] = {}
         self._stopping = False
-        self._numbers = itertools.count(1)
+        self._adopted = 0  # connections
         self._pid = os.getpid()
         self._app = app
         self._helper = Helper(
@@ -95,6 +95,31 @@ class ParkerHandle:
             self._board.parker_starts,
             self._on_end,
         )
+
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what another program needs to take it over, for JSON, and descriptors; it keeps them.
+
+        Pre-condition: ``is_quiet``.
+        """
+        facts, descriptors = self._helper.handed_over()
+        return {**facts, "dropped": self.dropped, "adopted": self._adopted}, descriptors
+
+    def take_over(self, facts: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        """Go on with the parker that another program has handed over, if it had one.
+
+        Pre-condition: the workers are known.
+
+        Raises:
+            ValueError, OSError: As ``Helper.take_over``.
+        """
+        self._helper.take_over(facts, descriptors)
+        self.dropped, self._adopted = facts["dropped"], facts["adopted"]
+        self._unheard = dict.fromkeys(self._workers, 0.0)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the parker has taken all that it was sent."""
+        return not self._messages
 
     @property
     def due_at(self) -> float:
@@ -191,9 +216,8 @@ class ParkerHandle:
             sock: Taken over.
             since: When its client may have been served last.
         """
-        session = Session(
-            f"{self._pid}-{next(self._numbers)}", peer_name(sock), self._listener_of(sock)
-        )
+        self._adopted += 1
+        session = Session(f"{self._pid}-{self._adopted}", peer_name(sock), self._listener_of(sock))
         origin = 0
         with contextlib.suppress(OSError):  # the client is gone
             origin = origin_of(sock.getpeername())

@@ -13,6 +13,7 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import SignalPipe
 from linepool.master.generation import Generation
 from linepool.master.load import LoadMeter
+from linepool.master.loader_handle import Ears
 from linepool.master.office import Office
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.pool import Pool
@@ -94,12 +95,24 @@ class Parts:
             stopped=StoppedChildren(settings.stopped_timeout, self.watchdog.stalls),
             brake=Brake(settings.poison_deaths, settings.poison_window, settings.poison_pause),
         )
+        self.trace = trace
         self._listeners = listeners
         self._signals = signals
         self._watched = watched
-        self._trace = trace
         self._generations = generations
         self._office = office
+
+    def open(self, ears: Ears) -> None:
+        """Have the loop serve what there is.
+
+        Args:
+            ears: Is told what loaders say.
+        """
+        for watched in self._watched:
+            watched.open(self.selector)
+        for generation in self._generations:
+            if generation.loader.is_open:
+                generation.loader.watch(self.selector, ears)
 
     def configure(self, generation: Generation, opened: list[Listener]) -> None:
         """Follow another generation.
@@ -130,8 +143,8 @@ class Parts:
         for ends in self.pool.births.values():
             ends.close()
         self.spawner.close()
-        if self._trace is not None:
-            self._trace.close()
+        if self.trace is not None:
+            self.trace.close()
         for listener in self._listeners:
             listener.remove()
         self.reader.close()
@@ -159,8 +172,8 @@ class Parts:
         self.selector.close()
         self.reader.close()
         self.watchdog.close()
-        if self._trace is not None:
-            self._trace.close()
+        if self.trace is not None:
+            self.trace.close()
         for watched in self._watched:
             watched.abandon()
         self.spawner.close()

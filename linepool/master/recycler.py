@@ -11,9 +11,10 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from attrs import define
+from attrs import asdict, define
 
 from linepool.ipc.board import MasterView, Order
 from linepool.pool.recycling import Wear, replaceable
@@ -59,6 +60,14 @@ class Recycler:
         self._timed = bool(settings.max_rss_mb or settings.max_age)
         self._on = bool(self._timed or settings.max_requests)
         self.due_at = 0.0 if self._timed else math.inf
+
+    def span(self, slot: int) -> dict[str, Any]:
+        """Return how much a worker may do, for another program."""
+        return asdict(self._spans[slot])
+
+    def load_span(self, slot: int, facts: Mapping[str, Any]) -> None:
+        """Take over how much a worker may do."""
+        self._spans[slot] = Span(facts["requests"], facts["age"], facts["hang_up_at"])
 
     def spawned(self, slot: int) -> int:
         """Note a new worker; return the number of requests after which it leaves, 0: never."""

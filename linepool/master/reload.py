@@ -7,13 +7,12 @@ kept for a while: if workers of the new generation die as soon as they are ready
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import Factory, define
 
@@ -116,12 +115,27 @@ class Reload:
         self._retry_at = math.inf  # when a lost loader is to be replaced
         self._pause = _FIRST_RETRY
         self._changed: set[str] = set()  # files to be named when their reload ends
-        self._numbers = itertools.count(server.generation.number + 1)
+        self._next_number = server.generation.number + 1
 
     @property
     def is_running(self) -> bool:
         """Whether one is under way."""
         return self._phase is not _Phase.IDLE
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether one would begin at once."""
+        is_idle = not self.is_running and self._again is None
+        return is_idle and len(self._server.generations) < _MOST_GENERATIONS
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what another program needs to go on with."""
+        return {"next_number": self._next_number, "hang_up_at": self._hang_up_at}
+
+    def load(self, facts: Mapping[str, Any]) -> None:
+        """Go on with what another program has known: the numbers grow, and old workers leave in time."""
+        self._next_number = facts["next_number"]
+        self._hang_up_at = self.due_at = facts["hang_up_at"]
 
     def begin(self, answer: Answer | None = None) -> None:
         """Begin a reload, or note that another one is wanted after the present one.
@@ -243,7 +257,8 @@ class Reload:
         try:
             settings = changes.effective(configured, facts, run.old)
             run.listeners = changes.listeners(settings, server.generation.settings, run.before)
-            generation = Generation(next(self._numbers), facts, settings, run.loader)
+            generation = Generation(self._next_number, facts, settings, run.loader)
+            self._next_number += 1
             leaving = [one for one in run.before if one not in run.listeners]
             self._spawner.start(generation, [*run.listeners, *leaving])
         except SetupError as error:

@@ -31,6 +31,9 @@ class Spawner:
     Args:
         board: Shared by all workers.
         log_limit: Returns the limit of the log, to be handed over; None: it has none.
+
+    Attributes:
+        stack_files: Those of all slots.
     """
 
     def __init__(
@@ -40,8 +43,20 @@ class Spawner:
     ) -> None:
         self._board = board
         self._log_limit = log_limit
-        self._stack_files = StackFiles()
+        self.stack_files = StackFiles()
         self._bus: Bus | None = None
+
+    def bus_handed_over(self) -> Part | None:
+        """Return the bus, to be handed over; None: there is none."""
+        return self._bus.handed_over() if self._bus is not None else None
+
+    def take_over_bus(self, part: Part) -> None:
+        """Go on with the bus that another program has handed over.
+
+        Raises:
+            ValueError, OSError: As ``Bus.taken_over``.
+        """
+        self._bus = Bus.taken_over(*part, with_high_number)
 
     def start(self, generation: Generation, listeners: Sequence[Listener]) -> None:
         """Give a loader what its workers share.
@@ -93,7 +108,7 @@ class Spawner:
             with theirs:
                 bell = os.eventfd(0, os.EFD_CLOEXEC)
                 undo.callback(os.close, bell)
-                stack_file = self._stack_files.of(slot)
+                stack_file = self.stack_files.of(slot)
                 self._board.new_worker(slot)
                 generation.loader.send(
                     "SPAWN",
@@ -111,6 +126,6 @@ class Spawner:
 
     def close(self) -> None:
         """Close everything, also in a new helper process."""
-        self._stack_files.close()
+        self.stack_files.close()
         if self._bus is not None:
             self._bus.close()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Literal, TextIO
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TextIO
 
 from linepool.errors import SetupError
 from linepool.pool.status import Record, State
@@ -29,6 +30,21 @@ class TraceWriter:
             raise SetupError(f"cannot write the recording {path}: {error.strerror}") from None
         self._began_ns = time.monotonic_ns()
         self._taken: dict[int, int] = {}
+
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what another program needs to take it over, for JSON, and descriptors; it keeps them."""
+        facts = {"path": self._path, "began_ns": self._began_ns, "taken": list(self._taken.items())}
+        return facts, [self._file.fileno()]
+
+    @classmethod
+    def taken_over(cls, facts: Mapping[str, Any], descriptors: Sequence[int]) -> TraceWriter:
+        """Return the trace that another program has handed over; the new object owns the descriptor."""
+        trace = cls.__new__(cls)
+        os.set_inheritable(descriptors[0], False)
+        trace._file = open(descriptors[0], "a", encoding="ascii", buffering=1)  # noqa: SIM115
+        trace._path, trace._began_ns = facts["path"], facts["began_ns"]
+        trace._taken = dict(facts["taken"])
+        return trace
 
     def note(self, record: Record) -> None:
         """Write what a status record completes. Pre-condition: records come in the order of their time."""

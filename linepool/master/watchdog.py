@@ -89,6 +89,11 @@ class Watchdog:
                 now - since,
             )
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no client of a killed worker is waited for, and no connection of one kept."""
+        return not (self._replies or self._saved)
+
     def judge(
         self, workers: Mapping[int, WorkerHandle], *, busy: bool
     ) -> Iterator[tuple[int, str]]:

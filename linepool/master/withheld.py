@@ -75,6 +75,10 @@ class WithheldEdges:
                 if not worker.retiring:
                     self._history.worker_changed(slot, record.state, record.at_ns)
 
+    def resume(self, now_ns: int) -> None:
+        """Have workers tell all edges, and look for those that they have withheld so far."""
+        self._end(now_ns)
+
     def plan(self, tally: Tally, settings: Settings, now_ns: int) -> None:
         """Publish which edges are to be told from now on.
 

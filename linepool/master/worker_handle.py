@@ -6,6 +6,8 @@ import fcntl
 import math
 import os
 import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 
@@ -75,6 +77,53 @@ class WorkerHandle:
         self._bell = ends.bell
         self._stack_file = ends.stack_file
 
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what another program needs to take it over, for JSON, and descriptors; it keeps them."""
+        facts = {
+            "pid": self.process.pid,
+            "generation": self.generation.number,
+            "escalation": [self.escalation.number, self.escalation.step],
+            "kill_at": self.kill_at,
+            "why": self.why,
+            "dump_requested": self.dump_requested,
+            "evacuated": self.evacuated,
+        }
+        ends = self._ends
+        return facts, [self.process.pidfd, ends.pipe.reader, ends.channel.fileno(), ends.bell]
+
+    @classmethod
+    def taken_over(
+        cls,
+        facts: Mapping[str, Any],
+        descriptors: Sequence[int],
+        generation: Generation,
+        stack_file: int,
+    ) -> WorkerHandle:
+        """Return the worker that another program has handed over.
+
+        Args:
+            facts: As returned by ``handed_over``.
+            descriptors: Likewise; the new object owns them.
+            generation: What it was forked from.
+            stack_file: That of its slot.
+
+        Raises:
+            ValueError: It is not a child of this process.
+            OSError: A descriptor is of something else.
+        """
+        pidfd, reader, channel, bell = descriptors
+        for number in descriptors:
+            os.set_inheritable(number, False)
+        pipe = StatusPipe((reader, -1))
+        ends = Ends(generation, pipe, channels.end_of(channel), bell, stack_file)
+        worker = cls(ChildProcess.taken_over(facts["pid"], pidfd), ends)
+        number, step = facts["escalation"]
+        worker.escalation = Escalation(number, Step(step))
+        worker.kill_at, worker.why = facts["kill_at"], facts["why"]
+        worker.dump_requested = facts["dump_requested"]
+        worker.evacuated = facts["evacuated"]
+        return worker
+
     @property
     def is_killed(self) -> bool:
         """Whether it has been killed."""
@@ -141,6 +190,16 @@ class StackFiles:
     def __init__(self) -> None:
         self._files: dict[int, int] = {}
 
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what another program needs to take them over, for JSON, and descriptors; it keeps them."""
+        return {"slots": list(self._files)}, list(self._files.values())
+
+    def take_over(self, facts: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        """Go on with the files that another program has handed over."""
+        self._files = dict(zip(facts["slots"], descriptors, strict=True))
+        for number in descriptors:
+            os.set_inheritable(number, False)
+
     def of(self, slot: int) -> int:
         """Return the descriptor of a slot's file, empty."""
         if slot not in self._files:
@@ -148,6 +207,10 @@ class StackFiles:
             # Appending, so that a worker writes at the start again once the file was emptied.
             fcntl.fcntl(self._files[slot], fcntl.F_SETFL, os.O_APPEND)
         os.ftruncate(self._files[slot], 0)
+        return self._files[slot]
+
+    def known(self, slot: int) -> int:
+        """Return the descriptor of a slot's file, as it is."""
         return self._files[slot]
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from linepool.master.outcome import Outcome
 from linepool.master.stacks import Stack, Stacks
 from linepool.operate import stacks as stacks_report
 from linepool.operate.report import as_lines, status
+from linepool.operate.upgrading import UpgradeReply
 from linepool.settings import Workers, parse_setting
 
 
@@ -25,6 +26,7 @@ def commands(master: Master) -> App:
     _add_orders_to_the_server(app, master)
     _add_orders_to_the_pool(app, master)
     _add_reload(app, master)
+    _add_upgrade(app, master)
     return app
 
 
@@ -113,6 +115,15 @@ def _add_reload(app: App, master: Master) -> None:
 
         master.reload.begin(answer)
         return future
+
+
+def _add_upgrade(app: App, master: Master) -> None:
+    @app.handler
+    def upgrade(form: Literal["text", "json"] = "text") -> Future[object]:
+        """Become the program that the same command starts now, and reload; the reply comes after that."""
+        reply = UpgradeReply(form)
+        master.upgrade.begin(reply.refuse)
+        return reply
 
 
 def _scaled(bounds: Workers, wanted: str) -> Workers:

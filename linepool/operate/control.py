@@ -16,7 +16,7 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -29,6 +29,7 @@ from linepool.errors import ServerError
 from linepool.failures import error_reply
 from linepool.kernel.listeners import Listener, bind_unix
 from linepool.kernel.shortage import CAPACITY_ERRORS, CAPACITY_PAUSE
+from linepool.operate.upgrading import UpgradeReply
 from linepool.protocols.base import Limits, Request
 from linepool.resources import Resources
 from linepool.service import Service
@@ -48,20 +49,70 @@ class Control:
     """
 
     def __init__(self, app: App, path: str) -> None:
-        self._service = app.freeze(Limits(_LINE_BYTES, 0))
         sock = bind_unix(path, 0o600)
         sock.listen(_MOST_CLIENTS)
         sock.setblocking(False)
-        self._listener = Listener(sock, path)
+        self._use(app, Listener(sock, path))
+
+    def _use(self, app: App, listener: Listener) -> None:
+        self._service = app.freeze(Limits(_LINE_BYTES, 0))
+        self._listener = listener
         self._clients: dict[_Client, None] = {}  # in the order of their last requests
         # A descriptor for the client that asks what is wrong when there is none.
         self._spare = _spare()
         self.due_at = math.inf
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no client waits for a reply, but that to an upgrade."""
+        return all(
+            client.later is None or isinstance(client.later, UpgradeReply)
+            for client in self._clients
+        )
+
+    @property
+    def upgrades(self) -> list[UpgradeReply]:
+        """The replies to those that wait for an upgrade."""
+        replies = [client.later for client in self._clients]
+        return [reply for reply in replies if isinstance(reply, UpgradeReply)]
+
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what another program needs to take it over, for JSON, and descriptors; it keeps them.
+
+        Pre-condition: ``is_quiet``.
+        """
+        facts, descriptors = self._listener.handed_over()
+        clients = [client.as_json() for client in self._clients]
+        sockets = [client.socket.fileno() for client in self._clients]
+        return {"listener": facts, "clients": clients}, [*descriptors, *sockets]
+
+    @classmethod
+    def taken_over(cls, app: App, facts: Mapping[str, Any], descriptors: Sequence[int]) -> Control:
+        """Return the control socket that another program has handed over, with its clients.
+
+        Args:
+            app: Its commands.
+            facts: As returned by ``handed_over``.
+            descriptors: Likewise; the new object owns them.
+
+        Raises:
+            ValueError, OSError: As ``Listener.taken_over``.
+        """
+        control = cls.__new__(cls)
+        control._use(app, Listener.taken_over(facts["listener"], list(descriptors[:2])))
+        for client, descriptor in zip(facts["clients"], descriptors[2:], strict=True):
+            sock = socket.socket(fileno=descriptor)
+            sock.setblocking(False)
+            sock.set_inheritable(False)
+            control._clients[_Client.from_json(sock, control._service, client)] = None
+        return control
+
     def open(self, selector: selectors.BaseSelector) -> None:
         """Register with the master's loop."""
         self._selector = selector
         selector.register(self._listener.socket, selectors.EVENT_READ, self._accept)
+        for client in self._clients:  # that were handed over
+            self._wait_for(client)
 
     def close(self) -> None:
         """Close it, in the master: replies are sent as far as clients read them."""
@@ -131,6 +182,10 @@ class Control:
             return
         del self._clients[client]
         self._clients[client] = None
+        self._wait_for(client)
+
+    def _wait_for(self, client: _Client) -> None:
+        """Have a client served once there is something to do for it."""
         self._select(client)
         if client.later is not None:
             client.later.add_done_callback(functools.partial(self._serve, client))
@@ -178,6 +233,26 @@ class _Client:
         self._pending = False  # more requests may have arrived than were answered
         service = evolve(service, middleware=[self._hold])
         self._conversation = Conversation(service, Session("", "control", ""), Resources())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a JSON object, without its socket."""
+        return {
+            "unsent": self.unsent.decode("latin-1"),
+            "ended": self._ended,
+            "pending": self._pending,
+            "conversation": self._conversation.dump().decode("latin-1"),
+            "awaits": self.later.form if isinstance(self.later, UpgradeReply) else "",
+        }
+
+    @classmethod
+    def from_json(cls, sock: socket.socket, service: Service, facts: Mapping[str, Any]) -> _Client:
+        """Return a client from a JSON object."""
+        client = cls(sock, service)
+        client.unsent = facts["unsent"].encode("latin-1")
+        client._ended, client._pending = facts["ended"], facts["pending"]
+        client._conversation.load(facts["conversation"].encode("latin-1"))
+        client.later = UpgradeReply(facts["awaits"]) if facts["awaits"] else None
+        return client
 
     @property
     def events(self) -> int:

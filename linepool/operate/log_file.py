@@ -12,6 +12,8 @@ import contextlib
 import os
 import select
 import stat
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from linepool.errors import SetupError
 from linepool.kernel.sockets import is_open
@@ -55,15 +57,31 @@ class LogFile:
     """
 
     def __init__(self, path: str, owner: tuple[int, int] | None = None) -> None:
+        self._use_path(path, owner)
+        try:
+            self._descriptor = with_high_number(self._opened(create=True))
+        except OSError as error:
+            raise SetupError(f"log_file: cannot open {self.path}: {error.strerror}") from None
+
+    def _use_path(self, path: str, owner: tuple[int, int] | None) -> None:
         self.path = os.path.abspath(path)
         self.trouble = f"{self.path} cannot be written"
         self.failure = ""
         self._owner = owner
         self._epoch = 0
-        try:
-            self._descriptor = with_high_number(self._opened(create=True))
-        except OSError as error:
-            raise SetupError(f"log_file: cannot open {self.path}: {error.strerror}") from None
+
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what another program needs to take it over, for JSON, and descriptors; it keeps them."""
+        return {"path": self.path, "epoch": self._epoch, "owner": self._owner}, [self._descriptor]
+
+    @classmethod
+    def taken_over(cls, facts: Mapping[str, Any], descriptors: Sequence[int]) -> LogFile:
+        """Return the file that another program has handed over; the new object owns the descriptor."""
+        file = cls.__new__(cls)
+        file._use_path(facts["path"], facts["owner"] and tuple(facts["owner"]))
+        file._epoch = facts["epoch"]
+        file._descriptor = with_high_number(descriptors[0])
+        return file
 
     def write(self, data: bytes, epoch: int) -> bytes:
         """Write without blocking; return what could not be written.

@@ -40,7 +40,7 @@ _PLACE = struct.Struct(f"@QddIIII{_TEXT_BYTES}s")
 _EPOCH = struct.Struct("@Q")
 _EPOCH_AT = (_PLACES + 1) * _PLACE.size
 _BYTES = _EPOCH_AT + _EPOCH.size
-_LAYOUT = f"{_PLACES} {_PLACE.format} {_EPOCH.format}"
+LAYOUT = f"{_PLACES} {_PLACE.format} {_EPOCH.format}"
 _MAX = 2**32 - 1
 
 
@@ -83,7 +83,7 @@ class LogLimit:
         """Return what another process needs to take it over, for JSON, and descriptors; it keeps them."""
         timer = self.timer.fileno()
         descriptors = [self._memory.descriptor, *([timer] if timer >= 0 else [])]
-        return {"most": self._most, "layout": _LAYOUT}, descriptors
+        return {"most": self._most, "layout": LAYOUT}, descriptors
 
     @classmethod
     def taken_over(cls, facts: dict[str, Any], descriptors: list[int]) -> LogLimit:
@@ -97,9 +97,9 @@ class LogLimit:
             ValueError: They are of other code.
             OSError: The kernel has no memory for them.
         """
-        if facts["layout"] != _LAYOUT:
+        if facts["layout"] != LAYOUT:
             raise ValueError(
-                f"the layout of the log's counts is another: {facts['layout']!r}, not {_LAYOUT!r}"
+                f"the layout of the log's counts is another: {facts['layout']!r}, not {LAYOUT!r}"
             )
         limit = cls.__new__(cls)
         limit._use(

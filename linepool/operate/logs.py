@@ -244,15 +244,20 @@ def _kind(record: logging.LogRecord) -> str:
     return " ".join(filter(None, [kind, command, fault_of(error) if error else ""]))
 
 
-def set_up(settings: Settings) -> None:
+def set_up(settings: Settings, file: LogFile | None = None) -> None:
     """Log each of the server's events, and what the app logs unless it sets that up itself.
+
+    Args:
+        settings: All of them.
+        file: The log file, if it is open already.
 
     Raises:
         SetupError: The log file cannot be opened.
     """
     fill_standard_descriptors()  # which the app may have closed when it was loaded
-    owner = owner_of(settings.user, settings.group)
-    output = LogFile(settings.log_file, owner) if settings.log_file else StandardError()
+    output: LogFile | StandardError = file or StandardError()
+    if settings.log_file and file is None:
+        output = LogFile(settings.log_file, owner_of(settings.user, settings.group))
     last_resort = LineHandler(output)
     last_resort.limit = LogLimit(settings.log_limit)
     logging.lastResort = last_resort
@@ -290,6 +295,13 @@ def limit_handed_over() -> tuple[dict[str, Any], list[int]] | None:
     """Return the limit of this process's log, to be shared with another one; None: it has none."""
     logger = logging.getLogger("linepool")
     return logger.limit.handed_over() if isinstance(logger, EventLogger) else None
+
+
+def file_handed_over() -> tuple[dict[str, Any], list[int]] | None:
+    """Return the log file, to be handed over to another program; None: there is none."""
+    logger = logging.getLogger("linepool")
+    output = logger.last_resort.output if isinstance(logger, EventLogger) else None
+    return output.handed_over() if isinstance(output, LogFile) else None
 
 
 def share_limit(facts: dict[str, Any], descriptors: list[int]) -> None:

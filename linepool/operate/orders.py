@@ -56,6 +56,15 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     reload.add_argument("--json", action="store_true", help="print JSON")
     reload.set_defaults(run=_reload)
 
+    upgrade = _add(commands, "upgrade", "replace linepool or Python itself", "upgrade")
+    upgrade.description = (
+        "Have a running server become the program that its command line starts now, such as another version"
+        " of linepool or of Python, under the same pid; then load its code anew. No connection ends. If the"
+        " new program cannot take over, the old one goes on, and the exit status is 1."
+    )
+    upgrade.add_argument("--json", action="store_true", help="print JSON")
+    upgrade.set_defaults(run=_upgrade)
+
     kill = _add(commands, "kill", "kill one worker of a running server", "kill 3")
     kill.description = (
         "Kill a worker at once. The log shows its stack, its client gets an error, its other connections"
@@ -103,15 +112,25 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _reload(options: argparse.Namespace) -> int:
-    reply = remote.order(control_of(options), "RELOAD json", _LONGEST_RELOAD)
-    outcome = json.loads(reply)
+    return _outcome(options, "RELOAD json")
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    return _outcome(options, "UPGRADE json")
+
+
+def _outcome(options: argparse.Namespace, line: str) -> int:
+    """Give an order that takes a while, and show how it has ended; return the exit status."""
+    reply = remote.order(control_of(options), line, _LONGEST_RELOAD)
+    facts = json.loads(reply)
+    version = facts.pop("version", "")
     if options.json:
         _show([reply])
-    elif outcome["failure"]:
-        raise SetupError(outcome["failure"])
+    elif facts["failure"]:
+        raise SetupError(facts["failure"])
     else:
-        _show([str(Outcome(**outcome))])
-    return 1 if outcome["failure"] else 0
+        _show([f"linepool {version}: {Outcome(**facts)}" if version else str(Outcome(**facts))])
+    return 1 if facts["failure"] else 0
 
 
 def _stacks(options: argparse.Namespace) -> int:

@@ -33,20 +33,25 @@ from linepool.kernel.standard import fill_standard_descriptors
 from linepool.kernel.title import set_title
 from linepool.loader.image import Image
 from linepool.loader.loader import Loader
+from linepool.master import takeover
 from linepool.master.announcing import announce
 from linepool.master.generation import Generation
 from linepool.master.loader_handle import VARIABLE, LoaderHandle, loader_facts
 from linepool.master.master import Master
 from linepool.master.spawner import Part
+from linepool.master.takeover import Inherited, takeover_facts
+from linepool.master.trace import TraceWriter
 from linepool.master.watched import Watched
 from linepool.operate import before_load, logs
 from linepool.operate.before_fork import refuse_patches, warn_of_threads
 from linepool.operate.commands import commands
 from linepool.operate.control import Control
+from linepool.operate.log_file import LogFile
 from linepool.operate.memory_check import MemoryCheck
 from linepool.operate.notify import notifier
 from linepool.operate.pid_file import PidFile
 from linepool.operate.places import own_path
+from linepool.operate.replaced import dry_run, take_over
 from linepool.operate.supervision import UNSUPERVISED, Supervision, passed_on
 from linepool.operate.target import explained
 from linepool.operate.watching import Watching, check_watchfiles
@@ -103,6 +108,12 @@ def serve(source: Source, on_listening: Callable[[list[Listener]], None] | None 
         )
     if given := _given_channel():
         _run_loader(*given, source)
+    told = takeover_facts(os.environ)
+    os.environ.pop(takeover.VARIABLE, None)
+    if told is not None:
+        if told.get("dry"):
+            return dry_run(told)
+        return take_over(told, lambda inherited: _inherit(inherited, source, told))
     warn_of_threads()
     fill_standard_descriptors()
     before_load.make_log_file(source.fixed.get("log_file", ""), source.identity)
@@ -153,13 +164,16 @@ def _serve(
     listeners = open_listeners(settings)
     try:
         generation = Generation(1, facts, settings, loader)
-        master = Master(generation, listeners, _Office(source))
+        office = _Office(source, source.program.resolved if source.program else None)
+        office.pid_file = pid_file
+        master = Master([generation], listeners, office)
         master.reopening.add(logs.reopen)
         if pid_file is not None:
             master.watch(pid_file)
         if settings.record:
-            master.record(settings.record)
-        for watched in _watched(master, source, unwanted):
+            master.record(TraceWriter(settings.record))
+        office.control = _control(master, settings.control)
+        for watched in _watched(master, office.control, source, unwanted):
             master.watch(watched)
     except SetupError:
         for listener in listeners:
@@ -173,6 +187,7 @@ def _serve(
             announce(f"listening on {name}")
     if on_listening is not None:
         on_listening(listeners)
+    master.open()
     return master.run()
 
 
@@ -191,18 +206,67 @@ def _for_reload(source: Source, settings: Settings) -> Source:
     return evolve(source, program=source.program.with_option("-B"))
 
 
+def _inherit(
+    inherited: Inherited, source: Source, told: Mapping[str, Any]
+) -> tuple[Master, Control | None]:
+    """Return a master for what another program has handed over, and its control socket."""
+    generations = inherited.generations()
+    log_file = inherited.piece("log_file")
+    logs.set_up(generations[-1].settings, LogFile.taken_over(*log_file) if log_file else None)
+    if log_limit := inherited.piece("log"):
+        logs.share_limit(*log_limit)
+    program = inherited.program("started")
+    is_back = bool(told.get("failure"))  # its names lead to another program by now
+    resolved = inherited.program("resolved") if is_back else program.resolved
+    office = _Office(evolve(source, program=program), resolved)
+    set_title("master", generations[-1].facts.name)
+    master = Master(generations, inherited.listeners(), office, inherited)
+    master.reopening.add(logs.reopen)
+    if trace := inherited.trace():
+        master.record(trace)
+    if pid_file := inherited.piece("pid_file"):
+        office.pid_file = PidFile.taken_over(pid_file[0]["path"], *pid_file[1])
+        master.watch(office.pid_file)
+    if control := inherited.piece("control"):
+        office.control = Control.taken_over(commands(master), *control)
+    for watched in _watched(master, office.control, source):
+        master.watch(watched)
+    return master, office.control
+
+
 class _Office:
     """What the master has done for it here."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, resolved: Program | None) -> None:
+        self.program = source.program
+        self.resolved = resolved
+        self.told = passed_on(source.supervision)
+        self.control: Control | None = None
+        self.pid_file: PidFile | None = None
         self._source = source
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether ``handed_over`` would lose nothing."""
+        return self.control is None or self.control.is_quiet
+
+    def handed_over(self) -> dict[str, Part]:
+        """Return what another program needs to take over the log, the control socket and the pid file."""
+        control = self.control.handed_over() if self.control else None
+        pid_file = self.pid_file
+        pieces = {
+            "log": logs.limit_handed_over(),
+            "log_file": logs.file_handed_over(),
+            "control": control,
+            "pid_file": ({"path": pid_file.path}, [pid_file.descriptor]) if pid_file else None,
+        }
+        return {name: piece for name, piece in pieces.items() if piece is not None}
 
     def start_loader(self, close_inherited: Callable[[], None]) -> LoaderHandle:
         """Start a loader for the code as it is now: the same command, or a fork."""
         source, master = self._source, os.getpid()
-        if source.program is not None:
-            passed = passed_on(source.supervision)
-            return LoaderHandle.execute(source.name, source.program, passed)
+        if self.program is not None:
+            return LoaderHandle.execute(source.name, self.program, self.told)
 
         def work(box: LetterBox) -> None:
             close_inherited()
@@ -298,9 +362,14 @@ def _set_up(source: Source, facts: AppFacts, loader: LoaderHandle) -> Settings:
     return settings
 
 
-def _watched(master: Master, source: Source, unwanted: Sequence[str]) -> Iterator[Watched]:
+def _watched(
+    master: Master,
+    control: Control | None,
+    source: Source,
+    unwanted: Sequence[str] = (),
+) -> Iterator[Watched]:
     """Yield what the master's loop serves beside its workers."""
-    if control := _control(master, master.settings.control):
+    if control is not None:
         yield control
     if source.supervision.notify_socket:
         yield notifier(master, source.supervision, unwanted)

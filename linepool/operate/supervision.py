@@ -11,12 +11,13 @@ import logging
 import os
 from collections.abc import Mapping, MutableMapping, Sequence
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from linepool.address import parse_address
 from linepool.errors import SetupError
 from linepool.kernel.listeners import Kind, kind_of
 from linepool.master.loader_handle import loader_facts
+from linepool.master.takeover import takeover_facts
 
 log = logging.getLogger("linepool")
 
@@ -148,7 +149,10 @@ def supervision_in(environment: Mapping[str, str]) -> Supervision:
 
 
 def passed_on(supervision: Supervision) -> dict[str, object]:
-    """Return what a loader must be told of the descriptors that were opened for its master."""
+    """Return what another program must be told of the descriptors that were opened for this master.
+
+    That is a loader, or one that takes over.
+    """
     return {"passed": [[one.descriptor, one.name, one.kind] for one in supervision.passed]}
 
 
@@ -159,7 +163,14 @@ def claim(environment: MutableMapping[str, str]) -> Supervision:
         for name in (*_SOCKETS, *_NOTICES):
             environment.pop(name, None)
         return Supervision([Passed(*one) for one in told["passed"]])
-    supervision = supervision_in(environment)
+    told = takeover_facts(environment)
+    if told is not None:  # LISTEN_FDS has been obeyed by the program that was here before
+        for name in _SOCKETS:
+            environment.pop(name, None)
+        passed = [Passed(*one) for one in told["passed"]]
+        supervision = evolve(supervision_in(environment), passed=passed)
+    else:
+        supervision = supervision_in(environment)
     for one in supervision.passed:
         with contextlib.suppress(OSError):  # it is not open
             os.set_inheritable(one.descriptor, False)

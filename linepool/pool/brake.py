@@ -7,8 +7,10 @@ retried from any address, and of a worker that has crashed the master does not k
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from attrs import Factory, define
+from attrs import Factory, asdict, define
 
 
 @define
@@ -46,6 +48,17 @@ class Brake:
         self._most = deaths
         self._window = window
         self._pause = pause
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what it knows, for another process; the limits are left out."""
+        histories = {command: asdict(history) for command, history in self._histories.items()}
+        return {"braked": self.braked, "histories": histories}
+
+    def load(self, facts: Mapping[str, Any]) -> None:
+        """Take over what another process knew."""
+        self.braked.update(facts["braked"])
+        for command, history in facts["histories"].items():
+            self._histories[command] = _History(list(history["deaths"]), history["until"])
 
     def died(self, command: str, now: float) -> bool:
         """Count a worker that died of a command; return whether the command is refused from now on."""

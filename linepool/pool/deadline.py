@@ -89,6 +89,15 @@ class StallLog:
         self._stalls.append((to_ns - new_ns, to_ns))
         return new_ns >= STALL_NS
 
+    def absent(self, from_ns: int, to_ns: int) -> None:
+        """Record that the master could not run, however short that was."""
+        self._stalls.append((from_ns, to_ns))
+
+    @property
+    def periods(self) -> list[tuple[int, int]]:
+        """All of them, the earliest first: begin and end."""
+        return list(self._stalls)
+
     def charged(self, started_ns: int, now_ns: int) -> int:
         """Return the running time, minus periods in which the master was not running."""
         lost_ns = 0

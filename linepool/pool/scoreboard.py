@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import define, frozen
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import asdict, define, fields, frozen
 
 from linepool.pool.status import Record, State, unpack
 
@@ -34,6 +37,17 @@ class WorkerState:
     retiring: bool = False
     malformed: int = 0
     caught_up_ns: int = -1
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {**asdict(self), "state": None if self.state is None else self.state.value}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> WorkerState:
+        """Return what is in a JSON object, of which other keys are ignored."""
+        known = {field.name: facts[field.name] for field in fields(cls)}
+        state = facts["state"]
+        return cls(**{**known, "state": None if state is None else State(state)})
 
     @property
     def leaving(self) -> bool:

@@ -35,6 +35,7 @@ __all__ = [
     "check_names_of_app",
     "default_workers",
     "from_texts",
+    "known_texts",
     "parse_setting",
     "written",
 ]
@@ -153,6 +154,11 @@ def as_texts(settings: Settings) -> dict[str, object]:
         name: list(value) if isinstance(value, tuple) else written(name, value)
         for name, value in values.items()
     }
+
+
+def known_texts(values: Mapping[str, object]) -> dict[str, object]:
+    """Return those of the plain values of another version of linepool that are settings of this one."""
+    return {name: value for name, value in values.items() if name in FIELDS}
 
 
 def from_texts(values: Mapping[str, object]) -> Settings:

@@ -236,13 +236,14 @@ class MasterView:
 
     Attributes:
         page: The board itself, for new processes.
+        used: Slots from here on have never been used.
     """
 
-    def __init__(self, page: Board) -> None:
+    def __init__(self, page: Board, used: int = 0) -> None:
         self.page = page
         self._head = page.head
         self._slots: dict[int, MasterSlot] = {}
-        self._used = 0  # slots from here on have never been used
+        self.used = used
 
     def slot(self, number: int) -> MasterSlot:
         """Return a worker's slot."""
@@ -254,8 +255,8 @@ class MasterView:
     def new_worker(self, number: int) -> None:
         """Make a slot ready for a new worker, before the fork."""
         self.slot(number).clear()
-        self._used = max(self._used, number + 1)
-        self._head[SLOTS] = self._used
+        self.used = max(self.used, number + 1)
+        self._head[SLOTS] = self.used
 
     def parker_starts(self) -> None:
         """Publish that there is a parker."""
