@@ -73,10 +73,16 @@ def state_of(master: Master) -> ServerState:
     )
 
 
-def notifier(master: Master, supervision: Supervision, unwanted: Sequence[str]) -> Notifier:
-    """Return what tells the service manager how a server is; ``unwanted``: see ``Notifier``."""
+def notifier(
+    master: Master, supervision: Supervision, unwanted: Sequence[str], *, was_ready: bool
+) -> Notifier:
+    """Return what tells the service manager how a server is; for the arguments, see ``Notifier``."""
     return Notifier(
-        supervision.notify_socket, lambda: state_of(master), supervision.watchdog_s, unwanted
+        supervision.notify_socket,
+        lambda: state_of(master),
+        supervision.watchdog_s,
+        unwanted,
+        was_ready=was_ready,
     )
 
 
@@ -88,6 +94,7 @@ class Notifier:
         look: Returns how the server is.
         watchdog_s: Seconds within which the manager wants a sign of life; 0: it wants none.
         unwanted: Names of descriptors in the manager's store that are of no use.
+        was_ready: It has been told by another program that the server is ready.
 
     Attributes:
         due_at: When to call ``turn``, on the monotonic clock.
@@ -99,6 +106,8 @@ class Notifier:
         look: Callable[[], ServerState],
         watchdog_s: float = 0.0,
         unwanted: Sequence[str] = (),
+        *,
+        was_ready: bool = False,
     ) -> None:
         self.due_at = 0.0
         self._path = path
@@ -106,9 +115,9 @@ class Notifier:
         self._every = watchdog_s / 2
         self._alive_due_at = 0.0 if watchdog_s else math.inf
         self._unwanted = list(unwanted)
-        self._has_come_up = False  # the first generation
+        self._has_come_up = was_ready  # the first generation
         # What the manager has been told.
-        self._is_ready = False
+        self._is_ready = was_ready
         self._reloads = 0
         self._is_stopping = False
         self._status = ""

@@ -229,7 +229,7 @@ def _inherit(
         master.watch(office.pid_file)
     if control := inherited.piece("control"):
         office.control = Control.taken_over(commands(master), *control)
-    for watched in _watched(master, office.control, source):
+    for watched in _watched(master, office.control, source, is_new=False):
         master.watch(watched)
     return master, office.control
 
@@ -367,12 +367,14 @@ def _watched(
     control: Control | None,
     source: Source,
     unwanted: Sequence[str] = (),
+    *,
+    is_new: bool = True,
 ) -> Iterator[Watched]:
-    """Yield what the master's loop serves beside its workers."""
+    """Yield what the master's loop serves beside its workers; ``is_new``: this server has just begun."""
     if control is not None:
         yield control
     if source.supervision.notify_socket:
-        yield notifier(master, source.supervision, unwanted)
+        yield notifier(master, source.supervision, unwanted, was_ready=not is_new)
     if master.settings.reload:
         yield Watching(
             master, source.files, lambda: before_load.become(source.identity, source.process)

@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,9 @@ import pytest
 
 import linepool
 from linepool.errors import SetupError
-from tests.servers import Gate, ServerProcess
+from linepool.testing import Peer
+from tests.servers import TIMEOUT, Gate, ServerProcess
+from tests.service_manager import NotifyReceiver
 
 PACKAGE = Path(linepool.__file__).parent
 
@@ -159,3 +163,89 @@ def test_a_new_version_takes_over_and_all_connections_stay(  # noqa: PLR0915 - o
         server.order("STOP")
         assert server.ended() == 0
         assert not os.path.exists(server.control)
+
+
+# Becomes a script in the same process, with a socket as systemd passes one.
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="web")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+SCRIPT = """
+import os
+import linepool
+
+@linepool.handler
+def pid() -> int:
+    return os.getpid()
+
+@linepool.handler
+def passed() -> list[str]:
+    return [name for name in os.environ if name.startswith(("LISTEN_", "NOTIFY_", "LINEPOOL_"))]
+
+if __name__ == "__main__":
+    linepool.run(workers=2, log_level="debug")
+"""
+
+
+def wait_in(path: Path, text: str, count: int = 1) -> None:
+    """Wait until a text is in a file, as many times as that."""
+    give_up_at = time.monotonic() + TIMEOUT
+    while path.read_text().count(text) < count:
+        assert time.monotonic() < give_up_at, path.read_text()
+
+
+def test_what_a_supervisor_has_passed_stays_and_what_happens_meanwhile_is_noticed(tmp_path):
+    (tmp_path / "service.py").write_text(textwrap.dedent(SCRIPT))
+    (tmp_path / "activate.py").write_text(ACTIVATE)
+    log, trace, pid_file = (tmp_path / name for name in ("log", "trace", "pid"))
+    options = ("--log-file", str(log), "--record", str(trace), "--pid-file", str(pid_file))
+    with (
+        NotifyReceiver(tmp_path / "notify") as receiver,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        ServerProcess(
+            tmp_path,
+            "service.py",
+            *options,
+            bind=(),
+            command=("activate.py", str(listener.fileno())),
+            scheme="dispatch",
+            environment={"NOTIFY_SOCKET": receiver.path},
+            pass_fds=[listener.fileno()],
+        ) as server,
+        Peer(f"127.0.0.1:{listener.getsockname()[1]}") as peer,
+    ):
+        receiver.until("READY", "1")
+        victim = int(peer.ask("pid"))
+        log.rename(tmp_path / "old_log")
+        server.order("REOPEN")
+
+        # A worker dies while there is no master.
+        server.send(signal.SIGUSR2)
+        wait_in(log, "upgrading from=")
+        os.kill(victim, signal.SIGKILL)
+        server.wait_for("upgraded to linepool")
+        receiver.until("RELOADING", "1")
+        receiver.until("READY", "1")
+        state = server.until_gone(victim)
+        assert (state["generation"], state["pid"]) == (2, server.process.pid)
+        assert state["counters"]["crashes"] == 1
+        server.until(lambda state: state["tally"]["idle"] == state["tally"]["total"] == 2)
+        assert int(peer.ask("pid")) in server.pids()
+        assert peer.ask("passed") == "END"
+        lines = trace.read_text().splitlines()
+        assert lines[0] == "at_s,service_s"
+        assert len(lines) == len({line.partition(",")[0] for line in lines}) >= 2
+        assert int(pid_file.read_text()) == server.process.pid
+        assert "generation=1" in log.read_text()
+
+        # A signal comes while there is no master.
+        server.send(signal.SIGUSR2)
+        wait_in(log, "upgrading from=", 2)
+        server.send(signal.SIGTERM)
+        assert server.ended() == 0
+        assert "stopping: waiting for in-flight requests" in log.read_text()
+        assert not pid_file.exists()
+        assert not os.path.exists(server.control)
+        receiver.until("STOPPING", "1")
