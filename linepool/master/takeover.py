@@ -25,6 +25,7 @@ from linepool.facts import AppFacts
 from linepool.ipc.board import Board, MasterView, layout_hash
 from linepool.kernel.listeners import Listener
 from linepool.kernel.program import Program
+from linepool.kernel.rlimit import open_files, open_files_limit
 from linepool.kernel.sealed_file import sealed_size
 from linepool.master.generation import Generation
 from linepool.master.loader_handle import LoaderHandle
@@ -46,6 +47,7 @@ FORMAT = 1
 """Of the state. Another number says that this program cannot read it, or does not understand what loaders,
 parker and workers of the other one say. Unknown keys are ignored, so a new one needs no new number."""
 
+_SPARE = 64  # descriptors for what is made anew
 _UNPROTECTED = "pid_file"  # to close any descriptor of this file would release its lock (fcntl(2))
 
 
@@ -168,10 +170,10 @@ class Inherited:
         descriptor: Of the sealed file with the state.
 
     Attributes:
-        state: All of it.
+        state: All of it. ``check`` it before use.
 
     Raises:
-        SetupError, ValueError, KeyError, TypeError: It cannot be read.
+        OSError, ValueError, KeyError, TypeError: It cannot be read.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -181,15 +183,14 @@ class Inherited:
         os.set_inheritable(descriptor, False)
         for number in descriptors_in(self.state):
             os.set_inheritable(number, False)
-        check(self.state)
 
     def protect(self) -> None:
-        """Make the copies."""
+        """Make the copies, unless there are too few descriptors left; then what is built must not fail."""
         _, unprotected = self.state["pieces"].get(_UNPROTECTED, ({}, []))
-        with contextlib.suppress(OSError):  # the limit is reached: then what is built must not fail
-            for number in descriptors_in(self.state):
-                if number not in unprotected:
-                    self._copies[number] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0)
+        numbers = [one for one in descriptors_in(self.state) if one not in unprotected]
+        if open_files() + len(numbers) + _SPARE <= open_files_limit():
+            for number in numbers:
+                self._copies[number] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0)
 
     def restore(self) -> int:
         """Put all descriptors back, for another program to inherit them; return that of the state."""

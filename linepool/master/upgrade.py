@@ -77,8 +77,10 @@ class Upgrade:
             answer: Called with why there is none. If there is one, the program that takes over answers.
         """
         if self.is_running:
+            why = "an upgrade is running; try again when it is done"
+            log.warning("upgrade not begun: %s", why)
             if answer:
-                answer("an upgrade is running; try again when it is done")
+                answer(why)
             return
         self._answer = answer
         program = self._office.program

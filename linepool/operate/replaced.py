@@ -63,6 +63,7 @@ def take_over(
     try:
         fill_standard_descriptors()
         inherited = Inherited(told["state"])
+        check(inherited.state)
         inherited.protect()
         master, control = build(inherited)
         master.open(inherited)
@@ -70,8 +71,12 @@ def take_over(
     except BaseException as error:
         if inherited is None:
             raise  # nothing is known of the other program
-        _fall_back(inherited, told, error)
-        raise
+        why = f"linepool {__version__} could not take over: {type(error).__name__}: {error}"
+        log.exception("%s", why)
+        _fall_back(inherited, told, why.partition("\n")[0])
+        raise SetupError(
+            "the program that was there before cannot go on; the server ends"
+        ) from None
     state = inherited.state
     failure = told.get("failure", "")
     blind_s = time.monotonic() - state["at"]
@@ -96,17 +101,13 @@ def take_over(
     return master.run()
 
 
-def _fall_back(inherited: Inherited, told: Mapping[str, Any], error: BaseException) -> None:
-    """Become the program that was there before, once; return if that is not possible."""
-    why = f"linepool {__version__} could not take over: {type(error).__name__}: {error}"
-    log.error("%s", why, exc_info=error)
-    if told.get("failure"):
-        log.error("the program that was there before could not go on; the server ends")
+def _fall_back(inherited: Inherited, told: Mapping[str, Any], why: str) -> None:
+    """Become the program that was there before, and say why; return if that is not possible."""
+    if told.get("failure"):  # this is it
         return
     program = inherited.program("resolved")
     file = inherited.restore()
-    failure = why.partition("\n")[0]
-    variable = {**told, "state": file, "master": os.getpid(), "failure": failure}
+    variable = {**told, "state": file, "master": os.getpid(), "failure": why}
     try:
         program.replace({VARIABLE: json.dumps(variable)}, [])
     except OSError as problem:
