@@ -148,6 +148,38 @@ class Sessions:
 
 
 @define
+class Probes:
+    """Health checks, in a thread of their own.
+
+    Attributes:
+        failed: What the failed ones said.
+    """
+
+    control: str
+    count: int = 0
+    failed: list[str] = Factory(list)
+    _over: threading.Event = Factory(threading.Event)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Probes]:
+        """Check the server until the block ends."""
+        thread = threading.Thread(target=self._run)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(_BETWEEN):
+            done = _command(self.control, "health", "--timeout", "8")
+            self.count += 1
+            if done.returncode:
+                self.failed.append(f"health: {done.stderr or done.stdout}")
+
+
+@define
 class Changes:
     """What reloads or upgrades did.
 
@@ -162,10 +194,10 @@ class Changes:
     faults: list[str] = Factory(list)
 
 
-def _command(server: ServerProcess, name: str) -> subprocess.CompletedProcess[str]:
-    """Run ``linepool reload`` or ``linepool upgrade``; it returns when that has ended."""
+def _command(control: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of linepool; a reload or an upgrade has ended when it returns."""
     return subprocess.run(
-        [sys.executable, "-P", "-m", "linepool", name, "--control", server.control],
+        [sys.executable, "-P", "-m", "linepool", *words, "--control", control],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
@@ -186,7 +218,7 @@ def _change(server: ServerProcess, name: str, number: signal.Signals | None) -> 
     began = time.monotonic()
     try:
         if number is None:
-            done = _command(server, name)
+            done = _command(server.control, name)
             assert done.returncode == 0, done.stderr
         else:
             server.send(number)
@@ -201,7 +233,7 @@ def _change(server: ServerProcess, name: str, number: signal.Signals | None) -> 
 def _refused(server: ServerProcess, name: str, reason: str, changes: Changes) -> None:
     """Reload or upgrade to what does not start: it must fail with a reason, and change nothing."""
     before = server.status()
-    done = _command(server, name)
+    done = _command(server.control, name)
     after = server.status()
     changes.refused += done.returncode == 1 and reason in done.stderr
     if done.returncode != 1 or reason not in done.stderr:
@@ -220,6 +252,7 @@ def _torture(
     with (
         busy_clients(server.port, _BUSY, eager=0) as clients,
         Sessions(server.port).running() as sessions,
+        Probes(server.control).running() as probes,
     ):
         order(changes)
         busy = clients.finish()
@@ -246,11 +279,19 @@ def _torture(
         ("requests with sessions", sessions.answered, ""),
         ("... wrong", len(sessions.wrong), "0"),
         ("... connections dropped", len(sessions.dropped), "0"),
+        ("health checks", probes.count, ""),
+        ("... failed", len(probes.failed), "0"),
         ("workers killed or crashed", counters["kills"] + counters["crashes"], "0"),
         ("connections dropped by the server", counters["dropped"], "0"),
         ("connections refused by the server", counters["refused"], "0"),
     ]
-    return rows, [*changes.faults, *sessions.wrong, *sessions.dropped, *account.details()]
+    return rows, [
+        *changes.faults,
+        *sessions.wrong,
+        *sessions.dropped,
+        *probes.failed,
+        *account.details(),
+    ]
 
 
 def _show(title: str, rows: list[Row], details: list[str]) -> None:
