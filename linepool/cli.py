@@ -21,7 +21,7 @@ from linepool.operate import before_load, health, logs, orders, simulate_command
 from linepool.operate.config import Configuration, files_of, option_name
 from linepool.operate.options import add_settings, given
 from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
-from linepool.operate.serve import Source, serve
+from linepool.operate.serve import Source, serve, tell_master
 from linepool.operate.supervision import Supervision, claim
 from linepool.operate.terminal import printable
 from linepool.protocols.base import Limits
@@ -39,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
     except SetupError as error:
-        _print_error(str(error))
-        return EXIT_USAGE if error.is_usage else EXIT_FAILURE
+        return _failed(error)
     except KeyboardInterrupt:  # while the target is loaded; a running server handles it itself
         return 128 + signal.SIGINT
     except BrokenPipeError:  # stdout is closed, as in: linepool status | head -1
@@ -73,8 +72,14 @@ def run_script(
     except SetupError as error:
         if target.is_loading():
             raise
+        return _failed(error)
+
+
+def _failed(error: SetupError) -> int:
+    """Show an error where it is read: by the user, or by the master that has started this process."""
+    if not tell_master(error):
         _print_error(str(error))
-        return EXIT_USAGE if error.is_usage else EXIT_FAILURE
+    return EXIT_USAGE if error.is_usage else EXIT_FAILURE
 
 
 def _fill_standard_descriptors() -> None:

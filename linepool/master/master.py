@@ -179,25 +179,10 @@ class Master:
         if self._parts.parker is not None:  # after the orders: from then on no worker hands off
             self._parts.parker.stop(graceful=graceful)
 
-    def born(self, slot: int, pid: int, pidfd: int) -> None:
-        """Note that an ordered worker is there."""
-        self.pool.born(slot, pid, pidfd)
-
-    def not_born(self, slot: int, why: str) -> None:
-        """Note that an ordered worker does not come."""
-        self.pool.not_born(slot, why)
-
-    def loader_ended(self, loader: LoaderHandle) -> None:
-        """Have another loader started, if workers may still be needed from the one that ended."""
-        self.pool.loader_ended(loader)
-        if loader is self.generation.loader and not self.stopping:
-            log.error("loader died why=%r", loader.end)
-            self.reload.loader_lost()
-
     def start_loader(self) -> LoaderHandle:
         """Start a loader for the code as it is now; raises OSError."""
         loader = self._office.start_loader(self._parts.close_in_loader)
-        loader.watch(self._parts.selector, self)
+        loader.watch(self._parts.selector, self.pool)
         return loader
 
     def close_inherited(self) -> None:
@@ -331,7 +316,7 @@ class Master:
         self.reload = Reload(self, parts.spawner)
         self.upgrade = Upgrade(self, parts, self._office)
         self._watched.append(self.upgrade)
-        parts.open(self)
+        parts.open()
         if inherited:
             inherited.install(self, parts)
         else:

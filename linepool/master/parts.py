@@ -13,7 +13,6 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import SignalPipe
 from linepool.master.generation import Generation
 from linepool.master.load import LoadMeter
-from linepool.master.loader_handle import Ears
 from linepool.master.office import Office
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.pool import Pool
@@ -102,17 +101,13 @@ class Parts:
         self._generations = generations
         self._office = office
 
-    def open(self, ears: Ears) -> None:
-        """Have the loop serve what there is.
-
-        Args:
-            ears: Is told what loaders say.
-        """
+    def open(self) -> None:
+        """Have the loop serve what there is."""
         for watched in self._watched:
             watched.open(self.selector)
         for generation in self._generations:
             if generation.loader.is_open:
-                generation.loader.watch(self.selector, ears)
+                generation.loader.watch(self.selector, self.pool)
 
     def configure(self, generation: Generation, opened: list[Listener]) -> None:
         """Follow another generation.

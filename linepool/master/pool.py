@@ -12,12 +12,13 @@ import selectors
 import signal
 import time
 
-from attrs import Factory, asdict, define
+from attrs import Factory, define
 
 from linepool.ipc.board import MasterView, Order, SlotSnapshot
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.shortage import EXIT_STATUS
 from linepool.kernel.signals import signal_name
+from linepool.master.counters import Counters
 from linepool.master.generation import Generation
 from linepool.master.load import LoadMeter
 from linepool.master.loader_handle import LoaderHandle
@@ -40,41 +41,6 @@ log = logging.getLogger("linepool")
 _EARLY = 5.0  # seconds after which the death of a worker says nothing of its start
 _MALFORMED_AT_MOST = 3  # records that are not the worker's own, before it is killed
 _STOPPED = "did not end before the server stopped"
-
-
-@define
-class Counters:
-    """What has happened since the start."""
-
-    requests: int = 0
-    errors: int = 0
-    connections: int = 0
-    timeouts: int = 0
-    kills: int = 0
-    crashes: int = 0
-    recycled: int = 0
-    spawned: int = 0
-    retired: int = 0
-    refused: int = 0
-    braked: int = 0
-    dropped: int = 0
-
-    def add(self, snapshot: SlotSnapshot) -> None:
-        """Add the work of one worker."""
-        self.requests += snapshot.requests
-        self.errors += snapshot.errors
-        self.timeouts += snapshot.timeouts
-        self.connections += snapshot.connections
-        self.refused += snapshot.refused
-        self.dropped += snapshot.dropped
-        self.braked += snapshot.braked
-
-    def plus(self, snapshots: list[SlotSnapshot]) -> dict[str, int]:
-        """Return all counts, with the work of the workers that are alive."""
-        total = Counters(**asdict(self))
-        for snapshot in snapshots:
-            total.add(snapshot)
-        return asdict(total)
 
 
 @define(eq=False, kw_only=True)
@@ -171,7 +137,9 @@ class Pool:
         self._fork_failed(ends.generation, why)
 
     def loader_ended(self, loader: LoaderHandle) -> None:
-        """Give up the workers that were ordered from a loader."""
+        """Give up the workers that were ordered from a loader that has ended."""
+        if loader.facts is not None:
+            log.error("loader died why=%r", loader.end)
         for slot, ends in list(self.births.items()):
             if ends.generation.loader is loader:
                 self.not_born(slot, "the loader has ended")
@@ -185,6 +153,14 @@ class Pool:
         """Return the workers of a generation that are not leaving."""
         workers = self.scoreboard.workers.values()
         return [one for one in workers if one.generation == generation and not one.leaving]
+
+    def idle_besides(self, generation: int) -> bool:
+        """Whether a worker of another generation is idle."""
+        workers = self.scoreboard.workers.values()
+        return any(
+            one.generation != generation and one.state in (State.READY, State.IDLE)
+            for one in workers
+        )
 
     def has_workers_of(self, generation: int) -> bool:
         """Whether there are workers of a generation, or will be."""

@@ -29,6 +29,7 @@ from linepool.settings import MAX_WORKERS
 
 log = logging.getLogger("linepool")
 
+_LAST_CLIENT = 1.0  # seconds in which an idle worker leaves that was told to
 _SETTLED_AFTER = 5.0  # seconds for which the old loader is kept
 _MOST_DEATHS = 3  # of new workers, soon after they were ready
 _MOST_GENERATIONS = 3  # that have workers or a loader, the new one included
@@ -72,6 +73,7 @@ class _Run:
         changed: The files because of which it was begun; empty: it was ordered.
         size: How many workers there are to be.
         failure: Why the old generation comes back; "": it does not.
+        told_at: When all workers were replaced, and the last old one was told to leave; 0.0: not yet.
     """
 
     began_at: float
@@ -84,6 +86,7 @@ class _Run:
     listeners: list[Listener] = Factory(list)
     size: int = 0
     failure: str = ""
+    told_at: float = 0.0
 
 
 class Reload:
@@ -112,7 +115,7 @@ class Reload:
         self._again: list[Answer] | None = None  # of those that want another one after this one
         self._settles_at = math.inf  # until then the old generation can come back
         self._hang_up_at = math.inf  # when old workers are to end connections that keep them
-        self._retry_at = math.inf  # when a lost loader is to be replaced
+        self._retry_at = 0.0  # when a lost loader is to be replaced
         self._pause = _FIRST_RETRY
         self._changed: set[str] = set()  # files to be named when their reload ends
         self._next_number = server.generation.number + 1
@@ -180,10 +183,11 @@ class Reload:
             if worker.generation.number == min(old) and not worker.is_killed:
                 server.pool.kill(slot, "was in a worker of old code")
 
-    def loader_lost(self) -> None:
-        """Replace the loader of the generation in force: without one, no worker can be replaced."""
-        self.count += 1
-        self._again = self._again or []
+    @property
+    def _is_loader_lost(self) -> bool:
+        """Whether the generation in force has none: without one, no worker can be replaced."""
+        server = self._server
+        return not (server.generation.loader.is_open or server.stopping or self.is_running)
 
     def turn(self) -> None:
         """Do what is due, and what has become possible."""
@@ -193,9 +197,9 @@ class Reload:
         if now >= self._hang_up_at:
             self._hang_up(now)
         self._close_unused()
-        if self._retry_at <= now:
-            self._retry_at = math.inf
-            self.loader_lost()
+        if self._is_loader_lost and now >= self._retry_at and self._again is None:
+            self.count += 1
+            self._again = []
         generations = self._server.generations
         if self._again is not None and not self.is_running and len(generations) < _MOST_GENERATIONS:
             answers, self._again = self._again, None
@@ -203,7 +207,9 @@ class Reload:
                 self._start(answers)
             else:
                 self._end(answers, now, "the server is stopping")
-        self.due_at = min(self._load_by(), self._settles_at, self._hang_up_at, self._retry_at)
+        retry_at = self._retry_at if self._is_loader_lost else math.inf
+        finish_by = self._finish_by(self._run) if self.is_running else math.inf
+        self.due_at = min(self._load_by(), finish_by, self._settles_at, self._hang_up_at, retry_at)
 
     def stop(self) -> None:
         """Give up what is under way: the server stops."""
@@ -297,12 +303,18 @@ class Reload:
         old = pool.staying - len(new)
         pool.retire(old - max(0, run.size - len(ready)), but=current.number)
         if len(ready) >= run.size:
-            self._finish(run)
+            run.told_at = run.told_at or time.monotonic()
+            if not pool.idle_besides(current.number) or time.monotonic() >= self._finish_by(run):
+                self._finish(run)
             return
         batch = max(1, math.ceil(current.settings.reload_batch * run.size))
         for _ in range(min(run.size - len(new), batch - (len(new) - len(ready)))):
             if not pool.spawn(current):
                 break
+
+    def _finish_by(self, run: _Run | None) -> float:
+        """Return when not to wait any more for idle workers that leave: one may take a last new client."""
+        return run.told_at + _LAST_CLIENT if run is not None and run.told_at else math.inf
 
     def _finish(self, run: _Run) -> None:
         """Note that all workers of the old generation have been told to leave."""
@@ -369,11 +381,11 @@ class Reload:
         workers = len(server.pool.of(number)) if hasattr(server, "pool") else 0
         outcome = Outcome(number, workers, time.monotonic() - began_at, failure)
         outcome.log(changed)
-        if not server.generation.loader.is_open and not server.stopping:
+        if failure:
             self._retry_at = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, _LONGEST_RETRY)
-        for answer in answers:
-            answer(outcome)
+        while answers:  # each is answered once, though a generation may come back later
+            answers.pop(0)(outcome)
 
     def _hang_up(self, now: float) -> None:
         """Have old workers end connections that keep them, and be killed if they do not."""

@@ -297,6 +297,15 @@ def _given_channel() -> tuple[LetterBox, int] | None:
     return LetterBox(socket.socket(fileno=given["channel"])), given["master"]
 
 
+def tell_master(error: SetupError) -> bool:
+    """Tell the master why this process loads nothing; return whether it was to be a loader."""
+    given = _given_channel()
+    if given is not None:
+        with contextlib.suppress(OSError):
+            given[0].send("FAILED", {"why": str(error), "usage": error.is_usage})
+    return given is not None
+
+
 def _fork_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
     """Be a loader in a fork, which leaves the exit functions of its parent alone."""
     own_exit_functions()

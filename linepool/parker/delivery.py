@@ -23,6 +23,7 @@ from linepool.kernel.sockets import unread_bytes
 from linepool.parker.held import Held
 from linepool.settings import Settings
 
+_WAKE_EVERY_NS = 10_000_000  # between two wake-ups of the master, which may spawn a worker
 _AT_ONCE = 16  # connections for one request of a worker: one of them may hold up the others
 
 
@@ -103,6 +104,7 @@ class Delivery:
         self.workers: dict[int, WorkerProxy] = {}
         self._board = board
         self._waiting: deque[tuple[int, ConnectionState, int]] = deque()  # ... since when, in ns
+        self._woken_ns = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -123,6 +125,23 @@ class Delivery:
         return not self._waiting and not any(
             worker.given or worker.board.held for worker in self.workers.values()
         )
+
+    def publish(self, parked: int) -> bool:
+        """Publish what is held, and since when the first connection waits; return whether to wake the master.
+
+        Args:
+            parked: How many connections are parked.
+        """
+        self._board.holds(parked + len(self))
+        if not self._waiting:
+            return False
+        since_ns = self.waits_since_ns
+        self._board.ready_since(since_ns)
+        now_ns = time.monotonic_ns()
+        is_due = now_ns - max(since_ns, self._woken_ns) > _WAKE_EVERY_NS
+        if is_due:
+            self._woken_ns = now_ns
+        return is_due
 
     def refusal(self, parked: int, origin: int, settings: Settings) -> str:
         """Return why a new client is refused; "": it is not.

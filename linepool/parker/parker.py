@@ -62,7 +62,6 @@ _MESSAGES = 8  # from one worker, before the connections with input get their tu
 _LAST_MESSAGES = 1024  # of a dead worker; the kernel keeps fewer, unless a child of it writes more
 _SPARE_FILES = 32  # descriptors that are kept for other things than connections, at least
 _UNUSED = 16  # of them, those that are not open yet
-_WAKE_EVERY_NS = 10_000_000  # between two wake-ups of the master, which may spawn a worker
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
@@ -100,7 +99,6 @@ class Parker:
         self._channels: dict[int, WorkerProxy] = {}  # by the descriptor of the channel
         self._lingering = LingeringClose()
         self._ignores_workers = False  # because there is no room for what they hand off
-        self._woken_ns = 0
         self._stop_by = 0.0  # when it ends even if clients keep sending; 0: it is not to end
         self._stopped_at = 0.0
         self._numbers = itertools.count(1)
@@ -134,7 +132,8 @@ class Parker:
                 self._mind_the_room()  # before workers are given what they may hand off again
                 self._delivery.deliver(leaving_too=bool(self._stop_by))
                 self._delivery.confirm(heard=not self._ignores_workers)
-                self._publish()
+                if self._delivery.publish(len(self._parked)):
+                    channels.send(self._hub, WakeUp())
         except EOFError:  # the master has ended
             for listener in self._listeners:
                 listener.shut()
@@ -372,17 +371,6 @@ class Parker:
             return False
         # A worker that is held up may still hand off what it holds.
         return self._delivery.is_settled
-
-    def _publish(self) -> None:
-        self._board.holds(len(self._parked) + len(self._delivery))
-        if not self._delivery:
-            return
-        since_ns = self._delivery.waits_since_ns
-        self._board.ready_since(since_ns)
-        now_ns = time.monotonic_ns()
-        if now_ns - since_ns > _WAKE_EVERY_NS and now_ns - self._woken_ns > _WAKE_EVERY_NS:
-            self._woken_ns = now_ns
-            channels.send(self._hub, WakeUp())
 
     def _accept(self, listener: Listener) -> None:
         if not self._has_room():

@@ -145,7 +145,8 @@ def test_code_that_does_not_come_up_leaves_the_old_code_in_place(app):
         assert server.pids() == pids
         state = server.status()
         assert state["generation"] == 1
-        server.wait_for("time.sleep(1000)".partition("(")[0])  # the stack of the load that hangs
+        server.wait_for("Current thread")  # the stack of the load that hangs
+        server.wait_for("app.py")
         app.write("3")
         assert reload(server).startswith("generation ")
         assert peer.ask("version") == "3"
