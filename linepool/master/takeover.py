@@ -27,11 +27,11 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.program import Program
 from linepool.kernel.rlimit import open_files, open_files_limit
 from linepool.kernel.sealed_file import sealed_size
+from linepool.master.counters import Counters
 from linepool.master.generation import Generation
 from linepool.master.loader_handle import LoaderHandle
 from linepool.master.orphans import Orphans
 from linepool.master.parts import Parts
-from linepool.master.pool import Counters
 from linepool.master.reload import Reload
 from linepool.master.spawner import Part
 from linepool.master.trace import TraceWriter

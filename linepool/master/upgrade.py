@@ -62,7 +62,6 @@ class Upgrade:
         self._office = office
         self._answer: Answer | None = None
         self._dry_run: DryRun | None = None
-        self._version = ""
         self._quiet_by = 0.0
 
     @property
@@ -171,7 +170,6 @@ class Upgrade:
     def _tried(self, version: str, why: str) -> None:
         """Note how the dry run has ended."""
         self._dry_run = None
-        self._version = version
         if why:
             self._refuse(why)
             return
@@ -203,7 +201,7 @@ class Upgrade:
         """Become the program. Pre-condition: this is the main thread; another one would end the workers."""
         program = self._office.program
         assert program is not None
-        log.info("upgrading from=%s to=%s", __version__, self._version)
+        log.info("upgrading: becoming the new program")
         try:
             state = self._state()
             file = sealed_file(json.dumps(state).encode())

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from linepool.core import about
 from linepool.errors import SetupError
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.master.announcing import announce
@@ -46,7 +47,7 @@ def dry_run(told: Mapping[str, Any]) -> int:
         raise SetupError(
             f"linepool {__version__} cannot read the state of this server ({error!r}): restart it"
         ) from None
-    print(f"{CAN}{__version__}", flush=True)
+    print(f"{CAN}{about.removeprefix('linepool ')}", flush=True)
     return 0
 
 
@@ -83,7 +84,7 @@ def take_over(
     if failure:
         announce(f"linepool {__version__} goes on: {failure}")
     else:
-        announce(f"upgraded to linepool {__version__}")
+        announce(f"upgraded to {about}")
         log.info("upgraded from=%s to=%s blind_s=%.3f", state["version"], __version__, blind_s)
     replies = control.upgrades if control else []
 

@@ -223,7 +223,7 @@ def test_what_a_supervisor_has_passed_stays_and_what_happens_meanwhile_is_notice
 
         # A worker dies while there is no master.
         server.send(signal.SIGUSR2)
-        wait_in(log, "upgrading from=")
+        wait_in(log, "becoming the new program")
         os.kill(victim, signal.SIGKILL)
         server.wait_for("upgraded to linepool")
         receiver.until("RELOADING", "1")
@@ -242,7 +242,7 @@ def test_what_a_supervisor_has_passed_stays_and_what_happens_meanwhile_is_notice
 
         # A signal comes while there is no master.
         server.send(signal.SIGUSR2)
-        wait_in(log, "upgrading from=", 2)
+        wait_in(log, "becoming the new program", 2)
         server.send(signal.SIGTERM)
         assert server.ended() == 0
         assert "stopping: waiting for in-flight requests" in log.read_text()

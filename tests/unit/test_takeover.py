@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 import pytest
@@ -61,6 +62,23 @@ def test_a_program_is_found_again_when_its_links_lead_elsewhere(tmp_path, monkey
     assert resolved.environment == {"PYTHONPATH": f"{release}:{release}/lib", "HOME": "/"}
     assert resolved.directory == str(release)
     assert Program.from_json(json.loads(json.dumps(program.as_json()))) == program
+
+
+def test_a_program_that_cannot_be_started_leaves_everything_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "release").mkdir()
+    reader, writer = os.pipe()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    program = Program((str(tmp_path / "python"),), {}, str(tmp_path / "release"))
+
+    with pytest.raises(FileNotFoundError):
+        program.replace({"A": "B"}, [reader, writer])
+
+    assert os.getcwd() == str(tmp_path)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
+    assert not os.get_inheritable(reader)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_what_is_built_may_close_descriptors_and_all_are_put_back():
