@@ -19,9 +19,10 @@ from linepool.errors import SetupError
 from linepool.kernel.program import Program
 from linepool.operate import before_load, health, logs, orders, simulate_command, target, unit
 from linepool.operate.config import Configuration, files_of, option_name
+from linepool.operate.loading import Source, tell_master
 from linepool.operate.options import add_settings, given
 from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
-from linepool.operate.serve import Source, serve, tell_master
+from linepool.operate.serve import serve
 from linepool.operate.supervision import Supervision, claim
 from linepool.operate.terminal import printable
 from linepool.protocols.base import Limits

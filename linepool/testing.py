@@ -22,7 +22,7 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import signal_at_parents_end
 from linepool.operate import logs
 from linepool.operate.config import configure
-from linepool.operate.serve import Source
+from linepool.operate.loading import Source
 from linepool.operate.serve import serve as serve_app
 from linepool.protocols.base import Limits
 from linepool.session import Session

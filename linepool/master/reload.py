@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import Factory, define
 
@@ -23,7 +23,7 @@ from linepool.master import changes
 from linepool.master.generation import Generation
 from linepool.master.loader_handle import LoaderHandle
 from linepool.master.outcome import Outcome
-from linepool.master.pool import Pool
+from linepool.master.reloadable import Reloadable
 from linepool.master.spawner import Spawner
 from linepool.settings import MAX_WORKERS
 
@@ -42,22 +42,6 @@ class _Phase(Enum):
 
 
 Answer = Callable[[Outcome], None]
-
-
-class Server(Protocol):
-    """What a reload uses of the master."""
-
-    generation: Generation
-    generations: list[Generation]
-    listeners: list[Listener]
-    stopping: bool
-    pool: Pool
-
-    def start_loader(self) -> LoaderHandle:
-        """Start a loader for the code as it is now; raises OSError."""
-
-    def switch_to(self, generation: Generation, listeners: list[Listener]) -> None:
-        """Put a generation in force."""
 
 
 @define
@@ -103,7 +87,7 @@ class Reload:
         due_at: When to call ``turn``, on the monotonic clock.
     """
 
-    def __init__(self, server: Server, spawner: Spawner) -> None:
+    def __init__(self, server: Reloadable, spawner: Spawner) -> None:
         self.count = 0
         self.last_failure = ""
         self.latest = server.generation.loader

@@ -1,0 +1,134 @@
+"""Being a loader: what a server loads, and how, in the process that does it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from attrs import evolve, field, frozen
+
+from linepool.address import parse_address
+from linepool.app import App
+from linepool.errors import SetupError
+from linepool.ipc.letters import LetterBox
+from linepool.kernel.privileges import Identity
+from linepool.kernel.program import Program
+from linepool.kernel.title import set_title
+from linepool.loader.image import Image
+from linepool.loader.loader import Loader
+from linepool.master.loader_handle import VARIABLE, loader_facts
+from linepool.operate import logs
+from linepool.operate.before_fork import refuse_patches, warn_of_threads
+from linepool.operate.supervision import UNSUPERVISED, Supervision
+from linepool.operate.target import explained
+from linepool.protocols.base import Limits
+from linepool.settings import ProcessSettings, Settings
+from linepool.worker.ending import own_exit_functions
+
+log = logging.getLogger("linepool")
+
+_LONGEST_END = 5  # seconds for the exit functions of a loader
+
+
+@frozen
+class Source:
+    """What is to be served.
+
+    Attributes:
+        name: Of the target or script, for messages.
+        load: Returns the app and all settings, with the log set up. Called in the loader.
+        process: What the processes are. All of it is in effect already, but for the user.
+        identity: The user that loads the app and serves; None: that of this process.
+        fixed: Settings that root does not take from the app, such as those that name files.
+        supervision: How this process is supervised.
+        program: What loads it anew: the one that this process was started with. None: a fork does.
+        files: Where its settings may be.
+    """
+
+    name: str
+    load: Callable[[], tuple[App, Settings]]
+    process: ProcessSettings
+    identity: Identity | None = None
+    fixed: Mapping[str, Any] = field(factory=dict)
+    supervision: Supervision = UNSUPERVISED
+    program: Program | None = None
+    files: Sequence[str] = ()
+
+
+def given_channel() -> tuple[LetterBox, int] | None:
+    """Return the channel of this process and the master's pid, if it is to be a loader."""
+    given = loader_facts(os.environ)
+    os.environ.pop(VARIABLE, None)
+    if given is None:
+        return None
+    os.set_inheritable(given["channel"], False)
+    return LetterBox(socket.socket(fileno=given["channel"])), given["master"]
+
+
+def tell_master(error: SetupError) -> bool:
+    """Tell the master why this process loads nothing; return whether it was to be a loader."""
+    given = given_channel()
+    if given is not None:
+        with contextlib.suppress(OSError):
+            given[0].send("FAILED", {"why": str(error), "usage": error.is_usage})
+    return given is not None
+
+
+def fork_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
+    """Be a loader in a fork, which leaves the exit functions of its parent alone."""
+    own_exit_functions()
+
+    def load() -> tuple[App, Settings]:
+        app, settings = source.load()
+        for address in settings.bind:  # the sockets that were passed to the master come from there
+            with contextlib.suppress(OSError):
+                if (descriptor := parse_address(address).descriptor) >= 0:
+                    os.close(descriptor)
+        return app, settings
+
+    run_loader(box, master, evolve(source, load=load))
+
+
+def run_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
+    """Be a loader, to the end of this process."""
+    status = 1
+    set_title("loader", source.name)
+    try:
+        Loader(box, master, logs.share_limit).run(lambda: _load(source))
+        status = 0
+    except BaseException:
+        log.exception("loader failed pid=%d", os.getpid())
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_LONGEST_END)
+        with contextlib.suppress(BaseException):
+            atexit._run_exitfuncs()  # what they raise is printed
+            sys.stdout.flush()
+        os._exit(status)
+
+
+def _load(source: Source) -> Image:
+    """Load an app and make it ready to serve.
+
+    Raises:
+        SetupError: It cannot be served; the text says why.
+    """
+    app, settings = source.load()
+    refuse_patches()
+    service = evolve(
+        app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes)),
+        log_lines=settings.log_requests == "line",
+    )
+    try:
+        app.start()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
+        raise SetupError(f"on_start failed: {explained(error)}") from None
+    warn_of_threads()
+    return Image(app, service, settings)
