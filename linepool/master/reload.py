@@ -130,8 +130,10 @@ class Reload:
         Args:
             answer: Called with how it ended.
         """
+        self._begin([answer] if answer else [])
+
+    def _begin(self, answers: list[Answer]) -> None:
         self.count += 1
-        answers = [answer] if answer else []
         if not self.is_running:
             self._forget_old()
             self._close_unused()
@@ -149,13 +151,14 @@ class Reload:
         If requests are stuck in workers of two older generations, those of the oldest are killed.
         """
         self._changed.update(files)
+        answers: list[Answer] = []
         if self._run is not None and self._phase in (_Phase.LOADING, _Phase.TRYING):
-            self._again = [*(self._again or []), *self._run.answers]
+            answers = self._run.answers
             self._changed |= self._run.changed
             if self._run.new is None:
                 self._run.loader.process.kill()  # it may take long, and has touched nothing
             self._undo(self._run)
-        self.begin()
+        self._begin(answers)
         if self._again is not None and not self.is_running:
             self._kill_oldest()
 

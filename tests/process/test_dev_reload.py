@@ -75,7 +75,12 @@ def test_changes_are_served_on_the_same_connection(tmp_path: Path, gate: Gate) -
         assert stuck.line().startswith("SERVER_ERROR")
         gate.open()
         assert later.line() == "OK"
+        (tmp_path / "app.py").write_text(APP.replace("WORD =", "wait()\nWORD ="))
+        gate.wait()  # in the load, which begins anew
+        edit(tmp_path, "last")
+        assert "changed=app.py generation 6, 2 workers" in until(server, peer, "value2 last")
         assert server.stop() == 0, server.text
+        assert "reload failed" not in server.text  # no other one was under way
 
 
 def test_broken_code_can_be_mended_and_new_files_are_watched(tmp_path: Path) -> None:
