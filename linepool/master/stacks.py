@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import selectors
 import time
@@ -17,20 +16,15 @@ from concurrent.futures import Future
 
 from attrs import define, frozen
 
-from linepool import app, batch, conversation, service
-from linepool.handlers.compile import CALL_FILE
 from linepool.master.master import Master
+from linepool.master.stack_text import of_main_thread
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool.deadline import Step
-from linepool.worker import worker
 
 LONGEST = 1.0
 """Seconds that a worker has to answer; on a busy machine it takes some milliseconds."""
 _LOOK_EVERY = 0.004  # seconds
 _FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
-# What calls handlers and hooks.
-_SERVER_FILES = (CALL_FILE, app.__file__, batch.__file__, conversation.__file__, service.__file__)
-_WORKER_CODE = os.path.dirname(worker.__file__)
 
 
 @frozen
@@ -161,27 +155,11 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _parsed(text: str) -> Stack:
-    """Return the stack of the main thread, as faulthandler writes it or as the second thread does."""
-    frames = []
-    for line in text.partition("Current thread")[2].splitlines()[1:]:
-        found = _FRAME.fullmatch(line)
-        if found is None:
-            break
-        number = int(found[2]) if found[2].isdecimal() else 0
-        frames.append(Frame(found[1], number, found[3]))
-    return Stack(_without_server(frames), "" if frames else "no Python code runs")
-
-
-def _without_server(frames: list[Frame]) -> list[Frame]:
-    """Return a stack without what is below a handler, or below the worker's own code if no handler runs."""
-    base = next((at for at, frame in enumerate(frames) if frame.file == worker.__file__), None)
-    if base is None:
-        return frames
-    end = base
-    while end and _is_server(frames[end - 1]):
-        end -= 1
-    return frames[:end] or frames[: base + 1]
-
-
-def _is_server(frame: Frame) -> bool:
-    return frame.file in _SERVER_FILES or os.path.dirname(frame.file) == _WORKER_CODE
+    """Return the stack of the main thread."""
+    found = [_FRAME.fullmatch(line) for line in of_main_thread(text)]
+    frames = [
+        Frame(frame[1], int(frame[2]) if frame[2].isdecimal() else 0, frame[3])
+        for frame in found
+        if frame
+    ]
+    return Stack(frames, "" if frames else "no Python code runs")

@@ -17,25 +17,23 @@ from collections.abc import Callable, Iterator, Mapping
 
 from attrs import frozen
 
-from linepool import conversation, service
-from linepool.handlers.compile import CALL_FILE
 from linepool.ipc.board import MasterSlot, MasterView, SlotSnapshot
 from linepool.kernel.sockets import peer_name
+from linepool.master import stack_text
 from linepool.master.generation import Generation, Logged
 from linepool.master.last_reply import LastReply, SavedSockets
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool.deadline import DUMP_NS, Rules, StallLog, Step
-from linepool.worker import evacuation
 from linepool.worker.interrupts import RAISE
 
 log = logging.getLogger("linepool")
 
 _LONG_STALL = 1.0  # seconds; a shorter stall of the master is not worth a line in the log
 _LOOK_EVERY = 0.25  # seconds at most between two looks: a handler may move its limit at any time
-# How much longer to wait for a stack ...
-_DUMP_WAITS_NS = {Step.KILL: 12_000_000, Step.TELL_SLOW: 100_000_000}
-_NO_LOOK = " stack=none (C code keeps the interpreter, or the process is stopped)"
+_DUMP_WAIT_NS = 100_000_000  # how much longer to wait for a stack ...
+_DUMP_WAITS_NS = {Step.KILL: 12_000_000, Step.TELL_SLOW: _DUMP_WAIT_NS}  # ... because of a request
 _DUMP_LOOK_NS = 4_000_000  # ... and how often to look whether it is there
+_NO_LOOK = " stack=none (C code keeps the interpreter, or the process is stopped)"
 
 
 @frozen
@@ -160,7 +158,7 @@ class Watchdog:
             _handler(logged),
             ran_s,
             before.limit_ns / 1e9,
-            _indented(worker.dump()),
+            stack_text.of_handler(worker.dump()),
             extra={"command": logged.name if logged else ""},
         )
         if client is not None:
@@ -223,7 +221,11 @@ class Watchdog:
         kill_ns = worker.kill_at * 1e9
         if not worker.dump_requested and now_ns >= kill_ns - DUMP_NS:
             worker.request_dump()
-        return kill_ns if worker.dump_requested else kill_ns - DUMP_NS
+        if not worker.dump_requested:
+            return kill_ns - DUMP_NS
+        if kill_ns <= now_ns < kill_ns + _DUMP_WAIT_NS and not worker.has_dump():
+            return now_ns + _DUMP_LOOK_NS  # a busy machine
+        return kill_ns
 
     def _escalate(
         self,
@@ -295,7 +297,7 @@ def _take(
             worker.process.pid,
             logged.words,
             ran_ns / 1e9,
-            _indented(worker.dump()) if worker.has_dump() else _NO_LOOK,
+            stack_text.of_handler(worker.dump()) if worker.has_dump() else _NO_LOOK,
             extra={"command": logged.name},
         )
 
@@ -319,22 +321,3 @@ def _ask_last_reply(
 def _handler(logged: Logged | None) -> str:
     """Return the name and place of a request's handler; a stopped process cannot show its stack."""
     return logged.command.place if logged and logged.command else "-"
-
-
-def _indented(stack: str) -> str:
-    """Return a handler's stack as lines below the event that they belong to."""
-    if not stack:
-        return " stack=none (the process is stopped, or blocks the signal)"
-    threads = stack.split("\n\n")
-    theirs = [thread for thread in threads if evacuation.__file__ not in thread]
-    lines = "\n\n".join(theirs).splitlines()
-    server_frames = (
-        CALL_FILE,
-        service.__file__,
-        conversation.__file__,
-    )  # below them the server's frames begin
-    end = next(
-        (at for at, line in enumerate(lines) if any(mark in line for mark in server_frames)),
-        len(lines),
-    )
-    return "".join(f"\n    {line}" for line in lines[:end])
