@@ -70,6 +70,11 @@ def state(pid: int) -> dict[str, str]:
     return {name: " ".join(value.split()) for name, _, value in (x.partition(":") for x in lines)}
 
 
+def until_gone(server: ServerProcess, pids: set[int]) -> None:
+    """Wait until the master has none of these children."""
+    server.until(lambda _: not pids & set(children_of(server.process.pid)))
+
+
 def core_limit(pid: int) -> str:
     """Return the limit of a process's core dumps."""
     lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
@@ -120,7 +125,7 @@ def test_root_opens_what_only_root_can_and_nobody_runs_the_app(python, everyones
         assert (directory / "server.sock").stat().st_mode & 0o777 == 0o600
         control = Path(server.control).stat()
         assert (control.st_uid, control.st_mode & 0o777) == (0, 0o600)
-        for generation in (1, 2):
+        for order in ("RELOAD", "UPGRADE", "STOP"):
             server.until(lambda _: len(named(master)) == 3)
             for pid in named(master).values():
                 found = state(pid)
@@ -137,11 +142,14 @@ def test_root_opens_what_only_root_can_and_nobody_runs_the_app(python, everyones
                 assert peer.rest() == (
                     b"SERVER_ERROR the request was ended: it took longer than 0.1 s\n"
                 )
-            if generation == 1:
-                server.until(lambda state: state["tally"]["idle"])
-                assert server.order("RELOAD").startswith("generation 2")
-                server.until(lambda _: all("g1" not in title for title, _ in named(master)))
-        assert server.stop() == 0
+            assert (directory / "server.pid").read_text() == f"{master}\n"
+            assert title_of(master) == ("linepool: master identity", "linepool master")
+            server.until(lambda state: state["tally"]["idle"])
+            before = {pid for title, pid in named(master).items() if "parker" not in title[0]}
+            assert "cannot" not in server.order(order)
+            if order != "STOP":
+                until_gone(server, before)
+        assert server.ended() == 0
         assert "worker killed" in log.read_text()
     assert sorted(path.name for path in directory.iterdir()) == ["inner", "server.log"]
 
