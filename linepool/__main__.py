@@ -9,6 +9,12 @@ def main() -> int:
         from linepool.operate import health  # noqa: PLC0415
 
         return health.main(sys.argv[2:])
+    from linepool.kernel.way_back import with_way_back  # noqa: PLC0415
+
+    return with_way_back(_command_line)
+
+
+def _command_line() -> int:
     from linepool import cli  # noqa: PLC0415
 
     return cli.main()

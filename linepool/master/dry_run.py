@@ -17,12 +17,12 @@ from typing import Any, NoReturn
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.program import Program
 from linepool.kernel.signals import signal_at_parents_end, signal_name, signals_blocked
-from linepool.master.takeover import VARIABLE
+from linepool.kernel.way_back import VARIABLE
 
 CAN = "can take over: linepool "
 """What the program says, followed by its version."""
 
-_LONGEST = 10.0  # seconds
+_LONGEST = 30.0  # seconds; a busy machine, and no compiled files
 _KEPT_BYTES = 4096  # of what the program says
 _READS = 16  # of so many bytes at once; a pipe holds no more
 _END_WAIT = 1.0  # seconds for a killed program to end

@@ -27,6 +27,7 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.program import Program
 from linepool.kernel.rlimit import open_files, open_files_limit
 from linepool.kernel.sealed_file import sealed_size
+from linepool.kernel.way_back import VARIABLE
 from linepool.master.counters import Counters
 from linepool.master.generation import Generation
 from linepool.master.loader_handle import LoaderHandle
@@ -39,9 +40,6 @@ from linepool.master.worker_handle import WorkerHandle
 from linepool.pool.scoreboard import WorkerState
 from linepool.settings import as_texts, from_texts, known_texts
 from linepool.version import __version__
-
-VARIABLE = "LINEPOOL_TAKEOVER"
-"""Tells a program that it is to take over, or to try that: JSON with the descriptor of the state ..."""
 
 FORMAT = 1
 """Of the state. Another number says that this program cannot read it, or does not understand what loaders,

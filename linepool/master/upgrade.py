@@ -20,6 +20,7 @@ from typing import Protocol as Interface
 from linepool.kernel.draining import Draining
 from linepool.kernel.program import Program
 from linepool.kernel.sealed_file import sealed_file
+from linepool.kernel.way_back import VARIABLE
 from linepool.master import takeover
 from linepool.master.dry_run import DryRun
 from linepool.master.office import Office
@@ -208,7 +209,7 @@ class Upgrade:
             try:
                 told = {"master": os.getpid(), "state": file, **self._office.told}
                 kept = [*takeover.descriptors_in(state), file]
-                program.replace({takeover.VARIABLE: json.dumps(told)}, kept)
+                program.replace({VARIABLE: json.dumps(told)}, kept)
             finally:
                 os.close(file)
         except OSError as error:

@@ -17,11 +17,12 @@ from typing import Any
 from linepool.core import about
 from linepool.errors import SetupError
 from linepool.kernel.standard import fill_standard_descriptors
+from linepool.kernel.way_back import VARIABLE
 from linepool.master.announcing import announce
 from linepool.master.dry_run import CAN
 from linepool.master.master import Master
 from linepool.master.outcome import Outcome
-from linepool.master.takeover import VARIABLE, Inherited, check, read
+from linepool.master.takeover import Inherited, check, read
 from linepool.operate import log_limit
 from linepool.operate.control import Control
 from linepool.version import __version__

@@ -20,12 +20,12 @@ from linepool.core import about
 from linepool.errors import SetupError
 from linepool.facts import AppFacts
 from linepool.ipc.letters import LetterBox
+from linepool.kernel import way_back
 from linepool.kernel.listeners import Listener, open_listeners
 from linepool.kernel.program import Program
 from linepool.kernel.rlimit import bounded_by_files
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.kernel.title import set_title
-from linepool.master import takeover
 from linepool.master.announcing import announce
 from linepool.master.generation import Generation
 from linepool.master.loader_handle import LoaderHandle
@@ -72,7 +72,7 @@ def serve(source: Source, on_listening: Callable[[list[Listener]], None] | None 
     if given := given_channel():
         run_loader(*given, source)
     told = takeover_facts(os.environ)
-    os.environ.pop(takeover.VARIABLE, None)
+    os.environ.pop(way_back.VARIABLE, None)
     if told is not None:
         if told.get("dry"):
             return dry_run(told)

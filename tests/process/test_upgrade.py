@@ -132,6 +132,17 @@ def test_a_new_version_takes_over_and_all_connections_stay(  # noqa: PLR0915 - o
             assert parked.ask("add 1 2") == "3"
             assert server.status()["generation"] == 1
 
+            # So does one that fails even before that.
+            fault = (
+                "\nimport json, os\n"
+                "told = json.loads(os.environ.get('LINEPOOL_TAKEOVER', '{}'))\n"
+                "assert not told or told.get('dry'), 'late'\n"
+            )
+            releases.add("late", "cli.py", new=fault)
+            releases.switch("late")
+            assert "could not take over: AssertionError: late" in refusal(server)
+            assert active.ask("add 1 2") == "3"
+
             # And one that takes over.
             releases.add("second", "version.py", f'"{linepool.__version__}"', '"99.0"')
             releases.switch("second")

@@ -13,7 +13,8 @@ from linepool.errors import SetupError
 from linepool.ipc.board import layout_hash
 from linepool.kernel.program import Program
 from linepool.kernel.sealed_file import sealed_file
-from linepool.master.takeover import FORMAT, VARIABLE, Inherited, check, takeover_facts
+from linepool.kernel.way_back import VARIABLE
+from linepool.master.takeover import FORMAT, Inherited, check, takeover_facts
 from linepool.pool.brake import Brake
 from linepool.pool.deadline import StallLog
 from linepool.pool.scoreboard import WorkerState
