@@ -92,6 +92,7 @@ def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
         "state",
         "core",
         "generation",
+        "processes",
         "scheme",
         "listeners",
         "limits",

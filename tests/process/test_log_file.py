@@ -58,24 +58,34 @@ def test_no_line_is_lost_or_torn_while_the_file_is_rotated(tmp_path: Path, launc
                 pass
         else:
             assert server.order("REOPEN") == f"opened anew {path}"
+        if rotations == 2:
+            server.send(signal.SIGHUP)  # workers of the next generation write there too
     for thread in threads:
         thread.join()
+    server.until(lambda state: {worker["generation"] for worker in state["workers"]} == {2})
+    last = path.with_suffix(".last")
+    path.rename(last)
+    assert server.order("REOPEN") == f"opened anew {path}"
+    for client in range(clients):
+        written_by(server, client + 100, 1)
     assert server.stop() == 0
 
     # Only what programs wait for is on standard error.
     assert server.log == [f"listening on {server.address}", "ready: 4 workers"]
     assert rotations > 3
-    parts = [*(Path(f"{path}.{number}") for number in range(1, rotations + 1)), path]
+    assert len(re.findall(r"noted 10\d-0 ", path.read_text())) == clients
+    parts = [*(Path(f"{path}.{number}") for number in range(1, rotations + 1)), last, path]
     text = "".join(part.read_text() for part in parts)
     noted = Counter(found[1] for found in map(NOTED.fullmatch, text.splitlines()) if found)
     assert noted == Counter(
-        {f"{client}-{number}": 1 for client in range(clients) for number in range(lines)}
+        [f"{client}-{number}" for client in range(clients) for number in range(lines)]
+        + [f"{client + 100}-0" for client in range(clients)]
     )
     others = [line for line in text.splitlines() if not NOTED.fullmatch(line)]
     assert [line for line in others if not EVENT.fullmatch(line)] == []
     for wanted in (f"listening on {server.address}", "ready: 4 workers", "stopping: waiting for"):
         assert sum(wanted in line for line in others) == 1
-    assert sum(f"file opened anew path={path}" in line for line in others) == rotations
+    assert sum(f"file opened anew path={path}" in line for line in others) == rotations + 1
 
 
 def test_the_recording_is_opened_anew_too(tmp_path: Path, launch: Launch):
