@@ -5,16 +5,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from linepool import App, SetupError
+from linepool.ipc import channel as channels
+from linepool.ipc.letters import LetterBox
 from linepool.operate import watching
 from linepool.settings import parse_setting
 from linepool.testing import serve
 from linepool.watcher.files import Files, Wanted, remove_compiled
+from linepool.watcher.watcher import watch
 
 
 def wanted(directory: Path, *patterns: str) -> Wanted:
@@ -104,3 +108,29 @@ def test_a_server_under_test_does_not_reload() -> None:
 def test_a_pattern_is_a_path() -> None:
     with pytest.raises(SetupError, match="here: reload_include must be paths"):
         parse_setting("reload_include", "a\0b", "here")
+
+
+def test_files_are_looked_at_where_the_system_does_not_tell_of_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError("OS file watch limit reached")
+
+    monkeypatch.setattr("watchfiles.watch", refused)
+    ours, theirs = channels.pair()
+    thread = threading.Thread(target=watch, args=[theirs])
+    thread.start()
+    box = LetterBox(ours)
+    app = tmp_path / "app.py"
+    app.touch()
+    facts = {"modules": [str(app)], "files": [], "patterns": []}
+    box.send("WANTED", {**facts, "since_ns": time.time_ns() + 10**9})
+    while "watch limit" not in caplog.text:
+        time.sleep(0.001)
+    app.write_text("changed")
+    letter = box.receive(wait=True)
+    assert letter is not None
+    assert letter.facts == {"files": [str(app)]}
+    ours.close()
+    thread.join()
+    theirs.close()
