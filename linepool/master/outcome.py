@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from attrs import frozen
 
@@ -54,3 +54,7 @@ def _shown(files: Collection[str]) -> str:
     names = sorted(os.path.relpath(file) for file in files)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
+
+
+Answer = Callable[[Outcome], None]
+"""Is called when it has ended."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -22,7 +22,7 @@ from linepool.kernel.listeners import Listener
 from linepool.master import changes
 from linepool.master.generation import Generation
 from linepool.master.loader_handle import LoaderHandle
-from linepool.master.outcome import Outcome
+from linepool.master.outcome import Answer, Outcome
 from linepool.master.reloadable import Reloadable
 from linepool.master.spawner import Spawner
 from linepool.settings import MAX_WORKERS
@@ -39,9 +39,6 @@ _LONGEST_RETRY = 30.0  # ... twice as many each time, up to this
 
 class _Phase(Enum):
     IDLE, LOADING, TRYING, ROLLING = range(4)
-
-
-Answer = Callable[[Outcome], None]
 
 
 @define
@@ -98,7 +95,7 @@ class Reload:
         self._run: _Run | None = None
         self._again: list[Answer] | None = None  # of those that want another one after this one
         self._settles_at = math.inf  # until then the old generation can come back
-        self._hang_up_at = math.inf  # when old workers are to end connections that keep them
+        self._hang_ups: dict[int, float] = {}  # when old workers end connections, by generation
         self._retry_at = 0.0  # when a lost loader is to be replaced
         self._pause = _FIRST_RETRY
         self._changed: set[str] = set()  # files to be named when their reload ends
@@ -112,17 +109,18 @@ class Reload:
     @property
     def is_possible(self) -> bool:
         """Whether one would begin at once."""
-        is_idle = not self.is_running and self._again is None
+        is_idle = not (self.is_running or self._again is not None)
         return is_idle and len(self._server.generations) < _MOST_GENERATIONS
 
     def as_json(self) -> dict[str, Any]:
         """Return what another program needs to go on with."""
-        return {"next_number": self._next_number, "hang_up_at": self._hang_up_at}
+        return {"next_number": self._next_number, "hang_ups": list(self._hang_ups.items())}
 
     def load(self, facts: Mapping[str, Any]) -> None:
         """Go on with what another program has known: the numbers grow, and old workers leave in time."""
         self._next_number = facts["next_number"]
-        self._hang_up_at = self.due_at = facts["hang_up_at"]
+        self._hang_ups = dict(facts["hang_ups"])
+        self.due_at = 0.0
 
     def begin(self, answer: Answer | None = None) -> None:
         """Begin a reload, or note that another one is wanted after the present one.
@@ -181,8 +179,7 @@ class Reload:
         now = time.monotonic()
         if self._run is not None:
             self._go_on(self._run, now)
-        if now >= self._hang_up_at:
-            self._hang_up(now)
+        self._hang_up(now)
         self._close_unused()
         if self._is_loader_lost and now >= self._retry_at and self._again is None:
             self.count += 1
@@ -196,7 +193,8 @@ class Reload:
                 self._end(answers, now, "the server is stopping")
         retry_at = self._retry_at if self._is_loader_lost else math.inf
         finish_by = self._finish_by(self._run) if self.is_running else math.inf
-        self.due_at = min(self._load_by(), finish_by, self._settles_at, self._hang_up_at, retry_at)
+        hang_up_at = min(self._hang_ups.values(), default=math.inf)
+        self.due_at = min(self._load_by(), finish_by, self._settles_at, hang_up_at, retry_at)
 
     def stop(self) -> None:
         """Give up what is under way: the server stops."""
@@ -280,7 +278,7 @@ class Reload:
         elif any(worker.state is not None for worker in workers):
             self._server.switch_to(run.new, run.listeners)
             self._phase = _Phase.ROLLING
-            self._hang_up_at = time.monotonic() + run.new.settings.graceful_timeout
+            self._hang_ups[run.old.number] = time.monotonic() + run.old.settings.graceful_timeout
 
     def _roll(self, run: _Run) -> None:
         """Replace the workers of other generations by those of the one in force, some at a time."""
@@ -323,6 +321,7 @@ class Reload:
             log.error("reload rolled back why=%r", run.failure)
             self.last_failure = run.failure
             self._server.switch_to(run.old, run.before)
+            self._hang_ups = {run.new.number: now + run.new.settings.graceful_timeout}
             self._settles_at = math.inf
             self._phase = _Phase.ROLLING
         elif now >= self._settles_at:
@@ -376,13 +375,14 @@ class Reload:
 
     def _hang_up(self, now: float) -> None:
         """Have old workers end connections that keep them, and be killed if they do not."""
-        self._hang_up_at = math.inf
-        current = self._server.generation
-        pool = self._server.pool
-        for slot, worker in pool.workers.items():
-            if worker.generation.number != current.number:
-                pool.order(slot, Order.RETIRE)
-                worker.kill_by(now + current.settings.graceful_timeout, "did not leave in time")
+        current, pool = self._server.generation, self._server.pool
+        for number in [number for number, at in self._hang_ups.items() if now >= at]:
+            del self._hang_ups[number]
+            for slot, worker in pool.workers.items():
+                if worker.generation.number == number != current.number:
+                    pool.order(slot, Order.RETIRE)
+                    patience = worker.generation.settings.graceful_timeout
+                    worker.kill_by(now + patience, "did not leave in time")
 
     def _close_unused(self) -> None:
         """Close the loaders of generations that have no workers any more, and cannot come back."""
