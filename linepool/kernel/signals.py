@@ -49,7 +49,9 @@ class SignalPipe:
             if number in _NEVER_IGNORED or signal.getsignal(number) is not signal.SIG_IGN
         ]
         self._meaningless = [
-            number for number in _FATAL if signal.getsignal(number) is signal.SIG_DFL
+            number
+            for number in _FATAL
+            if number not in self._meaningful and signal.getsignal(number) is signal.SIG_DFL
         ]
         self._before = {
             number: signal.signal(number, _noted)

@@ -260,3 +260,4 @@ def test_what_a_supervisor_has_passed_stays_and_what_happens_meanwhile_is_notice
         assert not pid_file.exists()
         assert not os.path.exists(server.control)
         receiver.until("STOPPING", "1")
+        assert "without a meaning" not in log.read_text()
