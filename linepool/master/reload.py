@@ -172,7 +172,8 @@ class Reload:
     def _is_loader_lost(self) -> bool:
         """Whether the generation in force has none: without one, no worker can be replaced."""
         server = self._server
-        return not (server.generation.loader.is_open or server.stopping or self.is_running)
+        is_needed = not (server.stopping or server.is_drained or self.is_running)
+        return is_needed and not server.generation.loader.is_open
 
     def turn(self) -> None:
         """Do what is due, and what has become possible."""

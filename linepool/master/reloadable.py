@@ -17,6 +17,7 @@ class Reloadable(Interface):
     generations: list[Generation]
     listeners: list[Listener]
     stopping: bool
+    is_drained: bool
     pool: Pool
 
     def start_loader(self) -> LoaderHandle:
