@@ -188,7 +188,9 @@ def _told(link: socket.socket) -> tuple[int, int]:
     Raises:
         NotBorn: It tells an error, or nothing.
     """
-    if not select.select([link], [], [], _LONGEST)[0]:
+    poller = select.poll()
+    poller.register(link, select.POLLIN)
+    if not poller.poll(_LONGEST * 1000):
         raise NotBorn(f"the fork took longer than {_LONGEST:g} s")
     data, descriptors, _, _ = socket.recv_fds(link, _BORN.size, 1)
     if len(data) < _BORN.size:

@@ -23,7 +23,7 @@ from linepool.kernel.signals import SignalPipe
 from linepool.master.announcing import announce
 from linepool.master.generation import Generation
 from linepool.master.loader_handle import LoaderHandle
-from linepool.master.obeying import SIGNALS, obey
+from linepool.master.obeying import SIGNALS, has_terminal, obey
 from linepool.master.office import Office
 from linepool.master.orphans import Orphans
 from linepool.master.parts import Parts
@@ -69,6 +69,7 @@ class Master:
         # From now on a signal to stop waits for the loop.
         self._signals = SignalPipe((*SIGNALS, signal.SIGCHLD), unblock=inherited is None)
         self.started_at = time.monotonic()
+        self.had_terminal = has_terminal()
         self.stopping = False
         self.is_drained = False  # the pool is to be empty
         self._status = 0

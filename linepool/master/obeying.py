@@ -33,6 +33,7 @@ class Commanded(Interface):
 
     stopping: bool
     is_drained: bool
+    had_terminal: bool
     reopening: Reopening
     reload: Reload
     upgrade: Upgrade
@@ -57,7 +58,7 @@ def obey(master: Commanded, number: signal.Signals) -> None:
     if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         master.stop(graceful=number == signal.SIGTERM and not master.stopping)
     elif number == signal.SIGHUP:
-        master.reload.begin()
+        _hang_up(master)
     elif number == signal.SIGTTIN and workers.max < MAX_WORKERS:
         master.scale(Workers(workers.min + 1, workers.max + 1))
     elif number == signal.SIGTTOU and workers.min > 1 and not master.is_drained:
@@ -73,12 +74,34 @@ def obey(master: Commanded, number: signal.Signals) -> None:
             log.warning("not drained: %s", why)
 
 
+def _hang_up(master: Commanded) -> None:
+    """Reload, or stop if the terminal was closed in which the server was started."""
+    if master.had_terminal and not has_terminal():
+        master.stop()
+    else:
+        master.reload.begin()
+
+
 def in_foreground() -> bool:
     """Whether this process is in the foreground process group of its terminal.
 
     The kernel sends WINCH to that group when the terminal is resized (signal(7); proc(5): pgrp, tpgid).
     """
-    with contextlib.suppress(OSError, ValueError):
-        facts = Path("/proc/self/stat").read_text("ascii", "replace").rpartition(") ")[2].split()
-        return facts[2] == facts[5]
-    return False
+    facts = _facts()
+    return bool(facts) and facts[2] == facts[5]
+
+
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal that is still open.
+
+    When a terminal is closed, what runs in it loses it, and is sent HUP (proc(5): tty_nr).
+    """
+    facts = _facts()
+    return bool(facts) and facts[4] != "0"
+
+
+def _facts() -> list[str]:
+    """Return what the kernel tells of this process, from its state on; empty: nothing."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/self/stat").read_text("ascii", "replace").rpartition(") ")[2].split()
+    return []

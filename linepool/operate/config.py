@@ -229,7 +229,11 @@ def option_name(setting: str) -> str:
 
 def files_of(file: str | None) -> Sequence[str]:
     """Return the files in which settings may be, also those that do not exist; see ``Given.read``."""
-    return [os.path.abspath(one) for one in (_FOUND if file is None else (file,))]
+    found = _FOUND if file is None else (file,)
+    try:
+        return [os.path.abspath(one) for one in found]
+    except OSError:  # the working directory has been removed
+        return [one for one in found if os.path.isabs(one)]
 
 
 def _file_layer(file: str | None) -> tuple[str, Mapping[str, object]]:

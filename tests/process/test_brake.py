@@ -72,9 +72,10 @@ def test_deaths_that_no_command_caused_do_not_count(launch: Launch):
     server = launch("poisonous.py", *WORKERS, "--poison-deaths", "1", "--graceful-timeout", "0.1")
     for _ in range(3):
         assert server.ask("POISON nothing") == "nothing"
-        for pid in server.pids():
-            os.kill(pid, signal.SIGKILL)
-            server.until_gone(pid)
+        state = server.until(lambda state: len(state["workers"]) == 3)
+        for worker in state["workers"]:
+            os.kill(worker["pid"], signal.SIGKILL)
+            server.until_gone(worker["pid"])
 
     assert server.ask("POISON nothing") == "nothing"
     assert server.status()["counters"]["crashes"] == 9

@@ -128,14 +128,13 @@ BROKEN = {
     "sys.exit('no')": r"cannot load app.py: SystemExit: no",
     "os._exit(4)": r"cannot load app.py: the process that loads it has ended: exit status 4",
     "os.kill(os.getpid(), 11)": r"cannot load app.py: .* has ended: signal SIGSEGV",
-    "time.sleep(1000)": r"cannot load app.py: it takes longer than 4 s \(load_timeout\)",
     "linepool.on_start(lambda: 1 / 0)": r"on_start failed: ZeroDivisionError",
     "linepool.on_worker_start(lambda: 1 / 0)": r"the first worker of the new generation did not",
 }
 
 
 def test_code_that_does_not_come_up_leaves_the_old_code_in_place(app):
-    with launch(app, "--workers", "2", "--load-timeout", "4") as server, server.connect() as peer:
+    with launch(app, "--workers", "2") as server, server.connect() as peer:
         pids = server.pids()
         for code, why in BROKEN.items():
             app.write("2", top=code)
@@ -145,12 +144,20 @@ def test_code_that_does_not_come_up_leaves_the_old_code_in_place(app):
         assert server.pids() == pids
         state = server.status()
         assert state["generation"] == 1
-        server.wait_for("Current thread")  # the stack of the load that hangs
-        server.wait_for("app.py")
         app.write("3")
         assert reload(server).startswith("generation ")
         assert peer.ask("version") == "3"
         server.until(lambda state: len(children_of(server.process.pid)) == 4)  # with loader, parker
+
+
+def test_a_load_that_hangs_ends_and_the_log_shows_where(app):
+    with launch(app, "--workers", "1", "--load-timeout", "3") as server:
+        app.write("2", top="time.sleep(1000)")
+        with pytest.raises(SetupError, match=r"it takes longer than 3 s \(load_timeout\)"):
+            reload(server)
+        server.wait_for("Current thread")
+        server.wait_for("app.py")
+        assert server.ask("version") == "1"
 
 
 def test_what_fails_is_in_the_log_with_the_users_own_frames(app):

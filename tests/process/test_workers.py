@@ -179,8 +179,8 @@ def test_the_master_sleeps_while_a_failed_boot_backs_off_and_a_stop_waits(tmp_pa
     (tmp_path / "boot").write_text("wait")
     first, second = server.pids()
     os.kill(first, signal.SIGKILL)
-    server.until(lambda state: state["tally"]["starting"] == 1)
-    starting = next(pid for pid in server.pids() if pid != second)
+    state = server.until(lambda state: state["tally"]["starting"] == len(state["workers"]) - 1 == 1)
+    starting = next(one["pid"] for one in state["workers"] if one["pid"] != second)
     os.kill(starting, signal.SIGKILL)
     server.wait_for(f"worker died pid={starting}")
     # The worker that is left does not run, so the stop has to wait for it.
