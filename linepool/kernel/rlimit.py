@@ -39,7 +39,6 @@ def bounded_by_files(settings: Settings, *, publishes: bool, opened: int) -> Set
     Raises:
         SetupError: The limit is too low for one worker and one connection.
     """
-    opened = max(opened, open_files())
     needed = descriptors_needed(settings, publishes=publishes, opened=opened)
     limit = _raise_limit(needed + _FOR_APP)
     allowed = share_out(settings, limit, publishes=publishes, opened=opened)

@@ -32,7 +32,8 @@ class Outcome:
     def __str__(self) -> str:
         if self.failure:
             return self.failure
-        return f"generation {self.generation}, {self.workers} workers, {self.seconds:.2f} s"
+        workers = f"{self.workers} worker{'s' * (self.workers != 1)}"
+        return f"generation {self.generation}, {workers}, {self.seconds:.2f} s"
 
     def log(self, changed: Collection[str]) -> None:
         """Log it.

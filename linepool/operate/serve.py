@@ -23,7 +23,7 @@ from linepool.ipc.letters import LetterBox
 from linepool.kernel import way_back
 from linepool.kernel.listeners import Listener, open_listeners
 from linepool.kernel.program import Program
-from linepool.kernel.rlimit import bounded_by_files
+from linepool.kernel.rlimit import bounded_by_files, open_files
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.kernel.title import set_title
 from linepool.master.announcing import announce
@@ -123,7 +123,8 @@ def _serve(
     settings = _set_up(source, facts, loader)
     source = _for_reload(source, settings)
     unwanted = source.supervision.close_strays(settings.bind)
-    settings = bounded_by_files(settings, publishes=facts.publishes, opened=facts.opened)
+    opened = max(facts.opened, open_files())
+    settings = bounded_by_files(settings, publishes=facts.publishes, opened=opened)
     listeners = open_listeners(settings)
     try:
         generation = Generation(1, facts, settings, loader)
