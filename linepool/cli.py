@@ -17,7 +17,7 @@ from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
 from linepool.kernel.program import Program
-from linepool.operate import before_load, health, logs, orders, simulate_command, target, unit
+from linepool.operate import before_load, logs, target
 from linepool.operate.config import Configuration, files_of, option_name
 from linepool.operate.loading import Source, tell_master
 from linepool.operate.options import add_settings, given
@@ -36,7 +36,8 @@ _NEARLY = 0.8  # similarity of an unknown option to a known one that makes it a 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     _fill_standard_descriptors()
-    options = parse(_parser(), sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parse(_parser(words), words)
     try:
         status: int = options.run(options)
     except SetupError as error:
@@ -96,7 +97,8 @@ def _print_error(message: str) -> None:
     print(printable(f"linepool: {message}".split("\n"), sys.stderr), file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser; of commands that load an app, without the others, which nothing then needs."""
     parser = Parser(
         prog="linepool",
         description="Serve plain Python functions to telnet, netcat and any program that can write"
@@ -128,11 +130,16 @@ def _parser() -> argparse.ArgumentParser:
     add_settings(check)
     check.set_defaults(run=_check, parser=check)
 
-    orders.add_to(commands)
-    health.add_to(commands)
-    simulate_command.add_to(commands)
-    unit.add_to(commands)
+    if not arguments or arguments[0] not in commands.choices:
+        _add_others(commands)
     return parser
+
+
+def _add_others(commands: argparse._SubParsersAction[Any]) -> None:
+    from linepool.operate import health, orders, simulate_command, unit  # noqa: PLC0415 - see above
+
+    for module in (orders, health, simulate_command, unit):
+        module.add_to(commands)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -30,6 +30,14 @@ def _why_pure() -> str:
     return ""
 
 
+def prepare(protocol: type) -> None:
+    """Import what the core needs for a protocol, before workers are forked that would do so each."""
+    if compiled:
+        from linepool.core import turn  # noqa: PLC0415 - it may not be there
+
+        turn.syntax_module(protocol)
+
+
 why_pure = _why_pure()
 """Why pure Python runs; empty if the compiled core does."""
 

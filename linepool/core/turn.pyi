@@ -1,7 +1,10 @@
+from types import ModuleType
 from typing import Any
 
 from linepool.core.plain import ConnectionFields
 from linepool.core.syntax import Plans
+
+def syntax_module(kind: type) -> ModuleType | None: ...
 
 class Turns:
     @property

@@ -58,6 +58,12 @@ SYNTAXES = {
 }
 
 
+def syntax_module(kind):
+    """Return the module with the syntax of a protocol; None: the core does not know the protocol."""
+    name = SYNTAXES.get(f"{kind.__module__}.{kind.__qualname__}")
+    return importlib.import_module(name) if name else None
+
+
 cdef class Turns:
     """The turns of one worker's connections.
 
@@ -76,10 +82,9 @@ cdef class Turns:
         self.read_timeout = context.settings.read_timeout
         self.guard = service.guard
         self.locate(board.layout)
-        kind = type(service.protocol)
-        module = SYNTAXES.get(f"{kind.__module__}.{kind.__qualname__}")
+        module = syntax_module(type(service.protocol))
         self.is_usable = module is not None
-        self.syntax = importlib.import_module(module).syntax_of(service) if module else Syntax()
+        self.syntax = module.syntax_of(service) if module else Syntax()
         self.layers = tuple(service.middleware)
         self.plans = Plans(service, context.limit_ns, self.syntax)
         self.out = Out()

@@ -11,6 +11,7 @@ one is missed, and none is forgotten too early.
 from __future__ import annotations
 
 import math
+import time
 
 from linepool.ipc.board import MasterView
 from linepool.pool.history import History
@@ -128,6 +129,8 @@ class WithheldEdges:
 
     def _end(self, now_ns: int) -> None:
         self._board.withhold_edges(0, 0)
+        # The clock as it is after that: a worker that has just read the board may have withheld an edge.
+        now_ns = max(now_ns, time.monotonic_ns())
         self.due_at = (now_ns + _SETTLE_NS) / 1e9
         self._is_on = False
         self._until_ns = now_ns

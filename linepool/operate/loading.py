@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from attrs import evolve, field, frozen
 
+from linepool import core
 from linepool.address import parse_address
 from linepool.app import App
 from linepool.errors import SetupError
@@ -126,6 +127,7 @@ def _load(source: Source) -> Image:
         app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes)),
         log_lines=settings.log_requests == "line",
     )
+    core.prepare(type(service.protocol))
     try:
         app.start()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
