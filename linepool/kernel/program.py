@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -79,7 +79,12 @@ class Program:
         environment = {**self.environment, **variables}
         os.execve(self.arguments[0], self.arguments, environment)  # noqa: S606 - as it was started
 
-    def replace(self, variables: Mapping[str, str], descriptors: Sequence[int]) -> NoReturn:
+    def replace(
+        self,
+        variables: Mapping[str, str],
+        descriptors: Sequence[int],
+        prepare: Callable[[], None] = lambda: None,
+    ) -> NoReturn:
         """Become this program under the same pid, in which all signals are blocked until it unblocks them.
 
         Pre-condition: this is the main thread; after an exec in another one, the kernel tells all children
@@ -88,6 +93,7 @@ class Program:
         Args:
             variables: Added to its environment.
             descriptors: It inherits them beside the standard ones.
+            prepare: Called when signals are blocked.
 
         Raises:
             OSError: It cannot be started; everything is as before.
@@ -95,6 +101,7 @@ class Program:
         here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         try:
+            prepare()
             for number in descriptors:
                 os.set_inheritable(number, True)
             with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -76,6 +76,14 @@ class SignalPipe:
                 log.warning("signal without a meaning ignored name=%s", signal_name(number))
         return [signal.Signals(number) for number in noted if number in self._meaningful]
 
+    def send_again(self) -> None:
+        """Send the signals to this process that have arrived and have not been looked at.
+
+        Pre-condition: all are blocked. So they are pending, also for a program that takes this one's place.
+        """
+        for number in self.drain():
+            os.kill(os.getpid(), number)
+
     def close(self) -> None:
         """Put everything back as it was."""
         signal.set_wakeup_fd(self._wakeup_before)

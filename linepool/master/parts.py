@@ -146,6 +146,10 @@ class Parts:
         self.selector.close()
         self._signals.close()
 
+    def send_signals_again(self) -> None:
+        """Leave the signals that have come to the next program; see ``SignalPipe``."""
+        self._signals.send_again()
+
     def begin_parker(self) -> None:
         """Make a new process ready to be the parker: the user that serves, without what is the master's."""
         self._close_in_helper()

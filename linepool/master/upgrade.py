@@ -209,7 +209,8 @@ class Upgrade:
             try:
                 told = {"master": os.getpid(), "state": file, **self._office.told}
                 kept = [*takeover.descriptors_in(state), file]
-                program.replace({VARIABLE: json.dumps(told)}, kept)
+                variables = {VARIABLE: json.dumps(told)}
+                program.replace(variables, kept, self._parts.send_signals_again)
             finally:
                 os.close(file)
         except OSError as error:
