@@ -66,7 +66,7 @@ def test_a_server_lives_under_systemd(units, tmp_path):
         assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
 
         with Peer(client) as peer:  # systemctl waits for the end of a reload, and knows how it ends
-            app.write_text(APP.replace('"one"', '"two"').replace("return", "retrun"))
+            app.write_text(APP.replace('"one"', '"second"').replace("return", "retrun"))
             world.systemctl("reload", "sums", status=1)
             assert "the last reload failed: " in world.show("sums", "StatusText")["StatusText"]
             assert peer.ask("VERSION") == "one"
