@@ -1,5 +1,6 @@
 """Edges that workers need not tell at once: what the master knows is as if they had told them all."""
 
+import math
 import os
 
 import pytest
@@ -229,3 +230,27 @@ def test_no_minimum_of_idle_workers_and_no_peak_of_busy_ones_is_missed(count, lo
         assert pool.history.busy_max(now_ns) == pool.exact.busy_max(now_ns)
     finally:
         pool.close()
+
+
+def test_an_edge_in_the_moment_in_which_a_period_ends_is_not_lost(pool: Pool, monkeypatch):
+    while pool.withheld.due_at == math.inf:
+        pool.quick_edges(10)
+        pool.turn()
+    pool.quick_edges(1)  # it is busy now; that it is idle again need not be told
+    pool.turn()
+    publish = pool.board.withhold_edges
+
+    def publish_late(until_ns: int, floor: int) -> None:
+        pool.now_ns += 1  # the master has looked at the clock before
+        pool.edge(0)
+        publish(until_ns, floor)
+
+    before = pool.told
+    monkeypatch.setattr(pool.board, "withhold_edges", publish_late)
+    pool.withheld.resume(pool.now_ns)
+    monkeypatch.undo()
+    pool.now_ns += 5 * MS
+    pool.turn()
+
+    assert pool.told == before
+    assert pool.scoreboard.workers[0].state is State.IDLE
