@@ -65,7 +65,9 @@ def test_at_most_a_third_of_the_pool_is_recycled_at_once(start, slow: Path):
     for _ in range(100):
         assert server.ask("PID")
 
-    state = server.until(lambda state: state["tally"]["starting"] == 2)
+    state = server.until(
+        lambda state: state["tally"]["starting"] == 2 and not state["tally"]["leaving"]
+    )
     assert state["tally"]["total"] == 6
     assert state["counters"]["recycled"] == 2
     Path(f"{slow}.to-boot").unlink()
