@@ -90,14 +90,14 @@ class LetterBox:
             os.close(file)
 
     def receive(self, *, wait: bool) -> Letter | None:
-        """Return the next letter, or None: there is no complete one.
+        """Return the next letter, or None: it has not come, or not all of it.
 
         Args:
             wait: For a letter.
 
         Raises:
             EOFError: The other end is closed.
-            ValueError: What has come is no letter.
+            ValueError: A message is not part of a letter.
         """
         flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
         room = socket.CMSG_SPACE((_MOST_DESCRIPTORS + 1) * _INT_BYTES)
@@ -144,7 +144,7 @@ class LetterBox:
                     os.close(file)
             kind, facts = json.loads(text)
             if not isinstance(kind, str) or not isinstance(facts, dict):
-                raise TypeError("what has come is no letter")
+                raise TypeError("a message is not part of a letter")
         except (ValueError, TypeError, IndexError, RecursionError) as error:
             self._drop()
             raise ValueError(str(error)) from None

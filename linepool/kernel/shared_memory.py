@@ -24,7 +24,7 @@ class SharedMemory:
     mmap of a file, so a handler that closes low numbers cannot make it close the file of another object.
 
     Attributes:
-        descriptor: Of the memory; closed by ``close``, or when this object is no longer used. -1: closed.
+        descriptor: Of the memory; -1: closed, by ``close`` or because this object is not used any more.
         map: The memory. It does without the descriptor.
 
     Args:

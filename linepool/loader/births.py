@@ -43,7 +43,7 @@ _BORN = struct.Struct("@ii")  # the worker's pid, or 0 and the number of an erro
 
 
 class NotBorn(Exception):  # noqa: N818 - what has happened
-    """There is no new worker; the text says why."""
+    """A worker was not forked; the text says why."""
 
 
 @frozen
@@ -83,7 +83,7 @@ class Births:
             letter: The order, with the worker's ends of what connects it to the master.
 
         Raises:
-            NotBorn: There is no worker.
+            NotBorn: The worker was not forked.
         """
         if letter.is_cut:
             raise NotBorn(os.strerror(errno.EMFILE))

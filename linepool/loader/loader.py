@@ -110,7 +110,7 @@ class Loader:
         """Leave the terminal's signals, and those to a whole server, to the master."""
         with contextlib.suppress(PermissionError):  # it leads a group already
             os.setpgid(0, 0)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else there is no telling how a child ends
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, waitpid() fails
         for number in _OF_THE_MASTER:
             # Not SIG_IGN: the programs that handlers start would inherit that.
             if signal.getsignal(number) is not signal.SIG_IGN:

@@ -365,7 +365,7 @@ class Reload:
         server = self._server
         self.last_failure = failure
         number = server.generation.number
-        workers = len(server.pool.of(number)) if hasattr(server, "pool") else 0
+        workers = len(server.pool.of(number))
         outcome = Outcome(number, workers, time.monotonic() - began_at, failure)
         outcome.log(changed)
         if failure:
