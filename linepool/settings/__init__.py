@@ -19,6 +19,7 @@ from linepool.errors import SetupError
 from linepool.settings import syntax
 from linepool.settings.limits import LimitSettings
 from linepool.settings.listening import ListeningSettings
+from linepool.settings.logs import LogSettings
 from linepool.settings.operation import OperationSettings
 from linepool.settings.pool import MAX_WORKERS, PoolSettings, Workers, default_workers
 from linepool.settings.process import ProcessSettings
@@ -46,7 +47,14 @@ _LARGE = 1000  # connections of a server that keeps some for other addresses
 
 
 @frozen(kw_only=True)
-class Settings(ListeningSettings, PoolSettings, LimitSettings, OperationSettings, ProcessSettings):
+class Settings(
+    ListeningSettings,
+    PoolSettings,
+    LimitSettings,
+    OperationSettings,
+    LogSettings,
+    ProcessSettings,
+):
     """All settings, each with a value."""
 
     def __attrs_post_init__(self) -> None:

@@ -1,0 +1,33 @@
+"""Settings: what is logged, and where to. Pure."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from linepool.settings import syntax
+from linepool.settings.field import setting
+
+
+@frozen(kw_only=True, slots=False)
+class LogSettings:
+    """What the log shows, and where it goes."""
+
+    log_file: str = setting(
+        "",
+        syntax.text,
+        "path",
+        "file to append the log to, opened anew on the signal USR1; empty: standard error",
+    )
+    log_level: str = setting(
+        "info", syntax.one_of("debug", "info", "warning", "error"), "", "minimum log level"
+    )
+    log_limit: int = setting(
+        6,
+        syntax.whole(0, 10000),
+        "lines/min",
+        "maximum lines of one kind of warning or error, on the whole server, and a tenth of those of other"
+        " events; what is left out is counted; 0: no limit",
+    )
+    log_requests: str = setting(
+        "command", syntax.one_of("command", "line"), "", "what the log shows of a request"
+    )
