@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import signal
@@ -11,22 +10,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import asdict
-
 from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
 from linepool.kernel.program import Program
-from linepool.operate import before_load, logs, target
-from linepool.operate.config import Configuration, files_of, option_name
+from linepool.operate import before_load, check_command, logs, target
+from linepool.operate.config import files_of, option_name
 from linepool.operate.loading import Source, tell_master
 from linepool.operate.options import add_settings, given
 from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
 from linepool.operate.serve import serve
 from linepool.operate.supervision import Supervision, claim
-from linepool.operate.terminal import printable
-from linepool.protocols.base import Limits
-from linepool.settings import FIELDS, Settings, written
+from linepool.operate.terminal import print_error
+from linepool.settings import FIELDS, Settings
 
 log = logging.getLogger("linepool")
 
@@ -80,7 +76,7 @@ def run_script(
 def _failed(error: SetupError) -> int:
     """Show an error where it is read: by the user, or by the master that has started this process."""
     if not tell_master(error):
-        _print_error(str(error))
+        print_error(str(error))
     return EXIT_USAGE if error.is_usage else EXIT_FAILURE
 
 
@@ -91,10 +87,6 @@ def _fill_standard_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-
-
-def _print_error(message: str) -> None:
-    print(printable(f"linepool: {message}".split("\n"), sys.stderr), file=sys.stderr)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -119,17 +111,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     add_settings(run)
     run.set_defaults(run=_run, parser=run)
 
-    check = commands.add_parser(
-        "check",
-        help="show an app's commands and the effective settings",
-        description="Load an app and show its commands and settings, without serving it.",
-        epilog="example:\n  linepool check sums.py",
-    )
-    check.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
-    check.add_argument("--json", action="store_true", help="print JSON")
-    add_settings(check)
-    check.set_defaults(run=_check, parser=check)
-
+    check_command.add_to(commands)
     if not arguments or arguments[0] not in commands.choices:
         _add_others(commands)
     return parser
@@ -177,7 +159,7 @@ def _serve(
         app = load()
         configuration = outside.configuration(app)
         logs.set_up(configuration.settings)
-        for warning in _warnings(app, configuration):
+        for warning in check_command.warnings(app, configuration):
             log.warning("%s", warning)
         for option in others:
             if near := hint(option, map(option_name, FIELDS), _NEARLY):
@@ -191,48 +173,3 @@ def _serve(
     return serve(
         Source(name, load_all, process, identity, outside.fixed(), supervision, program, files)
     )
-
-
-def _warnings(app: App, configuration: Configuration) -> list[str]:
-    """Return what is worth a warning before an app is served."""
-    warnings = [f"environment: {warning}" for warning in configuration.warnings]
-    warnings += target.loaded_twice(app)
-    if left_out := target.left_out(app):
-        warnings.append(f"{left_out} is not served: it does not belong to the app {app.name!r}")
-    return warnings
-
-
-def _check(options: argparse.Namespace) -> int:
-    outside = given(options)
-    process = outside.process_settings()
-    before_load.become(before_load.enter(process), process)
-    app = target.load(options.target)
-    configuration = outside.configuration(app)
-    for warning in _warnings(app, configuration):
-        _print_error(warning)
-    settings = configuration.settings
-    service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
-    if options.json:
-        entries = [
-            {
-                "names": entry.names,
-                "usage": entry.usage,
-                "timeout": entry.timeout,
-                "place": entry.place,
-            }
-            for entry in service.commands
-        ]
-        shown = {
-            name: written(name, value) for name, value in asdict(settings, recurse=False).items()
-        }
-        print(json.dumps({"name": app.name, "commands": entries, "settings": shown}))
-        return 0
-    print(f"{app.name}: {len(service.commands)} commands")
-    for entry in service.commands:
-        print(f"  {entry.usage:<40} {entry.place}".rstrip())
-    print("settings")
-    for name in FIELDS:
-        source = configuration.sources.get(name)
-        mark = f"  ({source})" if source else ""
-        print(f"  {name:<20} {written(name, getattr(settings, name))}{mark}")
-    return 0

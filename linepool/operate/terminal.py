@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TextIO
 
@@ -16,3 +17,8 @@ def printable(lines: Iterable[str], stream: TextIO) -> str:
     plain = ("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
     encoding = stream.encoding or "utf-8"
     return "\n".join(plain).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def print_error(message: str) -> None:
+    """Show a message of the command line on standard error."""
+    print(printable(f"linepool: {message}".split("\n"), sys.stderr), file=sys.stderr)
