@@ -17,11 +17,11 @@ from linepool.kernel.program import Program
 from linepool.operate import before_load, check_command, logs, target
 from linepool.operate.config import files_of, option_name
 from linepool.operate.loading import Source, tell_master
+from linepool.operate.log_config import apply as apply_log_config
 from linepool.operate.options import add_settings, given
 from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
 from linepool.operate.serve import serve
 from linepool.operate.supervision import Supervision, claim
-from linepool.operate.terminal import print_error
 from linepool.settings import FIELDS, Settings
 
 log = logging.getLogger("linepool")
@@ -76,7 +76,7 @@ def run_script(
 def _failed(error: SetupError) -> int:
     """Show an error where it is read: by the user, or by the master that has started this process."""
     if not tell_master(error):
-        print_error(str(error))
+        logs.show_failure(str(error))
     return EXIT_USAGE if error.is_usage else EXIT_FAILURE
 
 
@@ -151,11 +151,14 @@ def _serve(
     program = Program.of_this_process()
     outside = given(options, supervision)
     process = outside.process_settings()
+    logs.begin(outside.value("log_format"))
+    log_config = outside.value("log_config")
     files = files_of(options.config)
     identity = before_load.enter(process)
 
     def load_all() -> tuple[App, Settings]:
         before_load.become(identity, process)
+        apply_log_config(log_config)
         app = load()
         configuration = outside.configuration(app)
         logs.set_up(configuration.settings)

@@ -96,7 +96,7 @@ class Resources(dict[str, Any]):
                 with forked.contained():
                     generator.close()
             except Exception:
-                log.exception("resource failed to close name=%s", name)
+                log.exception("resource failed to close resource=%s", name)
 
     def _taken(self) -> Iterable[tuple[str, Generator[Any, None, None]]]:
         """Forget the resources of the batch; return them, the last one first."""

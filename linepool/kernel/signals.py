@@ -73,7 +73,7 @@ class SignalPipe:
                 noted += chunk
         for number in dict.fromkeys(noted):
             if number in self._meaningless:
-                log.warning("signal without a meaning ignored name=%s", signal_name(number))
+                log.warning("signal without a meaning ignored signal=%s", signal_name(number))
         return [signal.Signals(number) for number in noted if number in self._meaningful]
 
     def send_again(self) -> None:

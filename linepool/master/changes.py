@@ -16,7 +16,8 @@ from linepool.settings import Settings, written
 log = logging.getLogger("linepool")
 
 FIXED = (
-    *("scheme", "hot_connections", "control", "record", "unix_mode", "log_file", "reload"),
+    *("scheme", "hot_connections", "control", "record", "unix_mode", "reload"),
+    *("log_file", "log_config"),
     *("user", "group", "no_new_privileges", "umask", "chdir", "pid_file", "max_core_mb"),
 )
 """Settings that no reload changes: processes that stay are made with them."""

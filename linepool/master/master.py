@@ -198,7 +198,7 @@ class Master:
         opened = [one for one in listeners if one not in self.listeners]
         for listener in opened:
             for name in listener.names:
-                announce(f"listening on {name}")
+                announce(f"listening on {name}", "listening", address=name)
         self.listeners[:] = listeners
         self._watch_listeners(is_watching)
         self.draining.replace(listeners, leaving)
@@ -380,7 +380,7 @@ class Master:
         if ready >= self.settings.workers.min:
             self.was_ready = True
             self.pool.probe()
-            announce(f"ready: {ready} {_counted('worker', ready)}")
+            announce(f"ready: {ready} {_counted('worker', ready)}", "ready", workers=ready)
         elif self.load.history.boot_failures and not has_hope:
             log.error("no worker came up; giving up")
             self._status = 1

@@ -69,7 +69,7 @@ def obey(master: Commanded, number: signal.Signals) -> None:
         master.upgrade.begin()
     elif number == signal.SIGWINCH:
         if in_foreground():
-            log.debug("signal of the terminal ignored name=SIGWINCH")
+            log.debug("signal of the terminal ignored signal=SIGWINCH")
         elif why := master.empty():
             log.warning("not drained: %s", why)
 

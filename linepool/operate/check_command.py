@@ -11,6 +11,7 @@ from attrs import asdict
 from linepool.app import App
 from linepool.operate import before_load, target
 from linepool.operate.config import Configuration
+from linepool.operate.log_config import apply as apply_log_config
 from linepool.operate.options import add_settings, given
 from linepool.operate.terminal import print_error
 from linepool.protocols.base import Limits
@@ -44,6 +45,7 @@ def _check(options: argparse.Namespace) -> int:
     outside = given(options)
     process = outside.process_settings()
     before_load.become(before_load.enter(process), process)
+    apply_log_config(outside.value("log_config"))
     app = target.load(options.target)
     configuration = outside.configuration(app)
     for warning in warnings(app, configuration):

@@ -129,6 +129,16 @@ class Given:
                 **{name: value for name, value in values.items() if name in names}
             )
 
+    def value(self, name: str) -> Any:
+        """Return the value of a setting, as far as it does not come from the app.
+
+        Raises:
+            ConfigError: The value is wrong.
+        """
+        with _as_config_errors():
+            values, _ = _merged(self.layers)
+            return values.get(name, FIELDS[name].default)
+
     def fixed(self) -> dict[str, Any]:
         """Return the settings that root does not take from an app: files, and what the processes are.
 

@@ -12,13 +12,12 @@ import contextlib
 import logging
 import math
 import os
-import re
 import selectors
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from linepool.faults import fault_of
@@ -26,91 +25,49 @@ from linepool.kernel.privileges import owner_of
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.operate.log_file import LogFile, StandardError
 from linepool.operate.log_limit import LogLimit
+from linepool.operate.log_lines import Form, TextFormatter, attach, event_of, form_for, shown
+from linepool.operate.terminal import print_error
 from linepool.settings import Settings
-
-_INDENT = "    "
-_LONGEST = 16384  # characters of one record; of a longer one, its middle is left out
-_BREAK = re.compile(r"\n(?!    )")
-_FACTS = re.compile(r"\s*\S*%.*", re.DOTALL)  # of a format string: from the first value on
-
-
-def shown(text: str) -> str:
-    """Return a text without control characters; lines after the first are indented.
-
-    So nothing that is logged can look like a line of the log, or reach the terminal as an order to it.
-    """
-    return _BREAK.sub("\n" + _INDENT, _escaped(text))
-
-
-def _escaped(text: str) -> str:
-    """Return a text without control characters but line breaks; of a long one, without its middle."""
-    if len(text) > _LONGEST:
-        half = _LONGEST // 2
-        text = f"{text[:half]} ... {len(text) - _LONGEST} characters ... {text[-half:]}"
-    return text if text.isprintable() else "".join(map(_visible, text))
-
-
-def _visible(character: str) -> str:
-    if character.isprintable() or character == "\n":
-        return character
-    return character.encode("unicode_escape").decode()
-
-
-def _block(text: str) -> str:
-    """Return a traceback or a stack as lines below their event."""
-    return _INDENT + _escaped(text.strip("\n")).replace("\n", "\n" + _INDENT)
-
-
-class _Formatter(logging.Formatter):
-    """Time in UTC to the millisecond, level, message."""
-
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the lines of a record."""
-        return shown(super().format(record))
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is that of logging
-        """Return the lines of a traceback."""
-        return _block(super().formatException(ei))
-
-    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the name is that of logging
-        """Return the lines of a stack."""
-        return _block(stack_info)
-
-
-_FORMATTER = _Formatter()
 
 
 class LineHandler(logging.Handler):
     """Writes each record to standard error or a file; drops it if that would block.
 
+    Args:
+        output: Where to.
+        form: Of a line.
+
     Attributes:
         output: Where to.
+        form: Of a line.
         limit: Shared by the processes of the server, with the epoch of the file; None: there is none.
     """
 
-    def __init__(self, output: StandardError | LogFile | None = None) -> None:
+    def __init__(
+        self, output: StandardError | LogFile | None = None, form: Form | None = None
+    ) -> None:
         super().__init__()
-        self.setFormatter(_FORMATTER)
+        self.form = form or TextFormatter()
         self.output = output or StandardError()
         self.limit: LogLimit | None = None
         self._dropped = 0
         self._is_cut = False  # only a part of the last line was written
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return self.form.format(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         try:
             line = self.format(record)
         except Exception:  # noqa: BLE001 - a bad format string must not stop a request
-            line = shown(f"malformed log record from {record.pathname}:{record.lineno}")
+            place = f"{record.pathname}:{record.lineno}"
+            line = self.format(_event(record.levelno, "malformed log record from %s", place))
         if self._dropped:
-            line = f"{self._dropped} log records dropped: {self.output.trouble}\n{line}"
+            text = "%d log records dropped: %s"
+            dropped = _event(logging.WARNING, text, self._dropped, self.output.trouble)
+            line = f"{self.format(dropped)}\n{line}"
         data = b"\n" * self._is_cut + line.encode("utf-8", "replace") + b"\n"
         left = self.output.write(data, self.limit.epoch if self.limit else 0)
         if left:
@@ -139,8 +96,17 @@ class LineHandler(logging.Handler):
         """Say once, in the old file, that the new one cannot be opened."""
         why, file.failure = file.failure, ""
         text = "log file cannot be opened anew pid=%d path=%s why=%r"
-        facts = (os.getpid(), file.path, why)
-        self.emit(logging.LogRecord("linepool", logging.WARNING, __file__, 0, text, facts, None))
+        self.emit(_event(logging.WARNING, text, os.getpid(), file.path, why))
+
+
+def _event(level: int, text: str, *values: object) -> logging.LogRecord:
+    """Return a record of the log's own."""
+    return logging.LogRecord("linepool", level, __file__, 0, text, values, None)
+
+
+_TEXT = TextFormatter()
+
+_first_format = "text"
 
 
 class EventLogger(logging.Logger):
@@ -151,10 +117,12 @@ class EventLogger(logging.Logger):
 
     Attributes:
         threshold: That level.
+        log_format: The setting.
         last_resort: Takes each record that no handler of the app has taken.
     """
 
     threshold: int
+    log_format: str
     last_resort: LineHandler
 
     @property
@@ -180,28 +148,42 @@ class EventLogger(logging.Logger):
 
     def handle(self, record: logging.LogRecord) -> None:
         """Write an event, unless there were too many of its kind."""
-        if hasattr(record, "announced") and isinstance(self.last_resort.output, StandardError):
-            return  # it was written there
         now = time.monotonic()
         self.report_left_out(now)
         if self.limit.admits(record.levelno, _kind(record), now):
             self._write(record)
 
+    def announce(self, text: str, event: str, facts: Mapping[str, Any]) -> None:
+        """Write a line that other programs wait for, to standard error; to a log file too.
+
+        Args:
+            text: The line.
+            event: Its name, in the JSON form.
+            facts: Likewise.
+        """
+        last_resort = self.last_resort
+        is_file = isinstance(last_resort.output, LogFile)
+        form = form_for(self.log_format, 2) if is_file else last_resort.form
+        with contextlib.suppress(OSError):
+            os.write(2, form.announcement(text, event, facts).encode() + b"\n")
+        if (is_file or any(self._handlers())) and self.threshold <= logging.INFO:
+            self._write(_event(logging.INFO, "%s", text))
+
     def report_left_out(self, now: float, *, all_kinds: bool = False) -> None:
         """Say how many lines were left out; ``all_kinds``: even if that is not due yet."""
         for left in self.limit.ended(now, all_kinds=all_kinds):
-            text = "lines left out count=%d within_s=%.0f event=%r"
-            facts = (left.count, left.seconds, left.text)
-            self._write(logging.LogRecord(self.name, left.level, __file__, 0, text, facts, None))
+            text = "lines left out count=%d within_s=%.0f kind=%r"
+            self._write(_event(left.level, text, left.count, left.seconds, left.text))
 
     def _write(self, record: logging.LogRecord) -> None:
         """Give a record to the app's handlers; if none takes it, to the last resort."""
         if isinstance(record.args, tuple):
             record.args = tuple(shown(a) if isinstance(a, str) else a for a in record.args)
+        attach(record)
         taken = False
         with contextlib.suppress(Exception):  # the app's code, or an exception that cannot be shown
             if record.exc_info:  # else a formatter of the app's would show a client's bytes raw
-                record.exc_text = _FORMATTER.formatException(record.exc_info)
+                record.exc_text = _TEXT.formatException(record.exc_info)
             if not self.filter(record):
                 return  # the app has a filter for just these events
             taken = any([_takes(handler, record) for handler in self._handlers()])
@@ -236,7 +218,7 @@ def _takes(handler: logging.Handler, record: logging.LogRecord) -> bool:
 
 def _kind(record: logging.LogRecord) -> str:
     """Return what the records have in common of which only some are written each minute."""
-    kind = _FACTS.sub("", str(record.msg)).rstrip(":")
+    kind = event_of(str(record.msg))
     if not kind and record.args and isinstance(record.args, tuple):  # such as "%s failed"
         kind = str(record.args[0])
     command = getattr(record, "command", "")
@@ -258,7 +240,7 @@ def set_up(settings: Settings, file: LogFile | None = None) -> None:
     output: LogFile | StandardError = file or StandardError()
     if settings.log_file and file is None:
         output = LogFile(settings.log_file, owner_of(settings.user, settings.group))
-    last_resort = LineHandler(output)
+    last_resort = LineHandler(output, _form(settings, output))
     last_resort.limit = LogLimit(settings.log_limit)
     logging.lastResort = last_resort
     if not logging.getLogger().handlers:
@@ -269,8 +251,31 @@ def set_up(settings: Settings, file: LogFile | None = None) -> None:
     )
     assert isinstance(logger, EventLogger)
     logger.threshold = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    logger.log_format = settings.log_format
     logger.last_resort = last_resort
     _log_what_is_printed(logger)
+
+
+def begin(log_format: str) -> None:
+    """Have failures of the start be shown in a form, even if that is before the log is set up."""
+    global _first_format  # noqa: PLW0603 - one per process
+    _first_format = log_format
+
+
+def show_failure(message: str) -> None:
+    """Show on standard error why a command fails, or a server does not start."""
+    logger = logging.getLogger("linepool")
+    log_format = logger.log_format if isinstance(logger, EventLogger) else _first_format
+    if log_format == "text":
+        print_error(message)
+        return
+    line = form_for(log_format, 2).announcement(message, "not started", {}, logging.ERROR)
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode() + b"\n")
+
+
+def _form(settings: Settings, output: StandardError | LogFile) -> Form:
+    return form_for(settings.log_format, None if isinstance(output, LogFile) else 2)
 
 
 def reopen() -> str:
@@ -289,6 +294,8 @@ def configure(settings: Settings) -> None:
     if isinstance(logger, EventLogger):
         logger.threshold = logging.getLevelNamesMapping()[settings.log_level.upper()]
         logger.limit.configure(settings.log_limit)
+        logger.log_format = settings.log_format
+        logger.last_resort.form = _form(settings, logger.last_resort.output)
 
 
 def limit_handed_over() -> tuple[dict[str, Any], list[int]] | None:
@@ -363,7 +370,7 @@ def _log_what_is_printed(log: logging.Logger) -> None:
     def on_thread_error(error: threading.ExceptHookArgs) -> None:
         if not issubclass(error.exc_type, SystemExit):
             name = error.thread.name if error.thread else "-"
-            log.error("thread failed name=%s", name, exc_info=error.exc_value)
+            log.error("thread failed thread_name=%s", name, exc_info=error.exc_value)
 
     def on_unraisable(error: sys.UnraisableHookArgs) -> None:
         log.error("exception ignored in=%s", type(error.object).__name__, exc_info=error.exc_value)

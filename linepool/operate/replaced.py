@@ -83,9 +83,9 @@ def take_over(
     failure = told.get("failure", "")
     blind_s = time.monotonic() - state["at"]
     if failure:
-        announce(f"linepool {__version__} goes on: {failure}")
+        announce(f"linepool {__version__} goes on: {failure}", "not upgraded", why=failure)
     else:
-        announce(f"upgraded to {about}")
+        announce(f"upgraded to {about}", "upgraded", version=__version__)
         log.info("upgraded from=%s to=%s blind_s=%.3f", state["version"], __version__, blind_s)
     replies = control.upgrades if control else []
 

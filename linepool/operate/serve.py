@@ -39,6 +39,7 @@ from linepool.operate.before_fork import warn_of_threads
 from linepool.operate.commands import commands
 from linepool.operate.control import Control
 from linepool.operate.loading import Source, fork_loader, given_channel, run_loader
+from linepool.operate.log_config import apply as apply_log_config
 from linepool.operate.log_file import LogFile
 from linepool.operate.memory_check import MemoryCheck
 from linepool.operate.notify import notifier
@@ -145,10 +146,17 @@ def _serve(
         raise
     if source.program is not None:
         before_load.warn_of_root(source.process)
-    log.info("starting %s", about)
+    log.info(
+        "starting %s scheme=%s workers=%s request_timeout=%g max_connections=%d",
+        about,
+        settings.scheme,
+        settings.workers,
+        settings.request_timeout,
+        settings.max_connections,
+    )
     for listener in listeners:
         for name in listener.names:
-            announce(f"listening on {name}")
+            announce(f"listening on {name}", "listening", address=name)
     if on_listening is not None:
         on_listening(listeners)
     master.open()
@@ -175,6 +183,8 @@ def _inherit(
 ) -> tuple[Master, Control | None]:
     """Return a master for what another program has handed over, and its control socket."""
     generations = inherited.generations()
+    with contextlib.suppress(SetupError):  # it has changed meanwhile; the reload that follows tells
+        apply_log_config(generations[-1].settings.log_config)
     log_file = inherited.piece("log_file")
     logs.set_up(generations[-1].settings, LogFile.taken_over(*log_file) if log_file else None)
     if log_limit := inherited.piece("log"):
@@ -248,6 +258,10 @@ class _Office:
 
     def configure_log(self, settings: Settings) -> None:
         """Have the log follow other settings."""
+        try:
+            apply_log_config(settings.log_config)
+        except SetupError as error:
+            log.warning("the master's log stays as it was: %s", error)
         logs.configure(settings)
 
 
@@ -257,6 +271,7 @@ def _set_up(source: Source, facts: AppFacts, loader: LoaderHandle) -> Settings:
     assert settings is not None
     if source.identity is not None:  # the app's code may have said anything
         settings = loader.settings = evolve(settings, **source.fixed)
+    apply_log_config(settings.log_config)
     logs.set_up(settings)
     if source.program is not None:
         set_title("master", facts.name)

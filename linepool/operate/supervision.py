@@ -108,7 +108,7 @@ class Supervision:
         strays = [one for one in self.passed if one.kind != "listener" and one.address not in bind]
         for one in strays:
             log.warning(
-                "closed a descriptor that is not a listener fd=%d name=%s",
+                "closed a descriptor that is not a listener fd=%d socket=%s",
                 one.descriptor,
                 ascii(one.name),
             )

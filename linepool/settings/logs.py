@@ -18,6 +18,20 @@ class LogSettings:
         "path",
         "file to append the log to, opened anew on the signal USR1; empty: standard error",
     )
+    log_format: str = setting(
+        "text",
+        syntax.one_of("text", "json"),
+        "",
+        "form of the log's lines; text: for people; json: one JSON object a line, with the facts of the event"
+        " as members",
+    )
+    log_config: str = setting(
+        "",
+        syntax.path,
+        "path",
+        "file for logging.config.dictConfig, FILE.toml or FILE.json: where the log goes instead; empty: none",
+        is_early=True,
+    )
     log_level: str = setting(
         "info", syntax.one_of("debug", "info", "warning", "error"), "", "minimum log level"
     )

@@ -98,7 +98,7 @@ def test_sockets_are_served_others_closed_and_nothing_is_mentioned_to_the_app(
     for address in server.addresses:
         with Peer(address) as peer:
             assert peer.ask_lines("MENTION") == []
-    assert "closed a descriptor that is not a listener fd=4 name='board'" in server.text
+    assert "closed a descriptor that is not a listener fd=4 socket='board'" in server.text
     assert receiver.until("FDSTOREREMOVE", "1") == {"FDSTOREREMOVE": "1", "FDNAME": "board"}
     open_files = Path(f"/proc/{server.process.pid}/fd").iterdir()
     copies = [os.readlink(file) for file in open_files].count(str(stored.name))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from linepool.faults import fault_of, reference
 from linepool.operate.log_limit import FIRST_REPORT, REPORTS, WINDOW, LogLimit
-from linepool.operate.logs import LineHandler, shown
+from linepool.operate.log_lines import shown
+from linepool.operate.logs import LineHandler
 
 MOST = 6
 ERROR, INFO, DEBUG = logging.ERROR, logging.INFO, logging.DEBUG

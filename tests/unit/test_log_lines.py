@@ -1,0 +1,224 @@
+"""The forms of log lines, and the facts of records, also as other libraries see them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import sentry_sdk
+import structlog
+from pythonjsonlogger.json import JsonFormatter as TheirFormatter
+from sentry_sdk.transport import Transport
+
+import linepool
+from linepool.operate import log_lines, logs
+from linepool.operate.log_lines import JsonFormatter, event_of, facts_of, form_for
+from linepool.settings import Settings
+
+
+def event(text: str, *values: object, level: int = logging.INFO) -> logging.LogRecord:
+    return logging.LogRecord("linepool", level, __file__, 1, text, values, None)
+
+
+def as_json(record: logging.LogRecord) -> dict[str, object]:
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    found: dict[str, object] = json.loads(line)
+    return found
+
+
+KILLED = ("worker killed pid=%d why=%r ran_s=%.2f limit_s=%g%s", 7, "stuck", 1.23456789, 30.0)
+STACK = '\n    Current thread:\n      File "x.py", line 3'
+
+
+def test_facts_are_values_and_a_stack_is_one_of_them():
+    assert facts_of(event(*KILLED, STACK)) == {
+        "pid": 7,
+        "why": "stuck",
+        "ran_s": 1.23456789,
+        "limit_s": 30.0,
+        "stack": 'Current thread:\n  File "x.py", line 3',
+    }
+    assert facts_of(event("100%% of %s x=%5.1f y=%-8s", "it", 1.5, "b")) == {"x": 1.5, "y": "b"}
+    assert facts_of(event("cannot fork: %s", "no memory")) == {}
+    assert facts_of(event("%s")) == {}
+
+
+def test_an_event_is_named_by_what_its_lines_have_in_common():
+    assert event_of("worker killed pid=%d why=%r") == "worker killed"
+    assert event_of("cannot fork: %s") == "cannot fork"
+    assert event_of("stopping: %s") == "stopping"
+    assert event_of("%s") == ""
+
+
+def test_a_json_line_has_the_facts_as_members():
+    found = as_json(event(*KILLED, STACK, level=logging.ERROR))
+
+    assert found.pop("time")
+    assert found == {
+        "level": "error",
+        "logger": "linepool",
+        "event": "worker killed",
+        "message": "worker killed pid=7 why='stuck' ran_s=1.23 limit_s=30",
+        "process": os.getpid(),
+        "pid": 7,
+        "why": "stuck",
+        "ran_s": 1.234568,
+        "limit_s": 30.0,
+        "stack": 'Current thread:\n  File "x.py", line 3',
+    }
+
+
+def test_what_the_app_logs_has_its_extra_facts_in_json():
+    record = logging.LogRecord("shop", logging.INFO, __file__, 1, "sold %s x=%d", ("a\nb", 3), None)
+    record.price, record.level, record.when, record.much = 5, "no", Path("x"), float("nan")
+    found = as_json(record)
+
+    assert found["message"] == "sold a\nb x=3"
+    assert (found["price"], found["when"], found["much"]) == (5, "x", "nan")
+    assert found["level"] == "info"
+    assert "event" not in found
+    assert "x" not in found
+
+
+def test_an_exception_is_one_member_in_json():
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        record = logging.LogRecord("linepool", logging.ERROR, "", 0, "failed", (), sys.exc_info())
+    exception = as_json(record)["exception"]
+    assert isinstance(exception, str)
+    assert exception.startswith("Traceback (most recent call last):\n  File ")
+    assert exception.endswith("\nValueError: wrong")
+
+
+@pytest.mark.parametrize(
+    "extra", [{("a", 1): 2}, float("inf"), object(), b"\xff", "\ud800", [float("nan")]]
+)
+def test_whatever_is_logged_is_one_line_of_json(extra):
+    handler = logs.LineHandler(form=JsonFormatter())
+    record = event("x y=%s", extra)
+    record.extra = extra
+    line = handler.format(record)
+    assert json.loads(line, parse_constant=pytest.fail)["event"] == "x"
+
+
+def test_lines_for_the_journal_begin_with_a_priority_and_have_no_time(monkeypatch, tmp_path):
+    with open(tmp_path / "journal", "wb") as stream:
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        form = form_for("text", stream.fileno())
+        json_form = form_for("json", stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino + 1}")
+        assert form_for("text", stream.fileno()).format(event("x"))[0] == "2"
+
+    assert form.format(event("x %s", "\n    y", level=logging.ERROR)) == "<3>ERROR   x \n<3>    y"
+    assert form.format(event("x", level=logging.DEBUG)) == "<7>DEBUG   x"
+    assert form.announcement("listening on x", "listening", {}) == "<6>listening on x"
+    assert json_form.format(event("x", level=logging.WARNING)).startswith('<4>{"time": ')
+
+
+def test_only_a_terminal_that_wants_colours_gets_them(monkeypatch):
+    ours, theirs = os.openpty()
+    try:
+        warning = event("x", level=logging.WARNING)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        assert "\033[33mWARNING\033[0m" in form_for("text", theirs).format(warning)
+        assert "\033" not in form_for("text", theirs).format(event("x"))
+        assert "\033" not in form_for("json", theirs).format(warning)
+        assert "\033" not in form_for("text", None).format(warning)
+        monkeypatch.setenv("NO_COLOR", "1")
+        assert "\033" not in form_for("text", theirs).format(warning)
+        monkeypatch.delenv("NO_COLOR")
+        monkeypatch.setenv("TERM", "dumb")
+        assert "\033" not in form_for("text", theirs).format(warning)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def templates() -> list[str]:
+    """Return the format strings of all events that linepool logs."""
+    return [
+        node.value
+        for file in Path(linepool.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "=%" in node.value
+    ]
+
+
+def test_no_fact_of_an_event_has_the_name_of_something_that_each_record_has():
+    keys = {key for text in templates() for key in log_lines._keys(text) if key}
+    assert len(keys) > 30
+    assert keys & (log_lines._OF_ANY_RECORD | log_lines._MEMBERS) == set()
+
+
+# -- other libraries
+
+
+@pytest.fixture
+def logger(monkeypatch):
+    """Give the server's logger as it is in a server, with a handler whose records are kept."""
+    logger = logging.getLogger("linepool")
+    before = (logger.__class__, logger.handlers[:], logging.lastResort, logger.propagate)
+    handlers = logging.getLogger().handlers[:]
+    logs.set_up(Settings())
+    logging.getLogger().handlers[:] = []
+    yield logger
+    logger.__class__, logger.handlers[:], logging.lastResort, logger.propagate = before
+    logging.getLogger().handlers[:] = handlers
+
+
+def written(logger: logging.Logger, formatter: logging.Formatter, capsys) -> dict[str, object]:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logger.addHandler(handler)
+    logger.warning("slow request pid=%d command=%s ran_s=%.2f", 7, "ADD", 1.5)
+    found: dict[str, object] = json.loads(capsys.readouterr().err)
+    return found
+
+
+FACTS = {"pid": 7, "command": "ADD", "ran_s": 1.5}
+
+
+def test_python_json_logger_sees_the_facts(logger, capsys):
+    assert written(logger, TheirFormatter(), capsys).items() >= FACTS.items()
+
+
+def test_structlog_sees_the_facts(logger, capsys):
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    assert written(logger, formatter, capsys).items() >= FACTS.items()
+
+
+def test_sentry_sees_the_facts(logger):
+    envelopes = []
+
+    class Kept(Transport):
+        def capture_envelope(self, envelope):
+            envelopes.append(envelope)
+
+    client = sentry_sdk.Client(
+        dsn="http://key@127.0.0.1:9/1", transport=Kept, auto_enabling_integrations=False
+    )
+    from sentry_sdk.integrations.logging import EventHandler
+
+    with sentry_sdk.isolation_scope() as scope:
+        scope.set_client(client)
+        handler = EventHandler()
+        logger.addHandler(handler)
+        logger.error("worker killed pid=%d command=%s ran_s=%.2f", 7, "ADD", 1.5)
+    (sent,) = [one.get_event() for one in envelopes if one.get_event()]
+    assert sent["extra"].items() >= FACTS.items()
+    client.close()
