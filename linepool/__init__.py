@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from linepool import cache
     from linepool.app import (
         App,
+        config,
         handler,
         middleware,
         on_connect,
@@ -74,6 +75,7 @@ else:
     _HOMES = {
         "linepool.app": (
             "App",
+            "config",
             "handler",
             "middleware",
             "on_connect",
@@ -164,6 +166,7 @@ __all__ = [
     "Verb",
     "body",
     "cache",
+    "config",
     "handler",
     "middleware",
     "on_connect",

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from attrs import frozen
 
+LOCAL = "127.0.0.1"
+"""The host of ``PORT``."""
+ALL = "0.0.0.0"  # noqa: S104 - where the user asks for it
+"""The host of ``:PORT``: every IPv4 address of the machine."""
+FORMS = "HOST:PORT, PORT, :PORT, [::1]:PORT, unix:/PATH, unix:@NAME, fd://N or systemd:NAME"
+
 
 @frozen
 class Address:
@@ -37,12 +43,31 @@ def parse_address(text: str) -> Address:
     if kind == "systemd" and rest and rest.isprintable():
         return Address(name=rest)
     host, colon, port = text.rpartition(":")
-    if colon and host and port.isascii() and port.isdigit() and int(port) < 65536:
+    if port.isascii() and port.isdigit() and int(port) < 65536:
+        if not host:
+            return Address(host=ALL if colon else LOCAL, port=int(port))
         if host.startswith("[") and host.endswith("]"):
             return Address(host=host[1:-1], port=int(port))
         if ":" not in host:
             return Address(host=host, port=int(port))
-    raise ValueError("HOST:PORT, [::1]:PORT, unix:/PATH, unix:@NAME, fd://N or systemd:NAME")
+    raise ValueError(_meant(text) + FORMS)
+
+
+def _meant(text: str) -> str:
+    """Return how an address would be right that is nearly one, for the message; "": it is not."""
+    bare = text.partition("://")[2].rstrip("/")
+    host, _, port = text.rpartition(":")
+    if "://" in text and bare and not text.startswith("fd:"):
+        return f"without a scheme: {bare}; it is "
+    if port.isdecimal() and int(port) > 65535:
+        return "with a port up to 65535; it is "
+    if host.count(":") > 1 and port.isdecimal() and not host.startswith("["):
+        return f"with brackets around an IPv6 address: [{host}]:{port}; it is "
+    if text and ":" not in text and "/" not in text and text.isprintable():
+        return f"with a port: {text}:7000; it is "
+    if text.startswith("/"):
+        return f"with unix: before a path: unix:{text}; it is "
+    return ""
 
 
 def unix_address(path: str) -> str:

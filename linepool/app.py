@@ -5,26 +5,29 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import attrs
 from attrs import frozen
 
+from linepool.app_table import AppTable, AppTableError
 from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
-from linepool.forked import contained
 from linepool.handlers.checks import check_call, check_plain_function, refuse_second_load
-from linepool.handlers.inject import Injector, described, hints, place_of
-from linepool.handlers.signature import Signature, compile_signature
+from linepool.handlers.inject import Injector, described, place_of
+from linepool.handlers.signature import compile_signature
+from linepool.hooks import HookFunctions, run_in_worker
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
 from linepool.resources import WORKER, ResourceFunctions, Resources
-from linepool.service import Entry, Hook, Middleware, Service
-from linepool.session import Connection, Session, Verb
+from linepool.service import Entry, Middleware, Service
+from linepool.session import Session
 from linepool.settings import check_names_of_app, parse_setting
+from linepool.settings.keywords import AppSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T", bound=type)
 
 _LONGEST_TIMEOUT = 1e9  # seconds
 
@@ -67,19 +70,20 @@ class App:
         protocol: Protocol | None = None,
         builtins: bool = True,
         guard: bool = True,
-        **settings: Any,
+        **settings: Unpack[AppSettings],
     ) -> None:
         check_names_of_app(settings)
         self.name = name
         self.protocol = protocol if protocol is not None else Line()
         self.builtins = builtins
         self.guard = guard
-        self.settings = settings
+        self.settings: Mapping[str, Any] = dict(settings)
         self._handlers: dict[str, _Registration] = {}
         self._unknown: _Registration | None = None
         self._middleware: list[Middleware] = []
         self._resources = ResourceFunctions()
-        self._hooks: dict[str, list[Callable[..., Any]]] = {}
+        self._table: AppTable | None = None
+        self._hooks = HookFunctions()
         self._started = False
 
     @overload
@@ -165,29 +169,64 @@ class App:
             return lambda function: self._resources.add(function, scope)
         return self._resources.add(function, scope)
 
+    def config(self, kind: T) -> T:
+        """Fill a class from the table ``[app]`` of the configuration; see docs/settings.md.
+
+        Handlers, hooks and resources that annotate a parameter with the class get its one object. For
+        ``ask`` and tests that is one of its defaults, unless ``configure`` gives others.
+
+        Raises:
+            SetupError: It is no class made with attrs or dataclasses, or the app has one already.
+        """
+        table = AppTable(kind)
+        if self._table is not None and self._table.name != table.name:
+            raise SetupError(f"config is given twice: {self._table.name} and {table.name}")
+        self._table = table
+        self._resources.add(table.resource(), WORKER)
+        return kind
+
+    def configure(self, table: Mapping[str, Any] | None, source: str = "[app]") -> None:
+        """Give the app its own settings, as the table ``[app]`` of a file would.
+
+        Args:
+            table: Values by key; None: it keeps those that it has, or takes the defaults.
+            source: Where they are from, for messages.
+
+        Raises:
+            SetupError: A key is unknown or missing, or a value is wrong; the text names it.
+        """
+        if self._table is not None:
+            if table is not None or not self._table.is_filled:
+                self._table.fill(table or {}, source)
+        elif table:
+            raise AppTableError(
+                f"{source}: the app takes no settings of its own; give it a class for them with"
+                " @linepool.config"
+            )
+
     def on_start(self, function: F) -> F:
         """Call a function in the master, before the first fork."""
         check_call(function, "on_start")
-        return self._hook("on_start", function)
+        return self._hooks.add("on_start", function)
 
     def on_worker_start(self, function: F) -> F:
         """Call a function in each worker, after its resources have been opened."""
-        return self._hook("on_worker_start", function)
+        return self._hooks.add("on_worker_start", function)
 
     def on_worker_exit(self, function: F) -> F:
         """Call a function in each worker that exits gracefully, before its resources are closed."""
-        return self._hook("on_worker_exit", function)
+        return self._hooks.add("on_worker_exit", function)
 
     def on_connect(self, function: F) -> F:
         """Call a function for each new connection.
 
         What it returns greets the client; ``ClientError`` refuses the connection.
         """
-        return self._hook("on_connect", function)
+        return self._hooks.add("on_connect", function)
 
     def on_disconnect(self, function: F) -> F:
         """Call a function once for each connection that has ended."""
-        return self._hook("on_disconnect", function)
+        return self._hooks.add("on_disconnect", function)
 
     @property
     def has_handlers(self) -> bool:
@@ -200,7 +239,7 @@ class App:
         functions = [one.function for one in self._handlers.values()]
         functions += [self._unknown.function] if self._unknown else []
         functions += [*self._middleware, *self._resources.functions.values()]
-        return functions + [function for hooks in self._hooks.values() for function in hooks]
+        return functions + self._hooks.functions
 
     def freeze(self, limits: Limits | None = None) -> Service:
         """Return the app made ready to serve: every annotation resolved, every converter built.
@@ -210,8 +249,11 @@ class App:
         """
         injector = self._resources.injector(self.protocol)
         self._resources.check(self.protocol)
-        for name in ("on_worker_start", "on_worker_exit"):
-            self._compiled(name, injector)  # an error is raised now, not in each worker
+        for name in (
+            "on_worker_start",
+            "on_worker_exit",
+        ):  # an error is raised now, not in each worker
+            self._hooks.compiled(name, injector, self._resources)
         table: dict[bytes, Entry] = {}
         unknown = self._unknown
         service = Service(
@@ -220,8 +262,8 @@ class App:
             table=table,
             unknown=self._entry(unknown, injector) if unknown else None,
             middleware=tuple(self._middleware),
-            on_connect=self._compiled("on_connect", injector),
-            on_disconnect=self._compiled("on_disconnect", injector),
+            on_connect=self._hooks.compiled("on_connect", injector, self._resources),
+            on_disconnect=self._hooks.compiled("on_disconnect", injector, self._resources),
             limits=limits or Limits(),
             guard=self.guard,
         )
@@ -245,7 +287,7 @@ class App:
         """Run the ``on_start`` hooks, once."""
         if not self._started:
             self._started = True
-            for function in self._hooks.get("on_start", ()):
+            for function in self._hooks.of("on_start"):
                 function()
 
     @contextlib.contextmanager
@@ -253,17 +295,14 @@ class App:
         """Open what a worker has: its resources, by name, between its start and exit hooks."""
         injector = self._resources.injector(self.protocol)
         with self._resources.opened(self.protocol) as resources:
-            holder = _Holder(resources)
-            for hook in self._compiled("on_worker_start", injector):
-                with contained():
-                    hook(holder)
+            starting = self._hooks.compiled("on_worker_start", injector, self._resources)
+            run_in_worker(starting, resources)
             try:
                 yield resources
             finally:
                 resources.discard_batch()
-                for hook in self._compiled("on_worker_exit", injector):
-                    with contained():
-                        hook(holder)
+                leaving = self._hooks.compiled("on_worker_exit", injector, self._resources)
+                run_in_worker(leaving, resources)
 
     def ask(self, data: bytes) -> bytes:
         r"""Return all bytes that a client would read that sends these and ends its stream.
@@ -316,11 +355,6 @@ class App:
             self._handlers[name] = registration
         return function
 
-    def _hook(self, name: str, function: F) -> F:
-        check_plain_function(function)
-        self._hooks.setdefault(name, []).append(function)
-        return function
-
     def _entry(self, registration: _Registration, injector: Injector) -> Entry:
         function = registration.function
         try:
@@ -337,44 +371,6 @@ class App:
             place_of(function),
             registration.options,
         )
-
-    def _compiled(self, name: str, injector: Injector) -> list[Hook]:
-        return [
-            Hook(function, self._hook_signature(name, function, injector))
-            for function in self._hooks.get(name, ())
-        ]
-
-    def _hook_signature(
-        self, name: str, function: Callable[..., Any], injector: Injector
-    ) -> Signature:
-        place = f"{name} {function.__name__} at {place_of(function)}"
-        per_worker = name.startswith("on_worker")
-        try:
-            signature = compile_signature(function, injector)
-            if per_worker:
-                self._resources.check_worker_hook(function, injector)
-        except SetupError as error:
-            raise SetupError(f"{place}: {error}") from None
-        from_line = signature.words or signature.many or signature.options or signature.rest
-        if from_line or (
-            per_worker and {Session, Connection, Verb} & set(hints(function).values())
-        ):
-            what = (
-                "the app's resources"
-                if per_worker
-                else "Session, Connection and the app's resources"
-            )
-            raise SetupError(
-                f"{place}: a hook may only annotate {what}; it gets nothing from a request"
-            )
-        return signature
-
-
-class _Holder:
-    """Stands in for a conversation where a hook runs outside any."""
-
-    def __init__(self, resources: Resources) -> None:
-        self.resources = resources
 
 
 def _upper(name: str) -> str:
@@ -393,6 +389,7 @@ handler = default.handler
 unknown = default.unknown
 middleware = default.middleware
 resource = default.resource
+config = default.config
 on_start = default.on_start
 on_worker_start = default.on_worker_start
 on_worker_exit = default.on_worker_exit

@@ -14,7 +14,7 @@ from linepool.app import App
 from linepool.core import about
 from linepool.errors import SetupError
 from linepool.kernel.program import Program
-from linepool.operate import before_load, check_command, logs, target
+from linepool.operate import before_load, check_command, env_file, logs, target
 from linepool.operate.config import files_of, option_name
 from linepool.operate.loading import Source, tell_master
 from linepool.operate.log_config import apply as apply_log_config
@@ -118,9 +118,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _add_others(commands: argparse._SubParsersAction[Any]) -> None:
-    from linepool.operate import health, orders, simulate_command, unit  # noqa: PLC0415 - see above
+    from linepool.operate import config_schema, health, orders, simulate_command, unit  # noqa: PLC0415 - see above
 
-    for module in (orders, health, simulate_command, unit):
+    for module in (orders, health, config_schema, simulate_command, unit):
         module.add_to(commands)
 
 
@@ -153,13 +153,15 @@ def _serve(
     process = outside.process_settings()
     logs.begin(outside.value("log_format"))
     log_config = outside.value("log_config")
-    files = files_of(options.config)
+    files = [*files_of(options.config), *map(os.path.abspath, options.env_file)]
     identity = before_load.enter(process)
 
     def load_all() -> tuple[App, Settings]:
         before_load.become(identity, process)
+        env_file.add_to(os.environ, outside.variables)
         apply_log_config(log_config)
         app = load()
+        outside.fill(app)
         configuration = outside.configuration(app)
         logs.set_up(configuration.settings)
         for warning in check_command.warnings(app, configuration):

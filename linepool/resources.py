@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from linepool import forked
 from linepool.errors import LeaveNow, SetupError
-from linepool.handlers.checks import check_call, refuse_second_load
+from linepool.handlers.checks import refuse_second_load
 from linepool.handlers.inject import Injector, described, hints, place_of
 from linepool.protocols.base import Protocol
 
@@ -151,8 +151,6 @@ class ResourceFunctions:
             )
         if not inspect.isgeneratorfunction(function):
             raise SetupError(f"resource {name} must be a generator function (yield it)")
-        if scope == WORKER:
-            check_call(function, "resource")
         before = self.functions.setdefault(name, function)
         if before is not function:
             refuse_second_load(before, function)
@@ -166,7 +164,8 @@ class ResourceFunctions:
         return Injector(self.functions, protocol)
 
     def check(self, protocol: Protocol) -> None:
-        """Raise SetupError if one of a batch asks for what it cannot be given."""
+        """Raise SetupError if one asks for what it cannot be given."""
+        self._takes(protocol)
         self._makers(protocol, Resources())
 
     def check_handler(self, function: Callable[..., Any], injector: Injector) -> None:
@@ -193,30 +192,52 @@ class ResourceFunctions:
     def opened(self, protocol: Protocol) -> Iterator[Resources]:
         """Open those of the worker, in the order of their registration."""
         resources = Resources()
+        takes = self._takes(protocol)
         with contextlib.ExitStack() as stack:
             for name, function in self._of(WORKER).items():
+                taken = {parameter: resources[one] for parameter, one in takes[name].items()}
                 manager = contextlib.contextmanager(function)
-                resources[name] = stack.enter_context(forked.Contained(manager()))
+                resources[name] = stack.enter_context(forked.Contained(manager(**taken)))
             resources.per_batch = self._makers(protocol, resources)
             yield resources
 
     def _of(self, scope: str) -> dict[str, Callable[..., Any]]:
         return {name: f for name, f in self.functions.items() if self._scopes[name] == scope}
 
+    def _takes(self, protocol: Protocol) -> dict[str, dict[str, str]]:
+        """Return the resources that those of the worker take, by parameter; each by its name."""
+        functions, before = self._of(WORKER), dict[str, Callable[..., Any]]()
+        takes = {}
+        for name, function in functions.items():
+            takes[name] = _taken_by(function, Injector(before, protocol), _OF_WORKER)
+            before[name] = function
+        return takes
+
     def _makers(self, protocol: Protocol, resources: Resources) -> dict[str, Make]:
         """Return what makes those of a batch, given the resources of the worker."""
         injector = Injector(self._of(WORKER), protocol)
         makers: dict[str, Make] = {}
         for name, function in self._of(BATCH).items():
-            taken = _taken_by(function, injector)
+            taken = _taken_by(function, injector, _OF_BATCH)
             makers[name] = partial(
                 function, **{parameter: resources.get(one) for parameter, one in taken.items()}
             )
         return makers
 
 
-def _taken_by(function: Callable[..., Any], injector: Injector) -> dict[str, str]:
-    """Return the resource for each parameter of the function of a batch's resource.
+_OF_WORKER = (
+    "a resource of the scope worker may only take resources of that scope, registered before it"
+)
+_OF_BATCH = "a resource of the scope batch may only take resources of the scope worker"
+
+
+def _taken_by(function: Callable[..., Any], injector: Injector, rule: str) -> dict[str, str]:
+    """Return the resource for each parameter of the function of a resource.
+
+    Args:
+        function: It makes the resource.
+        injector: Knows those that it may take.
+        rule: Which these are, for the message.
 
     Raises:
         SetupError: There is none for one of them.
@@ -228,8 +249,8 @@ def _taken_by(function: Callable[..., Any], injector: Injector) -> dict[str, str
         name = injector.resource_name(annotated.get(parameter.name, str), parameter.name)
         if name is None or parameter.kind not in by_name:
             raise SetupError(
-                f"resource {described(function)}: parameter {parameter.name}: a resource of the scope"
-                " batch may only take resources of the scope worker, annotated and by name"
+                f"resource {described(function)}: parameter {parameter.name}: {rule}, by an annotation and"
+                " by name"
             )
         taken[parameter.name] = name
     return taken

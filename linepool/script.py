@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn, Unpack
 
 from linepool.app import App
+from linepool.settings.keywords import AppSettings
 
 
 def run(
-    app: App | None = None, *, arguments: Sequence[str] | None = None, **settings: Any
+    app: App | None = None,
+    *,
+    arguments: Sequence[str] | None = None,
+    **settings: Unpack[AppSettings],
 ) -> NoReturn:
     """Serve an app until the server is stopped, then exit.
 

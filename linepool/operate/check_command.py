@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import asdict
 
 from linepool.app import App
-from linepool.operate import before_load, target
-from linepool.operate.config import Configuration
+from linepool.operate import before_load, env_file, target
+from linepool.operate.config import COMMAND_LINE, ENVIRONMENT, Configuration, option_name
+from linepool.operate.environment import PREFIX
 from linepool.operate.log_config import apply as apply_log_config
 from linepool.operate.options import add_settings, given
-from linepool.operate.terminal import print_error
+from linepool.operate.terminal import print_error, printable
 from linepool.protocols.base import Limits
+from linepool.service import Entry
 from linepool.settings import FIELDS, written
 
 
@@ -24,17 +29,27 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
         "check",
         help="show an app's commands and the effective settings",
         description="Load an app and show its commands and settings, without serving it.",
-        epilog="example:\n  linepool check sums.py",
+        epilog="examples:\n  linepool check sums.py\n  linepool check sums.py --settings",
     )
-    check.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
+    check.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help="FILE.py, a package, MODULE, or one of these with :APP or :FUNCTION()",
+    )
     check.add_argument("--json", action="store_true", help="print JSON")
+    check.add_argument(
+        "--settings",
+        action="store_true",
+        help="show the settings only, each with its source; TARGET may be left out then",
+    )
     add_settings(check)
     check.set_defaults(run=_check, parser=check)
 
 
 def warnings(app: App, configuration: Configuration) -> list[str]:
     """Return what is worth a warning before an app is served."""
-    found = [f"environment: {warning}" for warning in configuration.warnings]
+    found = [*configuration.warnings]
     found += target.loaded_twice(app)
     if left_out := target.left_out(app):
         found.append(f"{left_out} is not served: it does not belong to the app {app.name!r}")
@@ -42,30 +57,31 @@ def warnings(app: App, configuration: Configuration) -> list[str]:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.target is None and not options.settings:
+        options.parser.error("give a TARGET, or --settings")
     outside = given(options)
     process = outside.process_settings()
     before_load.become(before_load.enter(process), process)
+    env_file.add_to(os.environ, outside.variables)
     apply_log_config(outside.value("log_config"))
-    app = target.load(options.target)
+    app = App()
+    if options.target is not None:
+        app = target.load(options.target)
+        outside.fill(app)
     configuration = outside.configuration(app)
     for warning in warnings(app, configuration):
         print_error(warning)
     settings = configuration.settings
     service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
     if options.json:
-        entries = [
-            {
-                "names": entry.names,
-                "usage": entry.usage,
-                "timeout": entry.timeout,
-                "place": entry.place,
-            }
-            for entry in service.commands
+        _print_json(app, service.commands, configuration, only_settings=options.settings)
+        return 0
+    if options.settings:
+        rows = [
+            (name, written(name, getattr(settings, name)), _source(configuration, name))
+            for name in FIELDS
         ]
-        shown = {
-            name: written(name, value) for name, value in asdict(settings, recurse=False).items()
-        }
-        print(json.dumps({"name": app.name, "commands": entries, "settings": shown}))
+        _print_rows(rows)
         return 0
     print(f"{app.name}: {len(service.commands)} commands")
     for entry in service.commands:
@@ -76,3 +92,44 @@ def _check(options: argparse.Namespace) -> int:
         mark = f"  ({source})" if source else ""
         print(f"  {name:<20} {written(name, getattr(settings, name))}{mark}")
     return 0
+
+
+def _print_json(
+    app: App, commands: Sequence[Entry], configuration: Configuration, *, only_settings: bool
+) -> None:
+    values = asdict(configuration.settings, recurse=False)
+    facts: dict[str, object] = {
+        "settings": {name: written(name, value) for name, value in values.items()},
+        "sources": {name: _source(configuration, name) for name in values},
+    }
+    if not only_settings:
+        entries = [
+            {
+                "names": entry.names,
+                "usage": entry.usage,
+                "timeout": entry.timeout,
+                "place": entry.place,
+            }
+            for entry in commands
+        ]
+        facts = {"name": app.name, "commands": entries, **facts}
+    print(json.dumps(facts))
+
+
+def _source(configuration: Configuration, name: str) -> str:
+    """Return where the value of a setting is from: an option, a variable, a file ..."""
+    source = configuration.sources.get(name, "default")
+    if source == COMMAND_LINE:
+        return option_name(name)
+    if source == ENVIRONMENT:
+        return PREFIX + name.upper()
+    return source
+
+
+def _print_rows(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    print(printable(lines, sys.stdout))

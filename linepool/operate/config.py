@@ -15,6 +15,7 @@ from attrs import frozen
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.kernel.cpus import available_cpus
+from linepool.operate.env_file import Variables
 from linepool.operate.environment import misspelt_in, settings_in
 from linepool.operate.supervision import Supervision
 from linepool.settings import (
@@ -28,6 +29,7 @@ from linepool.settings import (
 )
 
 COMMAND_LINE = "command line"
+ENVIRONMENT = "environment"
 _APP = "App(...)"
 _LISTEN_FDS = "LISTEN_FDS"
 _FOUND = ("linepool.toml", "pyproject.toml")
@@ -75,11 +77,17 @@ class Given:
     Attributes:
         layers: The sources with their settings, the lowest precedence first.
         supervision: How the process is supervised; None: the settings are only looked at.
+        app_table: The table ``[app]`` of the file; None: there is none.
+        app_source: Where it is, for messages.
+        variables: Those of files, for the environment.
         warnings: As in ``Configuration``.
     """
 
     layers: Sequence[tuple[str, Mapping[str, object]]]
     supervision: Supervision | None
+    app_table: Mapping[str, Any] | None
+    app_source: str
+    variables: Variables
     warnings: Sequence[str]
 
     @classmethod
@@ -89,6 +97,7 @@ class Given:
         environment: Mapping[str, str],
         file: str | None = None,
         supervision: Supervision | None = None,
+        env_files: Variables = (),
     ) -> Given:
         """Read file and environment.
 
@@ -100,21 +109,33 @@ class Given:
                 the working directory, if they exist.
             supervision: How the process is supervised; its sockets give ``bind`` a value, and a name
                 there, ``systemd:NAME``, becomes their descriptors. None: the settings are only looked at.
+            env_files: Variables of files, which those of the environment override.
 
         Raises:
             ConfigError: The file or a name is wrong.
         """
         passed = supervision.default_bind if supervision else ()
         with _as_config_errors():
+            source, in_file = _file_layer(file)
+            app_table = in_file.pop("app", None)
+            if app_table is not None and not isinstance(app_table, dict):
+                raise SetupError(f"{source}: app must be a table, not {app_table!r}")
+            app_source = "[app]" if app_table is None else f"{source}: [app]"
             layers = [
-                _file_layer(file),
+                (source, in_file),
                 (_LISTEN_FDS, {"bind": passed} if passed else {}),
-                ("environment", settings_in(environment)),
+                *((name, settings_in(variables)) for name, variables in env_files),
+                (ENVIRONMENT, settings_in(environment)),
                 (COMMAND_LINE, options),
             ]
-            for source, layer in layers:
-                _check(source, layer, check_names)
-        return cls(layers, supervision, misspelt_in(environment))
+            for name, layer in layers:
+                _check(name, layer, check_names)
+        warnings = [
+            f"{name}: {warning}"
+            for name, variables in (*env_files, (ENVIRONMENT, environment))
+            for warning in misspelt_in(variables)
+        ]
+        return cls(layers, supervision, app_table, app_source, env_files, warnings)
 
     def process_settings(self) -> ProcessSettings:
         """Return the settings that count before the app is loaded.
@@ -152,6 +173,14 @@ class Given:
                 for name, field in FIELDS.items()
                 if field.metadata["unit"] == "path" or field.metadata["is_early"]
             }
+
+    def fill(self, app: App) -> None:
+        """Give an app the table ``[app]``.
+
+        Raises:
+            SetupError: A key is unknown or missing, or a value is wrong.
+        """
+        app.configure(self.app_table, self.app_source)
 
     def configuration(self, app: App) -> Configuration:
         """Return the effective settings of an app; its own have the lowest precedence.
@@ -246,7 +275,7 @@ def files_of(file: str | None) -> Sequence[str]:
         return [one for one in found if os.path.isabs(one)]
 
 
-def _file_layer(file: str | None) -> tuple[str, Mapping[str, object]]:
+def _file_layer(file: str | None) -> tuple[str, dict[str, Any]]:
     if file is not None:
         return file, _read(file)
     for found in _FOUND:
@@ -269,6 +298,10 @@ def _read(file: str) -> dict[str, Any]:
             table = table.get(key, {})
             if not isinstance(table, dict):
                 raise SetupError(f"{file}: {key} must be a table, not {table!r}")
+    elif any(isinstance(table.get(key), dict) for key in ("tool", "linepool")):
+        raise SetupError(
+            f"{file}: the settings belong at the top of the file; [tool.linepool] is for pyproject.toml"
+        )
     settings: dict[str, Any] = {}
     for key, value in table.items():
         name = key.replace("-", "_")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from linepool.settings import FIELDS
 
-_PREFIX = "LINEPOOL_"
+PREFIX = "LINEPOOL_"
 # Kubernetes sets variables for each Service and container links for each container: of one with the name
 # linepool or linepool-web, LINEPOOL_SERVICE_HOST, LINEPOOL_WEB_PORT_7000_TCP_ADDR, LINEPOOL_ENV_LANG ...
 _OF_A_SERVICE = re.compile(r"(.*_)?(SERVICE|PORT|NAME|ENV)(_.*)?", re.DOTALL)
@@ -20,8 +20,8 @@ def settings_in(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for variable, value in environment.items()
-        if variable.startswith(_PREFIX)
-        and (name := variable.removeprefix(_PREFIX).lower()) in FIELDS
+        if variable.startswith(PREFIX)
+        and (name := variable.removeprefix(PREFIX).lower()) in FIELDS
         and value.strip()
     }
 
@@ -32,12 +32,12 @@ def misspelt_in(environment: Mapping[str, str]) -> list[str]:
     What Kubernetes and container links set is left out.
     """
     names = [
-        variable.removeprefix(_PREFIX)
+        variable.removeprefix(PREFIX)
         for variable in sorted(environment)
-        if variable.startswith(_PREFIX)
+        if variable.startswith(PREFIX)
     ]
     return [
-        f"{ascii(_PREFIX + name)[1:-1]} is not a setting; did you mean {_PREFIX}{near[0].upper()}?"
+        f"{ascii(PREFIX + name)[1:-1]} is not a setting; did you mean {PREFIX}{near[0].upper()}?"
         for name in names
         if name.lower() not in FIELDS
         and not _OF_A_SERVICE.fullmatch(name)

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from linepool.app import App
-from linepool.operate.config import Configuration, Given, option_name
+from linepool.errors import SetupError
+from linepool.operate import env_file
+from linepool.operate.config import ConfigError, Configuration, Given, option_name
 from linepool.operate.supervision import Supervision
 from linepool.settings import FIELDS, written
 
@@ -16,6 +18,14 @@ from linepool.settings import FIELDS, written
 def add_settings(parser: argparse.ArgumentParser, names: Iterable[str] = FIELDS) -> None:
     """Add an option for the file, and one for each of some settings."""
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    parser.add_argument(
+        "--env-file",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="file with variables of the environment, for the app and, as LINEPOOL_..., for settings;"
+        " repeatable: the last one counts; the environment itself overrides them",
+    )
     group = parser.add_argument_group("settings")
     for name in names:
         field = FIELDS[name]
@@ -55,7 +65,12 @@ def given(options: argparse.Namespace, supervision: Supervision | None = None) -
     Raises:
         ConfigError: A name is wrong, or the file.
     """
-    return Given.read(given_settings(options), os.environ, options.config, supervision)
+    try:
+        variables = env_file.read(options.env_file)
+    except SetupError as error:
+        raise ConfigError(str(error)) from None
+    settings = given_settings(options)
+    return Given.read(settings, os.environ, options.config, supervision, variables)
 
 
 def configured(app: App, options: argparse.Namespace) -> Configuration:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import difflib
 import importlib
 import importlib.util
+import inspect
 import os
 import pwd
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, cast
+from typing import TypeVar, cast
 
 from attrs import frozen
 
@@ -21,8 +24,12 @@ from linepool.app import App
 from linepool.errors import SetupError
 from linepool.handlers.inject import described
 
+T = TypeVar("T")
+
 _FORMS = "FILE.py, a package, MODULE or MODULE:APP"
 
+# ... and what is behind the colon: the name of an app, or a call of a function that makes one.
+_NAMED = re.compile(r"(.+?):([^\W\d]\w*(?:\(.*\))?)", re.DOTALL)
 _MOST_FRAMES = 20  # of an error in the target
 
 _loading: str | None = None
@@ -51,17 +58,16 @@ class _Place:
 
 
 def load(target: str) -> App:
-    """Return the app of a target: a file or package, a module, or ``FILE.py:APP``, ``MODULE:APP``.
+    """Return the app of a target: a file or package, a module, or one of these with ``:APP``.
+
+    In the place of APP may be the call of a function that returns one, with literals as arguments:
+    ``shop.py:create_app(debug=True)``.
 
     Raises:
         SetupError: The target does not exist, or its code fails; the first line says what and where, and
             the frames of the user's own code follow.
     """
-    where, name = target, ""
-    if not target.endswith(".py") and not os.path.exists(target):
-        where, colon, name = target.rpartition(":") if ":" in target else (target, "", "")
-        if colon and not name:
-            raise SetupError(f"{target} names no app after the colon; give {_FORMS}")
+    where, name = parts_of(target)
     try:
         place = _place(where)
     except OSError as error:  # there is no working directory
@@ -77,10 +83,24 @@ def load(target: str) -> App:
             hint = f"; rename the file if another module {place.name!r} is meant"
             raise SetupError(first + hint + newline + frames) from None
         raise
-    app = find(module, target, name)
+    app = _made(module, target, name) if name.endswith(")") else find(module, target, name)
     if not app.name:
         app.name = module.__name__.rpartition(".")[2]
     return app
+
+
+def parts_of(target: str) -> tuple[str, str]:
+    """Return the file or module of a target, and what is behind the colon; "": nothing.
+
+    Raises:
+        SetupError: There is a colon, and nothing behind it.
+    """
+    if target.endswith(".py") or os.path.exists(target):
+        return target, ""
+    if target.endswith(":"):
+        raise SetupError(f"{target} names no app after the colon; give {_FORMS}")
+    found = _NAMED.fullmatch(target)
+    return (found[1], found[2]) if found else (target, "")
 
 
 def is_loading() -> bool:
@@ -186,15 +206,19 @@ def _real(path: str) -> str:
         return path
 
 
-def _run(target: str, load_module: Any) -> ModuleType:
+def _run(target: str, load: Callable[[], T]) -> T:
+    """Run code of the user's, as long as the target is being loaded.
+
+    Raises:
+        SetupError: It fails.
+    """
     with _marked_as_loading(target):
         try:
-            module: ModuleType = load_module()
+            return load()
         except SetupError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - user code; report on one line
             raise SetupError(f"cannot load {target}: {explained(error)}") from None
-    return module
 
 
 @contextlib.contextmanager
@@ -268,8 +292,13 @@ def find(module: ModuleType, target: str, name: str = "") -> App:
         found = getattr(module, name, None)
         if isinstance(found, App):
             return found
-        what = "is not a linepool.App" if hasattr(module, name) else "does not exist"
-        raise SetupError(f"{target}: {name} {what}")
+        if not hasattr(module, name):
+            raise SetupError(f"{target}: {name} does not exist{_nearest(module, name)}")
+        if inspect.isroutine(found):
+            raise SetupError(
+                f"{target}: {name} is a function; to serve the app that it returns, give {target}()"
+            )
+        raise SetupError(f"{target}: {name} is not a linepool.App")
     default = default_app.default
     apps = {id(app): key for key, app in vars(module).items() if isinstance(app, App)}
     apps.pop(id(default), None)
@@ -286,6 +315,46 @@ def find(module: ModuleType, target: str, name: str = "") -> App:
     if names:
         raise SetupError(f"{target} has several apps; append one of :{', :'.join(names)}")
     raise SetupError(f"{target} has no handlers; register some with @linepool.handler")
+
+
+def _made(module: ModuleType, target: str, call: str) -> App:
+    """Return the app that a function of the module returns.
+
+    Raises:
+        SetupError: It does not, or the call has other arguments than literals.
+    """
+    name = call.partition("(")[0]
+    try:
+        node = cast("ast.Call", ast.parse(call, mode="eval").body)
+        arguments = [ast.literal_eval(one) for one in node.args]
+        keywords = {str(one.arg): ast.literal_eval(one.value) for one in node.keywords if one.arg}
+        if len(keywords) < len(node.keywords):
+            raise ValueError("**")
+    except (SyntaxError, ValueError):
+        raise SetupError(
+            f"{target}: the arguments of {name} must be literals, such as {name}('eu', debug=True)"
+        ) from None
+    function = getattr(module, name, None)
+    if function is None:
+        raise SetupError(f"{target}: {name} does not exist{_nearest(module, name)}")
+    if not callable(function) or isinstance(function, App):
+        raise SetupError(f"{target}: {name} cannot be called; leave out the parentheses")
+    app = _run(target, lambda: function(*arguments, **keywords))
+    if not isinstance(app, App):
+        raise SetupError(f"{target}: {call} returned {app!r}, not a linepool.App")
+    return app
+
+
+def _nearest(module: ModuleType, name: str) -> str:
+    """Return a question that names the nearest app or function of a module; "": none is near."""
+    offers = {
+        key: isinstance(value, App) or inspect.isfunction(value)
+        for key, value in vars(module).items()
+    }
+    near = difflib.get_close_matches(
+        name, [key for key, is_offer in offers.items() if is_offer], n=1
+    )
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def left_out(app: App | None = None) -> str:

@@ -17,6 +17,7 @@ from linepool.errors import SetupError
 from linepool.kernel.rlimit import limit_wanted
 from linepool.operate.config import COMMAND_LINE, Configuration, configure, option_name
 from linepool.operate.options import add_settings, given_settings
+from linepool.operate.target import parts_of
 from linepool.operate.terminal import printable
 from linepool.operate.unit_files import TEMPORARY, Service, in_any, service_unit, socket_unit
 from linepool.settings import FIELDS, Settings, written
@@ -88,6 +89,9 @@ def _service(options: argparse.Namespace) -> Service:
     if options.config:
         reads.append(os.path.join(directory, options.config))
         words += ["--config", reads[-1]]
+    for file in options.env_file:
+        reads.append(os.path.join(directory, file))
+        words += ["--env-file", reads[-1]]
     own = (f"/run/{name}/", f"/var/lib/{name}/")
     return Service(
         name=name,
@@ -123,10 +127,7 @@ def _target(target: str, directory: str) -> tuple[str, str]:
     Raises:
         SetupError: There is no such file.
     """
-    where, app = target, ""
-    if not target.endswith(".py") and not os.path.exists(target):
-        head, colon, tail = target.rpartition(":")
-        where, app = (head, tail) if colon else (target, "")
+    where, app = parts_of(target)
     suffix = f":{app}" if app else ""
     if where.endswith(".py") and not os.path.isfile(where):
         raise SetupError(f"file {where} does not exist")

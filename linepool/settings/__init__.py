@@ -107,11 +107,16 @@ FIELDS: Mapping[str, Any] = {
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise SetupError for the first unknown setting; the message suggests the nearest known one."""
+    """Raise SetupError for the first unknown setting; the message names a known one that is near."""
     for name in names:
         if name not in FIELDS:
-            near = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0)[0]
-            raise SetupError(f"unknown setting {name!r}; did you mean {near!r}?")
+            near = difflib.get_close_matches(name.lower(), FIELDS, n=1)
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else "'linepool check --settings' lists them all"
+            )
+            raise SetupError(f"unknown setting {name!r}; {hint}")
 
 
 def check_names_of_app(names: Iterable[str]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 
+from linepool.settings.syntax import Syntax
+
 
 def setting(
     default: Any,
-    parse: Callable[[object], Any],
+    parse: Syntax,
     unit: str,
     doc: str,
     *,

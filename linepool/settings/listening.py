@@ -16,7 +16,8 @@ class ListeningSettings:
         ("127.0.0.1:7000",),
         syntax.addresses,
         "address",
-        "address to listen on, repeatable: HOST:PORT (port 0: any free port), [::1]:PORT,"
+        "address to listen on, repeatable: HOST:PORT (port 0: any free port), PORT (on 127.0.0.1), :PORT (on"
+        " all IPv4 addresses), [::1]:PORT,"
         " [::]:PORT (IPv4 too, unless the same port is also given for IPv4), unix:/PATH, unix:@NAME"
         " (abstract: every local user may connect), fd://N (open already), systemd:NAME"
         " (opened by systemd under that name)",

@@ -14,7 +14,7 @@ class LogSettings:
 
     log_file: str = setting(
         "",
-        syntax.text,
+        syntax.path,
         "path",
         "file to append the log to, opened anew on the signal USR1; empty: standard error",
     )

@@ -56,7 +56,7 @@ class OperationSettings:
     )
     record: str = setting(
         "",
-        syntax.text,
+        syntax.path,
         "path",
         "file to write a trace of all connections to, for 'linepool simulate'; empty: none",
     )

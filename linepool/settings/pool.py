@@ -26,7 +26,7 @@ def default_workers(cpus: int) -> Workers:
     return Workers(1, min(max(4, 4 * cpus), MAX_WORKERS))
 
 
-def _workers(value: object) -> Workers:
+def _parse_workers(value: object) -> Workers:
     if isinstance(value, Workers):
         return value
     low, colon, high = str(value).partition(":")
@@ -39,12 +39,23 @@ def _workers(value: object) -> Workers:
     return workers
 
 
+_WORKERS = syntax.Syntax(
+    _parse_workers,
+    {
+        "type": ["integer", "string"],
+        "minimum": 1,
+        "maximum": MAX_WORKERS,
+        "pattern": "^[0-9]+(:[0-9]+)?$",
+    },
+)
+
+
 @frozen(kw_only=True, slots=False)
 class PoolSettings:
     """How many workers there are."""
 
     workers: Workers = setting(
-        Workers(1, 4), _workers, "N or MIN:MAX", "pool size, fixed or between two bounds"
+        Workers(1, 4), _WORKERS, "N or MIN:MAX", "pool size, fixed or between two bounds"
     )
     min_spare: int = setting(
         1,

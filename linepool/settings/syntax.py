@@ -6,8 +6,10 @@ Each parser raises ValueError with what the value must be.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from attrs import frozen
 
 from linepool.address import parse_address
 
@@ -15,11 +17,39 @@ INHERIT = -1
 """A setting is left as it is in the process that starts the server; as text, ``inherit``."""
 
 _MAX_SECONDS = 1e9
+_TEXT: Mapping[str, Any] = {"type": "string"}
+_TEXTS: Mapping[str, Any] = {"type": ["string", "array"], "items": _TEXT}
+_OCTAL: Mapping[str, Any] = {"type": "string", "pattern": "^(0o)?[0-7]{1,3}$"}
 
 
-def number(
-    low: float, high: float, kind: Callable[[Any], Any], what: str
-) -> Callable[[object], Any]:
+@frozen
+class Syntax:
+    """The parser of a setting; a call parses.
+
+    Attributes:
+        parse: From text, or a value of the file.
+        schema: What a value in a file looks like: JSON Schema, draft 7.
+    """
+
+    parse: Callable[[object], Any]
+    schema: Mapping[str, Any]
+
+    def __call__(self, value: object) -> Any:
+        """Return the setting's value.
+
+        Raises:
+            ValueError: The value is wrong; the text says what it must be.
+        """
+        return self.parse(value)
+
+    @property
+    def choices(self) -> Sequence[str]:
+        """The words of which the value is one; empty: it is something else."""
+        found: Sequence[str] = self.schema.get("enum", ())
+        return found
+
+
+def number(low: float, high: float, kind: Callable[[Any], Any], what: str) -> Syntax:
     """Return a parser of numbers from ``low`` to ``high``."""
 
     def parse(value: object) -> Any:
@@ -32,7 +62,8 @@ def number(
             raise ValueError(f"{what}, at least {exact(low)}{most}")
         return parsed
 
-    return parse
+    schema = {"type": "integer" if kind is int else "number", "minimum": low}
+    return Syntax(parse, schema if high == math.inf else {**schema, "maximum": high})
 
 
 def exact(value: float) -> str:
@@ -40,17 +71,17 @@ def exact(value: float) -> str:
     return str(int(value) if value == int(value) else value)
 
 
-def seconds(low: float = 0.0) -> Callable[[object], Any]:
+def seconds(low: float = 0.0) -> Syntax:
     """Return a parser of a time in seconds."""
     return number(low, _MAX_SECONDS, float, "a number of seconds")
 
 
-def whole(low: int, high: float = math.inf) -> Callable[[object], Any]:
+def whole(low: int, high: float = math.inf) -> Syntax:
     """Return a parser of whole numbers."""
     return number(low, high, int, "a whole number")
 
 
-def one_of(*choices: str) -> Callable[[object], str]:
+def one_of(*choices: str) -> Syntax:
     """Return a parser of one of some words."""
 
     def parse(value: object) -> str:
@@ -58,10 +89,10 @@ def one_of(*choices: str) -> Callable[[object], str]:
             return str(value).lower()
         raise ValueError(" or ".join(choices))
 
-    return parse
+    return Syntax(parse, {"enum": list(choices)})
 
 
-def flag(value: object) -> bool:
+def _flag(value: object) -> bool:
     """Parse on or off."""
     if str(value).lower() in ("on", "true", "yes", "1"):
         return True
@@ -79,7 +110,7 @@ def texts(value: object) -> tuple[str, ...]:
     raise ValueError("a string or a list of strings")
 
 
-def patterns(value: object) -> tuple[str, ...]:
+def _patterns(value: object) -> tuple[str, ...]:
     """Parse patterns of paths."""
     found = texts(value)
     if any("\0" in pattern for pattern in found):
@@ -87,7 +118,7 @@ def patterns(value: object) -> tuple[str, ...]:
     return found
 
 
-def addresses(value: object) -> tuple[str, ...]:
+def _addresses(value: object) -> tuple[str, ...]:
     """Parse addresses to listen on."""
     found = texts(value)
     if not found:
@@ -99,42 +130,42 @@ def addresses(value: object) -> tuple[str, ...]:
     return found
 
 
-def text(value: object) -> str:
+def _text(value: object) -> str:
     """Parse a string."""
     if isinstance(value, str):
         return value
     raise ValueError("a string")
 
 
-def path(value: object) -> str:
+def _path(value: object) -> str:
     """Parse the path of a file or directory."""
-    found = text(value)
+    found = _text(value)
     if "\0" in found:
         raise ValueError("a path")
     return found
 
 
-def name(value: object) -> str:
+def _name(value: object) -> str:
     """Parse the name or the number of a user or a group."""
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(value)
     raise ValueError("a name or a number")
 
 
-def control(value: object) -> str:
+def _control(value: object) -> str:
     """Parse the path of the control socket."""
-    path = text(value)
+    path = _text(value)
     if path.startswith("@") or "\0" in path:
         raise ValueError("a path; every local user may connect to an abstract socket")
     return path
 
 
-def mode(value: object) -> int:
+def _mode(value: object) -> int:
     """Parse the mode of a file."""
     return _octal(value, "a file mode in octal, such as 660")
 
 
-def umask(value: object) -> int:
+def _umask(value: object) -> int:
     """Parse a mask of permissions."""
     return _octal(value, "a mask in octal, such as 027")
 
@@ -150,15 +181,26 @@ def _octal(value: object, what: str) -> int:
     return parsed
 
 
-def or_inherit(parse: Callable[[object], Any]) -> Callable[[object], Any]:
+def or_inherit(syntax: Syntax) -> Syntax:
     """Return a parser that also knows the word ``inherit``."""
 
-    def parse_either(value: object) -> Any:
+    def parse(value: object) -> Any:
         if value == INHERIT or str(value).lower() == "inherit":
             return INHERIT
         try:
-            return parse(value)
+            return syntax(value)
         except ValueError as error:
             raise ValueError(f"inherit, or {error}") from None
 
-    return parse_either
+    return Syntax(parse, {"anyOf": [{"const": "inherit"}, syntax.schema]})
+
+
+flag = Syntax(_flag, {"type": "boolean"})
+patterns = Syntax(_patterns, _TEXTS)
+addresses = Syntax(_addresses, _TEXTS)
+text = Syntax(_text, _TEXT)
+path = Syntax(_path, _TEXT)
+name = Syntax(_name, {"type": ["string", "integer"]})
+control = Syntax(_control, _TEXT)
+mode = Syntax(_mode, _OCTAL)
+umask = Syntax(_umask, _OCTAL)

@@ -154,7 +154,7 @@ def test_built_in_commands_can_be_disabled():
 
 def test_an_unknown_setting_is_refused_at_once():
     with pytest.raises(SetupError, match="unknown setting 'workes'; did you mean 'workers'"):
-        App(workes=4)
+        App(workes=4)  # type: ignore[call-arg]
 
 
 def test_apps_do_not_share_handlers():
@@ -791,10 +791,6 @@ def _two(request: object, session: object) -> None: ...
 def _four(request: object, session: object, call_next: object, more: object) -> None: ...
 def _by_name(*, request: object, session: object, call_next: object) -> None: ...
 async def _later(request: object, session: object, call_next: object) -> None: ...
-def _opened(more: object) -> Iterator[object]:
-    yield more
-
-
 @pytest.mark.parametrize(
     ("register", "function", "message"),
     [
@@ -802,7 +798,6 @@ def _opened(more: object) -> Iterator[object]:
         ("middleware", _later, "is async"),
         ("middleware", "no function", "is not a function"),
         ("on_start", _two, "must take"),
-        ("resource", _opened, "must take"),
     ],
 )
 def test_a_function_that_cannot_be_called_is_refused_when_it_is_registered(

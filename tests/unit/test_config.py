@@ -328,7 +328,9 @@ def test_a_variable_that_is_nearly_a_setting_is_named(variable, near):
     shown = variable.replace("\udcff", "\\udcff")
 
     assert configuration.sources == {}
-    assert configuration.warnings == [f"{shown} is not a setting; did you mean {near}?"]
+    assert configuration.warnings == [
+        f"environment: {shown} is not a setting; did you mean {near}?"
+    ]
 
 
 def test_an_unknown_setting_is_refused_with_its_source_and_the_nearest_known_one(directory):
@@ -368,7 +370,7 @@ def test_settings_that_contradict_each_other_are_refused():
         (
             "linepool.toml",
             b"[linepool]\nworkers = 1",
-            "linepool.toml: unknown setting 'linepool'",
+            "linepool.toml: the settings belong at the top of the file",
         ),
         ("pyproject.toml", b"[tool", "pyproject.toml is not valid TOML: "),
         ("pyproject.toml", b"tool = 3", "pyproject.toml"),
@@ -417,7 +419,7 @@ def test_the_app_cannot_set_them():
     why = "user cannot be set by the app, because it counts before the app is loaded; set it on the"
     assert refusal(app=app).startswith(f"App(...): {why}")
     with pytest.raises(SetupError, match=f"^{why}"):
-        App(user="root")
+        App(user="root")  # type: ignore[call-arg]
 
 
 def test_a_file_that_root_opens_is_not_named_by_the_app():

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linepool import SetupError
+from linepool.address import Address, parse_address
 from linepool.master import changes
 from linepool.settings import (
     FIELDS,
@@ -208,7 +209,20 @@ def test_a_number_for_a_file_mode_is_never_ambiguous():
 @pytest.mark.parametrize(
     "address",
     [
-        *("7000", ":7000", "host", "host:", "host:x", "host:70000", "host:-1", "host:+1", "a:b:1"),
+        *(
+            "70000",
+            ":70000",
+            "host",
+            "host:",
+            "x y",
+            "http://host:1/",
+            "/run/x",
+            "host:x",
+            "host:70000",
+            "host:-1",
+            "host:+1",
+            "a:b:1",
+        ),
         *(
             "::1:7000",
             "[::1]",
@@ -225,11 +239,33 @@ def test_a_number_for_a_file_mode_is_never_ambiguous():
     ],
 )
 def test_an_invalid_address_is_refused(address):
-    assert refusal("bind", address) == (
-        "here: bind must be HOST:PORT, [::1]:PORT, unix:/PATH, unix:@NAME, fd://N or systemd:NAME,"
+    text = refusal("bind", address)
+    assert text.startswith("here: bind must be ")
+    assert text.endswith(
+        "HOST:PORT, PORT, :PORT, [::1]:PORT, unix:/PATH, unix:@NAME, fd://N or systemd:NAME,"
         f" not {address!r}"
     )
-    assert refusal("bind", ["127.0.0.1:1", address]).startswith("here: bind must be HOST:PORT")
+    assert refusal("bind", ["127.0.0.1:1", address]).startswith("here: bind must be ")
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("localhost", "with a port: localhost:7000;"),
+        ("http://host:80/", "without a scheme: host:80;"),
+        ("host:70000", "with a port up to 65535;"),
+        ("::1:7000", "with brackets around an IPv6 address: [::1]:7000;"),
+        ("/run/x", "with unix: before a path: unix:/run/x;"),
+    ],
+)
+def test_what_is_nearly_an_address_is_answered_with_what_would_be_one(address, hint):
+    assert f"bind must be {hint} it is HOST:PORT, " in refusal("bind", address)
+
+
+def test_a_port_alone_is_local_and_one_behind_a_colon_is_for_all():
+    assert parse_address("7000") == Address(host="127.0.0.1", port=7000)
+    assert parse_address(":7000") == Address(host="0.0.0.0", port=7000)
+    assert parse_address("[::]:7000") == Address(host="::", port=7000)
 
 
 @pytest.mark.parametrize(
