@@ -162,7 +162,8 @@ def test_a_request_that_is_overdue_costs_the_others_nothing(server):
         assert peer.line() == "1"
         assert peer.line() == "SERVER_ERROR the request took longer than 0.3 s"
         assert peer.line() == "1"  # the time of the first batch is over
-    assert committed(server) == "a+late+overdue,b"
+    # On a busy machine the time of the first batch may be over before LATE begins.
+    assert committed(server) in ("a+late+overdue,b", "a,late+overdue,b")
 
 
 @pytest.mark.parametrize(
