@@ -17,7 +17,7 @@ from linepool import core
 from tests.servers import ENVIRONMENT, Gate, ServerProcess
 
 hypothesis.settings.register_profile(
-    "linepool", derandomize=True, database=None, deadline=None, max_examples=200
+    "linepool", derandomize=True, database=None, deadline=None, max_examples=100
 )
 hypothesis.settings.load_profile("linepool")
 

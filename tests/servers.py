@@ -33,6 +33,7 @@ ENVIRONMENT = {
 } | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 """Without settings, and with this Python's programs first. Output is buffered and compiled modules are
 kept, as most users have it; otherwise a server takes twice as long to start."""
+_POLL_S = 0.003
 _PIPE_BYTES = 1024 * 1024
 _numbers = itertools.count()
 
@@ -207,6 +208,7 @@ class ServerProcess:
         give_up_at = time.monotonic() + TIMEOUT
         while not holds(state := self.status()):
             assert time.monotonic() < give_up_at, f"the condition never held: {state}"
+            time.sleep(_POLL_S)  # else the questions keep the server from what they ask for
         return state
 
     def pids(self) -> list[int]:
