@@ -2,15 +2,11 @@
 
 import sys
 
+from linepool.kernel.way_back import with_way_back
+
 
 def main() -> int:
     """Run the command line; return the exit status."""
-    if sys.argv[1:2] == ["health"]:  # run every few seconds, so without what other commands need
-        from linepool.operate import health  # noqa: PLC0415
-
-        return health.main(sys.argv[2:])
-    from linepool.kernel.way_back import with_way_back  # noqa: PLC0415
-
     return with_way_back(_command_line)
 
 

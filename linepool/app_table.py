@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from linepool.errors import SetupError
 from linepool.handlers.converters import Converter
 from linepool.handlers.from_json import json_converter
 from linepool.handlers.inject import hints
+from linepool.near import nearest
 from linepool.settings import FIELDS
 
 
@@ -142,9 +142,8 @@ class AppTable:
 
 
 def _hint(name: str, keys: Mapping[str, object]) -> str:
-    near = difflib.get_close_matches(name.lower(), keys, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
+    if near := nearest(name.lower(), keys):
+        return f"did you mean {near!r}?"
     if name in FIELDS:
         return "it is a setting of the server: write it above the table"
     return f"the keys are {', '.join(keys) or '(none)'}"

@@ -1,43 +1,43 @@
-"""The command line. Exit status: 0 success, 1 failure, 2 usage or configuration error."""
+"""The command line: what is given there goes to the module of its command, and only that is imported.
+
+Exit status: 0 success, 1 failure, 2 usage or configuration error, 128 + the number of a signal that ended it.
+"""
 
 from __future__ import annotations
 
 import argparse
-import logging
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from linepool.app import App
-from linepool.core import about
 from linepool.errors import SetupError
-from linepool.kernel.program import Program
-from linepool.operate import before_load, check_command, env_file, logs, target
-from linepool.operate.config import files_of, option_name
-from linepool.operate.loading import Source, tell_master
-from linepool.operate.log_config import apply as apply_log_config
-from linepool.operate.options import add_settings, given
-from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
-from linepool.operate.serve import serve
-from linepool.operate.supervision import Supervision, claim
-from linepool.settings import FIELDS, Settings
-
-log = logging.getLogger("linepool")
-
-_NEARLY = 0.8  # similarity of an unknown option to a known one that makes it a mistake
+from linepool.kernel.standard import fill_standard_descriptors
+from linepool.operate.command_list import COMMANDS, GROUPS, wrong_command
+from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, parse
+from linepool.operate.terminal import print_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status."""
-    _fill_standard_descriptors()
-    words = sys.argv[1:] if arguments is None else arguments
-    options = parse(_parser(words), words)
+    """Run one command; return the exit status.
+
+    Args:
+        arguments: Those of the command line, without the program's name; None: those of this process.
+
+    Raises:
+        SystemExit: After ``--help`` and ``--version``, and for a wrong use of a command.
+    """
+    fill_standard_descriptors()
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if not words or words[0] not in COMMANDS:
+            return _without_command(words)
+        options = parse(_parser(words[0]), words)
         status: int = options.run(options)
     except SetupError as error:
-        return _failed(error)
+        print_error(str(error))
+        return EXIT_USAGE if error.is_usage else EXIT_FAILURE
     except KeyboardInterrupt:  # while the target is loaded; a running server handles it itself
         return 128 + signal.SIGINT
     except BrokenPipeError:  # stdout is closed, as in: linepool status | head -1
@@ -46,135 +46,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def run_script(
-    app: App | None, settings: Mapping[str, Any], arguments: Sequence[str] | None
-) -> int:
-    """Serve an app from its own script; for the arguments, see ``linepool.run``."""
-    _fill_standard_descriptors()
-    supervision = claim(os.environ)
-    try:
-        target.refuse_while_loading()
-        if app is None:
-            app = target.find(sys.modules["__main__"], sys.argv[0])
-        app.settings = {**app.settings, **settings}
-        if not app.name:
-            app.name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
-        parser = Parser(prog=sys.argv[0], description="Serve the handlers of this script.")
-        add_settings(parser)
-        if arguments is not None:
-            options = parse(parser, arguments)
-            others: list[str] = []
-        else:
-            options, others = parser.parse_known_args(sys.argv[1:])
-        return _serve(sys.argv[0], lambda: app, options, supervision, others, is_script=True)
-    except SetupError as error:
-        if target.is_loading():
-            raise
-        return _failed(error)
-
-
-def _failed(error: SetupError) -> int:
-    """Show an error where it is read: by the user, or by the master that has started this process."""
-    if not tell_master(error):
-        logs.show_failure(str(error))
-    return EXIT_USAGE if error.is_usage else EXIT_FAILURE
-
-
-def _fill_standard_descriptors() -> None:
-    """Open /dev/null as 0, 1 or 2 where closed, so that no socket gets the descriptor of the log."""
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-
-
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser; of commands that load an app, without the others, which nothing then needs."""
-    parser = Parser(
-        prog="linepool",
-        description="Serve plain Python functions to telnet, netcat and any program that can write"
-        " a line.",
-        epilog="example:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4",
-    )
-    parser.add_argument("--version", action="version", version=about.replace("%", "%%"))
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-
-    run = commands.add_parser(
-        "run",
-        help="serve an app",
-        description="Serve the handlers of a Python file or module.",
-        epilog="examples:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4\n"
-        "  linepool run shop.stock:app --bind unix:/run/stock.sock",
-    )
-    run.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
-    add_settings(run)
-    run.set_defaults(run=_run, parser=run)
-
-    check_command.add_to(commands)
-    if not arguments or arguments[0] not in commands.choices:
-        _add_others(commands)
+def _parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser for one command, whose module alone is imported."""
+    parser = Parser(prog="linepool")
+    module = importlib.import_module(f"linepool.operate.{COMMANDS[name].module}")
+    module.add_to(parser.add_subparsers(parser_class=Parser))
     return parser
 
 
-def _add_others(commands: argparse._SubParsersAction[Any]) -> None:
-    from linepool.operate import config_schema, health, orders, simulate_command, unit  # noqa: PLC0415 - see above
+def _without_command(words: Sequence[str]) -> int:
+    if not words:
+        print(_help().format_help(), end="", file=sys.stderr)
+        return EXIT_USAGE
+    if words[0] in ("-h", "--help"):
+        print(_help().format_help(), end="")
+    elif words[0] in ("-V", "--version"):
+        from linepool.core import about  # noqa: PLC0415 - it imports the core, to see which one runs
 
-    for module in (orders, health, config_schema, simulate_command, unit):
-        module.add_to(commands)
+        print(about)
+    else:
+        print_error(f"{wrong_command(words[0])} (see linepool --help)")
+        return EXIT_USAGE
+    return 0
 
 
-def _run(options: argparse.Namespace) -> int:
-    supervision = claim(os.environ)  # before the app's code runs: it may start other programs
-    return _serve(options.target, lambda: target.load(options.target), options, supervision)
+def _help() -> argparse.ArgumentParser:
+    """Return a parser that shows all commands, and parses none of them."""
+    parser = Parser(
+        prog="linepool",
+        usage="linepool [-h] [-V] COMMAND ...",
+        description="Serve plain Python functions to telnet, netcat and any program that can write"
+        " a line.",
+        epilog="""\
+example:
+  linepool run sums.py --bind 127.0.0.1:7000 --workers 4
 
+The options of a command: linepool COMMAND --help
 
-def _serve(
-    name: str,
-    load: Callable[[], App],
-    options: argparse.Namespace,
-    supervision: Supervision,
-    others: Sequence[str] = (),
-    *,
-    is_script: bool = False,
-) -> int:
-    """Serve an app.
-
-    Args:
-        name: Of the target or script.
-        load: Returns the app; called in the loader.
-        options: The options of the command line.
-        supervision: How this process is supervised.
-        others: Arguments that are left to the script.
-        is_script: The app is that of this script, which is running already.
-    """
-    program = Program.of_this_process()
-    outside = given(options, supervision)
-    process = outside.process_settings()
-    logs.begin(outside.value("log_format"))
-    log_config = outside.value("log_config")
-    files = [*files_of(options.config), *map(os.path.abspath, options.env_file)]
-    identity = before_load.enter(process)
-
-    def load_all() -> tuple[App, Settings]:
-        before_load.become(identity, process)
-        env_file.add_to(os.environ, outside.variables)
-        apply_log_config(log_config)
-        app = load()
-        outside.fill(app)
-        configuration = outside.configuration(app)
-        logs.set_up(configuration.settings)
-        for warning in check_command.warnings(app, configuration):
-            log.warning("%s", warning)
-        for option in others:
-            if near := hint(option, map(option_name, FIELDS), _NEARLY):
-                log.warning("option %s is left to the script%s", option.partition("=")[0], near)
-        if is_script and identity is not None:
-            log.warning(
-                "the script has run as root so far: 'linepool run' loads it as %s", process.user
-            )
-        return app, configuration.settings
-
-    return serve(
-        Source(name, load_all, process, identity, outside.fixed(), supervision, program, files)
+exit status:
+  0    success
+  1    failure: a server does not start, does not answer, or refuses
+  2    the command line or the configuration is wrong
+  128 + N  ended by the signal N""",
     )
+    parser.add_argument("-V", "--version", action="store_true", help="show what runs, and exit")
+    for group, names in GROUPS.items():
+        shown = parser.add_argument_group(group)
+        for name in names:
+            shown.add_argument(name, help=COMMANDS[name].summary)
+    return parser

@@ -30,6 +30,6 @@ def run(
     Raises:
         SystemExit: Always, with the exit status of ``linepool run``.
     """
-    from linepool import cli  # noqa: PLC0415 - heavy, and not needed by workers and tests
+    from linepool.operate import run_command  # noqa: PLC0415 - heavy, and not needed by workers and tests
 
-    raise SystemExit(cli.run_script(app, settings, arguments))
+    raise SystemExit(run_command.run_script(app, settings, arguments))

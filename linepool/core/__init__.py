@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
+import sys
 from typing import TYPE_CHECKING
 
 from linepool.version import __version__
@@ -47,7 +47,10 @@ compiled = not why_pure
 described = "compiled core" if compiled else f"pure Python ({why_pure})"
 """Which implementation runs, for people."""
 
-about = f"linepool {__version__}, {described}, {platform.python_implementation()} {platform.python_version()}"
+_python = {"cpython": "CPython", "pypy": "PyPy"}.get(
+    sys.implementation.name, sys.implementation.name
+)
+about = f"linepool {__version__}, {described}, {_python} {sys.version.split()[0]}"
 """What runs: the version, the implementation and the Python, for people."""
 
 if TYPE_CHECKING or not compiled:

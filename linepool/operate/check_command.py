@@ -27,7 +27,6 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
     check = commands.add_parser(
         "check",
-        help="show an app's commands and the effective settings",
         description="Load an app and show its commands and settings, without serving it.",
         epilog="examples:\n  linepool check sums.py\n  linepool check sums.py --settings",
     )

@@ -38,8 +38,19 @@ def _configured() -> str | None:
     given = os.environ.get(_VARIABLE, "")
     if os.path.isabs(given):
         return given
-    if not given and not any(map(os.path.exists, _FILES)):
+    if not given and not any(map(_may_say, _FILES)):
         return None
     from linepool.operate.config import control_path  # noqa: PLC0415 - heavy: it knows all settings
 
     return control_path(os.environ)
+
+
+def _may_say(file: str) -> bool:
+    """Whether a file may have the setting: it has its name somewhere."""
+    try:
+        with open(file, "rb") as stream:
+            return b"control" in stream.read()
+    except FileNotFoundError:
+        return False
+    except OSError:  # the error is shown by what reads all settings
+        return True

@@ -14,7 +14,8 @@ from linepool.master.master import Master
 from linepool.master.outcome import Outcome
 from linepool.master.stacks import Stack, Stacks
 from linepool.operate import stacks as stacks_report
-from linepool.operate.report import as_lines, status
+from linepool.operate.report import status
+from linepool.operate.shown import stacks_as_lines, state_as_lines
 from linepool.operate.upgrading import UpgradeReply
 from linepool.settings import Workers, parse_setting
 
@@ -38,7 +39,7 @@ def _add_reports(app: App, master: Master) -> None:
     def status_(form: Literal["text", "json"] = "text") -> str | list[str]:
         """Show the state of the server; as JSON on one line if asked."""
         state = status(master)
-        return json.dumps(state) if form == "json" else as_lines(state)
+        return json.dumps(state) if form == "json" else state_as_lines(state)
 
     @app.handler
     def stacks(
@@ -49,7 +50,7 @@ def _add_reports(app: App, master: Master) -> None:
 
         def finish(found: dict[int, Stack]) -> object:
             shown = stacks_report.with_stacks(rows, found)
-            return json.dumps(shown) if form == "json" else stacks_report.as_lines(shown)
+            return json.dumps(shown) if form == "json" else stacks_as_lines(shown)
 
         return asked.ask(finish, by_signal=how == "signal")
 

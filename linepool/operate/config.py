@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -286,6 +285,8 @@ def _file_layer(file: str | None) -> tuple[str, dict[str, Any]]:
 
 def _read(file: str) -> dict[str, Any]:
     """Return the settings in a TOML file; keys may use dashes, as options do: idle-timeout."""
+    import tomllib  # noqa: PLC0415 - only if there is a file
+
     try:
         with open(file, "rb") as stream:
             table = tomllib.load(stream)

@@ -13,7 +13,6 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "config-schema",
-        help="print a JSON Schema of linepool.toml, for editors",
         description="Print a JSON Schema (draft 7) of linepool.toml. Editors with a language server for TOML,"
         " such as taplo, complete and check a file whose first line is: #:schema ./linepool.schema.json",
         epilog="example:\n  linepool config-schema > linepool.schema.json",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 
+from linepool.near import nearest
 from linepool.settings import FIELDS
 
 PREFIX = "LINEPOOL_"
@@ -37,9 +37,9 @@ def misspelt_in(environment: Mapping[str, str]) -> list[str]:
         if variable.startswith(PREFIX)
     ]
     return [
-        f"{ascii(PREFIX + name)[1:-1]} is not a setting; did you mean {PREFIX}{near[0].upper()}?"
+        f"{ascii(PREFIX + name)[1:-1]} is not a setting; did you mean {PREFIX}{near.upper()}?"
         for name in names
         if name.lower() not in FIELDS
         and not _OF_A_SERVICE.fullmatch(name)
-        and (near := difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=_CUTOFF))
+        and (near := nearest(name.lower(), FIELDS, _CUTOFF))
     ]

@@ -12,11 +12,9 @@ from typing import Any
 from linepool.errors import SetupError
 from linepool.operate import remote
 from linepool.operate.chosen_server import add_control, control_of
-from linepool.operate.parser import EXIT_FAILURE, Parser, parse
 from linepool.operate.terminal import printable
 
 _TIMEOUT_S = 2.0
-_SUMMARY = "check that a running server is ready (exit status 0) or not (1)"
 _DESCRIPTION = (
     "Check that a running server answers and is ready: its first workers have come up, one at least is up"
     " now, and the server is neither drained nor stopping. A saturated server is ready."
@@ -24,29 +22,9 @@ _DESCRIPTION = (
 _EXAMPLES = "examples:\n  linepool health\n  linepool health --live --control /run/sums.sock"
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command without the rest of the command line; return the exit status.
-
-    Args:
-        arguments: Those after ``health``.
-    """
-    parser = Parser(prog="linepool health")
-    _add_options(parser)
-    options = parse(parser, arguments)
-    try:
-        return _check(options)
-    except SetupError as error:
-        print(printable(f"linepool: {error}".split("\n"), sys.stderr), file=sys.stderr)
-        return EXIT_FAILURE
-
-
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
-    _add_options(commands.add_parser("health", help=_SUMMARY))
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.description, parser.epilog = _DESCRIPTION, _EXAMPLES
+    parser = commands.add_parser("health", description=_DESCRIPTION, epilog=_EXAMPLES)
     parser.add_argument(
         "--live",
         action="store_true",

@@ -7,8 +7,6 @@ app is loaded, whose own set-up of ``logging`` comes on top.
 from __future__ import annotations
 
 import json
-import logging.config
-import tomllib
 from typing import Any
 
 from linepool.errors import SetupError
@@ -30,6 +28,8 @@ def apply(path: str) -> None:
     """
     if not path:
         return
+    import logging.config  # noqa: PLC0415 - only for such a file
+
     config = {"version": 1, "disable_existing_loggers": False, **_read(path)}
     try:
         logging.config.dictConfig(config)
@@ -43,6 +43,8 @@ def apply(path: str) -> None:
 
 
 def _read(path: str) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - only for such a file
+
     kind = path.rpartition(".")[2].lower()
     if kind not in ("toml", "json"):
         raise LogConfigError(f"log_config {path}: the file's name must end in .toml or .json")

@@ -8,10 +8,9 @@ import sys
 from typing import Any
 
 from linepool.errors import SetupError
-from linepool.master.outcome import Outcome
-from linepool.operate import remote, stacks
+from linepool.operate import remote
 from linepool.operate.chosen_server import add_control, control_of
-from linepool.operate.report import as_lines
+from linepool.operate.shown import stacks_as_lines, state_as_lines
 from linepool.operate.terminal import printable
 
 _LONGEST_RELOAD = 3600.0  # seconds; the server has a limit of its own, load_timeout
@@ -19,14 +18,14 @@ _LONGEST_RELOAD = 3600.0  # seconds; the server has a limit of its own, load_tim
 
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     """Add these commands to the command line."""
-    status = _add(commands, "status", "show the state of a running server", "status --json")
+    status = _add(commands, "status", "status --json")
     status.add_argument("--json", action="store_true", help="print JSON")
+    status.description = "Show the state of a running server."
     status.set_defaults(run=_status)
 
     scale = _add(
         commands,
         "scale",
-        "resize the pool of a running server",
         "scale 8",
         "scale +2",
         "scale 2:32",
@@ -34,20 +33,20 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     scale.add_argument("size", metavar="SIZE", help="N, +N, -N or MIN:MAX")
     scale.set_defaults(run=lambda o: _order(o, f"SCALE {o.size}"))
 
-    drain = _add(commands, "drain", "drain the workers of a running server", "drain")
+    drain = _add(commands, "drain", "drain")
     drain.description = (
         "Have all workers finish their requests and leave. The listeners stay open: clients wait until"
         " the pool is filled again, by 'linepool scale' or 'linepool reload'."
     )
     drain.set_defaults(run=lambda o: _order(o, "DRAIN"))
 
-    reopen = _add(commands, "reopen", "open the log file of a running server anew", "reopen")
+    reopen = _add(commands, "reopen", "reopen")
     reopen.description = (
         "Open the log file and the recording anew after they were renamed, as USR1 does."
     )
     reopen.set_defaults(run=lambda o: _order(o, "REOPEN"))
 
-    reload = _add(commands, "reload", "load code and settings anew", "reload")
+    reload = _add(commands, "reload", "reload")
     reload.description = (
         "Have a running server load its configuration and its code anew, and replace its workers. No"
         " connection ends. If the new code does not load or its workers do not start, the old ones stay,"
@@ -56,7 +55,7 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     reload.add_argument("--json", action="store_true", help="print JSON")
     reload.set_defaults(run=_reload)
 
-    upgrade = _add(commands, "upgrade", "replace linepool or Python itself", "upgrade")
+    upgrade = _add(commands, "upgrade", "upgrade")
     upgrade.description = (
         "Have a running server become the program that its command line starts now, such as another version"
         " of linepool or of Python, under the same pid; then load its code anew. No connection ends. If the"
@@ -65,7 +64,7 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     upgrade.add_argument("--json", action="store_true", help="print JSON")
     upgrade.set_defaults(run=_upgrade)
 
-    kill = _add(commands, "kill", "kill one worker of a running server", "kill 3")
+    kill = _add(commands, "kill", "kill 3")
     kill.description = (
         "Kill a worker at once. The log shows its stack, its client gets an error, its other connections"
         " and new requests go to other workers."
@@ -73,12 +72,12 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     kill.add_argument("slot", metavar="SLOT", type=int, help="of the worker, as status shows it")
     kill.set_defaults(run=lambda o: _order(o, f"KILL {o.slot}"))
 
-    stop = _add(commands, "stop", "stop a running server", "stop --now")
+    stop = _add(commands, "stop", "stop --now")
     stop.description = "Stop a running server after its in-flight requests are done."
     stop.add_argument("--now", action="store_true", help="do not wait for in-flight requests")
     stop.set_defaults(run=lambda o: _order(o, "STOP now" if o.now else "STOP"))
 
-    shown = _add(commands, "stacks", "show what each worker is doing now", "stacks --json")
+    shown = _add(commands, "stacks", "stacks --json")
     shown.description = (
         "Show what each worker is doing now, with the stack of its main thread, the most recent call"
         " first. Workers are neither stopped nor interrupted."
@@ -94,11 +93,11 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _add(
-    commands: argparse._SubParsersAction[Any], name: str, summary: str, *examples: str
+    commands: argparse._SubParsersAction[Any], name: str, *examples: str
 ) -> argparse.ArgumentParser:
     shown = "".join(f"\n  linepool {example}" for example in examples)
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, epilog=f"example{'s' * (len(examples) > 1)}:{shown}"
+        name, epilog=f"example{'s' * (len(examples) > 1)}:{shown}"
     )
     add_control(parser)
     parser.set_defaults(parser=parser)
@@ -107,7 +106,7 @@ def _add(
 
 def _status(options: argparse.Namespace) -> int:
     state = remote.status(control_of(options))
-    _show([json.dumps(state)] if options.json else as_lines(state))
+    _show([json.dumps(state)] if options.json else state_as_lines(state))
     return 0
 
 
@@ -121,6 +120,8 @@ def _upgrade(options: argparse.Namespace) -> int:
 
 def _outcome(options: argparse.Namespace, line: str) -> int:
     """Give an order that takes a while, and show how it has ended; return the exit status."""
+    from linepool.master.outcome import Outcome  # noqa: PLC0415 - heavy: status needs none of it
+
     reply = remote.order(control_of(options), line, _LONGEST_RELOAD)
     facts = json.loads(reply)
     version = facts.pop("version", "")
@@ -135,7 +136,7 @@ def _outcome(options: argparse.Namespace, line: str) -> int:
 
 def _stacks(options: argparse.Namespace) -> int:
     rows = remote.stacks(control_of(options), "signal" if options.signal else "quiet")
-    _show([json.dumps(rows)] if options.json else stacks.as_lines(rows))
+    _show([json.dumps(rows)] if options.json else stacks_as_lines(rows))
     return 0
 
 

@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from linepool.near import nearest
+
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 
@@ -38,7 +40,5 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
 
 def hint(option: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return a question that names the known option nearest to another one; "": none is near."""
-    import difflib  # noqa: PLC0415 - only for an error
-
-    near = difflib.get_close_matches(option.partition("=")[0], known, n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = nearest(option.partition("=")[0], known, cutoff)
+    return f"; did you mean {near}?" if near else ""

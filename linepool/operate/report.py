@@ -111,19 +111,3 @@ def _worker(
         "rss_bytes": resident_bytes(worker.pid),
         "command": generation.logged(slot.command, slot.line).name if slot.started_ns else None,
     }
-
-
-def as_lines(state: dict[str, Any]) -> list[str]:
-    """Return the state for people: one fact per line, one line per worker."""
-    lines = []
-    for key, value in state.items():
-        if isinstance(value, dict):
-            lines.append(f"{key} " + " ".join(f"{name}={fact}" for name, fact in value.items()))
-        elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
-            lines += [
-                f"{key[:-1]} " + " ".join(f"{name}={fact}" for name, fact in item.items())
-                for item in value
-            ]
-        else:
-            lines.append(f"{key} {value}")
-    return lines

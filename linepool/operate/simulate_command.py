@@ -18,7 +18,6 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     """Add this command to the command line."""
     parser = commands.add_parser(
         "simulate",
-        help="simulate how a pool scales under a load",
         description="Simulate a load without starting a server: how the pool would scale, and how"
         " long clients would wait.",
         epilog="examples:\n  linepool simulate load.csv --workers 2:32 --plot pool.png\n"

@@ -35,19 +35,3 @@ def with_stacks(rows: list[dict[str, Any]], stacks: dict[int, Stack]) -> list[di
         for row in rows
         if row["slot"] in stacks
     ]
-
-
-def as_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """Return them for people: a line per worker, and its stack below, the most recent call first."""
-    lines = []
-    for row in rows:
-        facts = {key: row[key] for key in ("slot", "pid", "state", "command", "for_s")}
-        facts["command"] = facts["command"] or "-"
-        lines.append("worker " + " ".join(f"{key}={value}" for key, value in facts.items()))
-        lines += [
-            f'    File "{frame["file"]}", line {frame["line"]}, in {frame["function"]}'
-            for frame in row["stack"]
-        ]
-        if row["no_stack"]:
-            lines.append(f"    {row['no_stack']}")
-    return lines

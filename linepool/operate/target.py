@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -23,6 +22,7 @@ from linepool import app as default_app
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.handlers.inject import described
+from linepool.near import nearest
 
 T = TypeVar("T")
 
@@ -221,6 +221,15 @@ def _run(target: str, load: Callable[[], T]) -> T:
             raise SetupError(f"cannot load {target}: {explained(error)}") from None
 
 
+def _identity(path: str) -> object:
+    """Return what all names of one file have in common; quick, for it is asked of all modules."""
+    try:
+        found = os.stat(path)
+    except OSError:  # in an archive
+        return path
+    return found.st_dev, found.st_ino
+
+
 @contextlib.contextmanager
 def _marked_as_loading(target: str) -> Iterator[None]:
     global _loading  # noqa: PLW0603 - one per process
@@ -351,10 +360,8 @@ def _nearest(module: ModuleType, name: str) -> str:
         key: isinstance(value, App) or inspect.isfunction(value)
         for key, value in vars(module).items()
     }
-    near = difflib.get_close_matches(
-        name, [key for key, is_offer in offers.items() if is_offer], n=1
-    )
-    return f"; did you mean {near[0]}?" if near else ""
+    near = nearest(name, [key for key, is_offer in offers.items() if is_offer])
+    return f"; did you mean {near}?" if near else ""
 
 
 def left_out(app: App | None = None) -> str:
@@ -366,11 +373,11 @@ def left_out(app: App | None = None) -> str:
 def loaded_twice(app: App) -> list[str]:
     """Return a line for each file of an app that was loaded as two modules."""
     code = [getattr(function, "__code__", None) for function in app.functions]
-    files = {_real(one.co_filename) for one in code if one is not None}
+    files = {_identity(one.co_filename) for one in code if one is not None}
     found: dict[str, dict[int, str]] = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and _real(file) in files:
+        if isinstance(file, str) and _identity(file) in files:
             found.setdefault(_real(file), {})[id(module)] = name
     return [
         f"{file} is loaded twice, as {' and as '.join(names.values())}: what is changed in one module"

@@ -22,7 +22,6 @@ from linepool.operate.terminal import printable
 from linepool.operate.unit_files import TEMPORARY, Service, in_any, service_unit, socket_unit
 from linepool.settings import FIELDS, Settings, written
 
-_SUMMARY = "print a systemd unit for a server"
 _DESCRIPTION = (
     "Print a hardened systemd service for a server, with absolute paths. The options of 'linepool run' go"
     " into its command; the target is not loaded. With --socket, the service has its sockets from a socket"
@@ -42,7 +41,7 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
-    unit = commands.add_parser("unit", help=_SUMMARY, description=_DESCRIPTION, epilog=_EXAMPLES)
+    unit = commands.add_parser("unit", description=_DESCRIPTION, epilog=_EXAMPLES)
     unit.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
     unit.add_argument("--name", metavar="NAME", help="name of the units (default: from the target)")
     unit.add_argument(

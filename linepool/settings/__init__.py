@@ -8,7 +8,6 @@ The groups have no ``__slots__``: a class cannot have several bases with slots.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import attrs
 from attrs import frozen
 
 from linepool.errors import SetupError
+from linepool.near import nearest
 from linepool.settings import syntax
 from linepool.settings.limits import LimitSettings
 from linepool.settings.listening import ListeningSettings
@@ -110,11 +110,9 @@ def check_names(names: Iterable[str]) -> None:
     """Raise SetupError for the first unknown setting; the message names a known one that is near."""
     for name in names:
         if name not in FIELDS:
-            near = difflib.get_close_matches(name.lower(), FIELDS, n=1)
+            near = nearest(name.lower(), FIELDS)
             hint = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else "'linepool check --settings' lists them all"
+                f"did you mean {near!r}?" if near else "'linepool check --settings' lists them all"
             )
             raise SetupError(f"unknown setting {name!r}; {hint}")
 

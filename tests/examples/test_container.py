@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from linepool.operate.health import main as health
+from linepool.cli import main
 from linepool.settings import FIELDS, parse_setting
 from tests.servers import ENVIRONMENT, ROOT
 
@@ -118,7 +118,7 @@ def test_a_health_check_ends_before_its_probe_does(container, service):
 
     for command, seconds in commands:
         assert command[:2] == ["linepool", "health"]
-        assert health([*command[2:], "--control", "/none"]) == 1  # 2: an option is wrong
+        assert main([*command[1:], "--control", "/none"]) == 1  # 2: an option is wrong
         own = float(command[command.index("--timeout") + 1]) if "--timeout" in command else 2
         assert own < seconds
 

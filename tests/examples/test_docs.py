@@ -16,6 +16,7 @@ import linepool
 from linepool.app import App
 from linepool.cli import main
 from linepool.master import obeying
+from linepool.operate.command_list import COMMANDS
 from linepool.testing import Peer
 from tests.examples import settings_page
 from tests.servers import ENVIRONMENT, ROOT, run_server
@@ -218,10 +219,6 @@ def test_every_link_has_a_target(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_and_option_in_the_docs_exists(page, capsys):
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    commands = set(re.findall(r"^    ([a-z]+)  ", capsys.readouterr().out, re.MULTILINE))
-    assert {"run", "stop"} <= commands
     text = page.read_text(encoding="utf-8")
     lines = [
         line.removeprefix("$ ") for _, code in FENCE.findall(text) for line in code.splitlines()
@@ -230,7 +227,7 @@ def test_every_command_and_option_in_the_docs_exists(page, capsys):
         words = line.split()
         if words[:1] != ["linepool"] or not words[1:] or not words[1].isalpha():
             continue
-        assert words[1] in commands, line
+        assert words[1] in COMMANDS, line
         with pytest.raises(SystemExit):
             main([words[1], "--help"])
         options = re.findall(r"--[a-z-]+", capsys.readouterr().out)

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from linepool import App, Dialogue, JsonRpc, Memcache, Protocol, Resp
-from linepool.operate.report import as_lines
+from linepool.operate.shown import state_as_lines
 from linepool.testing import Server, serve
 from tests.conftest import Launch
 from tests.servers import ServerProcess
@@ -43,7 +43,7 @@ def test_a_poison_that_a_client_retries_costs_a_few_workers(launch: Launch):
     assert 0 < brake["left_s"] <= 10
     counters = state["counters"]
     assert (counters["crashes"], counters["braked"], counters["errors"]) == (times, 2, 2)
-    assert f"brake command=POISON deaths={times} left_s={brake['left_s']}" in as_lines(state)
+    assert f"brake command=POISON deaths={times} left_s={brake['left_s']}" in state_as_lines(state)
     server.wait_for("command refused for a while: workers died of it command=POISON deaths=5")
 
 

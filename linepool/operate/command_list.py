@@ -1,0 +1,82 @@
+"""The commands of the command line: what each is for, and which module has it.
+
+Light: the command line imports it for each command.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from linepool.near import nearest
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        module: Of ``linepool.operate``; its ``add_to`` adds the command to the command line.
+        summary: What it does, for ``linepool --help``.
+    """
+
+    module: str
+    summary: str
+
+
+GROUPS: Mapping[str, Mapping[str, Command]] = {
+    "serve": {
+        "run": Command("run_command", "serve an app"),
+        "check": Command("check_command", "show an app's commands and the effective settings"),
+        "unit": Command("unit", "print a systemd unit for a server"),
+    },
+    "ask a running server": {
+        "status": Command("orders", "show its state"),
+        "stacks": Command("orders", "show what each worker is doing now"),
+        "health": Command("health", "check that it is ready (exit status 0) or not (1)"),
+    },
+    "control a running server": {
+        "reload": Command("orders", "load code and settings anew"),
+        "upgrade": Command("orders", "replace linepool or Python itself"),
+        "scale": Command("orders", "resize the pool"),
+        "drain": Command("orders", "have its workers finish and leave"),
+        "reopen": Command("orders", "open the log file anew"),
+        "kill": Command("orders", "kill one worker"),
+        "stop": Command("orders", "stop it after its in-flight requests"),
+    },
+    "develop": {
+        "simulate": Command("simulate_command", "simulate how a pool scales under a load"),
+        "config-schema": Command(
+            "config_schema", "print a JSON Schema of linepool.toml, for editors"
+        ),
+    },
+}
+
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+# What other servers and service managers call them.
+_ELSEWHERE = {
+    "serve": "run",
+    "start": "run",
+    "dev": "run",
+    "restart": "reload",
+    "ps": "status",
+    "top": "status",
+    "info": "status",
+    "ping": "health",
+    "shutdown": "stop",
+    "quit": "stop",
+    "help": "--help",
+    "version": "--version",
+}
+
+
+def wrong_command(word: str) -> str:
+    """Return what is wrong with the first word of a command line, and what would be right."""
+    if word.startswith("-"):
+        return f"the command comes first, then its options: linepool run TARGET {word} ..."
+    near = _ELSEWHERE.get(word) or nearest(word, COMMANDS)
+    if near:
+        return f"unknown command {word!r}; did you mean {near}?"
+    if ":" in word or "." in word or os.path.exists(word):
+        return f"unknown command {word!r}; to serve it: linepool run {word}"
+    return f"unknown command {word!r}; choose one of {', '.join(COMMANDS)}"

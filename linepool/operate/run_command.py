@@ -1,0 +1,134 @@
+"""The command ``linepool run``, and ``linepool.run()`` of a script: serve an app."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from linepool.app import App
+from linepool.errors import SetupError
+from linepool.kernel.program import Program
+from linepool.kernel.standard import fill_standard_descriptors
+from linepool.operate import before_load, check_command, env_file, logs, target
+from linepool.operate.config import files_of, option_name
+from linepool.operate.loading import Source, tell_master
+from linepool.operate.log_config import apply as apply_log_config
+from linepool.operate.options import add_settings, given
+from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
+from linepool.operate.serve import serve
+from linepool.operate.supervision import Supervision, claim
+from linepool.settings import FIELDS, Settings
+
+log = logging.getLogger("linepool")
+
+_NEARLY = 0.8  # similarity of an unknown option to a known one that makes it a mistake
+
+
+def add_to(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the command to the command line."""
+    run = commands.add_parser(
+        "run",
+        description="Serve the handlers of a Python file or module.",
+        epilog="examples:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4\n"
+        "  linepool run shop.stock:app --bind unix:/run/stock.sock",
+    )
+    run.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
+    add_settings(run)
+    run.set_defaults(run=_run, parser=run)
+
+
+def run_script(
+    app: App | None, settings: Mapping[str, Any], arguments: Sequence[str] | None
+) -> int:
+    """Serve an app from its own script; for the arguments, see ``linepool.run``."""
+    fill_standard_descriptors()
+    supervision = claim(os.environ)
+    try:
+        target.refuse_while_loading()
+        if app is None:
+            app = target.find(sys.modules["__main__"], sys.argv[0])
+        app.settings = {**app.settings, **settings}
+        if not app.name:
+            app.name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+        parser = Parser(prog=sys.argv[0], description="Serve the handlers of this script.")
+        add_settings(parser)
+        if arguments is not None:
+            options = parse(parser, arguments)
+            others: list[str] = []
+        else:
+            options, others = parser.parse_known_args(sys.argv[1:])
+        return _serve(sys.argv[0], lambda: app, options, supervision, others, is_script=True)
+    except SetupError as error:
+        if target.is_loading():
+            raise
+        return _failed(error)
+
+
+def _failed(error: SetupError) -> int:
+    """Show an error where it is read: by the user, or by the master that has started this process."""
+    if not tell_master(error):
+        logs.show_failure(str(error))
+    return EXIT_USAGE if error.is_usage else EXIT_FAILURE
+
+
+def _run(options: argparse.Namespace) -> int:
+    supervision = claim(os.environ)  # before the app's code runs: it may start other programs
+    try:
+        return _serve(options.target, lambda: target.load(options.target), options, supervision)
+    except SetupError as error:
+        return _failed(error)
+
+
+def _serve(
+    name: str,
+    load: Callable[[], App],
+    options: argparse.Namespace,
+    supervision: Supervision,
+    others: Sequence[str] = (),
+    *,
+    is_script: bool = False,
+) -> int:
+    """Serve an app.
+
+    Args:
+        name: Of the target or script.
+        load: Returns the app; called in the loader.
+        options: The options of the command line.
+        supervision: How this process is supervised.
+        others: Arguments that are left to the script.
+        is_script: The app is that of this script, which is running already.
+    """
+    program = Program.of_this_process()
+    outside = given(options, supervision)
+    process = outside.process_settings()
+    logs.begin(outside.value("log_format"))
+    log_config = outside.value("log_config")
+    files = [*files_of(options.config), *map(os.path.abspath, options.env_file)]
+    identity = before_load.enter(process)
+
+    def load_all() -> tuple[App, Settings]:
+        before_load.become(identity, process)
+        env_file.add_to(os.environ, outside.variables)
+        apply_log_config(log_config)
+        app = load()
+        outside.fill(app)
+        configuration = outside.configuration(app)
+        logs.set_up(configuration.settings)
+        for warning in check_command.warnings(app, configuration):
+            log.warning("%s", warning)
+        for option in others:
+            if near := hint(option, map(option_name, FIELDS), _NEARLY):
+                log.warning("option %s is left to the script%s", option.partition("=")[0], near)
+        if is_script and identity is not None:
+            log.warning(
+                "the script has run as root so far: 'linepool run' loads it as %s", process.user
+            )
+        return app, configuration.settings
+
+    return serve(
+        Source(name, load_all, process, identity, outside.fixed(), supervision, program, files)
+    )

@@ -1,0 +1,93 @@
+"""The command line: its commands, its help, and what a wrong word gets."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from linepool import cli
+from linepool.operate.command_list import COMMANDS
+from linepool.operate.parser import Parser
+
+HEAVY = {"asyncio", "attrs", "inspect", "difflib", "tomllib", "linepool.app", "linepool.settings"}
+CLIENTS = ["status", "stacks", "health", "reload", "scale", "stop"]
+
+
+def main(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Return the exit status of a command line, and what it prints."""
+    try:
+        status = cli.main(words)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_the_list_of_commands_is_complete():
+    """A command that is not in it cannot be given."""
+    for module in {command.module for command in COMMANDS.values()}:
+        added: argparse._SubParsersAction[Parser]
+        added = Parser(prog="linepool").add_subparsers(parser_class=Parser)
+        importlib.import_module(f"linepool.operate.{module}").add_to(added)
+        assert set(added.choices) == {name for name in COMMANDS if COMMANDS[name].module == module}
+
+
+def test_the_help_shows_every_command(capsys):
+    status, out, _ = main(capsys, "--help")
+
+    assert status == 0
+    for name, command in COMMANDS.items():
+        assert any(line.split(None, 1) == [name, command.summary] for line in out.splitlines())
+
+
+def test_without_arguments_the_help_is_shown_as_an_error(capsys):
+    _, out, _ = main(capsys, "--help")
+
+    assert main(capsys) == (2, "", out)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["rnu"], "unknown command 'rnu'; did you mean run?"),
+        (["restart"], "unknown command 'restart'; did you mean reload?"),
+        (["sums.py"], "unknown command 'sums.py'; to serve it: linepool run sums.py"),
+        (["shop:app"], "unknown command 'shop:app'; to serve it: linepool run shop:app"),
+        (
+            ["--bind", ":7000", "run"],
+            "the command comes first, then its options: linepool run TARGET --bind ...",
+        ),
+    ],
+)
+def test_a_wrong_command_gets_what_would_be_right(capsys, words, answer):
+    assert main(capsys, *words) == (2, "", f"linepool: {answer} (see linepool --help)\n")
+
+
+def test_a_command_that_is_like_no_other_gets_a_list(capsys):
+    status, _, error = main(capsys, "zzz")
+
+    assert status == 2
+    assert "choose one of run, check," in error
+
+
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in CLIENTS)])
+def test_a_command_imports_only_what_it_needs(words):
+    code = (
+        "import sys; from linepool.cli import main\n"
+        f"try: main({words})\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+
+    assert not HEAVY & set(done.stdout.splitlines()[-1].split())
