@@ -20,8 +20,9 @@ from linepool.handlers.signature import compile_signature
 from linepool.hooks import HookFunctions, run_in_worker
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
+from linepool.request_hooks import RequestHooks
 from linepool.resources import WORKER, ResourceFunctions, Resources
-from linepool.service import Entry, Middleware, Service
+from linepool.service import Entry, Service
 from linepool.session import Session
 from linepool.settings import check_names_of_app, parse_setting
 from linepool.settings.keywords import AppSettings
@@ -47,7 +48,7 @@ class _Registration:
         return described(self.function)
 
 
-class App:
+class App(RequestHooks):
     """A set of handlers with their hooks and resources.
 
     Args:
@@ -72,6 +73,7 @@ class App:
         guard: bool = True,
         **settings: Unpack[AppSettings],
     ) -> None:
+        super().__init__()
         check_names_of_app(settings)
         self.name = name
         self.protocol = protocol if protocol is not None else Line()
@@ -80,7 +82,6 @@ class App:
         self.settings: Mapping[str, Any] = dict(settings)
         self._handlers: dict[str, _Registration] = {}
         self._unknown: _Registration | None = None
-        self._middleware: list[Middleware] = []
         self._resources = ResourceFunctions()
         self._table: AppTable | None = None
         self._hooks = HookFunctions()
@@ -126,20 +127,6 @@ class App:
         """Call a function for commands that have no handler; ask for ``Verb`` to learn which."""
         check_plain_function(function)
         self._unknown = _Registration((), function)
-        return function
-
-    def middleware(self, function: F) -> F:
-        """Put ``function(request, session, call_next)`` around every handler.
-
-        It returns what ``call_next(request)`` returns, or another value to encode. The first one
-        registered is the outermost.
-
-        Raises:
-            SetupError: It cannot be called like this.
-        """
-        check_plain_function(function)
-        check_call(function, "middleware", "request", "session", "call_next")
-        self._middleware.append(function)
         return function
 
     @overload
@@ -238,7 +225,8 @@ class App:
         """All functions that were registered, handlers first."""
         functions = [one.function for one in self._handlers.values()]
         functions += [self._unknown.function] if self._unknown else []
-        functions += [*self._middleware, *self._resources.functions.values()]
+        functions += [*self._middleware, *self._error_hooks]
+        functions += self._resources.functions.values()
         return functions + self._hooks.functions
 
     def freeze(self, limits: Limits | None = None) -> Service:
@@ -261,7 +249,8 @@ class App:
             protocol=self.protocol,
             table=table,
             unknown=self._entry(unknown, injector) if unknown else None,
-            middleware=tuple(self._middleware),
+            middleware=self._layers(),
+            on_error=self._compiled_error_hooks(injector, self._resources),
             on_connect=self._hooks.compiled("on_connect", injector, self._resources),
             on_disconnect=self._hooks.compiled("on_disconnect", injector, self._resources),
             limits=limits or Limits(),
@@ -394,4 +383,5 @@ on_start = default.on_start
 on_worker_start = default.on_worker_start
 on_worker_exit = default.on_worker_exit
 on_connect = default.on_connect
+on_error = default.on_error
 on_disconnect = default.on_disconnect

@@ -13,9 +13,11 @@ from contextlib import AbstractContextManager
 from typing import Protocol as Interface
 
 from linepool.errors import LeaveNow, ReplyError, ServerError
+from linepool.failures import report
 from linepool.faults import reference
 from linepool.protocols.base import Bad, Protocol, Request
 from linepool.resources import Resources
+from linepool.service import Service
 from linepool.session import Connection, Session
 
 log = logging.getLogger("linepool")
@@ -34,11 +36,14 @@ class Owner(Interface):
 class Batched(Interface):
     """A conversation, as far as its batches are concerned; see there."""
 
+    service: Service
     protocol: Protocol
     session: Session
     resources: Resources
+    armed: bool
     closing: bool
     errors: int
+    timeouts: int
     retracted: bytes
 
     def answer(self, request: Request) -> bytes | Generator[bytes, None, None]:
@@ -68,6 +73,7 @@ def end_batch(conversation: Batched) -> bool:
     except BaseException as error:
         number = reference(error)
         log.exception("batch failed id=%s peer=%s", number, conversation.session.peer)
+        report(conversation, error, None)
         failure = ServerError(f"internal error, id {number}")
     else:
         return True

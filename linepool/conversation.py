@@ -12,9 +12,10 @@ from contextvars import Context, copy_context
 from typing import Any, cast
 
 from linepool import forked
+from linepool.around import Watched
 from linepool.batch import Owner, end_batch, end_early
 from linepool.errors import LeaveNow, ReplyError, RequestTimeout, ServerError, UnknownCommand
-from linepool.failures import error_reply, failed
+from linepool.failures import error_reply, failed, report
 from linepool.protocols.base import Bad, Request, printable
 from linepool.protocols.strangers import HTTP, MOST_KEPT_BYTES, FirstBytes, is_http
 from linepool.resources import Resources
@@ -282,8 +283,9 @@ class Conversation:
             try:
                 with forked.contained():
                     copy_context().run(hook, self)
-            except (Exception, SystemExit):
+            except (Exception, SystemExit) as error:
                 log.exception("on_disconnect failed peer=%s", self.session.peer)
+                report(self, error, None)
         if self.resources.is_open:
             end_batch(self)
 
@@ -339,7 +341,9 @@ class Conversation:
                 return value.raw
             value = value.value
         if hasattr(value, "__next__"):  # as isinstance(value, Iterator), but five times as fast
-            return self._stream(cast("Iterator[object]", value), request, self._context)
+            parts = self._stream(cast("Iterator[object]", value), request, self._context)
+            next(parts)  # from now on it can be closed
+            return parts
         return self.protocol.encode(value, request)
 
     def _stream(
@@ -348,23 +352,27 @@ class Conversation:
         """Yield the parts of a reply; the handler runs only while the next one is requested."""
         parts = self.protocol.encode_stream(items, request)
         try:
-            while (part := self._next(parts, request, context)) is not None:
+            yield b""
+            while (part := self._next(parts, items, request, context)) is not None:
                 yield part
                 if self._broken:
                     break
         finally:
-            self._close(items, context)
+            self._close(items, request, context)
 
-    def _close(self, items: Iterator[object], context: Context) -> None:
+    def _close(self, items: Iterator[object], request: Request, context: Context) -> None:
         """End a generator that may not be exhausted."""
         if isinstance(items, Generator):
             try:
                 with forked.contained():
                     context.run(items.close)
-            except (Exception, SystemExit):
+            except (Exception, SystemExit) as error:
                 log.exception("a stream failed to end peer=%s", self.session.peer)
+                report(self, error, request)
 
-    def _next(self, parts: Iterator[bytes], request: Request, context: Context) -> bytes | None:
+    def _next(
+        self, parts: Iterator[bytes], items: Iterator[object], request: Request, context: Context
+    ) -> bytes | None:
         """Return the next part of a stream, the error reply that ends it, or None: it has ended."""
         self._broken = True
         depth = forked.depth
@@ -380,6 +388,11 @@ class Conversation:
                     forked.end()
         except BaseException as error:  # noqa: BLE001 - as for a handler that is not a stream
             self.armed = False
+            if isinstance(
+                items, Watched
+            ):  # which does not know of those that were not raised in it
+                with forked.contained():
+                    error = context.run(items.tell, error)
             return error_reply(self, error, request)
         self._broken = False
         return part

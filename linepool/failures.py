@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol as Interface
 
+from linepool import forked
 from linepool.errors import LeaveNow, ReplyError, RequestTimeout, ServerError
 from linepool.faults import reference
 from linepool.protocols.base import Protocol, Request, printable
@@ -20,6 +21,7 @@ class Failing(Interface):
     service: Service
     session: Session
     protocol: Protocol
+    armed: bool
     errors: int
     timeouts: int
 
@@ -39,13 +41,42 @@ def error_reply(conversation: Failing, error: BaseException, request: Request) -
 
 
 def failed(conversation: Failing, error: BaseException, request: Request | None) -> ServerError:
-    """Log an exception under an id, and return the error that names the id; no request: in a hook."""
+    """Log an exception under an id, and return the error that names the id; no request: in a hook.
+
+    The id is the request's. Unless that was made before, it names the fault.
+    """
     conversation.errors += 1
-    number = reference(error)
+    number = request.identified(lambda: reference(error)) if request else reference(error)
     command = _named(request) if request else "on_connect"
     event = "handler failed id=%s command=%s peer=%s"
     log.error(event, number, command, conversation.session.peer, exc_info=error)
+    report(conversation, error, request)
     return ServerError(f"internal error, id {number}")
+
+
+def report(conversation: Failing, error: BaseException, request: Request | None) -> None:
+    """Call the app's ``on_error`` hooks with an exception that is not a reply.
+
+    They run in the time of the request; if they exceed it, RequestTimeout is raised in them. What one of
+    them raises is logged.
+    """
+    hooks = conversation.service.on_error
+    if not hooks:
+        return
+    was_armed = conversation.armed
+    for hook in hooks:
+        try:
+            with forked.contained():
+                conversation.armed = request is not None
+                try:
+                    hook(error, request, conversation)
+                finally:
+                    conversation.armed = False
+        except (Exception, SystemExit, RequestTimeout) as failure:
+            log.exception("on_error failed peer=%s", conversation.session.peer)
+            if isinstance(failure, RequestTimeout) and was_armed:
+                raise  # it is raised once; the request is a part of another one that has no time left
+    conversation.armed = was_armed
 
 
 def _timed_out(conversation: Failing, error: RequestTimeout, request: Request) -> ReplyError:
@@ -56,6 +87,7 @@ def _timed_out(conversation: Failing, error: RequestTimeout, request: Request) -
     words = service.logged(request.line).words if service.log_lines else _named(request)
     event = "request overdue command=%s peer=%s why=%r"
     log.warning(event, words, conversation.session.peer, str(error), exc_info=error)
+    report(conversation, error, request)
     return ServerError(str(error))
 
 

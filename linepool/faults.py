@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import zlib
 
 _OWN = os.path.dirname(__file__) + os.sep
 _GENERATED = "<linepool"
+_ids = itertools.count()
+_pid = 0  # of the process that the numbers of ``_ids`` are for
 
 
 def fault_of(error: BaseException) -> str:
@@ -29,3 +32,12 @@ def fault_of(error: BaseException) -> str:
 def reference(error: BaseException) -> str:
     """Return an id of eight hexadecimal digits; the first four are the same for the same fault."""
     return f"{zlib.crc32(fault_of(error).encode('utf-8', 'replace')) & 0xFFFF:04x}{os.urandom(2).hex()}"
+
+
+def new_id() -> str:
+    """Return an id of twelve hexadecimal digits, which no other request has, in whichever process."""
+    global _ids, _pid  # noqa: PLW0603 - a process that was forked begins anew
+    if os.getpid() != _pid:
+        _pid = os.getpid()
+        _ids = itertools.count(int.from_bytes(os.urandom(6)))
+    return f"{next(_ids) & 0xFFFFFFFFFFFF:012x}"

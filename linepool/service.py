@@ -9,6 +9,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from linepool.errors import ServerError, UsageError
+from linepool.faults import new_id
 from linepool.handlers.compile import compile_call
 from linepool.handlers.signature import Signature
 from linepool.protocols.base import Limits, Protocol, Request, printable
@@ -30,7 +31,25 @@ class Hook:
         return self.function(*args, **kwargs)
 
 
+@frozen
+class ErrorHook:
+    """A function that the app registered for exceptions.
+
+    Attributes:
+        takes: The resources that it takes, by parameter.
+    """
+
+    function: Callable[..., Any]
+    takes: Mapping[str, str]
+
+    def __call__(self, error: BaseException, request: Request | None, conversation: Any) -> None:
+        """Call it with an exception; no request: it was raised in a hook, or at the end of a batch."""
+        taken = {name: conversation.resources[one] for name, one in self.takes.items()}
+        self.function(error, request, conversation.session, **taken)
+
+
 NO_REQUEST = Request(b"", [])
+Request.new_id = staticmethod(new_id)  # type: ignore[method-assign] # the protocols are pure
 
 
 @define(slots=False)
@@ -124,6 +143,7 @@ class Service:
         table: The command table, by name; aliases have entries of their own.
         unknown: Called for a command that is not in the table, or None.
         middleware: From the outermost to the innermost.
+        on_error: Called for an exception that is not a reply.
         guard: Whether clients of another protocol are refused (``protocols/strangers.py``).
         has_around: Whether the protocol makes one reply of several calls.
         log_lines: Whether the log shows the lines of requests, not only their commands.
@@ -139,6 +159,7 @@ class Service:
     on_disconnect: Sequence[Hook]
     limits: Limits = Limits()
     guard: bool = True
+    on_error: Sequence[ErrorHook] = ()
     log_lines: bool = False
     has_around: bool = field(init=False)
     greets: bool = field(init=False)

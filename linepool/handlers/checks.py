@@ -35,8 +35,15 @@ def refuse_second_load(before: Callable[..., Any], function: Callable[..., Any])
         )
 
 
-def check_call(function: Callable[..., Any], role: str, *arguments: str) -> None:
-    """Raise SetupError if a function cannot be called with these arguments, by position."""
+def check_call(function: Callable[..., Any], role: str, *arguments: str, instead: str = "") -> None:
+    """Raise SetupError if a function cannot be called with these arguments, by position.
+
+    Args:
+        function: The function.
+        role: Of the function, for the message.
+        arguments: Their names.
+        instead: What it might take instead, for the message.
+    """
     try:
         signature = inspect.signature(function)
     except ValueError:  # of a builtin function, it may not be known
@@ -46,5 +53,5 @@ def check_call(function: Callable[..., Any], role: str, *arguments: str) -> None
     except TypeError as error:
         raise SetupError(
             f"{role} {function.__name__} at {place_of(function)} must take"
-            f" ({', '.join(arguments)}): {error}"
+            f" {f'{instead} or ' * bool(instead)}({', '.join(arguments)}): {error}"
         ) from None

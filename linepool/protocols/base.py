@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, ClassVar, Self
 from typing import Protocol as Interface
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from linepool.errors import ReplyError, SetupError
 from linepool.pubsub.messages import Message
@@ -85,6 +86,9 @@ Builtin = tuple[tuple[str, ...], Callable[..., Any]]
 """The names of a built-in command of a protocol, and its handler."""
 
 
+_numbers = count()
+
+
 @define
 class Request:
     """One request, cut out of the stream but not yet converted.
@@ -108,6 +112,25 @@ class Request:
     eol: bytes = b"\r\n"
     line: bytes = b""
     values: list[Any] | dict[str, Any] | None = None
+    _id: str = field(init=False, eq=False, repr=False)  # unset until it is asked for
+
+    @staticmethod
+    def new_id() -> str:
+        """Return an id for a request; the service sets a function that makes unique ones."""
+        return f"{next(_numbers):012x}"
+
+    @property
+    def id(self) -> str:
+        """Its id in error replies, in the log and in the access log, made when something asks for it."""
+        return self.identified(self.new_id)
+
+    def identified(self, make: Callable[[], str]) -> str:
+        """Return the id; if none was made yet, it is what ``make`` returns."""
+        try:
+            return self._id
+        except AttributeError:
+            self._id = made = make()
+            return made
 
 
 @frozen

@@ -50,13 +50,13 @@ class RpcRequest(Request):
     """One call, or a batch of them.
 
     Attributes:
-        id: The id, which the reply repeats.
+        call_id: The client's id of the call, which the reply repeats.
         wants_reply: False for a notification.
         problem: The error of an invalid request, or None.
         parts: The calls of a batch; None for a single call.
     """
 
-    id: str | float | None = None
+    call_id: str | float | None = None
     wants_reply: bool = True
     problem: ClientError | None = None
     parts: list[RpcRequest] | None = None
@@ -184,7 +184,7 @@ class JsonRpc(Buffered):
 
     def _object(self, request: Request | None, value: object) -> bytes:
         """Return the response object of one call."""
-        request_id = request.id if isinstance(request, RpcRequest) else None
+        request_id = request.call_id if isinstance(request, RpcRequest) else None
         answer: dict[str, Any] = {"jsonrpc": "2.0"}
         if isinstance(value, Reply):
             value = value.value
@@ -268,7 +268,7 @@ class JsonRpc(Buffered):
         if isinstance(request_id, float) and not math.isfinite(request_id):
             request.problem = _invalid("Invalid Request: the number of the id is too large")
             return request
-        request.id = request_id
+        request.call_id = request_id
         method = message.get("method")
         params = message.get("params", [])
         if message.get("jsonrpc") != "2.0":

@@ -1,0 +1,124 @@
+"""Middleware that is a generator function: it runs around a whole reply, a stream to its end.
+
+Such a function takes the request and the session, and yields once: the rest of it runs when the reply is
+complete. What ends the request otherwise is raised at its ``yield``: what the handler has raised,
+RequestTimeout, and GeneratorExit when the connection ends before a stream does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+from attrs import evolve
+
+from linepool.protocols.base import Request
+from linepool.session import Reply, Session
+
+Around = Callable[[Request, Session], Generator[None, None, None]]
+
+
+def layer_of(function: Around) -> Callable[[Request, Session, Callable[[Request], Any]], Any]:
+    """Return the middleware that runs a generator function around what it calls."""
+
+    @functools.wraps(function)
+    def layer(request: Request, session: Session, call_next: Callable[[Request], Any]) -> Any:
+        around = function(request, session)
+        if next(around, around) is around:
+            raise RuntimeError(f"middleware {function.__name__} has not yielded")
+        try:
+            value = call_next(request)
+        except BaseException as error:
+            failure = _told(around, error)
+            if failure is not error:
+                raise failure  # noqa: B904 - it has its context
+            raise
+        if hasattr(value, "__next__"):
+            return Watched(value, around)
+        if isinstance(value, Reply) and hasattr(value.value, "__next__"):
+            return evolve(value, value=Watched(value.value, around))
+        _complete(around)
+        return value
+
+    return layer
+
+
+class Watched(Generator[Any, Any, None]):
+    """A stream with a generator function around it.
+
+    Args:
+        items: What the handler yields.
+        around: The function's generator, at its ``yield``.
+    """
+
+    def __init__(self, items: Any, around: Generator[None, None, None]) -> None:
+        self._items: Iterator[Any] = items
+        self._around: Generator[None, None, None] | None = around
+
+    def __next__(self) -> Any:
+        """Return the next item."""
+        try:
+            return next(self._items)
+        except StopIteration:
+            if around := self._taken():
+                _complete(around)
+            raise
+        except BaseException as error:
+            failure = self.tell(error)
+            if failure is not error:
+                raise failure  # noqa: B904 - as above
+            raise
+
+    def send(self, value: Any, /) -> Any:
+        """Return the next item; the handler is sent nothing."""
+        del value
+        return next(self)
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None, /) -> Any:
+        """End the stream with an exception."""
+        del traceback
+        raise self.tell(kind if isinstance(kind, BaseException) else value or kind())
+
+    def close(self) -> None:
+        """End the stream before its end."""
+        try:
+            if isinstance(self._items, Generator):
+                self._items.close()
+        finally:
+            if around := self._taken():
+                around.close()
+
+    def tell(self, error: BaseException) -> BaseException:
+        """Raise what has ended the stream at the ``yield``; return it, or what was raised instead."""
+        if isinstance(self._items, Watched):
+            error = self._items.tell(error)
+        around = self._taken()
+        return _told(around, error) if around else error
+
+    def _taken(self) -> Generator[None, None, None] | None:
+        """Return the function's generator the first time, then None."""
+        around, self._around = self._around, None
+        return around
+
+
+def _complete(around: Generator[None, None, None]) -> None:
+    """Run the rest of a function: the reply is complete."""
+    if next(around, around) is not around:
+        around.close()
+        raise RuntimeError("generator middleware must yield once")
+
+
+def _told(around: Generator[None, None, None], error: BaseException) -> BaseException:
+    """Raise an error at the ``yield`` of a function; return it, or what the function raises instead.
+
+    If the function catches it, the error stands all the same: there is no reply in its place.
+    """
+    try:
+        around.throw(error)
+    except StopIteration:
+        return error
+    except BaseException as failure:  # noqa: BLE001 - the caller raises it
+        return failure
+    around.close()
+    return error
