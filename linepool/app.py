@@ -10,14 +10,15 @@ from typing import Any, TypeVar, Unpack, overload
 import attrs
 from attrs import frozen
 
+from linepool.app_hooks import AppHooks
 from linepool.app_table import AppTable, AppTableError
 from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
-from linepool.handlers.checks import check_call, check_plain_function, refuse_second_load
+from linepool.handlers.checks import check_plain_function, refuse_second_load
 from linepool.handlers.inject import Injector, described, place_of
 from linepool.handlers.signature import compile_signature
-from linepool.hooks import HookFunctions, run_in_worker
+from linepool.hooks import run_in_worker
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
 from linepool.request_hooks import RequestHooks
@@ -48,7 +49,7 @@ class _Registration:
         return described(self.function)
 
 
-class App(RequestHooks):
+class App(AppHooks, RequestHooks):
     """A set of handlers with their hooks and resources.
 
     Args:
@@ -84,7 +85,6 @@ class App(RequestHooks):
         self._unknown: _Registration | None = None
         self._resources = ResourceFunctions()
         self._table: AppTable | None = None
-        self._hooks = HookFunctions()
         self._started = False
 
     @overload
@@ -190,30 +190,6 @@ class App(RequestHooks):
                 f"{source}: the app takes no settings of its own; give it a class for them with"
                 " @linepool.config"
             )
-
-    def on_start(self, function: F) -> F:
-        """Call a function in the master, before the first fork."""
-        check_call(function, "on_start")
-        return self._hooks.add("on_start", function)
-
-    def on_worker_start(self, function: F) -> F:
-        """Call a function in each worker, after its resources have been opened."""
-        return self._hooks.add("on_worker_start", function)
-
-    def on_worker_exit(self, function: F) -> F:
-        """Call a function in each worker that exits gracefully, before its resources are closed."""
-        return self._hooks.add("on_worker_exit", function)
-
-    def on_connect(self, function: F) -> F:
-        """Call a function for each new connection.
-
-        What it returns greets the client; ``ClientError`` refuses the connection.
-        """
-        return self._hooks.add("on_connect", function)
-
-    def on_disconnect(self, function: F) -> F:
-        """Call a function once for each connection that has ended."""
-        return self._hooks.add("on_disconnect", function)
 
     @property
     def has_handlers(self) -> bool:
@@ -385,3 +361,7 @@ on_worker_exit = default.on_worker_exit
 on_connect = default.on_connect
 on_error = default.on_error
 on_disconnect = default.on_disconnect
+when_ready = default.when_ready
+on_reload = default.on_reload
+on_worker_end = default.on_worker_end
+on_stop = default.on_stop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 @frozen
@@ -39,6 +39,7 @@ class AppFacts:
         has_disconnect_hook: There are hooks for the end of a connection, which a worker runs.
         files: The files of its own code, as far as they were loaded.
         opened: How many descriptors the process has that has loaded it.
+        observed: The functions that the observer runs, for messages, by the name of their hook.
     """
 
     name: str
@@ -50,6 +51,7 @@ class AppFacts:
     has_disconnect_hook: bool
     files: tuple[str, ...] = ()
     opened: int = 0
+    observed: Mapping[str, tuple[str, ...]] = field(factory=dict)
 
     def numbered(self, number: int) -> CommandFacts | None:
         """Return the command of a number, or None: there is none."""
@@ -69,6 +71,7 @@ class AppFacts:
             "has_disconnect_hook": self.has_disconnect_hook,
             "files": list(self.files),
             "opened": self.opened,
+            "observed": {name: list(places) for name, places in self.observed.items()},
         }
 
     @classmethod
@@ -95,4 +98,8 @@ class AppFacts:
             has_disconnect_hook=bool(facts["has_disconnect_hook"]),
             files=tuple(map(str, facts["files"])),
             opened=int(facts["opened"]),
+            observed={
+                str(name): tuple(map(str, places))
+                for name, places in facts.get("observed", {}).items()  # older loaders have none
+            },
         )

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import resource
+import sys
 
 from linepool.kernel.sockets import is_open
 
@@ -26,6 +27,13 @@ def fill_standard_descriptors() -> None:
                 os.dup2(null, number)
                 os.close(null)
             os.set_inheritable(number, True)
+
+
+def flush() -> None:
+    """Write out what was printed, if there is anywhere to write it."""
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
 
 
 def moved_away(descriptor: int) -> int:

@@ -24,7 +24,7 @@ def set_title(kind: str, details: str = "") -> None:
     this, nothing changes.
 
     Args:
-        kind: master, loader, worker, parker or watcher.
+        kind: master, loader, worker, parker, observer or watcher.
         details: What follows it; "": nothing.
     """
     title = f"linepool: {kind} {details}".rstrip()

@@ -1,8 +1,8 @@
-"""The birth of workers: a process forks a process that forks the worker, and ends.
+"""The birth of workers and of the observer: a process forks a process that forks the new one, and ends.
 
-Runs in the loader, and in each new worker until it begins to serve. By that the worker becomes a child of
-the master, which is the nearest subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), and so the one that learns how
-it ends.
+Runs in the loader, and in each new process until it begins its work. By that it becomes a child of the
+master, which is the nearest subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), and so the one that learns how it
+ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 import time
 from typing import NoReturn
 
@@ -28,9 +27,11 @@ from linepool.ipc.letters import Letter, LetterBox
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener
 from linepool.kernel.shortage import exit_status
-from linepool.kernel.signals import signals_blocked
-from linepool.kernel.standard import with_high_number
+from linepool.kernel.signals import signal_at_parents_end, signals_blocked
+from linepool.kernel.standard import flush, with_high_number
+from linepool.kernel.title import set_title
 from linepool.loader.image import Image
+from linepool.loader.observer import Observer
 from linepool.pubsub.bus import Bus
 from linepool.settings import Settings
 from linepool.worker.worker import Worker, WorkerSpec
@@ -43,7 +44,7 @@ _BORN = struct.Struct("@ii")  # the worker's pid, or 0 and the number of an erro
 
 
 class NotBorn(Exception):  # noqa: N818 - what has happened
-    """A worker was not forked; the text says why."""
+    """A process was not forked; the text says why."""
 
 
 @frozen
@@ -63,10 +64,10 @@ class Shared:
 
 
 class Births:
-    """Forks workers.
+    """Forks workers, and the observer.
 
     Args:
-        box: The loader's end of its channel, which no worker keeps.
+        box: The loader's end of its channel, which no new process keeps.
         master: The master's pid.
         shared: What all workers get.
     """
@@ -77,13 +78,14 @@ class Births:
         self._shared = shared
 
     def spawn(self, letter: Letter) -> tuple[int, int]:
-        """Fork a worker; return its pid and a pidfd, which the caller owns.
+        """Fork a process; return its pid and a pidfd, which the caller owns.
 
         Args:
-            letter: The order, with the worker's ends of what connects it to the master.
+            letter: The order, SPAWN for a worker and OBSERVE for the observer, with the new process's ends of
+                what connects it to the master.
 
         Raises:
-            NotBorn: The worker was not forked.
+            NotBorn: The process was not forked.
         """
         if letter.is_cut:
             raise NotBorn(os.strerror(errno.EMFILE))
@@ -92,7 +94,7 @@ class Births:
         except OSError as error:
             raise NotBorn(error.strerror) from None
         with ours, theirs, contextlib.closing(letter):
-            _flush()  # what is in the buffer would be written by each worker again
+            flush()  # what is in the buffer would be written by each new process again
             with signals_blocked():
                 try:
                     middle = os.fork()
@@ -100,7 +102,7 @@ class Births:
                     raise NotBorn(error.strerror) from None
                 if middle == 0:
                     ours.close()
-                    self._fork_worker(theirs, letter)
+                    self._fork_again(theirs, letter)
             theirs.close()
             try:
                 return _told(ours)
@@ -109,8 +111,8 @@ class Births:
                     os.kill(middle, signal.SIGKILL)  # it may hang; otherwise it has done its work
                 os.waitpid(middle, 0)
 
-    def _fork_worker(self, link: socket.socket, letter: Letter) -> NoReturn:
-        """Fork the worker, tell the loader, and end."""
+    def _fork_again(self, link: socket.socket, letter: Letter) -> NoReturn:
+        """Fork the new process, tell the loader, and end."""
         try:
             try:
                 pid = os.fork()
@@ -119,52 +121,76 @@ class Births:
             else:
                 if pid == 0:
                     link.close()
-                    self._become_worker(letter)
+                    self._become(letter)
                 pidfd = os.pidfd_open(pid)
                 socket.send_fds(link, [_BORN.pack(pid, 0)], [pidfd])
         finally:
             os._exit(0)
 
-    def _become_worker(self, letter: Letter) -> NoReturn:
-        """Turn the new process into a worker, to its end."""
+    def _become(self, letter: Letter) -> NoReturn:
+        """Turn the new process into what was ordered, to its end."""
         status = 1
+        kind = "observer" if letter.kind == "OBSERVE" else "worker"
         try:
             self._box.close()
-            pipe, channel, bell, stack_file = letter.descriptors
             self._await_master()
-            os.setpgid(0, 0)  # what a handler starts can then be killed with it
-            shared = self._shared
-            worker = Worker(
-                WorkerSpec(
-                    slot=letter.facts["slot"],
-                    generation=shared.generation,
-                    app=shared.image.app,
-                    service=shared.image.service,
-                    settings=shared.settings,
-                    listeners=shared.listeners,
-                    board=shared.board,
-                    bell=bell,
-                    pipe=StatusPipe.of_worker(pipe),
-                    channel=channels.end_of(with_high_number(channel)),
-                    stack_file=with_high_number(stack_file),
-                    master=self._master,
-                    recycle_at=letter.facts["recycle_at"],
-                    bus=shared.bus,
-                )
-            )
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
-            status = worker.run()
+            os.setpgid(0, 0)  # what the app's code starts can then be killed with it
+            status = self._observe(letter) if kind == "observer" else self._work(letter)
         except LeaveNow:
             status = 0
         except BaseException as error:
             status = exit_status(error)
-            log.exception("worker failed pid=%d", os.getpid())
+            log.exception("%s failed pid=%d", kind, os.getpid())
         finally:
-            _flush()
+            flush()
             if os.getppid() != self._master:  # it has ended, so it does not end what is left behind
                 with contextlib.suppress(OSError):
                     os.killpg(os.getpid(), signal.SIGKILL)
             os._exit(status)
+
+    def _work(self, letter: Letter) -> int:
+        """Be a worker; return the exit status."""
+        pipe, channel, bell, stack_file = letter.descriptors
+        shared = self._shared
+        worker = Worker(
+            WorkerSpec(
+                slot=letter.facts["slot"],
+                generation=shared.generation,
+                app=shared.image.app,
+                service=shared.image.service,
+                settings=shared.settings,
+                listeners=shared.listeners,
+                board=shared.board,
+                bell=bell,
+                pipe=StatusPipe.of_worker(pipe),
+                channel=channels.end_of(with_high_number(channel)),
+                stack_file=with_high_number(stack_file),
+                master=self._master,
+                recycle_at=letter.facts["recycle_at"],
+                bus=shared.bus,
+            )
+        )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+        return worker.run()
+
+    def _observe(self, letter: Letter) -> int:
+        """Be the observer; return the exit status."""
+        channel, stack_file = map(with_high_number, letter.descriptors)
+        shared = self._shared
+        shared.board.memory.close()
+        for listener in shared.listeners:
+            listener.close()
+            listener.memory.close()
+        if shared.bus is not None:
+            shared.bus.close()
+        service = shared.image.service
+        set_title("observer", f"{service.name} g{shared.generation}")
+        observer = Observer(shared.image.app, LetterBox(channels.end_of(channel)), stack_file)
+        signal_at_parents_end(signal.SIGKILL)
+        if os.getppid() == self._master:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+            observer.run(shared.settings.observer_timeout)
+        return 0
 
     def _await_master(self) -> None:
         """Wait until this process is a child of the master.
@@ -176,7 +202,7 @@ class Births:
         while os.getppid() != self._master:
             if time.monotonic() >= give_up_at:
                 raise RuntimeError(
-                    "a worker is not a child of the master: the app must not be a subreaper"
+                    "this process is not a child of the master: the app must not be a subreaper"
                     " (PR_SET_CHILD_SUBREAPER)"
                 )
             time.sleep(_LOOK_EVERY)
@@ -201,10 +227,3 @@ def _told(link: socket.socket) -> tuple[int, int]:
     if not descriptors:
         raise NotBorn("no descriptor is left for its pidfd")
     return pid, descriptors[0]
-
-
-def _flush() -> None:
-    """Write out what was printed, if there is anywhere to write it."""
-    if sys.stdout is not None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()

@@ -44,6 +44,7 @@ class Image:
             has_disconnect_hook=bool(service.on_disconnect),
             files=tuple(own_files()),
             opened=open_files(),
+            observed=self.app.observed,
         )
         return {"facts": facts.as_json(), "settings": as_texts(self.settings)}
 

@@ -1,4 +1,4 @@
-"""The loader: loads an app, and forks workers from it as the master orders.
+"""The loader: loads an app, and forks workers and the observer from it as the master orders.
 
 Runs in a process of its own, one for each generation: the app's code is loaded here, and never in the
 master. The first loader is a fork of the master before it has loaded anything; later ones are started anew.
@@ -140,6 +140,8 @@ class Loader:
         match letter.kind:
             case "SPAWN" if births is not None:
                 self._spawn(births, letter)
+            case "OBSERVE" if births is not None:
+                _observe(births, letter)
             case "ENCODE":
                 reply = _encoded(image, letter.facts)
                 self._box.send(
@@ -159,6 +161,16 @@ class Loader:
             self._box.send("SPAWNED", {"slot": slot, "pid": pid}, [pidfd])
         finally:
             os.close(pidfd)
+
+
+def _observe(births: Births, letter: Letter) -> None:
+    """Have the observer forked; it tells the master that it is there, or its channel is closed."""
+    try:
+        _, pidfd = births.spawn(letter)
+    except NotBorn as error:
+        log.error("cannot fork the observer: %s", error)  # noqa: TRY400
+    else:
+        os.close(pidfd)
 
 
 def _encoded(image: Image, facts: dict[str, Any]) -> bytes:

@@ -95,10 +95,9 @@ class Master:
         return self.generation.settings
 
     @property
-    def parker_pid(self) -> int | None:
-        """The pid of the parker; None: there is none now."""
-        parker = self._parts.parker
-        return next((one.pid for one in parker.processes), None) if parker else None
+    def helpers(self) -> dict[str, int | None]:
+        """The pids of the processes beside loader and workers; None: there is none now."""
+        return self._parts.helpers
 
     def watch(self, watched: Watched) -> None:
         """Have the loop serve something else too. Pre-condition: ``open`` has not been called."""
@@ -116,7 +115,7 @@ class Master:
         """
         try:
             self._act()
-            while not self.stopping or self._has_work():
+            while not self.stopping or self._has_work() or self._parts.observing.finish():
                 if self._wait():
                     self._reap()
                     self.drain()
@@ -172,6 +171,7 @@ class Master:
         self.reload.stop()
         self._watch_listeners(False)
         (self.draining.begin if graceful else self.draining.end)()
+        self._parts.observing.stop(graceful=graceful)
         grace = self.settings.graceful_timeout if graceful else _QUIT_GRACE
         self.pool.stop(time.monotonic() + grace)
         if not graceful:
@@ -281,7 +281,7 @@ class Master:
     def _act(self) -> None:
         """Change the pool as the policy wants it."""
         self._acted_at = time.monotonic()
-        if self._has_orphans and not self.pool.births:
+        if self._has_orphans and not self.pool.births and self._parts.observing.is_born:
             self._has_orphans = False
             self.orphans.reap()
         if self._parts.parker is not None:
@@ -314,9 +314,9 @@ class Master:
         )
         self.scoreboard, self.load, self.pool = parts.scoreboard, parts.load, parts.pool
         parts.selector.register(self._signals, selectors.EVENT_READ, self._note_signal)
-        self.reload = Reload(self, parts.spawner)
+        self.reload = Reload(self, parts.spawner, parts.observing.reloaded)
         self.upgrade = Upgrade(self, parts, self._office)
-        self._watched.append(self.upgrade)
+        self._watched += [self.upgrade, parts.observing]
         parts.open()
         if inherited:
             inherited.install(self, parts)
@@ -381,6 +381,9 @@ class Master:
             self.was_ready = True
             self.pool.probe()
             announce(f"ready: {ready} {_counted('worker', ready)}", "ready", workers=ready)
+            self._parts.observing.ready(
+                ready, [name for one in self.listeners for name in one.names]
+            )
         elif self.load.history.boot_failures and not has_hope:
             log.error("no worker came up; giving up")
             self._status = 1

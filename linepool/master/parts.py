@@ -13,6 +13,7 @@ from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import SignalPipe
 from linepool.master.generation import Generation
 from linepool.master.load import LoadMeter
+from linepool.master.observing import Observing
 from linepool.master.office import Office
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.pool import Pool
@@ -80,6 +81,7 @@ class Parts:
             )
         self.watchdog = Watchdog(board, self.selector, self.parker.adopt if self.parker else None)
         self.spawner = Spawner(board, office.log_limit)
+        self.observing = Observing(generation, self.selector)
         self.pool = Pool(
             board=board,
             scoreboard=self.scoreboard,
@@ -92,6 +94,7 @@ class Parts:
             watchdog=self.watchdog,
             parker=self.parker,
             stopped=StoppedChildren(settings.stopped_timeout, self.watchdog.stalls),
+            observing=self.observing,
             brake=Brake(settings.poison_deaths, settings.poison_window, settings.poison_pause),
         )
         self.trace = trace
@@ -109,6 +112,13 @@ class Parts:
             if generation.loader.is_open:
                 generation.loader.watch(self.selector, self.pool)
 
+    @property
+    def helpers(self) -> dict[str, int | None]:
+        """The pids of parker and observer; None: there is none now."""
+        parkers = self.parker.processes if self.parker else []
+        parker = next((one.pid for one in parkers), None)
+        return {"parker": parker, "observer": self.observing.pid}
+
     def configure(self, generation: Generation, opened: list[Listener]) -> None:
         """Follow another generation.
 
@@ -120,6 +130,7 @@ class Parts:
         self.load.configure(settings)
         self.recycler.configure(settings)
         self.pool.configure(settings)
+        self.observing.configure(generation)
         if self.parker is not None:
             self.parker.configure(generation.facts, settings, opened)
 

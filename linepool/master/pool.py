@@ -22,6 +22,7 @@ from linepool.master.counters import Counters
 from linepool.master.generation import Generation
 from linepool.master.load import LoadMeter
 from linepool.master.loader_handle import LoaderHandle
+from linepool.master.observing import Observing
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.recycler import Recycler
 from linepool.master.spawner import Spawner
@@ -73,6 +74,7 @@ class Pool:
     _watchdog: Watchdog
     _parker: ParkerHandle | None
     _stopped: StoppedChildren
+    _observing: Observing
     brake: Brake
 
     @property
@@ -299,6 +301,8 @@ class Pool:
         self._blame(worker, last)
         self.counters.add(last)
         self._save_connections(slot, state.pid)
+        order, recycled = board_slot.order, self._recycler.reason(slot)
+        self._observing.worker_ended(state, status, last, worker, order=order, recycled=recycled)
         board_slot.vacate()
         self._spawner.reaped(slot)
         if self._parker is not None:

@@ -35,6 +35,7 @@ class Span:
     requests: int
     age: float
     hang_up_at: float = 0.0  # when a worker that was ordered to leave ends its connections
+    why: str = ""  # the setting because of which it was ordered
 
 
 class Recycler:
@@ -67,7 +68,9 @@ class Recycler:
 
     def load_span(self, slot: int, facts: Mapping[str, Any]) -> None:
         """Take over how much a worker may do."""
-        self._spans[slot] = Span(facts["requests"], facts["age"], facts["hang_up_at"])
+        self._spans[slot] = Span(
+            facts["requests"], facts["age"], facts["hang_up_at"], facts.get("why", "")
+        )
 
     def spawned(self, slot: int) -> int:
         """Note a new worker; return the number of requests after which it leaves, 0: never."""
@@ -92,6 +95,8 @@ class Recycler:
             self._revoked = bool(worn)
             for slot in ordered:
                 self._spans[slot].hang_up_at = now + self._settings.graceful_timeout
+                is_old = any(one.slot == slot and self._age(one, now) >= 1 for one in workers)
+                self._spans[slot].why = "max_age" if is_old else "max_rss_mb"
             return [(slot, Order.RETIRE) for slot in overstayed] + [
                 (slot, Order.RECYCLE) for slot in ordered
             ]
@@ -109,6 +114,10 @@ class Recycler:
     def was_recycled(self, slot: int) -> bool:
         """Whether a worker that left by itself did so because it had served its number."""
         return bool(self._board.slot(slot).permit) and self._is_spent(slot)
+
+    def reason(self, slot: int) -> str:
+        """Return the setting because of which a worker was recycled that has ended; "": it was not."""
+        return self._spans[slot].why or ("max_requests" if self.was_recycled(slot) else "")
 
     def _is_kept(self, worker: WorkerState, now: float) -> bool:
         """Whether a long-lived connection keeps a worker from leaving."""
@@ -148,12 +157,12 @@ class Recycler:
         return [slot for slot in replaceable(wears) if shares[slot] >= 1]
 
     def _age_and_size(self, worker: WorkerState, now: float) -> float:
-        age = self._spans[worker.slot].age
         most = self._settings.max_rss_mb * _MIB
-        return max(
-            (now - worker.spawned_ns / 1e9) / age if age else 0.0,
-            resident_bytes(worker.pid) / most if most else 0.0,
-        )
+        return max(self._age(worker, now), resident_bytes(worker.pid) / most if most else 0.0)
+
+    def _age(self, worker: WorkerState, now: float) -> float:
+        most = self._spans[worker.slot].age
+        return (now - worker.spawned_ns / 1e9) / most if most else 0.0
 
     def _overstayed(self, workers: list[WorkerState], now: float) -> list[int]:
         """Return the slots of workers whose connections have had their time to end by themselves."""

@@ -76,6 +76,7 @@ class Reload:
     Args:
         server: The master.
         spawner: Gives a new loader what its workers share.
+        on_end: Called with how each has ended.
 
     Attributes:
         count: How many were asked for.
@@ -84,13 +85,14 @@ class Reload:
         due_at: When to call ``turn``, on the monotonic clock.
     """
 
-    def __init__(self, server: Reloadable, spawner: Spawner) -> None:
+    def __init__(self, server: Reloadable, spawner: Spawner, on_end: Answer) -> None:
         self.count = 0
         self.last_failure = ""
         self.latest = server.generation.loader
         self.due_at = math.inf
         self._server = server
         self._spawner = spawner
+        self._on_end = on_end
         self._phase = _Phase.IDLE
         self._run: _Run | None = None
         self._again: list[Answer] | None = None  # of those that want another one after this one
@@ -262,8 +264,7 @@ class Reload:
         run.new = generation
         server.generations.append(generation)
         workers = settings.workers
-        staying = server.pool.staying
-        run.size = min(max(staying, workers.min), workers.max)
+        run.size = min(max(server.pool.staying, workers.min), workers.max)
         self._phase = _Phase.TRYING
         if not server.pool.spawn(generation):
             self._fail(run, "cannot fork the first worker")
@@ -362,12 +363,12 @@ class Reload:
         self, answers: list[Answer], began_at: float, failure: str, changed: Collection[str] = ()
     ) -> None:
         """Log how a reload has ended, and answer those that wait for it."""
-        server = self._server
-        self.last_failure = failure
+        self.last_failure, server = failure, self._server
         number = server.generation.number
-        workers = len(server.pool.of(number))
-        outcome = Outcome(number, workers, time.monotonic() - began_at, failure)
+        workers, seconds = len(server.pool.of(number)), time.monotonic() - began_at
+        outcome = Outcome(number, workers, seconds, failure)
         outcome.log(changed)
+        self._on_end(outcome)
         if failure:
             self._retry_at = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, _LONGEST_RETRY)

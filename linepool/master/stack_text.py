@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 
-from linepool import app, batch, conversation, resources, service
+from linepool import app, app_hooks, batch, conversation, resources, service
 from linepool.handlers.compile import CALL_FILE
+from linepool.loader import observer
 from linepool.worker import evacuation, worker
 
 # What calls handlers and hooks.
@@ -36,6 +37,15 @@ def of_handler(stacks: str) -> str:
     return "".join(f"\n    {line}" for line in lines)
 
 
+def of_hook(stacks: str) -> str:
+    """Return the stacks of an observer, the main thread without what is below the hook."""
+    if not stacks:
+        return _NONE
+    lines = stacks.splitlines()
+    base = next((at for at, line in enumerate(lines) if _is_observers(line)), None)
+    return "".join(f"\n    {line}" for line in lines[:base])
+
+
 def without_server(lines: list[str]) -> list[str]:
     """Return a stack without what is below a handler, or below the worker's own code if no handler runs."""
     called = next((at for at, line in enumerate(lines) if CALL_FILE in line), None)
@@ -51,3 +61,7 @@ def without_server(lines: list[str]) -> list[str]:
 
 def _is_server(line: str) -> bool:
     return _WORKER_CODE in line or any(file in line for file in _SERVER_FILES)
+
+
+def _is_observers(line: str) -> bool:
+    return observer.__file__ in line or app_hooks.__file__ in line

@@ -98,6 +98,7 @@ def state_of(
         pieces[f"loader {generation.number}"] = generation.loader.handed_over()
     for slot, worker in parts.workers.items():
         pieces[f"worker {slot}"] = worker.handed_over()
+    pieces["observing"] = parts.observing.handed_over()
     if parts.parker is not None:
         pieces["parker"] = parts.parker.handed_over()
     if bus := parts.spawner.bus_handed_over():
@@ -262,6 +263,8 @@ class Inherited:
         if parker := self.piece("parker"):
             assert parts.parker is not None
             parts.parker.take_over(*parker)
+        if observing := self.piece("observing"):  # older versions have none
+            parts.observing.take_over(*observing, by_number)
         known = {field.name for field in fields(Counters)}
         pool.counters = Counters(**{k: v for k, v in state["counters"].items() if k in known})
         pool.early_deaths.update({int(k): v for k, v in state["early_deaths"].items()})

@@ -142,6 +142,8 @@ class Upgrade:
         parts = self._parts
         if parts.pool.births:
             return "workers are being forked"
+        if not parts.observing.is_quiet:
+            return "the process of the server's hooks begins or ends"
         if parts.parker is not None and not parts.parker.is_quiet:
             return "the parker has not taken all that it was sent"
         if not parts.watchdog.is_quiet:

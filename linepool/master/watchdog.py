@@ -145,7 +145,7 @@ class Watchdog:
         if self._adopt is not None:
             self._saved[slot] = SavedSockets(worker.process, board_slot)
         worker.process.kill()
-        worker.kill_at = math.inf
+        worker.kill_at, worker.why = math.inf, why
         generation = worker.generation
         logged = generation.logged(before.command, before.line) if before.started_ns else None
         ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if logged else 0.0

@@ -69,7 +69,8 @@ def state_of(master: Master) -> ServerState:
         generation=master.generation.number,
         workers=tally.total,
         busy=tally.busy,
-        graceful_timeout=master.settings.graceful_timeout,
+        graceful_timeout=master.settings.graceful_timeout
+        + max(0.0, master.settings.observer_timeout - _STOP_MARGIN / 2),
     )
 
 

@@ -43,7 +43,7 @@ def status(master: Master) -> dict[str, Any]:
         "processes": {
             "master": master.pid,
             "loader": master.generation.loader.process.pid,
-            "parker": master.parker_pid,
+            **master.helpers,
         },
         "scheme": master.settings.scheme,
         "listeners": [

@@ -56,6 +56,7 @@ class Service:
 def service_unit(service: Service) -> str:
     """Return the text of a service unit."""
     settings = service.settings
+    stop_s = settings.graceful_timeout + max(_MARGIN, _MARGIN / 2 + settings.observer_timeout)
     sections = {
         "Unit": [
             f"Description=linepool: {service.name}",
@@ -80,7 +81,7 @@ def service_unit(service: Service) -> str:
             f"WatchdogSec={_WATCHDOG}",
             "# A stop is told to the master, which stops the workers within graceful_timeout.",
             "KillMode=mixed",
-            f"TimeoutStopSec={round(settings.graceful_timeout + _MARGIN)}",
+            f"TimeoutStopSec={round(stop_s)}",
             "# A worker that the kernel kills for its memory is replaced.",
             "OOMPolicy=continue",
             f"LimitNOFILE={service.open_files}",

@@ -32,6 +32,7 @@ class AppSettings(TypedDict, total=False):
     kill_grace: float
     slow_request: float
     stopped_timeout: float
+    observer_timeout: float
     max_requests: int
     max_requests_jitter: float
     max_rss_mb: int

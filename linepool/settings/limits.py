@@ -36,6 +36,13 @@ class LimitSettings:
         "s",
         "kill a worker or parker stopped (SIGSTOP) for this long; 0: never",
     )
+    observer_timeout: float = setting(
+        5.0,
+        syntax.seconds(0.1),
+        "s",
+        "time limit for a function of when_ready, on_reload, on_worker_end or on_stop; at a stop, for all of"
+        " those that are left",
+    )
     max_requests: int = setting(
         0, syntax.whole(0), "requests", "replace a worker after this many requests; 0: off"
     )

@@ -40,6 +40,7 @@ REFUSED: dict[str, tuple[object, str]] = {
     "kill_grace": ("-1", "a number of seconds, at least 0 and at most 1000000000"),
     "slow_request": ("-1", "a number of seconds, at least 0 and at most 1000000000"),
     "stopped_timeout": ("-1", "a number of seconds, at least 0 and at most 1000000000"),
+    "observer_timeout": ("0", "a number of seconds, at least 0.1 and at most 1000000000"),
     "max_requests": ("-1", "a whole number, at least 0"),
     "max_requests_jitter": ("-1", "a fraction, at least 0 and at most 1"),
     "max_rss_mb": ("-1", "a whole number, at least 0"),

@@ -1,0 +1,75 @@
+"""The observer: runs the hooks of the server as a whole, which the master must not run.
+
+Runs in a process of its own, forked from the loader if the app has such hooks. It runs one function at a
+time, when the master says so, and serves no client. It ends when the master closes the channel, or has ended.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import time
+
+from linepool import forked
+from linepool.app import App
+from linepool.events import event_of
+from linepool.ipc.letters import LetterBox
+from linepool.kernel.standard import flush
+from linepool.worker.ending import finish, own_exit_functions
+from linepool.worker.interrupts import DUMP
+
+log = logging.getLogger("linepool")
+
+
+class Observer:
+    """The observer.
+
+    Args:
+        app: Has the hooks.
+        box: Its end of the channel to the master.
+        stack_file: A descriptor; where its stack is written before it is killed.
+    """
+
+    def __init__(self, app: App, box: LetterBox, stack_file: int) -> None:
+        self._app = app
+        self._box = box
+        own_exit_functions()
+        faulthandler.unregister(DUMP)
+        faulthandler.register(DUMP, file=stack_file, all_threads=True, chain=False)
+        os.register_at_fork(after_in_child=_note_fork)
+
+    def run(self, patience: float) -> None:
+        """Serve the master to its end.
+
+        Args:
+            patience: Seconds for threads and exit functions at the end.
+        """
+        pidfd = os.pidfd_open(os.getpid())
+        try:
+            self._box.send("STARTED", {"pid": os.getpid()}, [pidfd])
+        finally:
+            os.close(pidfd)
+        try:
+            while letter := self._box.receive(wait=True):
+                self._call(letter.facts)
+                flush()  # it may be killed in the next one
+                self._box.send("DONE", {})
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            finish(time.monotonic() + patience)
+
+    def _call(self, facts: dict[str, object]) -> None:
+        """Run one function of a hook."""
+        name, number = str(facts["name"]), int(str(facts["number"]))
+        try:
+            event = event_of(name, facts["event"])  # type: ignore[arg-type]
+            with forked.contained():
+                self._app.call_observing(name, number, event)
+        except BaseException:  # also SystemExit: others are to run after it
+            log.exception("hook failed event=%s hook=%r", name, facts["place"])
+
+
+def _note_fork() -> None:
+    """Note that this process is one that a hook has forked; it ends where the hook returns."""
+    forked.depth += 1
+    own_exit_functions()
