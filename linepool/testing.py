@@ -25,6 +25,7 @@ from linepool.operate.config import configure
 from linepool.operate.loading import Source
 from linepool.operate.serve import serve as serve_app
 from linepool.protocols.base import Limits
+from linepool.service import Service
 from linepool.session import Session
 from linepool.settings import ProcessSettings, Settings
 
@@ -211,18 +212,18 @@ def assert_split_invariant(app: App, script: bytes, limits: Limits | None = None
     Raises:
         AssertionError: A cut changed the replies; the text says which.
     """
-    whole = _replay(app, [script], limits, moving=False)
+    service = app.freeze(limits)
+    whole = _replay(app, service, [script], moving=False)
     cuts = [[script[:at], script[at:]] for at in range(1, len(script))]
     cuts.append([script[at : at + 1] for at in range(len(script))])
     for parts in cuts:
         for moving in (False, True):
-            got = _replay(app, parts, limits, moving=moving)
+            got = _replay(app, service, parts, moving=moving)
             how = "with dump and load" if moving else "without dump and load"
             assert got == whole, f"cut at {len(parts[0])} of {len(parts)} parts, {how}: {got!r}"
 
 
-def _replay(app: App, parts: list[bytes], limits: Limits | None, *, moving: bool) -> bytes:
-    service = app.freeze(limits)
+def _replay(app: App, service: Service, parts: list[bytes], *, moving: bool) -> bytes:
     with app.worker() as resources:
         conversation = Conversation(service, Session("t", "t", "t"), resources)
         replies = [conversation.greet()]

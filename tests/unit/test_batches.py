@@ -328,11 +328,17 @@ def test_hooks_of_a_worker_are_refused(book, event):
 
 
 def test_a_resource_of_the_worker_cannot_ask_for_one_of_a_batch(book):
-    with pytest.raises(SetupError, match=r"resource bad at .* must take \(\)"):
+    app = notebook(book)
 
-        @notebook(book).resource
-        def bad(page: Page) -> Iterator[Page]:
-            yield page
+    @app.resource
+    def bad(page: Page) -> Iterator[Page]:
+        yield page
+
+    with pytest.raises(
+        SetupError,
+        match=r"resource bad at .*: parameter page: a resource of the scope worker may only",
+    ):
+        app.freeze()
 
 
 def test_it_may_ask_for_resources_of_the_worker_alone(book):

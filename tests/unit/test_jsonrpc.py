@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from linepool import App, Bad, ClientError, JsonRpc, Limits, Range, ServerError, Session, SetupError
 from linepool.testing import assert_split_invariant
+from tests.fuzz.targets import Target
 
 # Section 7 of the specification: the request, and the response (None: no response).
 SPECIFICATION = [
@@ -442,6 +443,9 @@ def test_any_bytes_get_replies_in_json(data):
         json.loads(line)
 
 
+TARGET = Target(service().freeze(), ())
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
@@ -452,7 +456,7 @@ def test_any_bytes_get_replies_in_json(data):
     )
 )
 def test_no_json_causes_an_internal_error(message):
-    said = service().ask(json.dumps(message).encode() + b"\n")
+    said = TARGET.replies([json.dumps(message).encode() + b"\n"])
     assert b"-32603" not in said
 
 

@@ -10,6 +10,7 @@ import linepool
 from linepool import App, Bad, Limits, Line, Range, Reply, Request, Rest, Session, Verb
 from linepool.protocols.base import Protocol
 from linepool.testing import assert_split_invariant
+from tests.fuzz.targets import Target
 from tests.unit.test_arguments import Colour, Level, Point
 
 SMALL = Limits(max_line_bytes=24, max_body_bytes=8)
@@ -339,8 +340,8 @@ def take_unknown(verb: Verb, *words: bytes) -> str:
     return "unknown"
 
 
-TYPED = typed_app()
-COMMANDS = [name.decode() for name in TYPED.freeze().table]
+TARGET = Target(typed_app().freeze(), ())
+COMMANDS = [name.decode() for name in TARGET.service.table]
 
 
 @given(st.sampled_from(COMMANDS), st.lists(WORDS, max_size=4), st.booleans())
@@ -352,7 +353,7 @@ def test_no_request_causes_a_server_error_if_no_handler_fails(command, words, op
     if option:
         words = [*words[:1], b"option", *words[1:]]
 
-    assert b"SERVER_ERROR" not in TYPED.ask(b" ".join([verb, *map(quoted, words)]) + b"\n")
+    assert b"SERVER_ERROR" not in TARGET.replies([b" ".join([verb, *map(quoted, words)]) + b"\n"])
 
 
 # -- a naive model
