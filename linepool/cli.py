@@ -79,15 +79,15 @@ def _help() -> argparse.ArgumentParser:
         " a line.",
         epilog="""\
 example:
-  linepool run sums.py --bind 127.0.0.1:7000 --workers 4
+  linepool run sums.py -b 127.0.0.1:7000 -w 4
 
 The options of a command: linepool COMMAND --help
 
 exit status:
-  0    success
-  1    failure: a server does not start, does not answer, or refuses
-  2    the command line or the configuration is wrong
-  128 + N  ended by the signal N""",
+  0      success; a server was stopped by a signal or by 'linepool stop'
+  1      failure: a server does not start, does not answer, or refuses
+  2      the command line or the configuration is wrong
+  128+N  ended by the signal N, such as 130 for ctrl-C while an app is loaded""",
     )
     parser.add_argument("-V", "--version", action="store_true", help="show what runs, and exit")
     for group, names in GROUPS.items():

@@ -49,10 +49,36 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
 def warnings(app: App, configuration: Configuration) -> list[str]:
     """Return what is worth a warning before an app is served."""
     found = [*configuration.warnings]
-    found += target.loaded_twice(app)
+    found += _loaded_twice(app)
     if left_out := target.left_out(app):
         found.append(f"{left_out} is not served: it does not belong to the app {app.name!r}")
     return found
+
+
+def _loaded_twice(app: App) -> list[str]:
+    """Return a line for each file of an app that was loaded as two modules."""
+    code = [getattr(function, "__code__", None) for function in app.functions]
+    files = {_identity(one.co_filename) for one in code if one is not None}
+    found: dict[str, dict[int, str]] = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and _identity(file) in files:
+            found.setdefault(target.real_path(file), {})[id(module)] = name
+    return [
+        f"{file} is loaded twice, as {' and as '.join(names.values())}: what is changed in one module"
+        " does not change the other"
+        for file, names in found.items()
+        if len(names) > 1
+    ]
+
+
+def _identity(path: str) -> object:
+    """Return what all names of one file have in common; quick, for it is asked of all modules."""
+    try:
+        found = os.stat(path)
+    except OSError:  # in an archive
+        return path
+    return found.st_dev, found.st_ino
 
 
 def _check(options: argparse.Namespace) -> int:

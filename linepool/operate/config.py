@@ -283,6 +283,11 @@ def _file_layer(file: str | None) -> tuple[str, dict[str, Any]]:
     return "file", {}
 
 
+def _advice(file: str) -> str:
+    is_python = file.endswith(".py")
+    return "; settings are written in TOML, as in linepool.toml, not in Python" if is_python else ""
+
+
 def _read(file: str) -> dict[str, Any]:
     """Return the settings in a TOML file; keys may use dashes, as options do: idle-timeout."""
     import tomllib  # noqa: PLC0415 - only if there is a file
@@ -293,7 +298,7 @@ def _read(file: str) -> dict[str, Any]:
     except OSError as error:
         raise SetupError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:  # not TOML, or not UTF-8
-        raise SetupError(f"{file} is not valid TOML: {error}") from None
+        raise SetupError(f"{file} is not valid TOML: {error}{_advice(file)}") from None
     if os.path.basename(file) == "pyproject.toml":
         for key in ("tool", "linepool"):
             table = table.get(key, {})

@@ -7,18 +7,28 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
+
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.operate import env_file
 from linepool.operate.config import ConfigError, Configuration, Given, option_name
+from linepool.operate.environment import PREFIX
 from linepool.operate.supervision import Supervision
-from linepool.settings import FIELDS, written
+from linepool.settings import FIELDS, Settings, written
+
+_SHORT = {"bind": ("-b",), "workers": ("-w",)}
+_WHERE = (
+    "Each setting below is an option, a variable of the environment, in [ ], and a key of the file. The"
+    " command line overrides the environment, that the file, and that the app."
+)
 
 
 def add_settings(parser: argparse.ArgumentParser, names: Iterable[str] = FIELDS) -> None:
-    """Add an option for the file, and one for each of some settings."""
-    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
-    parser.add_argument(
+    """Add an option for the file, and one for each of some settings, in the groups of the settings."""
+    files = parser.add_argument_group("configuration", _WHERE)
+    files.add_argument("-c", "--config", metavar="FILE", help="TOML file with settings")
+    files.add_argument(
         "--env-file",
         metavar="FILE",
         action="append",
@@ -26,24 +36,42 @@ def add_settings(parser: argparse.ArgumentParser, names: Iterable[str] = FIELDS)
         help="file with variables of the environment, for the app and, as LINEPOOL_..., for settings;"
         " repeatable: the last one counts; the environment itself overrides them",
     )
-    group = parser.add_argument_group("settings")
-    for name in names:
-        field = FIELDS[name]
-        unit = field.metadata["unit"]
-        default = "1:max(4, 4 x CPUs)" if name == "workers" else written(name, field.default)
-        text = f"{field.metadata['doc']} (default: {default})"
-        kind: dict[str, Any] = {
-            "metavar": unit.upper().replace(" ", "-") or "NAME",
-            "action": "append" if name == "bind" else "store",
-        }
-        if name == "reload":
-            kind = {"action": "store_const", "const": "on"}
-        group.add_argument(
-            option_name(name),
-            dest=f"setting_{name}",
-            help=text.replace("%", "%%"),
-            **kind,
-        )
+    wanted = set(names)
+    for settings in Settings.__bases__:
+        kind = settings.__name__.removesuffix("Settings").lower()
+        group = parser.add_argument_group(f"{kind} settings")
+        for field in attrs.fields(settings):
+            if field.name in wanted:
+                _add_setting(group, field)
+
+
+def _add_setting(group: argparse._ArgumentGroup, field: Any) -> None:
+    name = field.name
+    default = "1:max(4, 4 x CPUs)" if name == "workers" else written(name, field.default)
+    text = f"{field.metadata['doc']} (default: {default or 'none'}) [{PREFIX}{name.upper()}]"
+    kind: dict[str, Any] = {
+        "metavar": _metavar(field),
+        "action": "append" if name == "bind" else "store",
+    }
+    if name == "reload":
+        kind = {"action": "store_const", "const": "on"}
+    group.add_argument(
+        *_SHORT.get(name, ()),
+        option_name(name),
+        dest=f"setting_{name}",
+        help=text.replace("%", "%%"),
+        **kind,
+    )
+
+
+def _metavar(field: Any) -> str:
+    """Return what the help shows as the value of a setting: its choices, or its unit."""
+    unit: str = field.metadata["unit"]
+    if choices := field.metadata["parse"].schema.get("enum"):
+        return f"{{{','.join(choices)}}}"
+    if unit == "on or off":
+        return "{on,off}"
+    return unit.upper().replace(" ", "-") or "NAME"
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, object]:

@@ -30,6 +30,7 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
         "scale +2",
         "scale 2:32",
     )
+    scale.description = "Resize the pool of a running server."
     scale.add_argument("size", metavar="SIZE", help="N, +N, -N or MIN:MAX")
     scale.set_defaults(run=lambda o: _order(o, f"SCALE {o.size}"))
 
@@ -69,7 +70,7 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
         "Kill a worker at once. The log shows its stack, its client gets an error, its other connections"
         " and new requests go to other workers."
     )
-    kill.add_argument("slot", metavar="SLOT", type=int, help="of the worker, as status shows it")
+    kill.add_argument("slot", metavar="SLOT", type=_slot, help="of the worker, as status shows it")
     kill.set_defaults(run=lambda o: _order(o, f"KILL {o.slot}"))
 
     stop = _add(commands, "stop", "stop --now")
@@ -102,6 +103,12 @@ def _add(
     add_control(parser)
     parser.set_defaults(parser=parser)
     return parser
+
+
+def _slot(text: str) -> int:
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be the number that status shows, not {text!r}")
 
 
 def _status(options: argparse.Namespace) -> int:

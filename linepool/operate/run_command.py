@@ -33,8 +33,8 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     run = commands.add_parser(
         "run",
         description="Serve the handlers of a Python file or module.",
-        epilog="examples:\n  linepool run sums.py --bind 127.0.0.1:7000 --workers 4\n"
-        "  linepool run shop.stock:app --bind unix:/run/stock.sock",
+        epilog="examples:\n  linepool run sums.py -b 127.0.0.1:7000 -w 4\n"
+        "  linepool run shop.stock:app -c stock.toml -b unix:/run/stock.sock",
     )
     run.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
     add_settings(run)
@@ -54,7 +54,11 @@ def run_script(
         app.settings = {**app.settings, **settings}
         if not app.name:
             app.name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
-        parser = Parser(prog=sys.argv[0], description="Serve the handlers of this script.")
+        parser = Parser(
+            prog=sys.argv[0],
+            description="Serve the handlers of this script.",
+            leaves_others=arguments is None,
+        )
         add_settings(parser)
         if arguments is not None:
             options = parse(parser, arguments)

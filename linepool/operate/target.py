@@ -195,11 +195,12 @@ def _refuse_hidden(place: _Place) -> None:
 def _is_another(loaded: ModuleType | None, file: str) -> bool:
     origin = getattr(loaded, "__file__", None)
     if origin:
-        return _real(str(origin)) != _real(file)
+        return real_path(str(origin)) != real_path(file)
     return loaded is not None
 
 
-def _real(path: str) -> str:
+def real_path(path: str) -> str:
+    """Return a path without symbolic links."""
     try:
         return os.path.realpath(path)
     except OSError:  # the working directory has been removed
@@ -219,15 +220,6 @@ def _run(target: str, load: Callable[[], T]) -> T:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - user code; report on one line
             raise SetupError(f"cannot load {target}: {explained(error)}") from None
-
-
-def _identity(path: str) -> object:
-    """Return what all names of one file have in common; quick, for it is asked of all modules."""
-    try:
-        found = os.stat(path)
-    except OSError:  # in an archive
-        return path
-    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager
@@ -282,10 +274,11 @@ def _frames(error: BaseException) -> list[str]:
 def _own_stack(error: BaseException) -> list[traceback.FrameSummary]:
     """Return the frames of the user's own code; if there are none, those of installed packages."""
     linepool, library = os.path.dirname(default_app.__file__), os.path.dirname(os.__file__)
+    importer = os.path.join(library, "importlib", "")
     stack = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((linepool + os.sep, "<frozen "))
+        if not frame.filename.startswith((linepool + os.sep, "<frozen ", importer))
     ]
     theirs = [frame for frame in stack if not frame.filename.startswith(library + os.sep)]
     return [frame for frame in theirs if "-packages" not in frame.filename] or theirs or stack
@@ -303,6 +296,11 @@ def find(module: ModuleType, target: str, name: str = "") -> App:
             return found
         if not hasattr(module, name):
             raise SetupError(f"{target}: {name} does not exist{_nearest(module, name)}")
+        if inspect.isroutine(found) and not _can_be_called(found):
+            raise SetupError(
+                f"{target}: {name} is a function with parameters, such as a WSGI app; linepool serves"
+                " functions that are registered with @linepool.handler"
+            )
         if inspect.isroutine(found):
             raise SetupError(
                 f"{target}: {name} is a function; to serve the app that it returns, give {target}()"
@@ -324,6 +322,17 @@ def find(module: ModuleType, target: str, name: str = "") -> App:
     if names:
         raise SetupError(f"{target} has several apps; append one of :{', :'.join(names)}")
     raise SetupError(f"{target} has no handlers; register some with @linepool.handler")
+
+
+def _can_be_called(function: Callable[..., object]) -> bool:
+    """Whether a function can be called without arguments."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:  # of C, without a signature
+        pass
+    return True
 
 
 def _made(module: ModuleType, target: str, call: str) -> App:
@@ -368,20 +377,3 @@ def left_out(app: App | None = None) -> str:
     """Return what was registered for no app in particular, if that is not served; "": nothing."""
     default = default_app.default
     return described(default.functions[0]) if default.functions and app is not default else ""
-
-
-def loaded_twice(app: App) -> list[str]:
-    """Return a line for each file of an app that was loaded as two modules."""
-    code = [getattr(function, "__code__", None) for function in app.functions]
-    files = {_identity(one.co_filename) for one in code if one is not None}
-    found: dict[str, dict[int, str]] = {}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and _identity(file) in files:
-            found.setdefault(_real(file), {})[id(module)] = name
-    return [
-        f"{file} is loaded twice, as {' and as '.join(names.values())}: what is changed in one module"
-        " does not change the other"
-        for file, names in found.items()
-        if len(names) > 1
-    ]

@@ -43,6 +43,15 @@ __all__ = [
 
 INHERIT = syntax.INHERIT
 
+# What other servers call them, where another setting's name is nearer.
+_ELSEWHERE = {
+    "timeout": "request_timeout",
+    "keepalive": "idle_timeout",
+    "host": "bind",
+    "port": "bind",
+    "pidfile": "pid_file",
+    "worker_connections": "max_connections",
+}
 _LARGE = 1000  # connections of a server that keeps some for other addresses
 
 
@@ -110,7 +119,7 @@ def check_names(names: Iterable[str]) -> None:
     """Raise SetupError for the first unknown setting; the message names a known one that is near."""
     for name in names:
         if name not in FIELDS:
-            near = nearest(name.lower(), FIELDS)
+            near = _ELSEWHERE.get(name) or nearest(name.lower(), FIELDS)
             hint = (
                 f"did you mean {near!r}?" if near else "'linepool check --settings' lists them all"
             )

@@ -461,7 +461,6 @@ def test_a_file_with_an_app_that_is_loaded_twice_is_named_in_a_warning(
 @pytest.mark.parametrize(
     "words",
     [
-        [],
         ["fly"],
         ["run"],
         ["run", WORKSHOP, "--no-such-option"],

@@ -91,3 +91,31 @@ def test_a_command_imports_only_what_it_needs(words):
     )
 
     assert not HEAVY & set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_help_of_run_shows_groups_choices_defaults_and_variables(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = main(capsys, "run", "--help")
+    one_line = " ".join(out.split())
+
+    for group in ("listening", "pool", "limit", "operation", "log", "process"):
+        assert f"\n{group} settings:\n" in out
+    assert "--scheme {shared,dispatch,accept}" in one_line
+    assert "(default: 30) [LINEPOOL_REQUEST_TIMEOUT]" in one_line
+    assert "-b ADDRESS, --bind ADDRESS" in one_line
+    assert "-w N-OR-MIN:MAX, --workers N-OR-MIN:MAX" in one_line
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_description_and_an_example(capsys, name):
+    _, out, _ = main(capsys, name, "--help")
+
+    assert out.startswith(f"usage: linepool {name} [OPTIONS]")
+    assert f"\n  linepool {name}" in out.partition("\nexample")[2]
+    assert out.split("\n\n")[1][0].isupper()
+
+
+def test_help_and_version_have_short_options(capsys):
+    assert main(capsys, "-h") == main(capsys, "--help")
+    assert main(capsys, "-V") == main(capsys, "--version")
