@@ -12,7 +12,7 @@ from typing import Any
 from attrs import asdict
 
 from linepool.app import App
-from linepool.operate import before_load, env_file, target
+from linepool.operate import before_load, env_file, tables, target
 from linepool.operate.config import COMMAND_LINE, ENVIRONMENT, Configuration, option_name
 from linepool.operate.environment import PREFIX
 from linepool.operate.log_config import apply as apply_log_config
@@ -101,6 +101,9 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(app, service.commands, configuration, only_settings=options.settings)
         return 0
+    if sys.stdout.isatty() and not options.settings:
+        _show_at_terminal(app, service.commands, configuration)
+        return 0
     if options.settings:
         rows = [
             (name, written(name, getattr(settings, name)), _source(configuration, name))
@@ -117,6 +120,29 @@ def _check(options: argparse.Namespace) -> int:
         mark = f"  ({source})" if source else ""
         print(f"  {name:<20} {written(name, getattr(settings, name))}{mark}")
     return 0
+
+
+def _show_at_terminal(app: App, commands: Sequence[Entry], configuration: Configuration) -> None:
+    """Show the commands, and those settings that are not the default."""
+    paint, most = tables.Painter(sys.stdout), tables.columns()
+
+    def shown(text: object) -> str:
+        return printable([str(text)], sys.stdout)
+
+    print(f"{paint(shown(app.name), 'bold')}  {tables.counted(len(commands), 'command')}\n")
+    rows = [(shown(entry.usage), shown(entry.place)) for entry in commands]
+    head, *lines = tables.table(("COMMAND", "AT"), rows, most)
+    print(paint(head, "faint"), *lines, "", sep="\n")
+    given = [name for name in FIELDS if name in configuration.sources]
+    if given:
+        values = {name: written(name, getattr(configuration.settings, name)) for name in given}
+        rows_of_settings = [
+            (name, shown(values[name]), shown(_source(configuration, name))) for name in given
+        ]
+        head, *lines = tables.table(("SETTING", "VALUE", "FROM"), rows_of_settings, most)
+        print(paint(head, "faint"), *lines, "", sep="\n")
+    others = tables.counted(len(FIELDS) - len(given), "setting")
+    print(f"{others} at their default: 'linepool check --settings' shows all")
 
 
 def _print_json(

@@ -113,7 +113,14 @@ def _slot(text: str) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     state = remote.status(control_of(options))
-    _show([json.dumps(state)] if options.json else state_as_lines(state))
+    if options.json:
+        _show([json.dumps(state)])
+    elif sys.stdout.isatty():
+        from linepool.operate.shown_at_terminal import state_at_terminal  # noqa: PLC0415
+
+        print("\n".join(state_at_terminal(state)))
+    else:
+        _show(state_as_lines(state))
     return 0
 
 
@@ -143,7 +150,14 @@ def _outcome(options: argparse.Namespace, line: str) -> int:
 
 def _stacks(options: argparse.Namespace) -> int:
     rows = remote.stacks(control_of(options), "signal" if options.signal else "quiet")
-    _show([json.dumps(rows)] if options.json else stacks_as_lines(rows))
+    if options.json:
+        _show([json.dumps(rows)])
+    elif sys.stdout.isatty():
+        from linepool.operate.shown_at_terminal import stacks_at_terminal  # noqa: PLC0415
+
+        print("\n".join(stacks_at_terminal(rows)))
+    else:
+        _show(stacks_as_lines(rows))
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import asdict
 
 from linepool import core
+from linepool.facts import CommandFacts
 from linepool.ipc.board import SlotSnapshot
 from linepool.kernel.cgroups import memory_limit
 from linepool.kernel.cpus import available_cpus
@@ -95,10 +96,17 @@ def _phase(master: Master) -> str:
     return "ready" if master.was_ready else "starting"
 
 
+def _limit(generation: Generation, command: CommandFacts | None) -> float | None:
+    """Return the seconds that a request may take; None: there is no limit."""
+    own = command.timeout if command else None
+    return (generation.settings.request_timeout if own is None else own) or None
+
+
 def _worker(
     worker: WorkerState, slot: SlotSnapshot, generation: Generation, now_ns: int
 ) -> dict[str, Any]:
     age_ns = max(1, now_ns - worker.spawned_ns)
+    request = generation.logged(slot.command, slot.line) if slot.started_ns else None
     return {
         "slot": worker.slot,
         "pid": worker.pid,
@@ -109,5 +117,6 @@ def _worker(
         "connections": slot.connections,
         "busy_ratio": round(min(1.0, slot.handler_ns / age_ns), 4),
         "rss_bytes": resident_bytes(worker.pid),
-        "command": generation.logged(slot.command, slot.line).name if slot.started_ns else None,
+        "command": request.name if request else None,
+        "timeout_s": _limit(generation, request.command) if request else None,
     }

@@ -20,7 +20,7 @@ def doing(master: Master) -> list[dict[str, Any]]:
         started_ns = master.board.slot(worker["slot"]).started_ns if worker["command"] else 0
         seconds = (now_ns - started_ns) / 1e9 if started_ns else worker["since_s"]
         kept = {key: worker[key] for key in ("slot", "pid", "state", "command")}
-        rows.append({**kept, "for_s": round(seconds, 3)})
+        rows.append({**kept, "for_s": round(seconds, 3), "timeout_s": worker["timeout_s"]})
     return rows
 
 

@@ -40,7 +40,7 @@ def test_the_stacks_of_all_workers_are_shown_without_interrupting_them(launch: L
         while (rows := stacks(server))["HOLD"]["stack"]:
             pass  # its handler is about to call C code
         assert list(rows["WAIT"]) == [
-            *("slot", "pid", "state", "command", "for_s", "stack", "no_stack")
+            *("slot", "pid", "state", "command", "for_s", "timeout_s", "stack", "no_stack")
         ]
         assert (rows["WAIT"]["state"], rows["WAIT"]["no_stack"]) == ("busy", None)
         assert functions(rows["WAIT"]) == ["wait"]
