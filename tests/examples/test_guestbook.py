@@ -48,14 +48,14 @@ def test_reading_continues_where_it_stopped(guestbook):
         assert peer.ask_lines("READ")[0] == "1 Ada: entry 1"
 
 
-@pytest.mark.parametrize("text", ["\x1b[2Jgotcha", "back\bspace", "sep\u2028arator"])
-def test_text_that_could_control_another_terminal_is_refused(guestbook, text):
+def test_text_that_could_control_another_terminal_is_refused(guestbook):
     with guestbook.connect() as peer:
         peer.line()
         peer.ask("HELLO Ada")
         refusal = "CLIENT_ERROR only printable characters are allowed."
-        assert peer.ask(f"SIGN {text}") == refusal
-        assert peer.ask(f'HELLO "{text}"') == refusal
+        for text in ("\x1b[2Jgotcha", "back\bspace", "sep\u2028arator"):
+            assert peer.ask(f"SIGN {text}") == refusal, text
+            assert peer.ask(f'HELLO "{text}"') == refusal, text
         assert peer.ask_lines("READ") == []
 
 

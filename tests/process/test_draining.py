@@ -14,7 +14,7 @@ import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
-from tests.servers import TIMEOUT, Gate, has_ended
+from tests.servers import TIMEOUT, Gate, ServerProcess, has_ended
 from tests.slow_link import SlowLink, slow_link
 
 SCHEMES = ("shared", "dispatch", "accept")
@@ -109,12 +109,9 @@ def test_no_client_in_a_handshake_is_lost_by_a_stop(
     assert server.ended() == 0
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "unix:sock"])
 @pytest.mark.scheme(*SCHEMES)
-def test_a_busy_worker_keeps_no_listener_open_during_a_stop(
-    launch: Launch, gate: Gate, scheme, address
-):
-    server = launch("workshop.py", "--workers", "1", bind=(address,))
+def test_a_busy_worker_keeps_no_listener_open_during_a_stop(launch: Launch, gate: Gate, scheme):
+    server = launch("workshop.py", "--workers", "1", bind=("127.0.0.1:0", "[::1]:0", "unix:sock"))
     with server.connect() as busy:
         busy.send(b"HOLD x\n")
         gate.wait()
@@ -123,15 +120,25 @@ def test_a_busy_worker_keeps_no_listener_open_during_a_stop(
         server.wait_for("listeners closed")
         assert server.order("STOP") == "stopping gracefully"  # changes nothing
 
-        with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
-            server.connect()
-        successor = launch("workshop.py", "--workers", "1", bind=(server.address,))
-        assert successor.ask("ADD 2 3") == "5"
+        for listener in range(3):
+            with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+                server.connect(listener)
+        successor = launch("workshop.py", "--workers", "1", bind=tuple(server.addresses))
+        assert sums(successor) == ["5"] * 3
         gate.open()
         assert busy.line() == "x"
         assert server.ended() == 0
     assert server.text.count("listeners closed") == 1
-    assert successor.ask("ADD 2 3") == "5"
+    assert sums(successor) == ["5"] * 3
+
+
+def sums(server: ServerProcess) -> list[str]:
+    """Return a reply from each of three listeners."""
+    replies = []
+    for listener in range(3):
+        with server.connect(listener) as peer:
+            replies.append(peer.ask("ADD 2 3"))
+    return replies
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])

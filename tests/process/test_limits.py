@@ -122,29 +122,29 @@ def upload(server: ServerProcess, size: int, *, complete: bool) -> Peer:
 
 @pytest.mark.scheme(*PARKING_SCHEMES)
 def test_unfinished_requests_are_refused_when_they_are_too_long_altogether(launch: Launch, scheme):
-    server = launch("moving.py", "--workers", "2", "--max-unfinished-mb", "2")
+    server = launch("moving.py", "--workers", "2", "--max-unfinished-mb", "1")
     with contextlib.ExitStack() as stack:
-        uploads = [stack.enter_context(upload(server, 600_000, complete=False)) for _ in range(3)]
+        uploads = [stack.enter_context(upload(server, 300_000, complete=False)) for _ in range(3)]
         until_read(server, uploads)
         until_parked(server, 3)
         short = stack.enter_context(upload(server, 1000, complete=False))
-        refused = stack.enter_context(upload(server, 600_000, complete=False))
+        refused = stack.enter_context(upload(server, 300_000, complete=False))
 
         assert all_of(refused) == UNFINISHED
         server.wait_for("refused a client peer=127.0.0.1:")
 
         assert server.ask("ADD 2 3") == "5"
         if scheme == "shared":  # else each part of a request passes through the parker
-            whole = stack.enter_context(upload(server, 600_000, complete=True))
-            assert whole.line() == f"600000 {600_000 * ord('x')}"
-        for peer, size in [(short, 1000), *((one, 600_000) for one in uploads)]:
+            whole = stack.enter_context(upload(server, 300_000, complete=True))
+            assert whole.line() == f"300000 {300_000 * ord('x')}"
+        for peer, size in [(short, 1000), *((one, 300_000) for one in uploads)]:
             peer.send(b"\n")
             assert peer.line() == f"{size} {size * ord('x')}"
         server.until(lambda state: state["connections"]["hot"] == 0)
-        with upload(server, 600_000, complete=False) as late:
+        with upload(server, 300_000, complete=False) as late:
             server.until(lambda state: state["connections"]["hot"] == 0)
             late.send(b"\n")
-            assert late.line() == f"600000 {600_000 * ord('x')}"
+            assert late.line() == f"300000 {300_000 * ord('x')}"
     assert server.status()["counters"]["refused"] == 1
 
 

@@ -133,7 +133,7 @@ def test_an_exception_inside_the_block_ends_the_server_too():
 
 
 def test_a_server_that_is_stopped_as_soon_as_it_listens_stops_gracefully(tmp_path):
-    for _ in range(10):
+    for _ in range(5):
         with serve(make_app(), bind=f"unix:{tmp_path}/s", workers=1) as server:
             assert server.stop() == 0
         assert not (tmp_path / "s").exists()
