@@ -54,12 +54,14 @@ class RpcRequest(Request):
         wants_reply: False for a notification.
         problem: The error of an invalid request, or None.
         parts: The calls of a batch; None for a single call.
+        members: All that the client's object has; None: it is not an object.
     """
 
     call_id: str | float | None = None
     wants_reply: bool = True
     problem: ClientError | None = None
     parts: list[RpcRequest] | None = None
+    members: dict[str, Any] | None = None
 
 
 class JsonRpc(Buffered):
@@ -261,6 +263,7 @@ class JsonRpc(Buffered):
         if not isinstance(message, dict):
             request.problem = _invalid("Invalid Request: a request must be an object")
             return request
+        request.members = message
         request_id = message.get("id")
         if isinstance(request_id, bool) or not isinstance(request_id, str | int | float | None):
             request.problem = _invalid("Invalid Request: an id must be a string, a number or null")
