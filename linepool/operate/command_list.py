@@ -49,6 +49,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "config-schema": Command(
             "config_schema", "print a JSON Schema of linepool.toml, for editors"
         ),
+        "completion": Command("completion", "print a script that completes this in a shell"),
     },
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import subprocess
 import sys
 
@@ -119,3 +120,11 @@ def test_every_command_has_a_description_and_an_example(capsys, name):
 def test_help_and_version_have_short_options(capsys):
     assert main(capsys, "-h") == main(capsys, "--help")
     assert main(capsys, "-V") == main(capsys, "--version")
+
+
+def test_a_key_that_interrupts_a_load_is_seen_in_the_exit_status(capsys, tmp_path, monkeypatch):
+    (tmp_path / "interrupted.py").write_text("raise KeyboardInterrupt", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    assert main(capsys, "check", "interrupted.py") == (128 + signal.SIGINT, "", "")
