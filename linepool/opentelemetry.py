@@ -7,6 +7,7 @@ in each worker, after the fork.
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Generator
@@ -66,7 +67,7 @@ class _Telemetry:
     """What is around each request of an app."""
 
     def __init__(self, app: App) -> None:
-        self._app = app
+        self._is_rpc = isinstance(app.protocol, JsonRpc)
         self._system = type(app.protocol).__name__.lower()
         self._has_words = isinstance(app.protocol, Line)
 
@@ -133,20 +134,28 @@ class _Telemetry:
 
     def _details(self, request: Request, session: Session) -> dict[str, Any]:
         """Return the attributes of a span that are not those of the histogram."""
-        details: dict[str, Any] = {}
-        for prefix, name in (("network.peer", session.peer), ("server", session.listener)):
-            host, colon, port = name.rpartition(":")
-            if colon and port.isdigit():
-                details[f"{prefix}.address"] = host.strip("[]")
-                details[f"{prefix}.port"] = int(port)
-            else:
-                details[f"{prefix}.address"] = name.removeprefix("unix:")
-        details["network.transport"] = "tcp" if "network.peer.port" in details else "unix"
-        if isinstance(self._app.protocol, JsonRpc):
-            details["jsonrpc.protocol.version"] = "2.0"
-            if (number := getattr(request, "call_id", None)) is not None:
-                details["jsonrpc.request.id"] = str(number)
+        ends = _ends(session.peer, session.listener)
+        if not self._is_rpc:
+            return ends
+        details = {**ends, "jsonrpc.protocol.version": "2.0"}
+        if (number := getattr(request, "call_id", None)) is not None:
+            details["jsonrpc.request.id"] = str(number)
         return details
+
+
+@functools.lru_cache(maxsize=1024)
+def _ends(peer: str, listener: str) -> dict[str, Any]:
+    """Return the attributes of a connection."""
+    details: dict[str, Any] = {}
+    for prefix, name in (("network.peer", peer), ("server", listener)):
+        host, colon, port = name.rpartition(":")
+        if colon and port.isdigit():
+            details[f"{prefix}.address"] = host.strip("[]")
+            details[f"{prefix}.port"] = int(port)
+        else:
+            details[f"{prefix}.address"] = name.removeprefix("unix:")
+    details["network.transport"] = "tcp" if "network.peer.port" in details else "unix"
+    return details
 
 
 def _note_error(span: Span, error: BaseException) -> str:

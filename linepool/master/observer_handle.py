@@ -206,7 +206,7 @@ class ObserverHandle:
     def turn(self, now: float) -> None:
         """Give it up if it does not come, and take the steps to its kill."""
         if now >= self.start_by:
-            self.how = "it was not forked in time"
+            self.how = "why='was not forked in time'"
             self._finish()
         elif self.process is not None and now >= self._kill_at and not self.is_killed:
             if self._dump_by == math.inf:
@@ -244,11 +244,11 @@ class ObserverHandle:
         except EOFError:
             self._close_box()
             if self.process is None:
-                self.how = "it was not forked"
+                self.how = "why='was not forked'"
                 self._finish()
         except (ValueError, TypeError, KeyError, OSError) as error:
             self._close_box()
-            self.how = f"it sends nonsense: {error!r}"
+            self.how = f"why={f'sends nonsense: {error!r}'!r}"
             if self.process is None:
                 self._finish()
             else:

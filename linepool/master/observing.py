@@ -74,7 +74,9 @@ class Observing:
     @property
     def is_quiet(self) -> bool:
         """Whether ``handed_over`` would lose nothing."""
-        return self.is_born and not self._leaving
+        observer, number = self._observer, self._generation.number
+        is_of_now = observer is None or observer.generation.number == number
+        return is_of_now and self.is_born and not self._leaving
 
     def handed_over(self) -> tuple[dict[str, Any], list[int]]:
         """Return what another program needs to go on, for JSON, and descriptors; they are kept."""

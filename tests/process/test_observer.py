@@ -109,6 +109,11 @@ def test_hooks_learn_what_happens_to_the_server(tmp_path):
         server.until(lambda s: s["processes"]["observer"] == lines[1][1])
         assert observer not in children_of(server.process.pid)
 
+        server.order("UPGRADE")  # which reloads
+        lines = sorted(journal.line() for _ in range(2))
+        assert [event for event, _, _ in lines] == ["end", "reload"]
+        assert (lines[1][2]["generation"], lines[1][2]["failure"]) == (3, "")
+
         assert server.stop() == 0
         assert journal.next("end")[1]["how"] == "stopped"
         journal.next("stop")
