@@ -362,7 +362,7 @@ def test_a_signal_without_a_meaning_is_ignored_and_logged(launch: Launch, number
     server.process.send_signal(number)
 
     name = signal.Signals(number).name if number < signal.SIGRTMIN else str(int(number))
-    server.wait_for(f"signal without a meaning ignored name={name}")
+    server.wait_for(f"signal without a meaning ignored signal={name}")
     assert server.ask("ADD 2 3") == "5"
     assert server.stop() == 0
 
