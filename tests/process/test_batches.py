@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +19,7 @@ from tests.servers import Gate
 
 pytestmark = pytest.mark.both
 
-every_scheme = pytest.mark.parametrize("server", ["shared", "dispatch", "accept"], indirect=True)
+every_scheme = pytest.mark.parametrize("running", ["shared", "dispatch", "accept"], indirect=True)
 
 
 class Page:
@@ -122,12 +123,29 @@ def notebook(path: Path, app: App | None = None) -> App:  # noqa: C901 - many sm
     return app
 
 
-@pytest.fixture(params=["shared", "accept"])
-def server(implementation, request, tmp_path) -> Iterator[Server]:
-    """Serve the notebook in a scheme, by one worker."""
-    app = notebook(tmp_path / "pages")
-    with serve(app, scheme=request.param, workers=1, kill_grace=0.3) as server:
+def serve_notebook(path: Path, scheme: str) -> AbstractContextManager[Server]:
+    """Serve the notebook by one worker."""
+    return serve(notebook(path), scheme=scheme, workers=1, kill_grace=0.3, poison_deaths=0)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the file of the notebook."""
+    return tmp_path_factory.mktemp("notebook") / "pages"
+
+
+@pytest.fixture(scope="module", params=["shared", "accept"])
+def running(implementation, request, path) -> Iterator[Server]:
+    """Serve the notebook in a scheme."""
+    with serve_notebook(path, request.param) as server:
         yield server
+
+
+@pytest.fixture
+def server(running, path) -> Server:
+    """Give the server that tests share, with an empty notebook."""
+    path.write_text("")  # the worker appends
+    return running
 
 
 def committed(server: Server) -> str:
@@ -136,11 +154,11 @@ def committed(server: Server) -> str:
 
 
 @every_scheme
-def test_a_batch_is_committed_as_a_whole_before_its_first_reply_can_be_read(server, tmp_path):
+def test_a_batch_is_committed_as_a_whole_before_its_first_reply_can_be_read(server, path):
     with server.connect() as peer:
         peer.send(b"NOTE a\nNOTE b\nPAGES\nNOTE c\n")
         assert peer.line() == "1"
-        assert (tmp_path / "pages").read_text() == "a+b+c\n"
+        assert path.read_text() == "a+b+c\n"
         assert [peer.line() for _ in range(3)] == ["2", "", "3"]
         assert peer.ask("NOTE d") == "1"
     assert committed(server) == "a+b+c,d"
@@ -190,15 +208,18 @@ def test_a_commit_that_hangs_is_killed_like_a_handler(server, tmp_path):
     assert committed(server) == ""
 
 
-def test_a_worker_that_stops_at_once_commits_nothing_of_its_batch(server, tmp_path):
-    with Gate(tmp_path / "gate") as gate, server.connect() as peer:
-        peer.send(f"NOTE a\nWAIT {gate.path}\n".encode())
-        gate.wait()
-        os.kill(server.pid, signal.SIGINT)
-        replies = peer.rest()
-    server.stop()
+@pytest.mark.scheme("shared", "accept")
+def test_a_worker_that_stops_at_once_commits_nothing_of_its_batch(implementation, scheme, tmp_path):
+    path = tmp_path / "pages"
+    with Gate(tmp_path / "gate") as gate, serve_notebook(path, scheme) as server:
+        with server.connect() as peer:
+            peer.send(f"NOTE a\nWAIT {gate.path}\n".encode())
+            gate.wait()
+            os.kill(server.pid, signal.SIGINT)
+            replies = peer.rest()
+        server.stop()
     # On a busy machine the first request may have had a batch, and a turn, of its own.
-    assert (replies, (tmp_path / "pages").read_text()) in [(b"", ""), (b"1\n", "a\n")]
+    assert (replies, path.read_text()) in [(b"", ""), (b"1\n", "a\n")]
 
 
 def test_what_was_done_before_a_stream_is_committed_when_its_first_part_is_read(server):
@@ -209,11 +230,11 @@ def test_what_was_done_before_a_stream_is_committed_when_its_first_part_is_read(
     assert committed(server) == "a+b,c"
 
 
-def test_a_stream_that_its_client_does_not_read_holds_no_batch(server, tmp_path):
+def test_a_stream_that_its_client_does_not_read_holds_no_batch(server, path):
     with server.connect() as peer:
         peer.send(b"NOTE a\nSTREAM 3000000\nNOTE b\n")
         assert peer.line() == "1"
-        assert (tmp_path / "pages").read_text() == "a\n"
+        assert path.read_text() == "a\n"
 
 
 def test_what_was_done_before_a_push_is_committed_when_it_is_read(server):
@@ -232,11 +253,11 @@ def test_nothing_is_pushed_for_a_batch_that_cannot_be_committed(server):
     assert committed(server) == ""
 
 
-def test_requests_that_are_answered_in_several_turns_make_several_batches(server, tmp_path):
+def test_requests_that_are_answered_in_several_turns_make_several_batches(server, path):
     with server.connect() as peer:
         peer.send(b"BIG 40000\n" * 6)
         assert [len(peer.line()) for _ in range(6)] == [40000] * 6
-    batches = (tmp_path / "pages").read_text().split()
+    batches = path.read_text().split()
     assert len(batches) >= 3
     assert sum(batch.count("big") for batch in batches) == 6
 
