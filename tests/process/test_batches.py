@@ -142,7 +142,7 @@ def running(implementation, request, path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def server(running, path) -> Server:
+def server(running: Server, path: Path) -> Server:
     """Give the server that tests share, with an empty notebook."""
     path.write_text("")  # the worker appends
     return running

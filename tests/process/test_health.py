@@ -68,8 +68,8 @@ def test_a_server_is_not_ready_before_its_first_workers_and_without_workers(
     assert health(server.control) == (1, "linepool: not ready: the server is starting")
     assert health(server.control, "--live") == (0, "starting: 0 workers")
 
-    fifo.write_text("")
-    server.wait_for("ready: ")
+    with fifo.open("r+b", buffering=0):
+        server.wait_for("ready: ")
     assert health(server.control) == (0, "ready: 1 worker")
 
     os.kill(server.pids()[0], signal.SIGKILL)

@@ -203,7 +203,7 @@ def test_the_life_of_a_server_is_told(tmp_path, launch, receiver):
     assert not any("READY" in notice for notice in receiver.notices)
     assert receiver.notices[0]["STATUS"].startswith("starting; ")
 
-    with open(f"{boot}.fifo", "wb"):  # its workers come up
+    with open(f"{boot}.fifo", "r+b", buffering=0):  # its workers come up
         ready = receiver.until("READY", "1")
     assert ready["STATUS"] == "2 workers, 0 busy, generation 1"
     boot.unlink()
