@@ -44,6 +44,8 @@ class Batched(Interface):
     closing: bool
     errors: int
     timeouts: int
+    result: str
+    refusal: str
     retracted: bytes
 
     def answer(self, request: Request) -> bytes | Generator[bytes, None, None]:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextvars import Context, copy_context
 from typing import Any, cast
 
-from linepool import forked
+from linepool import failures, forked
 from linepool.around import Watched
 from linepool.batch import Owner, end_batch, end_early
 from linepool.errors import LeaveNow, ReplyError, RequestTimeout, ServerError, UnknownCommand
-from linepool.failures import error_reply, failed, report
+from linepool.failures import OK, error_reply, failed, report, result_of
 from linepool.protocols.base import Bad, Request, printable
 from linepool.protocols.strangers import HTTP, MOST_KEPT_BYTES, FirstBytes, is_http
 from linepool.resources import Resources
@@ -49,6 +49,8 @@ class Conversation:
         timeouts: How many of these had run past their deadline.
         pinned: A handler or hook has asked for the live connection, so it stays in this worker.
         runs: Called with the number of a command when a handler is called for a part of the request.
+        result: How the last request has ended; ``refusal``: what has come in place of one; both until read.
+        taken_bytes: What the protocol has taken of a request that is not complete, for the observer.
     """
 
     # Rarely read attributes are set here, so that a new conversation need not set them.
@@ -56,12 +58,12 @@ class Conversation:
     overdue: RequestTimeout | None = None
     timeouts = 0
     runs: Callable[[int], None] = staticmethod(lambda _number: None)
+    result, refusal = OK, ""
+    taken_bytes = 0
     _broken = False  # a stream has ended with an error
     _live: Connection | None = None
     _first_bytes: FirstBytes | None = None  # None: the client is admitted
-    retracted = (
-        b""  # the reply in place of those of a batch that failed, where nothing else sends it
-    )
+    retracted = b""  # the reply in place of those of a failed batch, where nothing else sends it
     _context: Context  # of the present request
 
     def __init__(
@@ -140,24 +142,17 @@ class Conversation:
                 if said is not None:
                     reply = self._encode(said, self.request)
                     parts += [reply] if isinstance(reply, bytes) else reply
-            except ReplyError as error:
-                self.closing = True
-                parts.append(self.protocol.encode_error(error, None))
-                break
             except (Exception, SystemExit) as error:  # noqa: BLE001 - logged with its id
                 self.closing = True
-                parts.append(self.protocol.encode_error(failed(self, error, None), None))
+                failure = error if isinstance(error, ReplyError) else failed(self, error, None)
+                parts.append(self.protocol.encode_error(failure, None))
                 break
         if self.resources.is_open and not end_batch(self):
             parts.clear()
         return b"".join(parts)
 
     def admit(self, data: bytes) -> bool:
-        """Examine bytes that come before the first request; return whether to feed them.
-
-        If they are those of another protocol, the client is refused: nothing is executed, nothing
-        is sent, and the connection is to end.
-        """
+        """Examine bytes that come before the first request; return whether to feed them, or to end."""
         if self._first_bytes is not None:
             reason = self._first_bytes.reason(data, self.service.find)
             if reason:
@@ -191,6 +186,8 @@ class Conversation:
     def refuse(self, bad: Bad) -> bytes:
         """Return the reply to bytes that are not a request."""
         self.closing |= bad.close
+        if bad.reply or bad.close:
+            self.refusal = failures.REFUSED if bad.why else failures.CLIENT_ERROR
         if bad.why:
             log.warning("rejected connection peer=%s reason=%s", self.session.peer, bad.why)
         return bad.reply
@@ -228,6 +225,7 @@ class Conversation:
                 if type(value) in _PLAIN:
                     return self.protocol.encode(value, request)
                 if self._has_around and isinstance(value, ReplyError):
+                    self.result = result_of(value)
                     return self.protocol.encode_error(value, request)
                 return self._encode(value, request)
             finally:
@@ -256,6 +254,7 @@ class Conversation:
             self.armed = True  # to encode a value may run code of the app's
             try:
                 if self._has_around and isinstance(value, ReplyError):
+                    self.result = result_of(value)
                     return self.protocol.encode_error(value, request)
                 return self._encode(value, request)
             finally:
@@ -267,6 +266,8 @@ class Conversation:
     def eof_reply(self) -> bytes:
         """Return what to send to a client that has ended its stream."""
         bad = None if self.closing else self.protocol.eof()
+        if bad is not None:
+            self.refusal = failures.INCOMPLETE
         return bad.reply if bad else b""
 
     def encode(self, value: object) -> bytes:

@@ -14,6 +14,11 @@ from linepool.session import Session
 
 log = logging.getLogger("linepool")
 
+OK, CLIENT_ERROR, SERVER_ERROR, TIMEOUT = "ok", "client_error", "server_error", "timeout"
+DISCONNECTED, REFUSED, INCOMPLETE = "disconnected", "refused", "incomplete"
+"""How a request has ended: with a reply of one of these kinds; with its connection; the client was refused as
+one of another protocol; it has not arrived completely."""
+
 
 class Failing(Interface):
     """A conversation, as far as its failures are concerned; see there."""
@@ -24,6 +29,12 @@ class Failing(Interface):
     armed: bool
     errors: int
     timeouts: int
+    result: str
+
+
+def result_of(error: ReplyError) -> str:
+    """Return how a request has ended whose reply is this error."""
+    return SERVER_ERROR if isinstance(error, ServerError) else CLIENT_ERROR
 
 
 def error_reply(conversation: Failing, error: BaseException, request: Request) -> bytes:
@@ -37,6 +48,7 @@ def error_reply(conversation: Failing, error: BaseException, request: Request) -
         failure = error
     else:
         failure = failed(conversation, error, request)
+    conversation.result = TIMEOUT if isinstance(error, RequestTimeout) else result_of(failure)
     return conversation.protocol.encode_error(failure, request)
 
 

@@ -14,7 +14,24 @@ if TYPE_CHECKING:
 
 
 class ConnectionFields:
-    """The fields of ``worker.connection.Connection``; it says what they mean."""
+    """The fields of ``worker.connection.Connection``.
+
+    Attributes:
+        descriptor: Of the client's socket.
+        place: Where it is published on the board; -1: it is not.
+        cookie: The socket's (SO_COOKIE).
+        origin: Where the client comes from; 0: it counts for no address.
+        shown: What is published of it on the board.
+        needs: What its holder must arrange next: READ, WRITE, AGAIN or CLOSED.
+        served: A request has come.
+        is_replaceable: As the protocol said last.
+        is_plain: The compiled core may serve what comes next: nothing is pending in Python's objects.
+        more: There may be further requests in what has arrived.
+        quiet_since: When the client was served last; monotonic, in seconds.
+        accepted_at: When it was accepted; likewise.
+        read_by: When an unfinished request must be complete; 0.0: none has begun.
+        conversation: Its requests and replies, with its ``protocol``.
+    """
 
     descriptor: int
     place: int

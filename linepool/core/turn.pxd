@@ -53,6 +53,7 @@ cdef struct Batch:
     int done                # requests
     long long began_ns      # when the next request begins
     Py_ssize_t length       # of the last request; 0: it is incomplete; -1: it is not plain
+    Py_ssize_t blank        # bytes of lines without a word before the request
     bint more               # the turn was long enough; there may be further requests
     bint ended              # nothing behind the last request is answered now
 
@@ -76,6 +77,10 @@ cdef class Turns:
     cdef bint has_batches       # the app has resources of the scope batch
     cdef bint asked_python      # this turn has called the conversation
     cdef object reply, replied  # a reply in parts, and its request
+    cdef Py_ssize_t replied_bytes  # of that request
+    cdef object observer        # told of each request that is done, if something listens:
+    cdef bint listens
+    cdef object request         # of the one that is being answered; None: there is no object of it
     cdef readonly bint is_usable
     cdef int turn(self, ConnectionFields connection, int flags, bint receives) except -1
     cdef int take(
@@ -99,6 +104,9 @@ cdef class Turns:
         object context,
     ) except -1
     cdef int keep(self, ConnectionFields connection, object reply, object request) except -1
+    cdef int tell(
+        self, ConnectionFields connection, const Cut *cut, const Batch *batch, Py_ssize_t before
+    ) except -1
     cdef int publish(self, const Cut *cut, Plan plan, long long began_ns) noexcept
     cdef int failed_to_read(self, ConnectionFields connection, Py_ssize_t got, int error) except -1
     cdef int hand_over(self, ConnectionFields connection, const Input *input, bint more) except -1

@@ -86,6 +86,8 @@ cdef class Turns:
         self.is_usable = module is not None
         self.syntax = module.syntax_of(service) if module else Syntax()
         self.layers = tuple(service.middleware)
+        self.observer = context.observer
+        self.listens = self.observer is not None
         self.plans = Plans(service, context.limit_ns, self.syntax)
         self.out = Out()
         self.kept_room = service.limits.max_line_bytes + CHUNK
@@ -205,9 +207,13 @@ cdef class Turns:
     cdef int serve_input(self, ConnectionFields connection, Input *input) except -1:
         """Answer what is plain, and send the replies or hand over."""
         cdef Words *words = &self.words
-        cdef long long first_ns = monotonic_ns()
+        cdef long long first_ns
         cdef Batch batch
         cdef Py_ssize_t sent
+        if self.listens:
+            self.complete(connection)
+            self.observer.begin(connection)
+        first_ns = monotonic_ns()
         batch.began_ns = first_ns
         batch.done, batch.length, batch.more, batch.ended = 0, 0, False, False
         self.asked_python = False
@@ -241,6 +247,8 @@ cdef class Turns:
             if sent != self.out.size:
                 connection.take_over(self.out.data[max(sent, 0):self.out.size], b"")
                 return ARRANGE
+        if self.listens:
+            self.observer.end(connection)
         connection.quiet_since = batch.began_ns / 1e9
         connection.is_replaceable, connection.is_plain = self.syntax.is_initial, True
         self.show(connection)
@@ -254,19 +262,30 @@ cdef class Turns:
         cdef Cut *cut = &cuts[0]
         cdef Cut *last = &cuts[1]  # of the last request that was answered
         cdef int how
+        cdef Py_ssize_t before
+        batch.blank = 0
         while True:
             while input.at < input.end:
                 batch.length = self.syntax.cut(input.at, input.end, cut)
                 if batch.length <= 0:
                     break
                 if cut.verb_size:
+                    before = self.out.size
                     how = self.answer(connection, cut, batch.began_ns)
                     if how == DECLINED:
                         batch.length = -1
                         break
                     batch.done += 1
                     batch.ended = how == ENDED
+                    if self.reply is not None:
+                        self.replied_bytes = batch.blank + batch.length
+                        self.request = None
+                    elif self.listens:
+                        self.tell(connection, cut, batch, before)
+                    batch.blank = 0
                     cut, last = last, cut
+                else:
+                    batch.blank += batch.length
                 input.at += batch.length
                 if batch.ended:
                     break
@@ -313,7 +332,7 @@ cdef class Turns:
         replies = self.out.data[:self.out.size]
         stream, self.reply = self.reply, None
         if stream is not None:
-            stream = (stream, self.replied)
+            stream = (stream, self.replied, self.replied_bytes)
             self.replied = None
         unread = input.at[:input.end - input.at]
         connection.take_over(replies, unread, input.got, more=more, stream=stream)
@@ -341,6 +360,18 @@ cdef class Turns:
             return DECLINED
         self.publish(cut, plan, began_ns)
         return self.ask(connection, cut, plan)
+
+    cdef int tell(
+        self, ConnectionFields connection, const Cut *cut, const Batch *batch, Py_ssize_t before
+    ) except -1:
+        """Tell the observer of a request that is done; its reply begins at ``before``."""
+        cdef Plan plan = self.plans.find(cut.verb, cut.verb_size)
+        cdef bytes line = cut.line[:cut.line_size]
+        request, self.request = self.request, None
+        size = self.out.size - before
+        length = batch.blank + batch.length
+        self.observer.served(connection, plan.entry, line, request, batch.began_ns, length, size)
+        return 0
 
     cdef int publish(self, const Cut *cut, Plan plan, long long began_ns) noexcept:
         """Publish the request that goes to its handler; the one before it is done."""
@@ -408,6 +439,8 @@ cdef class Turns:
         chain.session = chain.conversation.session
         chain.request = chain.conversation.request = self.syntax.request(cut, plan)
         chain.words = tuple(chain.request.words)
+        if self.listens:
+            self.request = chain.request
         return chain
 
     cdef int conclude(
@@ -435,6 +468,8 @@ cdef class Turns:
     cdef int keep(self, ConnectionFields connection, object reply, object request) except -1:
         """Keep a reply that the conversation has made."""
         self.asked_python = True
+        if self.listens:
+            self.request = request
         if type(reply) is not bytes:
             self.reply, self.replied = reply, request
             return ENDED

@@ -168,6 +168,7 @@ class Births:
                 master=self._master,
                 recycle_at=letter.facts["recycle_at"],
                 bus=shared.bus,
+                access=shared.image.access,
             )
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())

@@ -16,6 +16,7 @@ from linepool.facts import AppFacts, CommandFacts
 from linepool.kernel.rlimit import open_files
 from linepool.service import Entry, Service
 from linepool.settings import Settings, as_texts
+from linepool.worker.observer import Output
 
 
 @frozen
@@ -24,11 +25,13 @@ class Image:
 
     Attributes:
         service: The app, made ready to serve.
+        access: Where the access log goes; None: it is off.
     """
 
     app: App
     service: Service
     settings: Settings
+    access: Output | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what the master is told."""

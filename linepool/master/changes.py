@@ -22,6 +22,9 @@ FIXED = (
 )
 """Settings that no reload changes: processes that stay are made with them."""
 
+FIXED_FOR_ANOTHER_USER = ("access_log",)
+"""Further ones if root serves as another user: names of files that root makes for that user."""
+
 
 def effective(configured: Settings, facts: AppFacts, old: Generation) -> Settings:
     """Return the settings of a new generation.
@@ -38,7 +41,8 @@ def effective(configured: Settings, facts: AppFacts, old: Generation) -> Setting
     """
     before = old.loader.settings
     assert before is not None
-    changed = [name for name in FIXED if getattr(configured, name) != getattr(before, name)]
+    fixed = FIXED + (FIXED_FOR_ANOTHER_USER if before.user or before.group else ())
+    changed = [name for name in fixed if getattr(configured, name) != getattr(before, name)]
     if changed:
         texts = [
             f"{name} cannot change (from {written(name, getattr(before, name))}"

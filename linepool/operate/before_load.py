@@ -63,14 +63,14 @@ def become(identity: Identity | None, settings: ProcessSettings) -> None:
         forbid_new_privileges()
 
 
-def make_log_file(path: str, identity: Identity | None) -> None:
-    """Make the log file, if the user that is to write it may be unable to.
+def make_log_file(path: str, identity: Identity | None, setting: str = "log_file") -> None:
+    """Make a log file, if the user that is to write it may be unable to.
 
     Raises:
         SetupError: It cannot be opened.
     """
-    if path and identity is not None:
-        LogFile(path, (identity.uid, identity.gid)).close()
+    if path not in ("", "off", "-") and identity is not None:
+        LogFile(path, (identity.uid, identity.gid), setting).close()
 
 
 def warn_of_root(settings: ProcessSettings) -> None:

@@ -26,6 +26,7 @@ from linepool.loader.image import Image
 from linepool.loader.loader import Loader
 from linepool.master.loader_handle import VARIABLE, loader_facts
 from linepool.operate import logs
+from linepool.operate.access_output import open_output
 from linepool.operate.before_fork import refuse_patches, warn_of_threads
 from linepool.operate.supervision import UNSUPERVISED, Supervision
 from linepool.operate.target import explained
@@ -133,4 +134,5 @@ def _load(source: Source) -> Image:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
         raise SetupError(f"on_start failed: {explained(error)}") from None
     warn_of_threads()
-    return Image(app, service, settings)
+    path = source.fixed.get("access_log", "off") if source.identity else settings.access_log
+    return Image(app, service, settings, open_output(path))

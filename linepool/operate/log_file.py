@@ -36,7 +36,7 @@ class StandardError:
 
     def write(self, data: bytes, _epoch: int) -> bytes:
         """Write without blocking; return what could not be written."""
-        return _write(_STANDARD_ERROR, data)
+        return write_at_once(_STANDARD_ERROR, data)
 
 
 class LogFile:
@@ -45,6 +45,7 @@ class LogFile:
     Args:
         path: The file; it is created if it is missing.
         owner: The user and the group that other processes of the server run as; None: as this one.
+        setting: That names it, for the message.
 
     Attributes:
         path: The file, absolute.
@@ -56,12 +57,14 @@ class LogFile:
         SetupError: It cannot be opened; the text says why.
     """
 
-    def __init__(self, path: str, owner: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, path: str, owner: tuple[int, int] | None = None, setting: str = "log_file"
+    ) -> None:
         self._use_path(path, owner)
         try:
             self._descriptor = with_high_number(self._opened(create=True))
         except OSError as error:
-            raise SetupError(f"log_file: cannot open {self.path}: {error.strerror}") from None
+            raise SetupError(f"{setting}: cannot open {self.path}: {error.strerror}") from None
 
     def _use_path(self, path: str, owner: tuple[int, int] | None) -> None:
         self.path = os.path.abspath(path)
@@ -90,18 +93,36 @@ class LogFile:
             data: Whole lines.
             epoch: Counts how often the master has opened the path anew.
         """
+        self.follow(epoch)
+        left = write_at_once(self._descriptor, data)
+        if left and not is_open(self._descriptor):  # a handler has closed it
+            with contextlib.suppress(OSError):
+                self._descriptor = with_high_number(self._opened(create=False))
+                left = write_at_once(self._descriptor, left)
+        return left
+
+    def follow(self, epoch: int) -> None:
+        """Open the path anew, if the master has; see ``write``."""
         if epoch != self._epoch:
             self._epoch = epoch
             try:
                 self._use(self._opened(create=False))
             except OSError as error:
                 self.failure = error.strerror or str(error)
-        left = _write(self._descriptor, data)
-        if left and not is_open(self._descriptor):  # a handler has closed it
-            with contextlib.suppress(OSError):
-                self._descriptor = with_high_number(self._opened(create=False))
-                left = _write(self._descriptor, left)
-        return left
+
+    def write_once(self, data: bytes) -> bytes:
+        """Write with one write(2); return what was not written."""
+        try:
+            return data[os.write(self._descriptor, data) :]
+        except OSError:
+            return data
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether it is a regular file, so not a pipe or a device."""
+        with contextlib.suppress(OSError):
+            return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        return False
 
     def reopen(self, epoch: int) -> None:
         """Open the path anew, and create the file if it is missing; for the master.
@@ -139,7 +160,18 @@ class LogFile:
             os.close(descriptor)
 
 
-def _write(descriptor: int, data: bytes) -> bytes:
+def make(path: str, owner: tuple[int, int] | None) -> None:
+    """Create a file that is missing.
+
+    Raises:
+        OSError: It cannot be created.
+    """
+    file = LogFile.__new__(LogFile)
+    file._use_path(path, owner)
+    os.close(file._opened(create=True))
+
+
+def write_at_once(descriptor: int, data: bytes) -> bytes:
     """Write without blocking; return what could not be written.
 
     A file takes it whole. A pipe that is writable has room for PIPE_BUF bytes (poll(2), pipe(7)).

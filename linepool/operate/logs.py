@@ -288,6 +288,19 @@ def reopen() -> str:
     return logger.last_resort.reopen() if isinstance(logger, EventLogger) else ""
 
 
+def log_epoch() -> int:
+    """Return how often the master has opened the log's files anew."""
+    logger = logging.getLogger("linepool")
+    return logger.limit.epoch if isinstance(logger, EventLogger) else 0
+
+
+def next_log_epoch() -> None:
+    """Have the other processes open their files anew, unless there is a log file: ``reopen`` does so then."""
+    logger = logging.getLogger("linepool")
+    if isinstance(logger, EventLogger) and not isinstance(logger.last_resort.output, LogFile):
+        logger.limit.epoch += 1
+
+
 def configure(settings: Settings) -> None:
     """Follow other settings from now on, with the counts as they are."""
     logger = logging.getLogger("linepool")

@@ -34,7 +34,7 @@ from linepool.master.spawner import Part
 from linepool.master.takeover import Inherited, takeover_facts
 from linepool.master.trace import TraceWriter
 from linepool.master.watched import Watched
-from linepool.operate import before_load, logs
+from linepool.operate import access_output, before_load, logs
 from linepool.operate.before_fork import warn_of_threads
 from linepool.operate.commands import commands
 from linepool.operate.control import Control
@@ -80,7 +80,8 @@ def serve(source: Source, on_listening: Callable[[list[Listener]], None] | None 
         return take_over(told, lambda inherited: _inherit(inherited, source, told))
     warn_of_threads()
     fill_standard_descriptors()
-    before_load.make_log_file(source.fixed.get("log_file", ""), source.identity)
+    for name in ("log_file", "access_log"):
+        before_load.make_log_file(source.fixed.get(name, ""), source.identity, name)
     path = source.process.pid_file
     with contextlib.closing(PidFile(path)) if path else contextlib.nullcontext() as pid_file:
         return _load_and_serve(source, pid_file, on_listening)
@@ -132,6 +133,7 @@ def _serve(
         office = _Office(source, source.program.resolved if source.program else None)
         office.pid_file = pid_file
         master = Master([generation], listeners, office)
+        master.reopening.add(lambda: access_output.reopen(master.settings))
         master.reopening.add(logs.reopen)
         if pid_file is not None:
             master.watch(pid_file)
@@ -195,6 +197,7 @@ def _inherit(
     office = _Office(evolve(source, program=program), resolved)
     set_title("master", generations[-1].facts.name)
     master = Master(generations, inherited.listeners(), office, inherited)
+    master.reopening.add(lambda: access_output.reopen(master.settings))
     master.reopening.add(logs.reopen)
     if trace := inherited.trace():
         master.record(trace)

@@ -307,6 +307,11 @@ class Protocol(ABC):
         return line.split(None, 1)[0] if line.strip() else b""
 
     @property
+    def unread_bytes(self) -> int | None:
+        """How many bytes have arrived and belong to no request yet; None: the protocol does not say it."""
+        return None
+
+    @property
     def is_replaceable(self) -> bool:
         """Whether this is in its initial state, so that a new object could replace it.
 

@@ -41,6 +41,11 @@ class Buffered(Protocol):
         """Whether no byte of a further request has arrived."""
         return self._at >= len(self._buffer)
 
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes have arrived and belong to no request yet."""
+        return len(self._buffer) - self._at + len(self._arriving)
+
     def _await_line(self, most: int) -> None:
         """Parse again once a line feed has come, or ``most`` bytes; if little has come, at any byte."""
         if len(self._buffer) - self._at > _SHORT_BYTES:

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from linepool.errors import ClientError, ReplyError, ServerError
 from linepool.protocols import telnet
@@ -46,6 +47,8 @@ class Line(Buffered):
     """The default protocol; this module's docstring states its rules."""
 
     _plain: list[bytes]  # lines already cut that come before the buffer, in reverse order
+    _measured: list[bytes] | None = None  # the lines of which ``_sums`` knows ...
+    _sums: Sequence[int] = ()  # ... how long they are, with those before them in the list
 
     def builtins(self) -> Iterable[Builtin]:
         """HELP and QUIT."""
@@ -121,6 +124,17 @@ class Line(Buffered):
     def at_boundary(self) -> bool:
         """Whether no byte of a further request has arrived."""
         return not self._plain and self._at >= len(self._buffer)
+
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes have arrived and belong to no request yet."""
+        unread = super().unread_bytes
+        if not self._plain:
+            return unread
+        if self._measured is not self._plain:
+            self._measured = self._plain
+            self._sums = list(accumulate(len(line) + 1 for line in self._plain))
+        return unread + self._sums[len(self._plain) - 1]
 
     def _next_by_full_rules(self) -> Request | Bad | None:
         if self._needed and not self._join_block():

@@ -60,3 +60,5 @@ class AppSettings(TypedDict, total=False):
     log_level: Literal["debug", "info", "warning", "error"]
     log_limit: int
     log_requests: Literal["command", "line"]
+    access_log: str
+    access_log_format: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from linepool.settings import syntax
+from linepool.settings import access, syntax
 from linepool.settings.field import setting
 
 
@@ -44,4 +44,16 @@ class LogSettings:
     )
     log_requests: str = setting(
         "command", syntax.one_of("command", "line"), "", "what the log shows of a request"
+    )
+    access_log: str = setting(
+        "off",
+        syntax.switched_path,
+        "path",
+        "file to which a line for each request is appended, opened anew as log_file; -: standard output; off",
+    )
+    access_log_format: str = setting(
+        access.DEFAULT,
+        syntax.access_format,
+        "",
+        "form of these lines; json: one JSON object a line; or a text with fields in braces",
     )

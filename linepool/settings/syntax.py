@@ -12,6 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from linepool.address import parse_address
+from linepool.settings import access
 
 INHERIT = -1
 """A setting is left as it is in the process that starts the server; as text, ``inherit``."""
@@ -160,6 +161,13 @@ def _control(value: object) -> str:
     return path
 
 
+def _switched_path(value: object) -> str:
+    """Parse a path, or ``off``; an empty text, false and none are off too."""
+    if value is False or str(value).lower() in ("", "off", "false", "none"):
+        return "off"
+    return str(_path(value))
+
+
 def _mode(value: object) -> int:
     """Parse the mode of a file."""
     return _octal(value, "a file mode in octal, such as 660")
@@ -202,5 +210,7 @@ text = Syntax(_text, _TEXT)
 path = Syntax(_path, _TEXT)
 name = Syntax(_name, {"type": ["string", "integer"]})
 control = Syntax(_control, _TEXT)
+switched_path = Syntax(_switched_path, {"type": ["string", "boolean"]})
+access_format = Syntax(access.access_format, _TEXT)
 mode = Syntax(_mode, _OCTAL)
 umask = Syntax(_umask, _OCTAL)

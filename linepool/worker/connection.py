@@ -44,21 +44,10 @@ log = logging.getLogger("linepool")
 class Connection(core.ConnectionFields):
     """A connection, its conversation and its deadlines; ``core_connection`` has what the core needs besides.
 
+    The fields that the core uses too are described where they are declared, in ``core.plain``.
+
     Attributes:
         socket: The client's, with its ``descriptor``.
-        place: Where it is published on the board; -1: it is not.
-        cookie: The socket's (SO_COOKIE).
-        origin: Where the client comes from; 0: it counts for no address.
-        needs: What its holder must arrange next: READ, WRITE, AGAIN or CLOSED.
-        quiet_since: When the client was served last; monotonic, in seconds.
-        accepted_at: When it was accepted; likewise.
-        read_by: When an unfinished request must be complete; 0.0: none has begun.
-        served: A request has come.
-        more: There may be further requests in what has arrived.
-        shown: What is published of it on the board.
-        is_replaceable: As the protocol said last.
-        is_plain: The compiled core may serve what comes next: nothing is pending in the objects here.
-        conversation: Its requests and replies, with its ``protocol``.
         was_quiet: For how long it had been quiet, in seconds, when it came back from the parker.
         stays_until: When it may be handed off again without need, because its state is large; monotonic.
         lingers: It was ended by the server, and the client may not have read everything.
@@ -104,6 +93,8 @@ class Connection(core.ConnectionFields):
         self.conversation.pinned = not transport.may_move
         self.conversation.runs = context.board.runs
         self.protocol = self.conversation.protocol
+        if context.observer is not None:
+            context.observer.watch(self.conversation)
         self._stream: Stream | None = None  # the reply that is being sent in parts
 
     @property
@@ -279,6 +270,8 @@ class Connection(core.ConnectionFields):
         after a full chunk, more are read.
         """
         context, conversation, protocol = self._context, self.conversation, self.protocol
+        if (observer := context.observer) is not None:
+            observer.begin(self)
         board, replies, safe_point = self._board, self._replies, context.safe_point
         begin, last_serial, resources = board.begin, board.serial, context.resources
         default_ns = context.limit_ns
@@ -304,6 +297,8 @@ class Connection(core.ConnectionFields):
                     self.lost_framing |= request.close
                     replies.append(conversation.refuse(request))
                     waiting += len(request.reply)
+                    if observer is not None:
+                        observer.refused(request, began_ns)
                 else:
                     line, eol, entry = request.line, request.eol, request.command or NO_ENTRY
                     limit_ns, number = entry.limit_ns, entry.number
@@ -315,6 +310,8 @@ class Connection(core.ConnectionFields):
                     if isinstance(reply, bytes):
                         replies.append(reply)
                         waiting += len(reply)
+                        if observer is not None:
+                            observer.done(request, began_ns, len(reply))
                     elif not self._begin_stream(reply, request):
                         return
                     else:
@@ -342,11 +339,14 @@ class Connection(core.ConnectionFields):
         elif done or not self.read_by:  # what is left belongs to another request
             self.read_by = monotonic() + context.settings.read_timeout
 
-    def _begin_stream(self, parts: Generator[bytes, None, None], request: Request) -> bool:
+    def _begin_stream(
+        self, parts: Generator[bytes, None, None], request: Request, bytes_in: int = -1
+    ) -> bool:
         """Send a reply in parts; return whether all are sent, or else the rest follows later."""
         if self._context.resources.is_open and not end_batch(self.conversation):
             return True
-        self._stream = Stream(parts, request, self.conversation, self._transport, self._context)
+        talk, transport = self.conversation, self._transport
+        self._stream = Stream(parts, request, talk, transport, self._context, bytes_in)
         if self._stream.proceed():
             self._stream = None
             return True
@@ -358,14 +358,12 @@ class Connection(core.ConnectionFields):
         if self._stream is not None:
             if not self._stream.resume():
                 return False
-            self._replies += self._stream.held_back
             self._stream = None
             self.served = True
         return True
 
     def _close_lingering(self) -> None:
-        self.lingers = True
-        self.needs = CLOSED
+        self.lingers, self.needs = True, CLOSED
 
     def _end_turn(self) -> None:
         """Note that the client was served, and work out what its connection needs."""
@@ -386,6 +384,8 @@ class Connection(core.ConnectionFields):
 
     def _publish(self) -> None:
         """Publish whether it could continue in another worker without what is kept here."""
+        if self._context.observer is not None:
+            self._context.observer.end(self)
         conversation, session = self.conversation, self.conversation.session
         stays = conversation.pinned or self._transport.unsent or self._stream
         self.is_plain = self.served and not stays and self.needs in (READ, AGAIN)

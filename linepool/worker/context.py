@@ -15,6 +15,7 @@ from linepool.service import Service
 from linepool.settings import Settings
 from linepool.worker.brakes import Brakes
 from linepool.worker.interrupts import Interrupts
+from linepool.worker.observer import Observer
 from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
 
@@ -26,6 +27,7 @@ class WorkerContext:
     """What a worker has and all its connections share.
 
     Attributes:
+        observer: Told of each request that is done; None: nothing listens.
         limit_ns: The setting ``request_timeout``, in ns.
         brakes: The commands that are refused at present.
     """
@@ -38,6 +40,7 @@ class WorkerContext:
     interrupts: Interrupts
     subscriptions: Subscriptions
     safe_point: SafePoint
+    observer: Observer | None = None
     limit_ns: int = field(init=False)
     brakes: Brakes = field(init=False)
 

@@ -15,6 +15,7 @@ from time import monotonic_ns
 from linepool.conversation import Conversation
 from linepool.protocols.base import Request
 from linepool.service import NO_ENTRY
+from linepool.worker.access_lines import Done
 from linepool.worker.context import WorkerContext
 from linepool.worker.interrupts import overdue
 from linepool.worker.transport import UNSENT_BYTES, Transport
@@ -33,9 +34,7 @@ class Stream:
         conversation: The connection's.
         transport: Likewise.
         context: Of the worker.
-
-    Attributes:
-        held_back: Messages for the client, which follow the reply.
+        bytes_in: Of the request, if the compiled core has taken it; below 0: the protocol has.
     """
 
     def __init__(
@@ -45,16 +44,23 @@ class Stream:
         conversation: Conversation,
         transport: Transport,
         context: WorkerContext,
+        bytes_in: int,
     ) -> None:
-        self.held_back: list[bytes] = []
+        self._held_back: list[bytes] = []  # messages for the client, which follow the reply
         self._held_bytes = 0
         self._parts = parts
         self._request = request
         self._conversation = conversation
         self._transport = transport
         self._context = context
+        self._sent_bytes = 0
+        self._observed: Done | None = None
         self._ran_ns = 0  # how long the request had been in flight when it was suspended ...
         self._limit_ns = 0  # ... and its limit, which the handler may have moved
+        if context.observer is not None:
+            now_ns = monotonic_ns()
+            began_ns = now_ns - context.board.running_ns(now_ns)
+            self._observed = context.observer.opened(request, conversation, began_ns, bytes_in)
 
     def proceed(self) -> bool:
         """Send parts for one turn, or until the client does not read; return whether that was all.
@@ -72,8 +78,10 @@ class Stream:
                 break
             part = next(self._parts, None)
             if part is None:
+                self._tell(whole=True)
                 return True
             transport.replies.append(part)
+            self._sent_bytes += len(part)
         self._ran_ns, self._limit_ns = board.suspend(monotonic_ns())
         return False
 
@@ -92,6 +100,7 @@ class Stream:
         if not context.safe_point.run(self.proceed):
             return False
         board.finish(1, monotonic_ns() - began_ns)
+        self._transport.replies += self._held_back
         return True
 
     def hold_back(self, message: bytes) -> None:
@@ -100,7 +109,7 @@ class Stream:
         Raises:
             TimeoutError: These are too many.
         """
-        self.held_back.append(message)
+        self._held_back.append(message)
         self._held_bytes += len(message)
         if self._held_bytes > UNSENT_BYTES:
             raise TimeoutError("the client does not keep up")
@@ -113,6 +122,15 @@ class Stream:
         """End the handler, though the reply is not complete."""
         self._context.board.serving(0, 0)
         self._context.run_hooks(self._parts.close)
+        self._tell(whole=False)
+
+    def _tell(self, *, whole: bool) -> None:
+        """Tell the observer that the reply has ended; ``whole``: it is complete."""
+        observer = self._context.observer
+        if observer is not None and self._observed is not None:
+            observer.ended(self._observed, self._conversation, self._sent_bytes, whole=whole)
+            if not whole:
+                observer.write()
 
 
 class Pushes:

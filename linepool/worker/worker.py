@@ -29,12 +29,14 @@ from linepool.resources import Resources
 from linepool.service import Service
 from linepool.settings import Settings
 from linepool.worker import debugger, ending, evacuation
+from linepool.worker.access_lines import AccessLines
 from linepool.worker.blocking import BlockingLoop
 from linepool.worker.context import WorkerContext
 from linepool.worker.edges import Edges
 from linepool.worker.forks import Forks
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.loop import Loop
+from linepool.worker.observer import Observer, Output
 from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
 
@@ -50,6 +52,7 @@ class WorkerSpec:
             handed off.
         stack_file: A descriptor; where the stacks of a stuck worker are written.
         master: The master's pid.
+        access: Where the access log goes; None: it is off.
         recycle_at: Leave after this many requests, with a permit; 0: never.
     """
 
@@ -67,6 +70,7 @@ class WorkerSpec:
     master: int
     recycle_at: int
     bus: Bus | None
+    access: Output | None
 
 
 class Worker:
@@ -147,6 +151,7 @@ class Worker:
             self._interrupts,
             Subscriptions(spec.bus.endpoint(spec.slot) if spec.bus else None),
             safe_point,
+            self._observer(),
         )
         listeners = spec.listeners
         if settings.parker_accepts:
@@ -162,6 +167,13 @@ class Worker:
             raise
         finally:
             self._safe_point.is_open = True
+
+    def _observer(self) -> Observer | None:
+        spec = self._spec
+        if spec.access is None:
+            return None
+        lines = AccessLines(spec.service, spec.settings.access_log_format)
+        return Observer(lines, spec.access)
 
     def _end_by(self) -> float:
         """Return when it must have ended, on the monotonic clock, a little before the master kills it."""

@@ -66,6 +66,9 @@ REFUSED: dict[str, tuple[object, str]] = {
     "log_file": ("/a\x00b", "a path"),
     "log_format": ("-1", "text or json"),
     "log_config": ("/a\x00b", "a path"),
+    "access_log": ("/a\x00b", "a path"),
+    "access_log_format": ("{comand}", "json, or one line with fields such as {command} and {duration};"
+    " {comand} is unknown: did you mean {command}?"),
     "log_level": ("-1", "debug or info or warning or error"),
     "log_limit": ("-1", "a whole number, at least 0 and at most 10000"),
     "log_requests": ("-1", "command or line"),

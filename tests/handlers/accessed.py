@@ -1,0 +1,45 @@
+"""Handlers whose requests end in all ways that the access log knows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import linepool
+
+
+@linepool.handler("ADD", "PLUS")
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@linepool.handler
+def count(most: int) -> Iterator[int]:
+    yield from range(most)
+
+
+@linepool.handler
+def breaks() -> Iterator[int]:
+    yield 1
+    raise KeyError
+
+
+@linepool.handler
+def fail() -> float:
+    return 1 / 0
+
+
+@linepool.handler(timeout=0.2)
+def late() -> None:
+    time.sleep(20)
+
+
+@linepool.handler
+def login(name: str, password: linepool.Secret, session: linepool.Session) -> str:
+    session.user = name
+    return "welcome"
+
+
+@linepool.handler
+def put(key: str, size: int, data: bytes = linepool.body("size")) -> str:
+    return key
