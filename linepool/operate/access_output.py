@@ -6,7 +6,6 @@ The file is opened in each loader, and by the workers anew when the master has c
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import select
@@ -34,10 +33,9 @@ class StandardOutput:
 
     def write(self, data: bytes) -> bytes:
         """Write whole lines without blocking; return what could not be written."""
-        is_file = False
-        with contextlib.suppress(OSError):
-            is_file = stat.S_ISREG(os.fstat(1).st_mode)
-        return _written(lambda piece: write_at_once(1, piece), data, is_whole=is_file)
+        if len(data) <= select.PIPE_BUF or _is_regular(1):
+            return write_at_once(1, data)
+        return _written(lambda piece: write_at_once(1, piece), data)
 
 
 class AccessFile:
@@ -65,13 +63,21 @@ class AccessFile:
             why, file.failure = file.failure, ""
             text = "access log cannot be opened anew pid=%d path=%s why=%r"
             log.warning(text, os.getpid(), file.path, why)
-        return _written(file.write_once, data, is_whole=file.is_regular)
+        if len(data) <= select.PIPE_BUF or file.is_regular:
+            return file.write_once(data)
+        return _written(file.write_once, data)
 
 
-def _written(write: Callable[[bytes], bytes], data: bytes, *, is_whole: bool) -> bytes:
-    """Write lines, to a pipe in pieces that no other process's lines can cut; return what is left."""
-    if is_whole or len(data) <= select.PIPE_BUF:
-        return write(data)
+def _is_regular(descriptor: int) -> bool:
+    """Whether a descriptor is a regular file, so not a pipe or a device."""
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+def _written(write: Callable[[bytes], bytes], data: bytes) -> bytes:
+    """Write lines in pieces that no other process's lines can cut; return what is left."""
     for piece in _pieces(data):
         data = data[len(piece) :]
         if left := write(piece):
