@@ -66,7 +66,7 @@ class Observer:
             with forked.contained():
                 self._app.call_observing(name, number, event)
         except BaseException:  # also SystemExit: others are to run after it
-            log.exception("hook failed event=%s hook=%r", name, facts["place"])
+            log.exception("hook failed hook=%s function=%r", name, facts["place"])
 
 
 def _note_fork() -> None:

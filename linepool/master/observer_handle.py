@@ -279,7 +279,7 @@ class ObserverHandle:
         self.is_killed = True
         call = self.running
         log.error(
-            "observer killed pid=%d event=%s hook=%r ran_s=%.2f limit_s=%g%s",
+            "observer killed pid=%d hook=%s function=%r ran_s=%.2f limit_s=%g%s",
             process.pid,
             call.name if call else "-",
             call.place if call else "(exit)",

@@ -240,7 +240,7 @@ class Observing:
         call = observer.running
         if not observer.is_killed:
             log.error(
-                "observer died %s event=%s hook=%r",
+                "observer died %s hook=%s function=%r",
                 observer.how,
                 call.name if call else "-",
                 call.place if call else "-",

@@ -33,6 +33,7 @@ WORKER_KEYS = [
     "busy_ratio",
     "rss_bytes",
     "command",
+    "timeout_s",
 ]
 COUNTERS = [
     "requests",

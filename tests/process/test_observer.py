@@ -127,20 +127,20 @@ def test_a_hook_that_misbehaves_costs_only_itself(tmp_path):
             (tmp_path / "misbehave").write_text(how)
             provoke(server, "leave")
             assert journal.next("end")[0] == first
-        assert "hook='misbehave at" in server.wait_for("hook failed event=on_worker_end")
+        assert "function='misbehave at" in server.wait_for("hook failed hook=on_worker_end")
 
         (tmp_path / "misbehave").write_text("hang")
         provoke(server, "leave")
         assert journal.next("hangs")[0] == first
         second, _ = journal.next("end")
         assert second != first
-        server.wait_for(f"observer killed pid={first} event=on_worker_end hook='misbehave at")
+        server.wait_for(f"observer killed pid={first} hook=on_worker_end function='misbehave at")
         assert "observed.py" in server.wait_for("File ")
 
         (tmp_path / "misbehave").write_text("die")
         provoke(server, "leave")
         assert journal.next("end")[0] not in (first, second)
-        server.wait_for("observer died signal=SIGSEGV event=on_worker_end hook='misbehave at")
+        server.wait_for("observer died signal=SIGSEGV hook=on_worker_end function='misbehave at")
 
         (tmp_path / "misbehave").write_text("hang")
         server.send(signal.SIGQUIT)

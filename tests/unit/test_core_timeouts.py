@@ -1,5 +1,6 @@
 """RequestTimeout at random moments is raised only in handlers; each request gets one reply."""
 
+import gc
 import random
 import signal
 
@@ -65,6 +66,7 @@ class Striker:
         self._serial, self._overdue = numbers["SERIAL"], numbers["OVERDUE"]
 
     def __enter__(self) -> "Striker":
+        gc.disable()  # what is raised in a callback of the collector, such as hypothesis', is lost
         self._before = signal.signal(signal.SIGALRM, self._strike)
         self._wait()
         return self
@@ -73,6 +75,7 @@ class Striker:
         self._is_over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
+        gc.enable()
 
     def _wait(self) -> None:
         if not self._is_over:
