@@ -8,8 +8,7 @@ import zlib
 
 _OWN = os.path.dirname(__file__) + os.sep
 _GENERATED = "<linepool"
-_ids = itertools.count()
-_pid = 0  # of the process that the numbers of ``_ids`` are for
+_ids: itertools.count[int] | None = None
 
 
 def fault_of(error: BaseException) -> str:
@@ -36,8 +35,15 @@ def reference(error: BaseException) -> str:
 
 def new_id() -> str:
     """Return an id of twelve hexadecimal digits, which no other request has, in whichever process."""
-    global _ids, _pid  # noqa: PLW0603 - a process that was forked begins anew
-    if os.getpid() != _pid:
-        _pid = os.getpid()
+    global _ids  # noqa: PLW0603 - one per process
+    if _ids is None:
         _ids = itertools.count(int.from_bytes(os.urandom(6)))
     return f"{next(_ids) & 0xFFFFFFFFFFFF:012x}"
+
+
+def _begin_anew() -> None:
+    global _ids  # noqa: PLW0603 - likewise
+    _ids = None
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import string
 import time
 from collections.abc import Callable
-from typing import Any
+from json.encoder import encode_basestring_ascii
 
 from attrs import define
 
+from linepool.faults import new_id
 from linepool.protocols.base import Request
 from linepool.service import Service
 from linepool.session import Session
 from linepool.settings.access import FIELDS, JSON
-
-_UNKNOWN = "-"
 
 
 @define
@@ -60,36 +58,51 @@ class AccessLines:
         self._second_text = ""
         # Between the two clocks; a step of the other one is followed by the next worker.
         self._clocks_ns = time.time_ns() - time.monotonic_ns()
-        self._pid = os.getpid()
-        self._fields: dict[str, Callable[[Done], Any]] = {
-            "time": self._time,
-            "id": lambda done: done.request.id if done.request else Request.new_id(),
-            "client": lambda done: done.session.peer,
-            "user": lambda done: done.session.user,
-            "listener": lambda done: done.session.listener,
-            "command": lambda done: done.command,
-            "request": self._words,
-            "result": lambda done: done.result,
-            "duration": lambda done: _seconds(done.ended_ns - done.began_ns),
-            "waited": lambda done: None if done.waited_ns is None else _seconds(done.waited_ns),
-            "bytes_in": lambda done: done.bytes_in,
-            "bytes_out": lambda done: done.bytes_out,
-            "pid": lambda done: self._pid,
-        }
-        self._is_json = line_format == JSON
-        self._parts: list[tuple[str, Callable[[Done], Any] | None]] = []
-        if not self._is_json:
-            for text, name, _, _ in string.Formatter().parse(line_format):
-                self._parts.append((text, None if name is None else self._fields[name]))
+        self._is_json = is_json = line_format == JSON
+        if is_json:
+            members = ", ".join(f'"{name}": {{{name}}}' for name in FIELDS)
+            line_format = f"{{{{{members}}}}}"
+        fields = self._fields(is_json=is_json)
+        self._template, self._values = "", list[Callable[[Done], object]]()
+        for text, name, _, _ in string.Formatter().parse(line_format):
+            self._template += text.replace("%", "%%")
+            if name is not None:
+                form, value = fields[name]
+                self._template += form
+                self._values.append(value)
 
     def line(self, done: Done) -> str:
         """Return the line about a request, without its ending."""
-        if self._is_json:
-            values = {name: self._fields[name](done) for name in FIELDS}
-            return json.dumps(values)  # in ASCII, so without control characters
-        return "".join(
-            [text + (_word(field(done)) if field else "") for text, field in self._parts]
-        )
+        return self._template % tuple([value(done) for value in self._values])
+
+    def _fields(self, *, is_json: bool) -> dict[str, tuple[str, Callable[[Done], object]]]:
+        """Return the form of each field, and what returns its value."""
+        word = '"%s"' if is_json else "%s"  # that holds nothing which is to be escaped
+        none = "null" if is_json else "-"
+        escaped = encode_basestring_ascii if is_json else _word
+        pid = os.getpid()
+
+        def user(done: Done) -> str:
+            return none if done.session.user is None else escaped(str(done.session.user))
+
+        def waited(done: Done) -> str:
+            return none if done.waited_ns is None else f"{done.waited_ns / 1e9:.6f}"
+
+        return {
+            "time": (word, self._time),
+            "id": (word, lambda done: done.request.id if done.request else new_id()),
+            "client": ("%s", lambda done: escaped(done.session.peer)),
+            "user": ("%s", user),
+            "listener": ("%s", lambda done: escaped(done.session.listener)),
+            "command": ("%s", lambda done: escaped(done.command)),
+            "request": ("%s", lambda done: escaped(self._words(done))),
+            "result": (word, lambda done: done.result),
+            "duration": ("%.6f", lambda done: (done.ended_ns - done.began_ns) / 1e9),
+            "waited": ("%s", waited),
+            "bytes_in": ("%s", lambda done: none if done.bytes_in is None else done.bytes_in),
+            "bytes_out": ("%s", lambda done: none if done.bytes_out is None else done.bytes_out),
+            "pid": ("%d", lambda _: pid),
+        }
 
     def _time(self, done: Done) -> str:
         milliseconds = (done.ended_ns + self._clocks_ns) // 1_000_000
@@ -103,20 +116,13 @@ class AccessLines:
         if done.line is None or not self._service.log_lines:
             return done.command
         words = self._service.logged(done.line).words
-        return words.replace('"', "\\x22")
+        return words if self._is_json else words.replace('"', "\\x22")
 
 
-def _seconds(ns: int) -> float:
-    return ns / 1e9
-
-
-def _word(value: Any) -> str:
-    """Return a value as text that holds no control character."""
-    if type(value) is float:
-        return f"{value:.6f}"
-    if value is None or value == "":
-        return _UNKNOWN
-    text = str(value)
+def _word(text: str) -> str:
+    """Return a text without control characters."""
+    if not text:
+        return "-"
     return text if text.isprintable() else "".join(map(_visible, text))
 
 
