@@ -7,6 +7,33 @@ from collections.abc import Iterator
 
 import linepool
 
+seen: list[str] = []
+
+
+@linepool.middleware
+def watch(request: linepool.Request, session: linepool.Session) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        seen.append(f"{request.verb.decode()} {type(error).__name__}")
+        raise
+    seen.append(f"{request.verb.decode()} complete")
+
+
+@linepool.on_error
+def report(
+    error: BaseException, request: linepool.Request | None, session: linepool.Session
+) -> None:
+    seen.append(f"reported {type(error).__name__}")
+
+
+@linepool.handler
+def events() -> list[str]:
+    """Return what the two have seen since the last call."""
+    found = seen.copy()
+    seen.clear()
+    return found
+
 
 @linepool.handler("ADD", "PLUS")
 def add(a: int, b: int) -> int:

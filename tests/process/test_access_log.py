@@ -93,6 +93,34 @@ def test_a_stream_is_logged_when_its_client_has_left(server: ServerProcess, read
     assert int(words[-1]) > 0
 
 
+@pytest.mark.both
+def test_generator_middleware_and_on_error_see_how_each_request_ends(
+    server: ServerProcess, reader: Reader
+):
+    with server.connect() as peer:
+        peer.ask_lines("events")
+        peer.send(b"add 1 2\nadd 1\nfail\nlate\ncount 1\nbreaks\n")
+        assert [peer.line()[:12] for _ in range(8)] == [
+            *("3", "CLIENT_ERROR", "SERVER_ERROR", "SERVER_ERROR", "0", "END", "1", "SERVER_ERROR"),
+        ]
+        assert peer.ask_lines("events") == [
+            "events complete",
+            "add complete",
+            "add UsageError",
+            *("fail ZeroDivisionError", "reported ZeroDivisionError"),
+            *("late RequestTimeout", "reported RequestTimeout"),
+            "count complete",
+            *("breaks KeyError", "reported KeyError"),
+        ]
+        reader.lines(8)
+        with server.connect() as other:
+            other.send(b"count 100000000\n")
+            assert other.line() == "0"
+        assert "disconnected" in reader.lines(1)[0]
+        assert peer.ask_lines("events") == ["events complete", "count GeneratorExit"]
+        reader.lines(1)
+
+
 JSONRPC = """
 import linepool
 app = linepool.App(protocol=linepool.JsonRpc(), access_log={path!r}, access_log_format="json")
@@ -127,19 +155,33 @@ def test_each_call_of_a_batch_has_a_line_as_json(
     os.close(reader.descriptor)
 
 
+PLAIN = """
+import linepool
+@linepool.handler
+def add(a: int, b: int) -> int:
+    return a + b
+@linepool.handler
+def put(key: str, size: int, data: bytes = linepool.body("size")) -> str:
+    return key
+"""
+
+
+@pytest.mark.both
 def test_a_connection_that_moves_in_the_middle_of_a_request_is_logged_once(
-    tmp_path: Path, launch: Launch
+    implementation: None, tmp_path: Path, launch: Launch
 ):
     reader = Reader(tmp_path / "log")
     options = ["--access-log", str(reader.path), "--access-log-format", FORMAT]
-    server = launch("accessed.py", *options, "--workers", "1", scheme="dispatch")
+    (tmp_path / "app.py").write_text(PLAIN)
+    server = launch("app.py", *options, "--workers", "1", scheme="dispatch")
     with server.connect() as peer:
-        peer.send(b"add 1 2\nput a 5\nab")
-        assert peer.line() == "3"
+        peer.send(b"add 1 2\r\nadd 1 3\nput a 5\nab")
+        assert [peer.line(), peer.line()] == ["3", "4"]
         server.until(lambda status: status["connections"]["parked"] == 1)
         peer.send(b"cde\n")
         assert peer.line() == "a"
-        assert reader.lines(2) == ["ADD - ADD ok 8 2", "PUT - PUT ok 14 2"]
+        lines = ["ADD - ADD ok 9 3", "ADD - ADD ok 8 2", "PUT - PUT ok 14 2"]
+        assert reader.lines(3) == lines
     os.close(reader.descriptor)
 
 
