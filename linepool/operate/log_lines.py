@@ -194,7 +194,17 @@ class JsonFormatter(logging.Formatter):
 
 
 def _dumped(members: Mapping[str, Any]) -> str:
-    return json.dumps(members, ensure_ascii=False, default=str, skipkeys=True, allow_nan=False)
+    """Return JSON in one line, with all characters escaped that could do more than show themselves."""
+    line = json.dumps(members, ensure_ascii=False, default=str, skipkeys=True, allow_nan=False)
+    return line if line.isprintable() else "".join(map(_json_visible, line))
+
+
+def _json_visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\ud800" <= character <= "\udfff":  # not text: an escape alone is refused by some readers
+        return "\\" + _visible(character)
+    return json.dumps(character)[1:-1]
 
 
 _SCALAR = (str, int, float, bool, type(None))

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from linepool.faults import fault_of
@@ -180,14 +180,14 @@ class EventLogger(logging.Logger):
         if isinstance(record.args, tuple):
             record.args = tuple(shown(a) if isinstance(a, str) else a for a in record.args)
         attach(record)
-        taken = False
+        relay = _Relay(list(self._handlers()))
         with contextlib.suppress(Exception):  # the app's code, or an exception that cannot be shown
             if record.exc_info:  # else a formatter of the app's would show a client's bytes raw
                 record.exc_text = _TEXT.formatException(record.exc_info)
             if not self.filter(record):
                 return  # the app has a filter for just these events
-            taken = any([_takes(handler, record) for handler in self._handlers()])
-        if not taken:
+            logging.Logger.callHandlers(relay, record)  # type: ignore[arg-type]
+        if not relay.is_taken:
             self.last_resort.handle(record)
 
     def _handlers(self) -> Iterator[logging.Handler]:
@@ -196,6 +196,26 @@ class EventLogger(logging.Logger):
         while logger is not None:
             yield from logger.handlers
             logger = logger.parent if logger.propagate else None
+
+
+class _Relay:
+    """Gives a record to the app's handlers; for ``Logger.callHandlers``, a logger and its only handler.
+
+    Libraries that replace that method see the record there, such as Sentry's integration.
+    """
+
+    name = "linepool"
+    level = logging.NOTSET
+    propagate = False
+
+    def __init__(self, handlers: Sequence[logging.Handler]) -> None:
+        self.handlers = [self]
+        self.is_taken = False
+        self._handlers = handlers
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Give the record to each handler; note whether one has taken it."""
+        self.is_taken = any([_takes(handler, record) for handler in self._handlers])
 
 
 def _takes(handler: logging.Handler, record: logging.LogRecord) -> bool:

@@ -13,6 +13,7 @@ import pytest
 import sentry_sdk
 import structlog
 from pythonjsonlogger.json import JsonFormatter as TheirFormatter
+from sentry_sdk.integrations.logging import LoggingIntegration
 from sentry_sdk.transport import Transport
 
 import linepool
@@ -106,6 +107,15 @@ def test_whatever_is_logged_is_one_line_of_json(extra):
     record.extra = extra
     line = handler.format(record)
     assert json.loads(line, parse_constant=pytest.fail)["event"] == "x"
+
+
+def test_a_json_line_is_printable_and_says_what_was_said():
+    said = "a\x1b\x7f\x9b\u2028\u202e\U000e0001\n ä 漢"
+    line = JsonFormatter().format(event("said why=%s", said))
+    assert line.isprintable()
+    assert "ä 漢" in line
+    assert json.loads(line)["why"] == said
+    assert json.loads(JsonFormatter().format(event("x why=%s", "\udcff")))["why"] == "\\udcff"
 
 
 def test_lines_for_the_journal_begin_with_a_priority_and_have_no_time(monkeypatch, tmp_path):
@@ -202,7 +212,8 @@ def test_structlog_sees_the_facts(logger, capsys):
     assert written(logger, formatter, capsys).items() >= FACTS.items()
 
 
-def test_sentry_sees_the_facts(logger):
+def test_sentry_sees_the_events_and_their_facts(logger, monkeypatch):
+    monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)  # it is replaced
     envelopes = []
 
     class Kept(Transport):
@@ -210,15 +221,17 @@ def test_sentry_sees_the_facts(logger):
             envelopes.append(envelope)
 
     client = sentry_sdk.Client(
-        dsn="http://key@127.0.0.1:9/1", transport=Kept, auto_enabling_integrations=False
+        dsn="http://key@127.0.0.1:9/1",
+        transport=Kept,
+        default_integrations=False,
+        integrations=[LoggingIntegration()],
     )
-    from sentry_sdk.integrations.logging import EventHandler
-
     with sentry_sdk.isolation_scope() as scope:
         scope.set_client(client)
-        handler = EventHandler()
-        logger.addHandler(handler)
+        logger.info("worker retired pid=%d", 6)
         logger.error("worker killed pid=%d command=%s ran_s=%.2f", 7, "ADD", 1.5)
     (sent,) = [one.get_event() for one in envelopes if one.get_event()]
+    assert sent["logentry"]["message"] == "worker killed pid=%d command=%s ran_s=%.2f"
     assert sent["extra"].items() >= FACTS.items()
+    assert [one["message"] for one in sent["breadcrumbs"]["values"]] == ["worker retired pid=6"]
     client.close()
