@@ -22,21 +22,27 @@ from linepool.kernel.standard import with_high_number
 _MODE = 0o640
 # A pipe without a reader is an error, not a wait.
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-_STANDARD_ERROR = 2
+_STREAMS = {1: "stdout", 2: "stderr"}
+_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
 
-class StandardError:
-    """Descriptor 2, whatever it is.
+class StandardStream:
+    """Standard error or standard output, whatever that is.
+
+    Args:
+        descriptor: 2 or 1.
 
     Attributes:
         trouble: What is the matter if it takes no more.
     """
 
-    trouble = "stderr is not being read"
+    def __init__(self, descriptor: int = 2) -> None:
+        self._descriptor = descriptor
+        self.trouble = f"{_STREAMS[descriptor]} is not being read"
 
     def write(self, data: bytes, _epoch: int) -> bytes:
         """Write without blocking; return what could not be written."""
-        return write_at_once(_STANDARD_ERROR, data)
+        return write_at_once(self._descriptor, data)
 
 
 class LogFile:
@@ -174,13 +180,29 @@ def make(path: str, owner: tuple[int, int] | None) -> None:
 def write_at_once(descriptor: int, data: bytes) -> bytes:
     """Write without blocking; return what could not be written.
 
-    A file takes it whole. A pipe that is writable has room for PIPE_BUF bytes (poll(2), pipe(7)).
+    A file takes it whole. A pipe that is writable has room for PIPE_BUF bytes (poll(2), pipe(7)), and only
+    these come without bytes of other processes in between; hence the try to write more than that at once.
     """
     poller = select.poll()
     poller.register(descriptor, select.POLLOUT)
     with contextlib.suppress(OSError):
-        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        most = len(data) if is_file else select.PIPE_BUF
+        mode = os.fstat(descriptor).st_mode
+        most = len(data) if stat.S_ISREG(mode) else select.PIPE_BUF
+        if stat.S_ISFIFO(mode) and len(data) > most:
+            data = data[_written_at_once(descriptor, data) :]
         while data and poller.poll(0):
             data = data[os.write(descriptor, data[:most]) :]
     return data
+
+
+def _written_at_once(descriptor: int, data: bytes) -> int:
+    """Write what a pipe has room for, in one piece; return how much that was.
+
+    0 if the pipe is full, or if the kernel cannot do so (RWF_NOWAIT of a pipe, pwritev2(2); Linux 6.4 can).
+    """
+    if _NOWAIT is None:
+        return 0
+    try:
+        return os.pwritev(descriptor, [data], -1, _NOWAIT)
+    except OSError:
+        return 0

@@ -17,15 +17,16 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from linepool.faults import fault_of
 from linepool.kernel.privileges import owner_of
 from linepool.kernel.standard import fill_standard_descriptors
-from linepool.operate.log_file import LogFile, StandardError
+from linepool.operate.log_file import LogFile, StandardStream
 from linepool.operate.log_limit import LogLimit
 from linepool.operate.log_lines import Form, TextFormatter, attach, event_of, form_for, shown
+from linepool.operate.log_relay import Relay
 from linepool.operate.terminal import print_error
 from linepool.settings import Settings
 
@@ -44,11 +45,13 @@ class LineHandler(logging.Handler):
     """
 
     def __init__(
-        self, output: StandardError | LogFile | None = None, form: Form | None = None
+        self,
+        output: StandardStream | LogFile | None = None,
+        form: Form | None = None,
     ) -> None:
         super().__init__()
         self.form = form or TextFormatter()
-        self.output = output or StandardError()
+        self.output = output or StandardStream()
         self.limit: LogLimit | None = None
         self._dropped = 0
         self._is_cut = False  # only a part of the last line was written
@@ -180,7 +183,7 @@ class EventLogger(logging.Logger):
         if isinstance(record.args, tuple):
             record.args = tuple(shown(a) if isinstance(a, str) else a for a in record.args)
         attach(record)
-        relay = _Relay(list(self._handlers()))
+        relay = Relay(list(self._handlers()))
         with contextlib.suppress(Exception):  # the app's code, or an exception that cannot be shown
             if record.exc_info:  # else a formatter of the app's would show a client's bytes raw
                 record.exc_text = _TEXT.formatException(record.exc_info)
@@ -196,44 +199,6 @@ class EventLogger(logging.Logger):
         while logger is not None:
             yield from logger.handlers
             logger = logger.parent if logger.propagate else None
-
-
-class _Relay:
-    """Gives a record to the app's handlers; for ``Logger.callHandlers``, a logger and its only handler.
-
-    Libraries that replace that method see the record there, such as Sentry's integration.
-    """
-
-    name = "linepool"
-    level = logging.NOTSET
-    propagate = False
-
-    def __init__(self, handlers: Sequence[logging.Handler]) -> None:
-        self.handlers = [self]
-        self.is_taken = False
-        self._handlers = handlers
-
-    def handle(self, record: logging.LogRecord) -> None:
-        """Give the record to each handler; note whether one has taken it."""
-        self.is_taken = any([_takes(handler, record) for handler in self._handlers])
-
-
-def _takes(handler: logging.Handler, record: logging.LogRecord) -> bool:
-    """Give a record to a handler of the app's; return whether that has taken it."""
-    if record.levelno < handler.level or isinstance(handler, logging.NullHandler):
-        return False
-    failures: list[logging.LogRecord] = []
-    with contextlib.ExitStack() as stack:
-        if (
-            handler.lock is not None
-        ):  # so that a failure of another thread's is not taken for this one's
-            stack.enter_context(handler.lock)
-        stack.callback(vars(handler).pop, "handleError", None)
-        vars(handler)["handleError"] = failures.append
-        try:
-            return handler.handle(record) is not False and not failures
-        except Exception:  # noqa: BLE001 - the app's code
-            return False
 
 
 def _kind(record: logging.LogRecord) -> str:
@@ -257,7 +222,7 @@ def set_up(settings: Settings, file: LogFile | None = None) -> None:
         SetupError: The log file cannot be opened.
     """
     fill_standard_descriptors()  # which the app may have closed when it was loaded
-    output: LogFile | StandardError = file or StandardError()
+    output: LogFile | StandardStream = file or StandardStream()
     if settings.log_file and file is None:
         output = LogFile(settings.log_file, owner_of(settings.user, settings.group))
     last_resort = LineHandler(output, _form(settings, output))
@@ -294,7 +259,7 @@ def show_failure(message: str) -> None:
         os.write(2, line.encode() + b"\n")
 
 
-def _form(settings: Settings, output: StandardError | LogFile) -> Form:
+def _form(settings: Settings, output: StandardStream | LogFile) -> Form:
     return form_for(settings.log_format, None if isinstance(output, LogFile) else 2)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import logging
 import os
 import re
@@ -13,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from linepool.errors import SetupError
+from linepool.operate import log_file
 from linepool.operate.log_file import LogFile
 from linepool.operate.log_limit import LogLimit
+from linepool.operate.log_lines import form_for
 from linepool.operate.logs import LineHandler
 from tests.conftest import Launch
 from tests.process.test_control import linepool
@@ -164,19 +168,39 @@ def test_a_process_that_cannot_open_the_new_file_goes_on_in_the_old_one_and_says
     assert path.read_text().endswith("fifth\n")
 
 
-def test_a_full_disk_drops_records_and_counts_them(tmp_path: Path):
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_full_disk_drops_records_and_counts_them(tmp_path: Path, log_format: str):
     file = LogFile("/dev/full")
-    handler = LineHandler(file)
+    handler = LineHandler(file, form_for(log_format, None))
     for _ in range(3):
         handler.handle(record("lost"))
     os.dup2(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT), file._descriptor)
     handler.handle(record("kept"))
 
     lines = (tmp_path / "log").read_text().splitlines()
-    assert (
-        lines[0].partition(" WARNING ")[2] == "3 log records dropped: /dev/full cannot be written"
-    )
-    assert lines[1].endswith("kept")
+    assert "3 log records dropped: /dev/full cannot be written" in lines[0]
+    assert "kept" in lines[1]
+    assert all(log_format == "text" or json.loads(line)["time"] for line in lines)
+
+
+def test_a_line_longer_than_a_pipe_takes_in_any_case_is_not_mixed_with_others():
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 2**20)
+    each, size = 20, 12_000
+
+    def write_lines(letter: bytes) -> None:
+        for _ in range(each):
+            assert log_file.write_at_once(write, letter * size + b"\n") == b""
+
+    threads = [threading.Thread(target=write_lines, args=(letter,)) for letter in (b"a", b"b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.close(write)
+    with open(read, "rb") as stream:
+        lines = stream.read().splitlines()
+    assert sorted(lines) == [b"a" * size] * each + [b"b" * size] * each
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root")

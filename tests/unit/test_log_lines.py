@@ -19,7 +19,6 @@ from sentry_sdk.transport import Transport
 import linepool
 from linepool.operate import log_lines, logs
 from linepool.operate.log_lines import JsonFormatter, event_of, facts_of, form_for
-from linepool.settings import Settings
 
 
 def event(text: str, *values: object, level: int = logging.INFO) -> logging.LogRecord:
@@ -172,19 +171,6 @@ def test_no_fact_of_an_event_has_the_name_of_something_that_each_record_has():
 # -- other libraries
 
 
-@pytest.fixture
-def logger(monkeypatch):
-    """Give the server's logger as it is in a server, with a handler whose records are kept."""
-    logger = logging.getLogger("linepool")
-    before = (logger.__class__, logger.handlers[:], logging.lastResort, logger.propagate)
-    handlers = logging.getLogger().handlers[:]
-    logs.set_up(Settings())
-    logging.getLogger().handlers[:] = []
-    yield logger
-    logger.__class__, logger.handlers[:], logging.lastResort, logger.propagate = before
-    logging.getLogger().handlers[:] = handlers
-
-
 def written(logger: logging.Logger, formatter: logging.Formatter, capsys) -> dict[str, object]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
@@ -213,7 +199,9 @@ def test_structlog_sees_the_facts(logger, capsys):
 
 
 def test_sentry_sees_the_events_and_their_facts(logger, monkeypatch):
-    monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)  # it is replaced
+    monkeypatch.setattr(
+        logging.Logger, "callHandlers", logging.Logger.callHandlers
+    )  # it is replaced
     envelopes = []
 
     class Kept(Transport):
