@@ -15,7 +15,7 @@ from typing import Any
 from linepool.errors import SetupError
 from linepool.near import nearest
 from linepool.operate.log_file import StandardStream
-from linepool.operate.logs import LineHandler
+from linepool.operate.log_handler import LineHandler
 
 
 class LogConfigError(SetupError):

@@ -20,92 +20,18 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from linepool.errors import SetupError
 from linepool.faults import fault_of
 from linepool.kernel.privileges import owner_of
 from linepool.kernel.standard import fill_standard_descriptors
+from linepool.operate.log_config import apply as apply_log_config
 from linepool.operate.log_file import LogFile, StandardStream
+from linepool.operate.log_handler import LineHandler, log_event
 from linepool.operate.log_limit import LogLimit
 from linepool.operate.log_lines import Form, TextFormatter, attach, event_of, form_for, shown
 from linepool.operate.log_relay import Relay
 from linepool.operate.terminal import print_error
 from linepool.settings import Settings
-
-
-class LineHandler(logging.Handler):
-    """Writes each record to standard error or a file; drops it if that would block.
-
-    Args:
-        output: Where to.
-        form: Of a line.
-
-    Attributes:
-        output: Where to.
-        form: Of a line.
-        limit: Shared by the processes of the server, with the epoch of the file; None: there is none.
-    """
-
-    def __init__(
-        self,
-        output: StandardStream | LogFile | None = None,
-        form: Form | None = None,
-    ) -> None:
-        super().__init__()
-        self.form = form or TextFormatter()
-        self.output = output or StandardStream()
-        self.limit: LogLimit | None = None
-        self._dropped = 0
-        self._is_cut = False  # only a part of the last line was written
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the lines of a record."""
-        return self.form.format(record)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        try:
-            line = self.format(record)
-        except Exception:  # noqa: BLE001 - a bad format string must not stop a request
-            place = f"{record.pathname}:{record.lineno}"
-            line = self.format(_event(record.levelno, "malformed log record from %s", place))
-        if self._dropped:
-            text = "%d log records dropped: %s"
-            dropped = _event(logging.WARNING, text, self._dropped, self.output.trouble)
-            line = f"{self.format(dropped)}\n{line}"
-        data = b"\n" * self._is_cut + line.encode("utf-8", "replace") + b"\n"
-        left = self.output.write(data, self.limit.epoch if self.limit else 0)
-        if left:
-            self._dropped += 1
-        else:
-            self._dropped = 0
-        if len(left) < len(data):
-            self._is_cut = bool(left)
-        if isinstance(self.output, LogFile) and self.output.failure:
-            self._tell_failure(self.output)
-
-    def reopen(self) -> str:
-        """Open the file anew, in the master; return its path, or "": there is none.
-
-        Raises:
-            OSError: It cannot be opened.
-        """
-        if not isinstance(self.output, LogFile) or self.limit is None:
-            return ""
-        with self.lock or contextlib.nullcontext():
-            self.output.reopen(self.limit.epoch + 1)
-            self.limit.epoch += 1
-        return self.output.path
-
-    def _tell_failure(self, file: LogFile) -> None:
-        """Say once, in the old file, that the new one cannot be opened."""
-        why, file.failure = file.failure, ""
-        text = "log file cannot be opened anew pid=%d path=%s why=%r"
-        self.emit(_event(logging.WARNING, text, os.getpid(), file.path, why))
-
-
-def _event(level: int, text: str, *values: object) -> logging.LogRecord:
-    """Return a record of the log's own."""
-    return logging.LogRecord("linepool", level, __file__, 0, text, values, None)
-
 
 _TEXT = TextFormatter()
 
@@ -156,6 +82,17 @@ class EventLogger(logging.Logger):
         if self.limit.admits(record.levelno, _kind(record), now):
             self._write(record)
 
+    def configure(self, settings: Settings) -> None:
+        """Follow other settings; if their ``log_config`` is wrong, its handlers stay as they are."""
+        try:
+            apply_log_config(settings.log_config)
+        except SetupError as error:
+            self.warning("log handlers stay as they were pid=%d why=%r", os.getpid(), str(error))
+        self.threshold = logging.getLevelNamesMapping()[settings.log_level.upper()]
+        self.limit.configure(settings.log_limit)
+        self.log_format = settings.log_format
+        self.last_resort.form = _form(settings, self.last_resort.output)
+
     def announce(self, text: str, event: str, facts: Mapping[str, Any]) -> None:
         """Write a line that other programs wait for, to standard error; to a log file too.
 
@@ -170,13 +107,13 @@ class EventLogger(logging.Logger):
         with contextlib.suppress(OSError):
             os.write(2, form.announcement(text, event, facts).encode() + b"\n")
         if (is_file or any(self._handlers())) and self.threshold <= logging.INFO:
-            self._write(_event(logging.INFO, "%s", text))
+            self._write(log_event(logging.INFO, "%s", text))
 
     def report_left_out(self, now: float, *, all_kinds: bool = False) -> None:
         """Say how many lines were left out; ``all_kinds``: even if that is not due yet."""
         for left in self.limit.ended(now, all_kinds=all_kinds):
             text = "lines left out count=%d within_s=%.0f kind=%r"
-            self._write(_event(left.level, text, left.count, left.seconds, left.text))
+            self._write(log_event(left.level, text, left.count, left.seconds, left.text))
 
     def _write(self, record: logging.LogRecord) -> None:
         """Give a record to the app's handlers; if none takes it, to the last resort."""
@@ -287,13 +224,10 @@ def next_log_epoch() -> None:
 
 
 def configure(settings: Settings) -> None:
-    """Follow other settings from now on, with the counts as they are."""
+    """Follow other settings from now on, with the counts as they are; in the master and the parker."""
     logger = logging.getLogger("linepool")
     if isinstance(logger, EventLogger):
-        logger.threshold = logging.getLevelNamesMapping()[settings.log_level.upper()]
-        logger.limit.configure(settings.log_limit)
-        logger.log_format = settings.log_format
-        logger.last_resort.form = _form(settings, logger.last_resort.output)
+        logger.configure(settings)
 
 
 def limit_handed_over() -> tuple[dict[str, Any], list[int]] | None:

@@ -261,10 +261,6 @@ class _Office:
 
     def configure_log(self, settings: Settings) -> None:
         """Have the log follow other settings."""
-        try:
-            apply_log_config(settings.log_config)
-        except SetupError as error:
-            log.warning("the master's log stays as it was: %s", error)
         logs.configure(settings)
 
 

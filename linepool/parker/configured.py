@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+from typing import Protocol, runtime_checkable
 
 from linepool.facts import AppFacts
 from linepool.ipc.letters import unpacked
 from linepool.kernel.listeners import Listener
 from linepool.settings import Settings, from_texts
 
+log = logging.getLogger("linepool")
+
+
+@runtime_checkable
+class _Follower(Protocol):
+    """A logger that follows the settings of the log, as that of a server does."""
+
+    def configure(self, settings: Settings) -> None:
+        """Follow them."""
+
 
 def configured(file: int, descriptors: list[int]) -> tuple[AppFacts, Settings, list[Listener]]:
-    """Return what is known of the app, the settings, and the listeners that are new.
+    """Return what is known of the app, the settings, and the listeners that are new; the log follows them.
 
     Args:
         file: A descriptor of the file with the facts; it is closed.
@@ -24,4 +36,7 @@ def configured(file: int, descriptors: list[int]) -> tuple[AppFacts, Settings, l
         os.close(file)
     parts = unpacked(data["listeners"], descriptors)
     listeners = [Listener.taken_over(*part) for part in parts.values()]
-    return AppFacts.from_json(data["app"]), from_texts(data["settings"]), listeners
+    settings = from_texts(data["settings"])
+    if isinstance(log, _Follower):
+        log.configure(settings)
+    return AppFacts.from_json(data["app"]), settings, listeners

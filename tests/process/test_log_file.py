@@ -17,9 +17,9 @@ import pytest
 from linepool.errors import SetupError
 from linepool.operate import log_file
 from linepool.operate.log_file import LogFile
+from linepool.operate.log_handler import LineHandler
 from linepool.operate.log_limit import LogLimit
 from linepool.operate.log_lines import form_for
-from linepool.operate.logs import LineHandler
 from tests.conftest import Launch
 from tests.process.test_control import linepool
 from tests.servers import ServerProcess

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def test_a_file_for_dict_config_takes_the_lines_of_all_processes(tmp_path: Path,
     (tmp_path / "app.py").write_text(APP)
     config = tmp_path / "log.toml"
     config.write_text(CONFIG)
-    server = launch("app.py", "--workers", "1", "--log-config", str(config))
+    dispatch = ("--scheme", "dispatch", "--max-connections-per-address", "3")  # the parker refuses
+    server = launch("app.py", "--workers", "1", "--log-config", str(config), *dispatch)
     server.ask("SELL pen")
 
     config.write_text(CONFIG.replace("FileHandler", "NoHandler"))
@@ -102,6 +104,9 @@ def test_a_file_for_dict_config_takes_the_lines_of_all_processes(tmp_path: Path,
     config.write_text(CONFIG.replace("own.log", "new.log"))
     assert linepool("reload", "--control", server.control).returncode == 0
     server.ask("SELL pen")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(4)]
+        assert clients[-1].rest().startswith(b"SERVER_ERROR ")
     assert server.stop() == 0
 
     old, new = (
@@ -114,7 +119,7 @@ def test_a_file_for_dict_config_takes_the_lines_of_all_processes(tmp_path: Path,
     assert [one["command"] for one in old if one["message"].startswith("handler failed")] == [
         "SELL"
     ]
-    assert {"loading", "sold", "handler", "stopping:"} <= {
+    assert {"loading", "sold", "handler", "refused", "stopping:"} <= {
         one["message"].partition(" ")[0] for one in new
     }
     assert [

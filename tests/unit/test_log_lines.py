@@ -17,7 +17,8 @@ from sentry_sdk.integrations.logging import LoggingIntegration
 from sentry_sdk.transport import Transport
 
 import linepool
-from linepool.operate import log_lines, logs
+from linepool.operate import log_lines
+from linepool.operate.log_handler import LineHandler
 from linepool.operate.log_lines import JsonFormatter, event_of, facts_of, form_for
 
 
@@ -101,7 +102,7 @@ def test_an_exception_is_one_member_in_json():
     "extra", [{("a", 1): 2}, float("inf"), object(), b"\xff", "\ud800", [float("nan")]]
 )
 def test_whatever_is_logged_is_one_line_of_json(extra):
-    handler = logs.LineHandler(form=JsonFormatter())
+    handler = LineHandler(form=JsonFormatter())
     record = event("x y=%s", extra)
     record.extra = extra
     line = handler.format(record)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linepool.faults import fault_of, reference
+from linepool.operate.log_handler import LineHandler
 from linepool.operate.log_limit import FIRST_REPORT, REPORTS, WINDOW, LogLimit
 from linepool.operate.log_lines import shown
-from linepool.operate.logs import LineHandler
 
 MOST = 6
 ERROR, INFO, DEBUG = logging.ERROR, logging.INFO, logging.DEBUG
