@@ -114,8 +114,8 @@ def texts(value: object) -> tuple[str, ...]:
 def _patterns(value: object) -> tuple[str, ...]:
     """Parse patterns of paths."""
     found = texts(value)
-    if any("\0" in pattern for pattern in found):
-        raise ValueError("paths, which have no NUL in them")
+    if any("\0" in pattern or not pattern for pattern in found):
+        raise ValueError("paths, which are not empty and have no NUL in them")
     return found
 
 

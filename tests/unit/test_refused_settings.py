@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[object, str]] = {
     "respawn_backoff": ("-1", "a number of seconds, at least 0.001 and at most 1000000000"),
     "reload_batch": ("-1", "a fraction, at least 0.001 and at most 1"),
     "reload": ("-1", "on or off"),
-    "reload_include": ("/a\x00b", "paths, which have no NUL in them"),
+    "reload_include": ("/a\x00b", "paths, which are not empty and have no NUL in them"),
     "control": ("/a\x00b", "a path; every local user may connect to an abstract socket"),
     "record": ("/a\x00b", "a path"),
     "log_file": ("/a\x00b", "a path"),
