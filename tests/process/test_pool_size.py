@@ -82,7 +82,10 @@ def test_after_a_burst_the_pool_is_at_its_maximum_and_then_all_spare_workers_are
     assert state["counters"]["retired"] == 8
     assert state["counters"]["kills"] == state["counters"]["crashes"] == 0
     server.stop()
-    assert [retired for _, retired in plans(server) if retired] == [8]
+    # At once, but for workers that are told late on a busy machine that they are idle.
+    retirements = [retired for _, retired in plans(server) if retired]
+    assert sum(retirements) == 8
+    assert len(retirements) <= 2
 
 
 def test_each_waiting_client_gets_a_worker(launch: Launch, gate: Gate):
