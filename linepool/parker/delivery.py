@@ -122,9 +122,7 @@ class Delivery:
     @property
     def is_settled(self) -> bool:
         """Whether no connection waits, and no worker may hand one off any more."""
-        return not self._waiting and not any(
-            worker.given or worker.board.held for worker in self.workers.values()
-        )
+        return not (self._waiting or self.given or self._board.held_by_workers())
 
     def publish(self, parked: int) -> bool:
         """Publish what is held, and since when the first connection waits; return whether to wake the master.
@@ -151,15 +149,13 @@ class Delivery:
             origin: Where the client comes from.
             settings: Have the limits.
         """
-        workers = self.workers.values()
-        held = parked + len(self)
-        held += sum(worker.board.held + worker.unstarted for worker in workers)
+        held = parked + len(self) + self._board.held_by_workers()
+        held += sum(worker.unstarted for worker in self.workers.values())
         if held >= settings.max_connections:
             return TOO_MANY
-        if origin and held >= settings.address_limit:
-            theirs = sum(worker.board.connections_from(origin) for worker in workers)
-            if theirs + self._board.connections_from(origin) >= settings.address_limit:
-                return TOO_MANY_FROM_ONE
+        most = settings.address_limit
+        if origin and held >= most and self._board.connections_from(origin) >= most:
+            return TOO_MANY_FROM_ONE
         return ""
 
     def add_worker(self, slot: int, channel: socket.socket) -> WorkerProxy:

@@ -108,6 +108,7 @@ def test_connections_that_workers_hold_outlive_the_parker(launch: Launch):
         pinned, *others = peers
         worker = pinned.ask("PIN")
         assert ask_all(others, "NEXT_NUMBER") == ["1"] * 5
+        until_parked(server, 0, hot=6)  # a busy worker has handed some to the other one
 
         os.kill(parker_of(server), signal.SIGKILL)
         server.wait_for("parker died")

@@ -9,6 +9,7 @@ from linepool.ipc.board.layout import layout_hash
 from linepool.ipc.board.words import (
     BRAKE,
     HEAD_WORDS,
+    HELD,
     LAYOUT,
     LINE_BYTES,
     MAGIC,
@@ -17,7 +18,9 @@ from linepool.ipc.board.words import (
     ORIGINS,
     PLACES,
     SLOT_WORDS,
+    SLOTS,
     WORD,
+    count_in,
 )
 from linepool.kernel.memory import make_read_only
 from linepool.kernel.shared_memory import SharedMemory
@@ -97,6 +100,29 @@ class Board:
         self.head = self._view[: HEAD_WORDS * WORD].cast("Q")
         self.brakes = self._view[HEAD_WORDS * WORD :][: MAX_BRAKES * BRAKE.size]
         self.parker_origins = self._view[mmap.PAGESIZE :][: 4 * ORIGINS].cast("I")
+        self._words: dict[int, memoryview] = {}
+
+    @property
+    def used_slots(self) -> range:
+        """The numbers of the slots that are in use; whatever the head says, no more than there are."""
+        return range(min(self.head[SLOTS], MAX_WORKERS))
+
+    def words(self, number: int) -> memoryview:
+        """Return the words of a slot."""
+        words = self._words.get(number)
+        if words is None:
+            words = self._words[number] = self.slot(number)[1]
+        return words
+
+    def held_by_workers(self) -> int:
+        """Return how many connections all workers hold."""
+        return sum(count_in(self.words(number), HELD) for number in self.used_slots)
+
+    def connections_from(self, origin: int) -> int:
+        """Return how many connections that come from there the parker and all workers hold."""
+        at = origin % ORIGINS
+        counts = [self.origins(number)[at] for number in self.used_slots]
+        return int(self.parker_origins[at]) + sum(counts)
 
     def origins(self, number: int) -> memoryview:
         """Return the counts of a worker's connections by their origins."""

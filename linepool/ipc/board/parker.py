@@ -10,7 +10,6 @@ from linepool.ipc.board.words import (
     DROPPED_BY_PARKER,
     GIVEN,
     HEARD,
-    HELD,
     IDLE_SINCE_NS,
     ORDER,
     ORIGINS,
@@ -30,7 +29,6 @@ class ParkerSlot:
 
     def __init__(self, board: Board, number: int) -> None:
         self._words = board.slot(number)[1]
-        self._origins = board.origins(number)
         self._words[UNSTARTED] = 0
         self._words[HEARD] = 1
         self._given = count_in(self._words, GIVEN)  # the number of the last connection
@@ -46,15 +44,6 @@ class ParkerSlot:
     def is_leaving(self) -> bool:
         """Whether the master has ordered it to leave."""
         return self._words[ORDER] != 0
-
-    @property
-    def held(self) -> int:
-        """Connections held."""
-        return count_in(self._words, HELD)
-
-    def connections_from(self, origin: int) -> int:
-        """How many connections that come from there it holds."""
-        return self._origins[origin % ORIGINS]
 
     @property
     def begun_with(self) -> int:
@@ -108,9 +97,13 @@ class ParkerView:
         if origin:
             self._origins[origin % ORIGINS] += change
 
+    def held_by_workers(self) -> int:
+        """Return how many connections all workers hold, also those of which the parker has not heard."""
+        return self._board.held_by_workers()
+
     def connections_from(self, origin: int) -> int:
-        """How many connections that come from there the parker holds."""
-        return self._origins[origin % ORIGINS]
+        """Return how many connections that come from there the parker and all workers hold."""
+        return self._board.connections_from(origin)
 
     @property
     def is_full(self) -> bool:

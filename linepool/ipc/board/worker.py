@@ -44,7 +44,6 @@ from linepool.ipc.board.words import (
     SERIAL,
     SERVING_AT,
     SINCE_NS,
-    SLOTS,
     STARTED_NS,
     STATE,
     TIMEOUTS,
@@ -53,7 +52,6 @@ from linepool.ipc.board.words import (
     count_in,
 )
 from linepool.pool.status import State
-from linepool.settings import MAX_WORKERS
 
 _IDLE = (State.READY.value, State.IDLE.value)
 
@@ -117,7 +115,6 @@ class WorkerView:
         self._head = board.head
         self._view, self._words, self._published = board.slot(number)
         self._origins = board.origins(number)
-        self._others: dict[int, memoryview] = {}
         self.places = len(self._published) // 2
         # Not methods: a method would cost as much again as what it does, at each request or round.
         self.ready_connections: Callable[[], int] = partial(self._head.__getitem__, READY)
@@ -240,8 +237,8 @@ class WorkerView:
         floor = self._head[IDLE_FLOOR]
         if not floor:
             return False
-        for number in self._used_slots():
-            words = self._other(number)
+        for number in self._board.used_slots:
+            words = self._board.words(number)
             if words[STATE] in _IDLE and not words[ORDER] and number != self._number:
                 floor -= 1
                 if not floor:
@@ -302,12 +299,11 @@ class WorkerView:
 
     def has_room_for(self, held: int, most: int) -> bool:
         """Whether there are fewer connections than ``most`` even if each worker holds ``held``."""
-        return self._head[PARKED] + len(self._used_slots()) * held < most
+        return self._head[PARKED] + len(self._board.used_slots) * held < most
 
     def connections(self) -> int:
         """Return how many connections the parker and all workers hold, this one included."""
-        held = sum(count_in(self._other(number), HELD) for number in self._used_slots())
-        return self._head[PARKED] + held
+        return self._head[PARKED] + self._board.held_by_workers()
 
     def count_origin(self, origin: int, change: int) -> None:
         """Publish that it holds one connection more or less that comes from there; 0: from nowhere."""
@@ -316,15 +312,13 @@ class WorkerView:
 
     def connections_from(self, origin: int) -> int:
         """Return how many connections that come from there the parker and all workers hold."""
-        at = origin % ORIGINS
-        counts = [self._board.origins(number)[at] for number in self._used_slots()]
-        return self._board.parker_origins[at] + sum(counts)
+        return self._board.connections_from(origin)
 
     def siblings(self) -> Iterator[tuple[int, Sibling]]:
         """Yield the other workers, by slot."""
-        for number in self._used_slots():
+        for number in self._board.used_slots:
             if number != self._number:
-                words = self._other(number)
+                words = self._board.words(number)
                 yield (
                     number,
                     Sibling(
@@ -339,13 +333,3 @@ class WorkerView:
     def waited_ns(self) -> int:
         """How long this worker has waited for work altogether."""
         return self._words[WAITED_NS]
-
-    def _other(self, number: int) -> memoryview:
-        words = self._others.get(number)
-        if words is None:
-            words = self._others[number] = self._board.slot(number)[1]
-        return words
-
-    def _used_slots(self) -> range:
-        """Return the numbers of the slots that are in use; whatever the head says, no more than there are."""
-        return range(min(self._head[SLOTS], MAX_WORKERS))
