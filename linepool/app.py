@@ -163,7 +163,7 @@ class App(AppHooks, RequestHooks):
         ``ask`` and tests that is one of its defaults, unless ``configure`` gives others.
 
         Raises:
-            SetupError: It is no class made with attrs or dataclasses, or the app has one already.
+            SetupError: The class is not made with attrs or dataclasses, or the app has such a class already.
         """
         table = AppTable(kind)
         if self._table is not None and self._table.name != table.name:

@@ -111,7 +111,7 @@ class AppHooks:
             event: What it is given; None: nothing.
 
         Raises:
-            LookupError: There is no such function.
+            LookupError: No function of that name is registered.
         """
         function = self._hooks.of(name)[number]
         if event is None or _takes_nothing(function):

@@ -46,7 +46,7 @@ class AppTable:
         kind: A class of attrs, or a dataclass.
 
     Raises:
-        SetupError: It is no such class, or a field has a type that a file cannot give.
+        SetupError: The class is made with neither, or a field has a type that a file cannot give.
     """
 
     def __init__(self, kind: type) -> None:

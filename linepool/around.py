@@ -112,7 +112,7 @@ def _complete(around: Generator[None, None, None]) -> None:
 def _told(around: Generator[None, None, None], error: BaseException) -> BaseException:
     """Raise an error at the ``yield`` of a function; return it, or what the function raises instead.
 
-    If the function catches it, the error stands all the same: there is no reply in its place.
+    A function that catches the error does not undo it: nothing else could be sent as the reply.
     """
     try:
         around.throw(error)

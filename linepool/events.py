@@ -88,7 +88,7 @@ def event_of(name: str, facts: Mapping[str, Any]) -> Any:
         facts: What there is to say, for JSON.
 
     Raises:
-        KeyError: There is no such hook.
+        KeyError: No hook has that name.
         TypeError: A fact is missing.
     """
     kind = KINDS[name]

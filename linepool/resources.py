@@ -240,7 +240,7 @@ def _taken_by(function: Callable[..., Any], injector: Injector, rule: str) -> di
         rule: Which these are, for the message.
 
     Raises:
-        SetupError: There is none for one of them.
+        SetupError: No resource fits one of the parameters.
     """
     annotated = hints(function)
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

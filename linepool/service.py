@@ -205,7 +205,7 @@ class Service:
         return [*self.commands, *([self.unknown] if self.unknown else [])]
 
     def numbered(self, number: int) -> Entry | None:
-        """Return the entry of a number, or None: there is none."""
+        """Return the entry of a number, or None if no entry has it."""
         entries = self.entries
         return entries[number - 1] if 0 < number <= len(entries) else None
 

@@ -80,7 +80,7 @@ cdef class Turns:
     cdef Py_ssize_t replied_bytes  # of that request
     cdef object observer        # told of each request that is done, if something listens:
     cdef bint listens
-    cdef object request         # of the one that is being answered; None: there is no object of it
+    cdef object request         # of the one that is being answered; None: it has no object
     cdef readonly bint is_usable
     cdef int turn(self, ConnectionFields connection, int flags, bint receives) except -1
     cdef int take(

@@ -301,7 +301,7 @@ def read(descriptor: int) -> dict[str, Any]:
     """Return the state in a sealed file.
 
     Raises:
-        OSError, ValueError, TypeError: It is not there.
+        OSError, ValueError, TypeError: The file holds no state.
     """
     state = json.loads(os.pread(descriptor, sealed_size(descriptor), 0))
     if not isinstance(state, dict):

@@ -109,7 +109,7 @@ def open_output(access_log: str) -> StandardOutput | AccessFile | None:
 
 
 def reopen(settings: Settings) -> str:
-    """Create the file anew, in the master, and have the workers open it; return its path; "": there is none.
+    """Create the file anew, in the master, and have the workers open it; return its path; "" without a file.
 
     Raises:
         OSError: It cannot be created; the workers go on in the old one.

@@ -50,7 +50,7 @@ def _property(name: str, field: Any) -> dict[str, Any]:
 
 
 def _natural(name: str, value: object) -> object:
-    """Return a value as it stands in a file."""
+    """Return a value in the form that a file holds."""
     if isinstance(value, tuple):
         return list(value)
     text = written(name, value)

@@ -19,7 +19,7 @@ from linepool.operate.log_handler import LineHandler
 
 
 class LogConfigError(SetupError):
-    """The file cannot be read, or is no such configuration."""
+    """The file cannot be read, or does not hold a configuration of logging."""
 
     is_usage = True
 

@@ -63,7 +63,7 @@ class LineHandler(logging.Handler):
             self._tell_failure(self.output)
 
     def reopen(self) -> str:
-        """Open the file anew, in the master; return its path, or "": there is none.
+        """Open the file anew, in the master; return its path, or "" without a file.
 
         Raises:
             OSError: It cannot be opened.

@@ -201,7 +201,7 @@ def _form(settings: Settings, output: StandardStream | LogFile) -> Form:
 
 
 def reopen() -> str:
-    """Open the log file anew, in the master; the other processes follow. Return its path; "": there is none.
+    """Open the log file anew, in the master; the other processes follow. Return its path; "" without a file.
 
     Raises:
         OSError: It cannot be opened; all processes go on in the old one.
@@ -237,7 +237,7 @@ def limit_handed_over() -> tuple[dict[str, Any], list[int]] | None:
 
 
 def file_handed_over() -> tuple[dict[str, Any], list[int]] | None:
-    """Return the log file, to be handed over to another program; None: there is none."""
+    """Return the log file, to be handed over to another program; None without a file."""
     logger = logging.getLogger("linepool")
     output = logger.last_resort.output if isinstance(logger, EventLogger) else None
     return output.handed_over() if isinstance(output, LogFile) else None

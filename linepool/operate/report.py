@@ -97,7 +97,7 @@ def _phase(master: Master) -> str:
 
 
 def _limit(generation: Generation, command: CommandFacts | None) -> float | None:
-    """Return the seconds that a request may take; None: there is no limit."""
+    """Return the seconds that a request may take; None: without limit."""
     own = command.timeout if command else None
     return (generation.settings.request_timeout if own is None else own) or None
 

@@ -288,7 +288,7 @@ def find(module: ModuleType, target: str, name: str = "") -> App:
     """Return the app of a module: of this name, or the only one.
 
     Raises:
-        SetupError: There is none, or there are several.
+        SetupError: The module holds no app, or several.
     """
     if name:
         found = getattr(module, name, None)

@@ -124,7 +124,7 @@ def _target(target: str, directory: str) -> tuple[str, str]:
     """Return a target with an absolute path, and a name for what it serves.
 
     Raises:
-        SetupError: There is no such file.
+        SetupError: The file does not exist.
     """
     where, app = parts_of(target)
     suffix = f":{app}" if app else ""

@@ -24,7 +24,7 @@ class Done:
     Attributes:
         command: Its command's name.
         line: Its line; None: nothing was understood.
-        request: None: there is no object of it.
+        request: None if the compiled core served it without an object for it.
         began_ns: On the monotonic clock, as ``ended_ns``.
         waited_ns: Before that; None: that is not known.
         bytes_in: Its length; None: it is a part of another request.
