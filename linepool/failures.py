@@ -16,8 +16,10 @@ log = logging.getLogger("linepool")
 
 OK, CLIENT_ERROR, SERVER_ERROR, TIMEOUT = "ok", "client_error", "server_error", "timeout"
 DISCONNECTED, REFUSED, INCOMPLETE = "disconnected", "refused", "incomplete"
+KILLED, DIED = "killed", "died"
 """How a request has ended: with a reply of one of these kinds; with its connection; the client was refused as
-one of another protocol; it has not arrived completely."""
+one of another protocol; it has not arrived completely; with its worker, which the master has killed, or which
+has died."""
 
 
 class Failing(Interface):

@@ -25,6 +25,7 @@ from linepool.ipc.letters import Letter, LetterBox, unpacked
 from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import signal_at_parents_end
 from linepool.kernel.title import set_title
+from linepool.loader import unfinished
 from linepool.loader.births import Births, NotBorn, Shared
 from linepool.loader.image import Image, Load, own_files
 from linepool.protocols.base import Request
@@ -147,6 +148,8 @@ class Loader:
                 self._box.send(
                     "ENCODED", {"number": letter.facts["number"], "reply": reply.decode("latin-1")}
                 )
+            case "UNFINISHED":
+                unfinished.write(image, letter.facts)
             case _:
                 letter.close()
 

@@ -19,6 +19,7 @@ from attrs import asdict
 
 from linepool.events import ServerReady
 from linepool.ipc.board import SlotSnapshot
+from linepool.master import unfinished
 from linepool.master.endings import end_of
 from linepool.master.generation import Generation
 from linepool.master.observer_handle import Call, ObserverHandle
@@ -138,6 +139,7 @@ class Observing:
             worker, status, last, handle, order=order, recycled=recycled, in_force=in_force
         )
         self._note("on_worker_end", asdict(end))
+        unfinished.tell(self._generation, last, handle, end.command, end.pid)
 
     def stop(self, *, graceful: bool) -> None:
         """Note how the server is to stop."""

@@ -146,6 +146,7 @@ class Watchdog:
             self._saved[slot] = SavedSockets(worker.process, board_slot)
         worker.process.kill()
         worker.kill_at, worker.why = math.inf, why
+        worker.client = peer_name(client) if client is not None else ""
         generation = worker.generation
         logged = generation.logged(before.command, before.line) if before.started_ns else None
         ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if logged else 0.0
@@ -154,7 +155,7 @@ class Watchdog:
             worker.process.pid,
             why,
             logged.words if logged else "-",
-            peer_name(client),
+            worker.client or "-",
             _handler(logged),
             ran_s,
             before.limit_ns / 1e9,

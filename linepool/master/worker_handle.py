@@ -59,6 +59,7 @@ class WorkerHandle:
         kill_at: When it is killed if it is still there, on the monotonic clock; 0: no such moment is
             set; infinite: it has been killed.
         why: The reason for the kill, for its client and the log: the request "..."
+        client: The address of the client that it was serving when it was killed; "": not known.
         dump_requested: It has been asked for its stack.
         evacuated: The serial number of the request for which it was last asked to hand off the others.
     """
@@ -71,6 +72,7 @@ class WorkerHandle:
         self.escalation = Escalation()
         self.kill_at = 0.0
         self.why = ""
+        self.client = ""
         self.dump_requested = False
         self.evacuated = 0
         self._ends = ends

@@ -16,10 +16,11 @@ from linepool.kernel.privileges import owner_of
 from linepool.operate.log_file import LogFile, make, write_at_once
 from linepool.operate.logs import log_epoch, next_log_epoch
 from linepool.settings import Settings
+from linepool.settings.access import OFF
 
 log = logging.getLogger("linepool")
 
-OFF, STANDARD_OUTPUT = "off", "-"
+STANDARD_OUTPUT = "-"
 
 
 class StandardOutput:

@@ -13,7 +13,8 @@ FIELDS = {
     "listener": "the address that the client connected to",
     "command": "the command's first name; `(unknown)`: the app has no such command; `-`: it was not read",
     "request": "with `log_requests = line` the request's line, else as `command`",
-    "result": "`ok`, `client_error`, `server_error`, `timeout`, `disconnected`, `refused` or `incomplete`",
+    "result": "`ok`, `client_error`, `server_error`, `timeout`, `disconnected`, `refused`, `incomplete`,"
+    " `killed` or `died`",
     "duration": "seconds from the beginning of the request in the worker until its reply was complete",
     "waited": "seconds from the arrival of its bytes until that beginning",
     "bytes_in": "bytes of the request",
@@ -27,6 +28,7 @@ DEFAULT = (
     " id={id}"
 )
 JSON = "json"
+OFF = "off"
 
 
 def access_format(value: object) -> str:

@@ -50,10 +50,12 @@ class AccessLines:
     Args:
         service: The app.
         line_format: The setting ``access_log_format``.
+        pid: Of the worker; None: this process is the worker.
     """
 
-    def __init__(self, service: Service, line_format: str) -> None:
+    def __init__(self, service: Service, line_format: str, pid: int | None = None) -> None:
         self._service = service
+        self._pid = pid or os.getpid()
         self._second = 0
         self._second_text = ""
         # Between the two clocks; a step of the other one is followed by the next worker.
@@ -80,10 +82,9 @@ class AccessLines:
         word = '"%s"' if is_json else "%s"  # that holds nothing which is to be escaped
         none = "null" if is_json else "-"
         escaped = encode_basestring_ascii if is_json else _word
-        pid = os.getpid()
 
-        def user(done: Done) -> str:
-            return none if done.session.user is None else escaped(str(done.session.user))
+        def or_none(text: str | None) -> str:
+            return none if text is None else escaped(str(text))
 
         def waited(done: Done) -> str:
             return none if done.waited_ns is None else f"{done.waited_ns / 1e9:.6f}"
@@ -91,9 +92,9 @@ class AccessLines:
         return {
             "time": (word, self._time),
             "id": (word, lambda done: done.request.id if done.request else new_id()),
-            "client": ("%s", lambda done: escaped(done.session.peer)),
-            "user": ("%s", user),
-            "listener": ("%s", lambda done: escaped(done.session.listener)),
+            "client": ("%s", lambda done: or_none(done.session.peer or None)),
+            "user": ("%s", lambda done: or_none(done.session.user)),
+            "listener": ("%s", lambda done: or_none(done.session.listener or None)),
             "command": ("%s", lambda done: escaped(done.command)),
             "request": ("%s", lambda done: escaped(self._words(done))),
             "result": (word, lambda done: done.result),
@@ -101,7 +102,7 @@ class AccessLines:
             "waited": ("%s", waited),
             "bytes_in": ("%s", lambda done: none if done.bytes_in is None else done.bytes_in),
             "bytes_out": ("%s", lambda done: none if done.bytes_out is None else done.bytes_out),
-            "pid": ("%d", lambda _: pid),
+            "pid": ("%d", lambda _: self._pid),
         }
 
     def _time(self, done: Done) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -59,6 +60,16 @@ def fail() -> float:
 @linepool.handler(timeout=0.2)
 def late() -> None:
     time.sleep(20)
+
+
+@linepool.handler
+def hang(word: str) -> None:
+    time.sleep(1000)
+
+
+@linepool.handler
+def die() -> None:
+    os._exit(3)
 
 
 @linepool.handler

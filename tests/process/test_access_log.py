@@ -94,6 +94,18 @@ def test_a_stream_is_logged_when_its_client_has_left(server: ServerProcess, read
 
 
 @pytest.mark.both
+def test_a_request_that_ends_with_its_worker_is_logged(server: ServerProcess, reader: Reader):
+    with server.connect() as peer:
+        peer.send(b"add 1 2\nhang a\nadd 1 3\n")
+        slot = server.until(lambda state: state["workers"][0]["command"])["workers"][0]["slot"]
+        server.order(f"KILL {slot}")
+        assert reader.lines(1) == ["HANG - hang a killed - -"]
+    with server.connect() as peer:
+        peer.send(b"die\n")
+        assert reader.lines(1) == ["DIE - die died - -"]
+
+
+@pytest.mark.both
 def test_generator_middleware_and_on_error_see_how_each_request_ends(
     server: ServerProcess, reader: Reader
 ):
