@@ -271,12 +271,12 @@ class Conversation:
         return bad.reply if bad else b""
 
     def encode(self, value: object) -> bytes:
-        """Return a value as a reply, encoded as for the present request or the last one.
+        """Return a value as a push, encoded as for the present request or the last one.
 
         Raises:
             TypeError, ValueError: As ``Protocol.encode``.
         """
-        return self.protocol.encode(value, self.request)
+        return self.protocol.encode_push(value, self.request)
 
     def run_disconnect_hooks(self) -> None:
         """Run the ``on_disconnect`` hooks. Pre-condition: the connection has ended, and they have not run."""
@@ -339,7 +339,7 @@ class Conversation:
         if isinstance(value, Reply):
             self.closing |= value.close
             if value.raw is not None:
-                return value.raw
+                return self.protocol.encode_raw(value.raw, request)
             value = value.value
         if hasattr(value, "__next__"):  # as isinstance(value, Iterator), but five times as fast
             parts = self._stream(cast("Iterator[object]", value), request, self._context)

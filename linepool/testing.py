@@ -31,6 +31,7 @@ from linepool.settings import ProcessSettings, Settings
 
 _TIMEOUT = 10.0  # seconds; only there to fail
 _DEFAULTS = {"bind": "127.0.0.1:0", "control": "off", "workers": 2, "reload": False}
+_FAILURE = re.compile(rb'(?:"id":"[0-9a-f]{8}","text":")?internal error, id [0-9a-f]{8}')
 _ERRORS = ("ERROR ", "CLIENT_ERROR ", "SERVER_ERROR ")
 
 
@@ -238,4 +239,4 @@ def _replay(app: App, service: Service, parts: list[bytes], *, moving: bool) -> 
                 conversation.load(blob)
         replies.append(conversation.eof_reply())
         # The id of a failure is different each time.
-        return re.sub(rb"internal error, id [0-9a-f]{8}", b"internal error", b"".join(replies))
+        return _FAILURE.sub(b"internal error", b"".join(replies))

@@ -286,6 +286,15 @@ class Protocol(ABC):
             ValueError: The value would break the framing (a line break in a one-line reply).
         """
 
+    def encode_raw(self, data: bytes, request: Request) -> bytes:
+        """Return the bytes of a ``Reply(raw=...)``; raises as ``encode`` if they cannot be the reply."""
+        del request
+        return data
+
+    def encode_push(self, value: object, request: Request) -> bytes:
+        """Return what is sent ahead of the reply to a request; raises as ``encode``."""
+        return self.encode(value, request)
+
     def encode_message(self, message: Message) -> bytes:
         """Return the bytes that a subscriber is sent."""
         return self.encode(message.data, Request(b"", []))

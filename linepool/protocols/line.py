@@ -14,45 +14,85 @@ Rules, where a line could be read in two ways:
   bare word is an ordinary character, and so is everything in the rest of a line.
 - A data block is exactly as long as announced and ends with LF or CRLF, not counted.
 - A line "END" inside a reply of several lines is sent in double quotes, because END ends the reply.
+- A line that begins with @ is a framed request, see ``framing``; a blank before the @ makes it none.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import ClassVar
 
-from linepool.errors import ClientError, ReplyError, ServerError
-from linepool.protocols import telnet
+from linepool.errors import ClientError, ReplyError, SetupError
+from linepool.protocols import framing, telnet
 from linepool.protocols.base import SKIPPED, Bad, Builtin, Command, Request, printable
 from linepool.protocols.buffered import Buffered
 from linepool.protocols.builtin import HELP, QUIT
-from linepool.protocols.text import check_version, one_line, record_fields, scalar_text, unquote
+from linepool.protocols.framing import Framed
+from linepool.protocols.jsonrpc.replies import encoded as to_json
+from linepool.protocols.line_text import fields, row, split
+from linepool.protocols.text import check_version, one_line, scalar_text
 
 # ``_LF in data`` takes a fifth of the time of ``b"\n" in data``, which raises and catches an
 # exception internally.
 _NUL, _LF, _CR, _DOUBLE, _SINGLE = b"\0\n\r\"'"
 _IAC_BYTE = telnet.IAC_BYTE
-_WORD = re.compile(
-    rb"""[ \t\v\f]*(?:("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|([^"' \t\v\f][^ \t\v\f]*))(?=[ \t\v\f]|\Z)"""
-)
-_BLANKS = b" \t\v\f"
 _BLANK_LINES_AT_ONCE = 100  # that one call of next_request skips
 _DUMP = struct.Struct("<B2sI")
 _VERSION = 0x12
 
 
-class Line(Buffered):
-    """The default protocol; this module's docstring states its rules."""
+_LINES, _JSON = RECORDS = "lines", "json"
+_NEEDS_RECORDS = f"records must be {_LINES!r} or {_JSON!r}, not "
 
+
+class Line(Buffered):
+    """The default protocol; this module's docstring states its rules.
+
+    Args:
+        framed: A request may begin with ``@``; its reply says where it ends (docs/line-protocol.md).
+        records: How a dict, an attrs instance or a dataclass is sent: ``lines``, one of ``name value``
+            for each entry or field, then ``END``; or ``json``, one line of JSON. The option of the same
+            name of ``handler()`` decides for one command. Inside a line of a reply they are JSON always.
+
+    Raises:
+        SetupError: ``records`` is neither.
+    """
+
+    options: ClassVar[Mapping[str, str]] = {
+        "records": "how a dict, an attrs instance or a dataclass is sent: lines or json",
+    }
+
+    _head: bytes | None = None  # of the framed request whose data block has not all arrived
     _plain: list[bytes]  # lines already cut that come before the buffer, in reverse order
     _measured: list[bytes] | None = None  # the lines of which ``_sums`` knows ...
     _sums: Sequence[int] = ()  # ... how long they are, with those before them in the list
 
+    def __init__(self, *, framed: bool = True, records: str = _LINES) -> None:
+        if records not in RECORDS:
+            raise SetupError(f"{_NEEDS_RECORDS}{records!r}")
+        self.framed = framed
+        self.records = records
+
     def builtins(self) -> Iterable[Builtin]:
         """HELP and QUIT."""
         return HELP, QUIT
+
+    def check(self, commands: Iterable[Command]) -> None:
+        """As for every protocol; also the options and the names of commands."""
+        commands = list(commands)
+        super().check(commands)
+        for command in commands:
+            records = command.options.get("records", _LINES)
+            if records not in RECORDS:
+                raise SetupError(f"command {command.names[0]}: {_NEEDS_RECORDS}{records!r}")
+            for name in command.names:
+                if self.framed and name.startswith("@"):
+                    raise SetupError(
+                        f"command {name}: a line that begins with @ is a framed request; choose"
+                        " another name, or turn these off with Line(framed=False)"
+                    )
 
     def start(self) -> None:
         """Set up the state of a new connection."""
@@ -201,6 +241,8 @@ class Line(Buffered):
 
     def encode(self, value: object, request: Request) -> bytes:
         """Return the reply: one line, or several and END."""
+        if type(request) is Framed:
+            return self._ahead(framing.reply(value, request))
         eol = request.eol
         if type(value) is int:  # the most frequent type without any call
             reply = b"%d%b" % (value, eol)
@@ -213,23 +255,52 @@ class Line(Buffered):
             if _LF in text or _CR in text:
                 raise ValueError("a one-line reply holds a line break; return a list of lines")
             return self._ahead(text + eol)
-        return self._ahead(b"".join(_line(item) + eol for item in _lines(value)) + b"END" + eol)
+        if (named := fields(value)) is not None:
+            options = request.command.options if request.command is not None else {}
+            if options.get("records", self.records) == _JSON:
+                return self._ahead(to_json(value) + eol)
+            value = named
+        elif not isinstance(value, Iterable):
+            return self._ahead(to_json(value) + eol)
+        return self._ahead(b"".join(row(item) + eol for item in value) + b"END" + eol)
+
+    def encode_raw(self, data: bytes, request: Request) -> bytes:
+        """Return bytes as they are; raises TypeError for a framed request, whose reply they would not be."""
+        if type(request) is Framed:
+            raise TypeError("Reply(raw=...) cannot answer a framed request, which begins with @")
+        return data
+
+    def encode_push(self, value: object, request: Request) -> bytes:
+        """Return a value as a reply, or as a push if the request is framed."""
+        if type(request) is Framed:
+            return self._ahead(framing.push(value, request.eol))
+        return self.encode(value, request)
 
     def encode_stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
         """Yield one line per item, then END."""
+        if type(request) is Framed:
+            yield from map(self._ahead, framing.stream(items, request))
+            return
         for item in items:
-            yield self._ahead(_line(item) + request.eol)
+            yield self._ahead(row(item) + request.eol)
         yield self._ahead(b"END" + request.eol)
 
     def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
         """Return the error line, with memcached's prefix."""
-        prefix = b"ERROR "
-        if isinstance(error, ClientError):
-            prefix = b"CLIENT_ERROR "
-        elif isinstance(error, ServerError):
-            prefix = b"SERVER_ERROR "
         eol = request.eol if request else self._eol
-        return self._ahead(prefix + one_line(str(error)) + eol)
+        if self.framed:
+            head = framing.head_of(request) if request else self._head
+            if head is not None:
+                return self._ahead(framing.error_reply(error, request, head, eol))
+        word = framing.error_word(error).encode()
+        return self._ahead(b"%b %b%b" % (word, one_line(str(error)), eol))
+
+    def command_in(self, line: bytes) -> bytes:
+        """Return the command's name; in a framed request it is the second word."""
+        words = line.split(None, 2)
+        if self.framed and line[:1] == framing.AT:
+            del words[0]
+        return words[0] if words else b""
 
     def _ahead(self, reply: bytes) -> bytes:
         """Put answers to telnet ahead of a reply."""
@@ -239,18 +310,39 @@ class Line(Buffered):
 
     def _request(self, line: bytes, words: list[bytes], begin: int) -> Request | Bad | None:
         """Return the request of a line that holds at least one word and begins at ``begin``."""
+        head = None
+        if self.framed and line[:1] == framing.AT:
+            head = framing.read_head(words.pop(0))
+            self._head = head.head
+        made = self._made(line, words, head, begin)
+        if made is not None:
+            self._head = None
+        return made
+
+    def _made(
+        self, line: bytes, words: list[bytes], head: framing.Head | None, begin: int
+    ) -> Request | Bad | None:
+        """Return the request of a line; ``words`` are without the one of its head, if it has one."""
+        if not words:
+            return self._refused(None, "no command follows the @")
         verb = words.pop(0)
         command = self.commands.get(verb) or self.commands.get(verb.upper(), self.unknown)
         if _NUL in line or _CR in line:
             return self._refused(command, "the line holds a NUL or a lone CR")
+        if head is not None and head.problem:
+            return self._refused(command, head.problem)
         quoted = _DOUBLE in line or _SINGLE in line
         if command is not None and (quoted or command.rest_after is not None):
-            text = line[line.index(verb) + len(verb) :]
+            text = line if head is None else line.split(None, 1)[1]
+            text = text[text.index(verb) + len(verb) :]
             try:
-                words = _split(text, command.rest_after)
+                words = split(text, command.rest_after)
             except ValueError as error:
                 return self._refused(command, str(error))
-        request = Request(verb, words, command, None, self._eol, line)
+        if head is None:
+            request = Request(verb, words, command, None, self._eol, line)
+        else:
+            request = Framed(verb, words, command, None, self._eol, line, head=head.head)
         if command is None or command.size_word is None or command.size_word >= len(words):
             return request
         return self._with_body(request, words[command.size_word], begin)
@@ -287,60 +379,3 @@ class Line(Buffered):
         """Close: where the next request begins is unknown."""
         self._forget()
         return Bad(self.encode_error(ClientError(text), None), close=True)
-
-
-def _split(text: bytes, rest_after: int | None) -> list[bytes]:
-    """Return the words of a text, unquoted; after ``rest_after`` words, the rest of the text as it is.
-
-    Raises:
-        ValueError: A quote does not close, or text follows the closing quote without a blank.
-    """
-    words: list[bytes] = []
-    at = 0
-    while rest_after is None or len(words) < rest_after:
-        match = _WORD.match(text, at)
-        if match is None:
-            if text[at:].strip(_BLANKS):
-                raise ValueError("unterminated quote, or text right after a closing quote")
-            return words
-        quoted, bare = match.groups()
-        words.append(bare if quoted is None else unquote(quoted))
-        at = match.end()
-    if rest := text[at:].lstrip(_BLANKS):
-        words.append(rest)
-    return words
-
-
-def _line(item: object) -> bytes:
-    """Return one line of a reply of several lines.
-
-    Raises:
-        TypeError, ValueError: As for ``Line.encode``.
-    """
-    row = item if isinstance(item, (list, tuple)) else (item,)
-    text = b" ".join(_word(part) for part in row)
-    return text if text != b"END" else b'"END"'
-
-
-def _word(value: object) -> bytes:
-    text = b"-" if value is None else scalar_text(value)
-    if text is None:
-        raise TypeError(f"cannot send a {type(value).__name__} inside a line-protocol reply")
-    if _LF in text or _CR in text:
-        raise ValueError("a line of a reply holds a line break")
-    return text
-
-
-def _lines(value: object) -> Iterable[object]:
-    """Return the lines of a value that is not a scalar.
-
-    Raises:
-        TypeError: The value cannot be sent.
-    """
-    if isinstance(value, Mapping):
-        return value.items()
-    if (fields := record_fields(value)) is not None:
-        return fields
-    if isinstance(value, Iterable):
-        return value
-    raise TypeError(f"cannot send a {type(value).__name__} in a line-protocol reply")

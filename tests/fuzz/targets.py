@@ -304,6 +304,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
         *(b"\n", b"\r\n", b"\r", b"\0", b" ", b'"', b"'", b"\\", b"\\x41", b"END", b"\xff\xfd\x01"),
         *(b"\xff\xfd\x06", b"\xff\xff", b"\xff\xfa", b"\xff\xf0", b"put k 3\r\nabc\r\n", b"put k "),
         *(b"put k 401\n", b"put 'k", b"say a  b\n", b'words "a b" c\r\n', b"count\n", b"help\n"),
+        *(b"@ put k 3\nabc\n", b"@i=1 say a\n", b"@", b"@i=2,", b"x=", b"@ count\n", b"@Q put k "),
         *(b"typed 1 b 2.5 c 1/3 d\n", b"typed 1 c 1e99\n", b"more - 0.5\n", b"lists [1]\n", b"nan"),
         *(
             b"quit\n",

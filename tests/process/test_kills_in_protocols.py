@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from linepool import App, Dialogue, JsonRpc, Memcache, Resp
+from linepool import App, Dialogue, JsonRpc, Line, Memcache, Resp
 from linepool.testing import serve
 
 
@@ -33,9 +33,10 @@ def slow() -> None:
         (Resp(), b"*1\r\n$4\r\n%b\r\n", b"-ERR the request"),
         (Memcache(), b"%b\r\n", b"SERVER_ERROR the request"),
         (Dialogue(greeting="220 x"), b"%b\r\n", b"451 the request"),
+        (Line(), b"@x=1,i=7 %b\n", b'@7 - {"error":"SERVER_ERROR","text":"the request'),
         (JsonRpc(), b'{"jsonrpc":"2.0","method":"%b","id":7}\n', b'{"jsonrpc":"2.0","error"'),
     ],
-    ids=["resp", "memcache", "dialogue", "jsonrpc"],
+    ids=["resp", "memcache", "dialogue", "framed", "jsonrpc"],
 )
 def test_the_client_of_an_overdue_or_killed_request_reads_an_error(protocol, request_, error):
     app = App(protocol=protocol)

@@ -389,6 +389,7 @@ BEFORE_WORD = (
     ),
     *(b"NAMED 1 b ", b"MIXED ", b"MIXED 1 ", b"ODD ", b"SAY ", b"CONTEXT ", b"LOGIN ", b"VERB "),
 )
+_HEADS = (b"@ ", b"@ ", b"@i=7 ", b"@x,i=a.b ", b"@Q ", b"@i ", b"@\t", b" @ ", b"@", b"@, ")
 _ENDING = {b"BYE", b"QUIT", b"PINNED", b"BIG", b"GEN"}  # rarely, for little would follow
 _FIRST = [
     *(
@@ -448,6 +449,8 @@ def line(choose: random.Random) -> bytes:
         size = len(data) + (choose.random() < 0.1)
         return b"PUT k %d%b%b%b" % (size, eol, data, choose.choice((b"\n", b"\r\n")))
     verb = choose.choice(_VERBS)
+    if kind < 0.65:
+        verb = choose.choice(_HEADS) + verb
     if verb in _ENDING and choose.random() < 0.8:
         verb = b"ADD"
     words = choose.choices(WORDS, k=choose.choice((0, 1, 1, 1, 2, 2, 2, 3, 4, 9, 24, 25, 26)))

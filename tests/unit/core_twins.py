@@ -43,7 +43,7 @@ _COUNTS = [
     *("ERRORS", "TIMEOUTS", "BEGUN", "CONNECTIONS", "HELD"),
 ]
 _OF_TURNS = ("BEGUN", "SERIAL")
-_NUMBERS = re.compile(rb"\bid [0-9a-f]{8}")
+_NUMBERS = re.compile(rb'\bid(?: |":")[0-9a-f]{8}')
 _PEER = Session("t", "t", "t")
 _ROOM = 2**22  # bytes of replies that a client does not read at once
 

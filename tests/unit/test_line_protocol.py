@@ -415,6 +415,12 @@ class Point:
     y: str
 
 
+@attrs.frozen
+class Row:
+    x: int
+    y: list[str]
+
+
 @dataclasses.dataclass
 class Size:
     width: int
@@ -480,6 +486,47 @@ def test_a_collection_is_one_line_per_item_and_end(value, lines):
     for eol in (b"\n", b"\r\n"):
         reply = b"".join(line + eol for line in [*lines, b"END"])
         assert replying(value).ask(b"f" + eol) == reply
+
+
+@pytest.mark.parametrize(
+    ("value", "lines"),
+    [
+        ([Point(1, "two"), {"a": None}], [b'{"x":1,"y":"two"}', b'{"a":null}']),
+        ([("a", [1, 2]), (Size(3, 0.5), {})], [b"a [1,2]", b'{"width":3,"height":0.5} {}']),
+        (
+            {"a": {"b": [1, "x\r\ny"]}, "c": Point(1, "")},
+            [b'a {"b":[1,"x\\r\\ny"]}', b'c {"x":1,"y":""}'],
+        ),
+        ([[["deep"]]], [b'["deep"]']),
+    ],
+    ids=repr,
+)
+def test_a_value_inside_a_line_is_json_if_it_is_no_scalar(value, lines):
+    reply = b"".join(line + b"\n" for line in [*lines, b"END"])
+
+    assert replying(value).ask(b"f\n") == reply
+    assert replying(iter(value.items() if isinstance(value, dict) else value)).ask(b"f\n") == reply
+
+
+@pytest.mark.parametrize("value", [{"x": 1, "y": ["a b"]}, Row(1, ["a b"])], ids=repr)
+def test_the_app_or_a_command_may_send_records_as_one_line_of_json(value):
+    app = replying(value, protocol=Line(records="json"))
+    app.handler("G", records="lines")(lambda: value)
+    app.handler("H", records="json")(lambda: value)
+    app.handler("LIST")(lambda: [value, 5])
+    as_json, as_lines = b'{"x":1,"y":["a b"]}\n', b'x 1\ny ["a b"]\nEND\n'
+
+    assert app.ask(b"f\ng\nh\n") == as_json + as_lines + as_json
+    assert app.ask(b"list\nf\r\n") == as_json + b"5\nEND\n" + as_json[:-1] + b"\r\n"
+
+
+def test_records_are_lines_or_json():
+    with pytest.raises(linepool.SetupError, match="records must be 'lines' or 'json', not 'xml'"):
+        Line(records="xml")
+    app = App()
+    app.handler("F", records=True)(lambda: None)
+    with pytest.raises(linepool.SetupError, match="command F: records must be 'lines' or 'json'"):
+        app.freeze()
 
 
 def test_a_generator_streams_one_line_per_item_and_end():
@@ -571,7 +618,7 @@ def test_a_line_break_in_a_streamed_item_ends_the_stream_with_an_error():
 
 @pytest.mark.parametrize(
     "value",
-    [object(), 1j, [[["deep"]]], [{"a": 1}], {"a": [1]}, [None, object()], "\ud800"],
+    [object(), 1j, [[[object()]]], [{"a": 1j}], {"a": [object()]}, [None, object()], "\ud800"],
     ids=lambda value: re.sub(" at 0x[0-9a-f]*", "", repr(value)),
 )
 def test_a_value_that_cannot_be_sent_is_the_handlers_error(value):

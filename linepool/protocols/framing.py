@@ -1,0 +1,164 @@
+r"""Framed requests of the line protocol: a line that begins with ``@``, and replies that say what they are.
+
+    request = "@" [attribute *("," attribute)] " " line        attribute = letter ["=" value]
+    reply   = [ "@" id " " ] ( value | "*" EOL *value ( "." EOL | error ) )
+    value   = "= " JSON EOL  |  "$ " size EOL bytes EOL  |  error
+    error   = "- " JSON EOL
+    push    = "> " JSON EOL
+
+The attributes concern this request alone, so a connection has no state of it. An attribute in a small
+letter that is not known is ignored; one in a capital is an error: a client needs it to be understood.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from attrs import define, frozen
+
+from linepool.errors import ClientError, ReplyError, ServerError, UsageError
+from linepool.protocols.base import Request, printable
+from linepool.protocols.jsonrpc.replies import encoded as to_json
+from linepool.protocols.text import one_line, record_fields, scalar_text
+
+MOST_BYTES = 100
+"""Of the attributes: a line of that many bytes is on the board, from where a killed worker's is answered."""
+
+AT = b"@"
+_ATTRIBUTE = re.compile(rb"([A-Za-z])(?:=([^\s,]*))?")
+_ID = re.compile(rb"[0-9A-Za-z._-]{1,32}")
+_ONE = (str, int, float, type(None), dict)
+_BYTES = (bytes, bytearray, memoryview)
+
+
+@define
+class Framed(Request):
+    """A request whose reply is framed.
+
+    Attributes:
+        head: What precedes the reply: its id, or nothing; empty once the reply has begun.
+    """
+
+    head: bytes = b""
+
+
+@frozen
+class Head:
+    """The word with which a framed request begins, read.
+
+    Attributes:
+        head: What precedes the reply.
+        problem: What is wrong with the word; "": nothing.
+    """
+
+    head: bytes
+    problem: str = ""
+
+
+def read_head(word: bytes) -> Head:
+    """Read the word with which a framed request begins."""
+    if len(word) > MOST_BYTES:
+        return Head(b"", f"the attributes after @ may hold {MOST_BYTES - 1} bytes at most")
+    head, problems = b"", []
+    for one in word[1:].split(b",") if len(word) > 1 else ():
+        match = _ATTRIBUTE.fullmatch(one)
+        name, value = match.groups() if match else (b"", None)
+        if not name:
+            problems.append(f"'{printable(one)}' after @ is not an attribute such as i=7")
+        elif name == b"i" and value is not None and _ID.fullmatch(value):
+            head = b"@%b " % value
+        elif name == b"i":
+            problems.append("i must be 1 to 32 letters, digits, '.', '_' or '-'")
+        elif name.isupper():
+            problems.append(f"attribute {name.decode()} is unknown")
+    return Head(head, problems[0] if problems else "")
+
+
+def head_of(request: Request) -> bytes | None:
+    """Return what precedes the reply to a request; None: the reply is not framed.
+
+    The request may also be one that was made of a line on the board, which may be cut.
+    """
+    if isinstance(request, Framed):
+        return request.head
+    if request.line[:1] == AT:
+        return read_head(request.line.split(None, 1)[0]).head
+    return None
+
+
+def reply(value: Any, request: Framed) -> bytes:
+    """Return the reply for what a handler returned.
+
+    Raises:
+        TypeError, ValueError: The value cannot be sent.
+    """
+    eol = request.eol
+    if not isinstance(value, _ONE) and is_several(value):
+        items = b"".join(_value(item, eol) for item in value)
+        return b"%b*%b%b.%b" % (request.head, eol, items, eol)
+    return request.head + _value(value, eol)
+
+
+def stream(items: Iterator[Any], request: Framed) -> Iterator[bytes]:
+    """Yield the parts of the reply while a generator handler yields its items."""
+    eol = request.eol
+    opening = b"%b*%b" % (request.head, eol)
+    for item in items:
+        part = opening + _value(item, eol)
+        opening = request.head = b""
+        yield part
+    yield b"%b.%b" % (opening, eol)
+
+
+def push(value: object, eol: bytes) -> bytes:
+    """Return what is sent ahead of a reply."""
+    return b"> %b%b" % (to_json(value), eol)
+
+
+def error_reply(error: ReplyError, request: Request | None, head: bytes, eol: bytes) -> bytes:
+    """Return the reply to a request that has failed."""
+    facts: dict[str, Any] = {"error": error_word(error)}
+    if error.code is not None:
+        facts["code"] = error.code
+    number = getattr(request, "_id", None)  # if it was made
+    if number is not None:
+        facts["id"] = number
+    if isinstance(error, UsageError):
+        facts["why"] = error.problem
+        facts["text"] = one_line(Exception.__str__(error).rstrip(".")).decode()
+        if error.usage:
+            facts["usage"] = error.usage
+    else:
+        facts["text"] = one_line(str(error)).decode()
+    if error.data is not None:
+        facts["data"] = error.data
+    try:
+        text = to_json(facts)
+    except (TypeError, ValueError):  # JSON has no form for what the app has added
+        text = to_json({"error": facts["error"], "text": facts["text"]})
+    return b"%b- %b%b" % (head, text, eol)
+
+
+def error_word(error: ReplyError) -> str:
+    """Return the word with which memcached begins an error of this kind."""
+    if isinstance(error, ClientError):
+        return "CLIENT_ERROR"
+    return "SERVER_ERROR" if isinstance(error, ServerError) else "ERROR"
+
+
+def is_several(value: object) -> bool:
+    """Whether a value is sent item by item."""
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, Mapping)
+        and scalar_text(value) is None
+        and record_fields(value) is None
+    )
+
+
+def _value(value: object, eol: bytes) -> bytes:
+    if isinstance(value, _BYTES):
+        return b"$ %d%b%b%b" % (len(data := bytes(value)), eol, data, eol)
+    return b"= %b%b" % (to_json(value), eol)
