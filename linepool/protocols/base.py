@@ -16,6 +16,7 @@ from typing import Protocol as Interface
 from attrs import define, field, frozen
 
 from linepool.errors import ReplyError, SetupError
+from linepool.protocols.shapes import Shape, shape_of
 from linepool.pubsub.messages import Message
 from linepool.session import Session
 
@@ -212,6 +213,10 @@ class Protocol(ABC):
                     f"command {command.names[0]}: body() must name the parameter with the size;"
                     f" {type(self).__name__} has no other way to find the end of a data block"
                 )
+
+    def shape(self, command: Command) -> Shape:
+        """Return how the replies of a command are laid out, as its return annotation says."""
+        return shape_of(command.returns)
 
     def around(self, request: Request, session: Session, call: Call) -> Any:
         """Answer one request; override it where this takes more than one call of the handler.

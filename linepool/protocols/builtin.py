@@ -15,7 +15,9 @@ def help_(protocol: Protocol, command: str | None = None) -> list[str]:
         entry = protocol.commands.get(command.encode().upper())
         if entry is None:
             raise ClientError(f"unknown command {command!r}. HELP lists the commands.")
-        return [entry.usage, *_aliases(entry), *entry.doc.splitlines()]
+        returns = protocol.shape(entry).text
+        said = [f"Returns: {returns}"] if returns else []
+        return [entry.usage, *_aliases(entry), *said, *entry.doc.splitlines()]
     entries = {id(entry): entry for entry in protocol.commands.values()}.values()
     width = min(_HELP_COLUMN, max(len(entry.usage) for entry in entries))
     firsts = [(entry.usage, *entry.doc.splitlines()[:1]) for entry in entries]

@@ -32,6 +32,7 @@ from linepool.protocols.builtin import HELP, QUIT
 from linepool.protocols.framing import Framed
 from linepool.protocols.jsonrpc.replies import encoded as to_json
 from linepool.protocols.line_text import fields, row, split
+from linepool.protocols.shapes import Shape, shape_in_lines
 from linepool.protocols.text import check_version, one_line, scalar_text
 
 # ``_LF in data`` takes a fifth of the time of ``b"\n" in data``, which raises and catches an
@@ -93,6 +94,11 @@ class Line(Buffered):
                         f"command {name}: a line that begins with @ is a framed request; choose"
                         " another name, or turn these off with Line(framed=False)"
                     )
+
+    def shape(self, command: Command) -> Shape:
+        """Return how the replies of a command are laid out: in one line, or in lines to END."""
+        records = command.options.get("records", self.records)
+        return shape_in_lines(command.returns, as_json=records == _JSON)
 
     def start(self) -> None:
         """Set up the state of a new connection."""

@@ -207,12 +207,12 @@ def test_help_lists_every_command_once_with_the_first_line_of_its_docstring(help
 
 def test_help_for_one_command_shows_its_whole_docstring(helped):
     assert helped.ask(b"help ping\n") == (
-        b"PING\nCheck the connection.\n\nNothing else happens.\nEND\n"
+        b"PING\nReturns: str\nCheck the connection.\n\nNothing else happens.\nEND\n"
     )
     assert helped.ask(b"HELP plus\n") == (
-        b"ADD a:int [b:int(1..9)]\nAlso: PLUS\nAdd two whole numbers.\nEND\n"
+        b"ADD a:int [b:int(1..9)]\nAlso: PLUS\nReturns: int\nAdd two whole numbers.\nEND\n"
     )
-    assert helped.ask(b"help bare\n") == b"BARE\nEND\n"
+    assert helped.ask(b"help bare\n") == b"BARE\nReturns: OK\nEND\n"
 
 
 def test_help_for_an_unknown_command_is_a_client_error(helped):
@@ -247,7 +247,7 @@ def test_a_docstring_line_that_says_end_does_not_end_the_help():
         END
         """
 
-    assert app.ask(b"help f\n") == b'F\nStart.\n\n"END"\nEND\n'
+    assert app.ask(b"help f\n") == b'F\nReturns: OK\nStart.\n\n"END"\nEND\n'
 
 
 def test_no_request_after_quit_is_executed():
