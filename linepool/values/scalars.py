@@ -1,0 +1,466 @@
+"""The table of scalar types: how a value of each is written and read. Pure: no I/O, no clock.
+
+A row says how a type is read from a word and from a JSON value, how it is shown, its JSON Schema, and an
+example for errors. A type whose JSON form is a string is read by one function: its word is its JSON
+string. Types of other modules are known by name, so nothing is imported for them.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from enum import Enum
+from typing import Any, Literal, get_args, get_origin
+
+from attrs import frozen
+
+from linepool.session import Rest, Secret
+
+_MAX_EXPONENT = 4300  # as many digits as int() takes; to write out 1e1000000000 would take minutes
+_UNDERSCORE = ord("_")
+_TRUE = {b"1", b"true", b"yes", b"on"}
+_FALSE = {b"0", b"false", b"no", b"off"}
+_DURATION = re.compile(
+    r"([+-])?P(?:(\d+)W)?(?:(\d+)D)?(?:T(?=\d)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:[.,](\d{1,6}))?S)?)?",
+    re.ASCII,
+)
+
+
+@frozen
+class Scalar:
+    """One row: how the values of a type are written.
+
+    Attributes:
+        name: The type's name in usage texts and errors: ``Decimal``, ``red|green``.
+        word: From a word's bytes to the value; raises ValueError with what the word must be.
+        value: From a JSON value, strictly; raises ValueError likewise.
+        show: From a value to its JSON value: a str, int, float, bool or None.
+        schema: The JSON Schema of its JSON form.
+        example: A word as a client writes it, for errors; "": the name says enough.
+    """
+
+    name: str
+    word: Callable[[bytes], Any]
+    value: Callable[[Any], Any]
+    show: Callable[[Any], Any]
+    schema: Mapping[str, Any]
+    example: str = ""
+
+
+def unchanged(value: Any) -> Any:
+    """Return the value as it is."""
+    return value
+
+
+# -- words of the plain types; the compiled calls and the compiled core know these functions
+
+
+def word_to_str(word: bytes) -> str:
+    """Return a word as text."""
+    try:
+        return word.decode()
+    except UnicodeDecodeError:
+        raise ValueError("UTF-8 text") from None
+
+
+def word_to_bytes(word: bytes) -> bytes:
+    """Return a word as it is."""
+    return word
+
+
+def word_to_int(word: bytes) -> int:
+    """Return a word as an int."""
+    try:
+        if _UNDERSCORE not in word:
+            return int(word)
+    except ValueError:
+        pass
+    raise ValueError("int")
+
+
+def word_to_float(word: bytes) -> float:
+    """Return a word as a float."""
+    try:
+        if _UNDERSCORE not in word:
+            return float(word)
+    except ValueError:
+        pass
+    raise ValueError("float")
+
+
+def word_to_bool(word: bytes) -> bool:
+    """Return a truth value, written as 1 or 0, true or false, yes or no, on or off."""
+    lower = word.lower()
+    if lower in _TRUE:
+        return True
+    if lower in _FALSE:
+        return False
+    raise ValueError("bool (true or false)")
+
+
+def _word_to_none(word: bytes) -> None:
+    if word.lower() != b"null":
+        raise ValueError("null")
+
+
+# -- rows
+
+
+def _strict(expected: str, kinds: tuple[type, ...], make: Callable[[Any], Any]) -> Any:
+    def convert(value: Any) -> Any:
+        if type(value) not in kinds:  # not isinstance: a bool is not a number here
+            raise ValueError(expected)
+        try:
+            return make(value)
+        except (ValueError, OverflowError):
+            raise ValueError(expected) from None
+
+    return convert
+
+
+def _bytes_of(text: str) -> bytes:
+    return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
+
+
+def shown_bytes(value: Any) -> str:
+    """Return bytes as base64."""
+    return binascii.b2a_base64(value, newline=False).decode()
+
+
+def _finite(value: float) -> float:
+    value = float(value)
+    if value - value != 0:  # infinity: a number of JSON that is too large
+        raise ValueError
+    return value
+
+
+def text_row(
+    kind: Any,
+    parse: Callable[[str], Any],
+    show: Callable[[Any], str] = str,
+    *,
+    name: str = "",
+    example: str = "",
+    schema: Mapping[str, Any] | None = None,
+    numbers: tuple[type, ...] = (),
+) -> Scalar:
+    """Return the row of a type whose JSON form is a string.
+
+    Args:
+        kind: The type.
+        parse: From the text to the value; its ValueError and ArithmeticError mean a wrong text.
+        show: From a value to the text.
+        name: The type's name, if it is not that of the class.
+        example: Of the text.
+        schema: Further keywords of the JSON Schema.
+        numbers: Types of JSON numbers that are taken too, by their text.
+    """
+    name = name or kind.__name__
+    expected = f"{name} such as {example}" if example else name
+    taken = (str, *numbers)
+
+    def value(given: Any) -> Any:
+        if type(given) not in taken:
+            if type(given) is kind:  # a date of TOML
+                return given
+            raise ValueError(expected)
+        try:
+            return parse(given if type(given) is str else str(given))
+        except (ValueError, ArithmeticError):
+            raise ValueError(expected) from None
+
+    def word(data: bytes) -> Any:
+        try:
+            return parse(data.decode())
+        except (ValueError, ArithmeticError):
+            raise ValueError(expected) from None
+
+    return Scalar(name, word, value, show, {"type": "string", **(schema or {})}, example)
+
+
+def _ascii(make: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return the conversion of a text without what only Python accepts: other scripts' digits, ``1_000``."""
+
+    def parse(text: str) -> Any:
+        if "_" in text or not text.isascii():
+            raise ValueError
+        return make(text)
+
+    return parse
+
+
+def _number(make: Callable[[str], Any]) -> Callable[[str], Any]:
+    """As ``_ascii``, with a bounded exponent: what is done with a number costs as much as its digits."""
+
+    def parse(text: str) -> Any:
+        _, mark, exponent = text.lower().rpartition("e")
+        if mark and not -_MAX_EXPONENT <= int(exponent) <= _MAX_EXPONENT:
+            raise ValueError
+        return make(text)
+
+    return _ascii(parse)
+
+
+def _duration(text: str) -> timedelta:
+    match = _DURATION.fullmatch(text)
+    if match is None or text[-1] in "PT":
+        raise ValueError
+    sign, *parts, fraction = match.groups()
+    weeks, days, hours, minutes, seconds = (int(part or 0) for part in parts)
+    micros = int((fraction or "").ljust(6, "0"))
+    found = timedelta(days, seconds, micros, 0, minutes, hours, weeks)
+    return -found if sign == "-" else found
+
+
+def shown_duration(value: timedelta) -> str:
+    """Return a duration in ISO 8601: ``P1DT2H``, ``PT1.5S``."""
+    total = value // timedelta(microseconds=1)
+    seconds, micros = divmod(abs(total), 1_000_000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    fraction = f".{micros:06}".rstrip("0") if micros else ""
+    units = [
+        (f"{days}", "D"),
+        (f"{hours}", "H"),
+        (f"{minutes}", "M"),
+        (f"{seconds}{fraction}", "S"),
+    ]
+    day, *others = (number + unit if number != "0" else "" for number, unit in units)
+    clock = "".join(others)
+    if not (day or clock):
+        return "PT0S"
+    return f"{'-' if total < 0 else ''}P{day}{'T' if clock else ''}{clock}"
+
+
+def _isoformat(value: Any) -> str:
+    text: str = value.isoformat()
+    return text
+
+
+def _like_text(kind: type) -> Scalar:
+    return Scalar(
+        "str",
+        lambda word: kind(word_to_str(word)),
+        _strict("str", (str,), kind),
+        lambda value: "".join((value,)),
+        {"type": "string"},
+    )
+
+
+_ROWS: dict[Any, Scalar] = {
+    str: Scalar(
+        "str", word_to_str, _strict("str", (str,), unchanged), unchanged, {"type": "string"}
+    ),
+    int: Scalar(
+        "int", word_to_int, _strict("int", (int,), unchanged), unchanged, {"type": "integer"}
+    ),
+    float: Scalar(
+        "float", word_to_float, _strict("float", (int, float), _finite), float, {"type": "number"}
+    ),
+    bool: Scalar(
+        "bool", word_to_bool, _strict("bool", (bool,), unchanged), unchanged, {"type": "boolean"}
+    ),
+    type(None): Scalar(
+        "null",
+        _word_to_none,
+        _strict("null", (type(None),), unchanged),
+        unchanged,
+        {"type": "null"},
+    ),
+    bytes: Scalar(
+        "bytes",
+        word_to_bytes,
+        _strict("base64 text", (str,), _bytes_of),
+        shown_bytes,
+        {"type": "string", "contentEncoding": "base64"},
+    ),
+    Rest: _like_text(Rest),
+    Secret: _like_text(Secret),
+    timedelta: text_row(
+        timedelta, _duration, shown_duration, example="PT1H30M", schema={"format": "duration"}
+    ),
+}
+_TIMES: dict[type, tuple[str, str]] = {  # a datetime is a date too, so it comes first
+    datetime: ("2026-01-31T12:00:00", "date-time"),
+    date: ("2026-01-31", "date"),
+    time: ("12:00:00", "time"),
+}
+_NAMED: dict[tuple[str, str], Callable[[Any], Scalar]] = {
+    ("decimal", "Decimal"): lambda kind: text_row(
+        kind,
+        _number(kind),
+        example="12.50",
+        schema={"format": "decimal"},
+        numbers=(int, float),
+    ),
+    ("fractions", "Fraction"): lambda kind: text_row(
+        kind, _number(kind), example="1/3", numbers=(int, float)
+    ),
+    ("uuid", "UUID"): lambda kind: text_row(
+        kind,
+        _ascii(kind),
+        example="12345678-1234-5678-1234-567812345678",
+        schema={"format": "uuid"},
+    ),
+    ("ipaddress", "IPv4Address"): lambda kind: text_row(
+        kind, kind, example="192.0.2.1", schema={"format": "ipv4"}
+    ),
+    ("ipaddress", "IPv6Address"): lambda kind: text_row(
+        kind, kind, example="2001:db8::1", schema={"format": "ipv6"}
+    ),
+    ("ipaddress", "IPv4Network"): lambda kind: text_row(kind, kind, example="192.0.2.0/24"),
+    ("ipaddress", "IPv6Network"): lambda kind: text_row(kind, kind, example="2001:db8::/32"),
+    ("ipaddress", "IPv4Interface"): lambda kind: text_row(kind, kind, example="192.0.2.1/24"),
+    ("ipaddress", "IPv6Interface"): lambda kind: text_row(kind, kind, example="2001:db8::1/64"),
+    **{
+        ("pathlib", name): lambda kind: text_row(kind, kind)
+        for name in ("Path", "PurePath", "PosixPath", "PurePosixPath")
+    },
+}
+
+
+def scalar(hint: Any) -> Scalar | None:
+    """Return the row of a type, or None: it is not a scalar.
+
+    ``Annotated``, unions and new types are not in the table; their parts may be.
+
+    Raises:
+        TypeError: It is a scalar that cannot be sent, such as an Enum without members.
+    """
+    try:
+        row = _ROWS.get(hint)
+    except TypeError:  # not hashable: a Literal of a list
+        return None
+    if row is None and (row := _made(hint)) is not None and isinstance(hint, type):
+        _ROWS[hint] = row  # not of a Literal: two that differ in their order are equal
+    return row
+
+
+def add(kind: type, row: Scalar) -> None:
+    """Add a row for a type, or replace it."""
+    _ROWS[kind] = row
+
+
+def _made(hint: Any) -> Scalar | None:
+    if get_origin(hint) is Literal:
+        return _literal(get_args(hint))
+    if not isinstance(hint, type) or get_origin(hint) is not None:
+        return None
+    if issubclass(hint, Enum):
+        return _enum(hint)
+    for kind, (example, form) in _TIMES.items():
+        if issubclass(hint, kind):
+            made: Any = hint
+            return text_row(
+                hint,
+                _ascii(made.fromisoformat),
+                _isoformat,
+                example=example,
+                schema={"format": form},
+            )
+    module = hint.__module__.partition(".")[0]
+    make = _NAMED.get((module, hint.__qualname__))
+    if make is not None:
+        return make(hint)
+    return _numpy(hint) if module == "numpy" else None
+
+
+# -- choices
+
+
+class _Choices(dict[bytes, Any]):
+    """Values by word; where no word is written exactly so, case is ignored."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__((name.encode(), value) for name, value in values.items())
+        self._folded = {word.upper(): value for word, value in reversed(self.items())}
+
+    def __missing__(self, word: bytes) -> Any:
+        return self._folded[word.upper()]
+
+
+def _choice(members: Mapping[str, Any], more: Mapping[str, Any]) -> Scalar:
+    """Return the row of a fixed set of values.
+
+    Args:
+        members: The values by name, as usage texts and errors show them.
+        more: Further words of them; a member's name comes before a word.
+    """
+    find = _Choices({**more, **members}).__getitem__
+    expected = " or ".join(members)
+    enum = [_shown(one) for one in members.values()]
+    expected_value = " or ".join(map(str, enum))
+    # 1, 1.0 and true are different values here. A shown value comes before a name.
+    by_value = {(str, name): one for name, one in members.items()}
+    by_value |= {(type(_shown(one)), _shown(one)): one for one in reversed([*members.values()])}
+
+    def word(data: bytes) -> Any:
+        try:
+            return find(data)
+        except KeyError:
+            raise ValueError(expected) from None
+
+    def value(given: Any) -> Any:
+        try:
+            return by_value[type(given), given]
+        except (KeyError, TypeError):
+            raise ValueError(expected_value) from None
+
+    return Scalar("|".join(members), word, value, _shown, {"enum": enum})
+
+
+def _shown(one: Any) -> Any:
+    """Return how JSON shows one of a choice; of an Enum its name, if its value is not a scalar."""
+    if isinstance(one, Enum):
+        row = scalar(type(one.value))
+        return one.name if row is None else row.show(one.value)
+    return shown_bytes(one) if isinstance(one, bytes) else one
+
+
+def _enum(kind: type[Enum]) -> Scalar:
+    if not (members := list(kind)):
+        raise TypeError(f"{kind.__name__} has no members")
+    return _choice({one.name: one for one in members}, {str(one.value): one for one in members})
+
+
+def _literal(given: tuple[Any, ...]) -> Scalar:
+    members = {_written(one): one for one in given}
+    return _choice(members, {str(one.value): one for one in given if isinstance(one, Enum)})
+
+
+def _written(literal: Any) -> str:
+    if isinstance(literal, Enum):
+        return literal.name
+    return literal.decode() if isinstance(literal, bytes) else str(literal)
+
+
+def _numpy(kind: Any) -> Scalar | None:
+    """Return the row of a scalar type of NumPy, which is that of Python's own: ``float64`` as a float."""
+    try:
+        own = type(kind(0).item())
+    except Exception:  # noqa: BLE001 - an abstract class, or a type without a zero
+        return None
+    if own not in (int, float, bool, str):
+        return None
+    row = _ROWS[own]
+    name = kind.__name__
+    most = float(sys.modules["numpy"].finfo(kind).max) if own is float else math.inf
+
+    def made(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def make(given: Any) -> Any:
+            value = convert(given)
+            if own is float and most < abs(value) < math.inf:
+                raise ValueError(name)
+            try:
+                return kind(value)
+            except OverflowError:
+                raise ValueError(name) from None
+
+        return make
+
+    return Scalar(name, made(row.word), made(row.value), lambda value: value.item(), row.schema)
