@@ -215,7 +215,6 @@ MONEY = b'{"amount":"1.50","cents":0,"of":"EUR","total":7}'
         ),
         ({Mode.FAST: [Mode.FAST]}, b'{"fast":["fast"]}'),
     ],
-    ids=repr,
 )
 def test_a_value_has_one_form(library, value, text):
     if hasattr(value, "__next__"):
