@@ -17,6 +17,7 @@ from linepool.conversation import Conversation
 from linepool.errors import SetupError
 from linepool.handlers.checks import check_plain_function, refuse_second_load
 from linepool.handlers.inject import Injector, described, place_of
+from linepool.handlers.json_words import take_json
 from linepool.handlers.signature import compile_signature
 from linepool.hooks import run_in_worker
 from linepool.protocols.base import Limits, Protocol
@@ -324,6 +325,8 @@ class App(AppHooks, RequestHooks):
         function = registration.function
         try:
             signature = compile_signature(function, injector, injector.convert_for)
+            if self.protocol.takes_json:
+                take_json(signature)
             self._resources.check_handler(function, injector)
         except SetupError as error:
             raise SetupError(f"handler {registration.place}: {error}") from None

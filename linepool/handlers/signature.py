@@ -38,6 +38,9 @@ class Word:
         default: The argument if the word is left out; ``inspect.Parameter.empty``: it is required.
         annotation: The parameter's type.
         is_secret: Its values are not shown.
+        from_value: From a JSON value to the argument, where a request of words may hold JSON; it raises
+            as ``convert``. None: ``convert`` takes whatever a request holds.
+        is_json: ``convert`` takes the text of a JSON value.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Word:
     default: Any = inspect.Parameter.empty
     annotation: Any = str
     is_secret: bool = False
+    from_value: Convert | None = None
+    is_json: bool = False
 
     @property
     def required(self) -> bool:
@@ -86,6 +91,10 @@ class Signature:
     returns: Any = None
 
     def __attrs_post_init__(self) -> None:
+        self.count_required()
+
+    def count_required(self) -> None:
+        """Count the words that must be given; to be called when ``words`` has changed."""
         self.required = sum(word.required for word in self.words)
 
     @property
@@ -110,7 +119,7 @@ class Signature:
             for word in self.options.values()
         ]
         if self.rest:
-            found.append(_parameter(self.rest, "rest"))
+            found.append(_parameter(self.rest, "json" if self.rest.is_json else "rest"))
         if self.body:
             found.append(Parameter(self.body, "body", bytes, "bytes", required=True))
         return found
@@ -125,7 +134,8 @@ class Signature:
             shown = name.decode()
             parts.append(f"[{shown}]" if _is_flag(word) else f"[{shown} {word.name}:{word.hint}]")
         if self.rest:
-            parts.append(f"{self.rest.name}..." if self.rest.required else f"[{self.rest.name}...]")
+            shown = f"{self.rest.name}:{self.rest.hint}".rstrip(":")
+            parts.append(f"{shown}..." if self.rest.required else f"[{shown}...]")
         if self.size_word is not None:
             parts.append(f"(then {self.words[self.size_word].name} bytes of {self.body})")
         return " ".join(parts)
@@ -171,7 +181,7 @@ class Signature:
                 many = named.pop(self.many.name, [])
                 if not isinstance(many, list):
                     raise UsageError(f"{self.many.name} must be a list.", "value", self.many.name)
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {self.body: request.body} if self.body else {}
         for word in [*fixed, *self.options.values()]:
             if word.name in named:
                 values[word.name] = _converted_value(word, named.pop(word.name))
@@ -203,6 +213,8 @@ class Signature:
 
     def _take_rest(self, words: list[bytes], taken: int, values: dict[str, Any]) -> None:
         assert self.rest is not None
+        if len(words) > taken + 1:  # where a protocol does not cut the line
+            raise _too_many(len(words), taken + 1)
         if taken < len(words):
             values[self.rest.name] = _converted_word(self.rest, words[taken])
         elif self.rest.required:
@@ -243,12 +255,14 @@ def _converted_word(word: Word, data: bytes) -> Any:
     try:
         return word.convert(data)
     except ValueError as error:
+        if word.is_json:  # it says what is wrong with it
+            raise UsageError(f"{word.name} must be {error}.", "value", word.name) from None
         raise _wrong(word, str(error), f"'{printable(data)}'") from None
 
 
 def _converted_value(word: Word, value: object) -> Any:
     try:
-        return word.convert(value)
+        return (word.from_value or word.convert)(value)
     except ValueError as error:
         shown = printable(json.dumps(value, default=str).encode())
         raise _wrong(word, str(error), shown) from None
@@ -325,7 +339,7 @@ def compile_signature(
         builder.size_word = _size_word(builder, body)
     if builder.options and (builder.many or builder.rest):
         raise SetupError("option words (keyword-only parameters) cannot follow *args or Rest")
-    builder.__attrs_post_init__()
+    builder.count_required()
     return builder
 
 

@@ -28,7 +28,8 @@ class Parameter:
     Attributes:
         name: As in the handler's signature.
         kind: ``word``, ``many`` (all further words), ``option`` (a word with its value), ``flag`` (a
-            word alone), ``rest`` (of the line) or ``body`` (the data block).
+            word alone), ``rest`` (of the line), ``json`` (the rest of the line, as JSON) or ``body`` (the
+            data block).
         annotation: The type, resolved.
         shown: The type as usage texts show it.
         required: The client must give it.
@@ -179,6 +180,9 @@ class Protocol(ABC):
     """Whether command names ignore case; then the command table has them in upper case."""
     typed: ClassVar[bool] = False
     """Whether arguments come as values with types (``Request.values``), not as words."""
+    takes_json: ClassVar[bool] = False
+    """Whether requests of words may hold JSON: ``Request.values``, or text as the rest of the line, for a
+    last parameter whose type is made of others (kind ``json``)."""
     options: ClassVar[Mapping[str, str]] = {}
     """The options that ``handler(..., name=value)`` may set: the names, and what each is for."""
     publishes: ClassVar[bool] = False

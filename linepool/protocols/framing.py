@@ -12,6 +12,7 @@ letter that is not known is ignored; one in a capital is an error: a client need
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -19,9 +20,9 @@ from typing import Any
 from attrs import define, frozen
 
 from linepool.errors import ClientError, ReplyError, ServerError, UsageError
-from linepool.protocols.base import Request, printable
-from linepool.protocols.jsonrpc.replies import encoded as to_json
+from linepool.protocols.base import Command, Request, printable
 from linepool.protocols.text import one_line, record_fields, scalar_text
+from linepool.values.json_text import dumps, loads
 
 MOST_BYTES = 100
 """Of the attributes: a line of that many bytes is on the board, from where a killed worker's is answered."""
@@ -51,17 +52,19 @@ class Head:
     Attributes:
         head: What precedes the reply.
         problem: What is wrong with the word; "": nothing.
+        has_values: The arguments are one JSON value.
     """
 
     head: bytes
     problem: str = ""
+    has_values: bool = False
 
 
 def read_head(word: bytes) -> Head:
     """Read the word with which a framed request begins."""
     if len(word) > MOST_BYTES:
         return Head(b"", f"the attributes after @ may hold {MOST_BYTES - 1} bytes at most")
-    head, problems = b"", []
+    head, problems, has_values = b"", [], False
     for one in word[1:].split(b",") if len(word) > 1 else ():
         match = _ATTRIBUTE.fullmatch(one)
         name, value = match.groups() if match else (b"", None)
@@ -71,9 +74,42 @@ def read_head(word: bytes) -> Head:
             head = b"@%b " % value
         elif name == b"i":
             problems.append("i must be 1 to 32 letters, digits, '.', '_' or '-'")
+        elif name == b"j" and value is not None:
+            problems.append("j takes no value")
+        elif name == b"j":
+            has_values = True
         elif name.isupper():
             problems.append(f"attribute {name.decode()} is unknown")
-    return Head(head, problems[0] if problems else "")
+    return Head(head, problems[0] if problems else "", has_values)
+
+
+def read_values(text: bytes) -> list[Any] | dict[str, Any]:
+    """Return the arguments that follow the command as one JSON value.
+
+    Raises:
+        ValueError: They are not; the text says why.
+    """
+    try:
+        values = loads(text)
+    except json.JSONDecodeError as error:
+        what = f"{error.msg.removesuffix(' delimiter')} at character {error.pos + 1}"
+    except ValueError as error:
+        what = str(error)
+    else:
+        if isinstance(values, list | dict):
+            return values
+        what = "they are another value"
+    raise ValueError(f"the arguments must be a JSON list or object; {what}")
+
+
+def size_in(values: list[Any] | dict[str, Any], command: Command) -> bytes | None:
+    """Return the size of the data block that follows, as a word; None: it is missing."""
+    assert command.size_word is not None
+    if isinstance(values, dict):
+        size = values.get(command.parameters[command.size_word].name)
+    else:
+        size = values[command.size_word] if command.size_word < len(values) else None
+    return None if size is None else str(size).encode()
 
 
 def head_of(request: Request) -> bytes | None:
@@ -114,7 +150,7 @@ def stream(items: Iterator[Any], request: Framed) -> Iterator[bytes]:
 
 def push(value: object, eol: bytes) -> bytes:
     """Return what is sent ahead of a reply."""
-    return b"> %b%b" % (to_json(value), eol)
+    return b"> %b%b" % (dumps(value), eol)
 
 
 def error_reply(error: ReplyError, request: Request | None, head: bytes, eol: bytes) -> bytes:
@@ -135,9 +171,9 @@ def error_reply(error: ReplyError, request: Request | None, head: bytes, eol: by
     if error.data is not None:
         facts["data"] = error.data
     try:
-        text = to_json(facts)
+        text = dumps(facts)
     except (TypeError, ValueError):  # JSON has no form for what the app has added
-        text = to_json({"error": facts["error"], "text": facts["text"]})
+        text = dumps({"error": facts["error"], "text": facts["text"]})
     return b"%b- %b%b" % (head, text, eol)
 
 
@@ -161,4 +197,4 @@ def is_several(value: object) -> bool:
 def _value(value: object, eol: bytes) -> bytes:
     if isinstance(value, _BYTES):
         return b"$ %d%b%b%b" % (len(data := bytes(value)), eol, data, eol)
-    return b"= %b%b" % (to_json(value), eol)
+    return b"= %b%b" % (dumps(value), eol)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from linepool.protocols.jsonrpc.replies import encoded as to_json
 from linepool.protocols.text import record_fields, scalar_text, unquote
+from linepool.values.json_text import dumps
 
 _LF, _CR = b"\n\r"
 _WORD = re.compile(
@@ -52,7 +52,7 @@ def row(item: object) -> bytes:
 def _word(value: object) -> bytes:
     text = b"-" if value is None else scalar_text(value)
     if text is None:
-        return to_json(value)
+        return dumps(value)
     if _LF in text or _CR in text:
         raise ValueError("a line of a reply holds a line break")
     return text

@@ -269,6 +269,81 @@ def test_middleware_sees_a_framed_request_as_any_other():
     assert app.ask(b"@i=1 add 1 2\n@ help add\n") == b'@1 = 30\n*\n= "ADD a:int b:int"\n.\n'
 
 
+@attrs.frozen
+class Spot:
+    x: int
+    y: int
+
+
+def json_app() -> App:
+    app = app_of()
+
+    @app.handler
+    def pay(to: str, amount: Decimal = Decimal(1), *, soon: bool = False) -> str:
+        return f"{to} {amount} {soon}"
+
+    @app.handler
+    def log(points: list[Spot], *tags: bytes) -> str:
+        return f"{points} {tags}"
+
+    @app.handler
+    def note(point: Spot, text: str | None = None) -> str:
+        return f"{point} {text}"
+
+    return app
+
+
+JSON_APP = json_app()
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        (b'pay ["ann"]', "ann 1 False"),
+        (b'pay {"to": "a  b", "amount": "12.50", "soon": true}', "a  b 12.50 True"),
+        (b'note {"point": {"x": 1, "y": 2}}', "Spot(x=1, y=2) None"),
+        (
+            b'note [{"x": 1, "y": 3}, "it\'s \\n\\u00e9"]',
+            "Spot(x=1, y=3) it's \né",
+        ),
+        (b'log {"points": [], "tags": []}', "[] ()"),
+    ],
+)
+def test_the_arguments_may_be_one_json_value(line, value):
+    assert (
+        JSON_APP.ask(b"@j,i=1 " + line + b"\n")
+        == b"@1 = " + json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b"pay", "the arguments must be a JSON list or object; Expecting value at character 1"),
+        (b"pay [1 2]", "the arguments must be a JSON list or object; Expecting ',' at character 5"),
+        (b"pay 3", "the arguments must be a JSON list or object; they are another value"),
+        (b"pay [NaN]", "the arguments must be a JSON list or object; NaN is not JSON"),
+        (b"pay [1]", "to must be str, not 1"),
+        (b"pay []", "to is missing"),
+        (b'pay {"to": "x", "x": 1}', "unknown parameter 'x'"),
+        (b'pay ["a", 1, true]', "too many arguments: 3 given, at most 2"),
+        (b'put ["k", "3"]', 'size must be int, not "3"'),
+        (b'put ["k", true]', "'True' is not the size of a data block in bytes"),
+    ],
+)
+def test_wrong_json_arguments_are_refused_as_wrong_words_are(line, text):
+    eol = b"\nabc\n" if b'"3"' in line else b"\n"
+
+    assert error_in(JSON_APP.ask(b"@i=1,j " + line + eol), b"@1 ")["text"] == text
+
+
+def test_a_data_block_follows_json_arguments():
+    said = b'@j put ["k", 3]\nabc\n@j put {"size": 1, "key": "k"}\r\nx\r\n'
+
+    assert JSON_APP.ask(said) == b"$ 3\nabc\n$ 1\r\nx\r\n"
+    assert_split_invariant(JSON_APP, said)
+
+
 SCRIPT = (
     b'@i=1 add 1 2\r\n@ say  a\nadd 1 2\n@i=2 put k 3\nabc\r\n@i=3 items 3 fail\n@x,Q put "k 1\n'
 )

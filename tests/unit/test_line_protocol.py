@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import attrs
@@ -268,6 +268,105 @@ def test_the_rest_of_the_line_keeps_its_blanks_and_quotes(app):
 def test_a_missing_rest_is_a_usage_error(app):
     assert app.ask(b"say\nsay  \n") == b"CLIENT_ERROR text is missing. Usage: SAY text...\n" * 2
     assert app.ask(b"tell a\n") == b"CLIENT_ERROR text is missing. Usage: TELL name:str text...\n"
+
+
+@attrs.frozen
+class Note:
+    text: str
+    marks: list[int] = attrs.Factory(list)
+
+
+def paying() -> App:
+    app = App()
+
+    @app.handler
+    def pay(to: str, note: Note) -> str:
+        return f"{to} {note.text} {note.marks}"
+
+    @app.handler
+    def may(count: int = 1, note: Note | None = None) -> str:
+        return f"{count} {note and note.text}"
+
+    @app.handler
+    def ids(ids: list[int]) -> str:
+        return repr(ids)
+
+    @app.handler
+    def word(ids: list[int], *, twice: bool = False) -> str:
+        return repr(ids * (1 + twice))
+
+    @app.handler
+    def block(size: int, note: Note, data: bytes = linepool.body("size")) -> str:
+        return f"{note.text} {data!r}"
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        (b'pay ann {"text": "two  blanks"}', b"ann two  blanks []"),
+        (b'pay "a b"  {"text": "it\'s \\"x\\"", "marks": [1, 2]} ', b'a b it\'s "x" [1, 2]'),
+        (b'pay ann \'{"text": "it\\\'s"}\'', b"ann it's []"),
+        (b"may", b"1 None"),
+        (b"may 2", b"2 None"),
+        (b'may 2 {"text": "x"}', b"2 x"),
+        (b"ids [1, 2]", b"[1, 2]"),
+        (b"ids '[1, 2]'", b"[1, 2]"),
+        (b"word '[1, 2]' twice", b"[1, 2, 1, 2]"),
+        (b'block 3 {"text": "x y"}\nabc', b"x y b'abc'"),
+    ],
+)
+def test_a_last_structured_parameter_takes_the_rest_of_the_line_as_json(line, reply):
+    assert paying().ask(line + b"\n") == reply + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b'pay ann {"text": "x" "y"}', "note must be JSON of Note; Expecting ',' at character 14."),
+        (b"pay ann {", "note must be JSON of Note; "),
+        (
+            b"pay ann '{\"text\": 'x'}'",
+            "note must be JSON of Note; Expecting value at character 1.",
+        ),
+        (b'pay ann "{\\"text\\": \\"x\\"}"', "note must be JSON of Note ("),
+        (b'pay ann {"text": "x"} y', "note must be JSON of Note; Extra data at character 15."),
+        (b"pay ann \xe9", "note must be JSON of Note in UTF-8."),
+        (b"pay ann", "note is missing."),
+        (b"pay", "to is missing."),
+        (b"ids it's", "ids must be JSON of list[int]; Expecting value at character 1."),
+    ],
+)
+def test_wrong_json_is_refused_with_the_place_where_it_is_wrong(line, error):
+    reply = paying().ask(line + b"\n").decode()
+
+    assert reply.startswith(f"CLIENT_ERROR {error}")
+    assert reply.count("\n") == 1
+
+
+def test_usage_texts_say_which_parameter_is_json():
+    usages = paying().ask(b"help\n").decode().split("\n")[:5]
+
+    assert usages == [
+        "PAY to:str note:Note(JSON)...",
+        "MAY [count:int] [note:Note(JSON)...]",
+        "IDS ids:list[int](JSON)...",
+        "WORD ids:list[int] [TWICE]",
+        "BLOCK size:int note:Note(JSON)... (then size bytes of data)",
+    ]
+
+
+def test_json_of_a_secret_is_not_quoted():
+    app = App()
+
+    @app.handler
+    def f(x: Annotated[list[int], linepool.Secret]) -> None: ...
+
+    assert (
+        app.ask(b'f ["hidden"]\nf [hidden]\n').splitlines()
+        == [b"CLIENT_ERROR x must be JSON of list[int]. Usage: F x:list[int](JSON)..."] * 2
+    )
 
 
 # -- limits
