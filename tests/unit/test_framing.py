@@ -223,7 +223,7 @@ def test_quit_ends_the_connection_with_a_framed_reply():
 
 
 def test_help_is_framed():
-    assert APP.ask(b"@ help add\n") == b'*\n= "ADD a:int b:int"\n.\n'
+    assert APP.ask(b"@ help add\n") == b'*\n= "ADD a:int b:int"\n= "Returns: int"\n.\n'
 
 
 def test_what_is_pushed_is_told_from_the_reply():
@@ -266,7 +266,7 @@ def test_middleware_sees_a_framed_request_as_any_other():
             request = attrs.evolve(request, words=[word + b"0" for word in request.words])
         return call_next(request)
 
-    assert app.ask(b"@i=1 add 1 2\n@ help add\n") == b'@1 = 30\n*\n= "ADD a:int b:int"\n.\n'
+    assert app.ask(b"@i=1 add 1 2\n@ none\n@ say a\n").startswith(b"@1 = 30\n- {")
 
 
 @attrs.frozen
