@@ -15,7 +15,7 @@ from linepool.app_table import AppTable, AppTableError
 from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
-from linepool.handlers.checks import check_plain_function, refuse_second_load
+from linepool.handlers.checks import check_plain_function, check_returns, refuse_second_load
 from linepool.handlers.inject import Injector, described, place_of
 from linepool.handlers.json_words import take_json
 from linepool.handlers.signature import compile_signature
@@ -43,6 +43,7 @@ class _Registration:
     function: Callable[..., Any]
     timeout: float | None = None
     options: Mapping[str, Any] = {}
+    is_builtin: bool = False
 
     @property
     def place(self) -> str:
@@ -236,9 +237,10 @@ class App(AppHooks, RequestHooks):
         registrations = list({id(r): r for r in self._handlers.values()}.values())
         if self.builtins:
             own = set(self._handlers)
-            for names, function in self.protocol.builtins():
+            for names, function, *more in self.protocol.builtins():
+                options = more[0] if more else {}
                 if left := tuple(name for name in names if name.upper() not in own):
-                    registrations.append(_Registration(left, function))
+                    registrations.append(_Registration(left, function, None, options, True))
         for registration in registrations:
             entry = self._entry(registration, injector)
             if self.protocol.ignores_case:
@@ -328,6 +330,8 @@ class App(AppHooks, RequestHooks):
             if self.protocol.takes_json:
                 take_json(signature)
             self._resources.check_handler(function, injector)
+            if not self._middleware:  # which may return something else
+                check_returns(signature.returns, self.protocol)
         except SetupError as error:
             raise SetupError(f"handler {registration.place}: {error}") from None
         return Entry(
@@ -338,6 +342,7 @@ class App(AppHooks, RequestHooks):
             inspect.getdoc(function) or "",
             place_of(function),
             registration.options,
+            registration.is_builtin,
         )
 
 

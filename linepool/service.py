@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from linepool.faults import new_id
 from linepool.handlers.compile import compile_call
 from linepool.handlers.signature import Signature
 from linepool.protocols.base import Limits, Protocol, Request, printable
+from linepool.protocols.document import Document, described
 from linepool.session import Session
 
 Middleware = Callable[[Request, Session, Callable[[Request], Any]], Any]
@@ -63,6 +65,7 @@ class Entry:
         doc: The handler's docstring, without indentation.
         place: ``file:line`` of the handler, for messages.
         options: What the handler's registration says to the protocol: ``handler(..., name=value)``.
+        is_builtin: Whether it is one of the protocol's own commands.
         number: Its number in the service, from 1; by it the master knows what a worker runs.
         call: Converts the words of a request and calls the handler.
     """
@@ -74,6 +77,7 @@ class Entry:
     doc: str = ""
     place: str = ""
     options: Mapping[str, Any] = {}
+    is_builtin: bool = False
     number: int = 0
 
     def __attrs_post_init__(self) -> None:
@@ -171,6 +175,12 @@ class Service:
     @greets.default
     def _greets(self) -> bool:
         return bool(self.on_connect) or type(self.protocol).greeting is not Protocol.greeting
+
+    @functools.cached_property
+    def document(self) -> Document:
+        """The description of the app's own commands for programs, made when it is first asked for."""
+        own = [entry for entry in self.commands if not entry.is_builtin]
+        return described(self.name, self.protocol, own)
 
     def open_protocol(self) -> Protocol:
         """Return a protocol for a new connection."""

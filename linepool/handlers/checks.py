@@ -8,6 +8,8 @@ from typing import Any
 
 from linepool.errors import SetupError
 from linepool.handlers.inject import place_of
+from linepool.protocols.base import Protocol
+from linepool.values.sendable import problem_of
 
 
 def check_plain_function(function: Any) -> None:
@@ -33,6 +35,18 @@ def refuse_second_load(before: Callable[..., Any], function: Callable[..., Any])
             f" {function.__module__}: start the server from a file that no other module imports, and"
             " import this one there"
         )
+
+
+def check_returns(returns: Any, protocol: Protocol) -> None:
+    """Raise SetupError if a protocol cannot send what a handler's return annotation says.
+
+    Args:
+        returns: The annotation; None: there is none.
+        protocol: One with an encoding of its own may send anything.
+    """
+    encodes = type(protocol).encode.__module__
+    if returns is not None and encodes.startswith("linepool.") and (why := problem_of(returns)):
+        raise SetupError(f"return annotation: {why}")
 
 
 def check_call(function: Callable[..., Any], role: str, *arguments: str, instead: str = "") -> None:

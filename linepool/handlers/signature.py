@@ -286,7 +286,7 @@ def _too_many(given: int, most: int) -> UsageError:
 def _parameter(word: Word, kind: str) -> Parameter:
     default = None if word.required or word.is_secret or kind == "many" else word.default
     required = word.required and kind != "many"
-    return Parameter(word.name, kind, word.annotation, word.hint, required, default)
+    return Parameter(word.name, kind, word.annotation, word.hint, required, default, word.is_secret)
 
 
 def _is_flag(word: Word) -> bool:

@@ -6,21 +6,23 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import asdict
 
 from linepool.app import App
-from linepool.operate import before_load, env_file, tables, target
+from linepool.operate import tables, target
 from linepool.operate.config import COMMAND_LINE, ENVIRONMENT, Configuration, option_name
 from linepool.operate.environment import PREFIX
-from linepool.operate.log_config import apply as apply_log_config
-from linepool.operate.options import add_settings, given
+from linepool.operate.options import add_settings, prepared
 from linepool.operate.terminal import print_error, printable
 from linepool.protocols.base import Limits
-from linepool.service import Entry
+from linepool.protocols.document import described
+from linepool.service import Entry, Service
 from linepool.settings import FIELDS, written
+
+_SHOWN_NAMES = 5  # of commands in a warning
 
 
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
@@ -55,6 +57,15 @@ def warnings(app: App, configuration: Configuration) -> list[str]:
     return found
 
 
+def _unannotated(commands: Sequence[Entry]) -> str:
+    """Return a warning of handlers that do not say what they return; "": all do."""
+    names = [one.name for one in commands if one.returns is None and not one.is_builtin]
+    if not names:
+        return ""
+    shown = ", ".join(names[:_SHOWN_NAMES]) + ", ..." * (len(names) > _SHOWN_NAMES)
+    return f"no return annotation: {shown}; HELP and the schema cannot say what their replies look like"
+
+
 def _loaded_twice(app: App) -> list[str]:
     """Return a line for each file of an app that was loaded as two modules."""
     code = [getattr(function, "__code__", None) for function in app.functions]
@@ -84,11 +95,7 @@ def _identity(path: str) -> object:
 def _check(options: argparse.Namespace) -> int:
     if options.target is None and not options.settings:
         options.parser.error("give a TARGET, or --settings")
-    outside = given(options)
-    process = outside.process_settings()
-    before_load.become(before_load.enter(process), process)
-    env_file.add_to(os.environ, outside.variables)
-    apply_log_config(outside.value("log_config"))
+    outside = prepared(options)
     app = App()
     if options.target is not None:
         app = target.load(options.target)
@@ -98,11 +105,13 @@ def _check(options: argparse.Namespace) -> int:
         print_error(warning)
     settings = configuration.settings
     service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
+    if unannotated := _unannotated(service.commands):
+        print_error(unannotated)
     if options.json:
-        _print_json(app, service.commands, configuration, only_settings=options.settings)
+        _print_json(app, service, configuration, only_settings=options.settings)
         return 0
     if sys.stdout.isatty() and not options.settings:
-        _show_at_terminal(app, service.commands, configuration)
+        _show_at_terminal(app, service, configuration)
         return 0
     if options.settings:
         rows = [
@@ -122,16 +131,15 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show_at_terminal(app: App, commands: Sequence[Entry], configuration: Configuration) -> None:
+def _show_at_terminal(app: App, service: Service, configuration: Configuration) -> None:
     """Show the commands, and those settings that are not the default."""
     paint, most = tables.Painter(sys.stdout), tables.columns()
 
     def shown(text: object) -> str:
         return printable([str(text)], sys.stdout)
 
-    print(f"{paint(shown(app.name), 'bold')}  {tables.counted(len(commands), 'command')}\n")
-    rows = [(shown(entry.usage), shown(entry.place)) for entry in commands]
-    head, *lines = tables.table(("COMMAND", "AT"), rows, most)
+    print(f"{paint(shown(app.name), 'bold')}  {tables.counted(len(service.commands), 'command')}\n")
+    head, *lines = _table_of_commands(service, shown, most)
     print(paint(head, "faint"), *lines, "", sep="\n")
     given = [name for name in FIELDS if name in configuration.sources]
     if given:
@@ -145,8 +153,20 @@ def _show_at_terminal(app: App, commands: Sequence[Entry], configuration: Config
     print(f"{others} at their default: 'linepool check --settings' shows all")
 
 
+def _table_of_commands(service: Service, shown: Callable[[object], str], most: int) -> list[str]:
+    """Return the lines of a table; without what the commands return, if the terminal is too narrow."""
+    rows = [
+        (shown(entry.usage), shown(service.protocol.shape(entry).text), shown(entry.place))
+        for entry in service.commands
+    ]
+    whole = tables.table(("COMMAND", "RETURNS", "AT"), rows, sys.maxsize)
+    if max(map(tables.width, whole)) <= most:
+        return whole
+    return tables.table(("COMMAND", "AT"), [(row[0], row[2]) for row in rows], most)
+
+
 def _print_json(
-    app: App, commands: Sequence[Entry], configuration: Configuration, *, only_settings: bool
+    app: App, service: Service, configuration: Configuration, *, only_settings: bool
 ) -> None:
     values = asdict(configuration.settings, recurse=False)
     facts: dict[str, object] = {
@@ -154,16 +174,20 @@ def _print_json(
         "sources": {name: _source(configuration, name) for name in values},
     }
     if not only_settings:
+        document = described(service.name, service.protocol, service.commands)
         entries = [
             {
                 "names": entry.names,
                 "usage": entry.usage,
                 "timeout": entry.timeout,
                 "place": entry.place,
+                "params": one["params"],
+                "reply": one["reply"],
             }
-            for entry in commands
+            for entry, one in zip(service.commands, document["commands"], strict=True)
         ]
-        facts = {"name": app.name, "commands": entries, **facts}
+        classes = {"$defs": document["$defs"]}
+        facts = {"name": app.name, "commands": entries, **classes, **facts}
     print(json.dumps(facts))
 
 

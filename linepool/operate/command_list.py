@@ -28,6 +28,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     "serve": {
         "run": Command("run_command", "serve an app"),
         "check": Command("check_command", "show an app's commands and the effective settings"),
+        "schema": Command("schema_command", "describe an app's commands for programs, as JSON"),
         "unit": Command("unit", "print a systemd unit for a server"),
     },
     "ask a running server": {

@@ -11,9 +11,10 @@ import attrs
 
 from linepool.app import App
 from linepool.errors import SetupError
-from linepool.operate import env_file
+from linepool.operate import before_load, env_file
 from linepool.operate.config import ConfigError, Configuration, Given, option_name
 from linepool.operate.environment import PREFIX
+from linepool.operate.log_config import apply as apply_log_config
 from linepool.operate.supervision import Supervision
 from linepool.settings import FIELDS, Settings, written
 
@@ -99,6 +100,20 @@ def given(options: argparse.Namespace, supervision: Supervision | None = None) -
         raise ConfigError(str(error)) from None
     settings = given_settings(options)
     return Given.read(settings, os.environ, options.config, supervision, variables)
+
+
+def prepared(options: argparse.Namespace) -> Given:
+    """Have this process become one that loads an app without serving it; return the given settings.
+
+    Raises:
+        ConfigError, SetupError: As ``given`` and ``before_load``.
+    """
+    outside = given(options)
+    process = outside.process_settings()
+    before_load.become(before_load.enter(process), process)
+    env_file.add_to(os.environ, outside.variables)
+    apply_log_config(outside.value("log_config"))
+    return outside
 
 
 def configured(app: App, options: argparse.Namespace) -> Configuration:

@@ -33,7 +33,8 @@ class Parameter:
         annotation: The type, resolved.
         shown: The type as usage texts show it.
         required: The client must give it.
-        default: Its value when the client leaves it out; None if it is required.
+        default: Its value when the client leaves it out; None if it is required, or secret.
+        is_secret: Its values are not shown.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Parameter:
     shown: str
     required: bool
     default: Any = None
+    is_secret: bool = False
 
 
 class Command(Interface):
@@ -58,6 +60,14 @@ class Command(Interface):
     @property
     def usage(self) -> str:
         """The command with its parameters, in one line."""
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether it is one of the protocol's own commands."""
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds after which a request is overdue; None: as the server is set."""
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -84,8 +94,11 @@ class Command(Interface):
         """The parameter that takes the data block, or None."""
 
 
-Builtin = tuple[tuple[str, ...], Callable[..., Any]]
-"""The names of a built-in command of a protocol, and its handler."""
+Builtin = (
+    tuple[tuple[str, ...], Callable[..., Any]]
+    | tuple[tuple[str, ...], Callable[..., Any], Mapping[str, Any]]
+)
+"""The names of a built-in command of a protocol, its handler, and the protocol's options for it, if any."""
 
 
 _numbers = count()

@@ -20,15 +20,16 @@ Rules, where a line could be read in two ways:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from linepool.errors import ClientError, ReplyError, SetupError
 from linepool.protocols import framing, telnet
 from linepool.protocols.base import SKIPPED, Bad, Builtin, Command, Request, printable
 from linepool.protocols.buffered import Buffered
-from linepool.protocols.builtin import HELP, QUIT
+from linepool.protocols.builtin import HELP, QUIT, SCHEMA
+from linepool.protocols.document import Document
 from linepool.protocols.framing import Framed
 from linepool.protocols.line_text import fields, row, split
 from linepool.protocols.shapes import Shape, shape_in_lines
@@ -66,6 +67,10 @@ class Line(Buffered):
         "records": "how a dict, an attrs instance or a dataclass is sent: lines or json",
     }
 
+    supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {
+        Document: lambda _request, conversation: conversation.service.document,
+    }
+
     _head: bytes | None = None  # of the framed request whose data block has not all arrived
     _plain: list[bytes]  # lines already cut that come before the buffer, in reverse order
     _measured: list[bytes] | None = None  # the lines of which ``_sums`` knows ...
@@ -78,8 +83,8 @@ class Line(Buffered):
         self.records = records
 
     def builtins(self) -> Iterable[Builtin]:
-        """HELP and QUIT."""
-        return HELP, QUIT
+        """HELP, QUIT and SCHEMA."""
+        return HELP, QUIT, SCHEMA
 
     def check(self, commands: Iterable[Command]) -> None:
         """As for every protocol; also the options and the names of commands."""

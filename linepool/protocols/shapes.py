@@ -6,22 +6,21 @@ With it a client knows how far to read, and HELP, ``linepool check`` and the sch
 from __future__ import annotations
 
 import inspect
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 from attrs import frozen
 
 from linepool.session import Reply
+from linepool.values.annotations import arms, is_foreign, name_of
 
 NONE, ONE, MANY, FIELDS, UNKNOWN = "none", "one", "many", "fields", "unknown"
 TEXT, ROW, JSON = "text", "row", "json"
 
 _SCALARS = (str, bytes, bytearray, memoryview, int, float, Enum)
-_UNWRAPPED = {Annotated, typing.Required, typing.NotRequired, typing.ClassVar, typing.Final}
 
 
 @frozen
@@ -83,27 +82,6 @@ def shape_in_lines(hint: Any, *, as_json: bool) -> Shape:
     return Shape(kind, value, forms.pop() if len(forms) == 1 else "", text)
 
 
-def arms(hint: Any) -> list[Any]:
-    """Return the types of a union, or the type alone; without what only says something about it."""
-    hint = bare(hint)
-    if get_origin(hint) in (Union, types.UnionType):
-        return [one for arm in get_args(hint) for one in arms(arm)]
-    return [hint]
-
-
-def bare(hint: Any) -> Any:
-    """Return the type that an annotation is about: without Annotated, names of types and the like."""
-    while True:
-        if get_origin(hint) in _UNWRAPPED:
-            hint = get_args(hint)[0]
-        elif hasattr(hint, "__supertype__"):  # of a NewType
-            hint = hint.__supertype__
-        elif hasattr(hint, "__value__") and not inspect.isclass(hint):  # type X = ...
-            hint = hint.__value__
-        else:
-            return hint
-
-
 def item_of(hint: Any) -> Any:
     """Return the type of the items of an iterable type; Any: it is not known."""
     arguments = get_args(hint)
@@ -141,31 +119,6 @@ def is_scalar(hint: Any) -> bool:
     if issubclass(kind, _SCALARS) or not issubclass(kind, Iterable):
         return True
     return kind.__module__ == "ipaddress"  # a network can be iterated, and is one text
-
-
-def is_foreign(kind: Any) -> bool:
-    """Whether a class is a model of pydantic or a struct of msgspec."""
-    return hasattr(kind, "__pydantic_validator__") or hasattr(kind, "__struct_fields__")
-
-
-def name_of(hint: Any) -> str:
-    """Return how texts name a type."""
-    hint = bare(hint)
-    if hint in (Any, object):
-        return "any"
-    if hint is type(None):
-        return "None"
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return "|".join(str(getattr(one, "value", one)) for one in arguments)
-    if origin in (Union, types.UnionType):
-        return "|".join(map(name_of, arms(hint)))
-    if inspect.isclass(hint) and issubclass(hint, Enum):
-        return "|".join(str(member.value) for member in hint)
-    if arguments:
-        inner = ", ".join("..." if one is ... else name_of(one) for one in arguments)
-        return f"{getattr(origin, '__name__', origin)}[{inner}]"
-    return str(getattr(hint, "__name__", hint))
 
 
 def _kind(hint: Any) -> str:

@@ -419,7 +419,7 @@ def test_rpc_discover_describes_the_service():
     to, by, colour = methods["move"]["params"]
     assert to["schema"] == {"$ref": "#/components/schemas/Point"}
     assert found["components"]["schemas"]["Point"]["required"] == ["x"]
-    assert by["schema"] == {"type": "integer", "minimum": 1, "maximum": 9}
+    assert by["schema"] == {"type": "integer", "minimum": 1, "maximum": 9, "default": 1}
     assert not by["required"]
     assert colour["schema"]["anyOf"][0] == {"enum": ["red", "green"]}
     assert methods["move"]["result"]["schema"] == {"type": "array", "items": {"type": "integer"}}
