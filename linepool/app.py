@@ -11,19 +11,21 @@ import attrs
 from attrs import frozen
 
 from linepool.app_hooks import AppHooks
-from linepool.app_table import AppTable, AppTableError
+from linepool.app_resources import AppResources
 from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.errors import SetupError
 from linepool.handlers.checks import check_plain_function, check_returns, refuse_second_load
-from linepool.handlers.inject import Injector, described, place_of
+from linepool.handlers.inject import described, place_of
 from linepool.handlers.json_words import take_json
 from linepool.handlers.signature import compile_signature
 from linepool.hooks import run_in_worker
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
 from linepool.request_hooks import RequestHooks
-from linepool.resources import WORKER, ResourceFunctions, Resources
+from linepool.resources import Resources, in_request_scope, is_of_request
+from linepool.resources.functions import Resolved
+from linepool.resources.graph import BATCH
 from linepool.service import Entry, Service
 from linepool.session import Session
 from linepool.settings import check_names_of_app, parse_setting
@@ -33,6 +35,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", bound=type)
 
 _LONGEST_TIMEOUT = 1e9  # seconds
+_NOT_FOR_STREAMS = {
+    BATCH: "ends before the first part of a reply is sent, so a generator handler cannot use it; take a"
+    " resource of the scope worker"
+}
 
 
 @frozen
@@ -51,7 +57,7 @@ class _Registration:
         return described(self.function)
 
 
-class App(AppHooks, RequestHooks):
+class App(AppHooks, RequestHooks, AppResources):
     """A set of handlers with their hooks and resources.
 
     Args:
@@ -85,8 +91,6 @@ class App(AppHooks, RequestHooks):
         self.settings: Mapping[str, Any] = dict(settings)
         self._handlers: dict[str, _Registration] = {}
         self._unknown: _Registration | None = None
-        self._resources = ResourceFunctions()
-        self._table: AppTable | None = None
         self._started = False
 
     @overload
@@ -131,68 +135,6 @@ class App(AppHooks, RequestHooks):
         self._unknown = _Registration((), function)
         return function
 
-    @overload
-    def resource(self, function: F, /) -> F: ...
-
-    @overload
-    def resource(self, *, scope: str = WORKER) -> Callable[[F], F]: ...
-
-    def resource(self, function: Any = None, *, scope: str = WORKER) -> Any:
-        """Make a resource for handlers and hooks that annotate a parameter with its type.
-
-        The function is a generator that yields the resource once, annotated with its type
-        (``-> Iterator[sqlite3.Connection]``). If several resources have one type, the parameter's name
-        decides.
-
-        Args:
-            function: It makes the resource, and ends it behind its ``yield``.
-            scope: ``worker``: opened once in each worker, after the fork, and closed when the worker
-                exits. ``batch``: made when the first of the requests that are answered together asks for
-                it, and ended before any of their replies is sent; its function may annotate resources of
-                the worker.
-
-        Raises:
-            SetupError: The scope is unknown, the function is no generator, or its name is taken.
-        """
-        if function is None:
-            return lambda function: self._resources.add(function, scope)
-        return self._resources.add(function, scope)
-
-    def config(self, kind: T) -> T:
-        """Fill a class from the table ``[app]`` of the configuration; see docs/settings.md.
-
-        Handlers, hooks and resources that annotate a parameter with the class get its one object. For
-        ``ask`` and tests that is one of its defaults, unless ``configure`` gives others.
-
-        Raises:
-            SetupError: The class is not made with attrs or dataclasses, or the app has such a class already.
-        """
-        table = AppTable(kind)
-        if self._table is not None and self._table.name != table.name:
-            raise SetupError(f"config is given twice: {self._table.name} and {table.name}")
-        self._table = table
-        self._resources.add(table.resource(), WORKER)
-        return kind
-
-    def configure(self, table: Mapping[str, Any] | None, source: str = "[app]") -> None:
-        """Give the app its own settings, as the table ``[app]`` of a file would.
-
-        Args:
-            table: Values by key; None: it keeps those that it has, or takes the defaults.
-            source: Where they are from, for messages.
-
-        Raises:
-            SetupError: A key is unknown or missing, or a value is wrong; the text names it.
-        """
-        if self._table is not None:
-            if table is not None or not self._table.is_filled:
-                self._table.fill(table or {}, source)
-        elif table:
-            raise AppTableError(
-                f"{source}: the app takes no settings of its own; give it a class for them with"
-                " @linepool.config"
-            )
-
     @property
     def has_handlers(self) -> bool:
         """Whether anything would be served besides the built-in commands."""
@@ -213,24 +155,26 @@ class App(AppHooks, RequestHooks):
         Raises:
             SetupError: A handler, hook or resource cannot be served; the text names it.
         """
-        injector = self._resources.injector(self.protocol)
-        self._resources.check(self.protocol)
+        resolved = self._resources.resolved(self.protocol)
+        injector = resolved.injector
         for name in (
             "on_worker_start",
             "on_worker_exit",
         ):  # an error is raised now, not in each worker
-            self._hooks.compiled(name, injector, self._resources)
+            self._hooks.compiled(name, injector)
         table: dict[bytes, Entry] = {}
         unknown = self._unknown
+        middleware, supplies = self._layers(injector)
         service = Service(
             name=self.name,
             protocol=self.protocol,
             table=table,
-            unknown=self._entry(unknown, injector) if unknown else None,
-            middleware=self._layers(),
-            on_error=self._compiled_error_hooks(injector, self._resources),
-            on_connect=self._hooks.compiled("on_connect", injector, self._resources),
-            on_disconnect=self._hooks.compiled("on_disconnect", injector, self._resources),
+            unknown=self._entry(unknown, resolved) if unknown else None,
+            middleware=middleware,
+            supplies=supplies,
+            on_error=self._compiled_error_hooks(injector),
+            on_connect=self._hooks.compiled("on_connect", injector),
+            on_disconnect=self._hooks.compiled("on_disconnect", injector),
             limits=limits or Limits(),
             guard=self.guard,
         )
@@ -242,7 +186,7 @@ class App(AppHooks, RequestHooks):
                 if left := tuple(name for name in names if name.upper() not in own):
                     registrations.append(_Registration(left, function, None, options, True))
         for registration in registrations:
-            entry = self._entry(registration, injector)
+            entry = self._entry(registration, resolved)
             if self.protocol.ignores_case:
                 entry.names = tuple(_upper(name) for name in entry.names)
             table.update((name.encode(), entry) for name in entry.names)
@@ -261,15 +205,15 @@ class App(AppHooks, RequestHooks):
     @contextlib.contextmanager
     def worker(self) -> Iterator[Resources]:
         """Open what a worker has: its resources, by name, between its start and exit hooks."""
-        injector = self._resources.injector(self.protocol)
-        with self._resources.opened(self.protocol) as resources:
-            starting = self._hooks.compiled("on_worker_start", injector, self._resources)
+        resolved = self._resources.resolved(self.protocol)
+        with resolved.opened() as resources:
+            starting = self._hooks.compiled("on_worker_start", resolved.injector)
             run_in_worker(starting, resources)
             try:
                 yield resources
             finally:
                 resources.discard_batch()
-                leaving = self._hooks.compiled("on_worker_exit", injector, self._resources)
+                leaving = self._hooks.compiled("on_worker_exit", resolved.injector)
                 run_in_worker(leaving, resources)
 
     def ask(self, data: bytes) -> bytes:
@@ -323,18 +267,19 @@ class App(AppHooks, RequestHooks):
             self._handlers[name] = registration
         return function
 
-    def _entry(self, registration: _Registration, injector: Injector) -> Entry:
-        function = registration.function
+    def _entry(self, registration: _Registration, resolved: Resolved) -> Entry:
+        function, injector = registration.function, resolved.injector
         try:
             signature = compile_signature(function, injector, injector.convert_for)
             if self.protocol.takes_json:
                 take_json(signature)
-            self._resources.check_handler(function, injector)
             if not self._middleware:  # which may return something else
                 check_returns(signature.returns, self.protocol)
+            if inspect.isgeneratorfunction(function):
+                injector.refuse(function, _NOT_FOR_STREAMS)
         except SetupError as error:
             raise SetupError(f"handler {registration.place}: {error}") from None
-        return Entry(
+        entry = Entry(
             registration.names,
             function,
             signature,
@@ -344,6 +289,9 @@ class App(AppHooks, RequestHooks):
             registration.options,
             registration.is_builtin,
         )
+        if any(map(is_of_request, signature.supplied.values())):
+            entry.call = in_request_scope(entry.call)
+        return entry
 
 
 def _upper(name: str) -> str:

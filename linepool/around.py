@@ -16,32 +16,60 @@ from attrs import evolve
 from linepool.protocols.base import Request
 from linepool.session import Reply, Session
 
-Around = Callable[[Request, Session], Generator[None, None, None]]
+
+class Next(functools.partial[Any]):
+    """What middleware calls to have the rest done: a method of the conversation, with its first argument."""
+
+    @property
+    def conversation(self) -> Any:
+        """The conversation of the request."""
+        return self.func.__self__  # type: ignore[attr-defined]
 
 
-def layer_of(function: Around) -> Callable[[Request, Session, Callable[[Request], Any]], Any]:
-    """Return the middleware that runs a generator function around what it calls."""
+Around = Callable[..., Generator[None, None, None]]
+
+
+def layer_of(function: Around) -> Callable[..., Any]:
+    """Return the middleware that runs a generator function around what it calls.
+
+    It takes further arguments of the function by name.
+    """
 
     @functools.wraps(function)
-    def layer(request: Request, session: Session, call_next: Callable[[Request], Any]) -> Any:
-        around = function(request, session)
+    def layer(
+        request: Request, session: Session, call_next: Callable[[Request], Any], **more: Any
+    ) -> Any:
+        around = function(request, session, **more)
         if next(around, around) is around:
             raise RuntimeError(f"middleware {function.__name__} has not yielded")
-        try:
-            value = call_next(request)
-        except BaseException as error:
-            failure = _told(around, error)
-            if failure is not error:
-                raise failure  # noqa: B904 - it has its context
-            raise
-        if hasattr(value, "__next__"):
-            return Watched(value, around)
-        if isinstance(value, Reply) and hasattr(value.value, "__next__"):
-            return evolve(value, value=Watched(value.value, around))
-        _complete(around)
-        return value
+        return run_around(around, functools.partial(call_next, request))
 
     return layer
+
+
+def run_around(around: Generator[None, None, None], call: Callable[[], Any]) -> Any:
+    """Return the value of a request, a stream with a generator function around it.
+
+    Args:
+        around: The function's generator, at its ``yield``.
+        call: Returns the value.
+
+    Raises:
+        BaseException: What ``call`` raises, or the generator in its place.
+    """
+    try:
+        value = call()
+    except BaseException as error:
+        failure = _told(around, error)
+        if failure is not error:
+            raise failure  # noqa: B904 - it has its context
+        raise
+    if hasattr(value, "__next__"):
+        return Watched(value, around)
+    if isinstance(value, Reply) and hasattr(value.value, "__next__"):
+        return evolve(value, value=Watched(value.value, around))
+    _complete(around)
+    return value
 
 
 class Watched(Generator[Any, Any, None]):

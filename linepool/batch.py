@@ -13,10 +13,11 @@ from contextlib import AbstractContextManager
 from typing import Protocol as Interface
 
 from linepool.errors import LeaveNow, ReplyError, ServerError
-from linepool.failures import report
+from linepool.failures import count_error, report
 from linepool.faults import reference
 from linepool.protocols.base import Bad, Protocol, Request
 from linepool.resources import Resources
+from linepool.resources.opened import Opened
 from linepool.service import Service
 from linepool.session import Connection, Session
 
@@ -40,6 +41,7 @@ class Batched(Interface):
     protocol: Protocol
     session: Session
     resources: Resources
+    held: Opened | None
     armed: bool
     closing: bool
     errors: int
@@ -72,14 +74,15 @@ def end_batch(conversation: Batched) -> bool:
         raise
     except ReplyError as error:
         failure = error
+        count_error(conversation, error)
     except BaseException as error:
         number = reference(error)
         log.exception("batch failed id=%s peer=%s", number, conversation.session.peer)
         report(conversation, error, None)
         failure = ServerError(f"internal error, id {number}")
+        conversation.errors += 1
     else:
         return True
-    conversation.errors += isinstance(failure, ServerError)
     conversation.closing = True
     conversation.retract(conversation.protocol.encode_error(failure, None))
     return False

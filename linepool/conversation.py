@@ -12,13 +12,14 @@ from contextvars import Context, copy_context
 from typing import Any, cast
 
 from linepool import failures, forked
-from linepool.around import Watched
+from linepool.around import Next, Watched
 from linepool.batch import Owner, end_batch, end_early
-from linepool.errors import LeaveNow, ReplyError, RequestTimeout, ServerError, UnknownCommand
-from linepool.failures import OK, error_reply, failed, report, result_of
+from linepool.errors import LeaveNow, ReplyError, RequestTimeout, UnknownCommand
+from linepool.failures import OK, count_error, error_reply, failed, report, result_of
 from linepool.protocols.base import Bad, Request, printable
 from linepool.protocols.strangers import HTTP, MOST_KEPT_BYTES, FirstBytes, is_http
 from linepool.resources import Resources
+from linepool.resources.opened import Opened
 from linepool.service import NO_REQUEST, Entry, Middleware, Service
 from linepool.session import Connection, Detached, Reply, Session
 
@@ -48,6 +49,7 @@ class Conversation:
         errors: How many requests ended in SERVER_ERROR.
         timeouts: How many of these had run past their deadline.
         pinned: A handler or hook has asked for the live connection, so it stays in this worker.
+        held: The resources of the connection that are open; None: none was asked for.
         runs: Called with the number of a command when a handler is called for a part of the request.
         result: How the last request has ended; ``refusal``: what has come in place of one; both until read.
         taken_bytes: What the protocol has taken of a request that is not complete, for the observer.
@@ -61,17 +63,14 @@ class Conversation:
     result, refusal = OK, ""
     taken_bytes = 0
     _broken = False  # a stream has ended with an error
+    held: Opened | None = None
     _live: Connection | None = None
     _first_bytes: FirstBytes | None = None  # None: the client is admitted
     retracted = b""  # the reply in place of those of a failed batch, where nothing else sends it
     _context: Context  # of the present request
 
     def __init__(
-        self,
-        service: Service,
-        session: Session,
-        resources: Resources,
-        owner: Owner | None = None,
+        self, service: Service, session: Session, resources: Resources, owner: Owner | None = None
     ) -> None:
         self.service = service
         self.session = session
@@ -134,6 +133,7 @@ class Conversation:
     def greet(self) -> bytes:
         """Run the ``on_connect`` hooks and return what the server says first."""
         parts = [self.protocol.greeting()]
+        self.resources.look_if_due()
         for hook in self.service.on_connect:
             try:
                 self._context = copy_context()
@@ -279,7 +279,7 @@ class Conversation:
         return self.protocol.encode_push(value, self.request)
 
     def run_disconnect_hooks(self) -> None:
-        """Run the ``on_disconnect`` hooks. Pre-condition: the connection has ended, and they have not run."""
+        """Run the ``on_disconnect`` hooks, once the connection has ended, and close its resources."""
         for hook in self.service.on_disconnect:
             try:
                 with forked.contained():
@@ -289,6 +289,8 @@ class Conversation:
                 report(self, error, None)
         if self.resources.is_open:
             end_batch(self)
+        if self.held is not None:
+            self.held.close()
 
     def _value(self, request: Request) -> Any:
         """Return the value to encode, where more than one handler is called, or middleware."""
@@ -313,7 +315,7 @@ class Conversation:
                 if forked.depth != depth:
                     forked.end()
         except ReplyError as error:
-            self.errors += isinstance(error, ServerError)
+            count_error(self, error)
             return error
         except (LeaveNow, RequestTimeout):
             raise
@@ -333,7 +335,7 @@ class Conversation:
     def _through(self, layers: Sequence[Middleware], request: Request) -> Any:
         if not layers:
             return self.call(request)
-        return layers[0](request, self.session, lambda inner: self._through(layers[1:], inner))
+        return layers[0](request, self.session, Next(self._through, layers[1:]))
 
     def _encode(self, value: object, request: Request) -> bytes | Generator[bytes, None, None]:
         if isinstance(value, Reply):
@@ -389,9 +391,7 @@ class Conversation:
                     forked.end()
         except BaseException as error:  # noqa: BLE001 - as for a handler that is not a stream
             self.armed = False
-            if isinstance(
-                items, Watched
-            ):  # which does not know of those that were not raised in it
+            if isinstance(items, Watched):  # it does not know of what was not raised in it
                 with forked.contained():
                     error = context.run(items.tell, error)
             return error_reply(self, error, request)

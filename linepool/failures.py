@@ -9,6 +9,8 @@ from linepool import forked
 from linepool.errors import LeaveNow, ReplyError, RequestTimeout, ServerError
 from linepool.faults import reference
 from linepool.protocols.base import Protocol, Request, printable
+from linepool.resources import Resources
+from linepool.resources.opened import Opened
 from linepool.service import Service
 from linepool.session import Session
 
@@ -28,6 +30,8 @@ class Failing(Interface):
     service: Service
     session: Session
     protocol: Protocol
+    resources: Resources
+    held: Opened | None
     armed: bool
     errors: int
     timeouts: int
@@ -46,12 +50,19 @@ def error_reply(conversation: Failing, error: BaseException, request: Request) -
     if isinstance(error, RequestTimeout):
         failure = _timed_out(conversation, error, request)
     elif isinstance(error, ReplyError):
-        conversation.errors += isinstance(error, ServerError)
+        count_error(conversation, error)
         failure = error
     else:
         failure = failed(conversation, error, request)
     conversation.result = TIMEOUT if isinstance(error, RequestTimeout) else result_of(failure)
     return conversation.protocol.encode_error(failure, request)
+
+
+def count_error(conversation: Failing, error: ReplyError) -> None:
+    """Count the reply to a request if it is SERVER_ERROR; resources are checked then."""
+    if isinstance(error, ServerError):
+        conversation.errors += 1
+        conversation.resources.suspect(conversation.held)
 
 
 def failed(conversation: Failing, error: BaseException, request: Request | None) -> ServerError:
@@ -69,11 +80,12 @@ def failed(conversation: Failing, error: BaseException, request: Request | None)
 
 
 def report(conversation: Failing, error: BaseException, request: Request | None) -> None:
-    """Call the app's ``on_error`` hooks with an exception that is not a reply.
+    """Call the app's ``on_error`` hooks with an exception that is not a reply; have resources checked.
 
-    They run in the time of the request; if they exceed it, RequestTimeout is raised in them. What one of
+    The hooks run in the time of the request; if they exceed it, RequestTimeout is raised in them. What one of
     them raises is logged.
     """
+    conversation.resources.suspect(conversation.held)
     hooks = conversation.service.on_error
     if not hooks:
         return

@@ -39,21 +39,6 @@ def contained() -> Iterator[None]:
             end()
 
 
-class Contained(contextlib.AbstractContextManager[Any]):
-    """A resource; a process that its function forks ends where that returns."""
-
-    def __init__(self, manager: contextlib.AbstractContextManager[Any]) -> None:
-        self._manager = manager
-
-    def __enter__(self) -> Any:
-        with contained():
-            return self._manager.__enter__()
-
-    def __exit__(self, *raised: Any) -> bool | None:
-        with contained():
-            return self._manager.__exit__(*raised)
-
-
 def send_again(number: int) -> None:
     """Send this process a signal in a moment. May be called by: signal handlers."""
     _thread.start_new_thread(_send, (number,))  # without the locks of threading, which may be held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -10,7 +11,8 @@ from linepool.forked import contained
 from linepool.handlers.checks import check_plain_function
 from linepool.handlers.inject import Injector, hints, place_of
 from linepool.handlers.signature import Signature, compile_signature
-from linepool.resources import ResourceFunctions, Resources
+from linepool.resources import Resources
+from linepool.resources.graph import BATCH, CONNECTION, REQUEST
 from linepool.service import Hook
 from linepool.session import Connection, Session, Verb
 
@@ -38,37 +40,43 @@ class HookFunctions:
         """All of them."""
         return [function for hook in self._functions.values() for function in hook]
 
-    def compiled(self, name: str, injector: Injector, resources: ResourceFunctions) -> list[Hook]:
+    def compiled(self, name: str, injector: Injector) -> list[Hook]:
         """Return the functions of one hook, ready to be called.
 
         Raises:
             SetupError: One cannot be called with what there is.
         """
-        return [
-            Hook(function, _signature(name, function, injector, resources))
-            for function in self.of(name)
-        ]
+        return [Hook(function, _signature(name, function, injector)) for function in self.of(name)]
 
 
-def _signature(
-    name: str, function: Callable[..., Any], injector: Injector, resources: ResourceFunctions
-) -> Signature:
+FOR_REQUESTS = "is made for requests only"
+OF_WORKERS_ONLY = {
+    CONNECTION: "is opened for connections only",
+    BATCH: FOR_REQUESTS,
+    REQUEST: FOR_REQUESTS,
+}
+"""What is said of resources that functions which serve no connection cannot take, by scope."""
+
+
+def _signature(name: str, function: Callable[..., Any], injector: Injector) -> Signature:
     place = f"{name} {function.__name__} at {place_of(function)}"
     per_worker = name.startswith("on_worker")
     try:
         signature = compile_signature(function, injector)
-        if per_worker:
-            resources.check_worker_hook(function, injector)
+        injector.refuse(function, OF_WORKERS_ONLY if per_worker else {REQUEST: FOR_REQUESTS})
     except SetupError as error:
         raise SetupError(f"{place}: {error}") from None
-    from_line = signature.words or signature.many or signature.options or signature.rest
+    from_line = signature.parameters
     if from_line or (per_worker and {Session, Connection, Verb} & set(hints(function).values())):
         what = (
             "the app's resources" if per_worker else "Session, Connection and the app's resources"
         )
-        raise SetupError(
-            f"{place}: a hook may only annotate {what}; it gets nothing from a request"
-        )
+        why = "it gets nothing from a request"
+        if from_line:
+            one = from_line[0]
+            hint = hints(function).get(one.name, inspect.Parameter.empty)
+            why = f"parameter {one.name}: {injector.unprovided(hint, one.name)}"
+        raise SetupError(f"{place}: a hook may only annotate {what}; {why}")
     return signature
 
 

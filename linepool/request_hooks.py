@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from linepool.around import layer_of
 from linepool.errors import SetupError
 from linepool.handlers.checks import check_call, check_plain_function
-from linepool.handlers.inject import Injector, hints, place_of
-from linepool.resources import ResourceFunctions
+from linepool.handlers.inject import Injector, described, hints, place_of
+from linepool.handlers.signature import Supply
+from linepool.hooks import OF_WORKERS_ONLY
+from linepool.protocols.base import Request
+from linepool.resources import in_request_scope, is_of_request
 from linepool.service import ErrorHook, Middleware
+from linepool.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_AROUND = ("request", "session")
 _GIVEN = ("exception", "request", "session")
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 class RequestHooks:
     """What an app has registered around its requests; the base of ``App``."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._middleware: list[Callable[..., Any]] = []
         self._error_hooks: list[Callable[..., Any]] = []
 
@@ -31,18 +39,22 @@ class RequestHooks:
         ``function(request, session, call_next)`` returns what ``call_next(request)`` returns, or another
         value to encode. A generator function with the parameters ``(request, session)`` yields once: the
         rest of it runs when the reply is complete, a stream too; what has ended the request otherwise
-        is raised at the ``yield``.
+        is raised at the ``yield``. Further parameters are resources and the like, by annotation, as in
+        hooks of a connection.
 
         Raises:
             SetupError: It cannot be called like this.
         """
         check_plain_function(function)
-        if not _is_around(function):
+        given = [*_AROUND, "call_next"]
+        if not _can_be_called(function, given) and not (
+            inspect.isgeneratorfunction(function) and _can_be_called(function, _AROUND)
+        ):
             is_generator = inspect.isgeneratorfunction(function)
             check_call(
                 function,
                 f"{'generator ' * is_generator}middleware",
-                *("request", "session", "call_next"),
+                *given,
                 instead="(request, session)" if is_generator else "",
             )
         self._middleware.append(function)
@@ -71,44 +83,117 @@ class RequestHooks:
         self._error_hooks.append(function)
         return function
 
-    def _layers(self) -> tuple[Middleware, ...]:
-        """Return the middleware, ready to be called, from the outermost to the innermost."""
-        return tuple(layer_of(one) if _is_around(one) else one for one in self._middleware)
+    def _layers(self, injector: Injector) -> tuple[tuple[Middleware, ...], tuple[Supply, ...]]:
+        """Return the middleware, ready to be called, from the outermost to the innermost, and its supplies.
 
-    def _compiled_error_hooks(
-        self, injector: Injector, resources: ResourceFunctions
-    ) -> tuple[ErrorHook, ...]:
+        Raises:
+            SetupError: One cannot be called with what there is.
+        """
+        layers, supplies = [], list[Supply]()
+        for function in self._middleware:
+            layer, takes = _layer(function, injector)
+            layers.append(layer)
+            supplies += takes
+        return tuple(layers), tuple(supplies)
+
+    def _compiled_error_hooks(self, injector: Injector) -> tuple[ErrorHook, ...]:
         """Return the functions for exceptions, ready to be called.
 
         Raises:
             SetupError: One cannot be called with what there is.
         """
-        return tuple(_error_hook(one, injector, resources) for one in self._error_hooks)
+        return tuple(_error_hook(one, injector) for one in self._error_hooks)
 
 
-def _is_around(function: Callable[..., Any]) -> bool:
-    """Whether middleware is a generator function that is not given ``call_next``."""
-    if not inspect.isgeneratorfunction(function):
-        return False
+def _can_be_called(function: Callable[..., Any], given: Sequence[str]) -> bool:
+    """Whether middleware can be called with these, and what is annotated beside them."""
+    signature = inspect.signature(function)
+    further = [
+        one.name
+        for one in list(signature.parameters.values())[len(given) :]
+        if one.annotation is not one.empty and one.kind in _BY_NAME
+    ]
     try:
-        inspect.signature(function).bind("request", "session")
+        signature.bind(*given, **dict.fromkeys(further))
     except TypeError:
         return False
     return True
 
 
-def _error_hook(
-    function: Callable[..., Any], injector: Injector, resources: ResourceFunctions
-) -> ErrorHook:
+def _layer(function: Callable[..., Any], injector: Injector) -> tuple[Middleware, list[Supply]]:
+    """Return one function as middleware, and what it is given."""
+    try:
+        given = _number_given(function, injector)
+        supplies = _supplies(function, given, injector)
+    except SetupError as error:
+        raise SetupError(f"middleware {described(function)}: {error}") from None
+    layer: Middleware = layer_of(function) if given == len(_AROUND) else function
+    if supplies:
+        layer = _injected(layer, supplies)
+    if any(map(is_of_request, supplies.values())):
+        layer = in_request_scope(layer)
+    return layer, list(supplies.values())
+
+
+def _number_given(function: Callable[..., Any], injector: Injector) -> int:
+    """Return how many arguments middleware is given by position: whether ``call_next`` is among them."""
+    third = [*inspect.signature(function).parameters.values()][len(_AROUND) :][:1]
+    if inspect.isgeneratorfunction(function) and _can_be_called(function, _AROUND):
+        return len(_AROUND) + any(one.name == "call_next" for one in third)
+    for one in third:
+        if injector(_resolved(function).get(one.name), one.name) is not None:
+            raise SetupError(f"the third parameter is call_next, not {one.name}")
+    return len(_AROUND) + 1
+
+
+def _supplies(function: Callable[..., Any], given: int, injector: Injector) -> dict[str, Supply]:
+    """Return what supplies the parameters of middleware beyond those that it is given by position."""
+    annotated = _resolved(function)
+    supplies: dict[str, Supply] = {}
+    for parameter in [*inspect.signature(function).parameters.values()][given:]:
+        hint = annotated.get(parameter.name, parameter.empty)
+        supply = injector(hint, parameter.name)
+        if supply is not None:
+            supplies[parameter.name] = supply
+        elif parameter.default is parameter.empty and parameter.kind in _BY_NAME:
+            why = injector.unprovided(hint, parameter.name)
+            raise SetupError(f"parameter {parameter.name}: {why}")
+    return supplies
+
+
+def _resolved(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return hints(function)
+    except NameError as error:
+        raise SetupError(f"annotation: {error}") from None
+
+
+def _injected(function: Callable[..., Any], supplies: Mapping[str, Supply]) -> Middleware:
+    """Return middleware that gives a function further arguments, by name."""
+
+    @functools.wraps(function)
+    def layer(request: Request, session: Session, call_next: Any) -> Any:
+        conversation = call_next.conversation
+        more = {name: supply(request, conversation) for name, supply in supplies.items()}
+        return function(request, session, call_next, **more)
+
+    return layer
+
+
+def _error_hook(function: Callable[..., Any], injector: Injector) -> ErrorHook:
     annotated = hints(function)
     parameters = list(inspect.signature(function).parameters.values())
     takes = {}
-    for parameter in parameters[len(_GIVEN) :]:
-        name = injector.resource_name(annotated.get(parameter.name, str), parameter.name)
-        if name is not None and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
-            takes[parameter.name] = name
     try:
-        resources.check_worker_hook(function, injector)
+        for parameter in parameters[len(_GIVEN) :]:
+            hint = annotated.get(parameter.name, parameter.empty)
+            name = injector.resource_name(hint, parameter.name)
+            if name is not None and parameter.kind is not parameter.POSITIONAL_ONLY:
+                takes[parameter.name] = name
+            elif parameter.default is parameter.empty and parameter.kind in _BY_NAME:
+                why = injector.unprovided(hint, parameter.name)
+                raise SetupError(f"parameter {parameter.name}: {why}")
+        injector.refuse(function, OF_WORKERS_ONLY)
         inspect.signature(function).bind(*_GIVEN, **takes)
     except (SetupError, TypeError) as error:
         raise _refused(function, error) from None

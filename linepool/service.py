@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 from linepool.errors import ServerError, UsageError
 from linepool.faults import new_id
 from linepool.handlers.compile import compile_call
-from linepool.handlers.signature import Signature
+from linepool.handlers.signature import Signature, Supply
 from linepool.protocols.base import Limits, Protocol, Request, printable
 from linepool.protocols.document import Document, described
 from linepool.session import Session
@@ -147,6 +147,7 @@ class Service:
         table: The command table, by name; aliases have entries of their own.
         unknown: Called for a command that is not in the table, or None.
         middleware: From the outermost to the innermost.
+        supplies: What returns the values that are injected into middleware.
         on_error: Called for an exception that is not a reply.
         guard: Whether clients of another protocol are refused (``protocols/strangers.py``).
         has_around: Whether the protocol makes one reply of several calls.
@@ -165,6 +166,7 @@ class Service:
     guard: bool = True
     on_error: Sequence[ErrorHook] = ()
     log_lines: bool = False
+    supplies: Sequence[Supply] = ()
     has_around: bool = field(init=False)
     greets: bool = field(init=False)
 

@@ -49,3 +49,8 @@ cdef class Layer:
     def __call__(self, request):
         """Have a request done; as the function that a middleware is given."""
         return self.chain.next(request, self.number)
+
+    @property
+    def conversation(self):
+        """The conversation of the request."""
+        return self.chain.conversation

@@ -111,7 +111,7 @@ cdef class Plan:
         if signature.body:
             self.is_indirect = self.is_indirect and syntax.has_blocks
             supplied[signature.body] = BODY
-        for supply in signature.supplied.values():
+        for supply in [*signature.supplied.values(), *service.supplies]:
             if supply not in (session_of, verb_of, syntax.supply) and not isinstance(supply, ResourceOf):
                 self.is_indirect = False  # it may reach the connection, whose replies are kept here
         if signature.many:
@@ -146,7 +146,7 @@ cdef class Plan:
         elif supplied[name] is self.syntax.supply:
             kind = b"P"
         else:
-            kind = b"R" if isinstance(supplied[name], ResourceOf) else None
+            kind = b"R" if type(supplied[name]) is ResourceOf else None
             extra = getattr(supplied[name], "name", None)
         if kind is None:
             return False

@@ -75,6 +75,7 @@ cdef class Turns:
     cdef tuple layers           # of middleware
     cdef bint guard
     cdef bint has_batches       # the app has resources of the scope batch
+    cdef bint has_checks        # some of its resources are checked
     cdef bint asked_python      # this turn has called the conversation
     cdef object reply, replied  # a reply in parts, and its request
     cdef Py_ssize_t replied_bytes  # of that request

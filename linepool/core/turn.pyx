@@ -74,7 +74,8 @@ cdef class Turns:
     def __init__(self, context):
         service, board = context.service, context.board
         self.context, self.board, self.resources = context, board, context.resources
-        self.has_batches = bool(context.resources.per_batch)
+        self.has_batches = context.resources.has_batches
+        self.has_checks = context.resources.has_checks
         self.brakes = context.brakes
         self.brakes_seen = context.brakes.seen
         self.safe_point, self.interrupts = context.safe_point, context.interrupts
@@ -217,6 +218,8 @@ cdef class Turns:
         batch.began_ns = first_ns
         batch.done, batch.length, batch.more, batch.ended = 0, 0, False, False
         self.asked_python = False
+        if self.has_checks:
+            self.resources.look_if_due()
         self.safe_point.is_open = True
         try:
             self.answer_all(connection, input, &batch, first_ns + BATCH_NS)

@@ -6,34 +6,58 @@ import contextlib
 import inspect
 import os
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_origin
+
+from attrs import frozen
 
 from linepool.errors import SetupError
 from linepool.handlers.from_json import json_converter
 from linepool.handlers.from_words import word_converter
 from linepool.handlers.signature import Supply
+from linepool.near import nearest
 from linepool.protocols.base import Protocol, Request
 from linepool.pubsub.messages import PubSub
 from linepool.session import Connection, Session, Verb
 
 
+@frozen
+class Offer:
+    """A resource that can be injected.
+
+    Attributes:
+        kind: The type that it provides.
+        place: ``file:line`` of its function.
+        scope: For how long it is used.
+        scopes: Its scope, and those of all that it takes.
+        supply: Returns it.
+    """
+
+    kind: Any
+    place: str
+    scope: str
+    scopes: frozenset[str]
+    supply: Supply
+
+
 class Injector:
     """Maps a parameter's annotation to the function that returns the value to inject.
+
+    Args:
+        offers: The app's resources, by name.
+        protocol: The app's protocol.
 
     Attributes:
         convert_for: From an annotation to its converter, for parameters that are not injected.
     """
 
-    def __init__(
-        self, resources: Mapping[str, Callable[..., Iterator[Any]]], protocol: Protocol
-    ) -> None:
+    def __init__(self, offers: Mapping[str, Offer], protocol: Protocol) -> None:
         self.protocol = protocol
         own = protocol.converters
         self.convert_for = (
             json_converter if protocol.typed else lambda hint: word_converter(hint, own)
         )
-        self._types = {name: _provided_type(name, f) for name, f in resources.items()}
+        self._offers = offers
 
     def __call__(self, hint: Any, name: str) -> Supply | None:
         """Return what gives an injected parameter its value; None: its value is in the request."""
@@ -53,22 +77,87 @@ class Injector:
             return lambda _request, conversation: conversation.connection.pubsub
         if (chosen := self.resource_name(hint, name)) is None:
             return None
-        return ResourceOf(chosen)
+        return self._offers[chosen].supply
 
-    def resource_name(self, hint: Any, name: str) -> str | None:
+    def resource_name(self, hint: Any, name: str, but: str = "") -> str | None:
         """Return which resource a parameter is given; None: none.
+
+        It is one that provides the parameter's type, or else a class that is derived from that.
+
+        Args:
+            hint: The parameter's annotation.
+            name: The parameter's name, which decides between resources of one type.
+            but: A resource that is not meant: the one that has the parameter.
 
         Raises:
             SetupError: Several are of its type, and none has its name.
         """
         hint = _required(hint)
-        offers = [resource for resource, kind in self._types.items() if kind == hint]
-        if len(offers) > 1 and name not in offers:
+        others = {one: offer.kind for one, offer in self._offers.items() if one != but}
+        found = [one for one, kind in others.items() if kind == hint]
+        if not found and _is_own_class(hint):
+            found = [one for one, kind in others.items() if _is_derived(kind, hint)]
+        if len(found) > 1 and name not in found:
             raise SetupError(
-                f"parameter {name} matches several resources: {', '.join(offers)};"
+                f"parameter {name} matches several resources: {', '.join(found)};"
                 " name it after one of them"
             )
-        return name if name in offers else next(iter(offers), None)
+        return name if name in found else next(iter(found), None)
+
+    def refuse(self, function: Callable[..., Any], scopes: Mapping[str, str]) -> None:
+        """Raise SetupError if a function takes a resource of one of these scopes.
+
+        Args:
+            function: A handler or hook.
+            scopes: What the message says of a resource of a scope, or of one that takes such a resource.
+        """
+        for parameter, hint in hints(function).items():
+            name = None if parameter == "return" else self.resource_name(hint, parameter)
+            if name is None:
+                continue
+            offer = self._offers[name]
+            for scope in (offer.scope, *offer.scopes):
+                if scope in scopes:
+                    of = f"of the scope {offer.scope}"
+                    if scope != offer.scope:
+                        of += f", which takes one of the scope {scope},"
+                    raise SetupError(f"parameter {parameter}: resource {name} {of} {scopes[scope]}")
+
+    def unprovided(self, hint: Any, name: str, but: str = "") -> str:
+        """Return what is wrong with a parameter that nothing provides, and what would be right."""
+        if hint is inspect.Parameter.empty:
+            return f"annotate it with the type of a resource, for example {name}: Database"
+        shown = shown_type(_required(hint))
+        kinds = {one: offer.kind for one, offer in self._offers.items() if one != but}
+        near = [one for one, kind in kinds.items() if _is_derived(hint, kind)]
+        near += [name] if name in kinds else []
+        by_type = {shown_type(kind): one for one, kind in kinds.items()}
+        near += [by_type.get(nearest(shown, by_type), "")]
+        if near[0]:
+            offer = self._offers[near[0]]
+            return (
+                f"nothing provides {shown}; resource {near[0]} at {offer.place} provides"
+                f" {shown_type(offer.kind)}: did you mean that?"
+            )
+        return (
+            f"nothing provides {shown}; register a resource: @app.resource def {name}() ->"
+            f" Iterator[{shown}]"
+        )
+
+
+def shown_type(hint: Any) -> str:
+    """Return a type as the source has it, without its module."""
+    return str(getattr(hint, "__name__", hint)) if inspect.isclass(hint) else str(hint)
+
+
+def _is_own_class(hint: Any) -> bool:
+    """Whether an annotation is a class of which a resource may provide a derived one."""
+    return inspect.isclass(hint) and hint.__module__ != "builtins"
+
+
+def _is_derived(kind: Any, base: Any) -> bool:
+    kind = get_origin(kind) or kind
+    return inspect.isclass(kind) and base in kind.__mro__
 
 
 def _required(hint: Any) -> Any:
@@ -78,11 +167,13 @@ def _required(hint: Any) -> Any:
 
 
 class ResourceOf:
-    """Supplies a resource.
+    """Supplies a resource that the dict of the worker's has, or makes.
 
     Args:
         name: The resource's.
     """
+
+    is_of_request = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -90,6 +181,33 @@ class ResourceOf:
     def __call__(self, _request: Request, conversation: Any) -> object:
         """Return it; one of the scope ``batch`` is made first, if it has to be."""
         return conversation.resources[self.name]
+
+
+class RequestResourceOf(ResourceOf):
+    """Supplies a resource of the scope ``request``."""
+
+    is_of_request = True
+
+    def __call__(self, _request: Request, conversation: Any) -> object:
+        """Return it; it is made first, if it has to be."""
+        return conversation.resources.take(self.name, conversation)
+
+
+class LiveResourceOf:
+    """Supplies a resource that is the connection's, or takes one of the connection.
+
+    Args:
+        name: The resource's.
+        is_of_request: It is of the scope ``request``.
+    """
+
+    def __init__(self, name: str, *, is_of_request: bool) -> None:
+        self.name = name
+        self.is_of_request = is_of_request
+
+    def __call__(self, _request: Request, conversation: Any) -> object:
+        """Return it; it is made first, if it has to be. The connection stays in its worker from now on."""
+        return conversation.resources.take(self.name, conversation)
 
 
 def session_of(_request: Request, conversation: Any) -> Session:
@@ -115,30 +233,19 @@ def hints(function: Callable[..., Any]) -> dict[str, Any]:
     return typing.get_type_hints(function)
 
 
-def _provided_type(name: str, function: Callable[..., Any]) -> Any:
-    """Return T for a resource that is annotated ``-> Iterator[T]``."""
-    try:
-        hint = hints(function).get("return")
-    except NameError as error:
-        raise SetupError(f"resource {name}: annotation: {error}") from None
-    provided = get_args(hint)[:1]
-    if get_origin(hint) is None or not provided:
-        raise SetupError(
-            f"resource {name} at {place_of(function)} must be annotated with what it yields,"
-            " for example '-> Iterator[sqlite3.Connection]'"
-        )
-    return provided[0]
-
-
 def place_of(function: Callable[..., Any]) -> str:
-    """Return ``file:line`` of a function, for messages."""
+    """Return ``file:line`` of a function or class, for messages."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is None:
+    try:
+        if code is not None:
+            path, line = code.co_filename, code.co_firstlineno
+        else:
+            path, line = inspect.getfile(function), inspect.findsource(function)[1] + 1
+    except (OSError, TypeError):
         return "an unknown location"
-    path = code.co_filename
     with contextlib.suppress(OSError):  # the working directory may have been deleted
         path = os.path.relpath(path)
-    return f"{path}:{code.co_firstlineno}"
+    return f"{path}:{line}"
 
 
 def described(function: Callable[..., Any]) -> str:

@@ -244,7 +244,7 @@ class Connection(core.ConnectionFields):
         if self._stream is not None:
             self._stream.close()
         self._context.subscriptions.drop(self)
-        if self._context.service.on_disconnect:
+        if self._context.service.on_disconnect or self.conversation.held is not None:
             self._board.serving(0, 0)  # if it hangs, no other connection is taken for its client
             self._context.run_hooks(self.conversation.run_disconnect_hooks)
         self.conversation.release()
@@ -274,7 +274,6 @@ class Connection(core.ConnectionFields):
             observer.begin(self)
         board, replies, safe_point = self._board, self._replies, context.safe_point
         begin, last_serial, resources = board.begin, board.serial, context.resources
-        default_ns = context.limit_ns
         if board.brakes() != context.brakes.seen:
             context.brakes.apply()
         context.interrupts.conversation = conversation
@@ -282,6 +281,8 @@ class Connection(core.ConnectionFields):
         waiting = sum(map(len, replies)) if replies else 0  # bytes in replies
         done = 0  # requests
         began_ns = first_ns = monotonic_ns()
+        if resources.has_checks:
+            resources.look_if_due()
         safe_point.is_open = True  # until the end of the batch the worker's tables are at rest
         try:
             while not conversation.closing:
@@ -303,7 +304,7 @@ class Connection(core.ConnectionFields):
                     line, eol, entry = request.line, request.eol, request.command or NO_ENTRY
                     limit_ns, number = entry.limit_ns, entry.number
                     if limit_ns is None:
-                        limit_ns = default_ns
+                        limit_ns = context.limit_ns
                     serial = last_serial() + 1
                     begin(line, len(line), len(eol), limit_ns, number, waiting, serial, began_ns)
                     reply = conversation.answer(request)

@@ -28,6 +28,7 @@ PAGES = [
 README = PAGES[0].read_text(encoding="utf-8")
 PROTOCOLS = (ROOT / "docs/protocols.md").read_text(encoding="utf-8")
 HANDLERS = (ROOT / "docs/handlers.md").read_text(encoding="utf-8")
+RESOURCES = (ROOT / "docs/resources.md").read_text(encoding="utf-8")
 OPERATING = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DECORATORS = ("handler", "unknown", "middleware", "resource", "on_connect", "on_start")
@@ -93,8 +94,8 @@ def test_the_first_example_has_the_promised_twelve_lines_of_code():
 
 
 def dialogues():
-    """Return each example of the page on handlers, with the dialogue below it."""
-    found = FENCE.findall(HANDLERS)
+    """Return each example of the pages on handlers and resources, with the dialogue below it."""
+    found = FENCE.findall(HANDLERS + RESOURCES)
     pairs = itertools.pairwise(found)
     return [
         (code, said)
@@ -130,6 +131,10 @@ def test_the_tests_that_the_page_shows_pass():
     space["test_add"]()
     exec(second, space)
     space["test_two_clients"]()
+    (code,) = (code for code in blocks(RESOURCES, "python") if "def test_" in code)
+    space = {"__name__": "example"}
+    exec(code, space)
+    space["test_invite"]()
 
 
 @pytest.mark.parametrize(

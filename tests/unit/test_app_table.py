@@ -109,19 +109,6 @@ def test_a_class_that_cannot_be_filled_is_refused():
         App().configure({"x": 1})
 
 
-def test_a_resource_may_take_those_registered_before_it_only():
-    app = App()
-
-    @app.resource
-    def late(early: dict[str, int]) -> Iterator[list[int]]:
-        yield []
-
-    with pytest.raises(
-        SetupError, match="parameter early: a resource of the scope worker may only"
-    ):
-        app.freeze()
-
-
 # -- on the command line
 
 CODE = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from linepool import App, ClientError, Connection, JsonRpc, Resp, SetupError
 from linepool.protocols.base import Protocol
 from linepool.protocols.line import Line
 from linepool.resources import Resources
+from linepool.resources.graph import Recipe
+from linepool.resources.opened import Made
 
 
 class Book:
@@ -202,7 +205,7 @@ def test_one_that_cannot_be_made_is_an_error_of_its_request_alone():
     assert tries == ["made", "made", "ended"]
 
 
-def test_one_that_was_interrupted_while_it_was_made_is_closed_before_it_is_made_again():
+def test_one_that_was_interrupted_while_it_was_made_is_closed_before_it_is_made_again(monkeypatch):
     events: list[str] = []
 
     def page() -> Generator[int, None, None]:
@@ -213,15 +216,17 @@ def test_one_that_was_interrupted_while_it_was_made_is_closed_before_it_is_made_
         finally:
             events.append(f"end {number}")
 
-    class Interrupted(Resources):
-        def __setitem__(self, name, value):
-            super().__setitem__(name, value)
-            if value == 0:
-                del self[name]
-                raise TimeoutError  # as a signal's handler might between two instructions
+    opened = Made.open
 
-    resources = Interrupted()
-    resources.per_batch = {"page": page}
+    def interrupted(made: Made) -> Any:
+        value = opened(made)
+        if value == 0:
+            made.value = Made(made.recipe, {}).value  # as if it had not been assigned yet
+            raise TimeoutError  # as a signal's handler might between two instructions
+        return value
+
+    monkeypatch.setattr(Made, "open", interrupted)
+    resources = Resources({"page": Recipe("page", "batch", page, {})})
     with pytest.raises(TimeoutError):
         resources["page"]
     assert resources["page"] == 2
@@ -293,7 +298,7 @@ def test_the_commands_of_a_transaction_share_it(book):
 
 def test_another_scope_is_refused():
     with pytest.raises(
-        SetupError, match=r"resource page: scope must be one of worker, batch, not 'turn'"
+        SetupError, match="scope must be one of worker, connection, batch, request, not 'turn'"
     ):
 
         @App().resource(scope="turn")
@@ -336,17 +341,6 @@ def test_a_resource_of_the_worker_cannot_ask_for_one_of_a_batch(book):
 
     with pytest.raises(
         SetupError,
-        match=r"resource bad at .*: parameter page: a resource of the scope worker may only",
+        match=r"resource bad at .*: parameter page: resource page of the scope batch ends before",
     ):
-        app.freeze()
-
-
-def test_it_may_ask_for_resources_of_the_worker_alone(book):
-    app = notebook(book)
-
-    @app.resource(scope="batch")
-    def other(page: Page) -> Iterator[int]:
-        yield 1
-
-    with pytest.raises(SetupError, match=r"resource other at .*: parameter page: a resource of"):
         app.freeze()
