@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, AnyStr, TypeVar, Unpack, overload
 
 import attrs
 from attrs import frozen
 
 from linepool.app_hooks import AppHooks
 from linepool.app_resources import AppResources
-from linepool.batch import answers
-from linepool.conversation import Conversation
+from linepool.asking import ask
 from linepool.errors import SetupError
 from linepool.handlers.checks import check_plain_function, check_returns, refuse_second_load
 from linepool.handlers.inject import described, place_of
@@ -27,7 +26,6 @@ from linepool.resources import Resources, in_request_scope, is_of_request
 from linepool.resources.functions import Resolved
 from linepool.resources.graph import BATCH
 from linepool.service import Entry, Service
-from linepool.session import Session
 from linepool.settings import check_names_of_app, parse_setting
 from linepool.settings.keywords import AppSettings
 
@@ -92,6 +90,7 @@ class App(AppHooks, RequestHooks, AppResources):
         self._handlers: dict[str, _Registration] = {}
         self._unknown: _Registration | None = None
         self._started = False
+        self._kept: tuple[object, Service] | None = None
 
     @overload
     def handler(self, function: F, /) -> F: ...
@@ -216,29 +215,36 @@ class App(AppHooks, RequestHooks, AppResources):
                 leaving = self._hooks.compiled("on_worker_exit", resolved.injector)
                 run_in_worker(leaving, resources)
 
-    def ask(self, data: bytes) -> bytes:
-        r"""Return all bytes that a client would read that sends these and ends its stream.
+    def ask(self, data: AnyStr, *, raise_errors: bool = False) -> AnyStr:
+        r"""Return all that a client would read that sends this and ends its stream, in the same type.
 
-        ``app.ask(b"ADD 2 3\r\n") == b"5\r\n"``. No socket and no process is involved; each call is
-        one connection to a new worker, so it opens and closes the resources.
+        ``app.ask("ADD 2 3") == "5"``, ``app.ask(b"ADD 2 3\r\n") == b"5\r\n"``. If the last line has no
+        ending, it is completed (in a protocol of lines), and the reply is returned without its last ending.
+        No socket and no process is involved; each call is one connection to a new worker, so it opens and
+        closes the resources.
+
+        Args:
+            data: One or more requests; a str is UTF-8.
+            raise_errors: Raise the first exception that is not a reply, with the traceback of the app's
+                code, in place of the reply that names its id. ``ClientError`` and other errors that are
+                replies are returned as the client reads them.
 
         Raises:
-            TypeError: The data is not bytes.
+            TypeError: The data is neither str nor bytes.
         """
-        if not isinstance(data, bytes):
-            raise TypeError(f"App.ask() takes bytes, not {type(data).__name__}: app.ask(b'...')")
         self.start()
-        service = self.freeze(self._limits())
-        with self.worker() as resources:
-            conversation = Conversation(service, Session("ask", "ask", "ask"), resources)
-            greeting = conversation.greet()
-            replies = [conversation.take_pushed(), greeting]
-            conversation.feed(data)
-            replies.extend(answers(conversation))
-            replies.append(conversation.eof_reply())
-            conversation.run_disconnect_hooks()
-            replies.append(conversation.take_pushed())
-            return b"".join(replies)
+        return ask(self._kept_service(), self.worker(), data, raise_errors=raise_errors)
+
+    def _kept_service(self) -> Service:
+        """Return the app made ready to serve: as in the last call, unless the app has changed since."""
+        state = (
+            *(self.name, self.protocol, self.builtins, self.guard, self._limits()),
+            *(tuple(self._handlers.items()), self._unknown, tuple(self.functions)),
+            self._resources.state(),
+        )
+        if self._kept is None or self._kept[0] != state:
+            self._kept = state, self.freeze(self._limits())
+        return self._kept[1]
 
     def _limits(self) -> Limits:
         names = [field.name for field in attrs.fields(Limits)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import zlib
+from types import TracebackType
 
 _OWN = os.path.dirname(__file__) + os.sep
 _GENERATED = "<linepool"
@@ -31,6 +32,14 @@ def fault_of(error: BaseException) -> str:
 def reference(error: BaseException) -> str:
     """Return an id of eight hexadecimal digits; the first four are the same for the same fault."""
     return f"{zlib.crc32(fault_of(error).encode('utf-8', 'replace')) & 0xFFFF:04x}{os.urandom(2).hex()}"
+
+
+def traceback_of_app(error: BaseException) -> TracebackType | None:
+    """Return an exception's traceback from the first frame of the app's code on; the whole if it has none."""
+    step = error.__traceback__
+    while step and step.tb_frame.f_code.co_filename.startswith((_OWN, _GENERATED)):
+        step = step.tb_next
+    return step or error.__traceback__
 
 
 def new_id() -> str:

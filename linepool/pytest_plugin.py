@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixture ``linepool_server``, available once linepool is installed."""
+"""The pytest plugin: fixtures that start servers, available once linepool is installed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,32 @@ if TYPE_CHECKING:
 @pytest.fixture
 def linepool_server() -> Iterator[Callable[..., Server]]:
     """Start servers as ``serve`` does; stop them all after the test."""
+    with _servers() as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def linepool_shared_server() -> Iterator[Callable[..., Server]]:
+    """Give the server of an app with some settings, the same for all tests; stop it after the last one.
+
+    It is started, as by ``serve``, when a test first asks for it with this app and these settings, or
+    when it was stopped. What the app is given later, it does not serve.
+    """
+    started: dict[object, Server] = {}
+    with _servers() as start:
+
+        def shared(app: App, **settings: Any) -> Server:
+            key = app, repr(sorted(settings.items()))
+            server = started.get(key)
+            if server is None or server.is_stopped:
+                server = started[key] = start(app, **settings)
+            return server
+
+        yield shared
+
+
+@contextlib.contextmanager
+def _servers() -> Iterator[Callable[..., Server]]:
     from linepool.testing import serve  # noqa: PLC0415 - the plugin is loaded by every pytest run
 
     with contextlib.ExitStack() as stack:

@@ -50,6 +50,9 @@ class ErrorHook:
         self.function(error, request, conversation.session, **taken)
 
 
+OnError = Callable[[BaseException, Request | None, Any], None]
+"""An ``ErrorHook``, or another function that is called as one."""
+
 NO_REQUEST = Request(b"", [])
 Request.new_id = staticmethod(new_id)  # type: ignore[method-assign] # the protocols are pure
 
@@ -164,7 +167,7 @@ class Service:
     on_disconnect: Sequence[Hook]
     limits: Limits = Limits()
     guard: bool = True
-    on_error: Sequence[ErrorHook] = ()
+    on_error: Sequence[OnError] = ()
     log_lines: bool = False
     supplies: Sequence[Supply] = ()
     has_around: bool = field(init=False)

@@ -27,7 +27,7 @@ from linepool.operate.serve import serve as serve_app
 from linepool.protocols.base import Limits
 from linepool.service import Service
 from linepool.session import Session
-from linepool.settings import ProcessSettings, Settings
+from linepool.settings import IN_FOREGROUND, ProcessSettings, Settings
 
 _TIMEOUT = 10.0  # seconds; only there to fail
 _DEFAULTS = {"bind": "127.0.0.1:0", "control": "off", "workers": 2, "reload": False}
@@ -112,6 +112,11 @@ class Server:
         self.address = addresses[0]
         self._status: int | None = None
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether ``stop`` has been called."""
+        return self._status is not None
+
     def connect(self) -> Peer:
         """Return a new connection."""
         return Peer(self.address)
@@ -166,6 +171,7 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
             _release_log()
             logs.set_up(configuration.settings)
 
+            in_foreground = configuration.settings.workers == IN_FOREGROUND
             unclosed = [writer]
 
             def tell(listeners: list[Listener]) -> None:
@@ -173,11 +179,18 @@ def serve(app: App, **settings: Any) -> Iterator[Server]:
                 os.close(unclosed.pop())
 
             def load() -> tuple[App, Settings]:
-                while unclosed:  # in the first loader; it is the server's alone
+                while (
+                    unclosed and not in_foreground
+                ):  # in the first loader; it is the server's alone
                     os.close(unclosed.pop())
                 return app, configuration.settings
 
-            source = Source(app.name, load, ProcessSettings(load_timeout=_TIMEOUT))
+            source = Source(
+                app.name,
+                load,
+                ProcessSettings(load_timeout=_TIMEOUT),
+                in_foreground=in_foreground,
+            )
             status = serve_app(source, tell)
         except SetupError as error:
             os.write(writer, f"! {error}".encode())

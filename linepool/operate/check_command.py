@@ -20,7 +20,8 @@ from linepool.operate.terminal import print_error, printable
 from linepool.protocols.base import Limits
 from linepool.protocols.document import described
 from linepool.service import Entry, Service
-from linepool.settings import FIELDS, written
+from linepool.settings import FIELDS, IN_FOREGROUND, written
+from linepool.settings.foreground import without_effect
 
 _SHOWN_NAMES = 5  # of commands in a warning
 
@@ -51,6 +52,10 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
 def warnings(app: App, configuration: Configuration) -> list[str]:
     """Return what is worth a warning before an app is served."""
     found = [*configuration.warnings]
+    if configuration.settings.workers == IN_FOREGROUND and (
+        unused := without_effect(configuration.sources)
+    ):
+        found.append(f"no effect with workers = 0, in the foreground: {', '.join(unused)}")
     found += _loaded_twice(app)
     if left_out := target.left_out(app):
         found.append(f"{left_out} is not served: it does not belong to the app {app.name!r}")

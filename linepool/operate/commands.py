@@ -135,4 +135,8 @@ def _scaled(bounds: Workers, wanted: str) -> Workers:
         scaled: Workers = parse_setting("workers", wanted, "SCALE")
     except SetupError as error:
         raise ClientError(str(error)) from None
+    if not scaled.max:
+        raise ClientError(
+            f"SCALE: workers must be N or MIN:MAX with 1 <= MIN <= MAX, not {wanted!r}; DRAIN empties a pool"
+        )
     return scaled

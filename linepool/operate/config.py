@@ -19,6 +19,7 @@ from linepool.operate.environment import misspelt_in, settings_in
 from linepool.operate.supervision import Supervision
 from linepool.settings import (
     FIELDS,
+    IN_FOREGROUND,
     ProcessSettings,
     Settings,
     check_names,
@@ -149,14 +150,15 @@ class Given:
                 **{name: value for name, value in values.items() if name in names}
             )
 
-    def value(self, name: str) -> Any:
-        """Return the value of a setting, as far as it does not come from the app.
+    def value(self, name: str, app: App | None = None) -> Any:
+        """Return the value of a setting, as far as it does not come from an app that is not known yet.
 
         Raises:
             ConfigError: The value is wrong.
         """
         with _as_config_errors():
-            values, _ = _merged(self.layers)
+            in_app = {name: app.settings[name]} if app and name in app.settings else {}
+            values, _ = _merged([(_APP, in_app), *self.layers])
             return values.get(name, FIELDS[name].default)
 
     def fixed(self) -> dict[str, Any]:
@@ -194,6 +196,8 @@ class Given:
                 _refuse_paths(sources)
             if values.get("reload"):
                 values = {"reload_batch": 1.0, "log_limit": 0, **values}
+            if values.get("workers") == IN_FOREGROUND:
+                values = {"log_limit": 0, **values}
             values.setdefault("workers", default_workers(math.ceil(available_cpus())))
             warnings = [*self.warnings]
             if self.supervision:

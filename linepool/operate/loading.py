@@ -31,7 +31,7 @@ from linepool.operate.before_fork import refuse_patches, warn_of_threads
 from linepool.operate.supervision import UNSUPERVISED, Supervision
 from linepool.operate.target import explained
 from linepool.protocols.base import Limits
-from linepool.settings import ProcessSettings, Settings
+from linepool.settings import IN_FOREGROUND, ProcessSettings, Settings
 from linepool.worker.ending import own_exit_functions
 
 log = logging.getLogger("linepool")
@@ -52,6 +52,7 @@ class Source:
         supervision: How this process is supervised.
         program: What loads it anew: the one that this process was started with. None: a fork does.
         files: Where its settings may be.
+        in_foreground: It is loaded and served in this process.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Source:
     supervision: Supervision = UNSUPERVISED
     program: Program | None = None
     files: Sequence[str] = ()
+    in_foreground: bool = False
 
 
 def given_channel() -> tuple[LetterBox, int] | None:
@@ -87,7 +89,7 @@ def fork_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
     """Be a loader in a fork, which leaves the exit functions of its parent alone."""
     own_exit_functions()
 
-    def load() -> tuple[App, Settings]:
+    def load_without_sockets() -> tuple[App, Settings]:
         app, settings = source.load()
         for address in settings.bind:  # the sockets that were passed to the master come from there
             with contextlib.suppress(OSError):
@@ -95,7 +97,7 @@ def fork_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
                     os.close(descriptor)
         return app, settings
 
-    run_loader(box, master, evolve(source, load=load))
+    run_loader(box, master, evolve(source, load=load_without_sockets))
 
 
 def run_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
@@ -117,6 +119,21 @@ def run_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
 
 
 def _load(source: Source) -> Image:
+    """Load an app in a loader.
+
+    Raises:
+        SetupError: It cannot be served; the text says why.
+    """
+    image = load(source)
+    if image.settings.workers == IN_FOREGROUND:
+        raise SetupError(
+            "workers = 0 is for the command that starts a server: give --workers 0, not in App(...)"
+        )
+    warn_of_threads()
+    return image
+
+
+def load(source: Source) -> Image:
     """Load an app and make it ready to serve.
 
     Raises:
@@ -133,6 +150,5 @@ def _load(source: Source) -> Image:
         app.start()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
         raise SetupError(f"on_start failed: {explained(error)}") from None
-    warn_of_threads()
     path = source.fixed.get("access_log", "off") if source.identity else settings.access_log
     return Image(app, service, settings, open_output(path))

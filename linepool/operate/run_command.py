@@ -21,7 +21,7 @@ from linepool.operate.options import add_settings, given
 from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, parse
 from linepool.operate.serve import serve
 from linepool.operate.supervision import Supervision, claim
-from linepool.settings import FIELDS, Settings
+from linepool.settings import FIELDS, IN_FOREGROUND, Settings
 
 log = logging.getLogger("linepool")
 
@@ -65,7 +65,7 @@ def run_script(
             others: list[str] = []
         else:
             options, others = parser.parse_known_args(sys.argv[1:])
-        return _serve(sys.argv[0], lambda: app, options, supervision, others, is_script=True)
+        return _serve(sys.argv[0], lambda: app, options, supervision, others, script=app)
     except SetupError as error:
         if target.is_loading():
             raise
@@ -94,7 +94,7 @@ def _serve(
     supervision: Supervision,
     others: Sequence[str] = (),
     *,
-    is_script: bool = False,
+    script: App | None = None,
 ) -> int:
     """Serve an app.
 
@@ -104,7 +104,7 @@ def _serve(
         options: The options of the command line.
         supervision: How this process is supervised.
         others: Arguments that are left to the script.
-        is_script: The app is that of this script, which is running already.
+        script: The app, if it is that of this script, which is running already.
     """
     program = Program.of_this_process()
     outside = given(options, supervision)
@@ -127,12 +127,14 @@ def _serve(
         for option in others:
             if near := hint(option, map(option_name, FIELDS), _NEARLY):
                 log.warning("option %s is left to the script%s", option.partition("=")[0], near)
-        if is_script and identity is not None:
+        if script is not None and identity is not None:
             log.warning(
                 "the script has run as root so far: 'linepool run' loads it as %s", process.user
             )
         return app, configuration.settings
 
+    in_foreground = outside.value("workers", script) == IN_FOREGROUND
+    fixed = outside.fixed()
     return serve(
-        Source(name, load_all, process, identity, outside.fixed(), supervision, program, files)
+        Source(name, load_all, process, identity, fixed, supervision, program, files, in_foreground)
     )

@@ -78,12 +78,18 @@ def serve(source: Source, on_listening: Callable[[list[Listener]], None] | None 
         if told.get("dry"):
             return dry_run(told)
         return take_over(told, lambda inherited: _inherit(inherited, source, told))
-    warn_of_threads()
+    if not source.in_foreground:
+        warn_of_threads()
     fill_standard_descriptors()
     for name in ("log_file", "access_log"):
         before_load.make_log_file(source.fixed.get(name, ""), source.identity, name)
     path = source.process.pid_file
     with contextlib.closing(PidFile(path)) if path else contextlib.nullcontext() as pid_file:
+        if source.in_foreground:
+            # It brings the debugger along, which no other server needs.
+            from linepool.operate.foreground import serve_here  # noqa: PLC0415
+
+            return serve_here(source, on_listening)
         return _load_and_serve(source, pid_file, on_listening)
 
 

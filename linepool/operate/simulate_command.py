@@ -7,8 +7,10 @@ import json
 from typing import Any
 
 from linepool.app import App
+from linepool.errors import SetupError
 from linepool.operate.options import add_settings, configured
 from linepool.pool.policy import SETTINGS
+from linepool.settings import IN_FOREGROUND
 
 _MAX_NUMBER = 1e6
 _MAX_CLIENTS = 1_000_000
@@ -67,6 +69,8 @@ def _run(options: argparse.Namespace) -> int:
     from linepool.pool import simulate, traces  # noqa: PLC0415
 
     settings = configured(App(), options).settings
+    if settings.workers == IN_FOREGROUND:
+        raise SetupError("workers = 0 is for a debugger: there is no pool to simulate")
     if options.trace is not None:
         trace = simulation.load(options.trace)
     elif options.burst is not None:

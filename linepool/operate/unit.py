@@ -20,7 +20,7 @@ from linepool.operate.options import add_settings, given_settings
 from linepool.operate.target import parts_of
 from linepool.operate.terminal import printable
 from linepool.operate.unit_files import TEMPORARY, Service, in_any, service_unit, socket_unit
-from linepool.settings import FIELDS, Settings, written
+from linepool.settings import FIELDS, IN_FOREGROUND, Settings, written
 
 _DESCRIPTION = (
     "Print a hardened systemd service for a server, with absolute paths. The options of 'linepool run' go"
@@ -79,6 +79,8 @@ def _service(options: argparse.Namespace) -> Service:
         raise SetupError(f"a unit cannot have the name {name!r}: give --name NAME")
     # The service has other variables than this process.
     configuration = configure(App(), given_settings(options), {}, options.config)
+    if configuration.settings.workers == IN_FOREGROUND:
+        raise SetupError("a service has workers: workers = 0 is for a debugger")
     settings = _absolute(configuration.settings, directory)
     has_socket = options.socket or options.socket_unit
     control = settings.control if settings.control != "auto" else f"/run/{name}/control.sock"

@@ -206,6 +206,9 @@ class Protocol(ABC):
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {}
     """Further values to inject into handlers, by annotation, from the request and the conversation."""
 
+    line_end: bytes = b""
+    """What ends a request, where that is the end of a line of text: ``App.ask`` adds it if it is left out."""
+
     commands: Mapping[bytes, Command]
     unknown: Command | None
     limits: Limits

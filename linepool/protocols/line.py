@@ -63,6 +63,7 @@ class Line(Buffered):
     """
 
     takes_json: ClassVar[bool] = True
+    line_end = b"\n"
     options: ClassVar[Mapping[str, str]] = {
         "records": "how a dict, an attrs instance or a dataclass is sent: lines or json",
     }

@@ -77,6 +77,10 @@ class ResourceFunctions:
             raise SetupError(f"resource {name} is registered twice: at {places}")
         return function
 
+    def state(self) -> object:
+        """Return what is another value when a resource was added or replaced."""
+        return tuple(self._resources.items())
+
     @contextlib.contextmanager
     def replaced(self, what: Any, fake: Any) -> Iterator[None]:
         """Have a resource be another one, until the block ends.

@@ -21,12 +21,19 @@ from linepool.settings.limits import LimitSettings
 from linepool.settings.listening import ListeningSettings
 from linepool.settings.logs import LogSettings
 from linepool.settings.operation import OperationSettings
-from linepool.settings.pool import MAX_WORKERS, PoolSettings, Workers, default_workers
+from linepool.settings.pool import (
+    IN_FOREGROUND,
+    MAX_WORKERS,
+    PoolSettings,
+    Workers,
+    default_workers,
+)
 from linepool.settings.process import ProcessSettings
 
 __all__ = [
     "FIELDS",
     "INHERIT",
+    "IN_FOREGROUND",
     "MAX_WORKERS",
     "ProcessSettings",
     "Settings",

@@ -12,13 +12,17 @@ MAX_WORKERS = 1000  # slots of the board
 
 @frozen
 class Workers:
-    """The bounds of the pool size: ``N`` is fixed, ``MIN:MAX`` scales with the load."""
+    """The bounds of the pool size: ``N`` is fixed, ``MIN:MAX`` scales with the load; 0: there is no pool."""
 
     min: int
     max: int
 
     def __str__(self) -> str:
         return str(self.min) if self.min == self.max else f"{self.min}:{self.max}"
+
+
+IN_FOREGROUND = Workers(0, 0)
+"""The process that is started serves by itself."""
 
 
 def default_workers(cpus: int) -> Workers:
@@ -34,8 +38,8 @@ def _parse_workers(value: object) -> Workers:
         workers = Workers(int(low), int(high if colon else low))
     except ValueError:
         raise ValueError("N or MIN:MAX, such as 4 or 2:32") from None
-    if not 1 <= workers.min <= workers.max <= MAX_WORKERS:
-        raise ValueError(f"N or MIN:MAX with 1 <= MIN <= MAX <= {MAX_WORKERS}")
+    if workers != IN_FOREGROUND and not 1 <= workers.min <= workers.max <= MAX_WORKERS:
+        raise ValueError(f"N or MIN:MAX with 1 <= MIN <= MAX <= {MAX_WORKERS}, or 0")
     return workers
 
 
@@ -43,7 +47,7 @@ _WORKERS = syntax.Syntax(
     _parse_workers,
     {
         "type": ["integer", "string"],
-        "minimum": 1,
+        "minimum": 0,
         "maximum": MAX_WORKERS,
         "pattern": "^[0-9]+(:[0-9]+)?$",
     },
@@ -55,7 +59,11 @@ class PoolSettings:
     """How many workers there are."""
 
     workers: Workers = setting(
-        Workers(1, 4), _WORKERS, "N or MIN:MAX", "pool size, fixed or between two bounds"
+        Workers(1, 4),
+        _WORKERS,
+        "N or MIN:MAX",
+        "pool size, fixed or between two bounds; 0: serve in the foreground, without other processes and"
+        " limits of time, for a debugger",
     )
     min_spare: int = setting(
         1,

@@ -29,6 +29,7 @@ README = PAGES[0].read_text(encoding="utf-8")
 PROTOCOLS = (ROOT / "docs/protocols.md").read_text(encoding="utf-8")
 HANDLERS = (ROOT / "docs/handlers.md").read_text(encoding="utf-8")
 RESOURCES = (ROOT / "docs/resources.md").read_text(encoding="utf-8")
+TESTING = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
 OPERATING = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DECORATORS = ("handler", "unknown", "middleware", "resource", "on_connect", "on_start")
@@ -124,17 +125,21 @@ def test_a_handler_answers_as_its_page_shows(default_app, code, dialogue):
     assert default_app.ask(asked.encode()).decode().replace("\r\n", "\n") == shown
 
 
-def test_the_tests_that_the_page_shows_pass():
-    first, second = (code for code in blocks(HANDLERS, "python") if "def test_" in code)
-    space: dict[str, typing.Any] = {"__name__": "example"}
-    exec(first, space)
-    space["test_add"]()
-    exec(second, space)
-    space["test_two_clients"]()
+def test_the_test_that_the_page_on_resources_shows_passes():
     (code,) = (code for code in blocks(RESOURCES, "python") if "def test_" in code)
-    space = {"__name__": "example"}
+    space: dict[str, typing.Any] = {"__name__": "example"}
     exec(code, space)
     space["test_invite"]()
+
+
+def test_the_tests_that_the_page_on_testing_shows_pass(tmp_path):
+    shown = "\n".join(blocks(TESTING, "python"))
+    (tmp_path / "test_sums.py").write_text(shown, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, shown.count("def test_")) == (0, 9), done.stdout
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import pdb
 import sys
 import time
 import types
@@ -65,4 +66,11 @@ def complain() -> str:
 def stop_here(a: int, b: int) -> int:
     """Add two numbers, with the debugger."""
     breakpoint()
+    return a + b
+
+
+@linepool.handler
+def trace(a: int, b: int) -> int:
+    """Add two numbers, with pdb and no other debugger."""
+    pdb.set_trace()
     return a + b

@@ -147,6 +147,23 @@ def test_the_fixture_starts_several_servers(linepool_server: Callable[..., Serve
     assert one.ask("ADD 2 3") == other.ask("ADD 2 3") == "5"
 
 
+SHARED = make_app()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_tests_share_a_server_until_it_is_stopped(
+    linepool_shared_server: Callable[..., Server], number
+):
+    server = linepool_shared_server(SHARED, workers=1)
+    assert server.ask("ADD 2 3") == "5"
+    assert linepool_shared_server(SHARED, workers=1) is server
+    if number == 2:
+        server.stop()
+        again = linepool_shared_server(SHARED, workers=1)
+        assert again is not server
+        assert again.ask("ADD 2 3") == "5"
+
+
 def test_a_second_server_does_not_keep_the_first_ones_connections_open(
     linepool_server: Callable[..., Server], tmp_path
 ):

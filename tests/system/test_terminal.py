@@ -192,6 +192,57 @@ def test_a_breakpoint_in_a_handler_opens_the_debugger_in_the_server_s_terminal()
     assert (server.exitstatus, server.signalstatus) == (0, None)
 
 
+@contextlib.contextmanager
+def in_foreground() -> Iterator[tuple[pexpect.spawn, Peer]]:
+    """Serve in the foreground of a terminal; give the terminal and a connection."""
+    options = ("--bind", "127.0.0.1:0", "--workers", "0")
+    app = str(HANDLERS / "odd_processes.py")
+    with terminal(sys.executable, "-P", "-m", "linepool", "run", app, *options) as server:
+        server.expect(r"listening on 127\.0\.0\.1:(\d+)\r\n")
+        port = server.match.group(1).decode()
+        server.expect(r"ready: in the foreground pid=\d+\r\n")
+        with Peer(f"127.0.0.1:{port}") as peer:
+            yield server, peer
+
+
+@pytest.mark.parametrize("command", ["STOP_HERE", "TRACE"], ids=["breakpoint", "set_trace"])
+def test_in_the_foreground_a_handler_is_debugged_and_the_interrupt_key_stops(command):
+    with in_foreground() as (server, peer):
+        for _ in range(2):
+            peer.send(f"{command} 2 3\n".encode())
+            server.expect_exact("(Pdb) ")
+            server.sendline("p a * 100")
+            server.expect_exact("200\r\n")
+            server.expect_exact("(Pdb) ")
+            with Peer(":".join(map(str, peer.socket.getpeername()))) as other:
+                other.send(b"STOP_HERE 4 5\nQUIT\n")  # it waits meanwhile
+                server.sendline("c")
+                assert peer.line() == "5"
+                server.expect_exact("(Pdb) ")
+                server.sendline("c")
+                assert other.rest() == b"9\nOK\n"
+        server.sendcontrol("c")
+        server.expect_exact("stopped")
+        server.expect(pexpect.EOF)
+        server.wait()
+    assert (server.exitstatus, server.signalstatus) == (0, None)
+
+
+@pytest.mark.parametrize("prompt", [True, False])
+def test_in_the_foreground_the_interrupt_key_ends_a_handler_and_a_prompt(prompt):
+    with in_foreground() as (server, peer):
+        if prompt:
+            peer.send(b"STOP_HERE 2 3\n")
+            server.expect_exact("(Pdb) ")
+        else:
+            assert peer.ask("ADD 2 3") == "5"
+        server.sendcontrol("c")
+        server.expect_exact("stopped")
+        server.expect(pexpect.EOF)
+        server.wait()
+    assert (server.exitstatus, server.signalstatus) == (0, None)
+
+
 # -- the keys that stop a server
 
 

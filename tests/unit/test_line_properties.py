@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import linepool
 from linepool import App, Bad, Limits, Line, Range, Reply, Request, Rest, Session, Verb
+from linepool.asking import replies_to
 from linepool.protocols.base import Protocol
 from linepool.testing import assert_split_invariant
 from tests.fuzz.targets import Target
@@ -251,7 +252,7 @@ def test_no_cut_and_no_move_changes_the_replies(data, places, moving):
 
 @given(STREAMS)
 def test_no_bytes_make_ask_raise_and_every_reply_ends_its_line(data):
-    reply = APP.ask(data)
+    reply = replies_to(APP.freeze(), APP.worker(), data)
 
     assert reply == b"" or reply.endswith(b"\n")
 

@@ -16,6 +16,7 @@ import pytest
 
 import linepool
 from linepool import App, Limits, Line, Reply, Rest, Verb
+from linepool.asking import replies_to
 from linepool.protocols.base import Bad
 
 MAX_LINE = Limits().max_line_bytes
@@ -54,6 +55,11 @@ def app() -> App:
     return app
 
 
+def sent(app: App, data: bytes) -> bytes:
+    """Return the reply to exactly these bytes: their last line is not completed."""
+    return replies_to(app.freeze(), app.worker(), data)
+
+
 def replying(value: Any, **options: Any) -> App:
     """Return an app whose command F returns that value."""
     app = App(**options)
@@ -82,9 +88,9 @@ def test_a_reply_uses_the_line_ending_of_its_request(app):
 def test_a_reply_without_a_request_uses_the_last_ending_seen(app):
     text = b"CLIENT_ERROR the last line has no line ending; it was not run"
 
-    assert app.ask(b"ADD 2 3") == text + b"\r\n"
-    assert app.ask(b"ADD 2 3\nADD") == b"5\n" + text + b"\n"
-    assert app.ask(b"ADD 2 3\r\nADD") == b"5\r\n" + text + b"\r\n"
+    assert sent(app, b"ADD 2 3") == text + b"\r\n"
+    assert sent(app, b"ADD 2 3\nADD") == b"5\n" + text + b"\n"
+    assert sent(app, b"ADD 2 3\r\nADD") == b"5\r\n" + text + b"\r\n"
 
 
 def test_pipelined_requests_are_answered_in_order(app):
@@ -111,7 +117,7 @@ def test_an_unfinished_line_at_the_end_is_never_executed():
     app.handler("RUN")(lambda: calls.append("run"))
 
     for script in (b"RUN", b"RUN ", b"RUN\r", b"\nRUN"):
-        reply = app.ask(script)
+        reply = sent(app, script)
         assert reply.startswith(b"CLIENT_ERROR the last line has no line ending; it was not run")
     assert calls == []
 
@@ -382,7 +388,9 @@ def test_a_line_at_the_limit_is_served_and_a_longer_one_closes(app):
 
 
 def test_a_line_without_end_closes(app):
-    assert app.ask(b"x" * (MAX_LINE + 2)) == b"CLIENT_ERROR a line may hold 8192 bytes at most\r\n"
+    assert (
+        sent(app, b"x" * (MAX_LINE + 2)) == b"CLIENT_ERROR a line may hold 8192 bytes at most\r\n"
+    )
 
 
 def test_requests_before_a_line_that_is_too_long_are_answered(app):
@@ -466,7 +474,7 @@ def test_an_incomplete_data_block_at_the_end_never_reaches_the_handler():
         calls.append(data)
 
     for script in (b"put 5\n", b"put 5\nhell", b"put 5\nhello", b"put 5\nhello\r", b"put 0\n"):
-        assert app.ask(script) == (
+        assert sent(app, script) == (
             b"CLIENT_ERROR the data block is incomplete; the request was not run\n"
         )
     assert calls == []
@@ -665,7 +673,7 @@ def test_nothing_after_a_reply_that_closes_is_executed():
     app.handler("RAW")(lambda: Reply(raw=b"", close=True))
     app.handler("STREAM")(lambda: Reply(iter("ab"), close=True))
 
-    assert app.ask(b"value\nrun\nru") == b"bye\n"
+    assert sent(app, b"value\nrun\nru") == b"bye\n"
     assert app.ask(b"raw\nrun\n") == b""
     assert app.ask(b"stream\nrun\n") == b"a\nb\nEND\n"
     assert calls == []

@@ -58,6 +58,9 @@ MISTAKES = [
         1,
     ),
     ("check nowhere:app", "it is neither beside the target nor installed for", 1),
+    ("unit sums.py -w 0", "a service has workers: workers = 0 is for a debugger", 1),
+    ("simulate --burst 2 -w 0", "workers = 0 is for a debugger: there is no pool to simulate", 1),
+    ("check sums.py -w 0:3", "workers must be N or MIN:MAX with 1 <= MIN <= MAX <= 1000, or 0", 2),
     ("kill worker-3", "argument SLOT: must be the number that status shows, not 'worker-3'", 2),
 ]
 

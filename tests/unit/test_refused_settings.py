@@ -28,7 +28,7 @@ REFUSED: dict[str, tuple[object, str]] = {
     "hand_off_after": ("-1", "a number of seconds, at least 0.001 and at most 1000000000"),
     "max_connections": ("-1", "a whole number, at least 1 and at most 1000000"),
     "max_connections_per_address": ("-1", "a whole number, at least 0 and at most 1000000"),
-    "workers": ("-1", "N or MIN:MAX with 1 <= MIN <= MAX <= 1000"),
+    "workers": ("-1", "N or MIN:MAX with 1 <= MIN <= MAX <= 1000, or 0"),
     "min_spare": ("-1", "a whole number, at least 0 and at most 1000"),
     "max_spare": ("-1", "a whole number, at least 0 and at most 1000"),
     "grow_delay": ("-1", "a number of seconds, at least 0 and at most 1000000000"),
@@ -126,7 +126,7 @@ def test_the_schema_is_one_and_takes_the_defaults():
     "wrong",
     [
         {"wrokers": 1},
-        {"workers": 0},
+        {"workers": -1},
         {"workers": "many"},
         {"scheme": "shard"},
         {"request_timeout": -1},

@@ -23,6 +23,7 @@ from linepool.settings import (
     parse_setting,
     written,
 )
+from linepool.settings.foreground import WITHOUT_EFFECT, without_effect
 
 NAMES = list(FIELDS)
 SECONDS = [name for name, field in FIELDS.items() if field.metadata["unit"] == "s"]
@@ -163,10 +164,10 @@ def test_a_flag_is_on_or_off(name, value):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("workers", "0", "N or MIN:MAX with 1 <= MIN <= MAX <= 1000, not '0'"),
-        ("workers", "5:2", "N or MIN:MAX with 1 <= MIN <= MAX <= 1000, not '5:2'"),
-        ("workers", "1:1001", "N or MIN:MAX with 1 <= MIN <= MAX <= 1000, not '1:1001'"),
-        ("workers", "-1", "N or MIN:MAX with 1 <= MIN <= MAX <= 1000, not '-1'"),
+        ("workers", "0:2", "N or MIN:MAX with 1 <= MIN <= MAX <= 1000, or 0, not '0:2'"),
+        ("workers", "5:2", "N or MIN:MAX with 1 <= MIN <= MAX <= 1000, or 0, not '5:2'"),
+        ("workers", "1:1001", "N or MIN:MAX with 1 <= MIN <= MAX <= 1000, or 0, not '1:1001'"),
+        ("workers", "-1", "N or MIN:MAX with 1 <= MIN <= MAX <= 1000, or 0, not '-1'"),
         ("workers", "auto", "N or MIN:MAX, such as 4 or 2:32, not 'auto'"),
         ("workers", "2:", "N or MIN:MAX, such as 4 or 2:32, not '2:'"),
         ("workers", ":4", "N or MIN:MAX, such as 4 or 2:32, not ':4'"),
@@ -364,3 +365,8 @@ def test_any_value_is_accepted_or_refused_with_its_name(name, value):
         assert parse_setting(name, plain, "here") == parsed
         assert not (isinstance(parsed, float) and not math.isfinite(parsed))
     assert message.startswith(f"here: {name} must be ")
+
+
+def test_the_settings_without_effect_in_the_foreground_exist():
+    assert set(FIELDS) >= WITHOUT_EFFECT
+    assert without_effect(["bind", "workers", "scheme", "min_spare"]) == ["scheme", "min_spare"]

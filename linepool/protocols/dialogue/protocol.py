@@ -57,6 +57,7 @@ class Dialogue(Buffered):
             is a code, or the whole line.
     """
 
+    line_end = b"\r\n"
     options: ClassVar[Mapping[str, str]] = {
         "when": "the states in which the command is allowed: a word, or several in a tuple",
         "to": "the state that follows",

@@ -91,6 +91,7 @@ class JsonRpc(Buffered):
         if framing not in ("lines", "headers"):
             raise SetupError(f"framing must be 'lines' or 'headers', not {framing!r}")
         self.framing = framing
+        self.line_end = b"\n" if framing == "lines" else b""
         self.batch = batch
         self.title = title
         self.max_batch = max_batch

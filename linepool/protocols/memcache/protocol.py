@@ -23,6 +23,7 @@ class Memcache(MemcacheParser):
     """
 
     ignores_case = False
+    line_end = b"\r\n"
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {
         Flags: lambda request, _conversation: _flags(request)
     }

@@ -95,6 +95,7 @@ class Resp(RespParser):
         max_queue_bytes: Likewise, of all their words together.
     """
 
+    line_end = b"\r\n"
     publishes = True
     options: ClassVar[Mapping[str, str]] = {
         "flags": "the command's flags in COMMAND INFO, such as 'write fast'",
