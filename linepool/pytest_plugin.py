@@ -1,16 +1,47 @@
-"""The pytest plugin: fixtures that start servers, available once linepool is installed."""
+"""The pytest plugin: fixtures that ask apps and start servers, available once linepool is installed."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, AnyStr, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
     from linepool.app import App
     from linepool.testing import Server
+
+
+class Ask(Protocol):
+    """Asks an app, as ``App.ask`` does; an exception that is not a reply is raised unless told otherwise."""
+
+    def __call__(self, data: AnyStr, *, raise_errors: bool = True) -> AnyStr:
+        """Return all that a client would read that sends this and ends its stream."""
+
+
+@pytest.fixture
+def linepool_ask() -> Iterator[Callable[..., Ask]]:
+    """Ask apps some of whose resources are replaced until the end of the test, as by ``App.override``.
+
+    ::
+
+        def test_get(linepool_ask):
+            ask = linepool_ask(app, {database: FakeDatabase()})
+            assert ask("GET a") == "1"
+    """
+    with contextlib.ExitStack() as stack:
+
+        def prepared(app: App, overrides: Mapping[Any, Any] | None = None) -> Ask:
+            for resource, fake in (overrides or {}).items():
+                stack.enter_context(app.override(resource, fake))
+
+            def ask(data: AnyStr, *, raise_errors: bool = True) -> AnyStr:
+                return app.ask(data, raise_errors=raise_errors)
+
+            return ask
+
+        yield prepared
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ SESSION = "(session)"
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-@frozen
+@frozen(eq=False)
 class Registered:
     """A resource as it was registered.
 

@@ -147,6 +147,30 @@ def test_the_fixture_starts_several_servers(linepool_server: Callable[..., Serve
     assert one.ask("ADD 2 3") == other.ask("ADD 2 3") == "5"
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_app_is_asked_with_resources_that_are_replaced_for_one_test(linepool_ask, number):
+    app = SHARED
+    if number == 1:
+        fake = Note()
+        fake.pid = 7
+        assert linepool_ask(app, {Note: fake})("MINE") == f"7 {os.getpid()}"
+    else:
+        assert linepool_ask(app)(b"MINE\n") == b"%d %d\n" % (os.getpid(), os.getpid())
+
+
+def test_asking_raises_the_exceptions_of_handlers_unless_told_otherwise(linepool_ask):
+    app = linepool.App()
+
+    @app.handler
+    def fail() -> None:
+        raise KeyError("a")
+
+    ask = linepool_ask(app)
+    with pytest.raises(KeyError):
+        ask("FAIL")
+    assert ask("FAIL", raise_errors=False).startswith("SERVER_ERROR internal error, id ")
+
+
 SHARED = make_app()
 
 
