@@ -128,8 +128,8 @@ def test_a_wrong_target_is_reported_in_one_line(complaint: Complain, tmp_path, t
     assert words in line
 
 
-HANDLER = "import linepool\n@linepool.handler\ndef add(a: int): ...\n"
-APP = "import linepool\napp = linepool.App()\n@app.handler\ndef price(): return 5\n"
+HANDLER = "import linepool\n@linepool.handler\ndef add(a: int) -> None: ...\n"
+APP = "import linepool\napp = linepool.App()\n@app.handler\ndef price() -> int: return 5\n"
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def shop(tmp_path: Path) -> Path:
     (package / "__init__.py").write_text("from .stock import price\nfrom . import types\n")
     (package / "types.py").write_text("import shop.stock\n")
     (package / "stock.py").write_text(
-        "import linepool\nfrom . import types\n@linepool.handler\ndef price(): return 5\n"
+        "import linepool\nfrom . import types\n@linepool.handler\ndef price() -> int: return 5\n"
         "app = linepool.App()\napp.handler(price)\nempty = 1\n"
     )
     (package / "script.py").write_text("import types\nimport stock\n")
