@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         unknown,
         when_ready,
     )
+    from linepool.client import AsyncClient, Client
     from linepool.errors import (
         ClientError,
         LinepoolError,
@@ -98,6 +99,7 @@ else:
             "when_ready",
         ),
         "linepool.cache": ("cache",),
+        "linepool.client": ("AsyncClient", "Client"),
         "linepool.errors": (
             "ClientError",
             "LinepoolError",
@@ -151,7 +153,9 @@ else:
 
 __all__ = [
     "App",
+    "AsyncClient",
     "Bad",
+    "Client",
     "ClientError",
     "Connection",
     "Dialogue",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from typing import NamedTuple
 
 LOCAL = "127.0.0.1"
 """The host of ``PORT``."""
@@ -11,8 +11,7 @@ ALL = "0.0.0.0"  # noqa: S104 - where the user asks for it
 FORMS = "HOST:PORT, PORT, :PORT, [::1]:PORT, unix:/PATH, unix:@NAME, fd://N or systemd:NAME"
 
 
-@frozen
-class Address:
+class Address(NamedTuple):
     """Where to listen.
 
     Attributes:

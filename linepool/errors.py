@@ -26,7 +26,10 @@ class ReplyError(LinepoolError):
         code: The error code, for protocols that have them: a word (RESP) or a number (JSON-RPC,
             dialogues); None: the protocol's default for this kind of error.
         data: Any JSON value with details, for protocols that can send it (JSON-RPC).
+        id: In a client: the failed request's id, as in the server's log; None: the server has given none.
     """
+
+    id: str | None = None
 
     def __init__(
         self, text: str = "", *, code: str | int | None = None, data: object = None

@@ -1,0 +1,37 @@
+"""A client of servers that speak the line protocol: ``Client``, and ``AsyncClient`` for asyncio.
+
+They send framed requests (docs/line-protocol.md). ``core`` is bytes alone; ``flow`` is a call from its
+beginning to its end, written once as coroutines; ``blocking`` and ``asynchronous`` run these.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from linepool.client.errors import CallTimeout, ConnectionFailed, UnexpectedReply
+
+if TYPE_CHECKING:
+    from linepool.client.asynchronous import AsyncClient
+    from linepool.client.blocking import Client
+    from linepool.client.calls import Pending
+else:
+    # asyncio takes longer to import than all of this.
+    _HOMES = {"AsyncClient": "asynchronous", "Client": "blocking", "Pending": "calls"}
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'linepool.client' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"linepool.client.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+__all__ = [
+    "AsyncClient",
+    "CallTimeout",
+    "Client",
+    "ConnectionFailed",
+    "Pending",
+    "UnexpectedReply",
+]

@@ -1,0 +1,280 @@
+"""The client that blocks: for threads and scripts."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from time import monotonic
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+from linepool.client.calls import Calls, PipelineCalls
+from linepool.client.core import Kind
+from linepool.client.flow import Flow, Stream
+from linepool.client.request import prepare
+from linepool.client.sockets import is_quiet, set_options
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+_CHUNK = 64 * 1024
+_TIMEVAL = struct.Struct("@ll")
+_MOST_SECONDS = 1_000_000_000
+
+
+class Client(Calls):
+    """Calls the commands of a server; threads may share it, and forked processes too.
+
+    Nothing is connected before the first call.
+
+    Args:
+        addresses: One, or several of servers that serve the same: HOST:PORT, PORT, unix:/PATH ...
+        timeout: Seconds that a call may take in all, with connecting and retries; of a stream, that
+            each value may take. None: without limit.
+        connect_timeout: Seconds to try to connect.
+        max_connections: Most connections to each address; more calls at a time wait.
+        retries: Whether anything is tried again.
+
+    Raises:
+        ValueError: An address or a number is wrong.
+    """
+
+    def __init__(
+        self,
+        *addresses: str,
+        timeout: float | None = 30.0,
+        connect_timeout: float = 2.0,
+        max_connections: int = 16,
+        retries: bool = True,
+    ) -> None:
+        super().__init__(
+            Flow(
+                _IO(),
+                addresses,
+                connect_timeout=connect_timeout,
+                max_connections=max_connections,
+                retries=retries,
+            ),
+            timeout,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @overload
+    def call(self, command: str, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    @overload
+    def call(self, command: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    def call(self, command: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a command by its name, or by its handler's function, and return its result.
+
+        Args:
+            command: The name, or the function: then arguments and result have the function's types.
+            args: By position, or all ...
+            kwargs: ... by name.
+
+        Returns:
+            The value; of several values a list, or what the function's return annotation says.
+
+        Raises:
+            ReplyError: The server says what is wrong: ClientError, ServerError, UnknownCommand.
+            ConnectionFailed: There is no reply; ``was_sent`` says whether the call may have been run.
+            CallTimeout: There was none in time; likewise.
+            UnexpectedReply: The result is not of the function's return type.
+            TypeError, ValueError: An argument has no form in JSON.
+        """
+        request, result = prepare(command, args, kwargs)
+        kind, value = _run(
+            self._flow.call(request, self._timeout, is_idempotent=self._is_idempotent)
+        )
+        return result.several(value) if kind is Kind.SEVERAL else result.value(value)
+
+    @overload
+    def stream(self, command: str, /, *args: Any, **kwargs: Any) -> Iterator[Any]: ...
+
+    @overload
+    def stream(
+        self, command: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Iterator[T]: ...
+
+    def stream(self, command: Any, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Call a command, and yield its values as they come; to leave early closes the connection.
+
+        The request is sent when the first value is asked for.
+
+        Raises:
+            LinepoolError: As in ``call``, in place of the next value.
+        """
+        request, result = prepare(command, args, kwargs)
+        return self._values(Stream(self._flow, request, self._timeout), result.item)
+
+    @staticmethod
+    def _values(stream: Stream, convert: Callable[[Any], Any]) -> Iterator[Any]:
+        try:
+            while (event := _run(stream.next()))[0] is not Kind.END:
+                yield convert(event[1])
+                if event[0] is Kind.VALUE:
+                    return
+        finally:
+            stream.close()
+
+    def pipeline(self) -> Pipeline:
+        """Return a block of calls that are sent together at its end, on one connection."""
+        return Pipeline(self._flow, self._timeout)
+
+    def close(self) -> None:
+        """Close the connections; those in use when their calls are done. Further calls fail."""
+        self._flow.close()
+
+
+class Pipeline(PipelineCalls):
+    """Calls that are sent together when the ``with`` block ends without an exception.
+
+    The client's timeout is for all of them. An error in one leaves the others as they are.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            _run(self._send())
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return what a coroutine returns, none of whose awaits suspends it."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    raise AssertionError("a coroutine of the blocking client was suspended")
+
+
+class _Wire:
+    """A blocking socket whose time limit is the kernel's (SO_RCVTIMEO, socket(7)), at no system call more."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._limit = math.inf
+        self._early: list[bytes] = []  # what came while more was sent
+
+    async def send(self, data: bytes, deadline: float) -> None:
+        try:
+            sent = self._send(data)
+            if sent < len(data):
+                self._send_rest(memoryview(data)[sent:], deadline)
+        except ConnectionError:
+            if not self._early:
+                with contextlib.suppress(OSError):
+                    self._early.append(self._socket.recv(_CHUNK, socket.MSG_DONTWAIT))
+            if not any(self._early):  # otherwise the server has said why
+                raise
+
+    def _send(self, data: bytes | memoryview) -> int:
+        try:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def _send_rest(self, data: memoryview, deadline: float) -> None:
+        """Send what remains, and read meanwhile: a server that cannot send its replies reads no requests."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | select.POLLOUT)
+        while data:
+            left = deadline - monotonic()
+            ready = poll.poll(None if left == math.inf else max(left, 0) * 1000)
+            if not ready:
+                raise TimeoutError
+            if ready[0][1] & ~select.POLLOUT:
+                received = self._socket.recv(_CHUNK)
+                if not received:
+                    raise ConnectionError("the server closed the connection")
+                self._early.append(received)
+            data = data[self._send(data) :]
+
+    async def recv(self, deadline: float) -> bytes:
+        if self._early:
+            return self._early.pop(0)
+        while True:
+            left = deadline - monotonic()
+            if not 0.99 * self._limit <= left <= self._limit:  # the end may be a hundredth late
+                self._set_limit(left)
+            try:
+                return self._socket.recv(_CHUNK)
+            except BlockingIOError:
+                if monotonic() >= deadline:
+                    raise TimeoutError from None
+
+    def _set_limit(self, left: float) -> None:
+        if left <= 0:
+            raise TimeoutError
+        self._limit = left
+        seconds, part = divmod(0.0 if left == math.inf else max(left, 1e-6), 1)  # 0: without limit
+        limit = _TIMEVAL.pack(int(min(seconds, _MOST_SECONDS)), int(part * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+    def is_quiet(self) -> bool:
+        return is_quiet(self._socket)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def forget(self) -> None:
+        self._socket.close()
+
+
+class _Waiter:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    async def wait(self, deadline: float) -> bool:
+        left = deadline - monotonic()
+        return self._lock.acquire(timeout=-1 if left > threading.TIMEOUT_MAX else max(left, 0))
+
+    def set(self) -> None:
+        self._lock.release()
+
+
+class _IO:
+    async def connect(self, target: str | tuple[str, int], deadline: float) -> _Wire:
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if isinstance(target, str):
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.settimeout(left)
+                sock.connect(target)
+            except BaseException:
+                sock.close()
+                raise
+        else:
+            sock = socket.create_connection(target, left)
+        set_options(sock)
+        sock.settimeout(None)
+        return _Wire(sock)
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def waiter(self) -> _Waiter:
+        return _Waiter()

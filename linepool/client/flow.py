@@ -1,0 +1,363 @@
+"""Calls from their beginning to their end: a connection, the request, its reply, and retries.
+
+Written once, as coroutines over an interface for I/O: that of asyncio suspends them, that of the blocking
+client blocks and never does. All times are seconds on the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import weakref
+from collections.abc import Sequence
+from time import monotonic
+from typing import Protocol as Interface
+
+from linepool.client.core import Event, Kind, ProtocolError
+from linepool.client.endpoint import Connection, Endpoint, Place, Waiter, Wire, choose
+from linepool.client.errors import CallTimeout, ConnectionFailed
+from linepool.client.request import Prepared
+from linepool.errors import LinepoolError
+
+_FIRST_BACKOFF_S = 0.02
+_MOST_BACKOFF_S = 1.0
+_MOST_SENDS = 3
+_MOST_TOKENS = 10.0
+_PER_CALL = 0.1
+_MOST_WAIT_MS = 999_999_999
+_CLOSED = "the client is closed"
+
+
+class IO(Interface):
+    """How a client connects and waits."""
+
+    async def connect(self, target: str | tuple[str, int], deadline: float) -> Wire:
+        """Return the socket of a new connection; raises OSError, which is TimeoutError at the deadline."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    def waiter(self) -> Waiter:
+        """Return what waits for a free connection."""
+
+
+class Flow:
+    """The connections of a client, and its calls on them.
+
+    Args:
+        io: How it connects and waits.
+        addresses: Of servers that serve the same, one at least.
+        connect_timeout: Seconds to try to connect, in all.
+        max_connections: Most connections to each address.
+        retries: Whether anything is tried again.
+
+    Raises:
+        ValueError: An address or a number is wrong; the text says what would be right.
+    """
+
+    def __init__(
+        self,
+        io: IO,
+        addresses: Sequence[str],
+        *,
+        connect_timeout: float,
+        max_connections: int,
+        retries: bool,
+    ) -> None:
+        if not addresses:
+            raise ValueError("a client needs an address, such as 127.0.0.1:7000")
+        if max_connections < 1:
+            raise ValueError(f"max_connections must be 1 or more, not {max_connections}")
+        check_seconds(connect_timeout, "connect_timeout")
+        self._io = io
+        self._endpoints = [Endpoint(name, max_connections) for name in addresses]
+        self._connect_timeout = connect_timeout
+        self._retries = retries
+        self._tokens = _MOST_TOKENS
+        self._is_closed = False
+        _flows.add(self)
+
+    async def call(self, request: Prepared, timeout: float | None, *, is_idempotent: bool) -> Event:
+        """Return the whole reply: a VALUE or SEVERAL.
+
+        Raises:
+            ReplyError: The reply is an error.
+            ConnectionFailed: There is no reply.
+            CallTimeout: There was none in time.
+        """
+        deadline = deadline_of(timeout)
+        failures = 0
+        self._tokens = min(self._tokens + _PER_CALL, _MOST_TOKENS)
+        while True:
+            try:
+                kind, value = event = await self._attempt(request, deadline)
+            except ConnectionFailed as error:
+                if not (error.was_sent and is_idempotent and self._retries):
+                    raise
+                if self._tokens < _MOST_TOKENS / 2:
+                    raise
+                self._tokens -= 1
+                await self._back_off(failures, deadline, error)
+                failures += 1
+                continue
+            if kind is Kind.ERROR:
+                raise value
+            return event
+
+    async def pipeline(self, requests: Sequence[Prepared], timeout: float | None) -> list[Event]:
+        """Send requests on one connection; return for each a VALUE, SEVERAL or an ERROR.
+
+        Raises:
+            ConnectionFailed: They could not be sent.
+            CallTimeout: They could not be sent in time.
+        """
+        if not requests:
+            return []
+        deadline = deadline_of(timeout)
+        place = await self._begin(requests, deadline, _milliseconds(deadline))
+        assert place.connection is not None
+        core = place.connection.core
+        events: list[Event] = []
+        is_kept = False
+        try:
+            while len(events) < len(requests):
+                if (event := core.reply()) is not None:
+                    events.append(_unless_refused(event))
+                else:
+                    core.feed(await _received(place.connection, deadline))
+            is_kept = core.is_at_rest
+        except (OSError, ProtocolError, LinepoolError) as error:
+            failure = _failure(error, place)
+            events += [(Kind.ERROR, failure)] * (len(requests) - len(events))
+        finally:
+            self._end(place, is_kept=is_kept)
+        return events
+
+    def close(self) -> None:
+        """Close all idle connections now, and the others after their calls."""
+        self._is_closed = True
+        for endpoint in self._endpoints:
+            for place in endpoint.take_idle():
+                self._end(place, is_kept=False)
+
+    def forget(self) -> None:
+        """Start without connections, in a forked process or another event loop."""
+        for endpoint in self._endpoints:
+            for connection in endpoint.forget():
+                connection.wire.forget()
+
+    async def _attempt(self, request: Prepared, deadline: float) -> Event:
+        place = await self._begin((request,), deadline, _milliseconds(deadline))
+        connection = place.connection
+        assert connection is not None
+        core = connection.core
+        is_kept = False
+        try:
+            while (event := core.reply()) is None:
+                core.feed(await _received(connection, deadline))
+            _unless_refused(event)
+            is_kept = core.is_at_rest
+        except (OSError, ProtocolError) as error:
+            raise _failure(error, place) from error
+        finally:
+            self._end(place, is_kept=is_kept)
+        return event
+
+    async def _begin(self, requests: Sequence[Prepared], deadline: float, wait_ms: int) -> Place:
+        """Send requests; return the place of the connection on which they were.
+
+        A request of which not all bytes have been taken is not run: it is sent again, on another connection.
+        """
+        failures = 0
+        while True:
+            place = await self._take(deadline)
+            connection = place.connection
+            assert connection is not None
+            is_kept = False
+            try:
+                request = connection.core.request
+                data = [request(one.line, as_json=one.as_json, wait_ms=wait_ms) for one in requests]
+                await connection.wire.send(b"".join(data), deadline)
+                is_kept = True
+            except OSError as error:
+                was_sent = len(requests) > 1
+                failure = _failure(error, place, was_sent=was_sent)
+                failures += 1
+                if was_sent or not self._retries or failures == _MOST_SENDS:
+                    raise failure from error
+                await self._back_off(failures, deadline, failure)
+            else:
+                return place
+            finally:
+                if not is_kept:
+                    self._end(place, is_kept=False)
+
+    async def _take(self, deadline: float) -> Place:
+        """Return a place with a connection that can be used."""
+        until = math.inf
+        failures = 0
+        refused: set[Endpoint] = set()
+        while True:
+            if self._is_closed:
+                raise ConnectionFailed(_CLOSED)
+            now = monotonic()
+            endpoint = choose(self._endpoints, now, refused)
+            place = endpoint.take() or await endpoint.wait(self._io.waiter(), deadline)
+            if place is None:
+                raise CallTimeout(f"no connection to {endpoint.name} was free in time")
+            if place.connection is not None:
+                if place.connection.is_usable(now):
+                    return place
+                _close(place)
+            until = min(until, deadline, monotonic() + self._connect_timeout)
+            try:
+                await self._connect(place, until)
+            except OSError as error:
+                refused.add(endpoint)
+                failure = ConnectionFailed(f"cannot connect to {endpoint.name}: {_reason(error)}")
+                if len(refused) == len(self._endpoints):
+                    if not self._retries:
+                        raise failure from error
+                    refused.clear()
+                    await self._back_off(failures, until, failure)
+                    failures += 1
+            else:
+                return place
+
+    async def _connect(self, place: Place, deadline: float) -> None:
+        try:
+            wire = await self._io.connect(place.endpoint.target, deadline)
+        except BaseException as error:
+            if isinstance(error, OSError):
+                place.endpoint.refused(monotonic())
+            place.endpoint.put(place)
+            raise
+        place.endpoint.accepted()
+        place.connection = Connection(wire)
+
+    async def _back_off(self, failures: int, deadline: float, failure: Exception) -> None:
+        """Wait before the next try; raise the failure if no time is left for one."""
+        wait_s = random.random() * min(_FIRST_BACKOFF_S * 2**failures, _MOST_BACKOFF_S)  # noqa: S311
+        if monotonic() + wait_s >= deadline:
+            raise failure
+        await self._io.sleep(wait_s)
+
+    def _end(self, place: Place, *, is_kept: bool) -> None:
+        """Give a place back after a call."""
+        if place.connection is not None:
+            if is_kept and not self._is_closed:
+                place.connection.used_at = monotonic()
+            else:
+                _close(place)
+        place.endpoint.put(place)
+
+
+class Stream:
+    """The reply to one request, value by value.
+
+    Args:
+        flow: The connections.
+        request: The request, which is sent when the first value is asked for.
+        timeout: Seconds to wait for each value; None: without limit.
+    """
+
+    def __init__(self, flow: Flow, request: Prepared, timeout: float | None) -> None:
+        self._flow = flow
+        self._request = request
+        self._timeout = timeout
+        self._place: Place | None = None
+
+    async def next(self) -> Event:
+        """Return an ITEM or a VALUE, or END.
+
+        Raises:
+            ReplyError: The stream, or what remained of it, is an error.
+            ConnectionFailed: The connection has ended.
+            CallTimeout: The next value did not come in time.
+        """
+        deadline = deadline_of(self._timeout)
+        if self._place is None:
+            self._place = await self._flow._begin((self._request,), deadline, 0)
+        place = self._place
+        connection = place.connection
+        assert connection is not None
+        try:
+            while True:
+                if (event := connection.core.event()) is None:
+                    connection.core.feed(await _received(connection, deadline))
+                elif _unless_refused(event)[0] is Kind.ERROR:
+                    raise event[1]
+                elif event[0] not in (Kind.OPENING, Kind.PUSH):
+                    return event
+        except (OSError, ProtocolError) as error:
+            if isinstance(error, LinepoolError):
+                raise
+            raise _failure(error, place) from error
+
+    def close(self) -> None:
+        """Give the connection back; if the reply was not complete, close it."""
+        place, self._place = self._place, None
+        if place is not None:
+            assert place.connection is not None
+            self._flow._end(place, is_kept=place.connection.core.is_at_rest)
+
+
+def deadline_of(timeout: float | None) -> float:
+    """Return the end of a time from now; without limit: infinity."""
+    return math.inf if timeout is None else monotonic() + timeout
+
+
+def check_seconds(seconds: float, name: str) -> None:
+    """Raise ValueError for what is no time to wait."""
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{name} must be seconds, more than 0, not {seconds}")
+
+
+def _milliseconds(deadline: float) -> int:
+    if deadline == math.inf:
+        return 0
+    return min(max(round((deadline - monotonic()) * 1000), 1), _MOST_WAIT_MS)
+
+
+async def _received(connection: Connection, deadline: float) -> bytes:
+    data = await connection.wire.recv(deadline)
+    if not data:
+        raise ConnectionError("the connection was closed before the reply was complete")
+    return data
+
+
+def _unless_refused(event: Event) -> Event:
+    if event[0] is Kind.REFUSAL:
+        raise event[1]
+    return event
+
+
+def _failure(
+    error: Exception, place: Place, *, was_sent: bool = True
+) -> ConnectionFailed | CallTimeout | LinepoolError:
+    if isinstance(error, LinepoolError):
+        return error
+    name = place.endpoint.name
+    if isinstance(error, TimeoutError):
+        return CallTimeout(f"{name} did not reply in time", was_sent=was_sent)
+    return ConnectionFailed(f"{name}: {_reason(error)}", was_sent=was_sent)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _close(place: Place) -> None:
+    if place.connection is not None:
+        place.connection.wire.close()
+        place.connection = None
+
+
+def _forget_all() -> None:
+    for flow in list(_flows):
+        flow.forget()
+
+
+_flows: weakref.WeakSet[Flow] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_forget_all)

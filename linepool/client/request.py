@@ -1,0 +1,160 @@
+"""From a call to its request, and from the reply to the value that the called function is said to return."""
+
+from __future__ import annotations
+
+import collections.abc
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
+
+from linepool.client.core import arguments_text
+from linepool.client.errors import UnexpectedReply
+
+_Convert = Callable[[Any], Any]
+_WITHOUT_TYPE = (Any, object, inspect.Parameter.empty)
+_ITERATORS = (
+    collections.abc.Iterator,
+    collections.abc.Iterable,
+    collections.abc.Generator,
+)
+_COLLECTIONS: Mapping[Any, Callable[[Iterable[Any]], Any]] = {
+    **dict.fromkeys(_ITERATORS, iter),
+    **{kind: kind for kind in (list, tuple, set, frozenset)},
+    collections.abc.Sequence: list,
+    collections.abc.Collection: list,
+    collections.abc.Set: set,
+}
+
+
+class Prepared(NamedTuple):
+    """A request, but for its id.
+
+    Attributes:
+        line: The command, a blank, and its arguments.
+        as_json: They are one JSON value.
+    """
+
+    line: bytes
+    as_json: bool
+
+
+class Result(NamedTuple):
+    """What becomes of a reply.
+
+    Attributes:
+        value: Makes the result of a reply of one value.
+        several: Makes the result of the values of a reply of several.
+        item: Makes one of the values of a stream.
+    """
+
+    value: _Convert
+    several: Callable[[list[Any]], Any]
+    item: _Convert
+
+
+def prepare(
+    command: str | Callable[..., Any], arguments: Sequence[Any], named: Mapping[str, Any]
+) -> tuple[Prepared, Result]:
+    """Return the request of a call, and what becomes of its reply.
+
+    Args:
+        command: The name of a command, or the function of its handler.
+        arguments: By position.
+        named: By name.
+
+    Raises:
+        TypeError: The arguments do not fit the function, or JSON has no form for one.
+        ValueError: The name cannot be one of a command, or JSON has no form for a value.
+    """
+    if isinstance(command, str):
+        if not command.isalnum():
+            _check_name(command)
+        name, result = command.encode(), _PLAIN
+    else:
+        name, parameters, result = _described(command)
+        if named and arguments:
+            if len(arguments) > len(parameters):
+                raise TypeError(
+                    f"{command.__name__}() cannot take these arguments by position and by name"
+                )
+            named = {**dict(zip(parameters, arguments, strict=False)), **named}
+            arguments = ()
+    return Prepared(b"%b %b" % (name, arguments_text(arguments, named)), as_json=True), result
+
+
+def _check_name(command: str) -> None:
+    if (
+        not command
+        or command.startswith("@")
+        or len(command.split()) != 1
+        or not command.isprintable()
+    ):
+        raise ValueError(f"{command!r} cannot be the name of a command: it must be one word")
+
+
+@functools.lru_cache(maxsize=1024)
+def _described(function: Callable[..., Any]) -> tuple[bytes, tuple[str, ...], Result]:
+    """Return the name of a handler's command, the names of its parameters, and its result."""
+    name = function.__name__.removesuffix("_")
+    fixed = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    try:
+        hint = typing.get_type_hints(function, include_extras=True).get("return", Any)
+    except (NameError, TypeError):  # a name that is there for type checkers only
+        hint = Any
+    named = tuple(one.name for one in parameters if one.kind in fixed)
+    return name.encode(), named, _result(hint)
+
+
+def _result(hint: Any) -> Result:
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    value = _converter(hint)
+    if kind is tuple and inner and inner[-1] is not ...:
+        return Result(value, _tuple([_converter(one) for one in inner]), _unchanged)
+    if kind not in _COLLECTIONS:
+        return Result(value, value, value)
+    make = _COLLECTIONS[kind]
+    item = _converter(inner[0]) if inner else _unchanged
+    return Result(value, lambda values: make(map(item, values)), item)
+
+
+def _tuple(items: Sequence[_Convert]) -> Callable[[list[Any]], Any]:
+    def make(values: list[Any]) -> Any:
+        if len(values) != len(items):
+            raise UnexpectedReply(f"the reply has {len(values)} values, not {len(items)}")
+        return tuple(convert(value) for convert, value in zip(items, values, strict=True))
+
+    return make
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _converter(hint: Any) -> _Convert:
+    """Return what makes a value of a type from one of a reply, where bytes are bytes already."""
+    if hint in _WITHOUT_TYPE or isinstance(hint, TypeVar):
+        return _unchanged
+    from linepool.handlers.from_json import json_converter  # noqa: PLC0415 - takes long to import
+
+    try:
+        convert, _ = json_converter(hint)
+    except TypeError:  # not a type of values, such as Reply: what comes stays as it is
+        return _unchanged
+
+    def checked(value: Any) -> Any:
+        if type(value) is bytes:
+            return value
+        try:
+            return convert(value)
+        except ValueError as error:
+            raise UnexpectedReply(f"the reply must be {error}, not {value!r:.80}") from None
+
+    return checked
+
+
+_PLAIN = Result(_unchanged, _unchanged, _unchanged)
