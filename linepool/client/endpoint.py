@@ -1,4 +1,4 @@
-"""One address of a client: its connections, and when it was last refused. No I/O of its own."""
+"""One address of a client: its connections, and when it was last refused. No I/O."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import random
 import threading
 from collections import deque
 from collections.abc import Sequence, Set
+from time import monotonic
 from typing import Protocol as Interface
 
 from linepool.address import FORMS, LOCAL, parse_address, unix_address
 from linepool.client.core import Core
 
-_PEEK_AFTER_S = 0.01
 _FIRST_AVOIDED_S = 0.1
 _MOST_AVOIDED_S = 10.0
 
@@ -51,19 +51,13 @@ class Connection:
     Attributes:
         wire: Its socket.
         core: Its bytes.
-        used_at: When it was last used, on the monotonic clock, in seconds.
     """
 
-    __slots__ = ("core", "used_at", "wire")
+    __slots__ = ("core", "wire")
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
         self.core = Core()
-        self.used_at = 0.0
-
-    def is_usable(self, now: float) -> bool:
-        """Whether a request can be sent, as far as can be seen."""
-        return now - self.used_at < _PEEK_AFTER_S or self.wire.is_quiet()
 
 
 class Place:
@@ -121,13 +115,15 @@ class Endpoint:
         """How many calls are in progress or wait for a connection."""
         return len(self._places) - len(self._idle) + len(self._waiting)
 
-    def is_avoided(self, now: float) -> bool:
+    def is_avoided(self) -> bool:
         """Whether it was refused a short time ago."""
-        return now < self._avoided_until
+        return monotonic() < self._avoided_until
 
-    def refused(self, now: float) -> None:
+    def refused(self) -> None:
         """Note that it could not be connected; it is avoided for a time that grows."""
-        self._avoided_until = now + min(_FIRST_AVOIDED_S * 2**self._failures, _MOST_AVOIDED_S)
+        self._avoided_until = monotonic() + min(
+            _FIRST_AVOIDED_S * 2**self._failures, _MOST_AVOIDED_S
+        )
         self._failures = min(self._failures + 1, 10)
 
     def accepted(self) -> None:
@@ -193,18 +189,17 @@ class Endpoint:
                 self._waiting.remove(entry)
 
 
-def choose(endpoints: Sequence[Endpoint], now: float, refused: Set[Endpoint]) -> Endpoint:
+def choose(endpoints: Sequence[Endpoint], refused: Set[Endpoint]) -> Endpoint:
     """Return the less loaded of two endpoints, drawn from those that were not refused.
 
     Args:
         endpoints: One at least.
-        now: On the monotonic clock, in seconds.
         refused: Those that have refused in the same call; they come last.
     """
     if len(endpoints) == 1:
         return endpoints[0]
     left = [one for one in endpoints if one not in refused] or endpoints
-    drawn = [one for one in left if not one.is_avoided(now)] or left
+    drawn = [one for one in left if not one.is_avoided()] or left
     if len(drawn) > 1:
         drawn = random.sample(drawn, 2)
     return min(drawn, key=lambda one: one.load)

@@ -93,13 +93,10 @@ class Flow:
             try:
                 kind, value = event = await self._attempt(request, deadline)
             except ConnectionFailed as error:
-                if not (error.was_sent and is_idempotent and self._retries):
-                    raise
-                if self._tokens < _MOST_TOKENS / 2:
-                    raise
-                self._tokens -= 1
-                await self._back_off(failures, deadline, error)
                 failures += 1
+                if not (error.was_sent and is_idempotent and self._may_retry(failures)):
+                    raise
+                await self._back_off(failures, deadline, error)
                 continue
             if kind is Kind.ERROR:
                 raise value
@@ -201,13 +198,12 @@ class Flow:
         while True:
             if self._is_closed:
                 raise ConnectionFailed(_CLOSED)
-            now = monotonic()
-            endpoint = choose(self._endpoints, now, refused)
+            endpoint = choose(self._endpoints, refused)
             place = endpoint.take() or await endpoint.wait(self._io.waiter(), deadline)
             if place is None:
                 raise CallTimeout(f"no connection to {endpoint.name} was free in time")
             if place.connection is not None:
-                if place.connection.is_usable(now):
+                if place.connection.wire.is_quiet():
                     return place
                 _close(place)
             until = min(until, deadline, monotonic() + self._connect_timeout)
@@ -230,11 +226,18 @@ class Flow:
             wire = await self._io.connect(place.endpoint.target, deadline)
         except BaseException as error:
             if isinstance(error, OSError):
-                place.endpoint.refused(monotonic())
+                place.endpoint.refused()
             place.endpoint.put(place)
             raise
         place.endpoint.accepted()
         place.connection = Connection(wire)
+
+    def _may_retry(self, failures: int) -> bool:
+        """Whether to send again what may have been run; a budget keeps that to few calls."""
+        if not self._retries or failures == _MOST_SENDS or self._tokens < _MOST_TOKENS / 2:
+            return False
+        self._tokens -= 1
+        return True
 
     async def _back_off(self, failures: int, deadline: float, failure: Exception) -> None:
         """Wait before the next try; raise the failure if no time is left for one."""
@@ -245,11 +248,8 @@ class Flow:
 
     def _end(self, place: Place, *, is_kept: bool) -> None:
         """Give a place back after a call."""
-        if place.connection is not None:
-            if is_kept and not self._is_closed:
-                place.connection.used_at = monotonic()
-            else:
-                _close(place)
+        if not is_kept or self._is_closed:
+            _close(place)
         place.endpoint.put(place)
 
 

@@ -218,7 +218,7 @@ def test_arguments_that_cannot_be_sent_are_refused(arguments, named, error):
 def test_the_work_for_a_reply_is_linear_in_its_bytes():
     """Bytes that come one by one are joined a few times, not once each."""
     for stream in (b"@1 $ 20000\n" + b"x" * 20000 + b"\n", b'@1 = "' + b"x" * 20000 + b'"\n'):
-        core, joined = asked(), 0
+        core, joined, found = asked(), 0, None
         for at in range(len(stream)):
             before = core._buffer
             core.feed(stream[at : at + 1])
