@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections.abc
 import functools
-import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
@@ -13,7 +12,7 @@ from linepool.client.core import arguments_text
 from linepool.client.errors import UnexpectedReply
 
 _Convert = Callable[[Any], Any]
-_WITHOUT_TYPE = (Any, object, inspect.Parameter.empty)
+_WITHOUT_TYPE = (Any, object)
 _ITERATORS = (
     collections.abc.Iterator,
     collections.abc.Iterable,
@@ -97,6 +96,8 @@ def _check_name(command: str) -> None:
 @functools.lru_cache(maxsize=1024)
 def _described(function: Callable[..., Any]) -> tuple[bytes, tuple[str, ...], Result]:
     """Return the name of a handler's command, the names of its parameters, and its result."""
+    import inspect  # noqa: PLC0415 - takes long to import
+
     name = function.__name__.removesuffix("_")
     fixed = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
