@@ -62,7 +62,7 @@ def _signature(name: str, function: Callable[..., Any], injector: Injector) -> S
     place = f"{name} {function.__name__} at {place_of(function)}"
     per_worker = name.startswith("on_worker")
     try:
-        signature = compile_signature(function, injector)
+        signature = compile_signature(function, injector, injector.convert_for)
         injector.refuse(function, OF_WORKERS_ONLY if per_worker else {REQUEST: FOR_REQUESTS})
     except SetupError as error:
         raise SetupError(f"{place}: {error}") from None

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 from attrs import frozen
 
 from linepool.errors import SetupError
+from linepool.handlers.converters import Converter
 from linepool.handlers.from_json import json_converter
 from linepool.handlers.from_words import word_converter
 from linepool.handlers.signature import Supply
@@ -19,6 +20,7 @@ from linepool.near import nearest
 from linepool.protocols.base import Protocol, Request
 from linepool.pubsub.messages import PubSub
 from linepool.session import Connection, Session, Verb
+from linepool.values.records import has_fields
 
 
 @frozen
@@ -46,15 +48,12 @@ class Injector:
     Args:
         offers: The app's resources, by name.
         protocol: The app's protocol.
-
-    Attributes:
-        convert_for: From an annotation to its converter, for parameters that are not injected.
     """
 
     def __init__(self, offers: Mapping[str, Offer], protocol: Protocol) -> None:
         self.protocol = protocol
         own = protocol.converters
-        self.convert_for = (
+        self._convert_for = (
             json_converter if protocol.typed else lambda hint: word_converter(hint, own)
         )
         self._offers = offers
@@ -75,9 +74,26 @@ class Injector:
             return _connection
         if hint is PubSub:
             return lambda _request, conversation: conversation.connection.pubsub
-        if (chosen := self.resource_name(hint, name)) is None:
-            return None
-        return self._offers[chosen].supply
+        if (chosen := self.resource_name(hint, name)) is not None:
+            return self._offers[chosen].supply
+        if any(_is_derived(hint, offer.kind) for offer in self._offers.values()):
+            raise SetupError(f"parameter {name}: {self.unprovided(hint, name)}")
+        return None
+
+    def convert_for(self, hint: Any) -> Converter:
+        """Return the converter for a parameter that is not injected.
+
+        Raises:
+            TypeError: There is none; of a class that only a resource could provide, the text says so.
+        """
+        try:
+            return self._convert_for(hint)
+        except TypeError as error:
+            kind = _required(hint)
+            if not _is_own_class(kind) or has_fields(kind):
+                raise
+            name = kind.__name__.lower()
+            raise TypeError(f"{self.unprovided(kind, name)} (from a client: {error})") from None
 
     def resource_name(self, hint: Any, name: str, but: str = "") -> str | None:
         """Return which resource a parameter is given; None: none.

@@ -55,6 +55,18 @@ class Transaction:
         self.name = name
 
 
+@frozen
+class Note:
+    """What a client could send too."""
+
+    text: str
+
+
+@frozen
+class LongNote(Note):
+    """A kind of it."""
+
+
 @pytest.fixture
 def events() -> Events:
     """Give a list for what happens."""
@@ -225,6 +237,37 @@ def test_one_cannot_take_another_that_ends_before_it(app):
         r" before those of the scope connection"
     )
     with pytest.raises(SetupError, match=message):
+        app.freeze()
+
+
+def _handler_of_nothing(database: SqliteDatabase) -> None: ...
+def _handler_of_store(store: Store | None) -> None: ...
+def _handler_of_derived(note: LongNote) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            _handler_of_nothing,
+            r"nothing provides SqliteDatabase; resource database at .* provides Data",
+        ),
+        (
+            _handler_of_store,
+            r"nothing provides Store; register a resource: @app.resource def store\(",
+        ),
+        (
+            _handler_of_derived,
+            r"nothing provides LongNote; resource note at .* provides Note: did you",
+        ),
+    ],
+)
+def test_what_a_handler_cannot_be_given_is_not_asked_of_the_client(app, function, message):
+    resource(app, [], "database", Database())
+    resource(app, [], "note", Note("text"))
+    app.handler(function)
+    name = function.__name__
+    with pytest.raises(SetupError, match=rf"handler {name} at .*: parameter .*: {message}"):
         app.freeze()
 
 
