@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from linepool import App, RequestTimeout, ServerError, SetupError
-from linepool.resources import held
 
 INTERNAL = b"SERVER_ERROR internal error, id "
 
@@ -185,7 +184,7 @@ def test_a_check_that_exceeds_the_time_of_the_request_has_failed(server):
 
 def test_it_is_not_tried_too_often_while_it_cannot_be_opened(server, caplog, monkeypatch):
     now = [time.monotonic()]
-    monkeypatch.setattr(held.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     caplog.set_level(logging.INFO)
     app = app_of(server)
 
@@ -214,7 +213,7 @@ def test_it_is_not_tried_too_often_while_it_cannot_be_opened(server, caplog, mon
 def test_it_is_checked_when_its_time_has_come(server, monkeypatch):
     app = app_of(server, after=60.0)
     now_ns = [10**9]
-    monkeypatch.setattr(held.time, "monotonic_ns", lambda: now_ns[0])
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns[0])
     with app.worker() as resources:
         for seconds in (0, 59, 2, 1):
             now_ns[0] += int(seconds * 1e9)
