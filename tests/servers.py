@@ -19,11 +19,12 @@ from typing import Any, Self
 from linepool import core
 from linepool.operate import remote
 from linepool.testing import Peer
+from tests.warm import WarmProcess, start_warm
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 HANDLERS = ROOT / "tests" / "handlers"
-TIMEOUT = 20.0
+TIMEOUT = 40.0
 """Seconds; only there to fail."""
 _UNWANTED = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
 ENVIRONMENT = {
@@ -33,6 +34,7 @@ ENVIRONMENT = {
 } | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 """Without settings, and with this Python's programs first. Output is buffered and compiled modules are
 kept, as most users have it; otherwise a server takes twice as long to start."""
+_RUN = ("-P", "-m", "linepool", "run")
 _POLL_S = 0.003
 _PIPE_BYTES = 1024 * 1024
 _numbers = itertools.count()
@@ -91,6 +93,8 @@ class ServerProcess:
         command: The program, up to the target.
         wrapper: A program that starts it, with its arguments.
         scheme: How connections reach workers; "": the default.
+        warm: Whether it may be forked from a process that has imported linepool (``warm.py``); if it is
+            anything else than ``linepool run`` with a stdout of its own, it never is.
         more: Arguments of ``subprocess.Popen``.
 
     Attributes:
@@ -108,9 +112,10 @@ class ServerProcess:
         gate: Gate | None = None,
         environment: Mapping[str, str] | None = None,
         python: str = sys.executable,
-        command: tuple[str, ...] = ("-P", "-m", "linepool", "run"),
+        command: tuple[str, ...] = _RUN,
         wrapper: tuple[str, ...] = (),
         scheme: str = "",
+        warm: bool = True,
         **more: Any,
     ) -> None:
         self.directory = directory
@@ -119,18 +124,26 @@ class ServerProcess:
         words = [*wrapper, python, *command, str(file if file.is_file() else target)]
         words += [word for address in bind for word in ("--bind", address)]
         words += ["--scheme", scheme] if scheme else []
-        self.process = subprocess.Popen(
-            [*words, "--control", self.control, "--log-limit", "0", *options],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            cwd=directory,
-            env={
-                **ENVIRONMENT,
-                **({"GATE": str(gate.path)} if gate is not None else {}),
-                **(environment or {}),
-            },
-            **{"stdout": subprocess.DEVNULL, **more},
-        )
+        words += ["--control", self.control, "--log-limit", "0", *options]
+        variables = {
+            **ENVIRONMENT,
+            **({"GATE": str(gate.path)} if gate is not None else {}),
+            **(environment or {}),
+        }
+        warm &= (python, command, wrapper) == (sys.executable, _RUN, ())
+        warm &= not any(name.startswith("PYTHON") for name in environment or ())
+        self.process: subprocess.Popen[bytes] | WarmProcess
+        if warm and more.keys() <= {"stdout"}:
+            self.process = start_warm(words, directory, variables, **more)
+        else:
+            self.process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd=directory,
+                env=variables,
+                **{"stdout": subprocess.DEVNULL, **more},
+            )
         assert self.process.stderr is not None
         self._stderr = self.process.stderr.fileno()
         fcntl.fcntl(self._stderr, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -197,11 +210,11 @@ class ServerProcess:
 
     def status(self) -> dict[str, Any]:
         """Return its status."""
-        return remote.status(self.control)
+        return remote.status(self.control, TIMEOUT)
 
     def order(self, line: str) -> str:
         """Send a command to its control socket; return the reply."""
-        return remote.order(self.control, line)
+        return remote.order(self.control, line, TIMEOUT)
 
     def until(self, holds: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Ask for its status until a condition holds, and return the status."""

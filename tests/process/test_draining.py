@@ -90,7 +90,8 @@ def test_no_client_in_a_handshake_is_lost_by_a_stop(
 ):
     with link.server_side():
         workers = "16" if scheme == "accept" else "2"  # there each client takes up one
-        server = launch("workshop.py", "--workers", workers, bind=(f"{link.address}:0",))
+        bind = (f"{link.address}:0",)
+        server = launch("workshop.py", "--workers", workers, bind=bind, warm=False)
     with link.client_side(), Peer(server.address) as busy:
         busy.send(b"HOLD x\n")
         gate.wait()

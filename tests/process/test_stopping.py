@@ -371,7 +371,7 @@ def test_a_signal_without_a_meaning_is_ignored_and_logged(launch: Launch, number
 def test_a_signal_that_was_ignored_at_the_start_stays_ignored(launch: Launch, number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        server = launch("workshop.py", "--workers", "1")
+        server = launch("workshop.py", "--workers", "1", warm=False)
     finally:
         signal.signal(number, before)
     server.process.send_signal(number)
