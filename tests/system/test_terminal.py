@@ -327,7 +327,7 @@ def test_a_script_is_served_however_it_is_started(launch: Launch, command):
 def test_a_script_that_cannot_be_served_prints_one_line_too(tmp_path):
     for words, status, text in [
         (["--workers"], 2, "--workers"),
-        (["--workers", "0"], 2, "workers must be"),
+        (["--workers", "0:4"], 2, "workers must be"),
         (["--bind", "192.0.2.1:0"], 1, "cannot listen on 192.0.2.1:0"),
     ]:
         done = subprocess.run(
