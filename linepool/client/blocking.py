@@ -15,9 +15,16 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from linepool.client.calls import Calls, PipelineCalls
-from linepool.client.core import Kind
-from linepool.client.flow import Flow, Stream
-from linepool.client.request import prepare
+from linepool.client.core import Core, Event, Kind, ProtocolError
+from linepool.client.flow import (
+    Flow,
+    Stream,
+    deadline_of,
+    failure_of,
+    milliseconds_until,
+    unless_refused,
+)
+from linepool.client.request import Prepared, prepare
 from linepool.client.sockets import is_quiet, set_options
 
 P = ParamSpec("P")
@@ -96,10 +103,39 @@ class Client(Calls):
             TypeError, ValueError: An argument has no form in JSON.
         """
         request, result = prepare(command, args, kwargs)
-        kind, value = _run(
-            self._flow.call(request, self._timeout, is_idempotent=self._is_idempotent)
-        )
+        event = None if self._is_idempotent else self._call_at_once(request)
+        if event is None:
+            event = _run(self._flow.call(request, self._timeout, is_idempotent=self._is_idempotent))
+        kind, value = event
+        if kind is Kind.ERROR:
+            raise value
         return result.several(value) if kind is Kind.SEVERAL else result.value(value)
+
+    def _call_at_once(self, request: Prepared) -> Event | None:
+        """Do what ``Flow.call`` does, in plain functions; None: nothing was sent, so all is still to do."""
+        flow = self._flow
+        place = flow.ready()
+        if place is None:
+            return None
+        connection: Any = place.connection
+        core: Core = connection.core
+        wire: _Wire = connection.wire
+        deadline = deadline_of(self._timeout)
+        is_sent = is_kept = False
+        try:
+            wire.send_now(core.request(*request, milliseconds_until(deadline)), deadline)
+            is_sent = True
+            while (event := core.reply()) is None:
+                core.feed(wire.receive(deadline))
+            unless_refused(event)
+            is_kept = core.is_at_rest
+        except (OSError, ProtocolError) as error:
+            if not is_sent:
+                return None
+            raise failure_of(error, place) from error
+        finally:
+            flow.end(place, is_kept=is_kept)
+        return event
 
     @overload
     def stream(self, command: str, /, *args: Any, **kwargs: Any) -> Iterator[Any]: ...
@@ -177,6 +213,13 @@ class _Wire:
         self._early: list[bytes] = []  # what came while more was sent
 
     async def send(self, data: bytes, deadline: float) -> None:
+        self.send_now(data, deadline)
+
+    async def recv(self, deadline: float) -> bytes:
+        return self.receive(deadline)
+
+    def send_now(self, data: bytes, deadline: float) -> None:
+        """Send bytes, as ``send``."""
         try:
             sent = self._send(data)
             if sent < len(data):
@@ -210,7 +253,8 @@ class _Wire:
                 self._early.append(received)
             data = data[self._send(data) :]
 
-    async def recv(self, deadline: float) -> bytes:
+    def receive(self, deadline: float) -> bytes:
+        """Return the next bytes, as ``recv``."""
         if self._early:
             return self._early.pop(0)
         while True:

@@ -131,6 +131,11 @@ class Endpoint:
         self._failures = 0
         self._avoided_until = 0.0
 
+    def take_last(self) -> Place | None:
+        """Return the place of the idle connection that was used last; None: there is none."""
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
     def take(self) -> Place | None:
         """Return a place that is free now; None: there is none."""
         with self._lock:

@@ -27,6 +27,7 @@ _MOST_TOKENS = 10.0
 _PER_CALL = 0.1
 _MOST_WAIT_MS = 999_999_999
 _CLOSED = "the client is closed"
+_NONE: frozenset[Endpoint] = frozenset()
 
 
 class IO(Interface):
@@ -102,6 +103,18 @@ class Flow:
                 raise value
             return event
 
+    def ready(self) -> Place | None:
+        """Return a place whose connection a request can be sent on now; None: there is none at hand."""
+        endpoint = choose(self._endpoints, _NONE)
+        place = endpoint.take_last()
+        if place is None:
+            return None
+        assert place.connection is not None
+        if place.connection.wire.is_quiet():
+            return place
+        self.end(place, is_kept=False)
+        return None
+
     async def pipeline(self, requests: Sequence[Prepared], timeout: float | None) -> list[Event]:
         """Send requests on one connection; return for each a VALUE, SEVERAL or an ERROR.
 
@@ -112,7 +125,7 @@ class Flow:
         if not requests:
             return []
         deadline = deadline_of(timeout)
-        place = await self._begin(requests, deadline, _milliseconds(deadline))
+        place = await self._begin(requests, deadline, milliseconds_until(deadline))
         assert place.connection is not None
         core = place.connection.core
         events: list[Event] = []
@@ -120,15 +133,15 @@ class Flow:
         try:
             while len(events) < len(requests):
                 if (event := core.reply()) is not None:
-                    events.append(_unless_refused(event))
+                    events.append(unless_refused(event))
                 else:
-                    core.feed(await _received(place.connection, deadline))
+                    core.feed(await place.connection.wire.recv(deadline))
             is_kept = core.is_at_rest
         except (OSError, ProtocolError, LinepoolError) as error:
-            failure = _failure(error, place)
+            failure = failure_of(error, place)
             events += [(Kind.ERROR, failure)] * (len(requests) - len(events))
         finally:
-            self._end(place, is_kept=is_kept)
+            self.end(place, is_kept=is_kept)
         return events
 
     def close(self) -> None:
@@ -136,7 +149,7 @@ class Flow:
         self._is_closed = True
         for endpoint in self._endpoints:
             for place in endpoint.take_idle():
-                self._end(place, is_kept=False)
+                self.end(place, is_kept=False)
 
     def forget(self) -> None:
         """Start without connections, in a forked process or another event loop."""
@@ -145,20 +158,20 @@ class Flow:
                 connection.wire.forget()
 
     async def _attempt(self, request: Prepared, deadline: float) -> Event:
-        place = await self._begin((request,), deadline, _milliseconds(deadline))
+        place = await self._begin((request,), deadline, milliseconds_until(deadline))
         connection = place.connection
         assert connection is not None
         core = connection.core
         is_kept = False
         try:
             while (event := core.reply()) is None:
-                core.feed(await _received(connection, deadline))
-            _unless_refused(event)
+                core.feed(await connection.wire.recv(deadline))
+            unless_refused(event)
             is_kept = core.is_at_rest
         except (OSError, ProtocolError) as error:
-            raise _failure(error, place) from error
+            raise failure_of(error, place) from error
         finally:
-            self._end(place, is_kept=is_kept)
+            self.end(place, is_kept=is_kept)
         return event
 
     async def _begin(self, requests: Sequence[Prepared], deadline: float, wait_ms: int) -> Place:
@@ -174,12 +187,12 @@ class Flow:
             is_kept = False
             try:
                 request = connection.core.request
-                data = [request(one.line, as_json=one.as_json, wait_ms=wait_ms) for one in requests]
+                data = [request(*one, wait_ms) for one in requests]
                 await connection.wire.send(b"".join(data), deadline)
                 is_kept = True
             except OSError as error:
                 was_sent = len(requests) > 1
-                failure = _failure(error, place, was_sent=was_sent)
+                failure = failure_of(error, place, was_sent=was_sent)
                 failures += 1
                 if was_sent or not self._retries or failures == _MOST_SENDS:
                     raise failure from error
@@ -188,7 +201,7 @@ class Flow:
                 return place
             finally:
                 if not is_kept:
-                    self._end(place, is_kept=False)
+                    self.end(place, is_kept=False)
 
     async def _take(self, deadline: float) -> Place:
         """Return a place with a connection that can be used."""
@@ -246,7 +259,7 @@ class Flow:
             raise failure
         await self._io.sleep(wait_s)
 
-    def _end(self, place: Place, *, is_kept: bool) -> None:
+    def end(self, place: Place, *, is_kept: bool) -> None:
         """Give a place back after a call."""
         if not is_kept or self._is_closed:
             _close(place)
@@ -285,22 +298,22 @@ class Stream:
         try:
             while True:
                 if (event := connection.core.event()) is None:
-                    connection.core.feed(await _received(connection, deadline))
-                elif _unless_refused(event)[0] is Kind.ERROR:
+                    connection.core.feed(await connection.wire.recv(deadline))
+                elif unless_refused(event)[0] is Kind.ERROR:
                     raise event[1]
                 elif event[0] not in (Kind.OPENING, Kind.PUSH):
                     return event
         except (OSError, ProtocolError) as error:
             if isinstance(error, LinepoolError):
                 raise
-            raise _failure(error, place) from error
+            raise failure_of(error, place) from error
 
     def close(self) -> None:
         """Give the connection back; if the reply was not complete, close it."""
         place, self._place = self._place, None
         if place is not None:
             assert place.connection is not None
-            self._flow._end(place, is_kept=place.connection.core.is_at_rest)
+            self._flow.end(place, is_kept=place.connection.core.is_at_rest)
 
 
 def deadline_of(timeout: float | None) -> float:
@@ -314,28 +327,22 @@ def check_seconds(seconds: float, name: str) -> None:
         raise ValueError(f"{name} must be seconds, more than 0, not {seconds}")
 
 
-def _milliseconds(deadline: float) -> int:
+def milliseconds_until(deadline: float) -> int:
+    """Return how long the reply is waited for, as a request says it."""
     if deadline == math.inf:
         return 0
     return min(max(round((deadline - monotonic()) * 1000), 1), _MOST_WAIT_MS)
 
 
-async def _received(connection: Connection, deadline: float) -> bytes:
-    data = await connection.wire.recv(deadline)
-    if not data:
-        raise ConnectionError("the connection was closed before the reply was complete")
-    return data
-
-
-def _unless_refused(event: Event) -> Event:
+def unless_refused(event: Event) -> Event:
+    """Return an event; raise the error of a refusal."""
     if event[0] is Kind.REFUSAL:
         raise event[1]
     return event
 
 
-def _failure(
-    error: Exception, place: Place, *, was_sent: bool = True
-) -> ConnectionFailed | CallTimeout | LinepoolError:
+def failure_of(error: Exception, place: Place, *, was_sent: bool = True) -> LinepoolError:
+    """Return what a call raises because of an error of its connection."""
     if isinstance(error, LinepoolError):
         return error
     name = place.endpoint.name

@@ -31,7 +31,7 @@ def asked(count=1):
     """Return a core that has sent some requests."""
     core = Core()
     for _ in range(count):
-        core.request(b"f []", as_json=True)
+        core.request(b"f []", True)
     return core
 
 
@@ -47,7 +47,7 @@ def written(replies):
 def whole(core, parts):
     """Return the replies in a stream that comes in parts."""
     found = []
-    for part in parts:
+    for part in filter(None, parts):
         core.feed(part)
         while (event := core.reply()) is not None:
             found.append(event)
@@ -82,7 +82,7 @@ def test_every_cut_of_a_stream_with_all_that_may_come():
 
     def read(parts):
         core, found = asked(4), []
-        for part in parts:
+        for part in filter(None, parts):
             core.feed(part)
             while (event := core.event()) is not None:
                 found.append((event[0], str(event[1])))
@@ -188,8 +188,8 @@ def test_any_bytes_are_replies_or_a_protocol_error(data, is_begun):
 
 def test_requests_are_numbered_and_say_how_long_is_waited():
     core = Core()
-    assert core.request(b"add [2,3]", as_json=True) == b"@i=1,j add [2,3]\n"
-    assert core.request(b"ADD 2 3", as_json=False, wait_ms=450) == b"@i=2,t=450 ADD 2 3\n"
+    assert core.request(b"add [2,3]", True) == b"@i=1,j add [2,3]\n"
+    assert core.request(b"ADD 2 3", False, wait_ms=450) == b"@i=2,t=450 ADD 2 3\n"
     assert not core.is_at_rest
 
 
