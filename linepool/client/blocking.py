@@ -24,7 +24,7 @@ from linepool.client.flow import (
     milliseconds_until,
     unless_refused,
 )
-from linepool.client.request import Prepared, prepare
+from linepool.client.request import Prepared, prepare, unchanged
 from linepool.client.sockets import is_quiet, set_options
 
 P = ParamSpec("P")
@@ -155,6 +155,18 @@ class Client(Calls):
         """
         request, result = prepare(command, args, kwargs)
         return self._values(Stream(self._flow, request, self._timeout), result.item)
+
+    def stream_line(self, line: bytes) -> Iterator[Any]:
+        """Send a line as a person types it, and yield its values as ``stream`` does.
+
+        Raises:
+            ValueError: It is more than one line.
+        """
+        if b"\n" in line or b"\r" in line:
+            raise ValueError("a request is one line")
+        return self._values(
+            Stream(self._flow, Prepared(line, as_json=False), self._timeout), unchanged
+        )
 
     @staticmethod
     def _values(stream: Stream, convert: Callable[[Any], Any]) -> Iterator[Any]:

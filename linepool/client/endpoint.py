@@ -86,9 +86,13 @@ class Endpoint:
     """
 
     def __init__(self, name: str, most: int) -> None:
-        address = parse_address(name)
+        try:
+            address = parse_address(name)
+        except ValueError as error:
+            text = str(error).replace(FORMS, _FORMS)
+            raise ValueError(f"address must be {text}, not {name!r}") from None
         if address.name or address.descriptor >= 0:
-            raise ValueError(f"{name} is an address for servers only; a client takes {_FORMS}")
+            raise ValueError(f"address must be {_FORMS}, not {name!r}, which is for servers only")
         host = LOCAL if name.startswith(":") else address.host
         self.name = name
         self.target = unix_address(address.path) if address.path else (host, address.port)
@@ -210,4 +214,4 @@ def choose(endpoints: Sequence[Endpoint], refused: Set[Endpoint]) -> Endpoint:
     return min(drawn, key=lambda one: one.load)
 
 
-_FORMS = FORMS.partition(", fd://")[0]
+_FORMS = "HOST:PORT, PORT, [::1]:PORT, unix:/PATH or unix:@NAME"

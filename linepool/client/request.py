@@ -115,11 +115,11 @@ def _result(hint: Any) -> Result:
     kind, inner = get_origin(hint) or hint, get_args(hint)
     value = _converter(hint)
     if kind is tuple and inner and inner[-1] is not ...:
-        return Result(value, _tuple([_converter(one) for one in inner]), _unchanged)
+        return Result(value, _tuple([_converter(one) for one in inner]), unchanged)
     if kind not in _COLLECTIONS:
         return Result(value, value, value)
     make = _COLLECTIONS[kind]
-    item = _converter(inner[0]) if inner else _unchanged
+    item = _converter(inner[0]) if inner else unchanged
     return Result(value, lambda values: make(map(item, values)), item)
 
 
@@ -132,20 +132,21 @@ def _tuple(items: Sequence[_Convert]) -> Callable[[list[Any]], Any]:
     return make
 
 
-def _unchanged(value: Any) -> Any:
+def unchanged(value: Any) -> Any:
+    """Return a value as it is."""
     return value
 
 
 def _converter(hint: Any) -> _Convert:
     """Return what makes a value of a type from one of a reply, where bytes are bytes already."""
     if hint in _WITHOUT_TYPE or isinstance(hint, TypeVar):
-        return _unchanged
+        return unchanged
     from linepool.handlers.from_json import json_converter  # noqa: PLC0415 - takes long to import
 
     try:
         convert, _ = json_converter(hint)
     except TypeError:  # not a type of values, such as Reply: what comes stays as it is
-        return _unchanged
+        return unchanged
 
     def checked(value: Any) -> Any:
         if type(value) is bytes:
@@ -158,4 +159,4 @@ def _converter(hint: Any) -> _Convert:
     return checked
 
 
-_PLAIN = Result(_unchanged, _unchanged, _unchanged)
+_PLAIN = Result(unchanged, unchanged, unchanged)

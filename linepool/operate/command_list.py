@@ -36,6 +36,9 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "stacks": Command("orders", "show what each worker is doing now"),
         "health": Command("health", "check that it is ready (exit status 0) or not (1)"),
     },
+    "call a server": {
+        "call": Command("call_command", "call a command, and print what it returns"),
+    },
     "control a running server": {
         "reload": Command("orders", "load code and settings anew"),
         "upgrade": Command("orders", "replace linepool or Python itself"),

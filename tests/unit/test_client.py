@@ -265,7 +265,7 @@ def test_a_closed_client_makes_no_calls(open_client):
     ("addresses", "options", "text"),
     [
         ([], {}, "a client needs an address"),
-        (["nowhere"], {}, "it is HOST:PORT, PORT"),
+        (["nowhere"], {}, "address must be with a port: nowhere:7000; it is HOST:PORT, PORT"),
         (["fd://3"], {}, "for servers only"),
         (["7000"], {"timeout": 0}, "timeout must be seconds, more than 0, not 0"),
         (["7000"], {"connect_timeout": -1}, "connect_timeout must be seconds"),
