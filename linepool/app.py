@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, AnyStr, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, AnyStr, TypeVar, Unpack, overload
 
 import attrs
 from attrs import frozen
@@ -18,6 +18,7 @@ from linepool.handlers.checks import check_plain_function, check_returns, refuse
 from linepool.handlers.inject import described, place_of
 from linepool.handlers.json_words import take_json
 from linepool.handlers.signature import compile_signature
+from linepool.handlers.structured import Structures
 from linepool.hooks import run_in_worker
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
@@ -28,6 +29,9 @@ from linepool.resources.graph import BATCH
 from linepool.service import Entry, Service
 from linepool.settings import check_names_of_app, parse_setting
 from linepool.settings.keywords import AppSettings
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", bound=type)
@@ -64,6 +68,8 @@ class App(AppHooks, RequestHooks, AppResources):
         builtins: Serve the protocol's own commands (HELP and QUIT in ``Line``) where the app has no
             handlers of these names.
         guard: Refuse clients that speak HTTP or TLS, or send a PROXY header.
+        converter: A converter of cattrs whose hooks come before linepool's own rules for arguments; it is
+            not changed.
         settings: Any setting by name but those of the processes, such as ``user``; file, environment and
             command line override it.
 
@@ -78,6 +84,7 @@ class App(AppHooks, RequestHooks, AppResources):
         protocol: Protocol | None = None,
         builtins: bool = True,
         guard: bool = True,
+        converter: Converter | None = None,
         **settings: Unpack[AppSettings],
     ) -> None:
         super().__init__()
@@ -86,6 +93,7 @@ class App(AppHooks, RequestHooks, AppResources):
         self.protocol = protocol if protocol is not None else Line()
         self.builtins = builtins
         self.guard = guard
+        self._structures = Structures(converter)
         self.settings: Mapping[str, Any] = dict(settings)
         self._handlers: dict[str, _Registration] = {}
         self._unknown: _Registration | None = None
@@ -156,6 +164,7 @@ class App(AppHooks, RequestHooks, AppResources):
         """
         resolved = self._resources.resolved(self.protocol)
         injector = resolved.injector
+        injector.structures = self._structures
         for name in (
             "on_worker_start",
             "on_worker_exit",
@@ -278,7 +287,7 @@ class App(AppHooks, RequestHooks, AppResources):
         try:
             signature = compile_signature(function, injector, injector.convert_for)
             if self.protocol.takes_json:
-                take_json(signature)
+                take_json(signature, self._structures)
             if not self._middleware:  # which may return something else
                 check_returns(signature.returns, self.protocol)
             if inspect.isgeneratorfunction(function):

@@ -6,134 +6,123 @@ import inspect
 import json
 import types
 from collections.abc import Mapping
-from datetime import date, datetime
-from enum import Enum
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from linepool.handlers import converters
 from linepool.handlers.converters import Convert, Converter
-from linepool.handlers.from_json import structured
-from linepool.session import Rest, Secret
+from linepool.handlers.mistakes import Mistakes, found_in
+from linepool.handlers.structured import DEFAULT, Structures
+from linepool.session import Rest
+from linepool.values.annotations import name_of
+from linepool.values.constraints import bounded, constraints
+from linepool.values.json_text import load_library, loads
+from linepool.values.scalars import (
+    word_to_bool,
+    word_to_bytes,
+    word_to_float,
+    word_to_int,
+    word_to_str,
+)
 
 _UNDERSCORE = ord("_")
 
-
-def _to_str(word: bytes) -> str:
-    try:
-        return word.decode()
-    except UnicodeDecodeError:
-        raise ValueError("UTF-8 text") from None
-
-
-def _to_rest(word: bytes) -> Rest:
-    return Rest(_to_str(word))
-
-
-def _to_secret(word: bytes) -> Secret:
-    return Secret(_to_str(word))
-
-
-def _to_bytes(word: bytes) -> bytes:
-    return word
-
-
-def _to_int(word: bytes) -> int:
-    try:
-        if _UNDERSCORE not in word:
-            return int(word)
-    except ValueError:
-        pass
-    raise ValueError("int")
-
-
-def _to_float(word: bytes) -> float:
-    try:
-        if _UNDERSCORE not in word:
-            return float(word)
-    except ValueError:
-        pass
-    raise ValueError("float")
-
-
-_TRUE = {b"1", b"true", b"yes", b"on"}
-_FALSE = {b"0", b"false", b"no", b"off"}
-
-
-def to_bool(word: bytes) -> bool:
-    """Return a truth value, written as 1 or 0, true or false, yes or no, on or off."""
-    lower = word.lower()
-    if lower in _TRUE:
-        return True
-    if lower in _FALSE:
-        return False
-    raise ValueError("bool (true or false)")
-
-
 AS_SOURCE: dict[Convert, list[str]] = {
-    _to_str: ["{0} = {0}.decode()"],
-    _to_bytes: [],
-    _to_int: [f"if {_UNDERSCORE} in {{0}}: raise ValueError", "{0} = int({0})"],
-    _to_float: [f"if {_UNDERSCORE} in {{0}}: raise ValueError", "{0} = float({0})"],
+    word_to_str: ["{0} = {0}.decode()"],
+    word_to_bytes: [],
+    word_to_int: [f"if {_UNDERSCORE} in {{0}}: raise ValueError", "{0} = int({0})"],
+    word_to_float: [f"if {_UNDERSCORE} in {{0}}: raise ValueError", "{0} = float({0})"],
 }
 """The same conversions as statements on a variable, for compiled calls; their errors have no text."""
 
 KINDS: dict[Convert, bytes] = {
-    _to_str: b"s",
-    _to_bytes: b"b",
-    _to_int: b"i",
-    _to_float: b"f",
-    to_bool: b"o",
+    word_to_str: b"s",
+    word_to_bytes: b"b",
+    word_to_int: b"i",
+    word_to_float: b"f",
+    word_to_bool: b"o",
 }
 """The conversions that the compiled core has too, by the letter that it knows them by."""
 
-_SIMPLE: dict[Any, Converter] = {
-    str: (_to_str, "str"),
-    Secret: (_to_secret, "str"),
-    bytes: (_to_bytes, "bytes"),
-    int: (_to_int, "int"),
-    float: (_to_float, "float"),
-    bool: (to_bool, "bool"),
-    Rest: (_to_rest, "str"),
-    Any: (_to_str, "str"),
-    object: (_to_str, "str"),
-    inspect.Parameter.empty: (_to_str, "str"),
-}
+_ANY = (Any, object, inspect.Parameter.empty)
+_JSON = (b"{", b"[", b'"')  # how text begins that is JSON, where it need not be
 _NONE: Mapping[Any, Convert] = {}
-_PATHS = {"Path", "PurePath", "PosixPath", "PurePosixPath"}
 
 
-def word_converter(hint: Any, own: Mapping[Any, Convert] = _NONE) -> Converter:
+def word_converter(
+    hint: Any, own: Mapping[Any, Convert] = _NONE, structures: Structures = DEFAULT
+) -> Converter:
     """Return the converter for an annotation.
 
     Args:
         hint: The annotation.
         own: The protocol's own converters for simple types.
+        structures: Makes values of types that are not scalars, of JSON.
 
     Raises:
         TypeError: A word cannot be converted to that type.
     """
-    if hint in _SIMPLE:
-        convert, shown = _SIMPLE[hint]
-        return own.get(hint, convert), shown
-    origin = get_origin(hint)
-    if origin is Annotated:
+    if hint in _ANY:
+        return word_to_str, "str"
+    if (row := structures.scalar(hint)) is not None:
+        return own.get(hint, row.word), row.name
+    if get_origin(hint) is Annotated:
         inner, *notes = get_args(hint)
-        return converters.within(word_converter(inner, own), inner, notes)
-    if origin is Literal:
-        return _choice({_written(value): value for value in get_args(hint)})
-    if origin in (Union, types.UnionType):
-        return converters.union([word_converter(arm, own) for arm in _arms(hint)])
-    if isinstance(hint, type):
-        if issubclass(hint, Enum):
-            names = {member.name: member for member in hint}
-            return _choice({**{str(member.value): member for member in hint}, **names}, names)
-        if issubclass(hint, date):
-            return _iso(hint)
-        if converters.is_written_as_text(hint) or _is_path(hint):
-            kind: Any = hint
-            make = kind if _is_path(hint) else converters.from_text(kind)
-            return converters.made_by(lambda word: make(_to_str(word)), kind.__name__)
-    return structured(hint, json.loads, "JSON of ")
+        convert, name = word_converter(inner, own, structures)
+        found = constraints(inner, notes)
+        return bounded(convert, name, found), converters.bounded_name(name, found)
+    if get_origin(hint) in (Union, types.UnionType):
+        arms = _arms(hint)
+        if len(arms) == 1 or any(structures.scalar(arm) is not None for arm in arms):
+            return converters.union([word_converter(arm, own, structures) for arm in arms])
+    if hasattr(hint, "__supertype__"):
+        return word_converter(hint.__supertype__, own, structures)
+    return _json_converter(hint, structures)
+
+
+def _json_converter(hint: Any, structures: Structures) -> Converter:
+    """Return the converter of words that are JSON."""
+    name = name_of(hint)
+    convert = of_json(structures.conversion(hint), name)
+    if not structures.has_own(hint):
+        return convert, name
+    structure = _with_mistakes(structures.conversion(hint))
+    return lambda word: convert(word) if word[:1] in _JSON else structure(word_to_str(word)), name
+
+
+def of_json(structure: Convert, name: str) -> Convert:
+    """Return the conversion of JSON text; it raises Mistakes.
+
+    Args:
+        structure: The conversion of the text's value.
+        name: How texts name its type.
+    """
+    load_library()
+    structure = _with_mistakes(structure)
+
+    def from_json(text: bytes) -> Any:
+        try:
+            value = loads(text)
+        except json.JSONDecodeError as error:
+            what = f"; {error.msg.removesuffix(' delimiter')} at character {error.pos + 1}"
+        except UnicodeDecodeError:
+            what = " in UTF-8"
+        except ValueError as error:
+            what = f"; {error}"
+        else:
+            return structure(value)
+        raise Mistakes([("", f"must be JSON of {name}{what}")])
+
+    return from_json
+
+
+def _with_mistakes(structure: Convert) -> Convert:
+    def convert(value: Any) -> Any:
+        try:
+            return structure(value)
+        except Exception as error:  # noqa: BLE001 - a class's own checks raise anything
+            raise Mistakes(found_in(error, value)) from None
+
+    return convert
 
 
 def allows_none(hint: Any) -> bool:
@@ -158,33 +147,3 @@ def is_rest(hint: Any) -> bool:
     if get_origin(hint) in (Union, types.UnionType):
         return {*get_args(hint)} == {Rest, type(None)}
     return hint is Rest
-
-
-def _written(literal: object) -> str:
-    return literal.decode() if isinstance(literal, bytes) else str(literal)
-
-
-class _Choices(dict[bytes, Any]):
-    """Values by word; where no word is written exactly so, case is ignored."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__((name.encode(), value) for name, value in values.items())
-        self._folded = {word.upper(): value for word, value in reversed(self.items())}
-
-    def __missing__(self, word: bytes) -> Any:
-        return self._folded[word.upper()]
-
-
-def _choice(values: Mapping[str, Any], shown: Mapping[str, Any] | None = None) -> Converter:
-    return converters.choice(_Choices(values).__getitem__, shown or values)
-
-
-def _iso(kind: type[date]) -> Converter:
-    example = "2026-01-31T12:00:00" if issubclass(kind, datetime) else "2026-01-31"
-    shown = kind.__name__
-    make = converters.from_text(kind.fromisoformat)
-    return converters.made_by(lambda word: make(_to_str(word)), shown, f"{shown} such as {example}")
-
-
-def _is_path(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] == "pathlib" and kind.__name__ in _PATHS

@@ -16,6 +16,7 @@ from linepool.handlers.converters import Converter
 from linepool.handlers.from_json import json_converter
 from linepool.handlers.from_words import word_converter
 from linepool.handlers.signature import Supply
+from linepool.handlers.structured import DEFAULT
 from linepool.near import nearest
 from linepool.protocols.base import Protocol, Request
 from linepool.pubsub.messages import PubSub
@@ -48,14 +49,14 @@ class Injector:
     Args:
         offers: The app's resources, by name.
         protocol: The app's protocol.
+
+    Attributes:
+        structures: Makes the values of parameters that are not injected.
     """
 
     def __init__(self, offers: Mapping[str, Offer], protocol: Protocol) -> None:
         self.protocol = protocol
-        own = protocol.converters
-        self._convert_for = (
-            json_converter if protocol.typed else lambda hint: word_converter(hint, own)
-        )
+        self.structures = DEFAULT
         self._offers = offers
 
     def __call__(self, hint: Any, name: str) -> Supply | None:
@@ -87,13 +88,18 @@ class Injector:
             TypeError: There is none; of a class that only a resource could provide, the text says so.
         """
         try:
-            return self._convert_for(hint)
+            return self._converter(hint)
         except TypeError as error:
             kind = _required(hint)
             if not _is_own_class(kind) or has_fields(kind):
                 raise
             name = kind.__name__.lower()
             raise TypeError(f"{self.unprovided(kind, name)} (from a client: {error})") from None
+
+    def _converter(self, hint: Any) -> Converter:
+        if self.protocol.typed:
+            return json_converter(hint, self.structures)
+        return word_converter(hint, self.protocol.converters, self.structures)
 
     def resource_name(self, hint: Any, name: str, but: str = "") -> str | None:
         """Return which resource a parameter is given; None: none.

@@ -8,7 +8,6 @@ the converters are called.
 from __future__ import annotations
 
 import inspect
-import json
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +16,11 @@ from attrs import define, frozen
 
 from linepool.errors import SetupError, UsageError
 from linepool.handlers.converters import Convert, Converter
-from linepool.handlers.from_words import allows_none, is_rest, to_bool, word_converter
+from linepool.handlers.from_words import allows_none, is_rest, word_converter
+from linepool.handlers.mistakes import Mistakes, given
 from linepool.protocols.base import Parameter, Request, printable
 from linepool.session import Body, Secret
+from linepool.values.scalars import word_to_bool
 
 _NOT_BYTES = "is a data block, so it must be bytes"
 Supply = Callable[[Request, Any], object]
@@ -255,24 +256,24 @@ def _converted_word(word: Word, data: bytes) -> Any:
     try:
         return word.convert(data)
     except ValueError as error:
-        if word.is_json:  # it says what is wrong with it
-            raise UsageError(f"{word.name} must be {error}.", "value", word.name) from None
-        raise _wrong(word, str(error), f"'{printable(data)}'") from None
+        raise _wrong(word, error, f"'{printable(data)}'") from None
 
 
 def _converted_value(word: Word, value: object) -> Any:
     try:
         return (word.from_value or word.convert)(value)
     except ValueError as error:
-        shown = printable(json.dumps(value, default=str).encode())
-        raise _wrong(word, str(error), shown) from None
+        raise _wrong(word, error, given(value)) from None
 
 
-def _wrong(word: Word, expected: str, given: str) -> UsageError:
-    text = f"{expected}, not {given}"
-    if word.is_secret:  # what is expected of a structured type quotes the value
-        text = word.hint or "text"
-    return UsageError(f"{word.name} must be {text}.", "value", word.name)
+def _wrong(word: Word, error: ValueError, shown: str) -> UsageError:
+    text = f"{word.name} must be {error}, not {shown}"
+    if word.is_secret:  # what is wrong within a value may quote it
+        kind = f"JSON of {word.hint.removesuffix('(JSON)')}" if word.is_json else word.hint
+        text = f"{word.name} must be {kind or 'text'}"
+    elif isinstance(error, Mistakes):
+        text = error.described(word.name)
+    return UsageError(text if text.endswith("...") else f"{text}.", "value", word.name)
 
 
 def _missing(name: str) -> UsageError:
@@ -290,7 +291,7 @@ def _parameter(word: Word, kind: str) -> Parameter:
 
 
 def _is_flag(word: Word) -> bool:
-    return word.convert is to_bool and word.default is False
+    return word.convert is word_to_bool and word.default is False
 
 
 def compile_signature(

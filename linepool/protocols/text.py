@@ -8,19 +8,15 @@ character, and a command may take the rest of its line unsplit.
 from __future__ import annotations
 
 import json
-import numbers
 import re
 from collections.abc import Callable, Mapping
-from datetime import date, time
 from enum import Enum
 from typing import Any
 
-import attrs
-
 from linepool.session import unknown_version
+from linepool.values.plain import as_own, fields_of
+from linepool.values.scalars import scalar
 
-# Known by their module, so that linepool imports none of them before the user does.
-_MODULES_SENT_AS_STR = {"decimal", "uuid", "pathlib", "ipaddress", "fractions"}
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
 
@@ -62,52 +58,35 @@ def scalar_text(value: object) -> bytes | None:
     encode = _SCALARS.get(type(value))
     if encode is not None:
         return encode(value)
-    if isinstance(value, Enum):
-        return scalar_text(value.value)
-    if (text := library_text(value)) is not None:
-        return text
-    if isinstance(value, (bytearray, memoryview)):
+    if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
-    for kind in (str, bytes, int, float):
-        if isinstance(value, kind):
-            return _SCALARS[kind](value)
-    own = as_own(value)
+    if isinstance(value, Enum):
+        text = scalar_text(value.value)
+        return value.name.encode() if text is None else text
+    row = scalar(type(value))
+    own = as_own(value) if row is None else row.show(value)
     return None if own is value else scalar_text(own)
-
-
-def as_own(value: Any) -> Any:
-    """Return a scalar of another library, such as NumPy, as Python's own; any other value as it is.
-
-    Its numbers are known by the classes of ``numbers``, its other scalars by ``item()`` and an empty
-    ``shape``. A fraction stays: a float would be another number.
-    """
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
-        return float(value)
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and not shape:
-        own = value.item()
-        return value if type(own) is type(value) else own
-    return value
 
 
 def library_text(value: object) -> bytes | None:
     """Return a date, a time, a Decimal, a UUID, a path ... as text, or None for any other type."""
-    if isinstance(value, (date, time)):
-        return value.isoformat().encode()
-    if type(value).__module__.partition(".")[0] in _MODULES_SENT_AS_STR:
-        return str(value).encode()
-    return None
+    if isinstance(value, (str, int, float, bytes, Enum)) or (row := scalar(type(value))) is None:
+        return None
+    shown = row.show(value)
+    return shown.encode() if isinstance(shown, str) else None
 
 
-def record_fields(value: object) -> list[tuple[str, Any]] | None:
-    """Return the names and values of an attrs instance or a dataclass, or None for any other type."""
-    kind: type = type(value)
-    if attrs.has(kind):
-        return [(field.name, getattr(value, field.name)) for field in attrs.fields(kind)]
-    if fields := getattr(kind, "__dataclass_fields__", None):
-        return [(name, getattr(value, name)) for name in fields]
+def record_fields(value: Any) -> list[tuple[str, Any]] | None:
+    """Return the names and values of an object of a class with fields, or None for any other type."""
+    kind: Any = type(value)
+    if (fields := fields_of(kind)) is not None:
+        return [(key, getattr(value, name)) for name, key in fields]
+    if hasattr(kind, "__struct_fields__"):  # a msgspec Struct
+        names = zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
+        return [(key, getattr(value, name)) for key, name in names]
+    if hasattr(kind, "__pydantic_fields__"):
+        models = kind.__pydantic_fields__.items()
+        return [(one.serialization_alias or name, getattr(value, name)) for name, one in models]
     return None
 
 

@@ -2,7 +2,8 @@
 
 JSON is UTF-8 on one line, compact. The text is read and written by msgspec if that is installed, and by
 the standard library otherwise and wherever msgspec refuses, so both give the same values. NaN and
-Infinity are not JSON. Of two equal keys the second counts.
+Infinity are not JSON. Of two equal keys the second counts. Text that holds a lone surrogate is written
+in ASCII, with escapes.
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ def dumps(value: Any) -> bytes:
 
     Raises:
         TypeError: JSON has no form for the value.
-        ValueError: It holds NaN, Infinity, a lone surrogate or itself.
+        ValueError: It holds NaN, Infinity or itself.
     """
     value = plain(value)
     _, encode = _library()
-    if encode is not None:
-        return encode(value)
-    return _ENCODER.encode(value).encode()
+    try:
+        return _ENCODER.encode(value).encode() if encode is None else encode(value)
+    except UnicodeEncodeError:  # a lone surrogate
+        return _ESCAPING.encode(value).encode()
 
 
 def load_library() -> None:
@@ -67,4 +69,5 @@ def _refuse(constant: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
+_ESCAPING = json.JSONEncoder(separators=(",", ":"))
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

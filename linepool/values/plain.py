@@ -106,10 +106,7 @@ def _key(key: Any) -> str:
 
 _BY_TYPE: dict[type, _Convert] = {float: _float, list: _items, tuple: _items, dict: _mapping}
 _BY_CLASS: tuple[tuple[Any, _Convert], ...] = (
-    (str, str.__str__),
-    (int, int),
-    (float, lambda value: _float(float(value))),
-    ((bytes, bytearray, memoryview), shown_bytes),
+    ((bytearray, memoryview), shown_bytes),
     (Mapping, _mapping),
 )
 

@@ -43,9 +43,14 @@ def has_fields(hint: Any) -> bool:
     return inspect.isclass(kind) and (
         attrs.has(kind)
         or dataclasses.is_dataclass(kind)
-        or typing.is_typeddict(kind)
+        or is_typed_dict(kind)
         or is_named_tuple(kind)
     )
+
+
+def is_typed_dict(kind: type) -> bool:
+    """Whether a class is a TypedDict, of ``typing`` or of ``typing_extensions``."""
+    return issubclass(kind, dict) and hasattr(kind, "__required_keys__")
 
 
 def is_named_tuple(kind: type) -> bool:
@@ -65,7 +70,7 @@ def fields_of(hint: Any) -> list[Field]:
     except NameError as error:
         raise TypeError(f"{kind.__name__}: {error}") from None
     given = dict(zip(getattr(kind, "__parameters__", ()), get_args(hint), strict=False))
-    if typing.is_typeddict(kind):
+    if is_typed_dict(kind):
         declared = [_key_of(kind, name, hint) for name, hint in hints.items()]
     else:
         declared = _declared(kind)

@@ -30,14 +30,18 @@ _DURATION = re.compile(
 )
 
 
+class Expected(ValueError):  # noqa: N818 - its text is what was expected
+    """A value is wrong; the text is what it must be."""
+
+
 @frozen
 class Scalar:
     """One row: how the values of a type are written.
 
     Attributes:
         name: The type's name in usage texts and errors: ``Decimal``, ``red|green``.
-        word: From a word's bytes to the value; raises ValueError with what the word must be.
-        value: From a JSON value, strictly; raises ValueError likewise.
+        word: From a word's bytes to the value; raises Expected.
+        value: From a JSON value, strictly; raises Expected likewise.
         show: From a value to its JSON value: a str, int, float, bool or None.
         schema: The JSON Schema of its JSON form.
         example: A word as a client writes it, for errors; "": the name says enough.
@@ -64,7 +68,7 @@ def word_to_str(word: bytes) -> str:
     try:
         return word.decode()
     except UnicodeDecodeError:
-        raise ValueError("UTF-8 text") from None
+        raise Expected("UTF-8 text") from None
 
 
 def word_to_bytes(word: bytes) -> bytes:
@@ -79,7 +83,7 @@ def word_to_int(word: bytes) -> int:
             return int(word)
     except ValueError:
         pass
-    raise ValueError("int")
+    raise Expected("int")
 
 
 def word_to_float(word: bytes) -> float:
@@ -89,7 +93,7 @@ def word_to_float(word: bytes) -> float:
             return float(word)
     except ValueError:
         pass
-    raise ValueError("float")
+    raise Expected("float")
 
 
 def word_to_bool(word: bytes) -> bool:
@@ -99,12 +103,12 @@ def word_to_bool(word: bytes) -> bool:
         return True
     if lower in _FALSE:
         return False
-    raise ValueError("bool (true or false)")
+    raise Expected("bool (true or false)")
 
 
 def _word_to_none(word: bytes) -> None:
     if word.lower() != b"null":
-        raise ValueError("null")
+        raise Expected("null")
 
 
 # -- rows
@@ -113,11 +117,11 @@ def _word_to_none(word: bytes) -> None:
 def _strict(expected: str, kinds: tuple[type, ...], make: Callable[[Any], Any]) -> Any:
     def convert(value: Any) -> Any:
         if type(value) not in kinds:  # not isinstance: a bool is not a number here
-            raise ValueError(expected)
+            raise Expected(expected)
         try:
             return make(value)
         except (ValueError, OverflowError):
-            raise ValueError(expected) from None
+            raise Expected(expected) from None
 
     return convert
 
@@ -167,17 +171,17 @@ def text_row(
         if type(given) not in taken:
             if type(given) is kind:  # a date of TOML
                 return given
-            raise ValueError(expected)
+            raise Expected(expected)
         try:
             return parse(given if type(given) is str else str(given))
         except (ValueError, ArithmeticError):
-            raise ValueError(expected) from None
+            raise Expected(expected) from None
 
     def word(data: bytes) -> Any:
         try:
             return parse(data.decode())
         except (ValueError, ArithmeticError):
-            raise ValueError(expected) from None
+            raise Expected(expected) from None
 
     return Scalar(name, word, value, show, {"type": "string", **(schema or {})}, example)
 
@@ -252,7 +256,7 @@ def _like_text(kind: type) -> Scalar:
     )
 
 
-_ROWS: dict[Any, Scalar] = {
+_PLAIN: dict[Any, Scalar] = {
     str: Scalar(
         "str", word_to_str, _strict("str", (str,), unchanged), unchanged, {"type": "string"}
     ),
@@ -284,6 +288,14 @@ _ROWS: dict[Any, Scalar] = {
     timedelta: text_row(
         timedelta, _duration, shown_duration, example="PT1H30M", schema={"format": "duration"}
     ),
+}
+_ROWS: dict[Any, Scalar | None] = {**_PLAIN}  # and, when they are asked for, those of other types
+# Of a subclass, as its base: it may have a str() or an int() of its own.
+_SHOWN_AS: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: shown_bytes,
 }
 _TIMES: dict[type, tuple[str, str]] = {  # a datetime is a date too, so it comes first
     datetime: ("2026-01-31T12:00:00", "date-time"),
@@ -333,11 +345,13 @@ def scalar(hint: Any) -> Scalar | None:
         TypeError: It is a scalar that cannot be sent, such as an Enum without members.
     """
     try:
-        row = _ROWS.get(hint)
+        if hint in _ROWS:
+            return _ROWS[hint]
     except TypeError:  # not hashable: a Literal of a list
         return None
-    if row is None and (row := _made(hint)) is not None and isinstance(hint, type):
-        _ROWS[hint] = row  # not of a Literal: two that differ in their order are equal
+    row = _made(hint)
+    if isinstance(hint, type):  # not a Literal: two that differ in their order are equal
+        _ROWS[hint] = row
     return row
 
 
@@ -367,7 +381,12 @@ def _made(hint: Any) -> Scalar | None:
     make = _NAMED.get((module, hint.__qualname__))
     if make is not None:
         return make(hint)
-    return _numpy(hint) if module == "numpy" else None
+    if module == "numpy":
+        return _numpy(hint)
+    for own in (str, int, float, bytes):
+        if issubclass(hint, own):
+            return _derived(hint, own, _SHOWN_AS[own])
+    return None
 
 
 # -- choices
@@ -403,13 +422,13 @@ def _choice(members: Mapping[str, Any], more: Mapping[str, Any]) -> Scalar:
         try:
             return find(data)
         except KeyError:
-            raise ValueError(expected) from None
+            raise Expected(expected) from None
 
     def value(given: Any) -> Any:
         try:
             return by_value[type(given), given]
         except (KeyError, TypeError):
-            raise ValueError(expected_value) from None
+            raise Expected(expected_value) from None
 
     return Scalar("|".join(members), word, value, _shown, {"enum": enum})
 
@@ -439,6 +458,24 @@ def _written(literal: Any) -> str:
     return literal.decode() if isinstance(literal, bytes) else str(literal)
 
 
+def _derived(kind: Any, own: type, show: Callable[[Any], Any]) -> Scalar:
+    """Return the row of a type that is made from one of Python's own: a subclass, a NumPy scalar."""
+    row = _PLAIN[own]
+    name = kind.__name__
+
+    def made(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def make(given: Any) -> Any:
+            value = convert(given)
+            try:
+                return kind(value)
+            except (ValueError, OverflowError):
+                raise Expected(name) from None
+
+        return make
+
+    return Scalar(name, made(row.word), made(row.value), show, row.schema)
+
+
 def _numpy(kind: Any) -> Scalar | None:
     """Return the row of a scalar type of NumPy, which is that of Python's own: ``float64`` as a float."""
     try:
@@ -447,20 +484,14 @@ def _numpy(kind: Any) -> Scalar | None:
         return None
     if own not in (int, float, bool, str):
         return None
-    row = _ROWS[own]
-    name = kind.__name__
-    most = float(sys.modules["numpy"].finfo(kind).max) if own is float else math.inf
+    if own is not float:
+        return _derived(kind, own, lambda value: value.item())
+    most = float(sys.modules["numpy"].finfo(kind).max)
 
-    def made(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def make(given: Any) -> Any:
-            value = convert(given)
-            if own is float and most < abs(value) < math.inf:
-                raise ValueError(name)
-            try:
-                return kind(value)
-            except OverflowError:
-                raise ValueError(name) from None
+    def make(value: float) -> Any:
+        if most < abs(value) < math.inf:
+            raise ValueError
+        return kind(value)
 
-        return make
-
-    return Scalar(name, made(row.word), made(row.value), lambda value: value.item(), row.schema)
+    make.__name__ = kind.__name__
+    return _derived(make, float, lambda value: value.item())

@@ -8,27 +8,18 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
-import numbers
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Annotated, Any, get_args, get_origin
 
-from linepool.session import Range, Secret
+from linepool.session import Secret
 from linepool.values.annotations import is_alias, is_foreign, is_union, unnamed
+from linepool.values.constraints import Constraint, constraints
 from linepool.values.plain import plain
 from linepool.values.records import NOTHING, Field, fields_of, has_fields, is_named_tuple
 from linepool.values.scalars import scalar
 
-_BOUNDS = {
-    "ge": "minimum",
-    "gt": "exclusiveMinimum",
-    "le": "maximum",
-    "lt": "exclusiveMaximum",
-    "multiple_of": "multipleOf",
-}
-_LENGTHS = {"string": "Length", "array": "Items", "object": "Properties"}
 _OWN = (bool, int, float, str, bytes)  # whose subclasses are sent as they are
 
 
@@ -62,7 +53,7 @@ class Schemas:
         hint = unnamed(hint)
         if get_origin(hint) is Annotated:
             inner, *notes = get_args(hint)
-            return _noted(self.of(inner, reply=reply), notes)
+            return _noted(self.of(inner, reply=reply), inner, notes)
         if (row := _row(hint)) is not None:
             return dict(row) if hint is not Secret else {**row, "writeOnly": True}
         origin, arguments = get_origin(hint) or hint, get_args(hint)
@@ -239,46 +230,25 @@ def _row_of(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "array", "prefixItems": items, "items": False, "minItems": len(items)}
 
 
-def _noted(schema: dict[str, Any], notes: Iterable[Any]) -> dict[str, Any]:
-    """Return the schema of ``Annotated[type, *notes]``, given that of the type."""
+def _noted(schema: dict[str, Any], hint: Any, notes: Iterable[Any]) -> dict[str, Any]:
+    """Return the schema of ``Annotated[hint, *notes]``, given that of ``hint``."""
     keywords: dict[str, Any] = {}
     for note in notes:
+        text = getattr(note, "documentation", None) or getattr(note, "description", None)
         if note is Secret:
             keywords["writeOnly"] = True
-        elif isinstance(note, Range):
-            keywords |= _bound("minimum", note.min) | _bound("maximum", note.max)
-        elif not inspect.isclass(note):
-            keywords |= _constraints(note, schema)
+        elif isinstance(text, str) and not inspect.isclass(note):
+            keywords["description"] = text
+    for constraint in _known(hint, notes):
+        keywords |= constraint.schema
     return {**schema, **keywords}
 
 
-def _constraints(note: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords for a constraint, known by its attributes, as those of annotated-types have."""
-    found: dict[str, Any] = {}
-    for attribute, keyword in _BOUNDS.items():
-        found |= _bound(keyword, getattr(note, attribute, None))
-    if (unit := _LENGTHS.get(str(schema.get("type")))) is not None:
-        for side in ("min", "max"):
-            length = getattr(note, f"{side}_length", None)
-            if isinstance(length, int) and (length or side == "max"):
-                found[f"{side}{unit}"] = length
-    pattern = getattr(note, "pattern", None)
-    if isinstance(pattern, str):
-        found["pattern"] = pattern
-    text = getattr(note, "documentation", None) or getattr(note, "description", None)
-    return {**found, "description": text} if isinstance(text, str) else found
-
-
-def _bound(keyword: str, bound: Any) -> dict[str, Any]:
-    """Return the keyword for a bound that is a finite number."""
-    if isinstance(bound, bool) or not isinstance(bound, numbers.Number):
-        return {}
-    number: Any = bound
-    if not isinstance(number, int):
-        number = float(number)
-        if not math.isfinite(number):
-            return {}
-    return {keyword: number}
+def _known(hint: Any, notes: Iterable[Any]) -> list[Constraint]:
+    try:
+        return constraints(hint, notes)
+    except TypeError:  # of a reply, whose values are not checked
+        return []
 
 
 def _renamed(schema: Any, names: Mapping[str, str]) -> Any:

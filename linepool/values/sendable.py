@@ -88,6 +88,8 @@ def _can_be_sent(kind: type) -> bool:
         or issubclass(kind, _NUMBERS_AND_TEXT)
         or issubclass(kind, Iterable)
         or is_foreign(kind)
-        or hasattr(kind, "shape")  # of another library, such as NumPy
+        or (
+            hasattr(kind, "shape") and not issubclass(kind, numbers.Complex)
+        )  # such as NumPy's arrays
         or any(_path_to_problem(one, ()) is None for one in type.__subclasses__(kind))
     )

@@ -148,7 +148,7 @@ def test_the_tests_that_the_page_on_testing_shows_pass(tmp_path):
         (str, b"\xfe", "a must be UTF-8 text, not '\\xfe'."),
         (int, b"x", "a must be int, not 'x'."),
         (bool, b"x", "a must be bool (true or false), not 'x'."),
-        (decimal.Decimal, b"x", "a must be Decimal, not 'x'."),
+        (decimal.Decimal, b"x", "a must be Decimal such as 12.50, not 'x'."),
         (datetime.date, b"x", "a must be date such as 2026-01-31, not 'x'."),
         (Shade, b"x", "a must be red or green, not 'x'."),
         (typing.Literal["on", "off"], b"x", "a must be on or off, not 'x'."),

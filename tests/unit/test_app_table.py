@@ -77,7 +77,7 @@ def test_without_a_table_the_defaults_count():
         ({}, "x: items is missing; it must be int"),
         ({"items": "3"}, "x items must be int, not '3'"),
         ({"items": True}, "x items must be int, not True"),
-        ({"items": 3, "since": "soon"}, "x since must be date, not 'soon'"),
+        ({"items": 3, "since": "soon"}, "x since must be date such as 2026-01-31, not 'soon'"),
         ({"items": 3, "rate": 2.0}, "x: 'rate' must be < 1: 2.0"),
     ],
 )

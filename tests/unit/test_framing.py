@@ -327,7 +327,7 @@ def test_the_arguments_may_be_one_json_value(line, value):
         (b"pay []", "to is missing"),
         (b'pay {"to": "x", "x": 1}', "unknown parameter 'x'"),
         (b'pay ["a", 1, true]', "too many arguments: 3 given, at most 2"),
-        (b'put ["k", "3"]', 'size must be int, not "3"'),
+        (b'put ["k", "3"]', "size must be int, not '3'"),
         (b'put ["k", true]', "'True' is not the size of a data block in bytes"),
     ],
 )

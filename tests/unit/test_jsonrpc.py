@@ -242,7 +242,7 @@ def test_the_calls_after_the_limit_of_a_batch_s_replies_are_not_run():
     assert call(app, "seen")["result"] == [7, 7]
 
 
-def test_the_error_of_a_large_structured_value_names_the_type_only():
+def test_the_error_of_a_structured_value_names_ten_mistakes():
     app = App(protocol=JsonRpc())
 
     @app.handler
@@ -257,9 +257,13 @@ def test_the_error_of_a_large_structured_value_names_the_type_only():
         ),
     )
 
-    assert "value[9]; ...)" in few["error"]["message"]
-    assert "value[10]" not in few["error"]["message"]
-    assert many["error"]["message"].startswith("Invalid params: items must be list[int], not ")
+    for answer in (few, many):
+        said = answer["error"]["message"]
+        assert said.startswith(
+            "Invalid params: items[0] must be int, not 'a'; items[1] must be int"
+        )
+        assert "items[9] must be int, not 'a'; ... Usage" in said
+        assert "items[10]" not in said
 
 
 def test_a_long_line_in_small_pieces_takes_linear_time():
@@ -305,7 +309,7 @@ def test_an_incomplete_message_gets_a_parse_error():
         (list[int], [1, 2], [1, 2], [["x"], [True], 5]),
         (dict[str, float], {"a": 1}, {"a": 1.0}, [{"a": "x"}]),
         (Point, {"x": 1}, Point(1), [{"y": 1}, {"x": "1"}, 5]),
-        (bytes, "é", "é".encode(), [5]),
+        (bytes, "w6k=", "é".encode(), [5, "é", "w6k"]),
     ],
     ids=str,
 )
@@ -329,7 +333,7 @@ def test_values_are_checked_against_annotations(hint, good, value, bad):
 def test_a_wrong_argument_is_named():
     (answer,) = ask(service(), '{"jsonrpc":"2.0","method":"subtract","params":[1,"x"],"id":1}')
     assert answer["error"]["message"] == (
-        'Invalid params: subtrahend must be int, not "x". Usage: subtract minuend:int subtrahend:int'
+        "Invalid params: subtrahend must be int, not 'x'. Usage: subtract minuend:int subtrahend:int"
     )
 
 
@@ -375,7 +379,7 @@ def test_results_of_many_kinds_are_json():
         "1.5",
         "2026-01-31",
         [1],
-        "x",
+        "eA==",
         "a\nb",
     ]
     assert call(app, "count")["result"] == [0, 1, 2]

@@ -336,7 +336,7 @@ def test_a_last_structured_parameter_takes_the_rest_of_the_line_as_json(line, re
             b"pay ann '{\"text\": 'x'}'",
             "note must be JSON of Note; Expecting value at character 1.",
         ),
-        (b'pay ann "{\\"text\\": \\"x\\"}"', "note must be JSON of Note ("),
+        (b'pay ann "{\\"text\\": \\"x\\"}"', 'note must be a JSON object, not \'{"text": "x"}\'.'),
         (b'pay ann {"text": "x"} y', "note must be JSON of Note; Extra data at character 15."),
         (b"pay ann \xe9", "note must be JSON of Note in UTF-8."),
         (b"pay ann", "note is missing."),

@@ -15,12 +15,11 @@ Rules, where the specification leaves a choice:
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from attrs import define
 
@@ -31,11 +30,11 @@ from linepool.protocols.jsonrpc.discover import described
 from linepool.protocols.jsonrpc.replies import (
     INVALID_REQUEST,
     PARSE_ERROR,
-    encoded,
     error_object,
 )
 from linepool.protocols.text import check_version
 from linepool.session import Reply, Session
+from linepool.values.json_text import dumps, loads
 
 _MAX_HEADER_BYTES = 8192
 _LENGTH = re.compile(rb"content-length[ \t]*:[ \t]*([0-9]{1,18})[ \t]*\Z", re.IGNORECASE)
@@ -196,7 +195,7 @@ class JsonRpc(Buffered):
         else:
             answer["result"] = value
         answer["id"] = request_id
-        return encoded(answer)
+        return dumps(answer)
 
     def _message(self, data: bytes) -> bytes:
         if self.framing == "headers":
@@ -243,10 +242,9 @@ class JsonRpc(Buffered):
 
     def _parse(self, data: bytes) -> Request:
         try:
-            message = json.loads(data.decode(), parse_constant=_refuse)
-        except (ValueError, RecursionError) as error:
-            what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-            return self._failed(data, PARSE_ERROR, f"Parse error: {what}")
+            message = loads(data)
+        except ValueError as error:
+            return self._failed(data, PARSE_ERROR, f"Parse error: {error}")
         if not isinstance(message, list):
             return self._call(message, data)
         if not self.batch or not message:
@@ -310,7 +308,3 @@ def _discover(protocol: JsonRpc) -> dict[str, Any]:
 
 def _invalid(text: str) -> ClientError:
     return ClientError(text, code=INVALID_REQUEST)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

@@ -10,7 +10,8 @@ from typing import Any
 from attrs import frozen
 
 from linepool.errors import ReplyError, ServerError
-from linepool.protocols.text import as_own, library_text, record_fields
+from linepool.protocols.text import library_text, record_fields
+from linepool.values.plain import as_own
 
 _INT64 = range(-(2**63), 2**63)
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
