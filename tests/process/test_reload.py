@@ -258,12 +258,18 @@ def _loader(server: ServerProcess) -> int:
 
 
 def test_new_workers_that_die_have_the_old_generation_back(app):
-    dying = "linepool.on_worker_start(lambda: __import__('threading').Timer(0.3, os._exit, [3]).start())"
+    order = app.path.parent / "die"
+    os.mkfifo(order)
+    dying = (
+        "linepool.on_worker_start(lambda: __import__('threading').Thread("
+        "target=lambda: (open('die'), os._exit(3)), daemon=True).start())"
+    )
     with launch(app, "--workers", "4") as server:
         app.write("2", top=dying)
         reload(server)
-        server.wait_for("reload rolled back")
-        server.until(lambda state: {one["generation"] for one in state["workers"]} == {1})
+        with order.open("w"):
+            server.wait_for("reload rolled back")
+            server.until(lambda state: {one["generation"] for one in state["workers"]} == {1})
         assert server.ask("version") == "1"
         server.until(lambda state: state["generation"] == 1 and state["tally"]["idle"] == 4)
 
