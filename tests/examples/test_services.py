@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import os
 import re
 import signal
@@ -45,6 +46,52 @@ def test_each_service_is_on_the_page_and_short():
     for file in SERVICES.glob("*.py"):
         assert f"services/{file.name})" in PAGE
         assert len(file.read_text(encoding="utf-8").splitlines()) < 100, file
+
+
+# -- fraud scoring
+
+
+PAYMENT = {
+    "at": "2026-11-29T12:00:00Z",
+    "ships_to": "de",
+    "card": {"country": "de", "issued": "2025-01-31"},
+    "items": [{"name": "lamp", "price": "12.50", "count": 2}],
+}
+
+
+@pytest.fixture(scope="module")
+def fraud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    place = tmp_path_factory.mktemp("fraud")
+    with run_server(SERVICES / "fraud.py", place, "--workers", "2") as server:
+        yield server
+
+
+def test_the_fraud_service_answers_as_its_page_shows(fraud: ServerProcess):
+    play(fraud, shown("Fraud scoring"))
+
+
+def test_a_stream_has_a_score_for_each_payment_in_their_order(fraud: ServerProcess):
+    payments = [{**PAYMENT, "items": [{"name": "x", "price": str(n)}]} for n in range(950, 1050)]
+    with fraud.connect() as peer:
+        scores = [json.loads(line) for line in peer.ask_lines(f"SCORE_ALL {json.dumps(payments)}")]
+    assert [score["amount"] for score in scores] == [str(n) for n in range(950, 1050)]
+    assert [score["points"] for score in scores] == [0] * 50 + [30] * 50
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"at": None}, "payment.at must be datetime"),
+        ({"at": "yesterday"}, "payment.at must be datetime"),
+        ({"items": [{"name": "x"}]}, "payment.items[0].price is missing"),
+        ({"items": [{"name": "x", "price": "much"}]}, "payment.items[0].price must be Decimal"),
+        ({"card": {"country": "de", "issued": "2025-02-30"}}, "payment.card.issued must be date"),
+        ({"card": None}, "payment.card must be"),
+    ],
+)
+def test_what_is_wrong_in_a_payment_is_named(fraud: ServerProcess, wrong, message):
+    reply = fraud.ask(f"SCORE {json.dumps({**PAYMENT, **wrong})}")
+    assert reply.startswith(f"CLIENT_ERROR {message}")
 
 
 # -- the rate limiter
