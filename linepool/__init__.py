@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     )
     from linepool.script import run
     from linepool.session import (
+        Argument,
         Connection,
         Range,
         Reply,
@@ -127,6 +128,7 @@ else:
         ),
         "linepool.script": ("run",),
         "linepool.session": (
+            "Argument",
             "Connection",
             "Range",
             "Reply",
@@ -153,6 +155,7 @@ else:
 
 __all__ = [
     "App",
+    "Argument",
     "AsyncClient",
     "Bad",
     "Client",

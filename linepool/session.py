@@ -58,6 +58,13 @@ class Secret(str):
         return format("***", spec)
 
 
+class Argument:
+    """Annotate a parameter with ``Annotated[T, linepool.Argument]`` to have clients give its value.
+
+    That is of use if a resource provides T, or a class from which T is derived: otherwise it is one anyway.
+    """
+
+
 @frozen
 class Range:
     """Bounds of a number, both included: ``Annotated[int, linepool.Range(1, 100)]``."""

@@ -78,7 +78,10 @@ class Injector:
         if (chosen := self.resource_name(hint, name)) is not None:
             return self._offers[chosen].supply
         if any(_is_derived(hint, offer.kind) for offer in self._offers.values()):
-            raise SetupError(f"parameter {name}: {self.unprovided(hint, name)}")
+            raise SetupError(
+                f"parameter {name}: {self.unprovided(hint, name)} If clients are to give it:"
+                f" Annotated[{shown_type(hint)}, linepool.Argument]"
+            )
         return None
 
     def convert_for(self, hint: Any) -> Converter:
@@ -133,7 +136,7 @@ class Injector:
             function: A handler or hook.
             scopes: What the message says of a resource of a scope, or of one that takes such a resource.
         """
-        for parameter, hint in hints(function).items():
+        for parameter, hint in typing.get_type_hints(function, include_extras=True).items():
             name = None if parameter == "return" else self.resource_name(hint, parameter)
             if name is None:
                 continue

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 
 import pytest
 from attrs import frozen
 
 from linepool import (
     App,
+    Argument,
     ClientError,
     Connection,
     JsonRpc,
@@ -269,6 +270,25 @@ def test_what_a_handler_cannot_be_given_is_not_asked_of_the_client(app, function
     name = function.__name__
     with pytest.raises(SetupError, match=rf"handler {name} at .*: parameter .*: {message}"):
         app.freeze()
+
+
+def test_what_is_declared_as_an_argument_is_one(app):
+    resource(app, [], "note", Note("a resource"))
+
+    @app.handler
+    def same(note: Annotated[Note, Argument]) -> str:
+        return note.text
+
+    @app.handler
+    def derived(note: Annotated[LongNote, Argument]) -> str:
+        return note.text
+
+    @app.handler
+    def mine(note: Note) -> str:
+        return note.text
+
+    script = b'same {"text":"one"}\nderived {"text":"two"}\nmine\n'
+    assert app.ask(script) == b"one\ntwo\na resource\n"
 
 
 # -- shapes
