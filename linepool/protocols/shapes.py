@@ -101,11 +101,14 @@ def is_row(hint: Any) -> bool:
 
 
 def is_record(hint: Any) -> bool:
-    """Whether a type is a mapping, or a class with fields, of attrs or dataclasses."""
+    """Whether a type is a mapping, or a class with fields."""
     kind = get_origin(hint) or hint
-    return typing.is_typeddict(kind) or (
-        inspect.isclass(kind)
-        and (issubclass(kind, Mapping) or attrs.has(kind) or hasattr(kind, "__dataclass_fields__"))
+    return inspect.isclass(kind) and (
+        issubclass(kind, Mapping)
+        or typing.is_typeddict(kind)
+        or attrs.has(kind)
+        or hasattr(kind, "__dataclass_fields__")
+        or is_foreign(kind)
     )
 
 
@@ -114,7 +117,7 @@ def is_scalar(hint: Any) -> bool:
     kind = get_origin(hint) or hint
     if kind is Literal:
         return True
-    if not inspect.isclass(kind) or is_record(kind) or is_foreign(kind):
+    if not inspect.isclass(kind) or is_record(kind):
         return False
     if issubclass(kind, _SCALARS) or not issubclass(kind, Iterable):
         return True
@@ -131,7 +134,7 @@ def _kind(hint: Any) -> str:
     if kind is Literal or not inspect.isclass(kind):
         return ONE
     is_many = issubclass(kind, Iterable) and not (is_scalar(kind) or is_record(kind))
-    return MANY if is_many and not is_foreign(kind) else ONE
+    return MANY if is_many else ONE
 
 
 def _shape_of_arm(hint: Any, *, as_json: bool) -> Shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import numbers
 from collections.abc import Iterable
@@ -19,6 +20,13 @@ def problem_of(returns: Any) -> str:
 
     A type that says too little, such as ``Any`` or an abstract class, is taken to be one that can.
     """
+    try:
+        return _known_problem_of(returns)
+    except TypeError:  # not hashable
+        return _problem_of(returns)
+
+
+def _problem_of(returns: Any) -> str:
     path = _path_to_problem(returns, ())
     if path is None:
         return ""
@@ -28,6 +36,9 @@ def problem_of(returns: Any) -> str:
         f"{where}no converter for {kind}; return text, numbers, lists and dicts of these, or a class made"
         " with attrs or dataclasses"
     )
+
+
+_known_problem_of = functools.lru_cache(1024)(_problem_of)  # an app is made ready for each ask()
 
 
 def _path_to_problem(hint: Any, seen: tuple[Any, ...]) -> list[str] | None:

@@ -1,5 +1,6 @@
 """JSON Schemas of annotations, compared with what is read and what is sent; and which types are sent."""
 
+import base64
 import dataclasses
 import enum
 import fractions
@@ -240,6 +241,43 @@ def test_what_is_sent_is_as_the_schema_says(hint, expected, values):
         if schema.get("$ref"):
             assert not all(is_valid(schema, other) for other in changed(sent))
     assert problem_of(hint) == ""
+
+
+def framed_values(reply: bytes) -> list[Any]:
+    """Return the values of a framed reply, as a client reads them; blocks of bytes as base64."""
+    values, lines = [], reply.splitlines()
+    while lines:
+        mark, _, text = lines.pop(0).partition(b" ")
+        if mark == b"=":
+            values.append(json.loads(text))
+        elif mark == b"$":
+            values.append(base64.b64encode(lines.pop(0)).decode())
+        else:
+            assert mark in (b"*", b".")
+    return values
+
+
+@pytest.mark.parametrize(
+    ("hint", "_", "values"),
+    [one for one in SENT if one[0] is not Model],
+    ids=lambda one: str(one)[:40],
+)
+def test_framed_replies_are_as_the_document_of_the_app_says(hint, _, values):
+    app = App()
+
+    @app.handler
+    def get(at: int):
+        return values[at]
+
+    get.__annotations__["return"] = hint
+    document = json.loads(app.ask(b"SCHEMA\n"))
+    told = document["commands"][0]["reply"]
+    schema = {**told["schema"], "$defs": document["$defs"]}
+    for at in range(len(values)):
+        reply = app.ask(b"@ GET %d\n" % at)
+        assert reply.startswith(b"*") == (told["shape"] == "many"), reply
+        for value in framed_values(reply):
+            jsonschema.validate(value, schema)
 
 
 @pytest.mark.parametrize(

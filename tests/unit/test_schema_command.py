@@ -121,7 +121,11 @@ def test_every_kind_of_parameter_is_described():
     def total(*numbers: int) -> int:
         return sum(numbers)
 
-    put_, login_, total_ = document(app)["commands"]
+    @app.handler
+    def place(order: list[int]) -> str:
+        return str(order)
+
+    put_, login_, total_, place_ = document(app)["commands"]
     assert (put_["aliases"], put_["timeout"]) == (["STORE"], 1.5)
     kinds = {one["name"]: (one["kind"], one["required"]) for one in put_["params"]}
     assert kinds == {
@@ -138,6 +142,8 @@ def test_every_kind_of_parameter_is_described():
     password = login_["params"][1]
     assert password["secret"]
     assert "default" not in password
+    assert place_["params"][0]["kind"] == "json"
+    assert place_["params"][0]["schema"] == {"type": "array", "items": {"type": "integer"}}
     assert total_["params"][0]["kind"] == "many"
     assert total_["params"][0]["schema"] == {"type": "integer"}
 
