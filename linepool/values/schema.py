@@ -116,7 +116,10 @@ class Schemas:
         return {**found, "additionalProperties": False} if self._closed else found
 
     def _as_row(self, kind: Any, fields: Sequence[Field], *, reply: bool) -> dict[str, Any]:
-        items = [_with_default(self.of(one.hint, reply=reply), one) for one in fields]
+        items = [
+            {"title": one.name, **_with_default(self.of(one.hint, reply=reply), one)}
+            for one in fields
+        ]
         least = sum(one.is_required for one in fields)
         return {**_row_of(items), **_described(kind), "minItems": least}
 

@@ -185,6 +185,18 @@ READ: list[tuple[Any, dict[str, Any] | None, list[Any]]] = [
     (Box[int], {"$ref": "#/$defs/Box_int"}, [{"held": 1, "more": [2]}]),
     (Options, {"$ref": "#/$defs/Options"}, [{"depth": 1}, {"depth": 1, "colour": "red"}]),
     (Partial, {"$ref": "#/$defs/Partial"}, [{"depth": 1}, {"depth": 1, "name": "a"}]),
+    (Annotated[int, annotated_types.Interval(ge=0, lt=5)], None, [0, 4]),
+    (Annotated[int, annotated_types.MultipleOf(3)], None, [0, 99]),
+    (Annotated[str, annotated_types.Len(1, 3)], None, ["a", "abc"]),
+    (Annotated[list[int], annotated_types.MaxLen(2)], None, [[], [1, 2]]),
+    (Annotated[dict[str, int], annotated_types.MinLen(1)], None, [{"a": 1}]),
+    (Annotated[str, msgspec.Meta(pattern="^z")], None, ["z"]),
+    (dict[Colour, int], None, [{"red": 1}]),
+    (set[int], None, [[], [1, 2]]),
+    (Pair, None, [["a", 1], ["a"]]),
+    (Box[Node | None], None, [{"held": None}, {"held": {"name": "a"}}]),
+    (Model, {"$ref": "#/$defs/Model"}, [{"count": 1, "nested": {"count": 2}}]),
+    (list[Struct], None, [[{"count": 1, "nested": None}]]),
     (Circle | Square, None, [{"kind": "circle", "radius": 1}, {"kind": "square", "side": 2.5}]),
 ]
 
@@ -259,7 +271,7 @@ def framed_values(reply: bytes) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("hint", "_", "values"),
-    [one for one in SENT if one[0] is not Model],
+    SENT,
     ids=lambda one: str(one)[:40],
 )
 def test_framed_replies_are_as_the_document_of_the_app_says(hint, _, values):
@@ -321,6 +333,18 @@ def test_classes_are_described_once_with_docs_and_defaults():
         "default": 1.0,
     }
     assert "description" not in schema_of(Box[int])["$defs"]["Box_int"]  # a generated docstring
+
+
+def test_the_items_of_a_named_tuple_have_the_names_of_its_fields():
+    assert schema_of(Pair)["$defs"]["Pair"] == {
+        "type": "array",
+        "prefixItems": [
+            {"title": "name", "type": "string"},
+            {"title": "count_", "type": "integer", "default": 0},
+        ],
+        "items": False,
+        "minItems": 1,
+    }
 
 
 def test_two_classes_of_one_name_have_two_names():

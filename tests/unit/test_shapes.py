@@ -2,13 +2,15 @@
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict, TypeVar
 from uuid import UUID
 
 import attrs
+import msgspec
+import pydantic
 import pytest
 
 from linepool import App, Range, Reply
@@ -38,6 +40,14 @@ class Point:
 
 class Pair(NamedTuple):
     name: str
+    size: int
+
+
+class Model(pydantic.BaseModel):
+    size: int
+
+
+class Struct(msgspec.Struct):
     size: int
 
 
@@ -83,6 +93,10 @@ LINES = [
     (Receipt, "fields", "text", f"{FIELD} of Receipt, one a line, then END", [Receipt(1)]),
     (Point, "fields", "text", f"{FIELD} of Point, one a line, then END", [Point(1)]),
     (Options, "fields", "text", f"{FIELD} of Options, one a line, then END", [{"depth": 1}]),
+    (Model, "fields", "text", f"{FIELD} of Model, one a line, then END", [Model(size=1)]),
+    (Struct, "fields", "text", f"{FIELD} of Struct, one a line, then END", [Struct(1)]),
+    (list[Model], "many", "json", "JSON of Model, one a line, then END", [[Model(size=1)]]),
+    (timedelta, "one", "text", "timedelta", [timedelta(seconds=90)]),
     (list[int] | None, "unknown", "", "OK; or int, one a line, then END", []),
     (int | list[str], "unknown", "", "int; or str, one a line, then END", []),
     (Receipt | None, "unknown", "", f"OK; or {FIELD} of Receipt, one a line, then END", []),
