@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from linepool.testing import Peer
+from linepool import App, Connection
+from linepool.testing import Peer, serve
 from tests.conftest import Launch
 from tests.process.connections import until_parked
 from tests.servers import TIMEOUT, Gate, ServerProcess
@@ -204,3 +205,49 @@ def test_a_worker_whose_resource_cannot_be_opened_says_which(launch: Launch, tmp
     assert "why='ConnectionRefusedError: " in line
     server.wait_for("worker failed")
     server.send(signal.SIGTERM)
+
+
+class Journal(list[str]):
+    """What middleware is given."""
+
+
+@pytest.mark.usefixtures("implementation")
+def test_middleware_of_workers_is_given_resources():
+    app = App()
+
+    @app.resource
+    def journal() -> Iterator[Journal]:
+        yield Journal()
+
+    @app.resource(scope="request")
+    def entry(journal: Journal) -> Iterator[dict[str, str]]:
+        journal.append("begin")
+        yield {}
+        journal.append("end")
+
+    @app.middleware
+    def plain(request, session, call_next, journal: Journal):
+        journal.append(request.verb.decode())
+        return call_next(request)
+
+    @app.handler
+    def seen(journal: Journal) -> str:
+        return ",".join(journal)
+
+    @app.handler
+    def own(entry: dict[str, str]) -> int:
+        return len(entry)
+
+    with serve(app, workers=1) as server, server.connect() as peer:
+        peer.send(b"seen\nown\nseen\n")
+        assert [peer.line() for _ in range(3)] == ["seen", "0", "seen,own,begin,end,seen"]
+
+    @app.middleware
+    def around(request, session, entry: dict[str, str], connection: Connection):
+        yield
+
+    with serve(app, workers=1) as server, server.connect() as peer:
+        peer.send(b"seen\nown\nseen\n")
+        shown = [peer.line() for _ in range(3)]
+        assert shown[:2] == ["seen,begin", "0"]
+        assert shown[2] == "seen,begin,end,own,begin,end,seen,begin"
