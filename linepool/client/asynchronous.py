@@ -14,7 +14,7 @@ from linepool.client.calls import Calls, PipelineCalls
 from linepool.client.core import Kind
 from linepool.client.flow import Flow, Stream
 from linepool.client.request import prepare
-from linepool.client.sockets import is_quiet, set_options
+from linepool.client.sockets import Watch, set_options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -134,6 +134,7 @@ class _Wire(asyncio.Protocol):
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._watch = Watch(sock)
         self._loop = asyncio.get_running_loop()
         self._unread: list[bytes] = []
         self._unread_bytes = 0
@@ -187,7 +188,7 @@ class _Wire(asyncio.Protocol):
         return data
 
     def is_quiet(self) -> bool:
-        return not (self._unread or self._has_ended) and is_quiet(self._socket)
+        return not (self._unread or self._has_ended) and self._watch.is_quiet()
 
     def close(self) -> None:
         self._transport.abort()

@@ -25,7 +25,7 @@ from linepool.client.flow import (
     unless_refused,
 )
 from linepool.client.request import Prepared, prepare, unchanged
-from linepool.client.sockets import is_quiet, set_options
+from linepool.client.sockets import Watch, set_options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -130,7 +130,7 @@ class Client(Calls):
             unless_refused(event)
             is_kept = core.is_at_rest
         except (OSError, ProtocolError) as error:
-            if not is_sent:
+            if not is_sent and not isinstance(error, TimeoutError):
                 return None
             raise failure_of(error, place) from error
         finally:
@@ -221,6 +221,7 @@ class _Wire:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._watch = Watch(sock)
         self._limit = math.inf
         self._early: list[bytes] = []  # what came while more was sent
 
@@ -271,7 +272,7 @@ class _Wire:
             return self._early.pop(0)
         while True:
             left = deadline - monotonic()
-            if not 0.99 * self._limit <= left <= self._limit:  # the end may be a hundredth late
+            if not 0.99 * self._limit <= left <= 1.01 * self._limit:  # it may be a hundredth late
                 self._set_limit(left)
             try:
                 return self._socket.recv(_CHUNK)
@@ -288,7 +289,7 @@ class _Wire:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
     def is_quiet(self) -> bool:
-        return is_quiet(self._socket)
+        return self._watch.is_quiet()
 
     def close(self) -> None:
         self._socket.close()
