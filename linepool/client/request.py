@@ -142,6 +142,7 @@ def _converter(hint: Any) -> _Convert:
     if hint in _WITHOUT_TYPE or isinstance(hint, TypeVar):
         return unchanged
     from linepool.handlers.from_json import json_converter  # noqa: PLC0415 - takes long to import
+    from linepool.handlers.mistakes import Mistakes, found_in  # noqa: PLC0415
 
     try:
         convert, _ = json_converter(hint)
@@ -154,7 +155,8 @@ def _converter(hint: Any) -> _Convert:
         try:
             return convert(value)
         except ValueError as error:
-            raise UnexpectedReply(f"the reply must be {error}, not {value!r:.80}") from None
+            wrong = Mistakes(found_in(error, value))
+            raise UnexpectedReply(wrong.described("reply")) from None
 
     return checked
 
