@@ -71,6 +71,12 @@ class ServerError(ReplyError):
     """The server failed; in the line protocol the client reads ``SERVER_ERROR <text>``."""
 
 
+class DeadlineError(ServerError):
+    """A request has taken longer than its limit, or its client's deadline has passed before it was run."""
+
+    problem = "deadline"
+
+
 class LeaveNow(BaseException):
     """Raised anywhere in a worker when the server stops without waiting for in-flight requests."""
 

@@ -6,7 +6,7 @@ import logging
 from typing import Protocol as Interface
 
 from linepool import forked
-from linepool.errors import LeaveNow, ReplyError, RequestTimeout, ServerError
+from linepool.errors import DeadlineError, LeaveNow, ReplyError, RequestTimeout, ServerError
 from linepool.faults import reference
 from linepool.protocols.base import Protocol, Request, printable
 from linepool.resources import Resources
@@ -114,7 +114,7 @@ def _timed_out(conversation: Failing, error: RequestTimeout, request: Request) -
     event = "request overdue command=%s peer=%s why=%r"
     log.warning(event, words, conversation.session.peer, str(error), exc_info=error)
     report(conversation, error, request)
-    return ServerError(str(error))
+    return DeadlineError(str(error))
 
 
 def _named(request: Request) -> str:

@@ -18,6 +18,9 @@ _MAPPED = "::ffff:"  # such an address of IPv6 is one of IPv4 (RFC 4291, section
 _SO_COOKIE = 57  # socket(7); the socket module has no name for it
 _SIOCOUTQNSD = 0x894B  # <linux/sockios.h>
 _INT = struct.Struct("i")
+# Of struct tcp_info in linux/tcp.h: the ms since data has arrived last, also while it waits in the kernel.
+_LAST_DATA_RECV = struct.Struct("@52xI")
+_LEAST_WAIT_NS = 5_000_000  # the kernel's time stamp may be one tick old, which is 4 ms with HZ=250
 _RESET = struct.pack(
     "ii", 1, 0
 )  # SO_LINGER: close with a reset, discard what is unsent (socket(7))
@@ -131,3 +134,15 @@ def reset_on_close(sock: socket.socket) -> None:
 def _ioctl(descriptor: int, request: int) -> int:
     value: int = _INT.unpack(fcntl.ioctl(descriptor, request, bytes(_INT.size)))[0]
     return value
+
+
+def waited_ns(sock: socket.socket) -> int | None:
+    """Return how long ago a client's last bytes arrived, in ns; None: the kernel does not know."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV.size)
+    except OSError:  # a unix socket, or the client is gone
+        return None
+    if len(info) < _LAST_DATA_RECV.size:
+        return None
+    since_ns = int(_LAST_DATA_RECV.unpack(info)[0]) * 1_000_000
+    return since_ns if since_ns >= _LEAST_WAIT_NS else 0

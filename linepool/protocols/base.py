@@ -120,6 +120,9 @@ class Request:
             ``words``.
     """
 
+    most_ns: ClassVar[int] = 0
+    """How long its client waits for the reply, in ns; 0: it has not said."""
+
     verb: bytes
     words: list[bytes]
     command: Any = None

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define
 
 from linepool.errors import ClientError, ReplyError, ServerError, UsageError
 from linepool.protocols.base import Command, Request, printable
@@ -30,6 +30,7 @@ MOST_BYTES = 100
 AT = b"@"
 _ATTRIBUTE = re.compile(rb"([A-Za-z])(?:=([^\s,]*))?")
 _ID = re.compile(rb"[0-9A-Za-z._-]{1,32}")
+_MILLISECONDS = re.compile(rb"[0-9]{1,9}")
 _ONE = (str, int, float, type(None), dict)
 _BYTES = (bytes, bytearray, memoryview)
 
@@ -43,9 +44,10 @@ class Framed(Request):
     """
 
     head: bytes = b""
+    most_ns: int = 0  # type: ignore[misc]  # of others it is always 0
 
 
-@frozen
+@define
 class Head:
     """The word with which a framed request begins, read.
 
@@ -53,34 +55,46 @@ class Head:
         head: What precedes the reply.
         problem: What is wrong with the word; "": nothing.
         has_values: The arguments are one JSON value.
+        most_ns: How long the client waits for the reply, in ns; 0: it has not said.
     """
 
-    head: bytes
+    head: bytes = b""
     problem: str = ""
     has_values: bool = False
+    most_ns: int = 0
+
+    def take(self, name: bytes, value: bytes | None) -> str:
+        """Take an attribute, whose value may be missing; return what is wrong with it, or ""."""
+        if name == b"i":
+            if value is None or not _ID.fullmatch(value):
+                return "i must be 1 to 32 letters, digits, '.', '_' or '-'"
+            self.head = b"@%b " % value
+        elif name == b"t":
+            if value is None or not _MILLISECONDS.fullmatch(value):
+                return "t must be milliseconds, in up to 9 digits"
+            self.most_ns = int(value) * 1_000_000 or 1
+        elif name == b"j":
+            if value is not None:
+                return "j takes no value"
+            self.has_values = True
+        elif name.isupper():
+            return f"attribute {name.decode()} is unknown"
+        return ""
 
 
 def read_head(word: bytes) -> Head:
     """Read the word with which a framed request begins."""
+    found = Head()
     if len(word) > MOST_BYTES:
-        return Head(b"", f"the attributes after @ may hold {MOST_BYTES - 1} bytes at most")
-    head, problems, has_values = b"", [], False
+        found.problem = f"the attributes after @ may hold {MOST_BYTES - 1} bytes at most"
+        return found
     for one in word[1:].split(b",") if len(word) > 1 else ():
-        match = _ATTRIBUTE.fullmatch(one)
-        name, value = match.groups() if match else (b"", None)
-        if not name:
-            problems.append(f"'{printable(one)}' after @ is not an attribute such as i=7")
-        elif name == b"i" and value is not None and _ID.fullmatch(value):
-            head = b"@%b " % value
-        elif name == b"i":
-            problems.append("i must be 1 to 32 letters, digits, '.', '_' or '-'")
-        elif name == b"j" and value is not None:
-            problems.append("j takes no value")
-        elif name == b"j":
-            has_values = True
-        elif name.isupper():
-            problems.append(f"attribute {name.decode()} is unknown")
-    return Head(head, problems[0] if problems else "", has_values)
+        if match := _ATTRIBUTE.fullmatch(one):
+            problem = found.take(*match.groups())
+        else:
+            problem = f"'{printable(one)}' after @ is not an attribute such as i=7"
+        found.problem = found.problem or problem
+    return found
 
 
 def read_values(text: bytes) -> list[Any] | dict[str, Any]:
@@ -161,8 +175,9 @@ def error_reply(error: ReplyError, request: Request | None, head: bytes, eol: by
     number = getattr(request, "_id", None)  # if it was made
     if number is not None:
         facts["id"] = number
+    if problem := getattr(error, "problem", ""):
+        facts["why"] = problem
     if isinstance(error, UsageError):
-        facts["why"] = error.problem
         facts["text"] = one_line(Exception.__str__(error).rstrip(".")).decode()
         if error.usage:
             facts["usage"] = error.usage

@@ -347,7 +347,9 @@ class Line(Buffered):
         text = line if head is None else line.split(None, 1)[1]
         text = text[text.index(verb) + len(verb) :]
         if head is not None:
-            request: Request = Framed(verb, words, command, None, self._eol, line, head=head.head)
+            request: Request = Framed(
+                verb, words, command, None, self._eol, line, head=head.head, most_ns=head.most_ns
+            )
         else:
             request = Request(verb, words, command, None, self._eol, line)
         if command is None:

@@ -32,6 +32,7 @@ from linepool.protocols.base import Bad, Request
 from linepool.pubsub.messages import Message
 from linepool.service import NO_ENTRY
 from linepool.session import Session
+from linepool.worker.client_limit import client_limit_ns
 from linepool.worker.context import WorkerContext
 from linepool.worker.handle import Handle
 from linepool.worker.moving import seconds_to_stay
@@ -278,8 +279,7 @@ class Connection(core.ConnectionFields):
             context.brakes.apply()
         context.interrupts.conversation = conversation
         self.more = False
-        waiting = sum(map(len, replies)) if replies else 0  # bytes in replies
-        done = 0  # requests
+        done, waiting = 0, sum(map(len, replies))  # requests; bytes in replies
         began_ns = first_ns = monotonic_ns()
         if resources.has_checks:
             resources.look_if_due()
@@ -302,10 +302,10 @@ class Connection(core.ConnectionFields):
                         observer.refused(request, began_ns)
                 else:
                     line, eol, entry = request.line, request.eol, request.command or NO_ENTRY
-                    limit_ns, number = entry.limit_ns, entry.number
-                    if limit_ns is None:
-                        limit_ns = context.limit_ns
-                    serial = last_serial() + 1
+                    limit_ns = context.limit_ns if entry.limit_ns is None else entry.limit_ns
+                    if request.most_ns:
+                        limit_ns = client_limit_ns(request, limit_ns, self.socket, first_ns)
+                    serial, number = last_serial() + 1, entry.number
                     begin(line, len(line), len(eol), limit_ns, number, waiting, serial, began_ns)
                     reply = conversation.answer(request)
                     if isinstance(reply, bytes):

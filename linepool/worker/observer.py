@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import socket
-import struct
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any, Protocol
@@ -18,15 +17,12 @@ from typing import Any, Protocol
 from linepool.conversation import Conversation
 from linepool.errors import ReplyError
 from linepool.failures import DISCONNECTED, OK, SERVER_ERROR, TIMEOUT, result_of
+from linepool.kernel.sockets import waited_ns
 from linepool.protocols.base import Bad, Call, Request
 from linepool.service import Entry
 from linepool.worker.access_lines import AccessLines, Done
 
 log = logging.getLogger("linepool")
-
-# Of struct tcp_info in linux/tcp.h: the ms since data has arrived last, also while it waits in the kernel.
-_LAST_DATA_RECV = struct.Struct("@52xI")
-_LEAST_WAIT_NS = 5_000_000  # the kernel's time stamp may be one tick old, which is 4 ms with HZ=250
 
 
 class Output(Protocol):
@@ -74,7 +70,7 @@ class Observer:
         self._unread = (unread or 0) + conversation.taken_bytes
         self._blank = 0
         self._turn_ns = monotonic_ns()
-        self._waited_ns = _waited_ns(connection.socket)
+        self._waited_ns = waited_ns(connection.socket)
 
     def done(self, request: Request, began_ns: int, bytes_out: int) -> None:
         """Note that a request of this turn is done."""
@@ -247,15 +243,3 @@ def _name(request: Request) -> str:
 
 def _size(request: Request) -> int:
     return len(request.line) + len(request.eol) + len(request.body or b"")
-
-
-def _waited_ns(sock: socket.socket) -> int | None:
-    """Return how long ago a client's last bytes arrived, in ns; None: the kernel does not know."""
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV.size)
-    except OSError:  # a unix socket, or the client is gone
-        return None
-    if len(info) < _LAST_DATA_RECV.size:
-        return None
-    waited_ns = int(_LAST_DATA_RECV.unpack(info)[0]) * 1_000_000
-    return waited_ns if waited_ns >= _LEAST_WAIT_NS else 0

@@ -191,6 +191,11 @@ def test_an_internal_error_has_the_id_of_the_log(caplog):
         (b"@i add 1 2", "i must be 1 to 32 letters, digits, '.', '_' or '-'"),
         (b"@i= add 1 2", "i must be 1 to 32 letters, digits, '.', '_' or '-'"),
         (b"@i=" + b"x" * 33 + b" add 1 2", "i must be 1 to 32 letters, digits, '.', '_' or '-'"),
+        *(
+            (b"@t" + wrong + b" add 1 2", "t must be milliseconds, in up to 9 digits")
+            for wrong in (b"", b"=", b"=-1", b"=1.5", b"=1234567890")
+        ),
+        (b"@j= add 1 2", "j takes no value"),
         (b"@x=" + b"x" * 98 + b" add 1 2", "the attributes after @ may hold 99 bytes at most"),
     ],
 )
