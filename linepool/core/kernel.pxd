@@ -16,6 +16,10 @@ cdef extern from "<sys/socket.h>" nogil:
     struct sockaddr_storage:
         unsigned short ss_family
 
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum:
+        TCP_INFO
+
 cdef extern from "<arpa/inet.h>" nogil:
     const char *inet_ntop(int family, const void *address, char *text, unsigned size)
     unsigned short ntohs(unsigned short port)
@@ -25,6 +29,8 @@ cdef extern from "<netdb.h>" nogil:
         NI_MAXHOST
 
 cdef extern from "<netinet/in.h>" nogil:
+    enum:
+        IPPROTO_TCP
     struct in_addr:
         uint32_t s_addr
     struct sockaddr_in:

@@ -19,10 +19,14 @@ cdef struct Cut:
     # Only where the syntax has data blocks:
     const char *body        # NULL: there is none
     Py_ssize_t body_size
+    long long most_ns       # how long the client waits for the reply; 0: it has not said
     # For the syntax itself:
     int form                # which form the command has
     int extra               # words behind those that are counted
     bint is_quiet           # the client wants no reply, or only an unexpected one
+    bint is_framed          # its reply begins with ...
+    const char *head        # ... this id, unless that is empty
+    Py_ssize_t head_size
 
 
 cdef class Out:

@@ -70,7 +70,8 @@ cdef class Turns:
     cdef Out out
     cdef char *received         # what a turn reads, after what was left of the one before
     cdef Py_ssize_t kept_room, line_room
-    cdef uint64_t brakes_seen
+    cdef uint64_t brakes_seen, client_limit_ns
+    cdef long long turn_ns      # when this turn began
     cdef double read_timeout
     cdef tuple layers           # of middleware
     cdef bint guard
@@ -105,6 +106,9 @@ cdef class Turns:
         object context,
     ) except -1
     cdef int keep(self, ConnectionFields connection, object reply, object request) except -1
+    cdef bint has_time(
+        self, ConnectionFields connection, const Cut *cut, Plan plan, long long began_ns
+    ) except -1
     cdef int tell(
         self, ConnectionFields connection, const Cut *cut, const Batch *batch, Py_ssize_t before
     ) except -1

@@ -8,13 +8,15 @@ connection. Between two turns it keeps nothing: an incomplete request is with th
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, errno
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from linepool.core.fields cimport ConnectionFields, InterruptFields
 from linepool.core.kernel cimport (
+    IPPROTO_TCP,
     MSG_DONTWAIT,
     MSG_NOSIGNAL,
+    TCP_INFO,
     Py_DECREF,
     PyContext_CopyCurrent,
     PyContext_Enter,
@@ -22,6 +24,7 @@ from linepool.core.kernel cimport (
     PyErr_CheckSignals,
     PyObject,
     PyObject_Call,
+    getsockopt,
     monotonic_ns,
     recv,
     release_fence,
@@ -47,7 +50,10 @@ cdef int READ = rules.READ
 cdef int AGAIN = rules.AGAIN
 cdef uint64_t BOUND = boards.BOUND
 
+cdef int LEAST_WAIT_MS = sockets.LEAST_WAIT_NS // 1000000
+
 cdef enum:
+    LAST_DATA_RECV = 13  # the number of the word of struct tcp_info in linux/tcp.h
     DECLINED, ANSWERED, ENDED
 
 # The modules with the syntax of each protocol that has one.
@@ -215,7 +221,7 @@ cdef class Turns:
             self.complete(connection)
             self.observer.begin(connection)
         first_ns = monotonic_ns()
-        batch.began_ns = first_ns
+        batch.began_ns = self.turn_ns = first_ns
         batch.done, batch.length, batch.more, batch.ended = 0, 0, False, False
         self.asked_python = False
         if self.has_checks:
@@ -266,6 +272,7 @@ cdef class Turns:
         cdef Cut *last = &cuts[1]  # of the last request that was answered
         cdef int how
         cdef Py_ssize_t before
+        cuts[0].most_ns = cuts[1].most_ns = 0
         batch.blank = 0
         while True:
             while input.at < input.end:
@@ -347,6 +354,8 @@ cdef class Turns:
         cdef tuple values
         if plan is None:
             return DECLINED
+        if cut.most_ns and not self.has_time(connection, cut, plan, began_ns):
+            return DECLINED
         if plan.is_direct and not plan.is_braked:
             if self.layers:
                 self.publish(cut, plan, began_ns)
@@ -363,6 +372,27 @@ cdef class Turns:
             return DECLINED
         self.publish(cut, plan, began_ns)
         return self.ask(connection, cut, plan)
+
+    cdef bint has_time(
+        self, ConnectionFields connection, const Cut *cut, Plan plan, long long began_ns
+    ) except -1:
+        """Find the limit of a request with its client's deadline, as ``worker/client_limit.py``.
+
+        Returns False if nothing is left: then Python refuses the request.
+        """
+        cdef long long left_ns
+        cdef uint32_t info[LAST_DATA_RECV + 1]
+        cdef unsigned size = sizeof(info)
+        left_ns = cut.most_ns - (began_ns - self.turn_ns)
+        if getsockopt(connection.descriptor, IPPROTO_TCP, TCP_INFO, info, &size) == 0:
+            if size == sizeof(info) and info[LAST_DATA_RECV] >= LEAST_WAIT_MS:
+                left_ns = min(left_ns, cut.most_ns - info[LAST_DATA_RECV] * 1000000LL)
+        if left_ns <= 0:
+            return False
+        self.client_limit_ns = left_ns
+        if plan.limit_ns and plan.limit_ns < self.client_limit_ns:
+            self.client_limit_ns = plan.limit_ns
+        return True
 
     cdef int tell(
         self, ConnectionFields connection, const Cut *cut, const Batch *batch, Py_ssize_t before
@@ -385,7 +415,7 @@ cdef class Turns:
         memcpy(words.line, cut.line, size if size < self.line_room else self.line_room)
         words.line_length[0] = size
         words.eol_length[0] = cut.eol_size
-        words.limit_ns[0] = plan.limit_ns
+        words.limit_ns[0] = self.client_limit_ns if cut.most_ns else plan.limit_ns
         words.command[0] = plan.number
         words.begun[0] = self.out.size
         words.serial[0] += 1

@@ -20,7 +20,7 @@ _SIOCOUTQNSD = 0x894B  # <linux/sockios.h>
 _INT = struct.Struct("i")
 # Of struct tcp_info in linux/tcp.h: the ms since data has arrived last, also while it waits in the kernel.
 _LAST_DATA_RECV = struct.Struct("@52xI")
-_LEAST_WAIT_NS = 5_000_000  # the kernel's time stamp may be one tick old, which is 4 ms with HZ=250
+LEAST_WAIT_NS = 5_000_000  # the kernel's time stamp may be one tick old, which is 4 ms with HZ=250
 _RESET = struct.pack(
     "ii", 1, 0
 )  # SO_LINGER: close with a reset, discard what is unsent (socket(7))
@@ -145,4 +145,4 @@ def waited_ns(sock: socket.socket) -> int | None:
     if len(info) < _LAST_DATA_RECV.size:
         return None
     since_ns = int(_LAST_DATA_RECV.unpack(info)[0]) * 1_000_000
-    return since_ns if since_ns >= _LEAST_WAIT_NS else 0
+    return since_ns if since_ns >= LEAST_WAIT_NS else 0

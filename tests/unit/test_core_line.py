@@ -83,6 +83,14 @@ TAKEN = [  # by the core alone, the handler's call included
     ),
     *(LONG_VERB.encode(), b"VALUE none", b"VALUE nan", b"VALUE max", b"VALUE min", b"BIG 100000"),
     *(b"MANY 1", b"MANY 1 2", b"MANY 1 2 3"),
+    *(b"@ ADD 1 2", b"@i=7 ADD -7 0007", b"@\tECHO x", b"@i=" + b"x" * 32 + b" ECHO \xc3\xa9"),
+    *(
+        b"@t=999999999 RAW \x80\x7f",
+        b"@t=60000,i=a.b_- COUNT",
+        b"@i=1,i=2 FLAG true",
+        b"@ VALUE none",
+    ),
+    *(b"@i=3 VALUE max", b"@ VALUE min", b"@ VALUE breaks", b"@ BIG 100000", b"@i=4 LOGIN me"),
 ]
 CONCLUDED = [  # the core calls the handler; Python makes the reply
     *(
@@ -93,6 +101,8 @@ CONCLUDED = [  # the core calls the handler; Python makes the reply
     *(b"FAIL " + name for name in FAILURES),
     b"FAILSESSION",
     *(b"VERB", b"which"),
+    *(b"@i=5 MUL 1.5", b"@ VALUE list", b"@ VALUE over", b"@ VALUE surrogate", b"@i=6 FAIL client"),
+    *(b"@ ECHO \\", b"@ ECHO \x7f", b"@ VALUE raw", b"@i=7,t=9999 VALUE dict"),
 ]
 ASKED = [  # the core has the conversation answer
     *(
@@ -112,6 +122,7 @@ ASKED = [  # the core has the conversation answer
         b"FLAG maybe",
     ),
     *(b"NAMED 1 b 2", b"ODD RED", b"WRITE x", b"WIDE"),
+    *(b"@i=8 ADD 1", b"@ ADD x 1", b"@ NAMED 1 b 2"),
 ]
 DECLINED = [  # Python reads it
     *(
@@ -133,6 +144,20 @@ DECLINED = [  # Python reads it
         b"l" * 70 + b"x",
     ),
     b"WIDE" + b" 1" * 26,
+    *(b"@", b"@ ", b"@i=7", b"@i=7 ", b"@x ADD 1 2", b"@Q ADD 1 2", b"@i ADD 1 2", b"@i= ADD 1 2"),
+    *(b"@i=1, ADD 1 2", b"@, ADD 1 2", b"@t=0 ADD 1 2", b"@t= ADD 1 2", b"@t=1234567890 ADD 1 2"),
+    *(
+        b"@i=" + b"x" * 33 + b" ADD 1 2",
+        b"@i=\xc3\xa9 ADD 1 2",
+        b"@i=1,,t=5 ADD 1 2",
+        b"@j ADD [1,2]",
+    ),
+    *(
+        b"@" + b",".join([b"i=" + b"x" * 32] * 3) + b" ADD 1 2",
+        b"@ NOSUCH",
+        b" @ ADD 1 2",
+        b"@\xffADD",
+    ),
 ]
 
 
