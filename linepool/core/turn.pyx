@@ -50,7 +50,7 @@ cdef int READ = rules.READ
 cdef int AGAIN = rules.AGAIN
 cdef uint64_t BOUND = boards.BOUND
 
-cdef int LEAST_WAIT_MS = sockets.LEAST_WAIT_NS // 1000000
+cdef uint32_t LEAST_WAIT_MS = sockets.LEAST_WAIT_NS // 1000000
 
 cdef enum:
     LAST_DATA_RECV = 13  # the number of the word of struct tcp_info in linux/tcp.h

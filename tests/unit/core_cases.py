@@ -389,7 +389,19 @@ BEFORE_WORD = (
     ),
     *(b"NAMED 1 b ", b"MIXED ", b"MIXED 1 ", b"ODD ", b"SAY ", b"CONTEXT ", b"LOGIN ", b"VERB "),
 )
-_HEADS = (b"@ ", b"@ ", b"@i=7 ", b"@x,i=a.b ", b"@Q ", b"@i ", b"@\t", b" @ ", b"@", b"@, ")
+_HEADS = [
+    *(
+        b"@ ",
+        b"@ ",
+        b"@ ",
+        b"@i=7 ",
+        b"@i=a-1 ",
+        b"@i=_,i=2 ",
+        b"@i=" + b"x" * 33 + b" ",
+        b"@x,i=a.b ",
+    ),
+    *(b"@Q ", b"@i ", b"@\t", b" @ ", b"@", b"@, "),
+]
 _ENDING = {b"BYE", b"QUIT", b"PINNED", b"BIG", b"GEN"}  # rarely, for little would follow
 _FIRST = [
     *(
@@ -420,7 +432,12 @@ _LINES += [b"ECHO " + b"y" * 8188, b" " * 8192, b"RAW " + b"z" * 5000, b"\xff\xf
 
 
 def line(choose: random.Random) -> bytes:
-    """Return a line, or something like one, with its ending."""
+    """Return a line, or something like one, with its ending; some of them framed requests."""
+    made = _line(choose)
+    return made if choose.random() < 0.8 else choose.choice(_HEADS) + made
+
+
+def _line(choose: random.Random) -> bytes:
     eol = choose.choice((b"\n", b"\n", b"\r\n"))
     kind = choose.random()
     if kind < 0.02:
@@ -449,8 +466,6 @@ def line(choose: random.Random) -> bytes:
         size = len(data) + (choose.random() < 0.1)
         return b"PUT k %d%b%b%b" % (size, eol, data, choose.choice((b"\n", b"\r\n")))
     verb = choose.choice(_VERBS)
-    if kind < 0.65:
-        verb = choose.choice(_HEADS) + verb
     if verb in _ENDING and choose.random() < 0.8:
         verb = b"ADD"
     words = choose.choices(WORDS, k=choose.choice((0, 1, 1, 1, 2, 2, 2, 3, 4, 9, 24, 25, 26)))

@@ -1,5 +1,6 @@
 """Framed requests of the line protocol: a request that begins with @ gets a reply that says where it ends."""
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import linepool
 from linepool import App, ClientError, Connection, Line, Reply, Rest, SetupError
@@ -108,6 +111,34 @@ def test_a_reply_says_where_it_ends(value, reply):
     assert app.ask(b"@i=a.B_9- F\n") == b"@a.B_9- " + reply
     if b"\n" not in reply[:-1]:
         assert app.ask(b"@ f\r\n") == reply[:-1] + b"\r\n"
+
+
+def values() -> st.SearchStrategy[Any]:
+    """Return what a handler may return and JSON shows as it is."""
+    one = st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8"))
+    inner = st.recursive(one, lambda of: st.lists(of) | st.dictionaries(st.text("aé\n"), of))
+    return inner | st.binary() | st.lists(inner | st.binary())
+
+
+@given(st.lists(values(), max_size=5), st.sampled_from(["", "i=7"]))
+def test_any_value_comes_back(sent, attributes):
+    left = [*sent]
+    app = App()
+    app.handler("F")(lambda: left.pop(0))
+    stream = io.BytesIO(app.ask(f"@{attributes} f\n".encode() * len(sent)))
+
+    assert [read(stream) for _ in sent] == sent
+    assert stream.read() == b""
+
+
+def read(stream: io.BytesIO) -> Any:
+    """Return the value of a reply; StopIteration: several are over."""
+    kind, _, rest = stream.readline().removeprefix(b"@7 ").rstrip(b"\n").partition(b" ")
+    if kind == b"$":
+        return stream.read(int(rest) + 1)[:-1]
+    if kind == b"*":
+        return list(iter(lambda: read(stream), StopIteration))
+    return StopIteration if kind == b"." else json.loads(rest if kind == b"=" else b"")
 
 
 def test_a_connection_has_framed_and_other_requests_in_any_order():

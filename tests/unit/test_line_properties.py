@@ -94,6 +94,17 @@ PIECES = [
     *(b"say a  b\n", b"say ", b'words "a b" c\r\n', b"words ", b"count\n", b"lines 2\n", b"fail\n"),
     *(b"quit\n", b"bye\r\n", b"help\n", b"help put\n", b"fro\n", b"words " + b"x" * 20 + b"\n"),
     *(b"3", b"8", b"x" * 25),
+    *(
+        b"@",
+        b"@ ",
+        b"@i=7 ",
+        b"@i=7,",
+        b"@t=9 ",
+        b"@j ",
+        b"@Q ",
+        b'@j put ["k",2]\nab\n',
+        b"@ lines 2\n",
+    ),
 ]
 STREAMS = st.one_of(
     st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join),
