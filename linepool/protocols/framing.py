@@ -20,7 +20,7 @@ from typing import Any
 from attrs import define
 
 from linepool.errors import ClientError, ReplyError, ServerError, UsageError
-from linepool.protocols.base import Command, Request, printable
+from linepool.protocols.base import Request, printable
 from linepool.protocols.text import one_line, record_fields, scalar_text
 from linepool.values.json_text import dumps, loads
 
@@ -116,13 +116,15 @@ def read_values(text: bytes) -> list[Any] | dict[str, Any]:
     raise ValueError(f"the arguments must be a JSON list or object; {what}")
 
 
-def size_in(values: list[Any] | dict[str, Any], command: Command) -> bytes | None:
-    """Return the size of the data block that follows, as a word; None: it is missing."""
-    assert command.size_word is not None
+def size_in(request: Request, number: int) -> bytes | None:
+    """Return the size of the data block that follows, which is an argument; None: it is missing."""
+    values = request.values
+    if values is None:
+        return request.words[number] if number < len(request.words) else None
     if isinstance(values, dict):
-        size = values.get(command.parameters[command.size_word].name)
+        size = values.get(request.command.parameters[number].name)
     else:
-        size = values[command.size_word] if command.size_word < len(values) else None
+        size = values[number] if number < len(values) else None
     return None if size is None else str(size).encode()
 
 

@@ -67,7 +67,6 @@ class Line(Buffered):
     options: ClassVar[Mapping[str, str]] = {
         "records": "how a dict, an attrs instance or a dataclass is sent: lines or json",
     }
-
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {
         Document: lambda _request, conversation: conversation.service.document,
     }
@@ -80,8 +79,7 @@ class Line(Buffered):
     def __init__(self, *, framed: bool = True, records: str = _LINES) -> None:
         if records not in RECORDS:
             raise SetupError(f"{_NEEDS_RECORDS}{records!r}")
-        self.framed = framed
-        self.records = records
+        self.framed, self.records = framed, records
 
     def builtins(self) -> Iterable[Builtin]:
         """HELP, QUIT and SCHEMA."""
@@ -361,7 +359,10 @@ class Line(Buffered):
                 request.words = split(text, command.rest_after)
         except ValueError as error:
             return self._refused(command, str(error))
-        if command.size_word is None or (size := _size_in(request, command.size_word)) is None:
+        if (
+            command.size_word is None
+            or (size := framing.size_in(request, command.size_word)) is None
+        ):
             return request
         return self._with_body(request, size, begin)
 
@@ -397,10 +398,3 @@ class Line(Buffered):
         """Close: where the next request begins is unknown."""
         self._forget()
         return Bad(self.encode_error(ClientError(text), None), close=True)
-
-
-def _size_in(request: Request, number: int) -> bytes | None:
-    """Return the word with the size of the data block; None: it is missing."""
-    if request.values is not None:
-        return framing.size_in(request.values, request.command)
-    return request.words[number] if number < len(request.words) else None

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import linepool
 from linepool import App, ClientError, Connection, Line, Reply, Rest, SetupError
+from linepool.asking import replies_to
 from linepool.testing import assert_split_invariant
 
 
@@ -93,6 +94,11 @@ def app_of(value: Any = None, **options: Any) -> App:  # noqa: C901 - it is a li
 
 
 APP = app_of()
+
+
+def sent(data: bytes) -> bytes:
+    """Return the reply to exactly these bytes: their last line is not completed."""
+    return replies_to(APP.freeze(), APP.worker(), data)
 
 
 def error_in(reply: bytes, head: bytes = b"") -> dict[str, Any]:
@@ -246,12 +252,12 @@ def test_a_data_block_follows_a_framed_request():
     assert APP.ask(b"@i=1 put k 3\nabc\n@ put k 0\n\n") == b"@1 $ 3\nabc\n$ 0\n\n"
     assert "5 bytes" in error_in(APP.ask(b"@i=1 put k 5\nabcdef\nadd 1 2\n"), b"@1 ")["text"]
     assert "size" in error_in(APP.ask(b"@i=1 put k x\nadd 1 2\n"), b"@1 ")["text"]
-    assert "incomplete" in error_in(APP.ask(b"@i=1 put k 5\nab"), b"@1 ")["text"]
+    assert "incomplete" in error_in(sent(b"@i=1 put k 5\nab"), b"@1 ")["text"]
 
 
 @pytest.mark.parametrize("line", [b"@ add 1 2", b"@i=1 put k", b"@" + b"x" * 9000 + b"\n"])
 def test_what_is_no_request_yet_is_refused_without_a_frame(line):
-    assert APP.ask(b"@ add 1 2\n" + line).startswith(b"= 3\nCLIENT_ERROR ")
+    assert sent(b"@ add 1 2\n" + line).startswith(b"= 3\nCLIENT_ERROR ")
 
 
 def test_quit_ends_the_connection_with_a_framed_reply():
