@@ -26,7 +26,7 @@ from typing import (
     get_origin,
 )
 
-from linepool.handlers.mistakes import Found, Mistakes, each, given, missing, unknown
+from linepool.handlers.mistakes import Found, Mistakes, at, each, found_in, given, missing, unknown
 from linepool.session import Secret
 from linepool.values.annotations import is_union, name_of, unnamed, unwrapped
 from linepool.values.constraints import bounded, constraints
@@ -123,10 +123,18 @@ def _list(finish: Convert, item: Convert) -> Convert:
     def convert(value: Any) -> Any:
         if type(value) is not list:
             raise Expected(_LIST)
+        if item is unchanged:
+            return finish(value)
+        made: list[Any] = []
         try:
-            made = [item(one) for one in value] if item is not unchanged else value
-        except Exception:  # noqa: BLE001 - the items are gone through again, to name the wrong ones
-            made = each((f"[{index}]", item, one) for index, one in enumerate(value))
+            for one in value:
+                made.append(item(one))  # noqa: PERF401 - how many are right says which is wrong
+        except Exception as error:  # noqa: BLE001 - a class's own checks raise anything
+            wrong = len(made)
+            found = at(f"[{wrong}]", found_in(error, value[wrong]))
+            # No part of a value is gone through twice: of one that is nested, that doubles at each level.
+            rest = enumerate(value[wrong + 1 :], wrong + 1)
+            each(((f"[{index}]", item, other) for index, other in rest), found)
         return finish(made)
 
     return convert
@@ -163,18 +171,14 @@ def _named_tuple(hint: Any, make: Make) -> Convert:
 
 
 def _dict(finish: Convert, key_hint: Any, item_hint: Any, *, make: Make) -> Convert:
-    key, item = _key(key_hint), make(item_hint)
+    key, item = _named_key(_key(key_hint)), make(item_hint)
 
     def convert(value: Any) -> Any:
         if type(value) is not dict:
             raise Expected(OBJECT)
-        try:
-            made = {key(name): item(one) for name, one in value.items()}
-        except Exception:
-            each(("", _named_key(key), name) for name in value)
-            each((_of_key(name), item, one) for name, one in value.items())
-            raise
-        return finish(made)
+        keys = value if key is unchanged else each(("", key, name) for name in value)
+        items = each((_of_key(name), item, one) for name, one in value.items())
+        return finish(dict(zip(keys, items, strict=True)))
 
     return convert
 
@@ -184,6 +188,9 @@ def _of_key(name: str) -> str:
 
 
 def _named_key(key: Convert) -> Convert:
+    if key is unchanged:
+        return key
+
     def convert(name: Any) -> Any:
         try:
             return key(name)

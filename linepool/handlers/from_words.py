@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from linepool.handlers import converters
 from linepool.handlers.converters import Convert, Converter
-from linepool.handlers.mistakes import Mistakes, found_in
+from linepool.handlers.mistakes import Mistakes
 from linepool.handlers.structured import DEFAULT, Structures
 from linepool.session import Rest
 from linepool.values.annotations import name_of
@@ -85,7 +85,7 @@ def _json_converter(hint: Any, structures: Structures) -> Converter:
     convert = of_json(structures.conversion(hint), name)
     if not structures.has_own(hint):
         return convert, name
-    structure = _with_mistakes(structures.conversion(hint))
+    structure = structures.conversion(hint)
     return lambda word: convert(word) if word[:1] in _JSON else structure(word_to_str(word)), name
 
 
@@ -97,7 +97,6 @@ def of_json(structure: Convert, name: str) -> Convert:
         name: How texts name its type.
     """
     load_library()
-    structure = _with_mistakes(structure)
 
     def from_json(text: bytes) -> Any:
         try:
@@ -113,16 +112,6 @@ def of_json(structure: Convert, name: str) -> Convert:
         raise Mistakes([("", f"must be JSON of {name}{what}")])
 
     return from_json
-
-
-def _with_mistakes(structure: Convert) -> Convert:
-    def convert(value: Any) -> Any:
-        try:
-            return structure(value)
-        except Exception as error:  # noqa: BLE001 - a class's own checks raise anything
-            raise Mistakes(found_in(error, value)) from None
-
-    return convert
 
 
 def allows_none(hint: Any) -> bool:

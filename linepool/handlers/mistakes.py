@@ -32,8 +32,12 @@ class Mistakes(ValueError):  # noqa: N818 - there may be several
 
     def described(self, name: str) -> str:
         """Return what is wrong with the parameter ``name``."""
-        shown = [f"{name}{path} {text}" for path, text in self.found[:MOST]]
+        shown = [f"{name}{_cut(path)} {text}" for path, text in self.found[:MOST]]
         return "; ".join(shown + ["..."] * (len(self.found) > MOST))
+
+
+def _cut(path: str) -> str:
+    return path if len(path) <= _MOST_CHARACTERS else f"{path[:_MOST_CHARACTERS]}..."
 
 
 def given(value: object) -> str:

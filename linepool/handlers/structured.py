@@ -75,18 +75,19 @@ class Structures:
         return hint in classes or any(predicate(hint) for predicate in predicates)
 
     def conversion(self, hint: Any) -> Convert:
-        """Return the conversion of JSON values to a type; it raises Expected or Mistakes.
+        """Return the conversion of JSON values to a type; it raises Expected, or Mistakes if it is composed.
 
         Raises:
             TypeError: There is none; the text names the field of the type that has none.
         """
         try:
-            return self._make(hint)
+            convert = self._make(hint)
         except _UnsupportedError as error:
             path = _path_to(error.kind, hint)
             raise TypeError(_refusal(hint, path, error)) from None
         except NameError as error:  # a class that was defined in a function refers to itself
             raise TypeError(f"unsupported type {name_of(hint)}: {error}") from None
+        return convert if self.scalar(hint) is not None else _with_mistakes(convert)
 
     def _make(self, hint: Any) -> Convert:
         if self._own is None:
@@ -162,21 +163,26 @@ class Structures:
 
         made = Converter()
         made.register_structure_hook_factory(lambda _: True, hook)
+        of_kind = functools.cache(self._made)
         for base in _BASES:
-            made.register_structure_hook(base, lambda value, kind: _row_of(kind).value(value))
+            made.register_structure_hook(base, lambda value, kind: of_kind(kind)(value))
         if self._own is not None:
             _add_hooks(self._own, made)
         return made
 
 
+def _with_mistakes(convert: Convert) -> Convert:
+    def converted(value: Any) -> Any:
+        try:
+            return convert(value)
+        except Exception as error:  # noqa: BLE001 - a class's own checks raise anything
+            raise Mistakes(found_in(error, value)) from None
+
+    return converted
+
+
 DEFAULT = Structures()
 """For apps without a converter of their own."""
-
-
-@functools.cache
-def _row_of(kind: Any) -> Any:
-    """Return the row of a str, an int, a float or bytes, or of a class that is made from one."""
-    return scalar(kind)
 
 
 def _hooks_of(own: Converter) -> tuple[dict[Any, Any], list[Any]]:

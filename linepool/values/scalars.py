@@ -11,7 +11,7 @@ import binascii
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from enum import Enum
 from typing import Any, Literal, get_args, get_origin
@@ -403,20 +403,21 @@ class _Choices(dict[bytes, Any]):
         return self._folded[word.upper()]
 
 
-def _choice(members: Mapping[str, Any], more: Mapping[str, Any]) -> Scalar:
+def _choice(members: Mapping[str, Any], more: Mapping[str, Any], values: Sequence[Any]) -> Scalar:
     """Return the row of a fixed set of values.
 
     Args:
         members: The values by name, as usage texts and errors show them.
         more: Further words of them; a member's name comes before a word.
+        values: All of them; two may have one name, such as 1 and "1".
     """
     find = _Choices({**more, **members}).__getitem__
     expected = " or ".join(members)
-    enum = [_shown(one) for one in members.values()]
+    enum = [_shown(one) for one in values]
     expected_value = " or ".join(map(str, enum))
     # 1, 1.0 and true are different values here. A shown value comes before a name.
     by_value = {(str, name): one for name, one in members.items()}
-    by_value |= {(type(_shown(one)), _shown(one)): one for one in reversed([*members.values()])}
+    by_value |= {(type(_shown(one)), _shown(one)): one for one in reversed(values)}
 
     def word(data: bytes) -> Any:
         try:
@@ -444,12 +445,14 @@ def _shown(one: Any) -> Any:
 def _enum(kind: type[Enum]) -> Scalar:
     if not (members := list(kind)):
         raise TypeError(f"{kind.__name__} has no members")
-    return _choice({one.name: one for one in members}, {str(one.value): one for one in members})
+    names = {one.name: one for one in members}
+    return _choice(names, {str(one.value): one for one in members}, members)
 
 
 def _literal(given: tuple[Any, ...]) -> Scalar:
     members = {_written(one): one for one in given}
-    return _choice(members, {str(one.value): one for one in given if isinstance(one, Enum)})
+    more = {str(one.value): one for one in given if isinstance(one, Enum)}
+    return _choice(members, more, given)
 
 
 def _written(literal: Any) -> str:
