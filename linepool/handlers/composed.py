@@ -31,7 +31,8 @@ from linepool.session import Secret
 from linepool.values.annotations import is_union, name_of, unnamed, unwrapped
 from linepool.values.constraints import bounded, constraints
 from linepool.values.records import fields_of, has_fields, is_named_tuple, is_typed_dict
-from linepool.values.scalars import Expected, scalar, unchanged
+from linepool.values.scalars import scalar, unchanged
+from linepool.values.words import Expected
 
 Convert = Callable[[Any], Any]
 Make = Callable[[Any], Convert]

@@ -16,7 +16,7 @@ from linepool.session import Rest
 from linepool.values.annotations import name_of
 from linepool.values.constraints import bounded, constraints
 from linepool.values.json_text import load_library, loads
-from linepool.values.scalars import (
+from linepool.values.words import (
     word_to_bool,
     word_to_bytes,
     word_to_float,

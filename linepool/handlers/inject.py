@@ -21,7 +21,7 @@ from linepool.near import nearest
 from linepool.protocols.base import Protocol, Request
 from linepool.pubsub.messages import PubSub
 from linepool.session import Connection, Session, Verb
-from linepool.values.records import has_fields
+from linepool.values.records import has_fields, is_plain_data
 
 
 @frozen
@@ -90,10 +90,17 @@ class Injector:
         Raises:
             TypeError: There is none; of a class that only a resource could provide, the text says so.
         """
+        kind = _required(hint)
+        if has_fields(kind) and not is_plain_data(kind) and not self.structures.has_own(kind):
+            shown = shown_type(kind)
+            raise TypeError(
+                f"{self.unprovided(kind, shown.lower())} ({shown} is not plain data: it has methods, private"
+                f" fields or fields that it makes itself; if clients are to give it:"
+                f" Annotated[{shown}, linepool.Argument])"
+            )
         try:
             return self._converter(hint)
         except TypeError as error:
-            kind = _required(hint)
             if not _is_own_class(kind) or has_fields(kind):
                 raise
             name = kind.__name__.lower()

@@ -8,7 +8,7 @@ from typing import Any
 
 from linepool.near import nearest
 from linepool.protocols.base import printable
-from linepool.values.scalars import Expected
+from linepool.values.words import Expected
 
 MOST = 10
 """How many mistakes of one value are named."""

@@ -20,7 +20,7 @@ from linepool.handlers.from_words import allows_none, is_rest, word_converter
 from linepool.handlers.mistakes import Mistakes, given
 from linepool.protocols.base import Parameter, Request, printable
 from linepool.session import Body, Secret
-from linepool.values.scalars import word_to_bool
+from linepool.values.words import word_to_bool
 
 _NOT_BYTES = "is a data block, so it must be bytes"
 Supply = Callable[[Request, Any], object]

@@ -31,7 +31,8 @@ from attrs import frozen
 
 from linepool.session import Range, Rest, Secret
 from linepool.values.annotations import arms, name_of
-from linepool.values.scalars import Expected, scalar
+from linepool.values.scalars import scalar
+from linepool.values.words import Expected
 
 _LIBRARIES = {"annotated_types", "msgspec", "pydantic"}
 _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str, str]] = {

@@ -58,6 +58,25 @@ def is_named_tuple(kind: type) -> bool:
     return issubclass(kind, tuple) and hasattr(kind, "_fields")
 
 
+def is_plain_data(hint: Any) -> bool:
+    """Whether a class with fields has nothing else: such values come from clients, others are the app's.
+
+    That is so if a value is given for every field, none is private, and there are no public methods but
+    properties, classmethods and staticmethods.
+    """
+    kind = get_origin(hint) or hint
+    if not has_fields(kind):
+        return False
+    if is_typed_dict(kind) or is_named_tuple(kind):
+        return True
+    own = {name: one for base in reversed(kind.__mro__) for name, one in vars(base).items()}
+    methods = [name for name, one in own.items() if inspect.isfunction(one)]
+    fields = _declared(kind)
+    return all(name.startswith("_") for name in methods) and all(
+        one.is_given and not one.name.startswith("_") for one in fields
+    )
+
+
 def fields_of(hint: Any) -> list[Field]:
     """Return the fields of a class, or of one with type arguments, with their types resolved.
 

@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import binascii
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from enum import Enum
+from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 from attrs import frozen
 
 from linepool.session import Rest, Secret
-
-_MAX_EXPONENT = 4300  # as many digits as int() takes; to write out 1e1000000000 would take minutes
-_UNDERSCORE = ord("_")
-_TRUE = {b"1", b"true", b"yes", b"on"}
-_FALSE = {b"0", b"false", b"no", b"off"}
-_DURATION = re.compile(
-    r"([+-])?P(?:(\d+)W)?(?:(\d+)D)?(?:T(?=\d)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:[.,](\d{1,6}))?S)?)?",
-    re.ASCII,
+from linepool.values.durations import duration, shown_duration
+from linepool.values.words import (
+    Expected,
+    word_to_bool,
+    word_to_bytes,
+    word_to_float,
+    word_to_int,
+    word_to_none,
+    word_to_str,
 )
 
-
-class Expected(ValueError):  # noqa: N818 - its text is what was expected
-    """A value is wrong; the text is what it must be."""
+_MAX_EXPONENT = 4300  # as many digits as int() takes; to write out 1e1000000000 would take minutes
 
 
 @frozen
@@ -58,57 +57,6 @@ class Scalar:
 def unchanged(value: Any) -> Any:
     """Return the value as it is."""
     return value
-
-
-# -- words of the plain types; the compiled calls and the compiled core know these functions
-
-
-def word_to_str(word: bytes) -> str:
-    """Return a word as text."""
-    try:
-        return word.decode()
-    except UnicodeDecodeError:
-        raise Expected("UTF-8 text") from None
-
-
-def word_to_bytes(word: bytes) -> bytes:
-    """Return a word as it is."""
-    return word
-
-
-def word_to_int(word: bytes) -> int:
-    """Return a word as an int."""
-    try:
-        if _UNDERSCORE not in word:
-            return int(word)
-    except ValueError:
-        pass
-    raise Expected("int")
-
-
-def word_to_float(word: bytes) -> float:
-    """Return a word as a float."""
-    try:
-        if _UNDERSCORE not in word:
-            return float(word)
-    except ValueError:
-        pass
-    raise Expected("float")
-
-
-def word_to_bool(word: bytes) -> bool:
-    """Return a truth value, written as 1 or 0, true or false, yes or no, on or off."""
-    lower = word.lower()
-    if lower in _TRUE:
-        return True
-    if lower in _FALSE:
-        return False
-    raise Expected("bool (true or false)")
-
-
-def _word_to_none(word: bytes) -> None:
-    if word.lower() != b"null":
-        raise Expected("null")
 
 
 # -- rows
@@ -209,38 +157,6 @@ def _number(make: Callable[[str], Any]) -> Callable[[str], Any]:
     return _ascii(parse)
 
 
-def _duration(text: str) -> timedelta:
-    match = _DURATION.fullmatch(text)
-    if match is None or text[-1] in "PT":
-        raise ValueError
-    sign, *parts, fraction = match.groups()
-    weeks, days, hours, minutes, seconds = (int(part or 0) for part in parts)
-    micros = int((fraction or "").ljust(6, "0"))
-    found = timedelta(days, seconds, micros, 0, minutes, hours, weeks)
-    return -found if sign == "-" else found
-
-
-def shown_duration(value: timedelta) -> str:
-    """Return a duration in ISO 8601: ``P1DT2H``, ``PT1.5S``."""
-    total = value // timedelta(microseconds=1)
-    seconds, micros = divmod(abs(total), 1_000_000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    fraction = f".{micros:06}".rstrip("0") if micros else ""
-    units = [
-        (f"{days}", "D"),
-        (f"{hours}", "H"),
-        (f"{minutes}", "M"),
-        (f"{seconds}{fraction}", "S"),
-    ]
-    day, *others = (number + unit if number != "0" else "" for number, unit in units)
-    clock = "".join(others)
-    if not (day or clock):
-        return "PT0S"
-    return f"{'-' if total < 0 else ''}P{day}{'T' if clock else ''}{clock}"
-
-
 def _isoformat(value: Any) -> str:
     text: str = value.isoformat()
     return text
@@ -271,7 +187,7 @@ _PLAIN: dict[Any, Scalar] = {
     ),
     type(None): Scalar(
         "null",
-        _word_to_none,
+        word_to_none,
         _strict("null", (type(None),), unchanged),
         unchanged,
         {"type": "null"},
@@ -286,7 +202,7 @@ _PLAIN: dict[Any, Scalar] = {
     Rest: _like_text(Rest),
     Secret: _like_text(Secret),
     timedelta: text_row(
-        timedelta, _duration, shown_duration, example="PT1H30M", schema={"format": "duration"}
+        timedelta, duration, shown_duration, example="PT1H30M", schema={"format": "duration"}
     ),
 }
 _ROWS: dict[Any, Scalar | None] = {**_PLAIN}  # and, when they are asked for, those of other types
@@ -302,6 +218,13 @@ _TIMES: dict[type, tuple[str, str]] = {  # a datetime is a date too, so it comes
     date: ("2026-01-31", "date"),
     time: ("12:00:00", "time"),
 }
+
+
+def _address(kind: Any, example: str) -> Scalar:
+    form = {"IPv4Address": "ipv4", "IPv6Address": "ipv6"}.get(kind.__name__)
+    return text_row(kind, kind, example=example, schema={"format": form} if form else {})
+
+
 _NAMED: dict[tuple[str, str], Callable[[Any], Scalar]] = {
     ("decimal", "Decimal"): lambda kind: text_row(
         kind,
@@ -319,16 +242,17 @@ _NAMED: dict[tuple[str, str], Callable[[Any], Scalar]] = {
         example="12345678-1234-5678-1234-567812345678",
         schema={"format": "uuid"},
     ),
-    ("ipaddress", "IPv4Address"): lambda kind: text_row(
-        kind, kind, example="192.0.2.1", schema={"format": "ipv4"}
-    ),
-    ("ipaddress", "IPv6Address"): lambda kind: text_row(
-        kind, kind, example="2001:db8::1", schema={"format": "ipv6"}
-    ),
-    ("ipaddress", "IPv4Network"): lambda kind: text_row(kind, kind, example="192.0.2.0/24"),
-    ("ipaddress", "IPv6Network"): lambda kind: text_row(kind, kind, example="2001:db8::/32"),
-    ("ipaddress", "IPv4Interface"): lambda kind: text_row(kind, kind, example="192.0.2.1/24"),
-    ("ipaddress", "IPv6Interface"): lambda kind: text_row(kind, kind, example="2001:db8::1/64"),
+    **{
+        ("ipaddress", name): partial(_address, example=example)
+        for name, example in (
+            ("IPv4Address", "192.0.2.1"),
+            ("IPv6Address", "2001:db8::1"),
+            ("IPv4Network", "192.0.2.0/24"),
+            ("IPv6Network", "2001:db8::/32"),
+            ("IPv4Interface", "192.0.2.1/24"),
+            ("IPv6Interface", "2001:db8::1/64"),
+        )
+    },
     **{
         ("pathlib", name): lambda kind: text_row(kind, kind)
         for name in ("Path", "PurePath", "PosixPath", "PurePosixPath")

@@ -38,7 +38,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linepool import App, JsonRpc, Range, Resp, Secret, SetupError
+from linepool import App, Argument, JsonRpc, Range, Resp, Secret, SetupError
 from linepool.handlers.mistakes import Mistakes
 from linepool.handlers.structured import DEFAULT
 from linepool.values.scalars import scalar
@@ -193,7 +193,7 @@ WORDS: list[tuple[Any, str, Any, Any]] = [  # type, word, value, JSON
 ]
 COMPOSED: list[tuple[Any, Any, Any]] = [  # type, value, JSON
     (Point, Point(1), {"x": 1, "y": 0}),
-    (Private, Private(3, "a", 5), {"x": 3, "as_": "a", "even": 4, "total": 7}),
+    (Annotated[Private, Argument], Private(3, "a", 5), {"x": 3, "as_": "a", "even": 4, "total": 7}),
     (Pair[Decimal], Pair(Decimal("1.5"), [Decimal(2)]), {"left": "1.5", "right": ["2"]}),
     (Box[Box[date]], Box(Box(date(2026, 1, 31))), {"of": {"of": "2026-01-31"}}),
     (
@@ -363,6 +363,64 @@ def test_what_cannot_be_taken_is_refused_when_the_app_is_loaded(hint, why):
             app.freeze()
         assert "parameter x: " in str(refusal.value)
         assert why in str(refusal.value)
+
+
+class Account:
+    pass
+
+
+@attrs.frozen
+class Store:
+    path: str
+
+    def read(self) -> str:
+        return self.path
+
+
+@dataclasses.dataclass
+class Made:
+    size: int
+    twice: int = dataclasses.field(init=False, default=0)
+
+
+@attrs.frozen
+class Data:
+    n: int
+
+    @property
+    def twice(self) -> int:
+        return 2 * self.n
+
+    @classmethod
+    def zero(cls) -> Data:
+        return cls(0)
+
+    @staticmethod
+    def name() -> str:
+        return "data"
+
+    def _hidden(self) -> int:
+        return self.n
+
+
+@pytest.mark.parametrize("kind", [Account, Store, Private, Made, Store | None])
+def test_a_class_that_is_not_plain_data_is_not_an_argument_unless_it_says_so(kind):
+    for protocol in (None, JsonRpc()):
+        app = App(protocol=protocol)
+        take, _ = handler(kind)
+        app.handler(take)
+        with pytest.raises(
+            SetupError, match=r"parameter x: nothing provides \w+; register a resource"
+        ):
+            app.freeze()
+
+
+@pytest.mark.parametrize("kind", [Annotated[Store, Argument], list[Store], Data])
+def test_plain_data_and_what_is_said_to_be_an_argument_is_one(kind):
+    app = App()
+    take, _ = handler(kind)
+    app.handler(take)
+    app.freeze()
 
 
 # -- mistakes
