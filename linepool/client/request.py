@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import functools
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
@@ -12,6 +13,7 @@ from linepool.client.core import arguments_text
 from linepool.client.errors import UnexpectedReply
 
 _Convert = Callable[[Any], Any]
+_BARE = re.compile(r"[\w.:/+-]+", re.ASCII)
 _WITHOUT_TYPE = (Any, object)
 _ITERATORS = (
     collections.abc.Iterator,
@@ -53,6 +55,22 @@ class Result(NamedTuple):
     item: _Convert
 
 
+class _Described(NamedTuple):
+    """A handler's function.
+
+    Attributes:
+        name: Of its command.
+        parameters: The names of those that take arguments by position.
+        kinds: Their annotations.
+        result: What becomes of its replies.
+    """
+
+    name: bytes
+    parameters: tuple[str, ...]
+    kinds: tuple[Any, ...]
+    result: Result
+
+
 def prepare(
     command: str | Callable[..., Any], arguments: Sequence[Any], named: Mapping[str, Any]
 ) -> tuple[Prepared, Result]:
@@ -72,8 +90,12 @@ def prepare(
             _check_name(command)
         name, result = command.encode(), _PLAIN
     else:
-        name, parameters, result = _described(command)
-        if named and arguments:
+        name, parameters, kinds, result = _described(command)
+        if not named:
+            line = _in_words(name, kinds, arguments)
+            if line is not None:
+                return Prepared(line, as_json=False), result
+        elif arguments:
             if len(arguments) > len(parameters):
                 raise TypeError(
                     f"{command.__name__}() cannot take these arguments by position and by name"
@@ -81,6 +103,26 @@ def prepare(
             named = {**dict(zip(parameters, arguments, strict=False)), **named}
             arguments = ()
     return Prepared(b"%b %b" % (name, arguments_text(arguments, named)), as_json=True), result
+
+
+def _in_words(name: bytes, kinds: Sequence[Any], arguments: Sequence[Any]) -> bytes | None:
+    """Return a request in words, which a server reads in a fraction of the time of JSON.
+
+    None: JSON is needed to say of what types the arguments are.
+    """
+    if len(arguments) > len(kinds):
+        return None
+    words = [name]
+    for kind, value in zip(kinds, arguments, strict=False):
+        if type(value) is not kind:
+            return None
+        if kind is int:
+            words.append(b"%d" % value)
+        elif kind is str and _BARE.fullmatch(value):
+            words.append(value.encode())
+        else:
+            return None
+    return b" ".join(words)
 
 
 def _check_name(command: str) -> None:
@@ -94,19 +136,20 @@ def _check_name(command: str) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _described(function: Callable[..., Any]) -> tuple[bytes, tuple[str, ...], Result]:
-    """Return the name of a handler's command, the names of its parameters, and its result."""
+def _described(function: Callable[..., Any]) -> _Described:
+    """Return what a request of a handler, and its reply, depend on."""
     import inspect  # noqa: PLC0415 - takes long to import
 
     name = function.__name__.removesuffix("_")
     fixed = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     try:
-        hint = typing.get_type_hints(function, include_extras=True).get("return", Any)
+        hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):  # a name that is there for type checkers only
-        hint = Any
+        hints = {}
     named = tuple(one.name for one in parameters if one.kind in fixed)
-    return name.encode(), named, _result(hint)
+    kinds = tuple(hints.get(one) for one in named)
+    return _Described(name.encode(), named, kinds, _result(hints.get("return", Any)))
 
 
 def _result(hint: Any) -> Result:

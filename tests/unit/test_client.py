@@ -10,7 +10,9 @@ import pytest
 
 from linepool import AsyncClient, Client, ServerError
 from linepool.client import CallTimeout, ConnectionFailed, endpoint
+from linepool.client.core import arguments_text
 from linepool.client.endpoint import Endpoint, choose
+from linepool.client.request import prepare
 
 REPLY = b'@1 *\n= {"a":[1]}\n$ 3\na\nb\n.\n'
 VALUE = [{"a": [1]}, b"a\nb"]
@@ -282,6 +284,30 @@ def test_what_a_client_cannot_be_made_with_is_refused(addresses, options, text):
 def test_a_name_that_cannot_be_one_of_a_command_is_refused(name):
     with pytest.raises(ValueError, match="cannot be the name of a command"):
         Client("7000").call(name)
+
+
+def test_arguments_of_the_functions_own_types_are_words_and_others_json():
+    def pay(amount: int, to: str = "", *more: int, note: str = "") -> None:
+        pass
+
+    def lines(*given, **named):
+        return prepare(pay, given, named)[0]
+
+    assert lines(5) == (b"pay 5", False)
+    assert lines(-5, "ann") == (b"pay -5 ann", False)
+    for given in [
+        (5, ""),
+        (5, "a b"),
+        (5, "'a'"),
+        (5, "\xe9"),
+        (5, "a\n"),
+        (True,),
+        ("5",),
+        (5, "a", 1),
+    ]:
+        assert lines(*given) == (b"pay " + arguments_text(given, {}), True)
+    assert lines(5, note="x") == (b'pay {"amount":5,"note":"x"}', True)
+    assert prepare("pay", (5,), {})[0] == (b"pay [5]", True)
 
 
 def test_addresses_of_clients():
