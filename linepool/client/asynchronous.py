@@ -35,7 +35,7 @@ class AsyncClient(Calls):
         *addresses: str,
         timeout: float | None = 30.0,
         connect_timeout: float = 2.0,
-        max_connections: int = 16,
+        max_connections: int = 64,
         retries: bool = True,
     ) -> None:
         self._io = _IO()

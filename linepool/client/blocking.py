@@ -58,7 +58,7 @@ class Client(Calls):
         *addresses: str,
         timeout: float | None = 30.0,
         connect_timeout: float = 2.0,
-        max_connections: int = 16,
+        max_connections: int = 64,
         retries: bool = True,
     ) -> None:
         super().__init__(
