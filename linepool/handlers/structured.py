@@ -20,7 +20,8 @@ from linepool.handlers.foreign import foreign
 from linepool.handlers.mistakes import Found, Mistakes, at, found_in, missing, unknown
 from linepool.values.annotations import name_of
 from linepool.values.records import Field, fields_of, has_fields
-from linepool.values.scalars import Scalar, scalar
+from linepool.values.row import Scalar
+from linepool.values.scalars import scalar
 from linepool.values.words import Expected
 
 if TYPE_CHECKING:
