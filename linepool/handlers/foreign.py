@@ -12,9 +12,9 @@ from typing import Any
 from linepool.handlers.composed import Convert, Make
 from linepool.handlers.mistakes import Found, Mistakes, given
 
-_PLACE = re.compile(r"^(.*?)(?: - at `(?:key in )?\$([^`]*)`)?$", re.DOTALL)
-_KIND = re.compile(r"^Expected `(.*)`, got `(.*)`$", re.DOTALL)
-_FIELD = re.compile(r"^Object (missing required|contains unknown) field `(.*)`$", re.DOTALL)
+_PLACE = r"^(.*?)(?: - at `(?:key in )?\$([^`]*)`)?$"
+_KIND = r"^Expected `(.*)`, got `(.*)`$"
+_FIELD = r"^Object (missing required|contains unknown) field `(.*)`$"
 
 
 def foreign(kind: Any, make: Make) -> Convert | None:
@@ -83,13 +83,13 @@ def _msgspec(kind: Any, make: Make) -> Convert:
 
 
 def _of_msgspec(error: Exception) -> Found:
-    match = _PLACE.match(str(error))
+    match = re.match(_PLACE, str(error), re.DOTALL)
     text, path = (match[1], match[2] or "") if match else (str(error), "")
     if (inner := error.__cause__) is not None and isinstance(inner, Mistakes):
         return [(path + rest, what) for rest, what in inner.found]
-    if field := _FIELD.match(text):
+    if field := re.match(_FIELD, text, re.DOTALL):
         what = "is missing" if field[1] == "missing required" else "is unknown"
         return [(f"{path}.{field[2]}", what)]
-    if kinds := _KIND.match(text):
+    if kinds := re.match(_KIND, text, re.DOTALL):
         return [(path, f"must be {kinds[1]}, not {kinds[2]}")]
     return [(path, f"is not valid: {text}")]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-_DURATION = re.compile(
-    r"([+-])?P(?:(\d+)W)?(?:(\d+)D)?(?:T(?=\d)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:[.,](\d{1,6}))?S)?)?",
-    re.ASCII,
+_DURATION = (
+    r"([+-])?P(?:(\d+)W)?(?:(\d+)D)?(?:T(?=\d)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:[.,](\d{1,6}))?S)?)?"
 )
 
 
 def duration(text: str) -> timedelta:
     """Return the duration of a text: ``P1DT2H``; raises ValueError."""
-    match = _DURATION.fullmatch(text)
+    match = re.fullmatch(_DURATION, text, re.ASCII)  # compiled when the first is read
     if match is None or text[-1] in "PT":
         raise ValueError
     sign, *parts, fraction = match.groups()
