@@ -29,6 +29,7 @@ from linepool.resources.graph import BATCH
 from linepool.service import Entry, Service
 from linepool.settings import check_names_of_app, parse_setting
 from linepool.settings.keywords import AppSettings
+from linepool.values.json_text import load_library
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -165,6 +166,8 @@ class App(AppHooks, RequestHooks, AppResources):
         resolved = self._resources.resolved(self.protocol)
         injector = resolved.injector
         injector.structures = self._structures
+        if self.protocol.typed:
+            load_library()  # the workers share it
         for name in (
             "on_worker_start",
             "on_worker_exit",

@@ -7,6 +7,7 @@ one with something wrong within it.
 from __future__ import annotations
 
 import collections
+import threading
 from collections.abc import (
     Callable,
     Collection,
@@ -146,13 +147,20 @@ def _tuple(args: tuple[Any, ...], make: Make) -> Convert:
         return _list(tuple, make(args[0] if args else Any))
     items = [] if args == ((),) else [make(one) for one in args]
     paths = [f"[{index}]" for index in range(len(items))]
+    expected = f"a list of {len(items)}"
 
     def convert(value: Any) -> tuple[Any, ...]:
-        if type(value) is not list or len(value) != len(items):
-            raise Expected(f"a list of {len(items)}")
+        _check_length(value, len(items), len(items), expected)
         return tuple(each(zip(paths, items, value, strict=True)))
 
     return convert
+
+
+def _check_length(value: Any, least: int, most: int, expected: str) -> None:
+    if type(value) is not list:
+        raise Expected(expected)
+    if not least <= len(value) <= most:
+        raise Mistakes([("", f"must be {expected}, not of {len(value)}")])
 
 
 def _named_tuple(hint: Any, make: Make) -> Convert:
@@ -164,8 +172,7 @@ def _named_tuple(hint: Any, make: Make) -> Convert:
     expected = f"a list of {least}" + f" to {len(items)}" * (least < len(items))
 
     def convert(value: Any) -> Any:
-        if type(value) is not list or not least <= len(value) <= len(items):
-            raise Expected(expected)
+        _check_length(value, least, len(items), expected)
         return kind(*each(zip(paths, items, value, strict=False)))
 
     return convert
@@ -271,10 +278,49 @@ def _named(hint: Any) -> str:
     return name_of(hint) if row is None else row.name.replace("|", " or ")
 
 
+class _Tried(threading.local):
+    """What unions have made of the values within one value: lists and objects that several arms look at.
+
+    Without it, a value that is nested in unions would be gone through twice at each level.
+
+    Attributes:
+        depth: How many unions are being converted, each within the one before.
+        results: By union and value: the value, and what it was converted to, or the error.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.results: dict[tuple[int, int], tuple[Any, Any, ValueError | None]] = {}
+
+    def once(self, convert: Convert, value: Any) -> Any:
+        """Convert a value, unless that was done within the present outermost union."""
+        key = id(convert), id(value)
+        if (known := self.results.get(key)) is None:
+            made = failure = None
+            self.depth += 1
+            try:
+                made = convert(value)
+            except ValueError as error:
+                failure = error
+            finally:
+                self.depth -= 1
+                if not self.depth:
+                    self.results.clear()
+            known = value, made, failure
+            if self.depth:
+                self.results[key] = known
+        if known[2] is not None:
+            raise known[2]
+        return known[1]
+
+
+_tried = _Tried()
+
+
 def _first(converts: list[Convert], name: str) -> Convert:
     """Return the conversion by the first of several that takes a value."""
 
-    def convert(value: Any) -> Any:
+    def try_each(value: Any) -> Any:
         within: list[Mistakes] = []
         for one in converts:
             try:
@@ -286,6 +332,9 @@ def _first(converts: list[Convert], name: str) -> Convert:
         if len(within) == 1:  # only one takes values of this kind
             raise within[0]
         raise Expected(name)
+
+    def convert(value: Any) -> Any:
+        return _tried.once(try_each, value) if type(value) in (list, dict) else try_each(value)
 
     return convert
 
