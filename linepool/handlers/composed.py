@@ -7,7 +7,6 @@ one with something wrong within it.
 from __future__ import annotations
 
 import collections
-import threading
 from collections.abc import (
     Callable,
     Collection,
@@ -19,6 +18,7 @@ from collections.abc import (
     Sequence,
     Set,
 )
+from contextvars import ContextVar
 from typing import (
     Annotated,
     Any,
@@ -278,43 +278,32 @@ def _named(hint: Any) -> str:
     return name_of(hint) if row is None else row.name.replace("|", " or ")
 
 
-class _Tried(threading.local):
-    """What unions have made of the values within one value: lists and objects that several arms look at.
-
-    Without it, a value that is nested in unions would be gone through twice at each level.
-
-    Attributes:
-        depth: How many unions are being converted, each within the one before.
-        results: By union and value: the value, and what it was converted to, or the error.
-    """
-
-    def __init__(self) -> None:
-        self.depth = 0
-        self.results: dict[tuple[int, int], tuple[Any, Any, ValueError | None]] = {}
-
-    def once(self, convert: Convert, value: Any) -> Any:
-        """Convert a value, unless that was done within the present outermost union."""
-        key = id(convert), id(value)
-        if (known := self.results.get(key)) is None:
-            made = failure = None
-            self.depth += 1
-            try:
-                made = convert(value)
-            except ValueError as error:
-                failure = error
-            finally:
-                self.depth -= 1
-                if not self.depth:
-                    self.results.clear()
-            known = value, made, failure
-            if self.depth:
-                self.results[key] = known
-        if known[2] is not None:
-            raise known[2]
-        return known[1]
+_Results = dict[tuple[int, int], tuple[Any, Any, ValueError | None]]
+_tried: ContextVar[_Results | None] = ContextVar("tried", default=None)
+"""What unions have made of the lists and objects within a value, by union and value: the value, and
+what it was converted to, or the error. Otherwise one in nested unions would be gone through twice at
+each level."""
 
 
-_tried = _Tried()
+def _once(convert: Convert, value: Any) -> Any:
+    """Convert a value, unless that was done within the present outermost union."""
+    results = _tried.get()
+    if results is None:
+        token = _tried.set({})
+        try:
+            return convert(value)
+        finally:
+            _tried.reset(token)
+    key = id(convert), id(value)
+    if key not in results:
+        try:
+            results[key] = value, convert(value), None
+        except ValueError as error:
+            results[key] = value, None, error
+    _, made, failure = results[key]
+    if failure is not None:
+        raise failure
+    return made
 
 
 def _first(converts: list[Convert], name: str) -> Convert:
@@ -334,7 +323,7 @@ def _first(converts: list[Convert], name: str) -> Convert:
         raise Expected(name)
 
     def convert(value: Any) -> Any:
-        return _tried.once(try_each, value) if type(value) in (list, dict) else try_each(value)
+        return _once(try_each, value) if type(value) in (list, dict) else try_each(value)
 
     return convert
 
