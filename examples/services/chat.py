@@ -1,4 +1,4 @@
-"""A chat: whoever has joined a room reads what others say there, in whichever worker they are.
+"""A chat: people who have joined a room read what others say there, whichever workers serve them.
 
 linepool run examples/services/chat.py --bind 127.0.0.1:7000
 telnet 127.0.0.1 7000

@@ -85,7 +85,7 @@ class AsyncClient(Calls):
     def stream(self, command: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """Call a command, and yield its values as they come, as ``Client.stream`` does.
 
-        Whoever leaves early closes it with ``aclose()``, or leaves that to the event loop.
+        To leave early, close the iterator with ``aclose()``, or leave that to the event loop.
         """
         request, result = prepare(command, args, kwargs)
         return self._values(Stream(self._flow, request, self._timeout), result.item)

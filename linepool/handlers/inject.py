@@ -88,7 +88,7 @@ class Injector:
         """Return the converter for a parameter that is not injected.
 
         Raises:
-            TypeError: There is none; of a class that only a resource could provide, the text says so.
+            TypeError: The type has no converter; the text says if only a resource could provide it.
         """
         kind = _required(hint)
         if has_fields(kind) and not is_plain_data(kind) and not self.structures.has_own(kind):

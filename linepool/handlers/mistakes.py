@@ -76,7 +76,7 @@ def missing(name: str) -> tuple[str, str]:
 
 
 def unknown(name: str, known: Iterable[str]) -> tuple[str, str]:
-    """Return the mistake of a field that there is not."""
+    """Return the mistake of a field that the class does not have."""
     shown = printable(name.encode("utf-8", "replace"))
     if near := nearest(name, [*known]):
         return f".{shown}", f"is unknown; did you mean {near}?"

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import attrs
 import msgspec
+import numpy
 import pydantic
 import pytest
 from hypothesis import given, settings
@@ -243,7 +244,6 @@ def test_a_value_without_a_form_is_refused_with_its_type(library, value):
 
 
 def test_scalars_of_numpy_are_sent_as_pythons_own(library):
-    numpy = pytest.importorskip("numpy")
     value = {
         "a": numpy.float64(3.5),
         "b": numpy.int8(-7),
