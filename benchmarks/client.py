@@ -1,7 +1,8 @@
 """Calls per second and client CPU per call of linepool's client, beside a bare socket, redis-py and grpcio.
 
 All servers run side by side, linepool's with one worker; in each round each client runs each case for a
-moment, in turn. A ratio is that of calls/s to redis-py's with linepool in the same round.
+moment, in turn. A ratio is that of calls/s to redis-py's with linepool in the same round. p50 and p99 are of
+one call, and of a block of 100 if they are pipelined.
 
     python -m benchmarks.client
     python -m benchmarks.client --rounds 9 --only "one connection"
@@ -50,14 +51,19 @@ class Figure:
     Attributes:
         rate: Calls per second.
         cpu_us: Processor time of the client per call, in microseconds.
+        p50_us: Half of the calls, or of the blocks of a pipeline, took no longer, in microseconds.
+        p99_us: 99 of 100 took no longer.
     """
 
     rate: float
     cpu_us: float
+    p50_us: float
+    p99_us: float
 
 
 Run = Callable[[float], int]
 """Makes calls for some seconds; returns how many."""
+_took: list[float] = []  # seconds of each call, or block of a pipeline, of the present run
 
 
 def repeated(calls: Callable[[], object], count: int = 1) -> Run:
@@ -67,7 +73,9 @@ def repeated(calls: Callable[[], object], count: int = 1) -> Run:
         end, done = time.perf_counter() + seconds, 0
         while time.perf_counter() < end:
             for _ in range(max(_CALLS // count, 1)):
+                began = time.perf_counter()
                 calls()
+                _took.append(time.perf_counter() - began)
                 done += count
         return done
 
@@ -97,8 +105,9 @@ def in_tasks(call: Callable[[], Awaitable[object]]) -> Callable[[float], Awaitab
 
         async def repeat() -> None:
             nonlocal done
-            while time.perf_counter() < end:
+            while (began := time.perf_counter()) < end:
                 await call()
+                _took.append(time.perf_counter() - began)
                 done += 1
 
         await asyncio.gather(*(repeat() for _ in range(TASKS)))
@@ -233,10 +242,13 @@ def clients(directory: Path) -> Iterator[dict[str, dict[str, Run]]]:
 
 def measured(run: Run, seconds: float) -> Figure:
     """Return the figures of one run."""
+    _took.clear()
     began, cpu = time.perf_counter(), time.process_time()
     calls = run(seconds)
     took, used = time.perf_counter() - began, time.process_time() - cpu
-    return Figure(calls / took, used / calls * 1e6)
+    times = sorted(_took)
+    p50, p99 = (times[len(times) * part // 100] * 1e6 for part in (50, 99))
+    return Figure(calls / took, used / calls * 1e6, p50, p99)
 
 
 def _run() -> int:
@@ -257,7 +269,8 @@ def _run() -> int:
             rows += [_row(case, name, figures) for name in runs]
             print(f"{case} is measured", file=sys.stderr)
     print(f"{harness.machine()}; medians of {options.rounds} rounds of {options.seconds:g} s\n")
-    print(harness.table(["case", "client", "calls/s", "CPU us/call", "x redis-py"], rows))
+    columns = ["case", "client", "calls/s", "x redis-py", "CPU us/call", "p50 us", "p99 us"]
+    print(harness.table(columns, rows))
     return 0
 
 
@@ -267,9 +280,11 @@ def _row(case: str, name: str, figures: dict[str, list[Figure]]) -> list[object]
     if base := figures.get(REDIS_PY):
         ratios = [one.rate / other.rate for one, other in zip(own, base, strict=True)]
         ratio = f"{statistics.median(ratios):.2f}"
-    rate = statistics.median(figure.rate for figure in own)
-    cpu = statistics.median(figure.cpu_us for figure in own)
-    return [case, name, f"{rate:,.0f}", f"{cpu:.1f}", ratio]
+    rate, *others = (
+        statistics.median(getattr(figure, name) for figure in own)
+        for name in ("rate", "cpu_us", "p50_us", "p99_us")
+    )
+    return [case, name, f"{rate:,.0f}", ratio, *(f"{one:,.1f}" for one in others)]
 
 
 if __name__ == "__main__":

@@ -197,12 +197,17 @@ def linepool_workers(control: Path) -> list[int]:
 
 
 @contextlib.contextmanager
-def serving(target: Path, *options: str, directory: Path) -> Iterator[Server]:
+def serving(
+    target: Path,
+    *options: str,
+    directory: Path,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """Serve a target with linepool on a free port while the block runs."""
     control = directory / "control"
     arguments = [sys.executable, "-m", "linepool", "run", str(target)]
     arguments += ["--bind", "127.0.0.1:0", "--control", str(control), *options]
-    program = Program(arguments, directory / "linepool.log")
+    program = Program(arguments, directory / "linepool.log", environment=environment)
     try:
         until("linepool is ready", lambda: program.said("ready:"))
         yield Server(program, control)

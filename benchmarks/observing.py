@@ -1,4 +1,4 @@
-"""What observing requests costs: server CPU per request with access log, on_error, middleware, OpenTelemetry.
+"""What observing requests costs: server CPU per request with access log, on_error, OpenTelemetry, metrics.
 
 All servers run side by side, with one worker each; in each round each of them has the load for a moment, in
 turn. A ratio is that to the server without any of it in the same round.
@@ -13,8 +13,10 @@ import contextlib
 import statistics
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 from attrs import evolve
 
@@ -23,6 +25,7 @@ from benchmarks.compare import ROOT, cpu_us
 from linepool import core
 
 NOTHING = "nothing"
+WATCHED = "exporter, 2 scrapes/s, 4 pages"
 VARIANTS: dict[str, tuple[str, list[str]]] = {
     NOTHING: ("", []),
     "nothing, again": ("", []),
@@ -32,8 +35,12 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "middleware with call_next": ("call_next", []),
     "generator middleware": ("generator", []),
     "OpenTelemetry": ("opentelemetry", []),
+    "exporter": ("", ["--http", "127.0.0.1:0"]),
+    WATCHED: ("", ["--http", "127.0.0.1:0"]),
 }
 """What is observed, by name: the variable OBSERVED of the app, and options."""
+ASKED_EVERY = {"/metrics": 0.5, "/status.json": 0.25}
+"""What is asked of the exporter of ``WATCHED``, and how often, in seconds."""
 LOADS = {
     "ping-pong": load.Load(connections=2),
     "pipelined-16": load.Load(connections=2, depth=16),
@@ -46,14 +53,38 @@ def serving(name: str, directory: Path) -> Iterator[harness.Program]:
     observed, options = VARIANTS[name]
     directory.mkdir()
     command = [sys.executable, "-m", "linepool", "run", str(harness.TARGETS / "observed_app.py")]
-    command += ["--bind", "127.0.0.1:0", "--control", "off", "--workers", "1"]
+    control = str(directory / "control") if "--http" in options else "off"
+    command += ["--bind", "127.0.0.1:0", "--control", control, "--workers", "1"]
     command += [str(directory / one) if one == "access" else one for one in options]
     program = harness.Program(command, directory / "log", ROOT, {"OBSERVED": observed})
     try:
         harness.until("linepool is ready", lambda: program.said("ready:"))
-        yield program
+        with asking(program) if name == WATCHED else contextlib.nullcontext():
+            yield program
     finally:
         program.stop()
+
+
+@contextlib.contextmanager
+def asking(program: harness.Program) -> Iterator[None]:
+    """Ask the exporter of a server, as scrapers and open pages do."""
+    host = program.said("http on http://").rpartition("http://")[2].rstrip("/")
+    done = threading.Event()
+
+    def ask(path: str, every: float) -> None:
+        while not done.wait(every):
+            with contextlib.suppress(OSError), urlopen(f"http://{host}{path}", timeout=5) as reply:
+                reply.read()
+
+    threads = [threading.Thread(target=ask, args=one) for one in ASKED_EVERY.items()]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def _run() -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from linepool import cache
     from linepool.app import (
         App,
+        authenticate,
         config,
         handler,
         middleware,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         when_ready,
     )
     from linepool.client import AsyncClient, Client
+    from linepool.encryption import Tls
     from linepool.errors import (
         ClientError,
         LinepoolError,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         UnknownCommand,
     )
     from linepool.events import ReloadEnd, ServerReady, WorkerEnd
+    from linepool.login import Login
     from linepool.protocols.base import (
         Bad,
         Limits,
@@ -65,7 +68,9 @@ if TYPE_CHECKING:
         Message,
         PubSub,
     )
+    from linepool.questions import Answers, Ask
     from linepool.script import run
+    from linepool.server_state import server_stats, server_status
     from linepool.session import (
         Argument,
         Connection,
@@ -77,12 +82,18 @@ if TYPE_CHECKING:
         Verb,
         body,
     )
+    from linepool.waiting import (
+        Wait,
+        Waited,
+        Waiters,
+    )
 else:
     # Imported at first use: an app speaks one protocol, and a command such as ``linepool health`` needs
     # none of it.
     _HOMES = {
         "linepool.app": (
             "App",
+            "authenticate",
             "config",
             "handler",
             "middleware",
@@ -101,6 +112,7 @@ else:
         ),
         "linepool.cache": ("cache",),
         "linepool.client": ("AsyncClient", "Client"),
+        "linepool.encryption": ("Tls",),
         "linepool.errors": (
             "ClientError",
             "LinepoolError",
@@ -111,6 +123,7 @@ else:
             "UnknownCommand",
         ),
         "linepool.events": ("ReloadEnd", "ServerReady", "WorkerEnd"),
+        "linepool.login": ("Login",),
         "linepool.protocols.base": (
             "Bad",
             "Limits",
@@ -126,7 +139,9 @@ else:
             "Message",
             "PubSub",
         ),
+        "linepool.questions": ("Answers", "Ask"),
         "linepool.script": ("run",),
+        "linepool.server_state": ("server_stats", "server_status"),
         "linepool.session": (
             "Argument",
             "Connection",
@@ -138,6 +153,7 @@ else:
             "Verb",
             "body",
         ),
+        "linepool.waiting": ("Wait", "Waited", "Waiters"),
     }
     _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -154,8 +170,10 @@ else:
 
 
 __all__ = [
+    "Answers",
     "App",
     "Argument",
+    "Ask",
     "AsyncClient",
     "Bad",
     "Client",
@@ -166,6 +184,7 @@ __all__ = [
     "Limits",
     "Line",
     "LinepoolError",
+    "Login",
     "Memcache",
     "Message",
     "Protocol",
@@ -183,9 +202,14 @@ __all__ = [
     "ServerReady",
     "Session",
     "SetupError",
+    "Tls",
     "UnknownCommand",
     "Verb",
+    "Wait",
+    "Waited",
+    "Waiters",
     "WorkerEnd",
+    "authenticate",
     "body",
     "cache",
     "config",
@@ -202,6 +226,8 @@ __all__ = [
     "on_worker_start",
     "resource",
     "run",
+    "server_stats",
+    "server_status",
     "unknown",
     "when_ready",
 ]

@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, AnyStr, TypeVar, Unpack, overload
 
 import attrs
-from attrs import frozen
+from attrs import evolve, frozen
 
 from linepool.app_hooks import AppHooks
 from linepool.app_resources import AppResources
 from linepool.asking import ask
 from linepool.errors import SetupError
 from linepool.handlers.checks import check_plain_function, check_returns, refuse_second_load
-from linepool.handlers.inject import described, place_of
+from linepool.handlers.inject import described, login_of, place_of
 from linepool.handlers.json_words import take_json
 from linepool.handlers.signature import compile_signature
 from linepool.handlers.structured import Structures
+from linepool.handlers.waits import take_wait
 from linepool.hooks import run_in_worker
+from linepool.idempotent import mark
 from linepool.protocols.base import Limits, Protocol
 from linepool.protocols.line import Line
 from linepool.request_hooks import RequestHooks
@@ -53,6 +55,8 @@ class _Registration:
     timeout: float | None = None
     options: Mapping[str, Any] = {}
     is_builtin: bool = False
+    is_idempotent: bool = False
+    is_public: bool = False
 
     @property
     def place(self) -> str:
@@ -106,10 +110,22 @@ class App(AppHooks, RequestHooks, AppResources):
 
     @overload
     def handler(
-        self, *names: str, timeout: float | None = None, **options: Any
+        self,
+        *names: str,
+        timeout: float | None = None,
+        idempotent: bool = False,
+        public: bool = False,
+        **options: Any,
     ) -> Callable[[F], F]: ...
 
-    def handler(self, *names: Any, timeout: float | None = None, **options: Any) -> Any:
+    def handler(
+        self,
+        *names: Any,
+        timeout: float | None = None,
+        idempotent: bool = False,
+        public: bool = False,
+        **options: Any,
+    ) -> Any:
         """Serve a function as a command, named after it or by ``names``; further names are aliases.
 
         Args:
@@ -117,13 +133,17 @@ class App(AppHooks, RequestHooks, AppResources):
                 one trailing underscore (``def set_``).
             timeout: Seconds after which a request is overdue, instead of ``request_timeout``;
                 0: never.
+            idempotent: To run it twice does no more than to run it once, so a client may send a
+                request again whose reply did not come. The schema says so.
+            public: Clients may use it before they have logged in, see ``authenticate``.
             options: Options of the protocol for a command; ``Protocol.options`` lists them.
 
         Raises:
             SetupError: The command has a handler already, or the function cannot be one.
         """
+        function = None
         if len(names) == 1 and callable(names[0]):
-            return self._register(names[0], (), None, Resources())
+            (function,), names = names, ()
         for name in names:
             if not isinstance(name, str) or not name or not name.isprintable() or " " in name:
                 raise SetupError(
@@ -131,17 +151,61 @@ class App(AppHooks, RequestHooks, AppResources):
                 )
         if timeout is not None and not _is_seconds(timeout):
             raise SetupError(f"timeout must be seconds, 0 or more, not {timeout!r}")
+        for name, value in (("idempotent", idempotent), ("public", public)):
+            if not isinstance(value, bool):
+                raise SetupError(f"{name} must be True or False, not {value!r}")
         for option in options:
             if option not in self.protocol.options:
-                known = ", ".join(["timeout", *self.protocol.options])
+                known = ", ".join(["timeout", "idempotent", "public", *self.protocol.options])
                 raise SetupError(f"handler() has no option {option!r}; the options are {known}")
-        return lambda function: self._register(function, names, timeout, options)
+
+        def register(function: Any) -> Any:
+            flags = {"is_idempotent": idempotent, "is_public": public}
+            return self._register(_Registration(names, function, timeout, options, **flags))
+
+        return register if function is None else register(function)
 
     def unknown(self, function: F) -> F:
         """Call a function for commands that have no handler; ask for ``Verb`` to learn which."""
         check_plain_function(function)
         self._unknown = _Registration((), function)
         return function
+
+    def include(self, other: App, prefix: str = "") -> None:
+        """Serve the handlers of another app too, those that it has by now, with their resources.
+
+        Its hooks ``on_start``, ``on_worker_start`` and ``on_worker_exit`` come with them, and the class of
+        its ``config``. Middleware, ``on_error`` and the hooks of connections stay where they are: those of
+        this app count. If a server serves both apps, each has resources of its own.
+
+        Args:
+            other: May go on as an app of its own.
+            prefix: Put in front of each command's name, as in ``ADMIN.STATUS``.
+
+        Raises:
+            SetupError: Both have a command or a resource of one name, or an option of a handler is not one
+                of this app's protocol.
+        """
+        if other is self:
+            raise SetupError("an app cannot include itself")
+        registrations = list({id(one): one for one in other._handlers.values()}.values())
+        for registration in registrations:
+            function = registration.function
+            names = tuple(prefix + name for name in registration.names)
+            try:
+                self.handler(
+                    *names,
+                    timeout=registration.timeout,
+                    idempotent=registration.is_idempotent,
+                    public=registration.is_public,
+                    **registration.options,
+                )(function)
+            except SetupError as error:
+                raise SetupError(f"include: handler {registration.place}: {error}") from None
+        self._include_resources(other)
+        for name in ("on_start", "on_worker_start", "on_worker_exit"):
+            for function in other._hooks.of(name):
+                self._hooks.add(name, function)
 
     @property
     def has_handlers(self) -> bool:
@@ -154,6 +218,7 @@ class App(AppHooks, RequestHooks, AppResources):
         functions = [one.function for one in self._handlers.values()]
         functions += [self._unknown.function] if self._unknown else []
         functions += [*self._middleware, *self._error_hooks]
+        functions += [self._authenticate] if self._authenticate else []
         functions += self._resources.functions.values()
         return functions + self._hooks.functions
 
@@ -176,6 +241,7 @@ class App(AppHooks, RequestHooks, AppResources):
         table: dict[bytes, Entry] = {}
         unknown = self._unknown
         middleware, supplies = self._layers(injector)
+        authenticate = self._authentication(injector, self.protocol)
         service = Service(
             name=self.name,
             protocol=self.protocol,
@@ -183,6 +249,7 @@ class App(AppHooks, RequestHooks, AppResources):
             unknown=self._entry(unknown, resolved) if unknown else None,
             middleware=middleware,
             supplies=supplies,
+            authenticate=authenticate,
             on_error=self._compiled_error_hooks(injector),
             on_connect=self._hooks.compiled("on_connect", injector),
             on_disconnect=self._hooks.compiled("on_disconnect", injector),
@@ -190,12 +257,7 @@ class App(AppHooks, RequestHooks, AppResources):
             guard=self.guard,
         )
         registrations = list({id(r): r for r in self._handlers.values()}.values())
-        if self.builtins:
-            own = set(self._handlers)
-            for names, function, *more in self.protocol.builtins():
-                options = more[0] if more else {}
-                if left := tuple(name for name in names if name.upper() not in own):
-                    registrations.append(_Registration(left, function, None, options, True))
+        registrations += self._builtins(has_login=authenticate is not None)
         for registration in registrations:
             entry = self._entry(registration, resolved)
             if self.protocol.ignores_case:
@@ -205,6 +267,18 @@ class App(AppHooks, RequestHooks, AppResources):
         for number, entry in enumerate(service.entries, 1):
             entry.number = number
         return service
+
+    def _builtins(self, *, has_login: bool) -> Iterator[_Registration]:
+        """Yield the protocol's own commands, as far as the app has none of these names."""
+        protocol, taken = self.protocol, set(self._handlers)
+        builtins = [*protocol.login_builtins()] if has_login else []
+        for names, function, *more in [*builtins, *(protocol.builtins() if self.builtins else ())]:
+            left = tuple(name for name in names if name.upper() not in taken)
+            if left:
+                taken.update(left)
+                is_public = names[0] in protocol.public_builtins
+                options = more[0] if more else {}
+                yield _Registration(left, function, None, options, True, is_public=is_public)
 
     def start(self) -> None:
         """Run the ``on_start`` hooks, once."""
@@ -227,7 +301,7 @@ class App(AppHooks, RequestHooks, AppResources):
                 leaving = self._hooks.compiled("on_worker_exit", resolved.injector)
                 run_in_worker(leaving, resources)
 
-    def ask(self, data: AnyStr, *, raise_errors: bool = False) -> AnyStr:
+    def ask(self, data: AnyStr, *, user: str | None = None, raise_errors: bool = False) -> AnyStr:
         r"""Return all that a client would read that sends this and ends its stream, in the same type.
 
         ``app.ask("ADD 2 3") == "5"``, ``app.ask(b"ADD 2 3\r\n") == b"5\r\n"``. If the last line has no
@@ -237,6 +311,7 @@ class App(AppHooks, RequestHooks, AppResources):
 
         Args:
             data: One or more requests; a str is UTF-8.
+            user: The client has logged in as this user.
             raise_errors: Raise the first exception that is not a reply, with the traceback of the app's
                 code, in place of the reply that names its id. ``ClientError`` and other errors that are
                 replies are returned as the client reads them.
@@ -245,7 +320,7 @@ class App(AppHooks, RequestHooks, AppResources):
             TypeError: The data is neither str nor bytes.
         """
         self.start()
-        return ask(self._kept_service(), self.worker(), data, raise_errors=raise_errors)
+        return ask(self._kept_service(), self.worker(), data, user=user, raise_errors=raise_errors)
 
     def _kept_service(self) -> Service:
         """Return the app made ready to serve: as in the last call, unless the app has changed since."""
@@ -263,19 +338,14 @@ class App(AppHooks, RequestHooks, AppResources):
         given = {name: self.settings[name] for name in names if name in self.settings}
         return Limits(**{k: parse_setting(k, v, "App(...)") for k, v in given.items()})
 
-    def _register(
-        self,
-        function: Any,
-        names: tuple[str, ...],
-        timeout: float | None,
-        options: Mapping[str, Any],
-    ) -> Any:
+    def _register(self, registration: _Registration) -> Any:
+        function = registration.function
         check_plain_function(function)
-        if not names:
+        if not registration.names:
             name = function.__name__
             names = (name[:-1] if name.endswith("_") else name,)
-        registration = _Registration(names, function, timeout, options)
-        for name in map(_upper, names):
+            registration = evolve(registration, names=names)
+        for name in map(_upper, registration.names):
             if name in self._handlers:
                 before = self._handlers[name]
                 refuse_second_load(before.function, function)
@@ -283,12 +353,21 @@ class App(AppHooks, RequestHooks, AppResources):
                     f"command {name} has two handlers: {before.place} and {registration.place}"
                 )
             self._handlers[name] = registration
+        if registration.is_idempotent:
+            mark(function)
         return function
+
+    def _may_log_in(self, registration: _Registration) -> bool:
+        given = self._authenticate or self.protocol.authenticator
+        return registration.is_builtin or given is not None
 
     def _entry(self, registration: _Registration, resolved: Resolved) -> Entry:
         function, injector = registration.function, resolved.injector
         try:
             signature = compile_signature(function, injector, injector.convert_for)
+            if login_of in signature.supplied.values() and not self._may_log_in(registration):
+                raise SetupError("a Login needs a function that checks log-ins: @app.authenticate")
+            waits = take_wait(signature, function, self.protocol)
             if self.protocol.takes_json:
                 take_json(signature, self._structures)
             if not self._middleware:  # which may return something else
@@ -306,6 +385,9 @@ class App(AppHooks, RequestHooks, AppResources):
             place_of(function),
             registration.options,
             registration.is_builtin,
+            registration.is_idempotent,
+            registration.is_public,
+            waits,
         )
         if any(map(is_of_request, signature.supplied.values())):
             entry.call = in_request_scope(entry.call)
@@ -327,6 +409,7 @@ default = App()
 handler = default.handler
 unknown = default.unknown
 middleware = default.middleware
+authenticate = default.authenticate
 resource = default.resource
 config = default.config
 on_start = default.on_start

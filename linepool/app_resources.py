@@ -111,6 +111,22 @@ class AppResources:
         self._resources.add(table.resource(), WORKER)
         return kind
 
+    def _include_resources(self, other: AppResources) -> None:
+        """Have the resources of another app too.
+
+        Raises:
+            SetupError: One of that name is another function.
+        """
+        if other._table is not None and self._table not in (None, other._table):
+            raise SetupError("include: both apps have a class for their own settings (config)")
+        self._table = other._table or self._table
+        self._resources.include(other._resources)
+
+    @property
+    def takes_table(self) -> bool:
+        """Whether the app has settings of its own."""
+        return self._table is not None
+
     def configure(self, table: Mapping[str, Any] | None, source: str = "[app]") -> None:
         """Give the app its own settings, as the table ``[app]`` of a file would.
 

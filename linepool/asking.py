@@ -22,7 +22,8 @@ def ask(
     worker: AbstractContextManager[Resources],
     data: AnyStr,
     *,
-    raise_errors: bool,
+    user: str | None = None,
+    raise_errors: bool = False,
 ) -> AnyStr:
     """Return the reply to a client's data, of the same type; see ``App.ask``.
 
@@ -30,9 +31,10 @@ def ask(
         TypeError: The data is neither str nor bytes.
     """
     if isinstance(data, str):
-        return _asked(service, worker, data.encode(*_CODEC), raise_errors).decode(*_CODEC)
+        encoded = data.encode(*_CODEC)
+        return _asked(service, worker, encoded, user, raise_errors).decode(*_CODEC)
     if isinstance(data, bytes):
-        return _asked(service, worker, data, raise_errors)
+        return _asked(service, worker, data, user, raise_errors)
     raise TypeError(
         f"App.ask() takes str or bytes, not {type(data).__name__}: app.ask('...') or app.ask(b'...')"
     )
@@ -42,13 +44,14 @@ def _asked(
     service: Service,
     worker: AbstractContextManager[Resources],
     data: bytes,
+    user: str | None,
     raise_errors: bool,
 ) -> bytes:
     """Return the reply; if the data lacks the end of its last line, that of the reply is left out too."""
     ending = service.protocol.line_end
     if not data or not ending or data.endswith(b"\n"):
-        return replies_to(service, worker, data, raise_errors=raise_errors)
-    reply = replies_to(service, worker, data + ending, raise_errors=raise_errors)
+        return replies_to(service, worker, data, user=user, raise_errors=raise_errors)
+    reply = replies_to(service, worker, data + ending, user=user, raise_errors=raise_errors)
     return reply.removesuffix(b"\n").removesuffix(b"\r")
 
 
@@ -57,6 +60,7 @@ def replies_to(
     worker: AbstractContextManager[Resources],
     data: bytes,
     *,
+    user: str | None = None,
     raise_errors: bool = False,
 ) -> bytes:
     """Return the bytes that a client would read that sends exactly these, and ends its stream."""
@@ -69,7 +73,9 @@ def replies_to(
     if raise_errors:
         service = evolve(service, on_error=(note, *service.on_error))
     with worker as resources:
-        conversation = Conversation(service, Session("ask", "ask", "ask"), resources)
+        session = Session("ask", "ask", "ask")
+        session.user = user
+        conversation = Conversation(service, session, resources)
         greeting = conversation.greet()
         parts = [conversation.take_pushed(), greeting]
         conversation.feed(data)

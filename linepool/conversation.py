@@ -9,19 +9,24 @@ import contextlib
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, cast
 
 from linepool import failures, forked
 from linepool.around import Next, Watched
+from linepool.authentication import check_lock, log_in, refuse_if_locked
 from linepool.batch import Owner, end_batch, end_early
+from linepool.encryption import may_start_tls
 from linepool.errors import LeaveNow, ReplyError, RequestTimeout, UnknownCommand
 from linepool.failures import OK, count_error, error_reply, failed, report, result_of
+from linepool.login import Login
 from linepool.protocols.base import Bad, Request, printable
 from linepool.protocols.strangers import HTTP, MOST_KEPT_BYTES, FirstBytes, is_http
 from linepool.resources import Resources
 from linepool.resources.opened import Opened
 from linepool.service import NO_REQUEST, Entry, Middleware, Service
 from linepool.session import Connection, Detached, Reply, Session
+from linepool.waiting import Wait
 
 log = logging.getLogger("linepool")
 
@@ -43,7 +48,7 @@ class Conversation:
     Attributes:
         protocol: Fed by the owner of the bytes.
         request: The present one, or the last.
-        closing: Set once the connection is to end after what has been answered so far.
+        closing: Set once nothing more is answered: the connection ends, or TLS begins (``starts_tls``).
         armed: Whether RequestTimeout may be raised now, from a signal handler: a handler runs.
         overdue: What would have been raised if a handler had been running; a stream ends with it.
         errors: How many requests ended in SERVER_ERROR.
@@ -52,15 +57,19 @@ class Conversation:
         held: The resources of the connection that are open; None: none was asked for.
         runs: Called with the number of a command when a handler is called for a part of the request.
         result: How the last request has ended; ``refusal``: what has come in place of one; both until read.
+        may_wait: The present request may wait for a topic; otherwise its time is up at once.
+        wait: What it is to wait for; None: it does not.
         taken_bytes: What the protocol has taken of a request that is not complete, for the observer.
     """
 
     # Rarely read attributes are set here, so that a new conversation need not set them.
-    armed = False
+    armed = starts_tls = False
     overdue: RequestTimeout | None = None
     timeouts = 0
     runs: Callable[[int], None] = staticmethod(lambda _number: None)
     result, refusal = OK, ""
+    may_wait = False
+    wait: Wait | None = None
     taken_bytes = 0
     _broken = False  # a stream has ended with an error
     held: Opened | None = None
@@ -79,12 +88,15 @@ class Conversation:
         self.errors = 0
         self.pinned = False
         self.protocol = service.open_protocol()
+        self._has_login = service.authenticate is not None
+        if self._has_login:
+            check_lock(self)
         if service.guard:
             self._first_bytes = FirstBytes()
         self._owner = owner
         self.request = NO_REQUEST
         self._has_around = service.has_around
-        self._has_middleware = bool(service.middleware)
+        self._is_wrapped = bool(service.middleware) or self._has_login
 
     @property
     def connection(self) -> Connection:
@@ -92,6 +104,20 @@ class Conversation:
         if self._live is None:
             self._live = self._owner.open_handle() if self._owner else Detached(self)
         return self._live
+
+    @property
+    def cookie(self) -> int:
+        """The number that the kernel gives the client's socket (SO_COOKIE); 0: it has none."""
+        return int(getattr(self._owner, "cookie", 0))
+
+    @property
+    def login(self) -> Login:
+        """What logs the client in."""
+        return Login(partial(log_in, self) if self._has_login else None)
+
+    def check_lock(self) -> None:
+        """Note whether the client has logged in or out. Pre-condition: the app has clients log in."""
+        check_lock(self)
 
     def release(self) -> None:
         """Let go of the live connection, which refers to this conversation."""
@@ -147,6 +173,8 @@ class Conversation:
                 failure = error if isinstance(error, ReplyError) else failed(self, error, None)
                 parts.append(self.protocol.encode_error(failure, None))
                 break
+        if self._has_login:
+            check_lock(self)
         if self.resources.is_open and not end_batch(self):
             parts.clear()
         return b"".join(parts)
@@ -182,6 +210,8 @@ class Conversation:
         self.protocol.load(blob[1 + size :])
         if self._first_bytes is not None:
             self._first_bytes = None if blob[0] == _ADMITTED else FirstBytes(blob[1 : 1 + size])
+        if self._has_login:
+            check_lock(self)
 
     def refuse(self, bad: Bad) -> bytes:
         """Return the reply to bytes that are not a request."""
@@ -189,7 +219,10 @@ class Conversation:
         if bad.reply or bad.close:
             self.refusal = failures.REFUSED if bad.why else failures.CLIENT_ERROR
         if bad.why:
-            log.warning("rejected connection peer=%s reason=%s", self.session.peer, bad.why)
+            peer, listener = self.session.peer, self.session.listener
+            log.warning(
+                "rejected connection peer=%s listener=%s reason=%s", peer, listener, bad.why
+            )
         return bad.reply
 
     def answer(self, request: Request) -> bytes | Generator[bytes, None, None]:
@@ -211,12 +244,13 @@ class Conversation:
                 try:
                     if (
                         entry is not None
-                        and not self._has_middleware
+                        and not self._is_wrapped
                         and (not self._has_around or self.protocol.is_plain(request))
                     ):
                         value = context.run(entry.call, request, self)
                     else:
-                        if entry is None and self.service.guard and is_http(request.line):
+                        guards = self.service.guard and not self.protocol.is_locked
+                        if entry is None and guards and is_http(request.line):
                             return self.refuse(Bad(b"", close=True, why=HTTP))
                         value = self._value(request)
                 finally:
@@ -293,10 +327,16 @@ class Conversation:
             self.held.close()
 
     def _value(self, request: Request) -> Any:
-        """Return the value to encode, where more than one handler is called, or middleware."""
-        if self._has_around:
-            return self.protocol.around(request, self.session, self.outcome)
-        return self._context.run(self._through, self.service.middleware, request)
+        """Return the value to encode, where more than one handler is called, or middleware, or a check."""
+        try:
+            if self._has_around:
+                return self.protocol.around(request, self.session, self.outcome)
+            if self._has_login:
+                refuse_if_locked(self, request)
+            return self._context.run(self._through, self.service.middleware, request)
+        finally:
+            if self._has_login:
+                check_lock(self)
 
     def outcome(self, request: Request, *, whole: bool = False) -> Any:
         """Run the handler of a request, and return its value, or the error if it could not.
@@ -306,10 +346,14 @@ class Conversation:
             whole: Return what a stream yields as a list.
         """
         try:
+            if self._has_login:
+                refuse_if_locked(self, request)
             self._context = context = copy_context()
             depth = forked.depth
             try:
                 value = context.run(self._through, self.service.middleware, request)
+                if isinstance(value, Wait) and request is not self.request:
+                    value = value.then  # a part of a request cannot wait
                 return context.run(list, value) if whole and hasattr(value, "__next__") else value
             finally:
                 if forked.depth != depth:
@@ -339,10 +383,18 @@ class Conversation:
 
     def _encode(self, value: object, request: Request) -> bytes | Generator[bytes, None, None]:
         if isinstance(value, Reply):
-            self.closing |= value.close
+            self.closing |= value.close or value.start_tls
+            self.starts_tls = value.start_tls and may_start_tls(self.session, self.protocol)
             if value.raw is not None:
                 return self.protocol.encode_raw(value.raw, request)
             value = value.value
+        if isinstance(value, Wait):
+            if not (request.command and request.command.waits):
+                raise TypeError("a handler that returns Wait must say so: -> ... | linepool.Wait")
+            if self.may_wait:
+                self.wait = value
+                return b""
+            return self._encode(value.then, request)
         if hasattr(value, "__next__"):  # as isinstance(value, Iterator), but five times as fast
             parts = self._stream(cast("Iterator[object]", value), request, self._context)
             next(parts)  # from now on it can be closed

@@ -63,12 +63,20 @@ class UsageError(ClientError):
         return f"{text} Usage: {self.usage}" if self.usage else text
 
 
+class IncompleteError(ClientError):
+    """A request did not arrive in its time, so its connection ends."""
+
+
 class UnknownCommand(ReplyError):  # noqa: N818 - named after the reply
     """No handler has that name; in the line protocol the client reads ``ERROR <text>``."""
 
 
 class ServerError(ReplyError):
     """The server failed; in the line protocol the client reads ``SERVER_ERROR <text>``."""
+
+
+class NotRunError(ServerError):
+    """The request was refused before its handler ran, which says nothing about the state of the app."""
 
 
 class DeadlineError(ServerError):

@@ -26,16 +26,44 @@ class CommandFacts:
 
 
 @frozen
+class Answers:
+    """What an app has for clients before a worker has served them.
+
+    Attributes:
+        refusals: What a client is sent that is refused, by the reason.
+        greets: A new client is greeted before it has sent anything.
+    """
+
+    refusals: Mapping[str, bytes]
+    greets: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return them as a JSON object."""
+        texts = {why: reply.decode("latin-1") for why, reply in self.refusals.items()}
+        return {"refusals": texts, "greets": self.greets}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Answers:
+        """Return those in a JSON object.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: It is not one of ``as_json``.
+        """
+        texts = facts["refusals"].items()
+        return cls({str(why): text.encode("latin-1") for why, text in texts}, bool(facts["greets"]))
+
+
+@frozen
 class AppFacts:
-    """What is known of an app.
+    """What is known of an app, or of all apps that one server serves.
 
     Attributes:
         name: Its name.
-        commands: By their numbers in the service less 1.
+        commands: By their numbers less 1, those of all apps.
         log_lines: The log shows the lines of requests, not only their commands.
-        publishes: Its protocol has publish/subscribe.
-        refusals: What a client is sent that is refused, by the reason.
-        greets: A new client is greeted before it has sent anything.
+        publishes: A protocol has publish/subscribe, or workers wake requests of one another.
+        answers: Those of the first app.
+        answers_of: Those of each app, by its name.
         has_disconnect_hook: There are hooks for the end of a connection, which a worker runs.
         files: The files of its own code, as far as they were loaded.
         opened: How many descriptors the process has that has loaded it.
@@ -46,9 +74,9 @@ class AppFacts:
     commands: tuple[CommandFacts, ...]
     log_lines: bool
     publishes: bool
-    refusals: Mapping[str, bytes]
-    greets: bool
+    answers: Answers
     has_disconnect_hook: bool
+    answers_of: Mapping[str, Answers] = field(factory=dict)
     files: tuple[str, ...] = ()
     opened: int = 0
     observed: Mapping[str, tuple[str, ...]] = field(factory=dict)
@@ -66,8 +94,8 @@ class AppFacts:
             ],
             "log_lines": self.log_lines,
             "publishes": self.publishes,
-            "refusals": {why: reply.decode("latin-1") for why, reply in self.refusals.items()},
-            "greets": self.greets,
+            **self.answers.as_json(),
+            "answers_of": {name: one.as_json() for name, one in self.answers_of.items()},
             "has_disconnect_hook": self.has_disconnect_hook,
             "files": list(self.files),
             "opened": self.opened,
@@ -91,10 +119,11 @@ class AppFacts:
             ),
             log_lines=bool(facts["log_lines"]),
             publishes=bool(facts["publishes"]),
-            refusals={
-                str(why): reply.encode("latin-1") for why, reply in facts["refusals"].items()
+            answers=Answers.from_json(facts),
+            answers_of={
+                str(name): Answers.from_json(one)
+                for name, one in facts.get("answers_of", {}).items()  # older loaders have none
             },
-            greets=bool(facts["greets"]),
             has_disconnect_hook=bool(facts["has_disconnect_hook"]),
             files=tuple(map(str, facts["files"])),
             opened=int(facts["opened"]),

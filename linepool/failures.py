@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Protocol as Interface
 
 from linepool import forked
-from linepool.errors import DeadlineError, LeaveNow, ReplyError, RequestTimeout, ServerError
+from linepool.errors import (
+    DeadlineError,
+    LeaveNow,
+    NotRunError,
+    ReplyError,
+    RequestTimeout,
+    ServerError,
+)
 from linepool.faults import reference
 from linepool.protocols.base import Protocol, Request, printable
 from linepool.resources import Resources
@@ -15,6 +23,9 @@ from linepool.service import Service
 from linepool.session import Session
 
 log = logging.getLogger("linepool")
+
+timed_out: Callable[[RequestTimeout, str, Request], None] | None = None
+"""Is called with each RequestTimeout that has ended a request, and its client's address; None: nothing is."""
 
 OK, CLIENT_ERROR, SERVER_ERROR, TIMEOUT = "ok", "client_error", "server_error", "timeout"
 DISCONNECTED, REFUSED, INCOMPLETE = "disconnected", "refused", "incomplete"
@@ -59,24 +70,29 @@ def error_reply(conversation: Failing, error: BaseException, request: Request) -
 
 
 def count_error(conversation: Failing, error: ReplyError) -> None:
-    """Count the reply to a request if it is SERVER_ERROR; resources are checked then."""
+    """Count the reply to a request if it is SERVER_ERROR; if it was run, resources are checked then."""
     if isinstance(error, ServerError):
         conversation.errors += 1
-        conversation.resources.suspect(conversation.held)
+        if not isinstance(error, NotRunError):
+            conversation.resources.suspect(conversation.held)
 
 
 def failed(conversation: Failing, error: BaseException, request: Request | None) -> ServerError:
     """Log an exception under an id, and return the error that names the id; no request: in a hook.
 
-    The id is the request's. Unless that was made before, it names the fault.
+    The id is the request's. Unless that was made before, it begins as all ids of the same fault do;
+    otherwise this beginning is the ``fault``.
     """
     conversation.errors += 1
-    number = request.identified(lambda: reference(error)) if request else reference(error)
+    made = reference(error)
+    number = request.identified(lambda: made) if request else made
+    fault = "" if number == made else made[:4]
     command = _named(request) if request else "on_connect"
-    event = "handler failed id=%s command=%s peer=%s"
-    log.error(event, number, command, conversation.session.peer, exc_info=error)
+    facts = [number, command, conversation.session.peer, *([fault] if fault else [])]
+    event = "handler failed id=%s command=%s peer=%s" + " fault=%s" * bool(fault)
+    log.error(event, *facts, exc_info=error)
     report(conversation, error, request)
-    return ServerError(f"internal error, id {number}")
+    return ServerError(f"internal error, id {number}" + f", fault {fault}" * bool(fault))
 
 
 def report(conversation: Failing, error: BaseException, request: Request | None) -> None:
@@ -111,8 +127,11 @@ def _timed_out(conversation: Failing, error: RequestTimeout, request: Request) -
     conversation.timeouts += 1
     service = conversation.service
     words = service.logged(request.line).words if service.log_lines else _named(request)
-    event = "request overdue command=%s peer=%s why=%r"
-    log.warning(event, words, conversation.session.peer, str(error), exc_info=error)
+    event = "request overdue command=%s peer=%s why=%r id=%s"
+    peer = conversation.session.peer
+    log.warning(event, words, peer, str(error), request.id, exc_info=error)
+    if timed_out is not None:
+        timed_out(error, peer, request)
     report(conversation, error, request)
     return DeadlineError(str(error))
 

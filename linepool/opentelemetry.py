@@ -1,6 +1,8 @@
-"""OpenTelemetry: a span and a duration for each request. Needs ``pip install 'linepool[opentelemetry]'``.
+"""OpenTelemetry: a span and a duration for each request, and for each call of a client.
 
-Names and attributes are those of the semantic conventions for RPC servers
+Needs ``pip install 'linepool[opentelemetry]'``.
+
+Names and attributes are those of the semantic conventions for RPC
 (https://opentelemetry.io/docs/specs/semconv/rpc/). What the exporters need, threads and connections, is made
 in each worker, after the fork.
 """
@@ -17,6 +19,7 @@ from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from linepool.app import App
+from linepool.client.hooks import Call, Hook
 from linepool.errors import ReplyError, ServerError
 from linepool.protocols.base import Request
 from linepool.protocols.jsonrpc import JsonRpc
@@ -61,6 +64,55 @@ def instrument(
         telemetry.start(tracer_provider, meter_provider)
 
     app.middleware(telemetry.around)
+
+
+def client_hook(
+    *,
+    tracer_provider: trace.TracerProvider | None = None,
+    meter_provider: metrics.MeterProvider | None = None,
+) -> Hook:
+    """Return a hook for clients: ``Client(..., hooks=[client_hook()])``.
+
+    Each call is a span of the kind CLIENT, a child of the present one, and the parent of the span that the
+    server makes for the request. Without arguments, the providers of the process are used, whenever they
+    are set.
+
+    Args:
+        tracer_provider: Makes the spans.
+        meter_provider: Makes the histogram.
+    """
+    tracer = trace.get_tracer("linepool", __version__, tracer_provider)
+    durations = metrics.get_meter("linepool", __version__, meter_provider).create_histogram(
+        "rpc.client.call.duration",
+        unit="s",
+        description="Measures the duration of an outgoing Remote Procedure Call (RPC).",
+        explicit_bucket_boundaries_advisory=_BOUNDS,
+    )
+
+    def around(call: Call) -> Generator[None, None, None]:
+        common = {"rpc.system.name": call.protocol, "rpc.method": call.command}
+        span = tracer.start_span(call.command, kind=SpanKind.CLIENT, attributes=common)
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, trace.set_span_in_context(span))
+        call.traceparent = carrier.get("traceparent", "")
+        yield
+        common |= _server(call.address)
+        if call.error is not None:
+            common["error.type"] = _kind_of(call.error)
+            span.set_status(StatusCode.ERROR, str(call.error))
+        span.set_attributes({**common, "linepool.retries": call.retries})
+        if call.id:
+            span.set_attribute("linepool.request.id", call.id)
+        durations.record(call.seconds, common)
+        span.end()
+
+    return around
+
+
+@functools.lru_cache(maxsize=1024)
+def _server(address: str) -> dict[str, Any]:
+    """Return the attributes of the server that was called."""
+    return {name: value for name, value in _ends("", address).items() if name.startswith("server")}
 
 
 class _Telemetry:
@@ -113,6 +165,8 @@ class _Telemetry:
 
     def _carrier(self, request: Request) -> dict[str, str]:
         """Return what the client says of its trace; its words are taken out of the request."""
+        if given := getattr(request, "trace", b""):
+            return {"traceparent": given.decode("ascii", "replace")}
         members = getattr(request, "members", None)
         if members:
             return {name: members[name] for name in _FIELDS if isinstance(members.get(name), str)}
@@ -163,9 +217,7 @@ def _note_error(span: Span, error: BaseException) -> str:
     if isinstance(error, GeneratorExit):
         span.set_attribute("error.type", _GONE)
         return _GONE
-    kind = type(error).__qualname__
-    if type(error).__module__.partition(".")[0] not in ("builtins", "linepool"):
-        kind = f"{type(error).__module__}.{kind}"
+    kind = _kind_of(error)
     span.set_attribute("error.type", kind)
     if isinstance(error, ReplyError):
         if error.code is not None:
@@ -175,6 +227,13 @@ def _note_error(span: Span, error: BaseException) -> str:
     if not isinstance(error, ReplyError) or isinstance(error, ServerError):
         span.set_status(StatusCode.ERROR, str(error))
     return kind
+
+
+def _kind_of(error: BaseException) -> str:
+    """Return the ``error.type`` of an exception."""
+    kind = type(error)
+    is_known = kind.__module__.partition(".")[0] in ("builtins", "linepool")
+    return kind.__qualname__ if is_known else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _has_provider() -> bool:

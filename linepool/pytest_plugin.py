@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from linepool.app import App
+    from linepool.client import Client
     from linepool.testing import Server
 
 
@@ -45,6 +46,15 @@ def linepool_ask() -> Iterator[Callable[..., Ask]]:
 
 
 @pytest.fixture
+def linepool_client() -> Iterator[Callable[[App], Client]]:
+    """Give clients as of ``linepool.testing.client``, which call an app in the test's process; close them."""
+    from linepool.testing import client  # noqa: PLC0415 - the plugin is loaded by every pytest run
+
+    with contextlib.ExitStack() as stack:
+        yield lambda app: stack.enter_context(client(app))
+
+
+@pytest.fixture
 def linepool_server() -> Iterator[Callable[..., Server]]:
     """Start servers as ``serve`` does; stop them all after the test."""
     with _servers() as start:
@@ -53,19 +63,19 @@ def linepool_server() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def linepool_shared_server() -> Iterator[Callable[..., Server]]:
-    """Give the server of an app with some settings, the same for all tests; stop it after the last one.
+    """Give the server of some apps with some settings, the same for all tests; stop it after the last one.
 
-    It is started, as by ``serve``, when a test first asks for it with this app and these settings, or
+    It is started, as by ``serve``, when a test first asks for it with these apps and settings, or
     when it was stopped. What the app is given later, it does not serve.
     """
     started: dict[object, Server] = {}
     with _servers() as start:
 
-        def shared(app: App, **settings: Any) -> Server:
-            key = app, repr(sorted(settings.items()))
+        def shared(*apps: App, **settings: Any) -> Server:
+            key = apps, repr(sorted(settings.items()))
             server = started.get(key)
             if server is None or server.is_stopped:
-                server = started[key] = start(app, **settings)
+                server = started[key] = start(*apps, **settings)
             return server
 
         yield shared
@@ -77,7 +87,7 @@ def _servers() -> Iterator[Callable[..., Server]]:
 
     with contextlib.ExitStack() as stack:
 
-        def start(app: App, **settings: Any) -> Server:
-            return stack.enter_context(serve(app, **settings))
+        def start(*apps: App, **settings: Any) -> Server:
+            return stack.enter_context(serve(*apps, **settings))
 
         yield start

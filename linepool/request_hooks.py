@@ -9,19 +9,20 @@ from typing import Any, TypeVar
 
 from linepool.around import layer_of
 from linepool.errors import SetupError
-from linepool.handlers.checks import check_call, check_plain_function
+from linepool.handlers.checks import check_call, check_plain_function, refuse_second_load
 from linepool.handlers.inject import Injector, described, hints, place_of
 from linepool.handlers.signature import Supply
 from linepool.hooks import OF_WORKERS_ONLY
-from linepool.protocols.base import Request
+from linepool.protocols.base import Protocol, Request
 from linepool.resources import in_request_scope, is_of_request
-from linepool.service import ErrorHook, Middleware
-from linepool.session import Session
+from linepool.service import Authenticate, ErrorHook, Middleware
+from linepool.session import Secret, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _AROUND = ("request", "session")
 _GIVEN = ("exception", "request", "session")
+_LOGIN = ("user", "password")
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -32,6 +33,7 @@ class RequestHooks:
         super().__init__()
         self._middleware: list[Callable[..., Any]] = []
         self._error_hooks: list[Callable[..., Any]] = []
+        self._authenticate: Callable[..., Any] | None = None
 
     def middleware(self, function: F) -> F:
         """Put a function around every handler; the first one registered is the outermost.
@@ -83,6 +85,54 @@ class RequestHooks:
         self._error_hooks.append(function)
         return function
 
+    def authenticate(self, function: F) -> F:
+        """Have clients log in: ``function(user, password)`` says whether a password is right.
+
+        Before it has logged in, a client gets an error for all but the protocol's own log-in command, the
+        like of QUIT, and handlers with ``public=True``. The function returns True, or the name of the user,
+        for ``session.user``; False and None refuse the log-in, and so does ClientError, with its own text.
+        The password is a ``Secret``. Further parameters are injected as into handlers.
+
+        Raises:
+            SetupError: There is one already, or it cannot be called like this.
+        """
+        check_plain_function(function)
+        role = f"authenticate {described(function)}"
+        if self._authenticate is not None:
+            refuse_second_load(self._authenticate, function)
+            raise SetupError(f"{role}: there is one already: {described(self._authenticate)}")
+        if inspect.isgeneratorfunction(function):
+            raise SetupError(f"{role} must not be a generator function")
+        if not _can_be_called(function, _LOGIN):
+            check_call(function, "authenticate", *_LOGIN)
+        self._authenticate = function
+        return function
+
+    def _authentication(self, injector: Injector, protocol: Protocol) -> Authenticate | None:
+        """Return what clients log in by, ready to be called, or None: they need not.
+
+        Raises:
+            SetupError: It cannot be called with what there is, or the protocol has been given another.
+        """
+        function, given = self._authenticate, protocol.authenticator
+        if function is None:
+            return None if given is None else _revealed(given)
+        role = f"authenticate {described(function)}"
+        if given is not None:
+            name = type(protocol).__name__
+            raise SetupError(
+                f"{role}: {name}() has been given a password or a function for it too; leave one of them out"
+            )
+        try:
+            for name, hint in zip(_LOGIN, _given_hints(function), strict=False):
+                if hint not in (inspect.Parameter.empty, str, Secret):
+                    kind = "str or linepool.Secret" if name == _LOGIN[1] else "str"
+                    raise SetupError(f"the {name} is a {kind}")
+            supplies = _supplies(function, len(_LOGIN), injector)
+        except SetupError as error:
+            raise SetupError(f"{role}: {error}") from None
+        return _authenticate(function, supplies)
+
     def _layers(self, injector: Injector) -> tuple[tuple[Middleware, ...], tuple[Supply, ...]]:
         """Return the middleware, ready to be called, from the outermost to the innermost, and its supplies.
 
@@ -118,6 +168,33 @@ def _can_be_called(function: Callable[..., Any], given: Sequence[str]) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _given_hints(function: Callable[..., Any]) -> list[Any]:
+    """Return the annotations of the parameters of a function, in their order."""
+    annotated = _resolved(function)
+    return [
+        annotated.get(name, one.empty)
+        for name, one in inspect.signature(function).parameters.items()
+    ]
+
+
+def _authenticate(function: Callable[..., Any], supplies: Mapping[str, Supply]) -> Authenticate:
+    """Return what calls a function for log-ins with all that it takes."""
+
+    def authenticate(user: str, password: str, conversation: Any) -> Any:
+        request = conversation.request
+        more = {name: supply(request, conversation) for name, supply in supplies.items()}
+        return function(user, Secret(password), **more)
+
+    if any(map(is_of_request, supplies.values())):
+        return in_request_scope(authenticate)
+    return authenticate
+
+
+def _revealed(check: Callable[[str, str], bool]) -> Authenticate:
+    """Return what calls the function for log-ins that a protocol was given."""
+    return lambda user, password, _conversation: bool(check(user, password))
 
 
 def _layer(function: Callable[..., Any], injector: Injector) -> tuple[Middleware, list[Supply]]:

@@ -10,18 +10,18 @@ from linepool.settings.keywords import AppSettings
 
 
 def run(
-    app: App | None = None,
-    *,
+    *apps: App,
     arguments: Sequence[str] | None = None,
     **settings: Unpack[AppSettings],
 ) -> NoReturn:
-    """Serve an app until the server is stopped, then exit.
+    """Serve an app, or several by the same workers, until the server is stopped, then exit.
 
     The last line of a script: ``python sums.py --workers 4`` takes the options of ``linepool run``. Other
     options and arguments are left to the script. To be called in the main thread.
 
     Args:
-        app: The app; None: that of the script, which is the default app, on which ``linepool.handler``
+        apps: The apps, each with addresses of its own (``App(bind=...)``, a table ``[[listener]]`` of the
+            file); none: that of the script, which is the default app, on which ``linepool.handler``
             registers, or its only ``App``.
         arguments: Options of ``linepool run``, and nothing else; None: those in ``sys.argv``. A script
             with options of the same names gives ``arguments=[]``.
@@ -32,4 +32,4 @@ def run(
     """
     from linepool.operate import run_command  # noqa: PLC0415 - heavy, and not needed by workers and tests
 
-    raise SystemExit(run_command.run_script(app, settings, arguments))
+    raise SystemExit(run_command.run_script(apps, settings, arguments))

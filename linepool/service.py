@@ -50,6 +50,9 @@ class ErrorHook:
         self.function(error, request, conversation.session, **taken)
 
 
+Authenticate = Callable[[str, str, Any], Any]
+"""From a user's name, a password and a conversation to what the app says of them."""
+
 OnError = Callable[[BaseException, Request | None, Any], None]
 """An ``ErrorHook``, or another function that is called as one."""
 
@@ -69,7 +72,12 @@ class Entry:
         place: ``file:line`` of the handler, for messages.
         options: What the handler's registration says to the protocol: ``handler(..., name=value)``.
         is_builtin: Whether it is one of the protocol's own commands.
-        number: Its number in the service, from 1; by it the master knows what a worker runs.
+        is_idempotent: Whether to run it twice does no more than to run it once.
+        is_public: Whether clients may use it before they have logged in.
+        waits: Its requests may wait: the handler returns ``Wait``.
+        number: Its number among the commands of all apps, from 1; by it the master knows what a worker
+            runs.
+        app: The name of its app, if that is one of several.
         call: Converts the words of a request and calls the handler.
     """
 
@@ -81,7 +89,11 @@ class Entry:
     place: str = ""
     options: Mapping[str, Any] = {}
     is_builtin: bool = False
+    is_idempotent: bool = False
+    is_public: bool = False
+    waits: bool = False
     number: int = 0
+    app: str = ""
 
     def __attrs_post_init__(self) -> None:
         self.call = compile_call(self.function, self.signature, self._call)
@@ -97,6 +109,11 @@ class Entry:
     def name(self) -> str:
         """The command's name, for logs and errors."""
         return self.names[0] if self.names else "(unknown)"
+
+    @property
+    def shown(self) -> str:
+        """The command's name for log, status and brakes: with that of its app, if there are several."""
+        return f"{self.app}:{self.name}" if self.app else self.name
 
     @property
     def usage(self) -> str:
@@ -122,6 +139,7 @@ class NoEntry:
 
     limit_ns: int | None = None
     number = 0
+    waits = False
 
 
 NO_ENTRY = NoEntry()
@@ -132,7 +150,8 @@ class Logged:
     """What the log says of a request.
 
     Attributes:
-        command: The command's name, as the client wrote it; ``(unknown)`` if the app has no such command.
+        command: The command's name, as the client wrote it, behind that of its app if there are several;
+            ``(unknown)`` if the app has no such command.
         words: The same, or the request's line, if that is to be logged.
         entry: The command, or None.
     """
@@ -154,6 +173,7 @@ class Service:
         on_error: Called for an exception that is not a reply.
         guard: Whether clients of another protocol are refused (``protocols/strangers.py``).
         has_around: Whether the protocol makes one reply of several calls.
+        authenticate: What clients log in by; None: they need not.
         log_lines: Whether the log shows the lines of requests, not only their commands.
         greets: Whether there is anything to do for a new client before it has sent a request.
     """
@@ -168,6 +188,7 @@ class Service:
     limits: Limits = Limits()
     guard: bool = True
     on_error: Sequence[OnError] = ()
+    authenticate: Authenticate | None = None
     log_lines: bool = False
     supplies: Sequence[Supply] = ()
     has_around: bool = field(init=False)
@@ -181,11 +202,16 @@ class Service:
     def _greets(self) -> bool:
         return bool(self.on_connect) or type(self.protocol).greeting is not Protocol.greeting
 
+    @property
+    def has_waits(self) -> bool:
+        """Whether requests may wait."""
+        return any(entry.waits for entry in self.entries)
+
     @functools.cached_property
     def document(self) -> Document:
         """The description of the app's own commands for programs, made when it is first asked for."""
         own = [entry for entry in self.commands if not entry.is_builtin]
-        return described(self.name, self.protocol, own)
+        return described(self.name, self.protocol, own, has_login=self.authenticate is not None)
 
     def open_protocol(self) -> Protocol:
         """Return a protocol for a new connection."""
@@ -210,6 +236,8 @@ class Service:
             verb = self.protocol.command_in(line)
         entry = self.find(verb)
         command = printable(verb) if entry else "(unknown)"
+        if entry and entry.app:
+            command = f"{entry.app}:{command}"
         serves = entry or self.unknown
         shows_line = self.log_lines and not (serves and serves.is_secret)
         return Logged(command, printable(line) if shows_line else command, entry)

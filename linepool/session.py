@@ -10,7 +10,9 @@ from typing import Protocol as Interface
 
 from attrs import frozen
 
+from linepool.encryption import Tls
 from linepool.errors import ClientError
+from linepool.proxy_header import Proxied
 from linepool.pubsub.messages import Nowhere, PubSub
 
 MOST_SESSION_BYTES = 8192
@@ -113,11 +115,14 @@ class Reply:
         value: What the protocol encodes, as if the handler had returned it.
         raw: Bytes to send exactly as they are, instead of ``value``; b"" sends nothing.
         close: Close the connection after this reply; nothing behind it is executed.
+        start_tls: Begin TLS after this reply, in plain text, if ``session.starttls`` is true. Session and
+            protocol begin anew then, and what the client has sent behind the command is refused.
     """
 
     value: object = None
     raw: bytes | None = None
     close: bool = False
+    start_tls: bool = False
 
 
 class Session(dict[str, Any]):
@@ -132,20 +137,55 @@ class Session(dict[str, Any]):
     Attributes:
         id: A name for the connection in logs.
         peer: The address of the client: ``host:port``, or ``unix`` for a unix socket.
+        proxy: What the proxy has said that the connection came through; None: it came through none.
         listener: The address that the client connected to, as ``bind`` writes it.
-        user: Free for the app, such as the name of the user who has logged in. There are no further
-            attributes.
+        pid, uid, gid: Of the process that has connected to a unix socket, as it was then (unix(7),
+            SO_PEERCRED); None with TCP. The pid says less than it seems: another process may have taken over
+            the connection, and its number may be another's by now.
+        user: The name of the user who has logged in; without ``App.authenticate`` it is free for the app.
+            There are no further attributes.
+        failed_logins: How many log-ins in a row have failed.
+        tls: Of a connection with TLS, what is known of it; else None.
+        starttls: Whether TLS may begin: the connection is in plain text, and has the setting ``starttls``.
     """
 
     # Any other attribute would not move along. _at_most is an upper bound of the size of its JSON.
-    __slots__ = ("_at_most", "id", "listener", "peer", "user")
+    __slots__ = (
+        "_at_most",
+        "failed_logins",
+        "gid",
+        "id",
+        "listener",
+        "peer",
+        "pid",
+        "proxy",
+        "starttls",
+        "tls",
+        "uid",
+        "user",
+    )
 
-    def __init__(self, id: str = "", peer: str = "", listener: str = "") -> None:
+    def __init__(
+        self,
+        id: str = "",
+        peer: str = "",
+        listener: str = "",
+        credentials: tuple[int, int, int] | None = None,
+    ) -> None:
         super().__init__()
+        self.pid: int | None = None
+        self.uid: int | None = None
+        self.gid: int | None = None
+        if credentials is not None:
+            self.pid, self.uid, self.gid = credentials
         self.id = id
         self.peer = peer
         self.listener = listener
         self.user: str | None = None
+        self.tls: Tls | None = None  # such a connection does not move
+        self.starttls = False
+        self.proxy: Proxied | None = None
+        self.failed_logins = 0
         self._at_most = len("{}")
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -180,8 +220,18 @@ class Session(dict[str, Any]):
         _check_plain(self.user, "user")
         for key, value in self.items():
             _check_plain(value, key)
-        values = json.dumps([self.user, self]) if self or self.user is not None else ""
-        text = "\0".join((_VERSION, self.id, self.peer, self.listener, values))
+        values = ""
+        if self.failed_logins:
+            proxy = self.proxy and self.proxy.as_json()
+            values = json.dumps([self.user, self, proxy, self.failed_logins])
+        elif self.proxy is not None:
+            values = json.dumps([self.user, self, self.proxy.as_json()])
+        elif self or self.user is not None:
+            values = json.dumps([self.user, self])
+        peer = self.peer
+        if self.uid is not None:
+            peer = f"{peer} {self.pid} {self.uid} {self.gid}"
+        text = "\0".join((_VERSION, self.id, peer, self.listener, values))
         return text.encode("utf-8", "surrogatepass")  # a path may hold any bytes
 
     @classmethod
@@ -195,9 +245,16 @@ class Session(dict[str, Any]):
         if version != _VERSION:
             raise ValueError(unknown_version(version, _VERSION, "a session"))
         id, peer, listener, values = text.split("\0", 3)
-        session = cls(id, peer, listener)
+        credentials = None
+        if peer.startswith("unix "):
+            peer, *numbers = peer.split(" ")
+            credentials = _credentials(numbers)
+        session = cls(id, peer, listener, credentials)
         if values:
-            session.user, items = json.loads(values)
+            facts: list[Any] = [*json.loads(values), None, 0]
+            session.user, items, proxy, failed = facts[:4]
+            session.proxy = Proxied(**proxy) if proxy else None
+            session.failed_logins = failed or 0
             dict.update(session, items)
             session._at_most = len(values)
         return session
@@ -218,6 +275,12 @@ class Session(dict[str, Any]):
     def __ior__(self, other: Any) -> Session:  # type: ignore[override,misc]
         self.update(other)
         return self
+
+
+def _credentials(numbers: list[str]) -> tuple[int, int, int]:
+    """Return pid, uid and gid; raises ValueError if they are something else."""
+    pid, uid, gid = map(int, numbers)
+    return pid, uid, gid
 
 
 _ESCAPED_BYTES = len(r"\ud83d\ude00")  # of a character, at most

@@ -13,11 +13,15 @@ from typing import Any
 import hypothesis
 import pytest
 
-from linepool import core
+import linepool
+from linepool import app, core
 from tests.servers import ENVIRONMENT, Gate, ServerProcess
 
 hypothesis.settings.register_profile(
-    "linepool", derandomize=True, database=None, deadline=None, max_examples=100
+    "linepool", derandomize=True, database=None, deadline=None, max_examples=40
+)
+hypothesis.settings.register_profile(
+    "thorough", hypothesis.settings.get_profile("linepool"), derandomize=False, max_examples=500
 )
 hypothesis.settings.load_profile("linepool")
 
@@ -27,6 +31,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 Launch = Callable[..., ServerProcess]
 OTHER_USER = 54321
 """The id of a user without processes."""
+
+
+@pytest.fixture(autouse=True)
+def default_app(monkeypatch: pytest.MonkeyPatch) -> app.App:
+    """Give each test a default app of its own, on which ``linepool.handler`` and its siblings act."""
+    new = app.App()
+    for name, value in vars(app).items():
+        if getattr(value, "__self__", None) is app.default:
+            monkeypatch.setattr(app, name, getattr(new, name))
+            monkeypatch.setattr(linepool, name, getattr(new, name))
+    monkeypatch.setattr(app, "default", new)
+    return new
 
 
 @pytest.fixture

@@ -166,7 +166,8 @@ class ServerProcess:
     def _wait_until_ready(self) -> None:
         self.wait_for("ready: ")
         prefix = "listening on "
-        self.addresses = [line.removeprefix(prefix) for line in self.log if line.startswith(prefix)]
+        lines = [line.removeprefix(prefix) for line in self.log if line.startswith(prefix)]
+        self.addresses = [line.partition(" app=")[0] for line in lines]
 
     @property
     def address(self) -> str:

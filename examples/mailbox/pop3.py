@@ -1,150 +1,215 @@
 """The POP3 server of the mailbox; see README.md in this folder."""
 
-import hmac
+import sqlite3
 from collections.abc import Iterator
+from typing import Annotated
 
-from store import Message, Store, check, opened, users
+import sasl
+from store import Maildrop, Message, Store, check, opened
+from users import Users, may_log_in, read, users
 
 import linepool
+from linepool import ClientError, Login, Secret, Session
 
-# A mailbox is locked by the process that opened it, so the connection must stay there: scheme accept.
 app = linepool.App(
-    "pop3", protocol=linepool.Dialogue.pop3("+OK mailbox"), max_line_bytes=512, scheme="accept"
+    "pop3",
+    protocol=linepool.Dialogue.pop3("+OK mailbox"),
+    max_line_bytes=512,
+    idle_timeout=600,  # at least ten minutes (RFC 1939, 3)
 )
 OPEN = "open"
-MAX_MESSAGES = 200  # listed per session, which holds at most 8192 bytes; more in the next session
-
+Step = str | linepool.Ask
 
 app.on_start(check)
+app.on_start(read)
+app.resource(users)
 
 
 @app.resource
-def mailboxes() -> Iterator[Store]:
+def store() -> Iterator[Store]:
     """Open the store in each worker: an SQLite connection must not cross a fork."""
     yield from opened()
 
 
-@app.on_disconnect
-def unlock(session: linepool.Session, mailboxes: Store) -> None:
-    """Unlock the mailbox, however the connection ended."""
-    if session.user is not None:
-        mailboxes.unlock(session.id)
+@app.resource(scope="connection")
+def maildrop(store: Store) -> Iterator[Maildrop]:
+    """Unlock the mailbox, however the connection ends."""
+    drop = Maildrop(store)
+    yield drop
+    drop.close()
 
 
-@app.handler
-def capa() -> list[str]:
-    """List the supported extensions."""
-    return ["TOP", "UIDL", "USER", "RESP-CODES", "PIPELINING"]
+@app.authenticate
+def authenticate(user: str, password: Secret, users: Users) -> str | None:
+    """Return the user of that name, or address, and password."""
+    return users.logged_in(user, password)
 
 
-@app.handler(when="start")
-def user(name: str, session: linepool.Session) -> str:
+@app.handler(public=True)
+def capa(session: Session) -> list[str]:
+    """List the supported extensions (RFC 2449)."""
+    offered = ["USER", f"SASL {sasl.MECHANISMS}"] if may_log_in(session) else []
+    if session.starttls and session.user is None:
+        offered.append("STLS")
+    always = ("TOP", "UIDL", "UTF8", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING")
+    return [*offered, *always, "EXPIRE NEVER", "IMPLEMENTATION linepool"]
+
+
+@app.handler(when="start", public=True)
+def stls(session: Session) -> linepool.Reply:
+    """Begin TLS (RFC 2595)."""
+    if session.tls is not None or not session.starttls:
+        raise ClientError("TLS is not available")
+    return linepool.Reply("begin TLS", start_tls=True)
+
+
+@app.handler(when="start", public=True)
+def utf8(session: Session) -> str:
+    """Allow headers beyond ASCII (RFC 6856, 2.1)."""
+    session["utf8"] = True
+    return "UTF-8 it is"
+
+
+@app.handler(when="start", public=True)
+def user(name: str, session: Session) -> str:
     """Name the user."""
-    session["name"] = name.lower()
+    require_tls(session)
+    session["name"] = name
     return "now the password"
 
 
-@app.handler("PASS", when="start", to=OPEN)
-def password(word: linepool.Rest, session: linepool.Session, mailboxes: Store) -> str:
+@app.handler(when="start", to=OPEN, public=True)
+def pass_(
+    password: Annotated[linepool.Rest, Secret], session: Session, login: Login, maildrop: Maildrop
+) -> str:
     """Check the password, and open the mailbox."""
     name = session.pop("name", None)
     if name is None:
-        raise linepool.ClientError("say USER first")
-    if name not in users() or not hmac.compare_digest(users()[name].encode(), word.encode()):
-        raise linepool.ClientError("wrong user or password", code="AUTH")
-    if not mailboxes.lock(name, session.id):
-        raise linepool.ClientError("the mailbox is open elsewhere", code="IN-USE")
-    session.user = name
-    # Message numbers are fixed for the session, whatever arrives meanwhile.
-    session["messages"] = [[one.id, one.size] for one in mailboxes.messages(name)[:MAX_MESSAGES]]
-    session["deleted"] = []
-    return f"{len(session['messages'])} messages"
+        raise ClientError("say USER first")
+    return enter(name, Secret(password), session, login, maildrop)
 
 
-def listed(session: linepool.Session) -> list[tuple[int, Message]]:
-    """Return the messages that are not marked as deleted, with their numbers."""
-    rows = enumerate((Message(*row) for row in session["messages"]), 1)
-    return [(number, message) for number, message in rows if number not in session["deleted"]]
+@app.handler(when="start", to=OPEN, public=True)
+def auth(
+    mechanism: str,
+    session: Session,
+    login: Login,
+    maildrop: Maildrop,
+    answers: linepool.Answers,
+    initial: Secret | None = None,
+) -> Step:
+    """Log in by a mechanism of SASL, and open the mailbox (RFC 5034)."""
+    require_tls(session)
+    try:
+        step = sasl.step(mechanism, initial, answers)
+    except sasl.UnknownMechanismError:
+        raise ClientError(f"the mechanisms are {sasl.MECHANISMS}") from None
+    except ValueError:
+        raise ClientError("that is not what the mechanism has", code="AUTH") from None
+    if isinstance(step, str):
+        return linepool.Ask(f"+ {step}")
+    return enter(*step, session, login, maildrop)
 
 
-def chosen(session: linepool.Session, number: int) -> Message:
+def require_tls(session: Session) -> None:
+    if not may_log_in(session):
+        raise ClientError("a password needs TLS: say STLS first")
+
+
+def enter(name: str, password: Secret, session: Session, login: Login, maildrop: Maildrop) -> str:
+    """Log a user in, and open the mailbox."""
+    login(name, password)
+    if session.user is None or not maildrop.open(session.user):
+        session.user = None
+        raise ClientError("the mailbox is open elsewhere", code="IN-USE")
+    return f"{len(maildrop.messages)} messages"
+
+
+def chosen(maildrop: Maildrop, number: int) -> Message:
     """Return the message with a number."""
-    for at, message in listed(session):
-        if at == number:
-            return message
-    raise linepool.ClientError("no such message")
+    message = maildrop.message(number)
+    if message is None:
+        raise ClientError("no such message")
+    return message
 
 
-def read(mailboxes: Store, message: Message) -> bytes:
-    data = mailboxes.data(message.id)
-    if data is None:
-        raise linepool.ClientError("the message is gone")
+def read_message(maildrop: Maildrop, message: Message, session: Session) -> bytes:
+    """Return a message; one that came by SMTPUTF8 is for clients that have sent UTF8 (RFC 6856, 4)."""
+    data = maildrop.data(message)
+    head = data.partition(b"\r\n\r\n")[0]
+    if not (session.get("utf8") or head.isascii()) and b" with UTF8SMTP" in head:
+        raise ClientError("its header is UTF-8: send UTF8 before the log-in", code="UTF8")
     return data
 
 
 @app.handler(when=OPEN)
-def stat(session: linepool.Session) -> str:
+def stat(maildrop: Maildrop) -> str:
     """Count the messages and their bytes."""
-    found = listed(session)
+    found = maildrop.listed()
     return f"{len(found)} {sum(message.size for _, message in found)}"
 
 
 @app.handler("LIST", when=OPEN)
-def list_(session: linepool.Session, number: int | None = None) -> str | tuple[str, list[str]]:
+def list_(maildrop: Maildrop, number: int | None = None) -> str | tuple[str, list[str]]:
     """List the sizes of the messages, or of one."""
     if number is not None:
-        return f"{number} {chosen(session, number).size}"
-    found = listed(session)
+        return f"{number} {chosen(maildrop, number).size}"
+    found = maildrop.listed()
     return f"{len(found)} messages", [f"{at} {message.size}" for at, message in found]
 
 
 @app.handler(when=OPEN)
-def uidl(session: linepool.Session, number: int | None = None) -> str | tuple[str, list[str]]:
+def uidl(maildrop: Maildrop, number: int | None = None) -> str | tuple[str, list[str]]:
     """List the unique ids of the messages, or of one."""
     if number is not None:
-        return f"{number} {chosen(session, number).id}"
-    return "unique ids", [f"{at} {message.id}" for at, message in listed(session)]
+        return f"{number} {chosen(maildrop, number).id}"
+    return "unique ids", [f"{at} {message.id}" for at, message in maildrop.listed()]
 
 
 @app.handler(when=OPEN)
-def retr(number: int, session: linepool.Session, mailboxes: Store) -> tuple[str, bytes]:
+def retr(number: int, maildrop: Maildrop, session: Session) -> tuple[str, bytes]:
     """Send a message."""
-    message = chosen(session, number)
-    return f"{message.size} octets", read(mailboxes, message)
+    message = chosen(maildrop, number)
+    return f"{message.size} octets", read_message(maildrop, message, session)
 
 
 @app.handler(when=OPEN)
-def top(number: int, lines: int, session: linepool.Session, mailboxes: Store) -> tuple[str, bytes]:
+def top(number: int, lines: int, maildrop: Maildrop, session: Session) -> tuple[str, bytes]:
     """Send a message's header and the first lines of its body."""
     if lines < 0:
-        raise linepool.ClientError("lines must be 0 or more")
-    head, gap, body = read(mailboxes, chosen(session, number)).partition(b"\r\n\r\n")
-    rows = body.split(b"\r\n")[:lines]
+        raise ClientError("lines must be 0 or more")
+    data = read_message(maildrop, chosen(maildrop, number), session)
+    head, gap, body = data.partition(b"\r\n\r\n")
+    rows = body.split(b"\r\n", lines)[:lines]
     return "top", head + gap + b"".join(row + b"\r\n" for row in rows)
 
 
 @app.handler(when=OPEN)
-def dele(number: int, session: linepool.Session) -> str:
+def dele(number: int, maildrop: Maildrop) -> str:
     """Mark a message as deleted."""
-    chosen(session, number)
-    session["deleted"] = [*session["deleted"], number]
+    chosen(maildrop, number)
+    maildrop.mark(number)
     return f"message {number} will be deleted at QUIT"
 
 
 @app.handler(when=OPEN)
-def rset(session: linepool.Session) -> str:
+def rset(maildrop: Maildrop) -> str:
     """Remove all deletion marks."""
-    session["deleted"] = []
-    return f"{len(session['messages'])} messages"
+    maildrop.unmark()
+    return f"{len(maildrop.messages)} messages"
 
 
-@app.handler
-def quit_(session: linepool.Session, mailboxes: Store) -> linepool.Reply:
-    """Delete the marked messages, and close the connection."""
-    if session.user is not None:
-        mailboxes.delete(session["messages"][number - 1][0] for number in session["deleted"])
-        mailboxes.unlock(session.id)  # before the client reads the reply
-    return linepool.Reply("bye", close=True)
+@app.handler(public=True)
+def quit_(maildrop: Maildrop, connection: linepool.Connection) -> str:
+    """Delete the marked messages, and close the connection (RFC 1939, 6)."""
+    connection.close()
+    try:
+        maildrop.delete_marked()
+    except sqlite3.Error:
+        raise linepool.ServerError("no message was deleted") from None
+    finally:
+        maildrop.close()  # before the client reads the reply
+    return "bye"
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator
 
 from attrs import frozen
@@ -15,23 +15,32 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
     id INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL, data BLOB NOT NULL, size INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS by_user ON messages (user, id);
-CREATE TABLE IF NOT EXISTS locks (user TEXT PRIMARY KEY, owner TEXT NOT NULL, pid INTEGER NOT NULL);
 """
 _WRITE_LOCK_TIMEOUT_S = 10.0
 
 
 @frozen
 class Message:
-    """A message in the list of a mailbox."""
+    """A message in the list of a maildrop.
+
+    Attributes:
+        id: Never used again for another message.
+        size: In bytes, with CR LF at the end of each line.
+    """
 
     id: int
     size: int
 
 
 class Store:
-    """The mailboxes; open it after the fork, once in each process."""
+    """The mailboxes; open it after the fork, once in each process.
+
+    Args:
+        path: The SQLite file.
+    """
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._db = sqlite3.connect(path, timeout=_WRITE_LOCK_TIMEOUT_S, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")  # acknowledged mail survives a power failure
@@ -55,32 +64,81 @@ class Store:
         rows = self._db.execute("SELECT id, size FROM messages WHERE user = ? ORDER BY id", (user,))
         return [Message(*row) for row in rows]
 
-    def data(self, number: int) -> bytes | None:
+    def data(self, number: int) -> bytes:
         """Return a message, with CR LF at the end of each line."""
         row = self._db.execute("SELECT data FROM messages WHERE id = ?", (number,)).fetchone()
-        return None if row is None else bytes(row[0])
+        return bytes(row[0])
 
     def delete(self, numbers: Iterable[int]) -> None:
-        """Delete messages."""
+        """Delete messages: all of them or none."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("DELETE FROM messages WHERE id = ?", [(n,) for n in numbers])
 
-    def lock(self, user: str, owner: str) -> bool:
-        """Lock a mailbox for one connection; return False if a live process holds the lock."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            row = self._db.execute("SELECT pid FROM locks WHERE user = ?", (user,)).fetchone()
-            if row is not None and os.path.exists(f"/proc/{row[0]}"):
-                return False
-            self._db.execute(
-                "INSERT OR REPLACE INTO locks VALUES (?, ?, ?)", (user, owner, os.getpid())
-            )
-            return True
 
-    def unlock(self, owner: str) -> None:
-        """Release the lock of a connection."""
-        self._db.execute("DELETE FROM locks WHERE owner = ?", (owner,))
+class Maildrop:
+    """The messages of one user, for one POP3 session that has them alone (RFC 1939, 4).
+
+    Args:
+        store: The mailboxes.
+
+    Attributes:
+        messages: As they were when the maildrop was opened; their numbers begin at 1.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock: int | None = None
+        self.messages: list[Message] = []
+        self._deleted: set[int] = set()
+
+    def open(self, user: str) -> bool:
+        """Lock a mailbox and list its messages; return False if another session has it.
+
+        The kernel unlocks the mailbox of a worker that dies (flock(2)).
+        """
+        lock = os.open(f"{self._store.path}.{user}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return False
+        self._lock = lock
+        self.messages = self._store.messages(user)
+        return True
+
+    def close(self) -> None:
+        """Unlock the mailbox, if it is open."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def listed(self) -> list[tuple[int, Message]]:
+        """Return the messages that are not marked as deleted, with their numbers."""
+        rows = enumerate(self.messages, 1)
+        return [(number, message) for number, message in rows if number not in self._deleted]
+
+    def message(self, number: int) -> Message | None:
+        """Return the message with a number, or None if there is none, or it is marked as deleted."""
+        if number in self._deleted or not 0 < number <= len(self.messages):
+            return None
+        return self.messages[number - 1]
+
+    def data(self, message: Message) -> bytes:
+        """Return the bytes of a message."""
+        return self._store.data(message.id)
+
+    def mark(self, number: int) -> None:
+        """Mark a message as deleted."""
+        self._deleted.add(number)
+
+    def unmark(self) -> None:
+        """Remove all marks."""
+        self._deleted.clear()
+
+    def delete_marked(self) -> None:
+        """Delete the marked messages: all of them or none."""
+        self._store.delete(self.messages[number - 1].id for number in self._deleted)
 
 
 def opened() -> Iterator[Store]:
@@ -91,24 +149,11 @@ def opened() -> Iterator[Store]:
 
 
 def check() -> None:
-    """Check the environment variables, before anything is served.
+    """Check MAIL_FILE, before anything is served.
 
     Raises:
-        SetupError: A variable is wrong.
+        SetupError: There can be no such file.
     """
     directory = os.path.dirname(os.path.abspath(os.environ.get("MAIL_FILE", "mail.db")))
     if not os.access(directory, os.W_OK):
         raise SetupError(f"MAIL_FILE: directory {directory} does not exist or is not writable")
-    if not users():
-        raise SetupError("MAIL_USERS must be a list such as ann:secret,bob:other")
-
-
-def users() -> dict[str, str]:
-    """Return the passwords of the users: MAIL_USERS, such as ``ann:secret,bob:other``."""
-    text = os.environ.get("MAIL_USERS", "ann:secret,bob:secret")
-    return dict(pair.split(":", 1) for pair in text.split(",") if ":" in pair)
-
-
-def stamp() -> str:
-    """Return the current time in the format of mail (RFC 5322)."""
-    return time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime())

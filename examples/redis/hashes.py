@@ -7,7 +7,7 @@ from typing import Any
 
 from application import app
 from db import Db
-from keyspace import scanned
+from keyspace import check_cursor, scanned
 from layout import HASH, INT64, parse_int
 from strings import decimal, decimal_sum
 
@@ -25,6 +25,7 @@ def hset(key: bytes, field: bytes, value: bytes, *more: bytes, db: Db, verb: Ver
         header = t.made(key, HASH)
         new = sum(t.put(header, *pair) for pair in zip(words[::2], words[1::2], strict=True))
         t.save(header)
+        t.notify("hset", key)
     return OK if verb == "HMSET" else new
 
 
@@ -37,6 +38,7 @@ def hsetnx(key: bytes, field: bytes, value: bytes, db: Db) -> int:
             return 0
         t.put(header, field, value)
         t.save(header)
+        t.notify("hset", key)
         return 1
 
 
@@ -84,6 +86,7 @@ def hdel(key: bytes, field: bytes, *fields: bytes, db: Db) -> int:
         header = t.typed(key, HASH)
         count = sum(t.pop(header, one) for one in (field, *fields)) if header else 0
         if header and count:
+            t.notify("hdel", key)
             t.save(header)
         return count
 
@@ -126,6 +129,7 @@ def hincrby(key: bytes, field: bytes, increment: int, db: Db) -> int:
             raise ClientError("increment or decrement would overflow")
         t.put(header, field, b"%d" % number)
         t.save(header)
+        t.notify("hincrby", key)
         return number
 
 
@@ -142,16 +146,18 @@ def hincrbyfloat(key: bytes, field: bytes, increment: bytes, db: Db) -> bytes:
         text = decimal_sum(number, by)
         t.put(header, field, text)
         t.save(header)
+        t.notify("hincrbyfloat", key)
         return text
 
 
 @app.handler(flags="readonly")
 def hscan(key: bytes, cursor: bytes, *words: bytes, db: Db) -> list[Any]:
     """List fields with their values."""
+    check_cursor(cursor)
     with db.read() as t:
         header = t.typed(key, HASH)
         items = dict(t.items(header))
-    names = scanned(cursor, words, list(items) if header else None)
+    names = scanned(words, list(items) if header else None)
     return ["0", [text for name in names for text in (name, items[name])]]
 
 
@@ -189,8 +195,10 @@ def count_and(words: tuple[bytes, ...], option: bytes) -> tuple[int | None, bool
     count = parse_int(words[0])
     if count is None:
         raise ClientError("value is not an integer or out of range")
-    if abs(count) > 2**62:
-        raise ClientError("value is out of range")
+    if count == INT64[0]:
+        raise ClientError(f"value is out of range, value must between {INT64[1]} and {INT64[-1]}")
     if len(words) > 2 or (len(words) == 2 and words[1].upper() != option):
         raise ClientError("syntax error")
+    if abs(count) > 2**62:
+        raise ClientError("value is out of range")
     return count, len(words) == 2

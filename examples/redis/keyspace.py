@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from itertools import islice
+from itertools import chain, islice
 
 from application import app
-from db import Db, Txn
-from layout import KINDS, ZSET, parse_int
+from db import Db
+from layout import KINDS, parse_int
+from transaction import Txn
 
-from linepool import ClientError, Resp, Session, Verb
+from linepool import ClientError, PubSub, Resp, Session, Verb
 from linepool.protocols.resp import OK, NullArray, Queued, Status
 from linepool.protocols.resp.commands import discard as drop_queue
 from linepool.pubsub.glob import matches
@@ -17,6 +18,7 @@ from linepool.pubsub.glob import matches
 _SYNTAX = "syntax error"
 _NOT_INTEGER = "value is not an integer or out of range"
 _MAX_MS = 2**63 - 1
+_COUNTED_OFF = 1000  # keys
 
 
 def deadline(t: Txn, unit: str, time: int, command: str) -> int:
@@ -41,6 +43,7 @@ def delete(key: bytes, *keys: bytes, db: Db) -> int:
         for one in (key, *keys):
             if header := t.find(one):
                 t.remove(header)
+                t.notify("del", one)
                 count += 1
         return count
 
@@ -94,8 +97,10 @@ def expire(key: bytes, moment: bytes, db: Db, verb: Verb, *conditions: str) -> i
             return 0
         if ms <= t.now_ms:
             t.remove(header)
+            t.notify("del", key)
         else:
             t.expire(header, ms)
+            t.notify("expire", key)
         return 1
 
 
@@ -122,64 +127,28 @@ def persist(key: bytes, db: Db) -> int:
         if header is None or not header.expires_at:
             return 0
         t.expire(header, 0)
+        t.notify("persist", key)
         return 1
-
-
-def copied(t: Txn, source: bytes, target: bytes) -> None:
-    """Copy the value and the expiry of a key to another, replacing that one's."""
-    old = t.find(target)
-    if old is not None:
-        t.remove(old)
-    header = t.find(source)
-    assert header is not None
-    new = t.made(target, header.kind)
-    new.value = header.value
-    if header.kind == ZSET:
-        for member, score in t.ranked(header):
-            t.set_score(new, member, score)
-    elif KINDS[header.kind] == "list":
-        t.replace_list(new, t.slice(header, 0, header.count - 1))
-    else:
-        for field, value in t.items(header) if KINDS[header.kind] != "string" else ():
-            t.put(new, field, value)
-    t.expire(new, header.expires_at)
 
 
 @app.handler("RENAME", "RENAMENX", flags="write", keys=(1, 2, 1))
 def rename(key: bytes, newkey: bytes, db: Db, verb: Verb) -> Status | int:
     """Rename a key; RENAMENX: only if the new name is free."""
     with db.write() as t:
-        if t.find(key) is None:
+        header = t.find(key)
+        if header is None:
             raise ClientError("no such key")
-        if verb == "RENAMENX" and t.find(newkey):
+        old = t.find(newkey)
+        if verb == "RENAMENX" and old:
             return 0
+        if old and key != newkey:
+            t.remove(old)
         if key != newkey:
-            copied(t, key, newkey)
-            if header := t.find(key):
-                t.remove(header)
+            t.unlink(header)
+            t.link(header, newkey)
+            t.notify("rename_from", key)
+            t.notify("rename_to", newkey)
     return OK if verb == "RENAME" else 1
-
-
-@app.handler(flags="write denyoom", keys=(1, 2, 1))
-def copy(key: bytes, target: bytes, *words: bytes, db: Db) -> int:
-    """Copy a key's value: COPY key target [DB 0] [REPLACE]."""
-    options = [word.upper() for word in words]
-    replace = b"REPLACE" in options
-    if replace:
-        options.remove(b"REPLACE")
-    if options and (len(options) != 2 or options[0] != b"DB"):
-        raise ClientError(_SYNTAX)
-    if options and parse_int(options[1]) is None:
-        raise ClientError(_NOT_INTEGER)
-    if options and parse_int(options[1]) != 0:
-        raise ClientError("DB index is out of range")
-    if key == target:
-        raise ClientError("source and destination objects are the same")
-    with db.write() as t:
-        if t.find(key) is None or (t.find(target) and not replace):
-            return 0
-        copied(t, key, target)
-        return 1
 
 
 @app.handler("KEYS", flags="readonly")
@@ -228,16 +197,46 @@ def positive(word: bytes | None) -> int | None:
     return count
 
 
-def scanned(cursor: bytes, words: tuple[bytes, ...], names: list[bytes] | None) -> list[bytes]:
+def several(
+    words: tuple[bytes, ...], ends: tuple[bytes, ...]
+) -> tuple[tuple[bytes, ...], bool, int]:
+    """Return the keys of an LMPOP or ZMPOP, whether the first of two ends is meant, and the count.
+
+    Args:
+        words: ``numkeys key [key ...] end [COUNT count]``.
+        ends: The names of the two ends.
+
+    Raises:
+        ClientError: The words are something else.
+    """
+    number = parse_int(words[0])
+    if number is None or number < 1:
+        raise ClientError("numkeys should be greater than 0")
+    keys, options = words[1 : number + 1], [word.upper() for word in words[number + 1 :]]
+    if not options or options[0] not in ends:
+        raise ClientError(_SYNTAX)
+    if len(options) > 1 and (len(options) != 3 or options[1] != b"COUNT"):
+        raise ClientError(_SYNTAX)
+    count = parse_int(options[2]) if len(options) > 1 else 1
+    if count is None or count < 1:
+        raise ClientError("count should be greater than 0")
+    return keys, options[0] == ends[0], count
+
+
+def check_cursor(cursor: bytes) -> None:
+    """Raise ClientError for what is not a cursor of HSCAN, SSCAN or ZSCAN."""
+    if not cursor.isdigit():
+        raise ClientError("invalid cursor")
+
+
+def scanned(words: tuple[bytes, ...], names: list[bytes] | None) -> list[bytes]:
     """Return the elements that HSCAN, SSCAN or ZSCAN lists: all that match, at once.
 
     ``names`` are those of all elements; None: the key does not exist.
 
     Raises:
-        ClientError: The cursor or the options are wrong.
+        ClientError: The options are wrong.
     """
-    if not cursor.isdigit():
-        raise ClientError("invalid cursor")
     if names is None:
         return []
     if len(words) % 2:
@@ -257,30 +256,14 @@ def scanned(cursor: bytes, words: tuple[bytes, ...], names: list[bytes] | None) 
 
 @app.handler(flags="readonly")
 def randomkey(db: Db) -> bytes | None:
-    """Return a random key."""
+    """Return a random key; of many keys, one near a random number, for they cannot be counted off."""
     with db.read() as t:
-        start = random.randint(0, t.last_number())  # noqa: S311 - not a secret
-        for after in (start, 0):
-            for _, header in t.all_keys(after):
-                return header.key
-    return None
-
-
-@app.handler(flags="readonly fast")
-def dbsize(db: Db) -> int:
-    """Count the keys."""
-    with db.read() as t:
-        return t.count()
-
-
-@app.handler("FLUSHDB", "FLUSHALL", flags="write")
-def flush(db: Db, mode: str = "SYNC") -> Status:
-    """Delete all keys."""
-    if mode.upper() not in ("SYNC", "ASYNC"):
-        raise ClientError(_SYNTAX)
-    with db.write() as t:
-        t.drop_all()
-    return OK
+        count = t.count()
+        start = random.randint(0, t.last_number()) if count > _COUNTED_OFF else 0  # noqa: S311 - not a secret
+        skipped = random.randrange(min(count, _COUNTED_OFF)) if count else 0  # noqa: S311
+        further = chain(t.all_keys(start), t.all_keys() if start else ())
+        found = next(islice(further, skipped, None), None)
+    return None if found is None else found[1].key
 
 
 @app.handler(flags="noscript fast", keys=(1, -1, 1))
@@ -289,7 +272,7 @@ def watch(key: bytes, *keys: bytes, db: Db, session: Session) -> Status:
     with db.read() as t:
         versions = session.get("watched", {})
         for one in (key, *keys):
-            versions.setdefault(one.decode("latin-1"), version(t, one))
+            versions.setdefault(f"{db.database}:{one.decode('latin-1')}", version(t, one))
         session["watched"] = versions
     return OK
 
@@ -314,9 +297,19 @@ def execute(queued: Queued, db: Db, session: Session) -> list[object] | NullArra
     watched = session.pop("watched", {})
     with db.together() as t:
         for name, before in watched.items():
-            if version(t, name.encode("latin-1")) != before:
-                return NullArray()
+            database, _, key = name.partition(":")
+            with t.within(int(database)):
+                if version(t, key.encode("latin-1")) != before:
+                    return NullArray()
         return queued()
+
+
+@app.handler
+def publish(channel: bytes, message: bytes, pubsub: PubSub, db: Db) -> int:
+    """Send a message to a channel; return the number of subscriptions it goes to."""
+    if db.publish(channel, message):
+        return pubsub.receivers(channel)
+    return pubsub.publish(channel, message)
 
 
 def version(t: Txn, key: bytes) -> int:

@@ -7,9 +7,10 @@ import struct
 
 from attrs import define
 
-STRING, LIST, SET, ZSET, HASH = range(5)
-KINDS = ("string", "list", "set", "zset", "hash")
+STRING, LIST, SET, ZSET, HASH, STREAM = range(6)
+KINDS = ("string", "list", "set", "zset", "hash", "stream")
 INT64 = range(-(2**63), 2**63)
+DATABASES = 16
 # An LMDB key may have 511 bytes; a longer name is stored as its beginning, which keeps the order,
 # and its digest.
 _MAX_NAME_BYTES = 480
@@ -35,9 +36,9 @@ class Header:
         id: Its number, which never changes and is never reused.
         expires_at: Unix time in ms; 0: never.
         version: Changes with every change of the key.
-        count: The number of elements of a collection.
+        count: The number of elements of a collection; of a string, 1 if a part of it was changed.
         first: The index of a list's first element; pushing to its left makes it smaller.
-        value: The value of a string.
+        value: The value of a string; of a stream, its last ID and the like.
     """
 
     key: bytes
@@ -104,9 +105,15 @@ def unpack_number(key: bytes) -> int:
     return int(_U64.unpack_from(key)[0])
 
 
-def expiry_key(header: Header) -> bytes:
+def expiry_key(header: Header, database: int) -> bytes:
     """Return the LMDB key of a header among the expiries."""
-    return _U64.pack(header.expires_at) + lmdb_name(header.key)
+    name = lmdb_name(header.key)
+    return _U64.pack(header.expires_at) + bytes([2 * database + name[0]]) + name[1:]
+
+
+def database_of(key: bytes | memoryview) -> int:
+    """Return the number of the database in an LMDB key of the expiries."""
+    return key[_U64.size] // 2
 
 
 def element_key(header: Header, field: bytes) -> bytes:

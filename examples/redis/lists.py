@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from application import app
-from db import Db, Txn
-from keyspace import positive
-from layout import LIST, Header, parse_int
+from db import Db
+from keyspace import positive, several
+from layout import INT64, LIST, Header, parse_int
+from transaction import Txn
 
 from linepool import ClientError, Verb
 from linepool.protocols.resp import OK, NullArray, Status
@@ -34,7 +35,18 @@ def push(key: bytes, element: bytes, *elements: bytes, db: Db, verb: Verb) -> in
         for one in (element, *elements):
             t.push(header, one, left=verb[0] == "L")
         t.save(header)
+        t.notify(f"{verb[0].lower()}push", key)
+        t.came(header, 1 + len(elements))
         return header.count
+
+
+def take(t: Txn, header: Header, count: int, *, left: bool) -> list[bytes]:
+    """Remove and return up to ``count`` elements at an end of a list."""
+    popped = [t.pop_end(header, left=left) for _ in range(min(count, header.count))]
+    if popped:
+        t.notify("lpop" if left else "rpop", header.key)
+        t.save(header)
+    return popped
 
 
 @app.handler("LPOP", "RPOP", flags="write fast")
@@ -47,11 +59,27 @@ def pop(
         header = t.typed(key, LIST)
         if header is None:
             return None if count is None else NullArray()
-        wanted = 1 if count is None else min(count, header.count)
-        popped = [t.pop_end(header, left=verb == "LPOP") for _ in range(wanted)]
-        if popped:
-            t.save(header)
+        popped = take(t, header, 1 if count is None else count, left=verb == "LPOP")
         return popped[0] if count is None else popped
+
+
+def take_from_first(
+    t: Txn, keys: tuple[bytes, ...], count: int, *, left: bool
+) -> tuple[bytes, list[bytes]] | None:
+    """Remove elements at an end of the first list that exists; return its key and them, or None."""
+    for key in keys:
+        if header := t.typed(key, LIST):
+            return key, take(t, header, count, left=left)
+    return None
+
+
+@app.handler(flags="write")
+def lmpop(numkeys: bytes, key: bytes, third: bytes, *words: bytes, db: Db) -> list[Any] | NullArray:
+    """Pop from the first list that exists: LMPOP numkeys key [key ...] LEFT|RIGHT [COUNT count]."""
+    keys, left, count = several((numkeys, key, third, *words), (b"LEFT", b"RIGHT"))
+    with db.write() as t:
+        found = take_from_first(t, keys, count, left=left)
+    return NullArray() if found is None else list(found)
 
 
 @app.handler(flags="readonly fast")
@@ -94,6 +122,7 @@ def lset(key: bytes, position: bytes, element: bytes, db: Db) -> Status:
             raise ClientError("index out of range")
         t.set_at(header, index % header.count, element)
         t.save(header)
+        t.notify("lset", key)
     return OK
 
 
@@ -115,6 +144,7 @@ def lrem(key: bytes, count: int, element: bytes, db: Db) -> int:
         if indexes:
             removed = set(indexes)
             t.replace_list(header, [v for index, v in enumerate(values) if index not in removed])
+            t.notify("lrem", key)
             t.save(header)
         return len(indexes)
 
@@ -130,6 +160,7 @@ def ltrim(key: bytes, start: int, stop: int, db: Db) -> Status:
                 t.pop_end(header, left=False)
             for _ in range(min(header.count, first)):
                 t.pop_end(header, left=True)
+            t.notify("ltrim", key)
             t.save(header)
     return OK
 
@@ -149,29 +180,40 @@ def linsert(
         values.insert(values.index(pivot) + (where == "AFTER"), element)
         t.replace_list(header, values)
         t.save(header)
+        t.notify("linsert", key)
+        t.came(header, 1)
         return len(values)
+
+
+def moved(t: Txn, key: bytes, target: bytes, *, left: bool, to_left: bool) -> bytes | None:
+    """Move an element from an end of a list to an end of another; return it, or None: there is none."""
+    source = t.typed(key, LIST)
+    if source is None:
+        return None
+    header = source if key == target else t.made(target, LIST)
+    value = t.pop_end(source, left=left)
+    t.push(header, value, left=to_left)
+    if header is not source:
+        t.save(header)
+    t.notify("lpush" if to_left else "rpush", target)
+    t.came(header, 1)
+    t.notify("lpop" if left else "rpop", key)
+    t.save(source)
+    return value
 
 
 @app.handler(flags="write denyoom", keys=(1, 2, 1))
 def rpoplpush(key: bytes, target: bytes, db: Db) -> bytes | None:
     """Move the last element of a list to the head of another."""
-    return lmove(key, target, "RIGHT", "LEFT", db)
+    with db.write() as t:
+        return moved(t, key, target, left=False, to_left=True)
 
 
 @app.handler(flags="write denyoom", keys=(1, 2, 1))
 def lmove(key: bytes, target: bytes, wherefrom: End, whereto: End, db: Db) -> bytes | None:
     """Move an element from an end of a list to an end of another."""
     with db.write() as t:
-        source = t.typed(key, LIST)
-        if source is None:
-            return None
-        header = source if key == target else t.made(target, LIST)
-        value = t.pop_end(source, left=wherefrom == "LEFT")
-        t.push(header, value, left=whereto == "LEFT")
-        t.save(source)
-        if header is not source:
-            t.save(header)
-        return value
+        return moved(t, key, target, left=wherefrom == "LEFT", to_left=whereto == "LEFT")
 
 
 @app.handler(flags="readonly")
@@ -181,8 +223,8 @@ def lpos(
     db: Db,
     *,
     rank: int = 1,
-    count: int | None = None,
-    maxlen: int = 0,
+    count: bytes | None = None,
+    maxlen: bytes = b"0",
 ) -> int | list[int] | None:
     """Return the indexes of a value in a list."""
     if rank == 0:
@@ -190,9 +232,13 @@ def lpos(
             "RANK can't be zero: use 1 to start from the first match, 2 from the second ..."
             " or use negative to start from the end of the list"
         )
-    if count is not None and count < 0:
+    if rank == INT64[0]:
+        raise ClientError(f"value is out of range, value must between {INT64[1]} and {INT64[-1]}")
+    most = None if count is None else parse_int(count)
+    if count is not None and (most is None or most < 0):
         raise ClientError("COUNT can't be negative")
-    if maxlen < 0:
+    compared = parse_int(maxlen)
+    if compared is None or compared < 0:
         raise ClientError("MAXLEN can't be negative")
     with db.read() as t:
         header = t.typed(key, LIST)
@@ -200,8 +246,8 @@ def lpos(
     indexes = list(range(len(values)))
     if rank < 0:
         indexes.reverse()
-    found = [index for index in indexes[: maxlen or None] if values[index] == element]
+    found = [index for index in indexes[: compared or None] if values[index] == element]
     found = found[abs(rank) - 1 :]
-    if count is None:
+    if most is None:
         return found[0] if found else None
-    return found[: count or None]
+    return found[: most or None]

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 from application import app
 from attrs import define
-from db import Db, Txn
-from layout import SET, ZSET, Header
+from db import Db
+from layout import SET, ZSET, Header, parse_int
 from sorted_sets import Pairs, parse_score, shown
+from transaction import Txn
 
 from linepool import ClientError, Resp, Verb
 
 _SYNTAX = "syntax error"
 _NOT_INTEGER = "value is not an integer or out of range"
+Test = Callable[[tuple[bytes, float]], bool]
 
 
-def score_range(low: bytes, high: bytes) -> Callable[[bytes, float], bool]:
-    """Return the test for scores within bounds; ``(5`` excludes 5.
+def score_range(low: bytes, high: bytes) -> tuple[Test, Test]:
+    """Return the tests whether a score is above and below bounds; ``(5`` excludes 5.
 
     Raises:
         ClientError: A bound is not a number.
@@ -28,19 +31,18 @@ def score_range(low: bytes, high: bytes) -> Callable[[bytes, float], bool]:
         first, last = (parse_score(word.removeprefix(b"(")) for word in (low, high))
     except ClientError:
         raise ClientError("min or max is not a float") from None
-    above = low.startswith(b"(")
-    below = high.startswith(b"(")
 
-    def fits(_member: bytes, score: float) -> bool:
-        return (score > first if above else score >= first) and (
-            score < last if below else score <= last
-        )
+    def above(pair: tuple[bytes, float]) -> bool:
+        return pair[1] > first if low.startswith(b"(") else pair[1] >= first
 
-    return fits
+    def below(pair: tuple[bytes, float]) -> bool:
+        return pair[1] < last if high.startswith(b"(") else pair[1] <= last
+
+    return above, below
 
 
-def member_range(low: bytes, high: bytes) -> Callable[[bytes, float], bool]:
-    """Return the test for members within bounds: ``[a``, ``(a``, ``-`` or ``+``.
+def member_range(low: bytes, high: bytes) -> tuple[Test, Test]:
+    """Return the tests whether a member is above and below bounds: ``[a``, ``(a``, ``-`` or ``+``.
 
     Raises:
         ClientError: A bound is none of these.
@@ -49,17 +51,25 @@ def member_range(low: bytes, high: bytes) -> Callable[[bytes, float], bool]:
         if word not in (b"-", b"+") and word[:1] not in (b"[", b"("):
             raise ClientError("min or max not valid string range item")
 
-    def above(member: bytes) -> bool:
+    def above(pair: tuple[bytes, float]) -> bool:
         if low in (b"-", b"+"):
             return low == b"-"
-        return member > low[1:] if low.startswith(b"(") else member >= low[1:]
+        return pair[0] > low[1:] if low.startswith(b"(") else pair[0] >= low[1:]
 
-    def below(member: bytes) -> bool:
+    def below(pair: tuple[bytes, float]) -> bool:
         if high in (b"-", b"+"):
             return high == b"+"
-        return member < high[1:] if high.startswith(b"(") else member <= high[1:]
+        return pair[0] < high[1:] if high.startswith(b"(") else pair[0] <= high[1:]
 
-    return lambda member, _score: above(member) and below(member)
+    return above, below
+
+
+def run_within(pairs: Pairs, above: Test, below: Test) -> Pairs:
+    """Return the first members in a row that pass two tests; if scores differ, others may follow."""
+    if not pairs or not (below(pairs[0]) and above(pairs[-1])):
+        return []
+    start = next(index for index, pair in enumerate(pairs) if above(pair))
+    return list(takewhile(below, pairs[start:]))
 
 
 def integer(word: bytes) -> int:
@@ -125,10 +135,12 @@ class Range:
             last = last + len(pairs) if last < 0 else last
             return pairs[first : max(0, last + 1)]
         low, high = (stop, start) if self.rev else (start, stop)
-        fits = (score_range if self.by == "SCORE" else member_range)(low, high)
-        pairs = [pair for pair in t.ranked(t.typed(key, ZSET)) if fits(*pair)]
+        tests = (score_range if self.by == "SCORE" else member_range)(low, high)
+        pairs = t.ranked(t.typed(key, ZSET))
         if self.rev:
             pairs.reverse()
+            tests = tests[1], tests[0]
+        pairs = run_within(pairs, *tests)
         if self.limit is None:
             return pairs
         offset, count = self.limit
@@ -180,7 +192,7 @@ def zrangestore(target: bytes, key: bytes, start: bytes, stop: bytes, *words: by
     if wanted.scores:
         raise ClientError(_SYNTAX)
     with db.write() as t:
-        return replaced(t, target, wanted.of(t, key, start, stop))
+        return replaced(t, target, wanted.of(t, key, start, stop), "zrangestore")
 
 
 @app.handler("ZCOUNT", "ZLEXCOUNT", flags="readonly fast")
@@ -200,19 +212,20 @@ def zremrange(key: bytes, start: bytes, stop: bytes, db: Db, verb: Verb) -> int:
         if header and pairs:
             for member, _ in pairs:
                 t.pop_score(header, member)
+            t.notify(verb.lower(), key)
             t.save(header)
         return len(pairs)
 
 
-def replaced(t: Txn, key: bytes, pairs: Pairs) -> int:
-    """Replace a key's value with these members; return their number."""
-    if old := t.find(key):
-        t.remove(old)
+def replaced(t: Txn, key: bytes, pairs: Pairs, event: str) -> int:
+    """Replace a key's value with these members, which is an event; return their number."""
+    header = t.emptied(key, ZSET)
+    for member, score in pairs:
+        t.set_score(header, member, score)
+    t.save(header)
     if pairs:
-        header = t.made(key, ZSET)
-        for member, score in pairs:
-            t.set_score(header, member, score)
-        t.save(header)
+        t.notify(event, key)
+        t.came(header, len(pairs))
     return len(pairs)
 
 
@@ -231,6 +244,16 @@ _AGGREGATES: dict[bytes, Callable[[float, float], float]] = {
 }
 
 
+def sources_of(t: Txn, verb: str, words: tuple[bytes, ...]) -> list[dict[bytes, float]]:
+    """Return the members of the sets whose number and keys the words begin with; raises ClientError."""
+    count = integer(words[0])
+    if count < 1:
+        raise ClientError(f"at least 1 input key is needed for '{verb.lower()}' command")
+    if count >= len(words):
+        raise ClientError(_SYNTAX)
+    return [members_of(t, key) for key in words[1 : count + 1]]
+
+
 def combined(t: Txn, verb: str, words: tuple[bytes, ...], *, may_show: bool) -> tuple[Pairs, bool]:
     """Return the members of a union, intersection or difference, and whether to show their scores.
 
@@ -240,41 +263,35 @@ def combined(t: Txn, verb: str, words: tuple[bytes, ...], *, may_show: bool) -> 
         words: The number of keys, and all words after it.
         may_show: The command has the option WITHSCORES.
     """
-    count = integer(words[0])
-    if count < 1:
-        raise ClientError(f"at least 1 input key is needed for '{verb.lower()}' command")
-    if count >= len(words):
-        raise ClientError(_SYNTAX)
-    keys, options = words[1 : count + 1], words[count + 1 :]
+    sources = sources_of(t, verb, words)
+    count = len(sources)
+    options = list(words[count + 1 :])
     weights = [1.0] * count
     aggregate = _AGGREGATES[b"SUM"]
     scores = False
-    at = 0
     operation = verb.removesuffix("STORE")
-    while at < len(options):
-        option = options[at].upper()
-        if option == b"WEIGHTS" and len(options) > at + count and operation != "ZDIFF":
+    while options:
+        option = options.pop(0).upper()
+        if option == b"WEIGHTS" and len(options) >= count and operation != "ZDIFF":
             try:
-                weights = [parse_score(word) for word in options[at + 1 : at + 1 + count]]
+                weights = [parse_score(word) for word in options[:count]]
             except ClientError:
                 raise ClientError("weight value is not a float") from None
-            at += count
-        elif option == b"AGGREGATE" and len(options) > at + 1 and operation != "ZDIFF":
-            name = options[at + 1].upper()
+            del options[:count]
+        elif option == b"AGGREGATE" and options and operation != "ZDIFF":
+            name = options.pop(0).upper()
             if name not in _AGGREGATES:
                 raise ClientError(_SYNTAX)
             aggregate = _AGGREGATES[name]
-            at += 1
         elif option == b"WITHSCORES" and may_show:
             scores = True
         else:
             raise ClientError(_SYNTAX)
-        at += 1
-    sources = [
-        {member: score * weight for member, score in members_of(t, key).items()}
-        for key, weight in zip(keys, weights, strict=True)
+    weighted = [
+        {member: score * weight for member, score in members.items()}
+        for members, weight in zip(sources, weights, strict=True)
     ]
-    return sorted_pairs(_joined(operation, sources, aggregate)), scores
+    return sorted_pairs(_joined(operation, weighted, aggregate)), scores
 
 
 def _joined(
@@ -317,26 +334,20 @@ def combine_and_store(
     """Store the result of ZUNION, ZINTER or ZDIFF; return the number of members."""
     with db.write() as t:
         pairs, _ = combined(t, verb, (numkeys, key, *words), may_show=False)
-        return replaced(t, target, pairs)
+        return replaced(t, target, pairs, verb.lower())
 
 
 @app.handler(flags="readonly")
 def zintercard(numkeys: bytes, key: bytes, *more: bytes, db: Db) -> int:
     """Count the common members of sorted sets: ZINTERCARD numkeys key ... [LIMIT limit]."""
-    words = (key, *more)
-    if not numkeys.isdigit() or int(numkeys) == 0:
-        raise ClientError("at least 1 input key is needed for 'zintercard' command")
-    count = int(numkeys)
-    if count > len(words):
-        raise ClientError(_SYNTAX)
-    limit = 0
-    if options := words[count:]:
+    with db.read() as t:
+        sources = sources_of(t, "ZINTERCARD", (numkeys, key, *more))
+    limit: int | None = 0
+    if options := (key, *more)[len(sources) :]:
         if len(options) != 2 or options[0].upper() != b"LIMIT":
             raise ClientError(_SYNTAX)
-        if not options[1].isdigit():
+        limit = parse_int(options[1])
+        if limit is None or limit < 0:
             raise ClientError("LIMIT can't be negative")
-        limit = int(options[1])
-    with db.read() as t:
-        sources = [members_of(t, one).keys() for one in words[:count]]
     size = len(set(sources[0]).intersection(*sources[1:]))
     return min(size, limit) if limit else size

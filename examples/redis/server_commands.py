@@ -1,128 +1,126 @@
-"""Commands about the server. Much of what they report is invented, because clients ask for it."""
+"""Commands about the server as a whole: its role, its store, its end."""
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import time
 
+import server_absent
+import server_acl
+import server_debug
+import server_logs
+import subscriptions
 from application import app
 from db import Db
-from layout import HASH, LIST, SET, STRING, ZSET, Header, parse_int
+from key_store import Store
+from server_figures import started_at
+from transaction import Txn
 
-from linepool import ClientError, Resp, Session
+from linepool import ClientError, Reply, Resp
 from linepool.protocols.resp import OK, Status, Verbatim
-from linepool.protocols.resp.commands import client as set_up_client
-from linepool.protocols.resp.commands import client_id
-from linepool.pubsub.glob import matches
 
-# Settings that choose how Redis lays out a value in memory; here, all values of a kind are alike.
-_LAYOUT = ("hash-max-", "list-max-", "list-compress-", "set-max-", "zset-max-")
-_CONFIG = {"save": "", "appendonly": "no", "databases": "1"}
-_MAX_COMPACT_ELEMENTS = 512  # beyond them, Redis uses a collection's general form
-_MAX_EMBEDDED_BYTES = 44  # beyond them, Redis allocates a string on its own
+# Each module registers its commands when it is imported.
+MORE_COMMANDS = (server_absent, server_acl, server_debug, server_logs, subscriptions)
+_SAVED = b"saved"
+_STARS = ".:*+'"
 
 
-@app.handler(flags="admin")
-def config(resp: Resp, subcommand: str, *words: bytes) -> object:
-    """Get settings: CONFIG GET pattern ...; CONFIG SET accepts only what has no effect here."""
-    name = subcommand.upper()
-    if name == "GET" and words:
-        settings = {**_CONFIG, "proto-max-bulk-len": str(resp.limits.max_body_bytes)}
-        return {
-            setting: value
-            for setting, value in settings.items()
-            if any(matches(word.lower(), setting.encode()) for word in words)
-        }
-    if name == "SET" and words and len(words) % 2 == 0:
-        return _set_config(list(zip(words[::2], words[1::2], strict=True)))
-    if name == "RESETSTAT" and not words:
-        return OK
-    if name in ("GET", "SET") or (name == "REWRITE" and not words):
-        raise ClientError(f"wrong number of arguments for 'config|{name.lower()}' command")
-    raise ClientError(f"unknown subcommand '{subcommand}'. Try CONFIG HELP.")
-
-
-def _set_config(settings: list[tuple[bytes, bytes]]) -> Status:
-    for word, value in settings:
-        setting = word.decode("latin-1").lower()
-        is_set_already = setting in ("save", "appendonly") and value == _CONFIG[setting].encode()
-        if not is_set_already and not setting.startswith(_LAYOUT):
-            raise ClientError(
-                "CONFIG SET is not served; settings belong to the server's command line"
-            )
-    return OK
-
-
-@app.handler
-def info(resp: Resp, *sections: str) -> Verbatim:
-    """Describe the server."""
-    wanted = {section.lower() for section in sections} or {"default"}
-    if wanted & {"default", "all", "everything", "server"}:
-        version = f"redis_version:{resp.redis_version}"
-        return Verbatim(f"# Server\r\n{version}\r\nredis_mode:standalone\r\n")
-    return Verbatim("")
-
-
-@app.handler
-def client(resp: Resp, session: Session, subcommand: str, *words: bytes) -> object:
-    """Get or set facts about the connection: CLIENT INFO | LIST | SETNAME | GETNAME | ID ..."""
-    name = subcommand.upper()
-    # LIST too shows this connection alone: no worker knows those of the others.
-    if name == "LIST" or (name == "INFO" and not words):
-        queued = -1 if resp.queue is None else len(resp.queue)
-        return Verbatim(
-            f"id={client_id(session)} addr={session.peer} laddr={session.listener}"
-            f" name={resp.name} db=0 multi={queued} resp={resp.version}"
-            f" user={session.user or 'default'}\n"
-        )
-    if name == "INFO":
-        raise ClientError("wrong number of arguments for 'client|info' command")
-    return set_up_client(resp, session, subcommand, *words)
-
-
-@app.handler("TIME", flags="fast")
+@app.handler("TIME")
 def tell_time() -> list[str]:
     """Return the Unix time: seconds and microseconds."""
     seconds, micros = divmod(time.time_ns() // 1000, 1_000_000)
     return [str(seconds), str(micros)]
 
 
-@app.handler("OBJECT", flags="readonly", keys=(2, 2, 1))
-def object_(subcommand: str, key: bytes, db: Db) -> object:
-    """Describe a value: OBJECT ENCODING | REFCOUNT | IDLETIME key."""
-    name = subcommand.upper()
-    with db.read() as t:
-        header = t.find(key)
-        if name in ("ENCODING", "REFCOUNT", "IDLETIME") and header is None:
-            return None
-        if name == "REFCOUNT":
-            return 1
-        if name == "IDLETIME":
-            return 0
-        if name == "ENCODING" and header is not None:
-            return _encoding(header)
-    raise ClientError(f"unknown subcommand '{subcommand}'. Try OBJECT HELP.")
-
-
-def _encoding(header: Header) -> str:
-    """Return the name of the form that Redis would most likely have chosen."""
-    if header.kind == STRING:
-        if parse_int(header.value) is not None:
-            return "int"
-        return "embstr" if len(header.value) <= _MAX_EMBEDDED_BYTES else "raw"
-    small = header.count <= _MAX_COMPACT_ELEMENTS
-    return {
-        LIST: "listpack" if small else "quicklist",
-        SET: "listpack" if small else "hashtable",
-        HASH: "listpack" if small else "hashtable",
-        ZSET: "listpack" if small else "skiplist",
-    }[header.kind]
+@app.handler
+def role() -> list[object]:
+    """Say that this is a master without replicas."""
+    return ["master", 0, []]
 
 
 @app.handler
-def function(subcommand: str, *words: bytes) -> Status | list[bytes]:
-    """Report that there are no functions: FUNCTION FLUSH | LIST."""
-    if subcommand.upper() == "FLUSH":
-        return OK
-    if subcommand.upper() == "LIST":
-        return []
-    raise ClientError(f"unknown subcommand '{subcommand}'. Try FUNCTION HELP.")
+def wait(numreplicas: int, timeout: int) -> int:
+    """Return how many replicas have the writes: none, for there are none."""
+    if timeout < 0:
+        raise ClientError("timeout is negative")
+    return 0
+
+
+@app.handler
+def waitaof(numlocal: int, numreplicas: int, timeout: int) -> list[int]:
+    """Return that neither a file of commands nor replicas have the writes."""
+    if numlocal > 0:
+        raise ClientError("WAITAOF cannot be used when numlocal is set but appendonly is disabled.")
+    if timeout < 0:
+        raise ClientError("timeout is negative")
+    return [0, 0]
+
+
+def _save(store: Store, db: Db) -> None:
+    db.commit()
+    store.sync()
+    with db.write() as t:
+        t.set_note(_SAVED, b"%d" % int(time.time()))
+
+
+def saved_at(t: Txn) -> int:
+    """Return when the store was last written to its disk by a command; or when the server began."""
+    return int(t.note(_SAVED) or started_at())
+
+
+@app.handler
+def save(store: Store, db: Db) -> Status:
+    """Have the kernel write the store to its disk."""
+    _save(store, db)
+    return OK
+
+
+@app.handler
+def bgsave(store: Store, db: Db, *schedule: str) -> Status:
+    """Have the kernel write the store to its disk; at once, as SAVE."""
+    if schedule and (len(schedule) > 1 or schedule[0].upper() != "SCHEDULE"):
+        raise ClientError("syntax error")
+    _save(store, db)
+    return Status("Background saving started")
+
+
+@app.handler
+def bgrewriteaof() -> Status:
+    """Accept, for there is no file of commands."""
+    return Status("Background append only file rewriting started")
+
+
+@app.handler
+def lastsave(db: Db) -> int:
+    """Return when the last SAVE was, as Unix time."""
+    with db.read() as t:
+        return saved_at(t)
+
+
+@app.handler
+def shutdown(*words: str) -> Status | Reply:
+    """Stop the server gracefully: requests in flight are completed first.
+
+    The words are those of Redis: NOSAVE, SAVE, NOW, FORCE and ABORT.
+    """
+    options = {word.upper() for word in words}
+    if not options <= {"NOSAVE", "SAVE", "NOW", "FORCE", "ABORT"} or {"SAVE", "NOSAVE"} <= options:
+        raise ClientError("syntax error")
+    if "ABORT" in options:
+        raise ClientError("No shutdown in progress.")
+    try:
+        os.kill(os.getppid(), signal.SIGTERM)
+    except PermissionError:
+        raise ClientError("Errors trying to SHUTDOWN. Check logs.") from None
+    return Reply(raw=b"", close=True)
+
+
+@app.handler
+def lolwut(resp: Resp, *words: bytes) -> Verbatim:
+    """Draw a night sky, and say which version of Redis clients may expect."""
+    chance = random.Random()  # noqa: S311 - not a secret
+    rows = ["".join(chance.choice(_STARS) if chance.random() < 0.1 else " " for _ in range(60))]
+    rows += ["".join(chance.choice(_STARS) if chance.random() < 0.1 else " " for _ in range(60))]
+    return Verbatim("\n".join([*rows, f"Redis ver. {resp.redis_version}", ""]))

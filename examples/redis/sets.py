@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from application import app
-from db import Db, Txn
+from db import Db
 from hashes import count_and, some
-from keyspace import positive, scanned
+from keyspace import check_cursor, positive, scanned
 from layout import SET
+from transaction import Txn
 
 from linepool import ClientError, Verb
 
@@ -23,6 +24,7 @@ def sadd(key: bytes, member: bytes, *members: bytes, db: Db) -> int:
         new = sum(t.put(header, one) for one in (member, *members))
         if new:
             t.save(header)
+            t.notify("sadd", key)
         return new
 
 
@@ -33,6 +35,7 @@ def srem(key: bytes, member: bytes, *members: bytes, db: Db) -> int:
         header = t.typed(key, SET)
         count = sum(t.pop(header, one) for one in (member, *members)) if header else 0
         if header and count:
+            t.notify("srem", key)
             t.save(header)
         return count
 
@@ -80,6 +83,7 @@ def spop(key: bytes, db: Db, times: bytes | None = None) -> bytes | set[bytes] |
         for member in taken:
             t.pop(header, member)
         if taken:
+            t.notify("spop", key)
             t.save(header)
         return taken[0] if count is None else set(taken)
 
@@ -108,9 +112,11 @@ def smove(key: bytes, target: bytes, member: bytes, db: Db) -> int:
         if key != target:
             header = header or t.made(target, SET)
             t.pop(source, member)
+            t.notify("srem", key)
             t.save(source)
             if t.put(header, member):
                 t.save(header)
+                t.notify("sadd", target)
         return 1
 
 
@@ -137,13 +143,12 @@ def combine_and_store(target: bytes, key: bytes, *keys: bytes, db: Db, verb: Ver
     """Store the result of SINTER, SUNION or SDIFF; return the number of members."""
     with db.write() as t:
         members = combined(t, verb.removesuffix("STORE"), (key, *keys))
-        if old := t.find(target):
-            t.remove(old)
+        header = t.emptied(target, SET)
+        for member in members:
+            t.put(header, member)
+        t.save(header)
         if members:
-            header = t.made(target, SET)
-            for member in members:
-                t.put(header, member)
-            t.save(header)
+            t.notify(verb.lower(), target)
         return len(members)
 
 
@@ -169,7 +174,8 @@ def sintercard(numkeys: bytes, key: bytes, *more: bytes, db: Db) -> int:
 @app.handler(flags="readonly")
 def sscan(key: bytes, cursor: bytes, *words: bytes, db: Db) -> list[Any]:
     """List members."""
+    check_cursor(cursor)
     with db.read() as t:
         header = t.typed(key, SET)
         members = sorted(t.members(header)) if header else None
-    return ["0", scanned(cursor, words, members)]
+    return ["0", scanned(words, members)]

@@ -7,12 +7,14 @@ import random
 from typing import Any
 
 from application import app
-from db import Db, Txn
+from db import Db
 from hashes import count_and, some
-from keyspace import positive, scanned
+from keyspace import check_cursor, positive, scanned, several
 from layout import ZSET, Header
+from transaction import Txn
 
 from linepool import ClientError, Resp, Verb
+from linepool.protocols.resp import NullArray
 from linepool.protocols.resp.values import float_text
 
 _NOT_FLOAT = "value is not a valid float"
@@ -73,6 +75,8 @@ def zadd(key: bytes, first: bytes, second: bytes, *more: bytes, db: Db) -> int |
             changed += is_changed
         if new or changed:
             t.save(header)
+            t.notify("zincr" if b"INCR" in options else "zadd", key)
+            t.came(header, new)
     if b"INCR" in options:
         return result
     return new + changed if b"CH" in options else new
@@ -108,8 +112,11 @@ def zincrby(key: bytes, increment: float, member: bytes, db: Db) -> float:
     """Add to a member's score."""
     with db.write() as t:
         header = t.made(key, ZSET)
-        score, _, _ = set_one(t, header, member, increment, {b"INCR"})
+        score, is_new, is_changed = set_one(t, header, member, increment, {b"INCR"})
         t.save(header)
+        if is_new or is_changed:
+            t.notify("zincr", key)
+            t.came(header, is_new)
         assert score is not None
         return score
 
@@ -121,6 +128,7 @@ def zrem(key: bytes, member: bytes, *members: bytes, db: Db) -> int:
         header = t.typed(key, ZSET)
         count = sum(t.pop_score(header, one) for one in (member, *members)) if header else 0
         if header and count:
+            t.notify("zrem", key)
             t.save(header)
         return count
 
@@ -159,6 +167,20 @@ def zrank(key: bytes, member: bytes, db: Db, verb: Verb) -> int | None:
     return rank if verb == "ZRANK" else len(members) - 1 - rank
 
 
+def take(t: Txn, header: Header, count: int, *, lowest: bool) -> Pairs:
+    """Remove and return up to ``count`` members with the lowest or the highest scores."""
+    pairs = t.ranked(header)
+    if not lowest:
+        pairs.reverse()
+    pairs = pairs[:count]
+    for member, _ in pairs:
+        t.pop_score(header, member)
+    if pairs:
+        t.notify("zpopmin" if lowest else "zpopmax", header.key)
+        t.save(header)
+    return pairs
+
+
 @app.handler("ZPOPMIN", "ZPOPMAX", flags="write fast")
 def zpop(key: bytes, db: Db, verb: Verb, resp: Resp, times: bytes | None = None) -> list[Any]:
     """Remove and return the members with the lowest or the highest scores."""
@@ -167,17 +189,29 @@ def zpop(key: bytes, db: Db, verb: Verb, resp: Resp, times: bytes | None = None)
         header = t.typed(key, ZSET)
         if header is None:
             return []
-        pairs = t.ranked(header)
-        if verb == "ZPOPMAX":
-            pairs.reverse()
-        pairs = pairs[: 1 if count is None else count]
-        for member, _ in pairs:
-            t.pop_score(header, member)
-        if pairs:
-            t.save(header)
+        pairs = take(t, header, 1 if count is None else count, lowest=verb == "ZPOPMIN")
     if count is None:
         return [part for pair in pairs for part in pair]
     return shown(pairs, resp, scores=True)
+
+
+def take_from_first(
+    t: Txn, keys: tuple[bytes, ...], count: int, *, lowest: bool
+) -> tuple[bytes, Pairs] | None:
+    """Remove members of the first sorted set that exists; return its key and them, or None."""
+    for key in keys:
+        if header := t.typed(key, ZSET):
+            return key, take(t, header, count, lowest=lowest)
+    return None
+
+
+@app.handler(flags="write")
+def zmpop(numkeys: bytes, key: bytes, third: bytes, *words: bytes, db: Db) -> list[Any] | NullArray:
+    """Pop from the first sorted set that exists: ZMPOP numkeys key [key ...] MIN|MAX [COUNT count]."""
+    keys, lowest, count = several((numkeys, key, third, *words), (b"MIN", b"MAX"))
+    with db.write() as t:
+        found = take_from_first(t, keys, count, lowest=lowest)
+    return NullArray() if found is None else [found[0], [list(pair) for pair in found[1]]]
 
 
 @app.handler(flags="readonly")
@@ -194,8 +228,9 @@ def zrandmember(key: bytes, db: Db, resp: Resp, *words: bytes) -> Any:
 @app.handler(flags="readonly")
 def zscan(key: bytes, cursor: bytes, *words: bytes, db: Db) -> list[Any]:
     """List members with their scores."""
+    check_cursor(cursor)
     with db.read() as t:
         header = t.typed(key, ZSET)
         scores = dict(t.ranked(header))
-    names = scanned(cursor, words, list(scores) if header else None)
+    names = scanned(words, list(scores) if header else None)
     return ["0", [text for name in names for text in (name, float_text(scores[name]))]]

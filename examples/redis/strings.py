@@ -5,14 +5,15 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation, localcontext
 
 from application import app
-from db import Db, Txn
+from db import Db
 from keyspace import deadline
 from layout import INT64, STRING, Header, parse_int
+from transaction import Txn
 
 from linepool import ClientError, Verb
 from linepool.protocols.resp import OK, Status
 
-_MAX_STRING_BYTES = 512 * 1024 * 1024
+MAX_STRING_BYTES = 512 * 1024 * 1024
 _SYNTAX = "syntax error"
 _NOT_FLOAT = "value is not a valid float"
 
@@ -22,25 +23,30 @@ def value_of(t: Txn, key: bytes) -> bytes | None:
     return None if header is None else header.value
 
 
-def store(t: Txn, key: bytes, value: bytes, expires_at: int = 0) -> None:
-    """Set a key to a string, replacing a value of any kind."""
-    if len(value) > _MAX_STRING_BYTES:
+def store(
+    t: Txn, key: bytes, value: bytes, expires_at: int = 0, *, is_edited: bool = False
+) -> None:
+    """Set a key to a string, replacing a value of any kind; ``is_edited``: a part of it was changed."""
+    if len(value) > MAX_STRING_BYTES:
         raise ClientError("string exceeds maximum allowed size (proto-max-bulk-len)")
     old = t.find(key)
     if old is not None and old.kind != STRING:
-        t.remove(old)
-        old = None
+        t.clear(old)
+        old.kind = STRING
     header = old or Header(key, STRING, t.next_number())
     header.value = value
+    header.count = is_edited
     if header.expires_at or expires_at:
         t.expire(header, expires_at)
     else:
         t.save(header)
 
 
-def changed(t: Txn, header: Header | None, key: bytes, value: bytes) -> None:
+def changed(
+    t: Txn, header: Header | None, key: bytes, value: bytes, *, is_edited: bool = False
+) -> None:
     """Set a key to a new string, keeping its expiry."""
-    store(t, key, value, header.expires_at if header else 0)
+    store(t, key, value, header.expires_at if header else 0, is_edited=is_edited)
 
 
 @app.handler(flags="readonly fast")
@@ -68,6 +74,7 @@ def set_(
     if ex is px is exat is pxat is None and not (nx or xx or keepttl or get):
         with db.write() as t:
             store(t, key, value)
+            t.notify("set", key)
         return OK
     times = {"ex": ex, "px": px, "exat": exat, "pxat": pxat}
     given = [name for name, time in times.items() if time is not None]
@@ -84,6 +91,9 @@ def set_(
         if keepttl and old is not None:
             expires_at = old.expires_at
         store(t, key, value, expires_at)
+        t.notify("set", key)
+        if given:
+            t.notify("expire", key)
     return before if get else OK
 
 
@@ -94,6 +104,7 @@ def setnx(key: bytes, value: bytes, db: Db) -> int:
         if t.find(key):
             return 0
         store(t, key, value)
+        t.notify("set", key)
         return 1
 
 
@@ -103,6 +114,8 @@ def setex(key: bytes, time: int, value: bytes, db: Db, verb: Verb) -> Status:
     with db.write() as t:
         unit = "ex" if verb == "SETEX" else "px"
         store(t, key, value, deadline(t, unit, time, verb.lower()))
+        t.notify("set", key)
+        t.notify("expire", key)
     return OK
 
 
@@ -112,6 +125,7 @@ def getset(key: bytes, value: bytes, db: Db) -> bytes | None:
     with db.write() as t:
         old = value_of(t, key)
         store(t, key, value)
+        t.notify("set", key)
         return old
 
 
@@ -123,6 +137,7 @@ def getdel(key: bytes, db: Db) -> bytes | None:
         if header is None:
             return None
         t.remove(header)
+        t.notify("del", key)
         return header.value
 
 
@@ -131,10 +146,10 @@ def getex(
     key: bytes,
     db: Db,
     *,
-    ex: int | None = None,
-    px: int | None = None,
-    exat: int | None = None,
-    pxat: int | None = None,
+    ex: bytes | None = None,
+    px: bytes | None = None,
+    exat: bytes | None = None,
+    pxat: bytes | None = None,
     persist: bool = False,
 ) -> bytes | None:
     """Get a string, and set when it expires."""
@@ -147,9 +162,19 @@ def getex(
         if header is None:
             return None
         if given:
-            t.expire(header, deadline(t, given[0], times[given[0]] or 0, "getex"))
+            time = parse_int(times[given[0]] or b"")
+            if time is None:
+                raise ClientError("value is not an integer or out of range")
+            expires_at = deadline(t, given[0], time, "getex")
+            if expires_at <= t.now_ms:
+                t.remove(header)
+                t.notify("del", key)
+            else:
+                t.expire(header, expires_at)
+                t.notify("expire", key)
         elif persist and header.expires_at:
             t.expire(header, 0)
+            t.notify("persist", key)
         return header.value
 
 
@@ -172,6 +197,7 @@ def mset(key: bytes, value: bytes, *more: bytes, db: Db, verb: Verb) -> Status |
             return 0
         for name, text in zip(words[::2], words[1::2], strict=True):
             store(t, name, text)
+            t.notify("set", name)
     return OK if verb == "MSET" else 1
 
 
@@ -181,7 +207,8 @@ def append(key: bytes, value: bytes, db: Db) -> int:
     with db.write() as t:
         header = t.typed(key, STRING)
         text = (header.value if header else b"") + value
-        changed(t, header, key, text)
+        changed(t, header, key, text, is_edited=True)
+        t.notify("append", key)
         return len(text)
 
 
@@ -209,14 +236,15 @@ def setrange(key: bytes, offset: int, value: bytes, db: Db) -> int:
     """Overwrite a part of a string; return its length."""
     if offset < 0:
         raise ClientError("offset is out of range")
-    if offset + len(value) > _MAX_STRING_BYTES:
+    if offset + len(value) > MAX_STRING_BYTES:
         raise ClientError("string exceeds maximum allowed size (proto-max-bulk-len)")
     with db.write() as t:
         header = t.typed(key, STRING)
         text = header.value if header else b""
         if value:
             text = text[:offset].ljust(offset, b"\0") + value + text[offset + len(value) :]
-            changed(t, header, key, text)
+            changed(t, header, key, text, is_edited=True)
+            t.notify("setrange", key)
         return len(text)
 
 
@@ -230,6 +258,7 @@ def count_by(t: Txn, key: bytes, by: int) -> int:
     if number not in INT64:
         raise ClientError("increment or decrement would overflow")
     changed(t, header, key, b"%d" % number)
+    t.notify("incrby", key)
     return number
 
 
@@ -298,42 +327,5 @@ def incrbyfloat(key: bytes, increment: bytes, db: Db) -> bytes:
         number = decimal(header.value if header else b"0", _NOT_FLOAT)
         text = decimal_sum(number, decimal(increment, _NOT_FLOAT))
         changed(t, header, key, text)
+        t.notify("incrbyfloat", key)
         return text
-
-
-@app.handler(flags="write denyoom")
-def setbit(key: bytes, offset: int, value: int, db: Db) -> int:
-    """Set one bit; return the old one."""
-    if not 0 <= offset < _MAX_STRING_BYTES * 8:
-        raise ClientError("bit offset is not an integer or out of range")
-    if value not in (0, 1):
-        raise ClientError("bit is not an integer or out of range")
-    with db.write() as t:
-        header = t.typed(key, STRING)
-        text = bytearray((header.value if header else b"").ljust(offset // 8 + 1, b"\0"))
-        mask = 0x80 >> offset % 8
-        old = bool(text[offset // 8] & mask)
-        text[offset // 8] = text[offset // 8] & ~mask | mask * value
-        changed(t, header, key, bytes(text))
-        return int(old)
-
-
-@app.handler(flags="readonly fast")
-def getbit(key: bytes, offset: int, db: Db) -> int:
-    """Return one bit."""
-    if not 0 <= offset < _MAX_STRING_BYTES * 8:
-        raise ClientError("bit offset is not an integer or out of range")
-    with db.read() as t:
-        text = value_of(t, key) or b""
-    byte = text[offset // 8] if offset // 8 < len(text) else 0
-    return byte >> (7 - offset % 8) & 1
-
-
-@app.handler(flags="readonly")
-def bitcount(key: bytes, db: Db, start: int = 0, end: int = -1) -> int:
-    """Count the bits that are set."""
-    with db.read() as t:
-        text = value_of(t, key) or b""
-    first = max(0, start + len(text) if start < 0 else start)
-    last = end + len(text) if end < 0 else end
-    return int.from_bytes(text[first : max(0, last + 1)], "big").bit_count()

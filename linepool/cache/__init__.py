@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from linepool.app import App
-from linepool.cache import classic, meta
+from linepool.cache import admin, classic, meta
 from linepool.cache.store import Change, Item, OutOfMemory, Store
 from linepool.protocols.memcache import Memcache
 
@@ -44,7 +44,11 @@ def server(
 
     if batch is not None:
         app.resource(scope="batch")(batch)
-    handlers: dict[tuple[str, ...], Callable[..., Any]] = {**classic.HANDLERS, **meta.HANDLERS}
+    handlers: dict[tuple[str, ...], Callable[..., Any]] = {
+        **classic.HANDLERS,
+        **meta.HANDLERS,
+        **admin.HANDLERS,
+    }
     for names, function in handlers.items():
         app.handler(*names)(function)
     return app

@@ -14,7 +14,6 @@ from linepool.session import Verb, body
 
 # Seconds; a larger expiration time is a Unix time (protocol.txt, "Expiration times").
 _MAX_RELATIVE_S = 60 * 60 * 24 * 30
-_ACCESS_NOTE_S = 60  # an item's last access is stored at most this often, as in memcached
 _MAX_DIGITS = 20
 _WRAP = 2**64
 STORED, NOT_STORED, EXISTS, NOT_FOUND = "STORED", "NOT_STORED", "EXISTS", "NOT_FOUND"
@@ -34,36 +33,30 @@ def expiry(exptime: int, now: float) -> int:
     return exptime if exptime > _MAX_RELATIVE_S else int(now) + exptime
 
 
-def note_read(store: Store, key: bytes, item: Item, now: float) -> None:
-    """Store that an item has been read: the first time, and then at most once a minute."""
-    if item.fetched and now - item.last_access < _ACCESS_NOTE_S:
-        return
-
-    def noted(old: Item | None) -> Item | None:
-        if old is None or old.cas != item.cas:
-            return old
-        return evolve(old, fetched=True, last_access=int(now))
-
-    store.update(key, noted)
-
-
 def get(store: Store, verb: Verb, key: bytes, *keys: bytes) -> list[Value]:
     """Return the items of the keys."""
     with_cas = verb == "gets"
-    now = time.time()
-    found = []
     wanted = (key, *keys)
-    for name, item in zip(wanted, store.read(wanted), strict=True):
-        if item is not None:
-            if not item.fetched or now - item.last_access >= _ACCESS_NOTE_S:
-                note_read(store, name, item, now)
-            found.append(Value(name, item.data, item.flags, item.cas if with_cas else None))
+    found = [
+        Value(name, item.data, item.flags, item.cas if with_cas else None)
+        for name, item in zip(wanted, store.fetch(wanted, int(time.time())), strict=True)
+        if item is not None
+    ]
     store.count("cmd_get", len(wanted))
     if found:
         store.count("get_hits", len(found))
     if len(found) < len(wanted):
         store.count("get_misses", len(wanted) - len(found))
+    if store.is_detailed:
+        count_gets(store, wanted, found)
     return found
+
+
+def count_gets(store: Store, keys: Iterable[bytes], found: Iterable[Value]) -> None:
+    """Count gets for ``stats detail dump``."""
+    hits = {one.key for one in found}
+    for key in keys:
+        store.count_prefix(key, "get", key in hits)
 
 
 def gat(batch: Store, verb: Verb, exptime: int, key: bytes, *keys: bytes) -> Iterable[Value]:
@@ -91,6 +84,8 @@ def gat(batch: Store, verb: Verb, exptime: int, key: bytes, *keys: bytes) -> Ite
     batch.count("touch_hits", len(found))
     batch.count("get_misses", 1 + len(keys) - len(found))
     batch.count("touch_misses", 1 + len(keys) - len(found))
+    if batch.is_detailed:
+        count_gets(batch, (key, *keys), found)
     return found
 
 
@@ -99,10 +94,10 @@ def fresh(data: bytes, flags: int, expires_at: int, now: float) -> Item:
     return Item(data, flags, expires_at, 0, int(now))
 
 
-def extended(old: Item, verb: str, data: bytes) -> Item:
-    """Return an item with data appended or prepended."""
+def extended(old: Item, verb: str, data: bytes, now: float) -> Item:
+    """Return a new item with data appended or prepended."""
     both = data + old.data if verb == "prepend" else old.data + data
-    return evolve(old, data=both, cas=0)
+    return Item(both, old.flags, old.expires_at, 0, int(now))
 
 
 def set_(
@@ -123,10 +118,12 @@ def set_(
             return old
         outcome[0] = STORED
         if old is not None and verb in ("append", "prepend"):
-            return extended(old, verb, data)
+            return extended(old, verb, data, now)
         return fresh(data, flags, expiry(exptime, now), now)
 
     batch.count("cmd_set")
+    if batch.is_detailed:
+        batch.count_prefix(key, "set")
     return stored(batch, key, change) or outcome[0]
 
 
@@ -135,6 +132,7 @@ def stored(store: Store, key: bytes, change: Change) -> str | None:
     try:
         store.update(key, change)
     except OutOfMemory:
+        store.count("store_no_memory")
         return OUT_OF_MEMORY
     return None
 
@@ -161,6 +159,8 @@ def cas(
         return fresh(data, flags, expiry(exptime, now), now)
 
     batch.count("cmd_set")
+    if batch.is_detailed:
+        batch.count_prefix(key, "set")
     error = stored(batch, key, change)
     names = {STORED: "cas_hits", EXISTS: "cas_badval", NOT_FOUND: "cas_misses"}
     batch.count(names[outcome[0]])
@@ -181,8 +181,14 @@ def changed_by(value: int, delta: int, *, up: bool) -> int:
 
 
 def renumbered(old: Item, value: int) -> Item:
-    """Return an item with a new number, padded with blanks to its old length as in memcached."""
-    return evolve(old, data=b"%d" % value + b" " * (len(old.data) - len(b"%d" % value)), cas=0)
+    """Return an item with a new number, padded with blanks to its old length as in memcached.
+
+    A number that is longer than the old one makes a new item, which has not been read.
+    """
+    data = b"%d" % value
+    if len(data) > len(old.data):
+        return Item(data, old.flags, old.expires_at, 0, old.last_access)
+    return evolve(old, data=data + b" " * (len(old.data) - len(data)), cas=0)
 
 
 def incr(batch: Store, verb: Verb, key: bytes, delta: int) -> str:
@@ -217,6 +223,8 @@ def delete(batch: Store, key: bytes) -> bool:
 
     batch.update(key, change)
     batch.count("delete_hits" if deleted else "delete_misses")
+    if batch.is_detailed:
+        batch.count_prefix(key, "del")
     return bool(deleted)
 
 
@@ -237,26 +245,6 @@ def touch(batch: Store, key: bytes, exptime: int) -> bool:
     return bool(touched)
 
 
-def flush_all(store: Store, delay: int = 0) -> None:
-    """Drop every item, now or after ``delay`` seconds."""
-    now = time.time()
-    store.count("cmd_flush")
-    store.flush(expiry(delay, now) if delay > 0 else int(now))
-
-
-def stats(store: Store, what: bytes = b"", *_more: bytes) -> dict[str, object] | str:
-    """Return the server's counters; ``reset`` sets them to 0."""
-    if what == b"reset":
-        store.reset_statistics()
-        return "RESET"
-    if what == b"detail":
-        return "CLIENT_ERROR usage: stats detail on|off|dump"
-    if what == b"cachedump":
-        return "CLIENT_ERROR bad command line"
-    found = store.statistics(what)
-    return "ERROR" if found is None else dict(found)
-
-
 HANDLERS: dict[tuple[str, ...], Callable[..., Any]] = {
     ("get", "gets"): get,
     ("gat", "gats"): gat,
@@ -265,6 +253,4 @@ HANDLERS: dict[tuple[str, ...], Callable[..., Any]] = {
     ("incr", "decr"): incr,
     ("delete",): delete,
     ("touch",): touch,
-    ("flush_all",): flush_all,
-    ("stats",): stats,
 }

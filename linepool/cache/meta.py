@@ -14,7 +14,6 @@ from linepool.cache.classic import (
     expiry,
     extended,
     fresh,
-    note_read,
     parse_counter,
     renumbered,
 )
@@ -23,7 +22,7 @@ from linepool.errors import ClientError, ServerError
 from linepool.protocols.memcache.meta import Flags, Meta
 from linepool.session import body
 
-_CHANGING_FLAGS = frozenset("NRTE")  # with any of them, mg may change the item
+_CHANGING_FLAGS = frozenset("NRT")  # with any of them, mg may change the item
 
 
 @define
@@ -35,27 +34,20 @@ class _Outcome:
         code: The code of the reply.
         created: The item was absent.
         won: This client is asked to recache the item (flag W).
+        expired_at: When the item expired before; flags in front of T and N see that.
     """
 
     item: Item | None = None
     code: str = ""
     created: bool = False
     won: bool = False
+    expired_at: int | None = None
 
 
 def mg(store: Store, key: bytes, flags: Flags) -> Meta:
     """Return an item, or facts about it; create, touch or claim it if the flags say so."""
     now = time.time()
-    outcome = _Outcome()
-    (old,) = store.read((key,))
-    if _CHANGING_FLAGS.isdisjoint(flags) and (old is None or not old.stale):
-        outcome.item = old
-        if old is not None and "u" not in flags:
-            note_read(store, key, old, now)
-    else:
-        item = _update(store, key, lambda old: _got(old, flags, now, outcome))
-        if outcome.item is not None and item is not None:
-            outcome.item = evolve(outcome.item, cas=item.cas)
+    outcome = _looked_up(store, key, flags, now)
     item = outcome.item
     store.count("cmd_get")
     store.count("get_misses" if item is None or outcome.created else "get_hits")
@@ -66,8 +58,26 @@ def mg(store: Store, key: bytes, flags: Flags) -> Meta:
         return Meta("EN")
     token_sent = item.won and not outcome.won
     marks = "Z" * token_sent + "X" * item.stale + "W" * outcome.won
-    data = item.data if "v" in flags else None
-    return Meta("HD" if data is None else "VA", data, _answers(item, flags, now), marks)
+    is_known = "C" in flags and item.cas == int(flags["C"])  # the client has this value
+    data = item.data if "v" in flags and not is_known else None
+    return Meta("HD" if data is None else "VA", data, _answers(item, flags, now, outcome), marks)
+
+
+def _looked_up(store: Store, key: bytes, flags: Flags, now: float) -> _Outcome:
+    """Find the item of an mg, and change it if the flags or its state say so."""
+    outcome = _Outcome()
+    item = None
+    if _CHANGING_FLAGS.isdisjoint(flags):
+        (item,) = store.read((key,)) if "u" in flags else store.fetch((key,), int(now))
+        if item is None or item.won or not item.stale:
+            outcome.item = item
+            return outcome
+    changed = _update(store, key, lambda old: _got(old, flags, now, outcome))
+    if outcome.item is not None and changed is not None:
+        outcome.item = evolve(outcome.item, cas=changed.cas)
+        if item is not None:  # as it was before this command
+            outcome.item = evolve(outcome.item, fetched=item.fetched, last_access=item.last_access)
+    return outcome
 
 
 def _got(old: Item | None, flags: Flags, now: float, outcome: _Outcome) -> Item | None:
@@ -77,30 +87,57 @@ def _got(old: Item | None, flags: Flags, now: float, outcome: _Outcome) -> Item 
         if "N" not in flags:
             return None
         outcome.created = outcome.won = True
-        item = fresh(b"", 0, expiry(int(flags["N"]), now), now)
+        outcome.expired_at = 0
+        item = fresh(b"", 0, _expiry(flags, outcome, now), now)
         if "E" in flags:
             item = evolve(item, cas=int(flags["E"]))
         outcome.item = evolve(item, won=True)
-        return outcome.item
-    if "T" in flags:
-        item = evolve(item, expires_at=expiry(int(flags["T"]), now))
+        return evolve(outcome.item, fetched="u" not in flags)
+    outcome.expired_at = item.expires_at
+    is_soon = False
+    for letter in flags:
+        if letter == "T":
+            item = evolve(item, expires_at=expiry(int(flags["T"]), now))
+        elif letter == "R":
+            is_soon = 0 < item.expires_at < expiry(int(flags["R"]), now)
     if not item.won:
-        soon = "R" in flags and 0 < item.expires_at < expiry(int(flags["R"]), now)
-        outcome.won = item.stale or soon
+        outcome.won = item.stale or is_soon
     outcome.item = evolve(item, won=item.won or outcome.won)
     if "u" in flags:
         return outcome.item
     return evolve(outcome.item, fetched=True, last_access=int(now))
 
 
-def _answers(item: Item, flags: Flags, now: float) -> dict[str, int]:
-    """Return the numbers for the flags that ask for one."""
-    answers: dict[str, int] = {}
+def _expiry_after(letter: str, flags: Flags, expires_at: int, created: bool, now: float) -> int:
+    """Return when an item expires after a flag: T sets that, and so does N if it has created the item."""
+    if letter == "T" or (letter == "N" and created):
+        return expiry(int(flags[letter]), now)
+    return expires_at
+
+
+def _expiry(flags: Flags, outcome: _Outcome, now: float) -> int:
+    """Return when an item expires after all flags."""
+    expires_at = outcome.expired_at or 0
     for letter in flags:
-        if letter == "s":
+        expires_at = _expiry_after(letter, flags, expires_at, outcome.created, now)
+    return expires_at
+
+
+def _answers(
+    item: Item, flags: Flags, now: float, outcome: _Outcome | None = None
+) -> dict[str, int]:
+    """Return the numbers for the flags that ask for one; t sees what the flags in front of it have done."""
+    answers: dict[str, int] = {}
+    expires_at = item.expires_at
+    if outcome is not None and outcome.expired_at is not None:
+        expires_at = outcome.expired_at
+    for letter in flags:
+        if outcome is not None and letter in "TN":
+            expires_at = _expiry_after(letter, flags, expires_at, outcome.created, now)
+        elif letter == "s":
             answers["s"] = len(item.data)
         elif letter == "t":
-            answers["t"] = item.expires_at - int(now) if item.expires_at else -1
+            answers["t"] = expires_at - int(now) if expires_at else -1
         elif letter == "c":
             answers["c"] = item.cas
         elif letter == "f":
@@ -123,7 +160,7 @@ def ms(batch: Store, key: bytes, size: int, flags: Flags, data: bytes = body("si
 
     batch.count("cmd_set")
     outcome.item = _update(batch, key, change)
-    answers = {"c": 0}  # the unique number in the reply to a failure
+    answers = {"c": 0, "s": len(data)}  # in the reply to a failure
     if outcome.code == "HD" and outcome.item is not None:
         answers = _answers(outcome.item, flags, now)
     answers = {letter: value for letter, value in answers.items() if letter in "cs"}
@@ -143,7 +180,7 @@ def _set(
                 return None
         elif old.cas != int(flags["C"]):
             # With I, an item with an older number is still stored, and marked as stale.
-            if not ("I" in flags and int(flags["C"]) < old.cas):
+            if not (mode in "SR" and "I" in flags and int(flags["C"]) < old.cas):
                 outcome.code = "EX"
                 return old
             stale = True
@@ -156,7 +193,7 @@ def _set(
     outcome.code = "HD"
     cas = int(flags.get("E", b"0"))
     if mode in "AP" and old is not None:
-        return evolve(extended(old, "prepend" if mode == "P" else "append", data), cas=cas)
+        return evolve(extended(old, "prepend" if mode == "P" else "append", data, now), cas=cas)
     client_flags = int(flags.get("F", b"0"))
     item = evolve(fresh(data, client_flags, expires_at, now), cas=cas)
     return _as_stale_as(old, item) if stale and old is not None else item
@@ -181,18 +218,27 @@ def md(batch: Store, key: bytes, flags: Flags) -> Meta:
         outcome.code = "HD"
         if "I" not in flags and "x" not in flags:
             return None
-        item = old
-        if "T" in flags:
-            item = evolve(item, expires_at=expiry(int(flags["T"]), now))
-        if "x" in flags:
-            item = evolve(item, data=b"", flags=0)
-        if "I" in flags:
-            item = evolve(item, stale=True, won=False)
-        return evolve(item, cas=int(flags.get("E", b"0")))
+        return _left(old, flags, now)
 
     batch.update(key, change)
-    batch.count("delete_misses" if outcome.code == "NF" else "delete_hits")
+    if outcome.code != "HD":
+        batch.count("delete_misses")
+    elif "I" not in flags:
+        batch.count("delete_hits")
     return Meta(outcome.code)
+
+
+def _left(item: Item, flags: Flags, now: float) -> Item:
+    """Return what an md with the flags I or x leaves of an item."""
+    cas = int(flags.get("E", b"0"))
+    if "x" in flags:
+        cas = cas or item.cas
+        item = Item(b"", 0, 0, cas, item.last_access)
+    if "T" in flags:
+        item = evolve(item, expires_at=expiry(int(flags["T"]), now))
+    if "I" in flags:
+        item = evolve(item, stale=True, won=False, cas=int(flags.get("E", b"0")))
+    return item
 
 
 def ma(batch: Store, key: bytes, flags: Flags) -> Meta:
@@ -208,10 +254,13 @@ def ma(batch: Store, key: bytes, flags: Flags) -> Meta:
     if outcome.code == NON_NUMERIC:
         raise ClientError(NON_NUMERIC.removeprefix("CLIENT_ERROR "))
     name = "incr" if up else "decr"
-    batch.count(f"{name}_misses" if outcome.code == "NF" or outcome.created else f"{name}_hits")
+    if outcome.code == "NF":
+        batch.count(f"{name}_misses")
+    elif outcome.code == "HD" and not outcome.created:
+        batch.count(f"{name}_hits")
     if outcome.code != "HD" or outcome.item is None:
         return Meta(outcome.code)
-    answers = _answers(outcome.item, flags, now)
+    answers = _answers(outcome.item, flags, now, outcome)
     if "v" in flags:
         return Meta("VA", outcome.item.data.rstrip(b" "), answers)
     return Meta("HD", None, answers)
@@ -225,17 +274,17 @@ def _counted(
     if old is None:
         if "N" not in flags:
             return None
-        outcome.code, outcome.created = "HD", True
+        outcome.code, outcome.created, outcome.expired_at = "HD", True, 0
         first = b"%d" % int(flags.get("J", b"0"))
-        return evolve(fresh(first, 0, expiry(int(flags["N"]), now), now), cas=cas)
-    if "C" in flags and old.cas != int(flags["C"]):
+        return evolve(fresh(first, 0, _expiry(flags, outcome, now), now), cas=cas)
+    if old.data and "C" in flags and old.cas != int(flags["C"]):
         outcome.code = "EX"
         return old
     value = parse_counter(old.data)
     if value is None:
         outcome.code = NON_NUMERIC
         return old
-    outcome.code = "HD"
+    outcome.code, outcome.expired_at = "HD", old.expires_at
     item = renumbered(old, changed_by(value, int(flags.get("D", b"1")), up=up))
     if "T" in flags:
         item = evolve(item, expires_at=expiry(int(flags["T"]), now))
@@ -261,6 +310,7 @@ def _update(store: Store, key: bytes, change: Change) -> Item | None:
     try:
         return store.update(key, change)
     except OutOfMemory:
+        store.count("store_no_memory")
         raise ServerError("out of memory storing object") from None
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from time import monotonic
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from linepool.client.calls import Calls, PipelineCalls
+from linepool.client.command import Command
 from linepool.client.core import Kind
-from linepool.client.flow import Flow, Stream
-from linepool.client.request import prepare
-from linepool.client.sockets import Watch, set_options
+from linepool.client.flow import Flow
+from linepool.client.hooks import Hook
+from linepool.client.login import credentials_of
+from linepool.client.sockets import TlsOptions, Watch, set_options
+from linepool.client.stream import Stream
+from linepool.client.wires import Prepare, ProtocolName, spoken
+
+if TYPE_CHECKING:
+    import os
+    import ssl
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,23 +39,37 @@ class AsyncClient(Calls):
     ``Client``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options
         self,
         *addresses: str,
+        protocol: ProtocolName | None = None,
         timeout: float | None = 30.0,
         connect_timeout: float = 2.0,
         max_connections: int = 64,
         retries: bool = True,
+        tls: bool | ssl.SSLContext | None = None,
+        tls_ca: str | os.PathLike[str] | None = None,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
-        self._io = _IO()
+        self._io = SocketIO()
+        speech = spoken(protocol or self.speaks)
         super().__init__(
             Flow(
                 self._io,
                 addresses,
+                core=speech.core,
                 connect_timeout=connect_timeout,
                 max_connections=max_connections,
                 retries=retries,
+                tls=TlsOptions(tls, tls_ca, tls_cert, tls_key),
+                hooks=hooks,
+                credentials=credentials_of(user, password, speech.name),
             ),
+            speech,
             timeout,
         )
 
@@ -60,6 +83,9 @@ class AsyncClient(Calls):
     async def call(self, command: str, /, *args: Any, **kwargs: Any) -> Any: ...
 
     @overload
+    async def call(self, command: Command[R], /, *args: Any, **kwargs: Any) -> R: ...
+
+    @overload
     async def call(self, command: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     async def call(self, command: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -67,15 +93,20 @@ class AsyncClient(Calls):
 
         Arguments, result and errors are those of ``Client.call``.
         """
-        request, result = prepare(command, args, kwargs)
+        request, result = self._prepare(command, args, kwargs)
         self._io.enter(self._flow)
         kind, value = await self._flow.call(
-            request, self._timeout, is_idempotent=self._is_idempotent
+            request, self._timeout, is_idempotent=self._may_repeat(command)
         )
         return result.several(value) if kind is Kind.SEVERAL else result.value(value)
 
     @overload
     def stream(self, command: str, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]: ...
+
+    @overload
+    def stream(
+        self, command: Command[list[T]], /, *args: Any, **kwargs: Any
+    ) -> AsyncIterator[T]: ...
 
     @overload
     def stream(
@@ -87,7 +118,7 @@ class AsyncClient(Calls):
 
         To leave early, close the iterator with ``aclose()``, or leave that to the event loop.
         """
-        request, result = prepare(command, args, kwargs)
+        request, result = self._prepare(command, args, kwargs)
         return self._values(Stream(self._flow, request, self._timeout), result.item)
 
     async def _values(self, stream: Stream, convert: Callable[[Any], Any]) -> AsyncIterator[Any]:
@@ -102,8 +133,12 @@ class AsyncClient(Calls):
 
     def pipeline(self) -> AsyncPipeline:
         """Return a block of calls that are sent together at its end, on one connection."""
+        return self._pipeline(AsyncPipeline)
+
+    def _pipeline(self, kind: Callable[[Flow, Prepare, float | None], T]) -> T:
+        """Return a pipeline of a class, which may have methods of its own."""
         self._io.enter(self._flow)
-        return AsyncPipeline(self._flow, self._timeout)
+        return kind(self._flow, self._prepare, self._timeout)
 
     def close(self) -> None:
         """Close the connections; those in use when their calls are done. Further calls fail."""
@@ -154,6 +189,10 @@ class _Wire(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:  # a write may have failed before all was read, such as why
+            with contextlib.suppress(OSError):
+                if data := self._socket.recv(_MOST_UNREAD):
+                    self._unread.append(data)
         self._error = error
         self._has_ended = True
         self._wake()
@@ -187,6 +226,9 @@ class _Wire(asyncio.Protocol):
         self._unread_bytes = 0
         return data
 
+    def send_at_once(self, data: bytes) -> None:
+        self._transport.write(data)
+
     def is_quiet(self) -> bool:
         return not (self._unread or self._has_ended) and self._watch.is_quiet()
 
@@ -209,7 +251,7 @@ class _Waiter:
         _set(self._future, value=True)
 
 
-class _IO:
+class SocketIO:
     """Connects and waits in an event loop."""
 
     def __init__(self) -> None:
@@ -224,6 +266,7 @@ class _IO:
             self._loop = loop
 
     async def connect(self, target: str | tuple[str, int], deadline: float) -> _Wire:
+        """Return a new connection."""
         async with asyncio.timeout(max(deadline - monotonic(), 0)):
             if isinstance(target, str):
                 return await _connected(socket.AF_UNIX, target)
@@ -238,9 +281,11 @@ class _IO:
             raise error or OSError(f"no address of {host}")
 
     async def sleep(self, seconds: float) -> None:
+        """Wait."""
         await asyncio.sleep(seconds)
 
     def waiter(self) -> _Waiter:
+        """Return what waits for a free connection."""
         return _Waiter()
 
 

@@ -9,23 +9,33 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from time import monotonic
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from linepool.client.calls import Calls, PipelineCalls
+from linepool.client.command import Command
 from linepool.client.core import Core, Event, Kind, ProtocolError
+from linepool.client.deadlines import deadline_of
+from linepool.client.errors import named
 from linepool.client.flow import (
     Flow,
-    Stream,
-    deadline_of,
     failure_of,
     milliseconds_until,
     unless_refused,
 )
-from linepool.client.request import Prepared, prepare, unchanged
-from linepool.client.sockets import Watch, set_options
+from linepool.client.hooks import Hook
+from linepool.client.identity import id_of_call
+from linepool.client.login import credentials_of
+from linepool.client.request import Prepared, unchanged
+from linepool.client.sockets import TlsOptions, Watch, set_options
+from linepool.client.stream import Stream
+from linepool.client.wires import Prepare, ProtocolName, spoken
+
+if TYPE_CHECKING:
+    import os
+    import ssl
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,32 +53,57 @@ class Client(Calls):
 
     Args:
         addresses: One, or several of servers that serve the same: HOST:PORT, PORT, unix:/PATH ...
+        protocol: What the servers speak: line (the framed line protocol), jsonrpc (JSON-RPC 2.0, one message
+            per line) or resp (that of Redis).
         timeout: Seconds that a call may take in all, with connecting and retries; of a stream, that
             each value may take. None: without limit.
         connect_timeout: Seconds to try to connect.
         max_connections: Most connections to each address; more calls at a time wait.
         retries: Whether anything is tried again.
+        tls: True, or a context of ``ssl``: all addresses use TLS, as those that begin with tls:// do. The
+            server's certificate must be trusted, and for the host of the address.
+        tls_ca: File or directory with the certificates of the CAs that are trusted, in place of the
+            system's, as PEM. With a file, all addresses use TLS unless ``tls`` is False.
+        tls_cert: File with the client's certificate, as PEM; with the key, if that is not ...
+        tls_key: ... in this file.
+        user: Whose log-in each connection begins with ...
+        password: ... and the password; of Redis, without a user too.
+        hooks: Generator functions around each call, which see a ``linepool.client.Call``.
 
     Raises:
-        ValueError: An address or a number is wrong.
+        ValueError: An address, a number or a file is wrong.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options
         self,
         *addresses: str,
+        protocol: ProtocolName | None = None,
         timeout: float | None = 30.0,
         connect_timeout: float = 2.0,
         max_connections: int = 64,
         retries: bool = True,
+        tls: bool | ssl.SSLContext | None = None,
+        tls_ca: str | os.PathLike[str] | None = None,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
+        speech = spoken(protocol or self.speaks)
         super().__init__(
             Flow(
-                _IO(),
+                SocketIO(),
                 addresses,
+                core=speech.core,
                 connect_timeout=connect_timeout,
                 max_connections=max_connections,
                 retries=retries,
+                tls=TlsOptions(tls, tls_ca, tls_cert, tls_key),
+                hooks=hooks,
+                credentials=credentials_of(user, password, speech.name),
             ),
+            speech,
             timeout,
         )
 
@@ -80,6 +115,9 @@ class Client(Calls):
 
     @overload
     def call(self, command: str, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    @overload
+    def call(self, command: Command[R], /, *args: Any, **kwargs: Any) -> R: ...
 
     @overload
     def call(self, command: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -97,30 +135,33 @@ class Client(Calls):
 
         Raises:
             ReplyError: The server says what is wrong: ClientError, ServerError, UnknownCommand.
+            LoginRefused: User or password are wrong.
             ConnectionFailed: There is no reply; ``was_sent`` says whether the call may have been run.
             CallTimeout: There was none in time; likewise.
             UnexpectedReply: The result is not of the function's return type.
             TypeError, ValueError: An argument has no form in JSON.
         """
-        request, result = prepare(command, args, kwargs)
-        event = None if self._is_idempotent else self._call_at_once(request)
+        request, result = self._prepare(command, args, kwargs)
+        may_repeat = self._may_repeat(command)
+        is_simple = not (may_repeat or self._flow.hooks)
+        event = self._call_at_once(request) if is_simple else None
         if event is None:
-            event = _run(self._flow.call(request, self._timeout, is_idempotent=self._is_idempotent))
+            event = _run(self._flow.call(request, self._timeout, is_idempotent=may_repeat))
         kind, value = event
         if kind is Kind.ERROR:
-            raise value
+            raise named(value, request.name)
         return result.several(value) if kind is Kind.SEVERAL else result.value(value)
 
     def _call_at_once(self, request: Prepared) -> Event | None:
         """Do what ``Flow.call`` does, in plain functions; None: nothing was sent, so all is still to do."""
         flow = self._flow
+        deadline = deadline_of(self._timeout)
         place = flow.ready()
         if place is None:
             return None
         connection: Any = place.connection
         core: Core = connection.core
         wire: _Wire = connection.wire
-        deadline = deadline_of(self._timeout)
         is_sent = is_kept = False
         try:
             wire.send_now(core.request(*request, milliseconds_until(deadline)), deadline)
@@ -132,13 +173,16 @@ class Client(Calls):
         except (OSError, ProtocolError) as error:
             if not is_sent and not isinstance(error, TimeoutError):
                 return None
-            raise failure_of(error, place) from error
+            raise named(failure_of(error, place), request.name) from error
         finally:
             flow.end(place, is_kept=is_kept)
         return event
 
     @overload
     def stream(self, command: str, /, *args: Any, **kwargs: Any) -> Iterator[Any]: ...
+
+    @overload
+    def stream(self, command: Command[list[T]], /, *args: Any, **kwargs: Any) -> Iterator[T]: ...
 
     @overload
     def stream(
@@ -153,19 +197,22 @@ class Client(Calls):
         Raises:
             LinepoolError: As in ``call``, in place of the next value.
         """
-        request, result = prepare(command, args, kwargs)
+        request, result = self._prepare(command, args, kwargs)
         return self._values(Stream(self._flow, request, self._timeout), result.item)
 
     def stream_line(self, line: bytes) -> Iterator[Any]:
         """Send a line as a person types it, and yield its values as ``stream`` does.
 
         Raises:
-            ValueError: It is more than one line.
+            ValueError: It is more than one line, or the protocol has no such lines.
         """
+        if self._protocol.name != "line":
+            raise ValueError(f"{self._protocol.name} has no lines that a person types: use call()")
         if b"\n" in line or b"\r" in line:
             raise ValueError("a request is one line")
         return self._values(
-            Stream(self._flow, Prepared(line, as_json=False), self._timeout), unchanged
+            Stream(self._flow, Prepared(line, as_json=False, name=id_of_call()), self._timeout),
+            unchanged,
         )
 
     @staticmethod
@@ -180,7 +227,11 @@ class Client(Calls):
 
     def pipeline(self) -> Pipeline:
         """Return a block of calls that are sent together at its end, on one connection."""
-        return Pipeline(self._flow, self._timeout)
+        return self._pipeline(Pipeline)
+
+    def _pipeline(self, kind: Callable[[Flow, Prepare, float | None], T]) -> T:
+        """Return a pipeline of a class, which may have methods of its own."""
+        return kind(self._flow, self._prepare, self._timeout)
 
     def close(self) -> None:
         """Close the connections; those in use when their calls are done. Further calls fail."""
@@ -288,6 +339,10 @@ class _Wire:
         limit = _TIMEVAL.pack(int(min(seconds, _MOST_SECONDS)), int(part * 1e6))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
+    def send_at_once(self, data: bytes) -> None:
+        """Send bytes as far as that takes no time."""
+        self._send(data)
+
     def is_quiet(self) -> bool:
         return self._watch.is_quiet()
 
@@ -296,6 +351,9 @@ class _Wire:
 
     def forget(self) -> None:
         self._socket.close()
+
+    def __del__(self) -> None:
+        self._socket.close()  # of a call that was lost to an exception out of a signal handler
 
 
 class _Waiter:
@@ -308,11 +366,15 @@ class _Waiter:
         return self._lock.acquire(timeout=-1 if left > threading.TIMEOUT_MAX else max(left, 0))
 
     def set(self) -> None:
-        self._lock.release()
+        if self._lock.locked():
+            self._lock.release()
 
 
-class _IO:
+class SocketIO:
+    """Connects and waits, and blocks meanwhile."""
+
     async def connect(self, target: str | tuple[str, int], deadline: float) -> _Wire:
+        """Return a new connection."""
         left = deadline - monotonic()
         if left <= 0:
             raise TimeoutError
@@ -331,7 +393,9 @@ class _IO:
         return _Wire(sock)
 
     async def sleep(self, seconds: float) -> None:
+        """Wait."""
         time.sleep(seconds)
 
     def waiter(self) -> _Waiter:
+        """Return what waits for a free connection."""
         return _Waiter()

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, ClassVar, Generic, ParamSpec, Self, TypeVar, overload
 
+from linepool.client.command import Command
 from linepool.client.core import Event, Kind
 from linepool.client.flow import Flow, check_seconds
-from linepool.client.request import Prepared, Result, prepare
+from linepool.client.request import Prepared, Result
+from linepool.client.wires import Prepare, ProtocolName, Spoken
+from linepool.idempotent import is_marked
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Calls:
-    """A client's connections, and the options of its calls."""
+    """A client's connections, and the options of its calls.
 
-    def __init__(self, flow: Flow, timeout: float | None) -> None:
+    Attributes:
+        speaks: The protocol of its servers, unless the constructor is given another one.
+    """
+
+    speaks: ClassVar[ProtocolName] = "line"
+
+    def __init__(self, flow: Flow, protocol: Spoken, timeout: float | None) -> None:
         if timeout is not None:
             check_seconds(timeout, "timeout")
         self._flow = flow
+        self._protocol = protocol
+        self._prepare = protocol.prepare
         self._timeout = timeout
-        self._is_idempotent = False
+        self._is_idempotent: bool | None = None  # None: as the called function is marked
 
     def with_options(self, *, timeout: float | None = -1, idempotent: bool | None = None) -> Self:
         """Return a client with other options for its calls, and the same connections.
@@ -30,7 +41,8 @@ class Calls:
         Args:
             timeout: As of the client; left out: the same.
             idempotent: Whether a call may be run twice: then it is sent again if its connection is lost
-                before the reply. None: the same.
+                before the reply. None: the same; at first, as the handler of a called function was
+                registered, and False for a call by name.
 
         Raises:
             ValueError: The timeout is wrong.
@@ -43,6 +55,10 @@ class Calls:
         if idempotent is not None:
             other._is_idempotent = idempotent
         return other
+
+    def _may_repeat(self, command: object) -> bool:
+        """Whether a call of a command may be run twice."""
+        return is_marked(command) if self._is_idempotent is None else self._is_idempotent
 
 
 class Pending(Generic[R]):
@@ -72,8 +88,9 @@ class Pending(Generic[R]):
 class PipelineCalls:
     """Calls that are sent together."""
 
-    def __init__(self, flow: Flow, timeout: float | None) -> None:
+    def __init__(self, flow: Flow, prepare: Prepare, timeout: float | None) -> None:
         self._flow = flow
+        self._prepare = prepare
         self._timeout = timeout
         self._requests: list[Prepared] = []
         self._pending: list[Pending[Any]] = []
@@ -82,11 +99,14 @@ class PipelineCalls:
     def call(self, command: str, /, *args: Any, **kwargs: Any) -> Pending[Any]: ...
 
     @overload
+    def call(self, command: Command[R], /, *args: Any, **kwargs: Any) -> Pending[R]: ...
+
+    @overload
     def call(self, command: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Pending[R]: ...
 
     def call(self, command: Any, /, *args: Any, **kwargs: Any) -> Pending[Any]:
         """Add a call, as of ``Client.call``; its result is there after the block."""
-        request, result = prepare(command, args, kwargs)
+        request, result = self._prepare(command, args, kwargs)
         pending: Pending[Any] = Pending(result)
         self._requests.append(request)
         self._pending.append(pending)

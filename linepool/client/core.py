@@ -1,18 +1,13 @@
-"""The bytes of one connection: requests and replies of the line protocol, framed. No I/O, no clock.
-
-A reply is found in time that is linear in its length, however its bytes are cut.
-"""
+"""What the bytes of a connection are to a client's calls, in whichever protocol. No I/O, no clock."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Any, NoReturn
-
-from linepool.client.errors import CallTimeout
-from linepool.errors import ClientError, ReplyError, ServerError, UnknownCommand, UsageError
+from typing import Any, ClassVar, NoReturn
 
 
 class Kind(Enum):
@@ -48,6 +43,183 @@ class ProtocolError(Exception):
     """The bytes are not the replies to what was sent, so the connection must be closed."""
 
 
+class Core(ABC):
+    """The bytes of one connection."""
+
+    protocol: ClassVar[str]
+    """The name of what is spoken."""
+
+    @staticmethod
+    @abstractmethod
+    def command_in(line: bytes) -> str:
+        """Return the name of the command in a prepared request, for hooks."""
+
+    def __init__(self) -> None:
+        self._items: list[Any] = []
+
+    @property
+    @abstractmethod
+    def is_at_rest(self) -> bool:
+        """Whether all replies have come, and nothing else."""
+
+    @abstractmethod
+    def request(
+        self, line: bytes, as_json: bool, name: str = "", trace: str = "", wait_ms: int = 0
+    ) -> bytes:
+        """Return the bytes of a request, with what the protocol can say of it.
+
+        Args:
+            line: What the protocol's ``prepare`` has made of a call ...
+            as_json: ... both.
+            name: Its id in logs and errors; "": none.
+            trace: The ``traceparent`` of the caller (W3C Trace Context); "": none.
+            wait_ms: How long its reply is waited for; 0: without limit.
+        """
+
+    @abstractmethod
+    def log_in(self, user: str, password: str) -> bytes:
+        """Return the bytes of the request that logs in on a new connection."""
+
+    @abstractmethod
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the server, cut anywhere.
+
+        Raises:
+            ProtocolError: There are none, as the stream has ended.
+        """
+
+    @abstractmethod
+    def event(self) -> Event | None:
+        """Return what has come next, or None: more bytes are needed.
+
+        Raises:
+            ProtocolError: It is not a reply to what was sent.
+        """
+
+    def reply(self) -> Event | None:
+        """Return the next reply as a whole: a VALUE, SEVERAL, an ERROR or a REFUSAL.
+
+        None: more bytes are needed.
+
+        Raises:
+            ProtocolError: As in ``event``.
+        """
+        while (event := self.event()) is not None:
+            kind, value = event
+            if kind is Kind.ITEM:
+                self._items.append(value)
+            elif kind is Kind.END:
+                items, self._items = self._items, []
+                return SEVERAL, items
+            elif kind not in (Kind.OPENING, Kind.PUSH):
+                self._items = []
+                return event
+        return None
+
+
+class WholeReplies(Core):
+    """The bytes of one connection, in a protocol that sends several values as one list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffer = Buffer()
+        self._ahead: deque[Event] = deque()  # the rest of a list
+
+    @abstractmethod
+    def _whole(self) -> Event | None:
+        """Return the next VALUE, ERROR, PUSH or REFUSAL; None: more bytes are needed."""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the server, cut anywhere."""
+        self._buffer.feed(data)
+
+    def reply(self) -> Event | None:
+        """Return the next reply as a whole; a list is SEVERAL."""
+        event = None if self._ahead else self._whole()
+        if event is None or event[0] is Kind.PUSH:
+            return super().reply()
+        return (SEVERAL, event[1]) if _is_list(event) else event
+
+    def event(self) -> Event | None:
+        """Return what has come next; of a list, value by value."""
+        if self._ahead:
+            return self._ahead.popleft()
+        event = self._whole()
+        if event is None or not _is_list(event):
+            return event
+        self._ahead.extend((Kind.ITEM, item) for item in event[1])
+        self._ahead.append((END, None))
+        return Kind.OPENING, None
+
+
+def _is_list(event: Event) -> bool:
+    return event[0] is VALUE and type(event[1]) is list
+
+
+class Buffer:
+    """Bytes that have come, cut into lines and blocks in time that is linear in their length."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._at = 0
+        self._parts: list[bytes] = []  # of what cannot be cut before more has come
+        self._missing = 0  # bytes of a block; 0: the end of a line
+
+    def __bool__(self) -> bool:
+        """Whether there are bytes that were not cut off."""
+        return bool(self._parts) or self._at < len(self._data)
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes, as ``Core.feed``."""
+        if not data:
+            raise ProtocolError(ENDED)
+        if self._parts:
+            self._parts.append(data)
+            if self._missing > 0:
+                self._missing -= len(data)
+                if self._missing > 0:
+                    return
+            elif b"\n" not in data:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
+        elif self._at < len(self._data):
+            data = self._data[self._at :] + data
+        self._data = data
+        self._at = 0
+
+    def line(self) -> bytes | None:
+        """Return the next line without its LF; None: it has not come to its end."""
+        if self._parts:
+            return None
+        end = self._data.find(b"\n", self._at)
+        if end < 0:
+            self._set_aside(0)
+            return None
+        line = self._data[self._at : end]
+        self._at = end + 1
+        return line
+
+    def block(self, size: int) -> bytes | None:
+        """Return the next bytes, so many; None: they have not all come."""
+        if self._parts:
+            return None
+        stop = self._at + size
+        if stop > len(self._data):
+            self._set_aside(stop - len(self._data))
+            return None
+        block = self._data[self._at : stop]
+        self._at = stop
+        return block
+
+    def _set_aside(self, missing: int) -> None:
+        if self._at < len(self._data):
+            self._parts.append(self._data[self._at :])
+        self._missing = missing
+        self._data = b""
+        self._at = 0
+
+
 def arguments_text(arguments: Sequence[Any], named: Mapping[str, Any]) -> bytes:
     """Return arguments as one JSON value, by position or by name.
 
@@ -75,229 +247,53 @@ def arguments_text(arguments: Sequence[Any], named: Mapping[str, Any]) -> bytes:
         return dumps(values)
 
 
-class Core:
-    """One connection."""
+def json_value(text: bytes) -> Any:
+    """Return the value of a JSON text.
 
-    def __init__(self) -> None:
-        self._buffer = b""
-        self._at = 0
-        self._parts: list[bytes] = []  # of what cannot be read before more has come
-        self._missing = 0  # of a block, in bytes; 0: a line is awaited
-        self._block = -1  # size of the block that is next; -1: a line is
-        self._sent = 0
-        self._heads: deque[bytes] = deque()
-        self._is_inside = False  # a reply of several values
-        self._items: list[Any] = []
-
-    @property
-    def is_at_rest(self) -> bool:
-        """Whether all replies have come, and nothing else."""
-        return not (self._heads or self._parts or self._at < len(self._buffer))
-
-    def request(self, line: bytes, as_json: bool, wait_ms: int = 0) -> bytes:
-        """Return the bytes of a request.
-
-        Args:
-            line: The command, a blank, and its arguments.
-            as_json: They are one JSON value.
-            wait_ms: How long its reply is waited for; 0: without limit.
-        """
-        self._sent += 1
-        self._heads.append(b"@%d = " % self._sent)
-        attributes = b",j" if as_json else b""
-        if wait_ms:
-            attributes += b",t=%d" % wait_ms
-        return b"@i=%d%b %b\n" % (self._sent, attributes, line)
-
-    def feed(self, data: bytes) -> None:
-        """Take bytes from the server, cut anywhere.
-
-        Raises:
-            ProtocolError: There are none, as the stream has ended.
-        """
-        if not data:
-            raise ProtocolError("the connection was closed before the reply was complete")
-        if self._parts:
-            self._parts.append(data)
-            if self._missing:
-                self._missing -= len(data)
-                if self._missing > 0:
-                    return
-                self._missing = 0
-            elif b"\n" not in data:
-                return
-            data = b"".join(self._parts)
-            self._parts.clear()
-        elif self._at < len(self._buffer):
-            data = self._buffer[self._at :] + data
-        self._buffer = data
-        self._at = 0
-
-    def reply(self) -> Event | None:
-        """Return the next reply as a whole: a VALUE, SEVERAL, an ERROR or a REFUSAL.
-
-        None: more bytes are needed.
-
-        Raises:
-            ProtocolError: As in ``event``.
-        """
-        if self._heads and not self._is_inside and self._block < 0:  # the frequent case, at once
-            head, buffer, at = self._heads[0], self._buffer, self._at
-            if buffer.startswith(head, at) and (end := buffer.find(b"\n", at)) >= 0:
-                self._heads.popleft()
-                self._at = end + 1
-                return VALUE, self._json(buffer[at + len(head) : end])
-        while (event := self.event()) is not None:
-            kind, value = event
-            if kind is Kind.ITEM:
-                self._items.append(value)
-            elif kind is Kind.END:
-                items, self._items = self._items, []
-                return SEVERAL, items
-            elif kind not in (Kind.OPENING, Kind.PUSH):
-                self._items = []
-                return event
-        return None
-
-    def event(self) -> Event | None:
-        """Return what has come next, or None: more bytes are needed.
-
-        Raises:
-            ProtocolError: It is not a reply to what was sent.
-        """
-        while not self._parts:
-            if self._block >= 0:
-                return self._data_block()
-            at = self._at
-            buffer = self._buffer
-            end = buffer.find(b"\n", at)
-            if end < 0:
-                if at < len(buffer):
-                    self._parts.append(buffer[at:])
-                self._buffer = b""
-                self._at = 0
-                return None
-            self._at = end + 1
-            if not self._is_inside:
-                head = self._heads[0][:-2] if self._heads else b"@ "
-                if not buffer.startswith(head, at):
-                    if (event := self._aside(buffer[at:end])) is not None:
-                        return event
-                    continue
-                at += len(head)
-            mark = buffer[at : at + 2]
-            if mark == b"= ":
-                return self._value(self._json(buffer[at + 2 : end]))
-            if (event := self._other(mark, buffer[at:end])) is not None:
-                return event
-        return None
-
-    def _value(self, value: Any) -> Event:
-        if self._is_inside:
-            return Kind.ITEM, value
-        self._heads.popleft()
-        return VALUE, value
-
-    def _data_block(self) -> Event | None:
-        stop = self._at + self._block
-        buffer = self._buffer
-        if len(buffer) <= stop:
-            self._missing = stop + 1 - len(buffer)
-            self._parts.append(buffer[self._at :])
-            self._buffer = b""
-            self._at = 0
-            return None
-        if buffer[stop] != ord("\n"):
-            raise ProtocolError("a block of bytes does not end after its size")
-        data = buffer[self._at : stop]
-        self._at = stop + 1
-        self._block = -1
-        return self._value(data)
-
-    def _other(self, mark: bytes, line: bytes) -> Event | None:
-        """Return the event of a line of a reply that is not a JSON value; None: it is none of its own."""
-        if mark == b"$ " and line[2:].isdigit() and len(line) < 20:
-            self._block = int(line[2:])
-            return None
-        if line == b"*" and not self._is_inside:
-            self._is_inside = True
-            return Kind.OPENING, None
-        if line == b"." and self._is_inside:
-            self._complete()
-            return END, None
-        if mark == b"- ":
-            self._complete()
-            return ERROR, _error(self._json(line[2:]))
-        if self._is_inside:
-            return self._aside(line)
-        raise ProtocolError(f"a reply cannot be understood: {_shown(line)}")
-
-    def _complete(self) -> None:
-        self._heads.popleft()
-        self._is_inside = False
-
-    def _aside(self, line: bytes) -> Event | None:
-        """Return the event of a line that is not part of a reply; None: it is a note."""
-        if line.startswith(b"# "):
-            return None
-        if line.startswith(b"> "):
-            return Kind.PUSH, self._json(line[2:])
-        word, _, text = line.rstrip(b"\r").partition(b" ")
-        if word in _WORDS:
-            return Kind.REFUSAL, _WORDS[word](text.decode(errors="backslashreplace"))
-        return self._refuse(line)
-
-    def _refuse(self, line: bytes) -> NoReturn:
-        if self._is_inside:
-            raise ProtocolError(f"a reply cannot be understood: {_shown(line)}")
-        if line.startswith(b"@"):
-            raise ProtocolError(f"a reply to another request came: {_shown(line)}")
-        raise ProtocolError(f"the server does not send framed replies: {_shown(line)}")
-
-    @staticmethod
-    def _json(text: bytes) -> Any:
-        if text.isdigit():
-            return int(text)
-        try:
-            return _decode(text.decode())
-        except (ValueError, RecursionError):
-            raise ProtocolError(f"a reply is not JSON: {_shown(text)}") from None
+    Raises:
+        ProtocolError: It is not JSON.
+    """
+    if text.isdigit():
+        return int(text)
+    try:
+        return _decode(text.decode())
+    except (ValueError, RecursionError):
+        raise ProtocolError(f"a reply is not JSON: {shown(text)}") from None
 
 
-def _error(facts: Any) -> Exception:
-    """Return the error that a server has sent."""
-    if not isinstance(facts, dict) or not isinstance(facts.get("text"), str):
-        raise ProtocolError(f"an error has no text: {str(facts)[:80]!a}")
-    text, why = facts["text"], facts.get("why")
-    if why == "deadline":
-        return CallTimeout(text, was_sent=True)
-    kind = _WORDS.get(str(facts.get("error")).encode(), ReplyError)
-    error: ReplyError
-    if kind is ClientError and isinstance(why, str):
-        usage = str(facts.get("usage") or "")
-        error = UsageError(f"{text}." if usage else text, why)
-        error.usage = usage
-    else:
-        error = kind(text)
-    error.code = facts.get("code")
-    error.data = facts.get("data")
-    error.id = facts.get("id")
-    return error
-
-
-def _shown(data: bytes) -> str:
+def shown(data: bytes) -> str:
+    """Return the beginning of what a server has sent, for messages."""
     return ascii(data[:80].decode("latin-1"))
+
+
+def not_spoken(what: str, data: bytes) -> ProtocolError:
+    """Return the error about a server whose replies are in another protocol, which the text names if it can.
+
+    Args:
+        what: What they are not.
+        data: One of them, or its beginning.
+    """
+    for name, begins in _BEGINNINGS.items():
+        if data.startswith(begins):
+            return ProtocolError(
+                f"the server does not send {what}, but seems to speak {name}: {shown(data)}"
+            )
+    return ProtocolError(f"the server does not send {what}: {shown(data)}")
 
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_WORDS: Mapping[bytes, type[ReplyError]] = {
-    b"ERROR": UnknownCommand,
-    b"CLIENT_ERROR": ClientError,
-    b"SERVER_ERROR": ServerError,
+_BEGINNINGS: Mapping[str, tuple[bytes, ...]] = {
+    "protocol='jsonrpc'": (b'{"jsonrpc"', b'[{"jsonrpc"'),
+    "protocol='resp'": (b"-ERR ", b"-NOAUTH "),
+    "protocol='line'": (b"ERROR unknown command", b"CLIENT_ERROR ", b"SERVER_ERROR "),
+    "HTTP": (b"HTTP/",),
+    "TLS, as for tls://HOST:PORT": (b"\x15\x03",),
 }
+"""How errors begin in other protocols."""
+ENDED = "the connection was closed before the reply was complete"
 # What JSON's own encoder does with a value at the top, in a quarter of the time.
 _TEXTS: Mapping[type, Callable[[Any], str]] = {
     int: int.__repr__,

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from collections import deque
 from collections.abc import Sequence, Set
 from time import monotonic
+from typing import TYPE_CHECKING
 from typing import Protocol as Interface
 
 from linepool.address import FORMS, LOCAL, parse_address, unix_address
 from linepool.client.core import Core
+
+if TYPE_CHECKING:
+    import ssl
 
 _FIRST_AVOIDED_S = 0.1
 _MOST_AVOIDED_S = 10.0
@@ -55,24 +60,33 @@ class Connection:
 
     __slots__ = ("core", "wire")
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, core: Core) -> None:
         self.wire = wire
-        self.core = Core()
+        self.core = core
 
 
 class Place:
     """A place for one connection to an endpoint, which is held during a call.
 
+    One that is lost is free again: an exception out of a signal handler may come at any moment.
+
     Attributes:
         endpoint: To which.
         connection: The connection, if it is open.
+        known: What the endpoint knows it by.
     """
 
-    __slots__ = ("connection", "endpoint")
+    __slots__ = ("__weakref__", "connection", "endpoint", "known")
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, places: Places) -> None:
         self.endpoint = endpoint
         self.connection: Connection | None = None
+        self.known = places
+        places.add(weakref.ref(self, places.discard))
+
+
+Places = set["weakref.ref[Place]"]
+"""Of one endpoint, in one process and event loop; without those that nothing holds any more."""
 
 
 class Endpoint:
@@ -83,23 +97,28 @@ class Endpoint:
     Attributes:
         name: The address, as it was given.
         target: The path of a unix socket, or host and port.
+        uses_tls: Whether the address says that its connections have TLS.
+        context: How they have it; None: they do not. The client sets it.
     """
 
     def __init__(self, name: str, most: int) -> None:
+        bare = name.removeprefix(_TLS)
         try:
-            address = parse_address(name)
+            address = parse_address(bare)
         except ValueError as error:
             text = str(error).replace(FORMS, _FORMS)
             raise ValueError(f"address must be {text}, not {name!r}") from None
         if address.name or address.descriptor >= 0:
             raise ValueError(f"address must be {_FORMS}, not {name!r}, which is for servers only")
-        host = LOCAL if name.startswith(":") else address.host
+        host = LOCAL if bare.startswith(":") else address.host
         self.name = name
+        self.uses_tls = bare is not name
+        self.context: ssl.SSLContext | None = None
         self.target = unix_address(address.path) if address.path else (host, address.port)
         self._most = most
         self._failures = 0
         self._avoided_until = 0.0
-        self._places: set[Place] = set()
+        self._places: Places = set()
         self.forget()
 
     def forget(self) -> list[Connection]:
@@ -112,7 +131,8 @@ class Endpoint:
         self._lock = threading.Lock()
         self._idle: list[Place] = []
         self._waiting: deque[tuple[Waiter, list[Place]]] = deque()
-        return [place.connection for place in places if place.connection is not None]
+        held = [place for one in places if (place := one()) is not None]
+        return [place.connection for place in held if place.connection is not None]
 
     @property
     def load(self) -> int:
@@ -124,7 +144,14 @@ class Endpoint:
         return monotonic() < self._avoided_until
 
     def refused(self) -> None:
-        """Note that it could not be connected; it is avoided for a time that grows."""
+        """Note that it could not be connected; it is avoided for a time that grows.
+
+        Calls that wait for one of its connections wait no longer: they may go to another endpoint.
+        """
+        with self._lock:
+            while self._waiting:
+                self._waiting[0][0].set()
+                self._waiting.popleft()
         self._avoided_until = monotonic() + min(
             _FIRST_AVOIDED_S * 2**self._failures, _MOST_AVOIDED_S
         )
@@ -146,7 +173,7 @@ class Endpoint:
             return self._take()
 
     async def wait(self, waiter: Waiter, deadline: float) -> Place | None:
-        """Return the next place that is free; None: none was by the deadline."""
+        """Return the next place that is free; None: none was by the deadline, or the endpoint is refused."""
         given: list[Place] = []
         entry = (waiter, given)
         with self._lock:
@@ -166,14 +193,15 @@ class Endpoint:
     def put(self, place: Place) -> None:
         """Give a place back, with its connection or without."""
         with self._lock:
-            if place not in self._places:
+            if place.known is not self._places:
                 return
             if self._waiting:
-                waiter, given = self._waiting.popleft()
+                waiter, given = self._waiting[0]
                 given.append(place)
                 waiter.set()
+                self._waiting.popleft()
             elif place.connection is None:
-                self._places.remove(place)
+                self._places.discard(weakref.ref(place))
             else:
                 self._idle.append(place)
 
@@ -188,9 +216,7 @@ class Endpoint:
             return self._idle.pop()
         if len(self._places) >= self._most:
             return None
-        place = Place(self)
-        self._places.add(place)
-        return place
+        return Place(self, self._places)
 
     def _leave(self, entry: tuple[Waiter, list[Place]]) -> None:
         with self._lock:
@@ -214,4 +240,5 @@ def choose(endpoints: Sequence[Endpoint], refused: Set[Endpoint]) -> Endpoint:
     return min(drawn, key=lambda one: one.load)
 
 
-_FORMS = "HOST:PORT, PORT, [::1]:PORT, unix:/PATH or unix:@NAME"
+_TLS = "tls://"
+_FORMS = "HOST:PORT, PORT, [::1]:PORT, tls://HOST:PORT, unix:/PATH or unix:@NAME"

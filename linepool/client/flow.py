@@ -10,14 +10,19 @@ import math
 import os
 import random
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Protocol as Interface
 
-from linepool.client.core import Event, Kind, ProtocolError
+from linepool.client.core import Core, Event, Kind, ProtocolError
+from linepool.client.deadlines import deadline_of
 from linepool.client.endpoint import Connection, Endpoint, Place, Waiter, Wire, choose
-from linepool.client.errors import CallTimeout, ConnectionFailed
+from linepool.client.errors import CallTimeout, ConnectionFailed, named
+from linepool.client.hooks import Hook, Observed
+from linepool.client.login import Credentials
 from linepool.client.request import Prepared
+from linepool.client.security import secured, set_contexts
+from linepool.client.sockets import TlsError, TlsOptions
 from linepool.errors import LinepoolError
 
 _FIRST_BACKOFF_S = 0.02
@@ -49,22 +54,30 @@ class Flow:
     Args:
         io: How it connects and waits.
         addresses: Of servers that serve the same, one at least.
+        core: Makes the bytes of a new connection.
         connect_timeout: Seconds to try to connect, in all.
         max_connections: Most connections to each address.
         retries: Whether anything is tried again.
+        tls: Which connections have TLS, and how.
+        hooks: Around each call.
+        credentials: With which each connection begins; None: with none.
 
     Raises:
-        ValueError: An address or a number is wrong; the text says what would be right.
+        ValueError: An address, a number or a file is wrong; the text says what would be right.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options
         self,
         io: IO,
         addresses: Sequence[str],
         *,
+        core: Callable[[], Core],
         connect_timeout: float,
         max_connections: int,
         retries: bool,
+        tls: TlsOptions,
+        hooks: Sequence[Hook] = (),
+        credentials: Credentials | None = None,
     ) -> None:
         if not addresses:
             raise ValueError("a client needs an address, such as 127.0.0.1:7000")
@@ -72,9 +85,15 @@ class Flow:
             raise ValueError(f"max_connections must be 1 or more, not {max_connections}")
         check_seconds(connect_timeout, "connect_timeout")
         self._io = io
+        self._core = core
+        self._credentials = credentials
         self._endpoints = [Endpoint(name, max_connections) for name in addresses]
+        set_contexts(self._endpoints, tls)
         self._connect_timeout = connect_timeout
         self._retries = retries
+        if callable(hooks) or not all(map(callable, hooks)):
+            raise ValueError(f"hooks must be a list of generator functions, not {hooks!r}")
+        self.hooks = tuple(hooks)
         self._tokens = _MOST_TOKENS
         self._is_closed = False
         _flows.add(self)
@@ -87,17 +106,26 @@ class Flow:
             ConnectionFailed: There is no reply.
             CallTimeout: There was none in time.
         """
-        deadline = deadline_of(timeout)
+        try:
+            with Observed(self.hooks, (request,), self._core) as observed:
+                deadline = deadline_of(timeout)
+                return await self._call(observed, deadline, is_idempotent=is_idempotent)
+        except LinepoolError as error:
+            named(error, request.name)
+            raise
+
+    async def _call(self, observed: Observed, deadline: float, *, is_idempotent: bool) -> Event:
         failures = 0
         self._tokens = min(self._tokens + _PER_CALL, _MOST_TOKENS)
         while True:
             try:
-                kind, value = event = await self._attempt(request, deadline)
+                kind, value = event = await self._attempt(observed, deadline)
             except ConnectionFailed as error:
                 failures += 1
                 if not (error.was_sent and is_idempotent and self._may_retry(failures)):
                     raise
                 await self._back_off(failures, deadline, error)
+                observed.again()
                 continue
             if kind is Kind.ERROR:
                 raise value
@@ -124,8 +152,15 @@ class Flow:
         """
         if not requests:
             return []
-        deadline = deadline_of(timeout)
-        place = await self._begin(requests, deadline, milliseconds_until(deadline))
+        with Observed(self.hooks, requests, self._core) as observed:
+            deadline = deadline_of(timeout)
+            events = await self._pipeline(observed, deadline)
+            observed.note(events)
+        return events
+
+    async def _pipeline(self, observed: Observed, deadline: float) -> list[Event]:
+        requests = observed.requests
+        place = await self._begin(observed, deadline, milliseconds_until(deadline))
         assert place.connection is not None
         core = place.connection.core
         events: list[Event] = []
@@ -133,13 +168,17 @@ class Flow:
         try:
             while len(events) < len(requests):
                 if (event := core.reply()) is not None:
-                    events.append(unless_refused(event))
+                    if unless_refused(event)[0] is Kind.ERROR:
+                        named(event[1], requests[len(events)].name)
+                    events.append(event)
                 else:
                     core.feed(await place.connection.wire.recv(deadline))
             is_kept = core.is_at_rest
         except (OSError, ProtocolError, LinepoolError) as error:
-            failure = failure_of(error, place)
-            events += [(Kind.ERROR, failure)] * (len(requests) - len(events))
+            events += [
+                (Kind.ERROR, named(failure_of(error, place), one.name))
+                for one in requests[len(events) :]
+            ]
         finally:
             self.end(place, is_kept=is_kept)
         return events
@@ -157,8 +196,8 @@ class Flow:
             for connection in endpoint.forget():
                 connection.wire.forget()
 
-    async def _attempt(self, request: Prepared, deadline: float) -> Event:
-        place = await self._begin((request,), deadline, milliseconds_until(deadline))
+    async def _attempt(self, observed: Observed, deadline: float) -> Event:
+        place = await self._begin(observed, deadline, milliseconds_until(deadline))
         connection = place.connection
         assert connection is not None
         core = connection.core
@@ -174,14 +213,16 @@ class Flow:
             self.end(place, is_kept=is_kept)
         return event
 
-    async def _begin(self, requests: Sequence[Prepared], deadline: float, wait_ms: int) -> Place:
+    async def _begin(self, observed: Observed, deadline: float, wait_ms: int) -> Place:
         """Send requests; return the place of the connection on which they were.
 
         A request of which not all bytes have been taken is not run: it is sent again, on another connection.
         """
+        requests = observed.requests
         failures = 0
         while True:
             place = await self._take(deadline)
+            observed.take(place.endpoint.name)
             connection = place.connection
             assert connection is not None
             is_kept = False
@@ -197,6 +238,7 @@ class Flow:
                 if was_sent or not self._retries or failures == _MOST_SENDS:
                     raise failure from error
                 await self._back_off(failures, deadline, failure)
+                observed.again()
             else:
                 return place
             finally:
@@ -209,12 +251,8 @@ class Flow:
         failures = 0
         refused: set[Endpoint] = set()
         while True:
-            if self._is_closed:
-                raise ConnectionFailed(_CLOSED)
-            endpoint = choose(self._endpoints, refused)
-            place = endpoint.take() or await endpoint.wait(self._io.waiter(), deadline)
-            if place is None:
-                raise CallTimeout(f"no connection to {endpoint.name} was free in time")
+            place = await self._free_place(refused, deadline)
+            endpoint = place.endpoint
             if place.connection is not None:
                 if place.connection.wire.is_quiet():
                     return place
@@ -226,7 +264,7 @@ class Flow:
                 refused.add(endpoint)
                 failure = ConnectionFailed(f"cannot connect to {endpoint.name}: {_reason(error)}")
                 if len(refused) == len(self._endpoints):
-                    if not self._retries:
+                    if not self._retries or isinstance(error, TlsError):
                         raise failure from error
                     refused.clear()
                     await self._back_off(failures, until, failure)
@@ -234,16 +272,43 @@ class Flow:
             else:
                 return place
 
+    async def _free_place(self, refused: set[Endpoint], deadline: float) -> Place:
+        """Return a place for a connection to one of the endpoints."""
+        while True:
+            if self._is_closed:
+                raise ConnectionFailed(_CLOSED)
+            endpoint = choose(self._endpoints, refused)
+            place = endpoint.take() or await endpoint.wait(self._io.waiter(), deadline)
+            if place is not None:
+                return place
+            if monotonic() >= deadline:
+                raise CallTimeout(f"no connection to {endpoint.name} was free in time")
+
     async def _connect(self, place: Place, deadline: float) -> None:
+        core = self._core()
         try:
             wire = await self._io.connect(place.endpoint.target, deadline)
+            if place.endpoint.context is not None:
+                wire = await secured(wire, place.endpoint, deadline)
+            if self._credentials is not None:
+                await self._log_in(self._credentials, wire, core, place.endpoint.name, deadline)
         except BaseException as error:
             if isinstance(error, OSError):
                 place.endpoint.refused()
             place.endpoint.put(place)
             raise
         place.endpoint.accepted()
-        place.connection = Connection(wire)
+        place.connection = Connection(wire, core)
+
+    @staticmethod
+    async def _log_in(
+        credentials: Credentials, wire: Wire, core: Core, name: str, deadline: float
+    ) -> None:
+        try:
+            await credentials.log_in(wire, core, name, deadline)
+        except BaseException:
+            wire.close()
+            raise
 
     def _may_retry(self, failures: int) -> bool:
         """Whether to send again what may have been run; a budget keeps that to few calls."""
@@ -266,61 +331,6 @@ class Flow:
         place.endpoint.put(place)
 
 
-class Stream:
-    """The reply to one request, value by value.
-
-    Args:
-        flow: The connections.
-        request: The request, which is sent when the first value is asked for.
-        timeout: Seconds to wait for each value; None: without limit.
-    """
-
-    def __init__(self, flow: Flow, request: Prepared, timeout: float | None) -> None:
-        self._flow = flow
-        self._request = request
-        self._timeout = timeout
-        self._place: Place | None = None
-
-    async def next(self) -> Event:
-        """Return an ITEM or a VALUE, or END.
-
-        Raises:
-            ReplyError: The stream, or what remained of it, is an error.
-            ConnectionFailed: The connection has ended.
-            CallTimeout: The next value did not come in time.
-        """
-        deadline = deadline_of(self._timeout)
-        if self._place is None:
-            self._place = await self._flow._begin((self._request,), deadline, 0)
-        place = self._place
-        connection = place.connection
-        assert connection is not None
-        try:
-            while True:
-                if (event := connection.core.event()) is None:
-                    connection.core.feed(await connection.wire.recv(deadline))
-                elif unless_refused(event)[0] is Kind.ERROR:
-                    raise event[1]
-                elif event[0] not in (Kind.OPENING, Kind.PUSH):
-                    return event
-        except (OSError, ProtocolError) as error:
-            if isinstance(error, LinepoolError):
-                raise
-            raise failure_of(error, place) from error
-
-    def close(self) -> None:
-        """Give the connection back; if the reply was not complete, close it."""
-        place, self._place = self._place, None
-        if place is not None:
-            assert place.connection is not None
-            self._flow.end(place, is_kept=place.connection.core.is_at_rest)
-
-
-def deadline_of(timeout: float | None) -> float:
-    """Return the end of a time from now; without limit: infinity."""
-    return math.inf if timeout is None else monotonic() + timeout
-
-
 def check_seconds(seconds: float, name: str) -> None:
     """Raise ValueError for what is no time to wait."""
     if not 0 < seconds < math.inf:
@@ -331,7 +341,7 @@ def milliseconds_until(deadline: float) -> int:
     """Return how long the reply is waited for, as a request says it."""
     if deadline == math.inf:
         return 0
-    return min(max(round((deadline - monotonic()) * 1000), 1), _MOST_WAIT_MS)
+    return min(max(int((deadline - monotonic()) * 1000), 1), _MOST_WAIT_MS)
 
 
 def unless_refused(event: Event) -> Event:

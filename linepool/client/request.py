@@ -9,8 +9,11 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
 
+from linepool.client.command import Command
 from linepool.client.core import arguments_text
 from linepool.client.errors import UnexpectedReply
+from linepool.client.identity import id_of_call
+from linepool.values.unset import UNSET
 
 _Convert = Callable[[Any], Any]
 _BARE = re.compile(r"[\w.:/+-]+", re.ASCII)
@@ -35,10 +38,14 @@ class Prepared(NamedTuple):
     Attributes:
         line: The command, a blank, and its arguments.
         as_json: They are one JSON value.
+        name: Its id in logs and errors.
+        trace: The ``traceparent`` of the caller (W3C Trace Context); "": none.
     """
 
     line: bytes
     as_json: bool
+    name: str = ""
+    trace: str = ""
 
 
 class Result(NamedTuple):
@@ -55,7 +62,7 @@ class Result(NamedTuple):
     item: _Convert
 
 
-class _Described(NamedTuple):
+class Described(NamedTuple):
     """A handler's function.
 
     Attributes:
@@ -72,12 +79,14 @@ class _Described(NamedTuple):
 
 
 def prepare(
-    command: str | Callable[..., Any], arguments: Sequence[Any], named: Mapping[str, Any]
+    command: str | Command[Any] | Callable[..., Any],
+    arguments: Sequence[Any],
+    named: Mapping[str, Any],
 ) -> tuple[Prepared, Result]:
     """Return the request of a call, and what becomes of its reply.
 
     Args:
-        command: The name of a command, or the function of its handler.
+        command: The name of a command, or what has one: a Command, or the function of its handler.
         arguments: By position.
         named: By name.
 
@@ -85,24 +94,44 @@ def prepare(
         TypeError: The arguments do not fit the function, or JSON has no form for one.
         ValueError: The name cannot be one of a command, or JSON has no form for a value.
     """
+    block = b""
     if isinstance(command, str):
-        if not command.isalnum():
-            _check_name(command)
-        name, result = command.encode(), _PLAIN
+        name, result = checked_name(command), UNCHANGED
+    elif isinstance(command, Command):
+        name, result = known(command)
+        named = without_unset(named)
+        if command.block:
+            block = b"\n" + named.pop(command.block)
     else:
-        name, parameters, kinds, result = _described(command)
+        name, parameters, kinds, result = described(command)
         if not named:
             line = _in_words(name, kinds, arguments)
             if line is not None:
-                return Prepared(line, as_json=False), result
+                return Prepared(line, False, id_of_call()), result
         elif arguments:
-            if len(arguments) > len(parameters):
-                raise TypeError(
-                    f"{command.__name__}() cannot take these arguments by position and by name"
-                )
-            named = {**dict(zip(parameters, arguments, strict=False)), **named}
-            arguments = ()
-    return Prepared(b"%b %b" % (name, arguments_text(arguments, named)), as_json=True), result
+            arguments, named = (), by_name(command, parameters, arguments, named)
+    text = arguments_text(arguments, named)
+    line = b"%b %b%b" % (name, text, block)
+    return Prepared(line, True, id_of_call()), result
+
+
+def without_unset(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a Command but for those that are left out."""
+    return {key: value for key, value in named.items() if value is not UNSET}
+
+
+def by_name(
+    function: Callable[..., Any],
+    parameters: Sequence[str],
+    arguments: Sequence[Any],
+    named: Mapping[str, Any],
+) -> Mapping[str, Any]:
+    """Return all arguments by name; raises TypeError if those by position have no names."""
+    if len(arguments) > len(parameters):
+        raise TypeError(
+            f"{function.__name__}() cannot take these arguments by position and by name"
+        )
+    return {**dict(zip(parameters, arguments, strict=False)), **named}
 
 
 def _in_words(name: bytes, kinds: Sequence[Any], arguments: Sequence[Any]) -> bytes | None:
@@ -125,18 +154,30 @@ def _in_words(name: bytes, kinds: Sequence[Any], arguments: Sequence[Any]) -> by
     return b" ".join(words)
 
 
-def _check_name(command: str) -> None:
-    if (
+def checked_name(command: str) -> bytes:
+    """Return the name of a command as it is sent.
+
+    Raises:
+        ValueError: It cannot be one.
+    """
+    if not command.isalnum() and (
         not command
         or command.startswith("@")
         or len(command.split()) != 1
         or not command.isprintable()
     ):
         raise ValueError(f"{command!r} cannot be the name of a command: it must be one word")
+    return command.encode()
 
 
 @functools.lru_cache(maxsize=1024)
-def _described(function: Callable[..., Any]) -> _Described:
+def known(command: Command[Any]) -> tuple[bytes, Result]:
+    """Return the name of a command as it is sent, and what becomes of its replies."""
+    return checked_name(command.name), result_of(command.returns)
+
+
+@functools.lru_cache(maxsize=1024)
+def described(function: Callable[..., Any]) -> Described:
     """Return what a request of a handler, and its reply, depend on."""
     import inspect  # noqa: PLC0415 - takes long to import
 
@@ -149,10 +190,11 @@ def _described(function: Callable[..., Any]) -> _Described:
         hints = {}
     named = tuple(one.name for one in parameters if one.kind in fixed)
     kinds = tuple(hints.get(one) for one in named)
-    return _Described(name.encode(), named, kinds, _result(hints.get("return", Any)))
+    return Described(name.encode(), named, kinds, result_of(hints.get("return", Any)))
 
 
-def _result(hint: Any) -> Result:
+def result_of(hint: Any) -> Result:
+    """Return what becomes of the replies of a function with a return annotation."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     kind, inner = get_origin(hint) or hint, get_args(hint)
@@ -204,4 +246,5 @@ def _converter(hint: Any) -> _Convert:
     return checked
 
 
-_PLAIN = Result(unchanged, unchanged, unchanged)
+UNCHANGED = Result(unchanged, unchanged, unchanged)
+"""Of a call by name."""

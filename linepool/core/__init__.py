@@ -59,6 +59,7 @@ else:
     from linepool.core import fields
 
 ConnectionFields = fields.ConnectionFields
+FigureFields = fields.FigureFields
 InterruptFields = fields.InterruptFields
 SafePointFields = fields.SafePointFields
 TableFields = fields.TableFields

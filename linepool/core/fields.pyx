@@ -17,5 +17,9 @@ cdef class SafePointFields:
     pass
 
 
+cdef class FigureFields:
+    pass
+
+
 cdef class InterruptFields:
     pass

@@ -66,6 +66,8 @@ cdef extern from *:
     """
     static inline void release_fence(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
 
+    static inline void full_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
     static inline int accept_any(int fd, void *address, unsigned *size, int flags) {
         return accept4(fd, (struct sockaddr *)address, (socklen_t *)size, flags);
     }
@@ -91,6 +93,7 @@ cdef extern from *:
     }
     """
     void release_fence() nogil
+    void full_fence() nogil
     int accept_any(int fd, void *address, unsigned *size, int flags) nogil
     int numeric_host(const void *address, unsigned size, char *host, unsigned most) nogil
     object take_raised()

@@ -3,7 +3,7 @@
 
 ``linepool/protocols/line.py`` has all the rules. Left to it: quotes, NUL, telnet's commands, a CR that is
 not before LF, lines that are too long, data blocks, the rest of a line, replies of several lines; of framed
-requests, attributes but i and t, and replies but null, bool, int, bytes and a str that needs no escapes.
+requests, attributes but i, r and t, and replies but null, bool, int, bytes and a str that needs no escapes.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8String
@@ -181,9 +181,9 @@ cdef class LineSyntax(Syntax):
             return request_of(cut, plan, eol)
         verb, line = cut.verb[:cut.verb_size], cut.line[:cut.line_size]
         head = b"@%b " % cut.head[:cut.head_size] if cut.head_size else b""
-        words = words_of(cut)
+        given_id = (<bytes>cut.given_id[:cut.given_id_size]).decode() if cut.given_id_size else ""
         return framing.Framed(
-            verb, words, plan.entry, None, eol, line, head=head, most_ns=cut.most_ns
+            verb, words_of(cut), plan.entry, None, eol, line, None, head, cut.most_ns, given_id
         )
 
     cdef int note(self, ConnectionFields connection, const Cut *cut) except -1:
@@ -209,7 +209,7 @@ cdef const char *cut_head(const char *at, const char *end, Cut *cut) noexcept:
     cdef const char *begin
     cdef char name
     cdef long long number
-    cut.head_size = 0
+    cut.head_size = cut.given_id_size = 0
     at += 1
     while at < end and class_of[<unsigned char>at[0]] == IN_WORD:
         if end - at < 3 or at[1] != b"=":
@@ -217,12 +217,15 @@ cdef const char *cut_head(const char *at, const char *end, Cut *cut) noexcept:
         name = at[0]
         at += 2
         begin = at
-        if name == b"i":
+        if name == b"i" or name == b"r":
             while at < end and in_id[<unsigned char>at[0]]:
                 at += 1
             if not 0 < at - begin <= MOST_ID:
                 return NULL
-            cut.head, cut.head_size = begin, at - begin
+            if name == b"i":
+                cut.head, cut.head_size = begin, at - begin
+            else:
+                cut.given_id, cut.given_id_size = begin, at - begin
         elif name == b"t":
             number = 0
             while at < end and b"0" <= at[0] <= b"9" and at - begin < MOST_MILLISECONDS:

@@ -31,6 +31,7 @@ class ConnectionFields:
         accepted_at: When it was accepted; likewise.
         read_by: When an unfinished request must be complete; 0.0: none has begun.
         conversation: Its requests and replies, with its ``protocol``.
+        encrypted: Its transport if that encrypts; None: the socket has the bytes as they are.
     """
 
     descriptor: int
@@ -48,6 +49,7 @@ class ConnectionFields:
     read_by: float
     conversation: Conversation
     protocol: Protocol
+    encrypted: Any
 
     def make(self) -> None:
         """Make all else of a connection that the compiled core has accepted."""
@@ -67,6 +69,12 @@ class SafePointFields:
 
     is_open: bool
     is_wanted: bool
+
+
+class FigureFields:
+    """The fields of ``worker.figures.RequestFigures``."""
+
+    since_ns: int
 
 
 class InterruptFields:

@@ -6,7 +6,7 @@ cdef enum:
 
 
 cdef class RespSyntax(Syntax):
-    cdef object template        # a protocol whose client has authenticated, if it has to
+    cdef object template        # a protocol of a new client
     cdef Py_ssize_t most        # bytes of a request
     cdef int version            # of the protocol, as this turn's client has chosen it
     cdef char line[LOGGED_WORDS * (LOGGED_BYTES + 1)]   # what the log shows of the present request

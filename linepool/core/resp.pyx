@@ -2,7 +2,7 @@
 """RESP in the core: arrays of short words, and replies of the usual types.
 
 ``linepool/protocols/resp`` has all the rules. Left to it: inline commands, long words, errors in the
-framing, clients that have not authenticated, open transactions, subscribers.
+framing, open transactions, subscribers.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -14,7 +14,7 @@ from linepool.core.syntax cimport MOST_WORDS, Cut, Out, Plan, Syntax, request_of
 
 from linepool.protocols.base import Request
 from linepool.protocols.resp.protocol import to_float, to_int
-from linepool.protocols.resp.values import OK, Status, float_text
+from linepool.protocols.resp.values import OK, NullArray, PerVersion, Status, float_text
 
 cdef extern from "strings.h":
     int strncasecmp(const char *a, const char *b, size_t size)
@@ -36,21 +36,16 @@ cdef class RespSyntax(Syntax):
         self.template = service.open_protocol()
         self.most = self.template.short_limit_bytes
         self.kinds = self.kinds | {to_int: b"I", to_float: b"f"}
-        self.serves_new = self.template.authenticate is None
-        self.template.authenticated = not self.serves_new
         self.version = 2
 
     cdef bint serves(self, ConnectionFields connection) except -1:
         self.version, self.is_initial = 2, True
         if connection.maker is not None or connection.is_replaceable:
-            return self.serves_new
+            return True
         protocol = connection.protocol
-        authenticated = protocol.authenticated
         self.version = protocol.version
-        self.is_initial = self.version == 2 and not authenticated and not protocol.name
-        if protocol.queue is not None or protocol.subscribed:
-            return False
-        return self.serves_new or authenticated
+        self.is_initial = self.version == 2 and not protocol.name
+        return protocol.queue is None and not protocol.subscribed and not protocol.mute
 
     cdef bint only_calls(self, bytes verb) except -1:
         return self.template.is_plain(Request(verb, []))
@@ -183,8 +178,12 @@ cdef class RespSyntax(Syntax):
             out.put(b"+", 1)
             out.put_bytes(text)
             out.put(b"\r\n", 2)
+        elif kind is NullArray:
+            out.put(b"_\r\n" if self.version == 3 else b"*-1\r\n", 3 if self.version == 3 else 5)
         elif depth == MOST_DEPTH:
             return False
+        elif kind is PerVersion:
+            return self.add(out, value.resp3 if self.version == 3 else value.resp2, depth + 1)
         elif kind is list or kind is tuple:
             return self.add_all(out, value, depth)
         elif kind is dict:

@@ -28,6 +28,7 @@ from linepool.core.kernel cimport (
     epoll_ctl,
     epoll_event,
     epoll_wait,
+    full_fence,
     getsockopt,
     inet_ntop,
     monotonic_ns,
@@ -39,7 +40,14 @@ from linepool.core.kernel cimport (
 from linepool.core.turn cimport SERVED, UNTOUCHED, Turns, Words
 
 from linepool.core import rules
-from linepool.kernel.sockets import LONGEST_WAIT, origin_of, unmapped
+from linepool.kernel.sockets import (
+    LONGEST_WAIT,
+    as_connection,
+    close_by_reset,
+    origin_of,
+    unix_peer,
+    unmapped,
+)
 from linepool.kernel.standard import LAST_STANDARD, moved_away
 from linepool.pool.status import State
 
@@ -51,6 +59,7 @@ cdef enum:
 
 cdef int EVENTS_WHILE_OTHERS_WAIT = rules.EVENTS_WHILE_OTHERS_WAIT
 cdef long long MOMENT_NS = rules.MOMENT_NS
+cdef long long SLEPT_NS = rules.SLEPT_NS
 cdef long long WORTH_NS = rules.WORTH_NS
 cdef long long STARVING_NS = rules.STARVING_NS
 cdef long long COMPARE_EVERY_NS = rules.COMPARE_EVERY_NS
@@ -69,11 +78,14 @@ cdef class Rounds(Turns):
     cdef int epoll
     cdef int most_active
     cdef uint64_t enough            # connections in all that are admitted without a look at all workers
-    cdef bint was_late, accepts
+    cdef bint was_late
+    cdef bint accepts_any           # the core may accept for some listener
+    cdef uint64_t seen_bans
     cdef long long mean_ns, looked_ns
     cdef int count
     cdef type accepted              # the class of connections that the core accepts
     cdef object complete_class      # and that which they become
+    cdef bint slept                 # before this round, so nothing in it has waited
     cdef object last_host
     cdef uint64_t last_origin
     cdef uint16_t[::1] origins
@@ -82,7 +94,7 @@ cdef class Rounds(Turns):
 
     def __init__(self, parts):
         Turns.__init__(self, parts.context)
-        settings, service = parts.context.settings, parts.context.service
+        settings = parts.context.settings
         self.parts, self.table = parts, parts.table
         self.acceptor, self.handoff = parts.acceptor, parts.handoff
         self.admission, self.orders = parts.admission, parts.context.orders
@@ -92,8 +104,7 @@ cdef class Rounds(Turns):
         self.most_active = settings.hot_connections
         self.enough = self.admission.enough
         self.is_idle = self.was_late = True
-        self.accepts = self.is_usable and self.syntax.serves_new and not service.greets
-        self.accepts = self.accepts and not parts.gives_back
+        self.accepts_any = not parts.gives_back
         self.accepted, self.complete_class = parts.accepted, parts.complete
 
     def next_events(self, *, bint takes_work, bint may_wait=True):
@@ -110,6 +121,7 @@ cdef class Rounds(Turns):
             most = EVENTS_WHILE_OTHERS_WAIT if others_wait else MOST_EVENTS
             if not may_wait:
                 began_ns = now_ns
+                self.slept = False
                 count = max(epoll_wait(self.epoll, events, most, 0), 0)
             else:
                 words.client_fd[0] = 0
@@ -119,9 +131,12 @@ cdef class Rounds(Turns):
                 count = self.wait(events, most)
                 began_ns = monotonic_ns()
                 self.was_late = began_ns - now_ns > MOMENT_NS
+                self.slept = began_ns - now_ns > SLEPT_NS
                 words.client_fd[0] = 0
                 words.idle_since_ns[0] = 0
                 words.waited_ns[0] += began_ns - now_ns
+            # What is there now came after the events of the round before.
+            self.figures.since_ns = began_ns if self.slept else self.began_ns
             self.began_ns, self.count = began_ns, count
             if self.mean_ns * count > WORTH_NS:
                 self.parts.offload(
@@ -140,6 +155,9 @@ cdef class Rounds(Turns):
         cdef Words *words = &self.words
         if len(self.table.connections) > 1 and now_ns - self.looked_ns > COMPARE_EVERY_NS:
             self.looked_ns = now_ns
+            return True
+        if words.bans[0] != self.seen_bans:
+            self.seen_bans = words.bans[0]
             return True
         return (
             not takes_work
@@ -195,7 +213,7 @@ cdef class Rounds(Turns):
                 connection = <ConnectionFields>found
                 if not self.gives_back and connection.needs == READ and self.serve_one(connection):
                     continue
-            elif self.accepts and self.accept(descriptor):
+            elif self.accepts_any and self.accept(descriptor):
                 continue
             left.append((descriptor, events[number].events))
         return left
@@ -206,7 +224,7 @@ cdef class Rounds(Turns):
         if self.is_idle:
             self.begin_work()
         try:
-            how = self.turn(connection, MSG_DONTWAIT, True)
+            how = self.of(connection).turn(connection, MSG_DONTWAIT, True)
             if how == UNTOUCHED and connection.maker is not None:
                 return self.close_new(connection)
         except Exception:
@@ -227,10 +245,14 @@ cdef class Rounds(Turns):
         """Tell the master a state; on the board alone if ``worker/edges.py`` says that it may be so."""
         cdef Words *words = &self.words
         cdef uint64_t now_ns = monotonic_ns()
+        # First published, then asked: a worker that is preempted in between tells an edge too many, and
+        # the other way round the master would have looked at the board before the edge was there.
+        words.state[0] = state
+        words.since_ns[0] = now_ns
+        full_fence()
         if now_ns < words.edges_from_ns[0] and not words.idle_floor[0]:
-            words.state[0] = state
-            words.since_ns[0] = now_ns
-        elif state == IDLE:
+            return 0
+        if state == IDLE:
             self.parts.edges.idle(now_ns)
         else:
             self.parts.edges.busy(now_ns)
@@ -251,8 +273,14 @@ cdef class Rounds(Turns):
         cdef int descriptor
         cdef Words *words = &self.words
         cdef ConnectionFields connection
+        cdef Turns turns = self
+        cdef long long since_ns = self.figures.since_ns
         found = self.listeners.get(listener)
         if found is None or found.phase[0]:
+            return False
+        if self.others is not None:
+            turns = self.others.get(found.name, self)
+        if not turns.accepts:
             return False
         if self.table.active >= self.most_active:
             return False
@@ -265,14 +293,19 @@ cdef class Rounds(Turns):
             self.acceptor.failures = 0
         if descriptor <= LAST_STANDARD:
             descriptor = moved_away(descriptor)
+        client = client_of(descriptor, &address, size_of_address)
+        if turns.has_rules or words.bans[0]:
+            if self.admission.denies(client, found.name):
+                close_by_reset(as_connection(descriptor, address.ss_family))
+                return True
         key = descriptor
         if key in self.table.connections:  # a handler has closed its descriptor
             self.table.close(self.table.connections[key])
         getsockopt(descriptor, SOL_SOCKET, SO_COOKIE, &cookie, &size)
         connection = self.accepted.__new__(self.accepted)
         connection.descriptor, connection.cookie = descriptor, cookie
-        connection.listener, connection.address = found, address_of(&address, size_of_address)
-        connection.maker = self
+        connection.listener, connection.address = found, client
+        connection.maker, connection.turns = self, turns
         connection.quiet_since = connection.accepted_at = self.began_ns / 1e9
         connection.origin = self.origin(connection.address)
         connection.place = self.table.places.pop() if self.table.places else -1
@@ -283,14 +316,17 @@ cdef class Rounds(Turns):
         epoll_ctl(self.epoll, EPOLL_CTL_ADD, descriptor, &event)
         self.table.look_at(connection.quiet_since + self.table.first_look)
         words.connections[0] += 1
+        if not self.slept:
+            self.figures.since_ns = 0  # it may have waited until some worker had time for it
         if not self.serve_one(connection):
             connection.on_readable()
             self.table.arrange(connection)
+        self.figures.since_ns = since_ns
         return True
 
     cdef uint64_t origin(self, object address) except? 0:
         """Return what Python says of where a client comes from; most come from where the last one does."""
-        host = address[0] if address else ""
+        host = address[0] if type(address) is tuple else ""
         if host != self.last_host:
             self.last_origin, self.last_host = origin_of(address), host
         return self.last_origin
@@ -304,7 +340,7 @@ cdef class Rounds(Turns):
     cdef bint close_new(self, ConnectionFields connection) except -1:
         """Close a connection that Python has not seen, because its client has ended its stream."""
         cdef epoll_event none
-        if self.context.service.on_disconnect:
+        if self.of(connection).context.service.on_disconnect:
             return False
         key = connection.descriptor
         if epoll_ctl(self.epoll, EPOLL_CTL_DEL, connection.descriptor, &none) < 0:
@@ -321,15 +357,16 @@ cdef class Rounds(Turns):
 
     def make(self, ConnectionFields connection):
         """Make Python's part of a connection that was accepted here."""
+        cdef Turns turns = self.of(connection)
         session = self.admission.session(connection.address, connection.listener)
-        self.complete_class.complete(connection, session, self.context)
+        self.complete_class.complete(connection, session, turns.context)
         if connection.is_admitted:
             connection.conversation.note_admission()
-        self.syntax.restore(connection)
+        turns.syntax.restore(connection)
 
 
-cdef object address_of(sockaddr_storage *address, unsigned size):
-    """Return an address as ``Listener.accept`` does."""
+cdef object client_of(int descriptor, sockaddr_storage *address, unsigned size):
+    """Return the address of a new client as ``Listener.accept`` does."""
     cdef char host[NI_MAXHOST]
     cdef sockaddr_in *inet = <sockaddr_in *>address
     if address.ss_family == AF_INET:
@@ -338,4 +375,4 @@ cdef object address_of(sockaddr_storage *address, unsigned size):
     if address.ss_family == AF_INET6:
         numeric_host(address, size, host, sizeof(host))
         return unmapped((host.decode(), ntohs(inet.sin_port)))  # the port is where IPv4 has it
-    return ""
+    return unix_peer(descriptor)

@@ -1,6 +1,6 @@
 """The numbers by which a worker's rounds and turns go, in the compiled core and in pure Python. Pure."""
 
-READ, WRITE, AGAIN, CLOSED = range(4)
+READ, WRITE, AGAIN, CLOSED, HANDSHAKE, WAIT = range(6)
 """What a connection needs next; see ``worker/connection.py``."""
 
 BATCH_BYTES = 65536
@@ -10,6 +10,8 @@ BATCH_NS = 2_000_000
 
 MOMENT_NS = 1_000_000
 """A worker that finds work within it was not idle."""
+SLEPT_NS = 20_000
+"""A wait for events that took longer was not for events that were there already."""
 EVENTS_WHILE_OTHERS_WAIT = 4
 """A round is short while connections wait for an idle worker."""
 WORTH_NS = 2_000_000

@@ -27,6 +27,8 @@ cdef struct Cut:
     bint is_framed          # its reply begins with ...
     const char *head        # ... this id, unless that is empty
     Py_ssize_t head_size
+    const char *given_id    # of the request, from its client
+    Py_ssize_t given_id_size
 
 
 cdef class Out:
@@ -58,6 +60,7 @@ cdef class Plan:
     cdef char kind[MOST_WORDS]
     cdef list extras            # of each argument: its default, its value, or the name of a resource
     cdef uint64_t limit_ns, number
+    cdef Py_ssize_t offset      # the first word of its block in a row of the figures
     cdef bint add(self, str name, dict words, dict supplied) except -1
     cdef tuple values(self, const Cut *cut, object session, object resources)
 
@@ -76,7 +79,6 @@ cdef class Syntax:
     # What the core knows of a protocol.
     cdef bint has_blocks        # its requests may have a data block
     cdef dict kinds             # the letters of converters, as ``KINDS``
-    cdef readonly bint serves_new    # a client that has not sent anything is served
     cdef bint is_initial        # the protocol of this turn's connection is in its initial state
     cdef object supply          # with which the protocol injects what ``supplied`` returns, or None
     cdef bint serves(self, ConnectionFields connection) except -1

@@ -96,7 +96,13 @@ cdef class Out:
 
 cdef class Plan:
     def __init__(
-        self, bytes verb, object entry, object service, uint64_t limit_ns, Syntax syntax
+        self,
+        bytes verb,
+        object entry,
+        object service,
+        uint64_t limit_ns,
+        Syntax syntax,
+        bint has_layers,
     ):
         signature = entry.signature
         self.syntax = syntax
@@ -107,7 +113,7 @@ cdef class Plan:
         self.extras = []
         words = {word.name: word for word in signature.words}
         supplied = dict(signature.supplied)
-        self.is_indirect = not signature.rest
+        self.is_indirect = not signature.rest and not entry.waits
         if signature.body:
             self.is_indirect = self.is_indirect and syntax.has_blocks
             supplied[signature.body] = BODY
@@ -120,7 +126,7 @@ cdef class Plan:
         self.is_direct = (
             self.is_indirect
             # What these use of a request may be changed by middleware.
-            and not (service.middleware and (syntax.has_blocks or verb_of in supplied.values()))
+            and not (has_layers and (syntax.has_blocks or verb_of in supplied.values()))
             and syntax.only_calls(verb)
             and may_lack_options(entry.function, signature)
             and (signature.many is None or self.many)
@@ -215,17 +221,19 @@ cdef inline uint64_t hashed(const char *verb, Py_ssize_t size) noexcept:
 
 
 cdef class Plans:
-    def __init__(self, object service, uint64_t limit_ns, Syntax syntax):
+    def __init__(self, object service, uint64_t limit_ns, Syntax syntax, bint has_layers):
         """Make the plans of an app.
 
         Args:
             service: The app.
             limit_ns: The setting ``request_timeout``, in ns.
             syntax: Cuts its requests.
+            has_layers: It has middleware that the core does not replace.
         """
         self.ignores_case = service.protocol.ignores_case
         self.plans = [
-            Plan(verb, entry, service, limit_ns, syntax) for verb, entry in service.table.items()
+            Plan(verb, entry, service, limit_ns, syntax, has_layers)
+            for verb, entry in service.table.items()
         ]
         by_verb = {(<Plan>plan).verb: plan for plan in self.plans}
         if service.protocol.ignores_case:  # its names are in upper case
@@ -241,6 +249,11 @@ cdef class Plans:
             while self.verbs[at] is not None:
                 at = (at + 1) & self.mask
             self.verbs[at], self.found[at] = verb, plan
+
+    def place(self, list offsets):
+        """Note where the requests of each command are counted, by the command's number."""
+        for plan in self.plans:
+            (<Plan>plan).offset = offsets[(<Plan>plan).number]
 
     def refresh(self):
         """Note which commands are braked now: the entry's ``call`` is another one then."""
@@ -274,7 +287,7 @@ cdef class Syntax:
 
     def __cinit__(self):
         self.kinds = KINDS
-        self.serves_new = self.is_initial = True
+        self.is_initial = True
 
     cdef bint serves(self, ConnectionFields connection) except -1:
         """Whether requests of a connection may be taken now; called at the beginning of a turn."""

@@ -17,11 +17,13 @@ from linepool.handlers.from_json import json_converter
 from linepool.handlers.from_words import word_converter
 from linepool.handlers.signature import Supply
 from linepool.handlers.structured import DEFAULT
+from linepool.login import Login
 from linepool.near import nearest
 from linepool.protocols.base import Protocol, Request
 from linepool.pubsub.messages import PubSub
 from linepool.session import Connection, Session, Verb
 from linepool.values.records import has_fields, is_plain_data
+from linepool.waiting import Waited
 
 
 @frozen
@@ -62,19 +64,11 @@ class Injector:
     def __call__(self, hint: Any, name: str) -> Supply | None:
         """Return what gives an injected parameter its value; None: its value is in the request."""
         hint = _required(hint)
-        for kind, supply in self.protocol.supplies.items():
+        for kind, supply in (*self.protocol.supplies.items(), *_SUPPLIES.items()):
             if hint is kind:
                 return supply
         if inspect.isclass(hint) and issubclass(hint, Protocol) and isinstance(self.protocol, hint):
             return lambda _request, conversation: conversation.protocol
-        if hint is Session:
-            return session_of
-        if hint is Verb:
-            return verb_of
-        if hint is Connection:
-            return _connection
-        if hint is PubSub:
-            return lambda _request, conversation: conversation.connection.pubsub
         if (chosen := self.resource_name(hint, name)) is not None:
             return self._offers[chosen].supply
         if any(_is_derived(hint, offer.kind) for offer in self._offers.values()):
@@ -212,7 +206,8 @@ class ResourceOf:
 
     def __call__(self, _request: Request, conversation: Any) -> object:
         """Return it; one of the scope ``batch`` is made first, if it has to be."""
-        return conversation.resources[self.name]
+        resources, name = conversation.resources, self.name
+        return resources[name] if name in resources else resources.take(name, conversation)
 
 
 class RequestResourceOf(ResourceOf):
@@ -254,10 +249,38 @@ def verb_of(request: Request, conversation: Any) -> Verb:
     return Verb(verb.upper()) if conversation.protocol.ignores_case else verb
 
 
-def _connection(_request: Request, conversation: Any) -> Connection:
+def connection_of(_request: Request, conversation: Any) -> Connection:
+    """Supply the live connection, which stays in this worker from now on."""
     conversation.pinned = True
     connection: Connection = conversation.connection
     return connection
+
+
+def login_of(_request: Request, conversation: Any) -> Login:
+    """Supply what logs the connection's client in."""
+    login: Login = conversation.login
+    return login
+
+
+def waited_of(request: Request, _conversation: Any) -> Waited:
+    """Supply what is known of earlier runs of the handler."""
+    return request.waited
+
+
+def _pubsub(_request: Request, conversation: Any) -> PubSub:
+    pubsub: PubSub = conversation.connection.pubsub
+    return pubsub
+
+
+_SUPPLIES: Mapping[Any, Supply] = {
+    Session: session_of,
+    Verb: verb_of,
+    Connection: connection_of,
+    Login: login_of,
+    PubSub: _pubsub,
+    Waited: waited_of,
+}
+"""What every app can inject, by annotation."""
 
 
 def hints(function: Callable[..., Any]) -> dict[str, Any]:

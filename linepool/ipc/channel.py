@@ -24,11 +24,14 @@ from linepool.ipc.messages import (
     Rejected,
     Returned,
     Stop,
+    Waits,
     WakeUp,
     WantsWork,
     WorkerDied,
     WorkerStarted,
 )
+from linepool.ipc.waiting import MOST_BYTES as MOST_WAITING_BYTES
+from linepool.ipc.waiting import Waiting, Wakes, packed_all, unpacked, unpacked_all, unpacked_wakes
 from linepool.kernel.sealed_file import sealed_file, sealed_size
 from linepool.kernel.standard import LAST_STANDARD, moved_away
 from linepool.session import Session, unknown_version
@@ -42,6 +45,7 @@ MORE = 2  # what has arrived has not all been looked at: serve it even if nothin
 SERVED = 4  # a request has been answered
 NEW = 8  # it has not been greeted
 EXPIRED = 16  # its deadline has passed
+HEAD = 64  # NEW too, and its PROXY header is yet to come
 _AS_FILE = 32  # its state comes as a file; known in this file only
 
 
@@ -49,20 +53,23 @@ class _Kind:
     """The first byte of a message."""
 
     CONNECTION, WANTS_WORK, RETURNED, WORKER_STARTED, WORKER_DIED, STOP, CONFIGURED = range(1, 8)
+    WAITS, WAKES = 8, 9
 
 
 # kind, version, flags, number, deadline, accepted_at, cookie, origin
 PASSED = struct.Struct("=BBBQddQI")
 _VERSION = 1
+_VERSION_WAITING = 2  # behind that come the length of the requests that wait, and these
+_LENGTH = struct.Struct("=H")
 _KIND = struct.Struct("=B")
 _KIND_AND_NUMBER = struct.Struct("=BQ")
-_KIND_SLOT_AND_NUMBER = struct.Struct("=BQQ")
+_KIND_DEAD_WORKER = struct.Struct("=BQQ?")
 _INT = struct.Struct("i")
 _STATE = struct.Struct("<BI")  # version, length of the session
 _STATE_VERSION = 1
 # Of state; more goes as a file, because a message must fit the socket's buffer.
 _INLINE_BYTES = 32768
-_MESSAGE_BYTES = PASSED.size + _INLINE_BYTES
+_MESSAGE_BYTES = PASSED.size + _LENGTH.size + MOST_WAITING_BYTES + _INLINE_BYTES
 _DESCRIPTORS = 2  # of a connection whose state is in a file
 MOST_DESCRIPTORS = 64
 """In one message."""
@@ -105,6 +112,14 @@ def split_state(data: bytes) -> tuple[bytes, bytes]:
     return data[begin : begin + length], data[begin + length :]
 
 
+def session_of(state: ConnectionState) -> Session:
+    """Return the session of a connection; an empty one, if the state is malformed."""
+    try:
+        return Session.load(split_state(state.data)[0])
+    except (struct.error, ValueError, TypeError, RecursionError):
+        return Session()
+
+
 def first_state(
     session: Session, flags: int, since: float, idle_timeout: float, origin: int
 ) -> ConnectionState:
@@ -119,6 +134,11 @@ def first_state(
     """
     data = join_state(session.dump(), b"")
     return ConnectionState(flags, since + idle_timeout, since, data, origin=origin)
+
+
+def waiting_of(message: Waits) -> Waiting:
+    """Return what a message says of a request that waits. Pre-condition: it says something."""
+    return unpacked(message.waiting)
 
 
 def send(channel: socket.socket, message: Message) -> bool:
@@ -201,14 +221,20 @@ def close_descriptor(message: Message) -> None:
         _close(message.descriptors)
 
 
-def _encoded(message: WantsWork | Returned | WorkerDied | Stop | Rejected | WakeUp) -> bytes:
+def _encoded(
+    message: WantsWork | Returned | WorkerDied | Stop | Rejected | WakeUp | Waits | Wakes,
+) -> bytes:
     match message:
         case WantsWork():
             return _KIND.pack(_Kind.WANTS_WORK)
         case Returned(number):
             return _KIND_AND_NUMBER.pack(_Kind.RETURNED, number)
-        case WorkerDied(slot, begun_with):
-            return _KIND_SLOT_AND_NUMBER.pack(_Kind.WORKER_DIED, slot, begun_with)
+        case WorkerDied(slot, begun_with, was_serving):
+            return _KIND_DEAD_WORKER.pack(_Kind.WORKER_DIED, slot, begun_with, was_serving)
+        case Waits(number, waiting):
+            return _KIND_AND_NUMBER.pack(_Kind.WAITS, number) + waiting
+        case Wakes():
+            return _KIND.pack(_Kind.WAKES) + message.packed()
         case Stop():
             return _KIND.pack(_Kind.STOP)
         case _:
@@ -225,7 +251,7 @@ def _send_connection(channel: socket.socket, message: PassedConnection) -> None:
         descriptors.append(file)
     head = PASSED.pack(
         _Kind.CONNECTION,
-        _VERSION,
+        _VERSION_WAITING if state.waiting else _VERSION,
         flags,
         message.number,
         state.deadline,
@@ -233,6 +259,9 @@ def _send_connection(channel: socket.socket, message: PassedConnection) -> None:
         state.cookie,
         state.origin,
     )
+    if state.waiting:
+        waiting = packed_all(state.waiting)
+        head += _LENGTH.pack(len(waiting)) + waiting
     try:
         _send_with(channel, [head, data], descriptors)
     finally:
@@ -270,7 +299,9 @@ def _parsed(data: bytes, descriptors: list[int], max_state_bytes: int) -> Messag
                 slot = _KIND_AND_NUMBER.unpack(data)[1]
                 message = WorkerStarted(slot, descriptors.pop(0) if descriptors else -1)
             case _Kind.WORKER_DIED:
-                message = WorkerDied(*_KIND_SLOT_AND_NUMBER.unpack(data)[1:])
+                message = WorkerDied(*_KIND_DEAD_WORKER.unpack(data)[1:])
+            case _Kind.WAITS | _Kind.WAKES:
+                message = _waits_or_wakes(data)
             case _Kind.STOP:
                 message = Stop()
             case _Kind.CONFIGURED:
@@ -283,6 +314,16 @@ def _parsed(data: bytes, descriptors: list[int], max_state_bytes: int) -> Messag
     return message
 
 
+def _waits_or_wakes(data: bytes) -> Waits | Wakes:
+    """Return a message about requests that wait; raises as ``_passed``."""
+    if data[0] == _Kind.WAKES:
+        return unpacked_wakes(data[_KIND.size :])
+    number, waiting = _KIND_AND_NUMBER.unpack_from(data)[1], data[_KIND_AND_NUMBER.size :]
+    if waiting:
+        unpacked(waiting)
+    return Waits(number, waiting)
+
+
 def _passed(
     data: bytes, descriptors: list[int], max_state_bytes: int
 ) -> PassedConnection | Rejected:
@@ -291,11 +332,16 @@ def _passed(
     Raises:
         struct.error, ValueError, OSError, IndexError: The message is malformed.
     """
-    if data[1] != _VERSION:
+    if data[1] not in (_VERSION, _VERSION_WAITING):
         why = unknown_version(data[1], _VERSION, "a passed connection")
         return Rejected(why, descriptors.pop(0) if descriptors else -1)
-    _, _, flags, number, deadline, accepted_at, cookie, origin = PASSED.unpack_from(data)
+    _, version, flags, number, deadline, accepted_at, cookie, origin = PASSED.unpack_from(data)
     content = data[PASSED.size :]
+    waiting: list[Waiting] = []
+    if version == _VERSION_WAITING:
+        begin = _LENGTH.size
+        end = begin + _LENGTH.unpack_from(content)[0]
+        waiting, content = unpacked_all(content[begin:end]), content[end:]
     if math.isnan(deadline) or math.isnan(accepted_at):  # which would spoil every order of time
         raise ValueError
     is_whole = True
@@ -308,7 +354,7 @@ def _passed(
                 why = f"its state is longer than {max_state_bytes} bytes"
                 return Rejected(why, descriptors.pop(0), number)
             content = os.pread(descriptors[-1], size, 0)
-    state = ConnectionState(flags, deadline, accepted_at, content, cookie, origin)
+    state = ConnectionState(flags, deadline, accepted_at, content, cookie, origin, waiting)
     return PassedConnection(state, descriptors.pop(0) if descriptors and is_whole else -1, number)
 
 

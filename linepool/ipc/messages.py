@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import Factory, define
+
+from linepool.ipc.waiting import Waiting, Wakes
 
 
 @define
@@ -16,6 +18,7 @@ class ConnectionState:
         data: Its session and its protocol, see ``channel.join_state``; only workers look into it.
         cookie: The socket's (SO_COOKIE); 0: not known yet.
         origin: Where the client comes from, as ``origin_of`` returns it.
+        waiting: The requests that wait at it.
     """
 
     flags: int
@@ -24,6 +27,7 @@ class ConnectionState:
     data: bytes = b""
     cookie: int = 0
     origin: int = 0
+    waiting: list[Waiting] = Factory(list)
 
 
 @define
@@ -73,10 +77,27 @@ class WorkerDied:
     Attributes:
         slot: Its slot.
         begun_with: The number of the last connection that it had begun to serve.
+        was_serving: It was serving a client: what it has changed last may not have been told to anybody.
     """
 
     slot: int
     begun_with: int
+    was_serving: bool = False
+
+
+@define
+class Waits:
+    """From a worker to the parker: a request waits whose connection stays in the worker.
+
+    Back from the parker to the worker: the request is to be run again.
+
+    Attributes:
+        number: The worker's for it. From the parker 0: for all of them, because it is a new parker.
+        waiting: As ``Waiting.packed`` returns it.
+    """
+
+    number: int
+    waiting: bytes
 
 
 @define
@@ -112,6 +133,8 @@ class WakeUp:
 
 Message = (
     PassedConnection
+    | Waits
+    | Wakes
     | WantsWork
     | Returned
     | WorkerStarted

@@ -12,7 +12,7 @@ import time
 
 from attrs import define
 
-from linepool.kernel.sockets import CHUNK, DONTWAIT, unsent_bytes
+from linepool.kernel.sockets import CHUNK, DONTWAIT, close_by_reset, unsent_bytes
 
 PATIENCE = 1.0  # seconds for clients that keep sending, or are new, when their process leaves
 _NEXT_REQUEST = 0.03  # seconds in which a client that has just read a reply sends its next request
@@ -73,8 +73,14 @@ class LingeringClose:
         self._endings[sock.fileno()] = _Ending(sock, quiet, now + quiet, now + _LONGEST)
         return True
 
-    def refuse(self, sock: socket.socket, reply: bytes) -> bool:
-        """Send a reply to a client that is not served; then as ``add``."""
+    def refuse(self, sock: socket.socket, reply: bytes | None) -> bool:
+        """Send a reply to a client that is not served; then as ``add``.
+
+        ``reply``: None: the client could not read any; its connection is reset.
+        """
+        if reply is None:
+            close_by_reset(sock)
+            return False
         try:
             sock.send(reply, DONTWAIT)
         except OSError:

@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from linepool.address import Address, parse_address, unix_address
@@ -18,7 +19,7 @@ from linepool.errors import SetupError
 from linepool.kernel.privileges import owner_of
 from linepool.kernel.shared_memory import SharedMemory
 from linepool.kernel.sock_diag import unix_queue
-from linepool.kernel.sockets import address_text, as_connection, unmapped
+from linepool.kernel.sockets import as_connection, bind_error, local_name, unix_peer, unmapped
 from linepool.kernel.standard import LAST_STANDARD, moved_away
 from linepool.settings import Settings
 
@@ -37,6 +38,7 @@ class Listener:
     Attributes:
         name: ``HOST:PORT``, ``unix:/PATH`` or ``unix:@NAME``, with the real port.
         names: All that it serves: ``[::]:PORT`` may serve ``0.0.0.0:PORT`` too.
+        key: Its address in the setting ``bind``; ``ADDRESS#2`` if that is there twice, as with port 0.
         is_unix: It is a unix socket.
         memory: What all processes know of it.
         phase: The map of this memory.
@@ -51,6 +53,7 @@ class Listener:
         self._use(sock, SharedMemory(_PHASE_BYTES, "listener"), owned)
         self.names = _names(sock)
         self.name = self.names[0]
+        self.key = ""
 
     def _use(self, sock: socket.socket, memory: SharedMemory, owned: bool) -> None:
         self.socket = sock
@@ -65,6 +68,7 @@ class Listener:
         facts = {
             "names": self.names,
             "owned": self.owned,
+            "key": self.key,
             "path": self._path,
             "inode": self._inode,
             "remover": self._remover,
@@ -101,17 +105,20 @@ class Listener:
         listener._remover = facts["remover"]
         listener.names = facts["names"]
         listener.name = listener.names[0]
+        listener.key = facts.get("key", "")  # older versions have none
         return listener
 
     def accept(self) -> tuple[socket.socket, object]:
-        """Return a new connection, which blocks, and the address of its peer."""
+        """Return a new connection, which blocks, and the address of its peer, or a ``UnixPeer``."""
         # socket.accept() asks the listener for its family and its kind each time, and makes enum members
         # of them: 14 microseconds in place of 9.
         descriptor, address = self.socket._accept()  # type: ignore[attr-defined]
         if descriptor <= LAST_STANDARD:
             descriptor = moved_away(descriptor)
         sock = as_connection(descriptor, self._family)
-        if self.phase[0] and not self.is_unix:
+        if self.is_unix:
+            return sock, unix_peer(descriptor)
+        if self.phase[0]:
             _require_ttl(sock, 0)  # what it has inherited is meant for newcomers
         return sock, unmapped(address) if self._family == socket.AF_INET6 else address
 
@@ -174,47 +181,80 @@ class Listener:
                 os.unlink(path)
 
 
-def open_listeners(settings: Settings) -> list[Listener]:
-    """Open all listeners, or none; the files of unix sockets belong to the user that serves.
+def open_listeners(settings: Settings, numbers: Sequence[int] | None = None) -> list[Listener]:
+    """Open listeners, or none; the files of unix sockets belong to the user that serves.
+
+    Args:
+        settings: All of them.
+        numbers: Which of the addresses in ``bind``; None: all.
 
     Raises:
         SetupError: An address cannot be listened on; the text names it and says why.
     """
-    addresses = [parse_address(text) for text in settings.bind]
+    addresses, keys = [parse_address(text) for text in settings.bind], settings.keys
     # IPv6 comes last: which ports of IPv4 are taken is known by then.
-    order = sorted(range(len(addresses)), key=lambda number: ":" in addresses[number].host)
+    wanted = range(len(addresses)) if numbers is None else numbers
+    order = sorted(wanted, key=lambda number: ":" in addresses[number].host)
     listeners: dict[int, Listener] = {}
     with contextlib.ExitStack() as undo:
         for number in order:
             try:
-                listener = _open(addresses[number], settings, list(listeners.values()))
+                own = settings.of_listener(keys[number])
+                listener = _open(addresses[number], own, settings, list(listeners.values()))
+                listener.key = keys[number]
             except (OSError, UnicodeError) as error:  # the latter: not a name that DNS can have
                 reason = getattr(error, "strerror", None) or error
                 raise SetupError(f"cannot listen on {settings.bind[number]}: {reason}") from None
             undo.callback(listener.remove)
             listeners[number] = listener
         undo.pop_all()
-    return [listeners[number] for number in range(len(addresses))]
+    return [listeners[number] for number in wanted]
 
 
-def _open(address: Address, settings: Settings, others: list[Listener]) -> Listener:
+def _open(address: Address, own: Settings, settings: Settings, others: list[Listener]) -> Listener:
+    """Open a listener; ``own`` are its settings, ``settings`` those of the server."""
     if address.name:
         raise OSError("it has no descriptors here (LISTEN_FDS)")
     if address.descriptor >= 0:
         sock = _passed(address.descriptor)
     elif address.path:
         owner = owner_of(settings.user, settings.group)
-        sock = bind_unix(address.path, settings.unix_mode, owner)
+        sock = bind_unix(address.path, own.unix_mode, owner)
     else:
-        sock = _bound(address, [one.socket for one in others])
+        sock = _bound(address, [one.socket for one in others], shared=own.reuseport)
     _set_inherited_options(sock)
     if not settings.has_parker:  # connections inherit it, the first ones too
-        set_receive_timeout(sock, tick(settings))
-    sock.listen(settings.backlog)
+        set_receive_timeout(sock, tick(own))
+    sock.listen(own.backlog)
     # A worker that polls first must not wait in accept() for a client that another worker has taken.
     # The flag is not inherited by accepted sockets (accept(2), Linux).
     sock.setblocking(settings.blocks_in_accept)
     return Listener(sock, address.path, owned=address.descriptor < 0)
+
+
+def bind_tcp(address: Address) -> socket.socket:
+    """Return a socket that is bound to an address with a port.
+
+    Raises:
+        OSError, UnicodeError: It cannot be.
+    """
+    return _bound(address, [], shared=False)
+
+
+def listener_at(local: str, listeners: Sequence[Listener]) -> Listener | None:
+    """Return the listener that a connection came to; None: it is not there any more.
+
+    Args:
+        local: The server's end of the connection, as ``local_name`` returns it.
+        listeners: All that it may be.
+    """
+    port = local.rpartition(":")[2]
+    for listener in listeners:
+        if local in listener.names:
+            return listener
+    # All that is known behind a bind to any address. No other listener can have the port there.
+    wildcards = (f"0.0.0.0:{port}", f"[::]:{port}")
+    return next((one for one in listeners if any(name in wildcards for name in one.names)), None)
 
 
 def kind_of(descriptor: int) -> Kind:
@@ -251,32 +291,32 @@ def _passed(descriptor: int) -> socket.socket:
     return sock
 
 
-def _bound(address: Address, others: list[socket.socket]) -> socket.socket:
-    found = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+def _bound(address: Address, others: list[socket.socket], *, shared: bool) -> socket.socket:
+    flags = socket.AI_PASSIVE
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
     family, kind, protocol, _, where = found[0]
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if family == socket.AF_INET6:
         # [::] serves IPv4 too, if nothing else here does at this port (ipv6(7)).
         ports = [one.getsockname()[1] for one in others if one.family == socket.AF_INET]
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.port in ports)
     try:
         sock.bind(where)
-    except OSError:
+    except OSError as error:
         sock.close()
-        raise
+        raise bind_error(error, where) from None
     return sock
 
 
 def _names(sock: socket.socket) -> list[str]:
     """Return the addresses that a listener serves; see ``Listener``."""
     address = sock.getsockname()
+    names = [local_name(sock)]
     if sock.family == socket.AF_UNIX:
-        name = address if isinstance(address, str) else f"@{os.fsdecode(address[1:])}"
-        return [f"unix:{name}"]
-    names = [address_text(address)]
+        return names
     if address[0] == "::" and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         names.append(f"0.0.0.0:{address[1]}")
     return names

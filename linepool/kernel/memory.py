@@ -31,7 +31,7 @@ def make_read_only(page: mmap.mmap, begin: int, end: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
-def map_file(descriptor: int, size: int) -> mmap.mmap:
+def map_file(descriptor: int, size: int, begin: int = 0) -> mmap.mmap:
     """Return a shared map of a file, to read and write.
 
     The map has no descriptor: one that the mmap module makes of a file has a copy of the file's descriptor,
@@ -40,12 +40,13 @@ def map_file(descriptor: int, size: int) -> mmap.mmap:
     Args:
         descriptor: Of the file.
         size: How many bytes of it.
+        begin: The first of them; a multiple of ``mmap.PAGESIZE``.
 
     Raises:
         OSError: The kernel refuses it.
     """
     page = mmap.mmap(-1, size)
-    _map_over(page, mmap.MAP_SHARED, descriptor)
+    _map_over(page, mmap.MAP_SHARED, descriptor, begin)
     return page
 
 
@@ -58,11 +59,11 @@ def stop_sharing(page: mmap.mmap) -> None:
     _map_over(page, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1)
 
 
-def _map_over(page: mmap.mmap, flags: int, descriptor: int) -> None:
+def _map_over(page: mmap.mmap, flags: int, descriptor: int, begin: int = 0) -> None:
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     where, size = ctypes.c_void_p(address), ctypes.c_size_t(len(page))
     protection = mmap.PROT_READ | mmap.PROT_WRITE
     flags |= _MAP_FIXED
-    if _libc.mmap(where, size, protection, flags, descriptor, ctypes.c_long(0)) != address:
+    if _libc.mmap(where, size, protection, flags, descriptor, ctypes.c_long(begin)) != address:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

@@ -23,7 +23,7 @@ _OWN = 26  # of these, those that a server opens after it has loaded the app
 _PER_WORKER = 6  # of the master: process, pipe, channel, bell and stack; one more for a fork
 _FOR_APP = 512  # in a worker, if the limit can be raised: what handlers and resources open
 _SPARE_REGIONS = 8  # of the bus
-_PER_REGION = 2  # in the master and in each worker
+_PER_REGION = 2  # in the master and in each worker; so many for the bridge too
 
 
 def bounded_by_files(settings: Settings, *, publishes: bool, opened: int) -> Settings:
@@ -76,6 +76,10 @@ def bus_regions(workers: int) -> int:
     return min(MAX_WORKERS, 2 * workers + _SPARE_REGIONS)
 
 
+def _bus_files(settings: Settings, workers: int) -> int:
+    return _PER_REGION * (bus_regions(workers) + bool(settings.bridge))
+
+
 def descriptors_needed(settings: Settings, *, publishes: bool, opened: int = 0) -> int:
     """Return how many descriptors the process needs that needs most.
 
@@ -85,7 +89,7 @@ def descriptors_needed(settings: Settings, *, publishes: bool, opened: int = 0) 
         opened: How many are open already; all processes inherit them.
     """
     workers = settings.workers.max
-    bus = _PER_REGION * bus_regions(workers) if publishes else 0
+    bus = _bus_files(settings, workers) if publishes else 0
     master = _PER_WORKER * workers + bus
     worker = bus + (settings.hot_connections if settings.has_parker else 1)
     parker = settings.max_connections + 2 * workers if settings.has_parker else 0
@@ -113,7 +117,7 @@ def share_out(settings: Settings, limit: int, *, publishes: bool, opened: int = 
     workers = min(settings.workers.max, for_workers)
     # Half of what a worker has left is for the app. For each worker the parker has a channel and a
     # connection that the worker has yet to begin to serve.
-    bus = _PER_REGION * bus_regions(workers) if publishes else 0
+    bus = _bus_files(settings, workers) if publishes else 0
     hot = min(settings.hot_connections, (left - bus) // 2)
     connections = min(settings.max_connections, left - 2 * workers)
     if min(workers, hot, connections) < 1:

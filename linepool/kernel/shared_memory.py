@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+from typing import Self
 
 from linepool.kernel.memory import map_file
 from linepool.kernel.standard import with_high_number
@@ -17,35 +18,37 @@ from linepool.kernel.standard import with_high_number
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
-class SharedMemory:
-    """Shared memory and its descriptor, by which another process can attach it.
+class SharedFile:
+    """Shared memory that is not mapped yet: its descriptor, by which a process can attach it.
 
-    The descriptor has a high number and is the only one: ``map`` has none of its own, unlike any other
-    mmap of a file, so a handler that closes low numbers cannot make it close the file of another object.
+    The descriptor has a high number.
 
     Attributes:
         descriptor: Of the memory; -1: closed, by ``close`` or because this object is not used any more.
-        map: The memory. It does without the descriptor.
-
-    Args:
-        size: In bytes; all are 0 at first.
-        name: To be seen in /proc/PID/maps.
-
-    Raises:
-        OSError: The kernel has no memory or no descriptor for it.
     """
 
     descriptor = -1
 
-    def __init__(self, size: int, name: str) -> None:
+    @classmethod
+    def new(cls, size: int, name: str) -> Self:
+        """Return new memory.
+
+        Args:
+            size: In bytes; all are 0 at first.
+            name: To be seen in /proc/PID/maps.
+
+        Raises:
+            OSError: The kernel has no memory or no descriptor for it.
+        """
+        file = cls()
         flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-        self.descriptor = with_high_number(os.memfd_create(f"linepool-{name}", flags))
-        os.ftruncate(self.descriptor, size)
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
-        self.map: mmap.mmap = map_file(self.descriptor, size)
+        file.descriptor = with_high_number(os.memfd_create(f"linepool-{name}", flags))
+        os.ftruncate(file.descriptor, size)
+        fcntl.fcntl(file.descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        return file
 
     @classmethod
-    def attach(cls, descriptor: int, size: int) -> SharedMemory:
+    def attach(cls, descriptor: int, size: int) -> Self:
         """Return the memory that another process has made.
 
         Args:
@@ -54,7 +57,7 @@ class SharedMemory:
 
         Raises:
             ValueError: The descriptor is of something else, or the size is another.
-            OSError: The kernel has no memory for it.
+            OSError: The kernel has no descriptor for it.
         """
         try:
             seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
@@ -69,14 +72,13 @@ class SharedMemory:
         found = os.fstat(descriptor).st_size
         if found != size:
             raise ValueError(f"the shared memory has {found} bytes, not {size}")
-        memory = cls.__new__(cls)
-        memory.map = map_file(descriptor, size)
-        memory.descriptor = with_high_number(descriptor)
-        os.set_inheritable(memory.descriptor, False)
-        return memory
+        file = cls()
+        file.descriptor = with_high_number(descriptor)
+        os.set_inheritable(file.descriptor, False)
+        return file
 
     def close(self) -> None:
-        """Close the descriptor in this process; the map stays."""
+        """Close the descriptor in this process; maps of it stay."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             with contextlib.suppress(OSError):  # the app has closed it
@@ -84,3 +86,42 @@ class SharedMemory:
 
     def __del__(self) -> None:
         self.close()
+
+
+class SharedMemory:
+    """Shared memory that is mapped as a whole.
+
+    Its descriptor is the only one: ``map`` has none of its own, unlike any other mmap of a file, so a
+    handler that closes low numbers cannot make it close the file of another object.
+
+    Attributes:
+        map: The memory. It does without the descriptor.
+
+    Args:
+        size: In bytes; all are 0 at first.
+        name: To be seen in /proc/PID/maps.
+
+    Raises:
+        OSError: The kernel has no memory or no descriptor for it.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        self._file = SharedFile.new(size, name)
+        self.map: mmap.mmap = map_file(self._file.descriptor, size)
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the memory; -1: closed."""
+        return self._file.descriptor
+
+    @classmethod
+    def attach(cls, descriptor: int, size: int) -> SharedMemory:
+        """Return the memory that another process has made; arguments and errors as of ``SharedFile``."""
+        memory = cls.__new__(cls)
+        memory._file = SharedFile.attach(descriptor, size)
+        memory.map = map_file(memory._file.descriptor, size)
+        return memory
+
+    def close(self) -> None:
+        """Close the descriptor in this process; the map stays."""
+        self._file.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -18,12 +19,43 @@ _MAPPED = "::ffff:"  # such an address of IPv6 is one of IPv4 (RFC 4291, section
 _SO_COOKIE = 57  # socket(7); the socket module has no name for it
 _SIOCOUTQNSD = 0x894B  # <linux/sockios.h>
 _INT = struct.Struct("i")
+_UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 # Of struct tcp_info in linux/tcp.h: the ms since data has arrived last, also while it waits in the kernel.
 _LAST_DATA_RECV = struct.Struct("@52xI")
 LEAST_WAIT_NS = 5_000_000  # the kernel's time stamp may be one tick old, which is 4 ms with HZ=250
 _RESET = struct.pack(
     "ii", 1, 0
 )  # SO_LINGER: close with a reset, discard what is unsent (socket(7))
+
+
+class UnixPeer:
+    """The client of a unix socket, in place of an address: the process that has connected to it.
+
+    The kernel knows it (unix(7), SO_PEERCRED).
+
+    Attributes:
+        credentials: Its pid, uid and gid then; another process may have the connection by now.
+    """
+
+    __slots__ = ("credentials",)
+
+    def __init__(self, credentials: tuple[int, int, int]) -> None:
+        self.credentials = credentials
+
+    @property
+    def uid(self) -> int:
+        """The user."""
+        return self.credentials[1]
+
+
+def unix_peer(descriptor: int) -> UnixPeer:
+    """Return the client of a connection to a unix socket; raises OSError if it is something else."""
+    sock = as_connection(descriptor, socket.AF_UNIX)
+    try:
+        found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    finally:
+        sock.detach()
+    return UnixPeer(_UCRED.unpack(found))
 
 
 def as_connection(descriptor: int, family: int = socket.AF_INET) -> socket.socket:
@@ -53,6 +85,16 @@ def address_text(address: object) -> str:
     return "unix"
 
 
+def address_of_text(text: str) -> object:
+    """Return the address that ``address_text`` has shown, without the scope of an IPv6 address.
+
+    Raises:
+        ValueError: The text is of another form.
+    """
+    host, separator, port = text.rpartition(":")
+    return (host.strip("[]"), int(port)) if separator else ""
+
+
 def origin_of(address: object) -> int:
     """Return a number for where a client comes from: an IPv4 address, or an IPv6 network of 64 bits.
 
@@ -68,6 +110,11 @@ def origin_of(address: object) -> int:
     return hash(host) & 0xFFFFFFFF  # the kernel's own text, so the same for the same address
 
 
+def user_number(uid: int) -> int:
+    """Return a number for a user of unix sockets, as ``origin_of`` for an address; not 0."""
+    return hash(f"uid {uid}") & 0xFFFFFFFF or 1
+
+
 def peer_name(sock: socket.socket | None) -> str:
     """Return the address of a connection's client as text; ``-``: it is not known."""
     if sock is not None:
@@ -76,9 +123,48 @@ def peer_name(sock: socket.socket | None) -> str:
     return "-"
 
 
+def local_name(sock: socket.socket) -> str:
+    """Return the address of this end of a socket as ``bind`` writes it."""
+    address = sock.getsockname()
+    if isinstance(address, tuple):
+        return address_text(address)
+    name = address if isinstance(address, str) else f"@{os.fsdecode(address[1:])}"
+    return f"unix:{name}"
+
+
+def bind_error(error: OSError, where: Any) -> OSError:
+    """Return an error of bind(2); it says so if only the IPv4 side of a dual-stack address is taken."""
+    if error.errno == errno.EADDRINUSE and where[0] == "::":
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(where)
+            return OSError(error.errno, f"{error.strerror} for IPv4, which [::] serves too")
+    return error
+
+
 def socket_cookie(sock: socket.socket) -> int:
     """Return the number that the kernel gives a socket once, the same in every process that holds it."""
     return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), "little")
+
+
+def send_with_end(sock: socket.socket) -> None:
+    """Have what is sent from now on arrive together with the end of the stream (tcp(7), TCP_CORK).
+
+    So a client knows of the end as soon as it has read what was sent. If the end does not follow within
+    0.2 s, the rest comes without. Unix sockets send at once.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+
+
+def send_to(descriptor: int, data: bytes) -> None:
+    """Send bytes on a connection, as far as there is room for them; its client may be gone."""
+    if not data:
+        return
+    sock = socket.socket(fileno=os.dup(descriptor))
+    with sock, contextlib.suppress(OSError):
+        sock.send(data, DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def unread_bytes(descriptor: int) -> int:
@@ -123,12 +209,26 @@ def unsent_bytes(sock: socket.socket) -> int:
         return 0
 
 
+def unacknowledged_bytes(sock: socket.socket) -> int:
+    """Return how many bytes the client's kernel has not confirmed (tcp(7), SIOCOUTQ)."""
+    try:
+        return _ioctl(sock.fileno(), termios.TIOCOUTQ)
+    except OSError:
+        return 0
+
+
 def reset_on_close(sock: socket.socket) -> None:
     """Have the connection reset when it is closed: what the client has not received is discarded."""
     try:  # noqa: SIM105 - contextlib.suppress takes as long as the call itself
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     except OSError:
         pass
+
+
+def close_by_reset(sock: socket.socket) -> None:
+    """Close a connection so that its client learns at once that it has failed."""
+    reset_on_close(sock)
+    sock.close()
 
 
 def _ioctl(descriptor: int, request: int) -> int:

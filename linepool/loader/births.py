@@ -23,9 +23,10 @@ from attrs import frozen
 from linepool.errors import LeaveNow
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Board
+from linepool.ipc.figures import Figures
 from linepool.ipc.letters import Letter, LetterBox
 from linepool.ipc.status_pipe import StatusPipe
-from linepool.kernel.listeners import Listener
+from linepool.kernel.listeners import Listener, listener_at
 from linepool.kernel.shortage import exit_status
 from linepool.kernel.signals import signal_at_parents_end, signals_blocked
 from linepool.kernel.standard import flush, with_high_number
@@ -33,6 +34,7 @@ from linepool.kernel.title import set_title
 from linepool.loader.image import Image
 from linepool.loader.observer import Observer
 from linepool.pubsub.bus import Bus
+from linepool.service import Service
 from linepool.settings import Settings
 from linepool.worker.worker import Worker, WorkerSpec
 
@@ -59,6 +61,7 @@ class Shared:
     generation: int
     settings: Settings
     board: Board
+    figures: Figures
     listeners: list[Listener]
     bus: Bus | None
 
@@ -76,6 +79,13 @@ class Births:
         self._box = box
         self._master = master
         self._shared = shared
+
+    def service_at(self, local: str) -> Service:
+        """Return the app whose listener a connection came to, given the server's end of it."""
+        shared = self._shared
+        listener = listener_at(local, shared.listeners)
+        table = shared.settings.table_of(listener.key) if listener else None
+        return shared.image.services.get(table.app if table else "", shared.image.first)
 
     def spawn(self, letter: Letter) -> tuple[int, int]:
         """Fork a process; return its pid and a pidfd, which the caller owns.
@@ -156,11 +166,12 @@ class Births:
             WorkerSpec(
                 slot=letter.facts["slot"],
                 generation=shared.generation,
-                app=shared.image.app,
-                service=shared.image.service,
+                apps=shared.image.apps,
+                services=shared.image.services,
                 settings=shared.settings,
                 listeners=shared.listeners,
                 board=shared.board,
+                figures=shared.figures,
                 bell=bell,
                 pipe=StatusPipe.of_worker(pipe),
                 channel=channels.end_of(with_high_number(channel)),
@@ -169,6 +180,7 @@ class Births:
                 recycle_at=letter.facts["recycle_at"],
                 bus=shared.bus,
                 access=shared.image.access,
+                tls=shared.image.tls,
             )
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
@@ -184,9 +196,9 @@ class Births:
             listener.memory.close()
         if shared.bus is not None:
             shared.bus.close()
-        service = shared.image.service
-        set_title("observer", f"{service.name} g{shared.generation}")
-        observer = Observer(shared.image.app, LetterBox(channels.end_of(channel)), stack_file)
+        apps = shared.image.apps
+        set_title("observer", f"{apps.name} g{shared.generation}")
+        observer = Observer(apps, LetterBox(channels.end_of(channel)), stack_file)
         signal_at_parents_end(signal.SIGKILL)
         if os.getppid() == self._master:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())

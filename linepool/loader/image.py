@@ -5,60 +5,79 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import field, frozen
 
-from linepool.app import App
+from linepool.apps import Apps
 from linepool.errors import TOO_MANY, TOO_MANY_FROM_ONE, TOO_MANY_UNFINISHED
-from linepool.facts import AppFacts, CommandFacts
+from linepool.facts import Answers, AppFacts, CommandFacts
 from linepool.kernel.rlimit import open_files
 from linepool.service import Entry, Service
 from linepool.settings import Settings, as_texts
 from linepool.worker.observer import Output
 
+if TYPE_CHECKING:
+    import ssl
+
 
 @frozen
 class Image:
-    """An app that has been loaded, with its settings.
+    """The apps that have been loaded, with their settings.
 
     Attributes:
-        service: The app, made ready to serve.
+        services: Each app, made ready to serve, by its name; in the order of the apps.
         access: Where the access log goes; None: it is off.
+        tls: With which TLS handshakes begin: those of the server, under "", and of listeners with tables, by
+            their keys.
     """
 
-    app: App
-    service: Service
+    apps: Apps
+    services: Mapping[str, Service]
     settings: Settings
     access: Output | None = None
+    tls: Mapping[str, ssl.SSLContext] = field(factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return what the master is told."""
-        service = self.service
-        reasons = (TOO_MANY, TOO_MANY_FROM_ONE, TOO_MANY_UNFINISHED)
+        services = self.services.values()
+        answers = {name: _answers(service) for name, service in self.services.items()}
         facts = AppFacts(
-            name=service.name,
-            commands=tuple(map(_command, service.entries)),
-            log_lines=service.log_lines,
-            publishes=service.protocol.publishes,
-            refusals={why: service.refusal(why) for why in reasons},
-            greets=service.greets,
-            has_disconnect_hook=bool(service.on_disconnect),
+            name=self.apps.name,
+            commands=tuple(_command(one) for service in services for one in service.entries),
+            log_lines=self.first.log_lines,
+            publishes=any(
+                service.protocol.publishes or (not self.settings.has_parker and service.has_waits)
+                for service in services
+            ),
+            answers=answers[self.apps.first.name],
+            answers_of=answers,
+            has_disconnect_hook=any(service.on_disconnect for service in services),
             files=tuple(own_files()),
             opened=open_files(),
-            observed=self.app.observed,
+            observed=self.apps.observed,
         )
         return {"facts": facts.as_json(), "settings": as_texts(self.settings)}
+
+    @property
+    def first(self) -> Service:
+        """The first app."""
+        return self.services[self.apps.first.name]
 
 
 Load = Callable[[], Image]
 """Loads an app; raises SetupError, whose text is for the user."""
 
 
+def _answers(service: Service) -> Answers:
+    reasons = (TOO_MANY, TOO_MANY_FROM_ONE, TOO_MANY_UNFINISHED)
+    return Answers({why: service.refusal(why) for why in reasons}, service.greets)
+
+
 def _command(entry: Entry) -> CommandFacts:
     place = f"{entry.function.__name__} at {entry.place}"
-    return CommandFacts(entry.name, entry.timeout, place, entry.is_secret)
+    return CommandFacts(entry.shown, entry.timeout, place, entry.is_secret)
 
 
 def own_files(error: BaseException | None = None) -> list[str]:

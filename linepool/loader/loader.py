@@ -21,6 +21,7 @@ from typing import Any
 
 from linepool.errors import ServerError, SetupError
 from linepool.ipc.board import Board
+from linepool.ipc.figures import Figures
 from linepool.ipc.letters import Letter, LetterBox, unpacked
 from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import signal_at_parents_end
@@ -30,6 +31,7 @@ from linepool.loader.births import Births, NotBorn, Shared
 from linepool.loader.image import Image, Load, own_files
 from linepool.protocols.base import Request
 from linepool.pubsub.bus import Bus
+from linepool.service import Service
 from linepool.settings import from_texts
 from linepool.worker.interrupts import DUMP
 
@@ -122,7 +124,7 @@ class Loader:
         facts = letter.facts
         if letter.is_cut:
             raise OSError(errno.EMFILE, "no descriptors for what workers share")
-        set_title("loader", f"{image.service.name} g{facts['generation']}")
+        set_title("loader", f"{image.apps.name} g{facts['generation']}")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, facts["files"]), hard))
         parts = unpacked(facts["parts"], letter.descriptors)
@@ -133,6 +135,7 @@ class Loader:
             generation=facts["generation"],
             settings=from_texts(facts["settings"]),
             board=Board.taken_over(*parts["board"]),
+            figures=Figures.taken_over(*parts["figures"]),
             listeners=[Listener.taken_over(*parts[name]) for name in facts["listeners"]],
             bus=Bus.taken_over(*parts["bus"]) if "bus" in parts else None,
         )
@@ -144,7 +147,8 @@ class Loader:
             case "OBSERVE" if births is not None:
                 _observe(births, letter)
             case "ENCODE":
-                reply = _encoded(image, letter.facts)
+                service = births.service_at(letter.facts["local"]) if births else image.first
+                reply = _encoded(service, letter.facts)
                 self._box.send(
                     "ENCODED", {"number": letter.facts["number"], "reply": reply.decode("latin-1")}
                 )
@@ -176,12 +180,12 @@ def _observe(births: Births, letter: Letter) -> None:
         os.close(pidfd)
 
 
-def _encoded(image: Image, facts: dict[str, Any]) -> bytes:
+def _encoded(service: Service, facts: dict[str, Any]) -> bytes:
     """Return the error reply for the client of a killed worker; b"": the protocol has none."""
     line = facts["line"].encode("latin-1")
     try:
-        protocol = image.service.open_protocol()
-        verb = image.service.protocol.command_in(line)
+        protocol = service.open_protocol()
+        verb = service.protocol.command_in(line)
         request = Request(verb, [], eol=facts["eol"].encode("latin-1"), line=line)
         return protocol.encode_error(ServerError(facts["why"]), request)
     except Exception:  # the protocol may be the user's

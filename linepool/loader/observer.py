@@ -12,7 +12,7 @@ import os
 import time
 
 from linepool import forked
-from linepool.app import App
+from linepool.apps import Apps
 from linepool.events import event_of
 from linepool.ipc.letters import LetterBox
 from linepool.kernel.standard import flush
@@ -26,13 +26,13 @@ class Observer:
     """The observer.
 
     Args:
-        app: Has the hooks.
+        apps: Have the hooks.
         box: Its end of the channel to the master.
         stack_file: A descriptor; where its stack is written before it is killed.
     """
 
-    def __init__(self, app: App, box: LetterBox, stack_file: int) -> None:
-        self._app = app
+    def __init__(self, apps: Apps, box: LetterBox, stack_file: int) -> None:
+        self._apps = apps
         self._box = box
         own_exit_functions()
         faulthandler.unregister(DUMP)
@@ -64,7 +64,7 @@ class Observer:
         try:
             event = event_of(name, facts["event"])  # type: ignore[arg-type]
             with forked.contained():
-                self._app.call_observing(name, number, event)
+                self._apps.call_observing(name, number, event)
         except BaseException:  # also SystemExit: others are to run after it
             log.exception("hook failed hook=%s function=%r", name, facts["place"])
 

@@ -17,11 +17,14 @@ def write(image: Image, facts: dict[str, Any]) -> None:
     """Write the line that the master orders; see ``master.unfinished``."""
     if image.access is None:
         return
-    lines = AccessLines(image.service, image.settings.access_log_format, facts["pid"])
+    app, colon, command = facts["command"].partition(":")  # the app's name if there are several
+    if not colon or app not in image.services or len(image.services) == 1:
+        app, command = image.apps.first.name, facts["command"]
+    lines = AccessLines(image.services[app], image.settings.access_log_format, facts["pid"])
     line = lines.line(
         Done(
             session=Session(peer=facts["client"]),
-            command=facts["command"],
+            command=command,
             line=facts["line"].encode("latin-1"),
             request=None,
             began_ns=facts["began_ns"],

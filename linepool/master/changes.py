@@ -12,15 +12,32 @@ from linepool.kernel.listeners import Listener, open_listeners
 from linepool.kernel.rlimit import bounded_by_files
 from linepool.master.generation import Generation
 from linepool.settings import Settings, written
+from linepool.settings.listeners import ListenerTable
 
 log = logging.getLogger("linepool")
 
 FIXED = (
-    *("scheme", "hot_connections", "control", "record", "unix_mode", "reload"),
+    *(
+        "scheme",
+        "hot_connections",
+        "control",
+        "incidents",
+        "record",
+        "http",
+        "http_hosts",
+        "agent",
+        "bridge",
+        "unix_mode",
+        "reuseport",
+        "reload",
+    ),
     *("log_file", "log_config"),
     *("user", "group", "no_new_privileges", "umask", "chdir", "pid_file", "max_core_mb"),
 )
 """Settings that no reload changes: processes that stay are made with them."""
+
+FIXED_OF_LISTENER = ("unix_mode", "reuseport")
+"""Settings that an open listener keeps, also where it has a value of its own."""
 
 FIXED_FOR_ANOTHER_USER = ("access_log",)
 """Further ones if root serves as another user: names of files that root makes for that user."""
@@ -52,6 +69,9 @@ def effective(configured: Settings, facts: AppFacts, old: Generation) -> Setting
         raise SetupError(f"{'; '.join(texts)}; restart the server for that")
     if configured.workers == before.workers:
         configured = evolve(configured, workers=old.settings.workers)
+    if old.settings.listeners and not configured.listeners:
+        # Connections of another app are parked perhaps: they must not come to the only one that is left.
+        configured = evolve(configured, listeners=(ListenerTable(configured.bind),))
     bounded = bounded_by_files(configured, publishes=facts.publishes, opened=facts.opened)
     return evolve(bounded, hot_connections=old.settings.hot_connections)
 
@@ -67,15 +87,41 @@ def listeners(settings: Settings, before: Settings, open_now: list[Listener]) ->
     Raises:
         SetupError: An address cannot be listened on; then none is opened.
     """
-    left = list(zip(before.bind, open_now, strict=False))
-    places: list[Listener | None] = []
-    for address in settings.bind:
-        kept = next((pair for pair in left if pair[0] == address), None)
-        if kept is not None:
-            left.remove(kept)
-        places.append(kept[1] if kept else None)
-    wanted = tuple(
-        address for address, one in zip(settings.bind, places, strict=True) if one is None
+    kept = dict(zip(before.keys, open_now, strict=False))
+    for key in settings.keys:
+        if key in kept:
+            _refuse_changes(key, before.of_listener(key), settings.of_listener(key))
+    places = [kept.get(key) for key in settings.keys]
+    wanted = [number for number, one in enumerate(places) if one is None]
+    opened = open_listeners(settings, wanted) if wanted else []
+    found = [one or opened.pop(0) for one in places]
+    for key, one in zip(settings.keys, found, strict=True):
+        one.key = key  # an older version has handed it over without one
+    return found
+
+
+def with_leaving(settings: Settings, before: Settings) -> Settings:
+    """Return the settings of a new generation's workers: they take the last clients of listeners that leave.
+
+    Such a listener keeps its app; if that is gone, nothing is served there any more.
+    """
+    if not settings.listeners:
+        return settings
+    left = [key for key in before.keys if key not in settings.keys]
+    tables = [before.table_of(key) or ListenerTable(()) for key in left]
+    binds = [before.bind[before.keys.index(key)] for key in left]
+    leaving = [evolve(table, bind=(bind,)) for table, bind in zip(tables, binds, strict=True)]
+    return evolve(
+        settings, bind=(*settings.bind, *binds), listeners=(*settings.listeners, *leaving)
     )
-    opened = open_listeners(evolve(settings, bind=wanted)) if wanted else []
-    return [one or opened.pop(0) for one in places]
+
+
+def _refuse_changes(key: str, before: Settings, after: Settings) -> None:
+    """Raise SetupError if an open listener would have to be another one."""
+    for name in FIXED_OF_LISTENER:
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            raise SetupError(
+                f"listener {key}: {name} cannot change (from {written(name, old)} to {written(name, new)});"
+                " restart the server for that"
+            )

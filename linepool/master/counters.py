@@ -23,6 +23,9 @@ class Counters:
     refused: int = 0
     braked: int = 0
     dropped: int = 0
+    denied: int = 0
+    limited: int = 0
+    handshakes_failed: int = 0
 
     def add(self, snapshot: SlotSnapshot) -> None:
         """Add the work of one worker."""
@@ -33,6 +36,9 @@ class Counters:
         self.refused += snapshot.refused
         self.dropped += snapshot.dropped
         self.braked += snapshot.braked
+        self.denied += snapshot.denied
+        self.limited += snapshot.limited
+        self.handshakes_failed += snapshot.handshakes_failed
 
     def plus(self, snapshots: list[SlotSnapshot]) -> dict[str, int]:
         """Return all counts, with the work of the workers that are alive."""

@@ -7,6 +7,7 @@ from attrs import frozen
 from linepool.facts import AppFacts, CommandFacts
 from linepool.master.loader_handle import LoaderHandle
 from linepool.protocols.base import printable
+from linepool.protocols.framing import given_id
 from linepool.settings import Settings
 
 
@@ -18,11 +19,18 @@ class Logged:
         name: The command's name; ``(unknown)`` if the app has no such command.
         words: The same, or the request's line, if that is to be logged.
         command: What is known of the command, or None.
+        id: As the client has given it; "-": it has given none.
     """
 
     name: str
     words: str
     command: CommandFacts | None
+    id: str
+
+    @property
+    def given_id(self) -> str:
+        """The id, if the client has given it."""
+        return "" if self.id == "-" else self.id
 
 
 @frozen
@@ -45,4 +53,5 @@ class Generation:
         command = self.facts.numbered(number)
         name = command.name if command else "(unknown)"
         shows_line = self.facts.log_lines and not (command and command.is_secret)
-        return Logged(name, printable(line) if shows_line else name, command)
+        words = printable(line) if shows_line else name
+        return Logged(name, words, command, given_id(line) or "-")

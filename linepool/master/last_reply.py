@@ -11,12 +11,17 @@ import socket
 import time
 from collections.abc import Callable
 
+from linepool.ipc.announced import announced
 from linepool.ipc.board import MasterSlot
 from linepool.kernel.lingering import LingeringClose
 from linepool.kernel.pidfd import ChildProcess
+from linepool.kernel.sockets import reset_on_close, unacknowledged_bytes
+from linepool.session import Session
 
 _DEATH_WAIT = 1.0  # seconds for a killed worker to end; then its client gets no reply
 _REPLY_WAIT = 1.0  # seconds for the loader to encode it
+_RESET_WAIT = 2.0  # seconds for that, and for a client with TLS to receive what was sent
+_LOOK_EVERY = 0.01  # seconds between two looks whether it has
 
 
 class LastReply:
@@ -30,6 +35,9 @@ class LastReply:
         process: The worker.
         ask: Calls what it is given with the bytes to send, now or later; called once the worker is dead.
         selector: The master's.
+        is_sealed: The connection is encrypted, with keys that died with the worker. Plain text would only
+            confuse the client, and an end of the stream may look like a regular end: it is reset, once it has
+            received what was sent.
 
     Attributes:
         is_over: The connection is closed.
@@ -42,6 +50,7 @@ class LastReply:
         process: ChildProcess,
         ask: Callable[[Callable[[bytes], None]], None],
         selector: selectors.BaseSelector,
+        is_sealed: bool = False,
     ) -> None:
         self.is_over = self.is_sent = False
         self._client = client
@@ -49,8 +58,10 @@ class LastReply:
         self._ask = ask
         self._is_asked = False
         self._selector = selector
+        self._is_sealed = is_sealed
         self._lingering = LingeringClose()
         self._wait_until = time.monotonic() + _DEATH_WAIT
+        self._reset_by = time.monotonic() + _RESET_WAIT
 
     @property
     def due(self) -> float:
@@ -64,12 +75,23 @@ class LastReply:
         if self._lingering:
             if self._lingering.expired(time.monotonic()):
                 self._close()
+        elif self._is_sealed:
+            self._reset_if_received()
         elif not self._is_asked and self._process.is_dead():
             self._is_asked = True
             self._wait_until = time.monotonic() + _REPLY_WAIT
             self._ask(self._end)
         elif time.monotonic() >= self._wait_until:
             self._end(b"")
+
+    def _reset_if_received(self) -> None:
+        now = time.monotonic()
+        is_received = self._process.is_dead() and not unacknowledged_bytes(self._client)
+        if is_received or now >= self._reset_by:
+            reset_on_close(self._client)
+            self._client.close()
+            self.is_sent = self.is_over = True
+        self._wait_until = now + _LOOK_EVERY
 
     def close(self) -> None:
         """Close this process's copy, also in a new worker."""
@@ -113,17 +135,23 @@ class SavedSockets:
             if sock := process.take_socket(descriptor, cookie):
                 self._sockets[place] = sock, (descriptor, cookie)
 
-    def untouched(self) -> list[socket.socket]:
+    def untouched(self) -> list[tuple[socket.socket, Session | None]]:
         """Return those that it has not served since; the caller owns them, the others are closed.
+
+        With each comes what a proxy has said of it; None: it came through none.
 
         Pre-condition: the worker is dead, and its slot has not been used again.
         """
         movable = self._slot.movable()
         saved = []
         for place, (sock, known) in self._sockets.items():
-            if movable.get(place) == known:
-                saved.append(sock)
-            else:
+            if movable.get(place) != known:
+                sock.close()
+                continue
+            try:
+                data = self._slot.announced_at(place, known[1])
+                saved.append((sock, announced(data) if data else None))
+            except ValueError:  # a handler has written nonsense there
                 sock.close()
         return saved
 

@@ -16,6 +16,7 @@ from linepool.ipc.board import MasterView
 from linepool.kernel.cgroups import times_throttled
 from linepool.kernel.cpus import available_cpus
 from linepool.kernel.listeners import Listener
+from linepool.master.incidents import Incidents
 from linepool.pool.history import History, Saturation
 from linepool.pool.policy import Snapshot, is_saturated
 from linepool.pool.scoreboard import Scoreboard, Tally
@@ -41,10 +42,17 @@ class LoadMeter:
         saturated_s: Seconds at the maximum while connections waited.
     """
 
-    def __init__(self, settings: Settings, board: MasterView, listeners: list[Listener]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        board: MasterView,
+        listeners: list[Listener],
+        incidents: Incidents,
+    ) -> None:
         self.history = History(settings, time.monotonic_ns())
         self._board = board
         self._listeners = listeners
+        self._incidents = incidents
         self._by_requests = settings.has_parker  # how progress shows
         self._processors = Processors()
         self._saturation = Saturation()
@@ -77,7 +85,7 @@ class LoadMeter:
             tally,
             settings,
             time.monotonic_ns(),
-            backlog=0 if tally.idle else self._waiting(),
+            backlog=self.waiting(tally),
         )
         pids = [worker.pid for worker in scoreboard.workers.values() if worker.pid]
         bottleneck = tally.busy > 0 and self._processors.are_bottleneck(
@@ -89,10 +97,15 @@ class LoadMeter:
     def warn(self, snapshot: Snapshot, scoreboard: Scoreboard, settings: Settings) -> None:
         """Count the time of saturation; warn when it begins and then once a minute."""
         saturated = is_saturated(snapshot, settings)
-        due = self._saturation.look(saturated, time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        due = self._saturation.look(saturated, now_ns)
         if not saturated:
             self._done = -1
             return
+        if lasting_ns := self._saturation.lasting_ns(now_ns):
+            total = snapshot.tally.total
+            why = f"{snapshot.backlog} connections wait, and there are {total} of {total} workers"
+            self._incidents.saturated(lasting_ns / 1e9, why)
         board = self._board
         done = sum(board.slot(slot).requests for slot in scoreboard.workers)
         stuck = done == self._done
@@ -129,7 +142,10 @@ class LoadMeter:
             self._taken_at = now
         return now - self._taken_at < _QUEUE_STANDS
 
-    def _waiting(self) -> int:
+    def waiting(self, tally: Tally) -> int:
+        """Return how many connections wait for a worker: in the kernel, or parked; none while one is idle."""
+        if tally.idle:
+            return 0
         queued = sum(listener.queue()[0] for listener in self._listeners)
         return queued + self._board.ready_connections
 

@@ -271,14 +271,20 @@ class LoaderHandle:
             raise OSError("the loader has ended")
         self._box.send(kind, facts, descriptors)
 
-    def ask_error(self, line: bytes, eol: bytes, why: str, reply: Callable[[bytes], None]) -> None:
-        """Have it encode the error for a request; ``reply`` gets the bytes, b"" if there are none."""
+    def ask_error(
+        self, line: bytes, eol: bytes, why: str, local: str, reply: Callable[[bytes], None]
+    ) -> None:
+        """Have it encode the error for a request; ``reply`` gets the bytes, b"" if there are none.
+
+        ``local`` is the server's end of the connection, as ``local_name`` returns it.
+        """
         self._asked += 1
         facts = {
             "number": self._asked,
             "line": line.decode("latin-1"),
             "eol": eol.decode("latin-1"),
             "why": why,
+            "local": local,
         }
         try:
             self.send("ENCODE", facts)

@@ -17,25 +17,29 @@ import time
 from attrs import evolve
 
 from linepool.ipc.board import Board, MasterView
+from linepool.ipc.figures import Figures
 from linepool.kernel.draining import Draining
 from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import SignalPipe
-from linepool.master.announcing import announce
+from linepool.master.announcing import announce, announce_listeners
 from linepool.master.generation import Generation
+from linepool.master.incidents import Incidents
 from linepool.master.loader_handle import LoaderHandle
 from linepool.master.obeying import SIGNALS, has_terminal, obey
 from linepool.master.office import Office
 from linepool.master.orphans import Orphans
 from linepool.master.parts import Parts
+from linepool.master.planned_drain import PlannedDrain
 from linepool.master.reload import Reload
 from linepool.master.reopening import Reopening
 from linepool.master.status_reader import LONGEST_PAUSE
 from linepool.master.takeover import Inherited
 from linepool.master.trace import TraceWriter
 from linepool.master.upgrade import Upgrade
-from linepool.master.watched import Watched
+from linepool.master.watched import Kept, Watched
 from linepool.pool import policy
 from linepool.pool.status import State
+from linepool.pubsub.bus import Bus
 from linepool.settings import Settings, Workers
 
 log = logging.getLogger("linepool")
@@ -72,8 +76,9 @@ class Master:
         self.had_terminal = has_terminal()
         self.stopping = False
         self.is_drained = False  # the pool is to be empty
+        self.planned_drain = PlannedDrain(self.empty)
         self._status = 0
-        self._watched: list[Watched] = []
+        self._watched: list[Watched] = [self.planned_drain]
         self._was_signalled = True
         self._dead: set[int] = set()  # slots whose process has ended but is not reaped
         self._exits: dict[int, int] = {}  # how those that were reaped in this turn ended
@@ -82,6 +87,8 @@ class Master:
         self._plan_at = 0.0  # when the policy wants to be asked again; 0: when something happens
         self._watching = False  # the loop wakes when a connection waits
         self.reopening = Reopening()
+        self.exporter: Kept | None = None
+        self.bridge: Kept | None = None
         self._trace: TraceWriter | None = None
         self.draining = Draining(listeners)
         self.orphans = Orphans()
@@ -95,9 +102,26 @@ class Master:
         return self.generation.settings
 
     @property
+    def figures(self) -> Figures:
+        """Those of each command."""
+        return self._parts.figures
+
+    @property
+    def incidents(self) -> Incidents:
+        """Those of late."""
+        return self._parts.incidents
+
+    @property
     def helpers(self) -> dict[str, int | None]:
         """The pids of the processes beside loader and workers; None: there is none now."""
-        return self._parts.helpers
+        exporter = self.exporter.pid if self.exporter else None
+        bridge = self.bridge.pid if self.bridge else None
+        return {**self._parts.helpers, "exporter": exporter, "bridge": bridge}
+
+    @property
+    def has_bus(self) -> bool:
+        """Whether workers publish messages."""
+        return self._parts.spawner.has_bus
 
     def watch(self, watched: Watched) -> None:
         """Have the loop serve something else too. Pre-condition: ``open`` has not been called."""
@@ -137,7 +161,7 @@ class Master:
 
     def scale(self, workers: Workers) -> None:
         """Set the bounds of the pool, and fill it if it was drained."""
-        self.is_drained = False
+        self._wants_workers()
         log.info("pool bounds changed from=%s to=%s", self.settings.workers, workers)
         before, settings = self.generation, evolve(self.settings, workers=workers)
         self.generation = evolve(before, settings=settings)
@@ -145,10 +169,15 @@ class Master:
             self.generation if one is before else one for one in self.generations
         ]
 
-    def empty(self) -> str:
+    def _wants_workers(self) -> None:
+        self.is_drained = False
+        self.planned_drain.cancel()
+
+    def empty(self, after_s: float = 0.0) -> str:
         """Drain: have all workers leave within ``graceful_timeout``; clients wait until ``scale``.
 
-        Returns why that cannot be now; "": it can.
+        With ``after_s``, the drain is announced, and begins after so many seconds. Returns why that cannot be
+        now; "": it can.
         """
         if self.stopping:
             return "the server is stopping"
@@ -156,6 +185,10 @@ class Master:
             return "a reload is under way; drain when it has ended"
         if self.is_drained:
             return ""
+        if after_s:
+            self.planned_drain.begin(after_s)
+            return ""
+        self.planned_drain.cancel()
         log.info("draining: workers finish their requests and leave, listeners stay open")
         self.is_drained = True
         self._watch_listeners(False)
@@ -168,6 +201,7 @@ class Master:
         if not self.stopping:
             log.info("stopping: %s", "waiting for in-flight requests" if graceful else "now")
         self.stopping = True
+        self.planned_drain.cancel()
         self.reload.stop()
         self._watch_listeners(False)
         (self.draining.begin if graceful else self.draining.end)()
@@ -190,20 +224,22 @@ class Master:
         """Close the copies of a new helper process."""
         self._parts.close_in_loader()
 
+    def keep_bus(self) -> Bus | None:
+        """Return the bus, which a new helper process keeps; call it before ``close_inherited``."""
+        return self._parts.spawner.keep_bus()
+
     def switch_to(self, generation: Generation, listeners: list[Listener]) -> None:
         """Put a generation in force: its settings, its listeners, and its app for the parker."""
         is_watching = self._watching
         self._watch_listeners(False)
         leaving = [one for one in self.listeners if one not in listeners]
         opened = [one for one in listeners if one not in self.listeners]
-        for listener in opened:
-            for name in listener.names:
-                announce(f"listening on {name}", "listening", address=name)
+        announce_listeners(opened, generation.settings)
         self.listeners[:] = listeners
         self._watch_listeners(is_watching)
         self.draining.replace(listeners, leaving)
         self.generation = generation
-        self.is_drained = False
+        self._wants_workers()
         self._office.configure_log(generation.settings)
         self._parts.configure(generation, opened)
 
@@ -314,7 +350,7 @@ class Master:
         )
         self.scoreboard, self.load, self.pool = parts.scoreboard, parts.load, parts.pool
         parts.selector.register(self._signals, selectors.EVENT_READ, self._note_signal)
-        self.reload = Reload(self, parts.spawner, parts.observing.reloaded)
+        self.reload = Reload(self, parts.spawner, parts.reloaded)
         self.upgrade = Upgrade(self, parts, self._office)
         self._watched += [self.upgrade, parts.observing]
         parts.open()

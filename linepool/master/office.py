@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from typing import Protocol as Interface
 
+from linepool.ipc.incidents import IncidentMemory
 from linepool.kernel.program import Program
 from linepool.master.loader_handle import LoaderHandle
 from linepool.master.spawner import Part
@@ -22,6 +23,10 @@ class Office(Interface):
     @property
     def resolved(self) -> Program | None:
         """What the names in it led to when it was started."""
+
+    @property
+    def incidents(self) -> IncidentMemory:
+        """The memory of the incidents."""
 
     @property
     def told(self) -> Mapping[str, Any]:

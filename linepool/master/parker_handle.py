@@ -30,10 +30,16 @@ from linepool.ipc.messages import (
     WorkerDied,
     WorkerStarted,
 )
-from linepool.kernel.listeners import Listener
+from linepool.kernel.listeners import Listener, listener_at
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.sealed_file import sealed_file
-from linepool.kernel.sockets import address_text, origin_of, peer_name
+from linepool.kernel.sockets import (
+    address_of_text,
+    local_name,
+    origin_of,
+    peer_name,
+    unix_peer,
+)
 from linepool.kernel.title import set_title
 from linepool.master.helper import Helper
 from linepool.master.worker_handle import WorkerHandle
@@ -62,6 +68,7 @@ class ParkerHandle:
 
     Attributes:
         dropped: How many connections ended with a parker that died.
+        on_death: Called with how a parker has died.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class ParkerHandle:
         close_inherited: Callable[[], None],
     ) -> None:
         self.dropped = 0
+        self.on_death: Callable[[str], object] = str
         self._board = board
         self._settings = settings
         self._listeners = listeners
@@ -198,30 +206,43 @@ class ParkerHandle:
                     channel = os.dup(self._workers[slot].channel.fileno())
                     self._messages.append(WorkerStarted(slot, channel))
 
-    def worker_died(self, slot: int, begun_with: int) -> None:
+    def worker_died(self, slot: int, begun_with: int, *, was_serving: bool) -> None:
         """Tell the parker that a worker is dead.
 
         Args:
             slot: The worker's.
             begun_with: The number of the last connection that it had begun to serve.
+            was_serving: It was serving a client.
         """
         self._unheard.pop(slot, None)
         if self._helper.channel is not None:
-            self._send(WorkerDied(slot, begun_with))
+            self._send(WorkerDied(slot, begun_with, was_serving))
 
-    def adopt(self, sock: socket.socket, since: float) -> None:
+    def adopt(self, sock: socket.socket, since: float, known: Session | None = None) -> None:
         """Give the parker a connection whose worker was killed while it served another one.
 
         Args:
             sock: Taken over.
             since: When its client may have been served last.
+            known: What a proxy has said of it; None: it came through none.
         """
         self._adopted += 1
-        session = Session(f"{self._pid}-{self._adopted}", peer_name(sock), self._listener_of(sock))
-        origin = 0
-        with contextlib.suppress(OSError):  # the client is gone
-            origin = origin_of(sock.getpeername())
-        idle_timeout = self._settings.idle_timeout
+        local = local_name(sock)
+        listener = listener_at(local, self._listeners)
+        name = listener.name if listener else local
+        id, origin = f"{self._pid}-{self._adopted}", 0
+        if known is not None:
+            session = known
+            session.id, session.listener = id, name
+            origin = origin_of(address_of_text(known.peer))
+        else:
+            credentials = None
+            if sock.family == socket.AF_UNIX:
+                credentials = unix_peer(sock.fileno()).credentials
+            session = Session(id, peer_name(sock), name, credentials)
+            with contextlib.suppress(OSError):  # the client is gone
+                origin = origin_of(sock.getpeername())
+        idle_timeout = self._settings.of_listener(listener.key if listener else "").idle_timeout
         state = channels.first_state(session, channels.SERVED, since, idle_timeout, origin)
         self._send(PassedConnection(state, sock.detach()))
 
@@ -271,6 +292,7 @@ class ParkerHandle:
             return False
         self.dropped += lost
         log.error("parker died %s connections=%d; starting another one", how, lost)
+        self.on_death(how)
         return True
 
     def _leave_master(self) -> None:
@@ -281,14 +303,3 @@ class ParkerHandle:
         set_title("parker", self._app.name)
         workers = {slot: worker.channel for slot, worker in self._workers.items()}
         Parker(self._board.page, hub, workers, self._listeners, self._settings, self._app).run()
-
-    def _listener_of(self, sock: socket.socket) -> str:
-        """Return the name of the listener that a connection came to."""
-        with contextlib.suppress(OSError):
-            address = sock.getsockname()
-            name = f"unix:{address}" if isinstance(address, str) else address_text(address)
-            port = name.rpartition(":")[2]  # all that is known behind a bind to any address
-            for listener in self._listeners:
-                if listener.name == name or listener.name.rpartition(":")[2] == port:
-                    return listener.name
-        return self._listeners[0].name

@@ -9,18 +9,23 @@ import selectors
 import time
 
 from linepool.ipc.board import MasterView
+from linepool.ipc.figures import Figures
 from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import SignalPipe
 from linepool.master.generation import Generation
+from linepool.master.incidents import PARKER_DIED, RELOAD_FAILED, Incidents
 from linepool.master.load import LoadMeter
+from linepool.master.lost_requests import LostRequests
 from linepool.master.observing import Observing
 from linepool.master.office import Office
+from linepool.master.outcome import Outcome
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.pool import Pool
 from linepool.master.recycler import Recycler
 from linepool.master.spawner import Spawner
 from linepool.master.status_reader import StatusReader
 from linepool.master.stopped import StoppedChildren
+from linepool.master.timeouts import Timeouts
 from linepool.master.trace import TraceWriter
 from linepool.master.watchdog import Watchdog
 from linepool.master.watched import Watched
@@ -59,7 +64,8 @@ class Parts:
         self.selector = selectors.DefaultSelector()
         self.scoreboard = Scoreboard()
         self.workers: dict[int, WorkerHandle] = {}
-        self.load = LoadMeter(settings, board, listeners)
+        self.incidents = Incidents(office.incidents)
+        self.load = LoadMeter(settings, board, listeners, self.incidents)
         self.reader = StatusReader(
             board,
             self.scoreboard,
@@ -79,8 +85,16 @@ class Parts:
                 self.selector,
                 self.begin_parker,
             )
-        self.watchdog = Watchdog(board, self.selector, self.parker.adopt if self.parker else None)
-        self.spawner = Spawner(board, office.log_limit)
+            self.parker.on_death = self._note_parkers_death
+        self.figures = Figures()
+        self.watchdog = Watchdog(
+            board,
+            self.selector,
+            self.parker.adopt if self.parker else None,
+            self.incidents,
+            Timeouts(board, self.figures, self.incidents),
+        )
+        self.spawner = Spawner(board, self.figures, office.log_limit)
         self.observing = Observing(generation, self.selector)
         self.pool = Pool(
             board=board,
@@ -91,10 +105,12 @@ class Parts:
             reader=self.reader,
             load=self.load,
             recycler=self.recycler,
+            lost=LostRequests(self.figures),
             watchdog=self.watchdog,
             parker=self.parker,
             stopped=StoppedChildren(settings.stopped_timeout, self.watchdog.stalls),
             observing=self.observing,
+            incidents=self.incidents,
             brake=Brake(settings.poison_deaths, settings.poison_window, settings.poison_pause),
         )
         self.trace = trace
@@ -134,6 +150,22 @@ class Parts:
         if self.parker is not None:
             self.parker.configure(generation.facts, settings, opened)
 
+    def reloaded(self, outcome: Outcome) -> None:
+        """Note how a reload has ended."""
+        if outcome.failure:
+            generation = outcome.generation
+            self.incidents.note(RELOAD_FAILED, generation=generation, why=outcome.failure)
+        self.observing.reloaded(outcome)
+
+    def _note_parkers_death(self, how: str) -> None:
+        name, _, value = how.partition("=")
+        is_signal = name == "signal"
+        self.incidents.note(
+            PARKER_DIED,
+            signal=value if is_signal else None,
+            status=None if is_signal else int(value),
+        )
+
     def close(self) -> None:
         """Kill what is left of the processes, and close everything, in the master."""
         for watched in self._watched:
@@ -154,6 +186,7 @@ class Parts:
         for listener in self._listeners:
             listener.remove()
         self.reader.close()
+        self.incidents.close()
         self.selector.close()
         self._signals.close()
 
@@ -164,6 +197,7 @@ class Parts:
     def begin_parker(self) -> None:
         """Make a new process ready to be the parker: the user that serves, without what is the master's."""
         self._close_in_helper()
+        self.figures.file.close()
         self._office.become_user()
 
     def close_in_loader(self) -> None:
@@ -182,6 +216,7 @@ class Parts:
         self.selector.close()
         self.reader.close()
         self.watchdog.close()
+        self.incidents.close()
         if self.trace is not None:
             self.trace.close()
         for watched in self._watched:

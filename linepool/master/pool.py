@@ -17,18 +17,20 @@ from attrs import Factory, define
 from linepool.ipc.board import MasterView, Order, SlotSnapshot
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.shortage import EXIT_STATUS
-from linepool.kernel.signals import signal_name
 from linepool.master.counters import Counters
+from linepool.master.deaths import tell_death
 from linepool.master.generation import Generation
+from linepool.master.incidents import CANNOT_FORK, Incidents
 from linepool.master.load import LoadMeter
 from linepool.master.loader_handle import LoaderHandle
+from linepool.master.lost_requests import LostRequests
 from linepool.master.observing import Observing
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.recycler import Recycler
 from linepool.master.spawner import Spawner
 from linepool.master.status_reader import StatusReader
 from linepool.master.stopped import StoppedChildren
-from linepool.master.watchdog import Watchdog
+from linepool.master.watchdog import WAS_NOT_READY, Watchdog
 from linepool.master.worker_handle import Ends, WorkerHandle
 from linepool.pool import policy
 from linepool.pool.brake import Brake
@@ -71,10 +73,12 @@ class Pool:
     _reader: StatusReader
     _load: LoadMeter
     _recycler: Recycler
+    _lost: LostRequests
     _watchdog: Watchdog
     _parker: ParkerHandle | None
     _stopped: StoppedChildren
     _observing: Observing
+    _incidents: Incidents
     brake: Brake
 
     @property
@@ -104,6 +108,7 @@ class Pool:
     def _fork_failed(self, generation: Generation, why: str) -> None:
         """Note that there is no process, or no descriptor, for another worker."""
         log.error("cannot fork: %s", why)
+        self._incidents.note(CANNOT_FORK, generation=generation.number, why=why)
         history = self._load.history
         history.boot_failed(time.monotonic_ns(), shortage=True)
         backoff = generation.settings.respawn_backoff
@@ -259,7 +264,7 @@ class Pool:
         for slot, worker in self.workers.items():
             state = self.scoreboard.workers[slot]
             if state.state is None and now >= self.boot_by(slot, worker.generation):
-                worker.kill_by(soon, "was not ready in time")
+                worker.kill_by(soon, WAS_NOT_READY)
             elif worker.process in stopped:
                 worker.kill_by(soon, "was in a worker that was stopped")
             elif state.malformed > _MALFORMED_AT_MOST:
@@ -300,13 +305,15 @@ class Pool:
         self._account(state, status, last, worker)
         self._blame(worker, last)
         self.counters.add(last)
+        self._lost.count(last, worker)
         self._save_connections(slot, state.pid)
         order, recycled = board_slot.order, self._recycler.reason(slot)
         self._observing.worker_ended(state, status, last, worker, order=order, recycled=recycled)
         board_slot.vacate()
         self._spawner.reaped(slot)
         if self._parker is not None:
-            self._parker.worker_died(slot, board_slot.begun_with)
+            serving = last.client_fd >= 0
+            self._parker.worker_died(slot, board_slot.begun_with, was_serving=serving)
 
     def _save_connections(self, slot: int, pid: int) -> None:
         """Have other workers continue with the connections of a dead one, as far as possible."""
@@ -338,15 +345,7 @@ class Pool:
             log.info("worker %s pid=%d", "recycled" if recycled else "left", worker.pid)
             return
         self.counters.crashes += 1
-        logged = handle.generation.logged(last.command, last.line) if last.started_ns else None
-        log.error(
-            "worker died pid=%d %s command=%s requests=%d",
-            worker.pid,
-            f"status={status}" if status >= 0 else f"signal={signal_name(-status)}",
-            logged.words if logged else "-",
-            last.requests,
-            extra={"command": logged.name if logged else ""},
-        )
+        tell_death(self._incidents, worker, status, last, handle)
 
     def _blame(self, worker: WorkerHandle, last: SlotSnapshot) -> None:
         """Brake the command that a dead worker was running, if several have died of it.

@@ -244,17 +244,17 @@ class Reload:
 
     def _try(self, run: _Run) -> None:
         """Have the new loader fork one worker."""
-        facts, configured = run.loader.facts, run.loader.settings
+        server, facts, configured = self._server, run.loader.facts, run.loader.settings
         assert facts is not None
         assert configured is not None
-        server = self._server
         try:
             settings = changes.effective(configured, facts, run.old)
             run.listeners = changes.listeners(settings, server.generation.settings, run.before)
             generation = Generation(self._next_number, facts, settings, run.loader)
             self._next_number += 1
             leaving = [one for one in run.before if one not in run.listeners]
-            self._spawner.start(generation, [*run.listeners, *leaving])
+            own = changes.with_leaving(settings, run.old.settings)
+            self._spawner.start(generation, [*run.listeners, *leaving], own)
         except SetupError as error:
             self._fail(run, f"reload refused: {error}")
             return

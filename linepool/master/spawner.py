@@ -12,6 +12,7 @@ from typing import Any
 
 from linepool.ipc import channel as channels
 from linepool.ipc.board import MasterView
+from linepool.ipc.figures import Figures
 from linepool.ipc.letters import packed
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener
@@ -20,7 +21,7 @@ from linepool.kernel.standard import with_high_number
 from linepool.master.generation import Generation
 from linepool.master.worker_handle import Ends, StackFiles
 from linepool.pubsub.bus import Bus
-from linepool.settings import as_texts
+from linepool.settings import Settings, as_texts
 
 Part = tuple[dict[str, Any], list[int]]
 
@@ -30,6 +31,7 @@ class Spawner:
 
     Args:
         board: Shared by all workers.
+        figures: Likewise.
         log_limit: Returns the limit of the log, to be handed over; None: it has none.
 
     Attributes:
@@ -39,9 +41,11 @@ class Spawner:
     def __init__(
         self,
         board: MasterView,
+        figures: Figures,
         log_limit: Callable[[], Part | None],
     ) -> None:
         self._board = board
+        self._figures = figures
         self._log_limit = log_limit
         self.stack_files = StackFiles()
         self._bus: Bus | None = None
@@ -49,6 +53,16 @@ class Spawner:
     def bus_handed_over(self) -> Part | None:
         """Return the bus, to be handed over; None: there is none."""
         return self._bus.handed_over() if self._bus is not None else None
+
+    @property
+    def has_bus(self) -> bool:
+        """Whether there is a bus."""
+        return self._bus is not None
+
+    def keep_bus(self) -> Bus | None:
+        """Return the bus, which a new helper process keeps beyond ``close``."""
+        bus, self._bus = self._bus, None
+        return bus
 
     def take_over_bus(self, part: Part) -> None:
         """Go on with the bus that another program has handed over.
@@ -58,20 +72,31 @@ class Spawner:
         """
         self._bus = Bus.taken_over(*part, with_high_number)
 
-    def start(self, generation: Generation, listeners: Sequence[Listener]) -> None:
+    def start(
+        self,
+        generation: Generation,
+        listeners: Sequence[Listener],
+        settings: Settings | None = None,
+    ) -> None:
         """Give a loader what its workers share.
 
         Args:
             generation: What it has loaded.
             listeners: Where its workers accept.
+            settings: What holds there; None: the generation's settings.
 
         Raises:
             OSError: It cannot be given to it.
         """
-        settings = generation.settings
+        settings = settings or generation.settings
         if generation.facts.publishes and self._bus is None:
-            self._bus = Bus(bus_regions(settings.workers.max), with_high_number)
-        parts = {"board": self._board.page.handed_over()}
+            regions = bus_regions(settings.workers.max)
+            self._bus = Bus(regions, with_high_number, has_bridge=bool(settings.bridge))
+        self._figures.add_names(command.name for command in generation.facts.commands)
+        parts = {
+            "board": self._board.page.handed_over(),
+            "figures": self._figures.handed_over(),
+        }
         names = [f"listener {number}" for number in range(len(listeners))]
         for name, listener in zip(names, listeners, strict=True):
             parts[name] = listener.handed_over()

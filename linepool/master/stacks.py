@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import selectors
 import time
 from collections.abc import Callable
@@ -17,14 +16,13 @@ from concurrent.futures import Future
 from attrs import define, frozen
 
 from linepool.master.master import Master
-from linepool.master.stack_text import of_main_thread
+from linepool.master.stack_text import calls_of, of_main_thread
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool.deadline import Step
 
 LONGEST = 1.0
 """Seconds that a worker has to answer; on a busy machine it takes some milliseconds."""
 _LOOK_EVERY = 0.004  # seconds
-_FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
 
 
 @frozen
@@ -156,10 +154,5 @@ def _is_stopped(pid: int) -> bool:
 
 def _parsed(text: str) -> Stack:
     """Return the stack of the main thread."""
-    found = [_FRAME.fullmatch(line) for line in of_main_thread(text)]
-    frames = [
-        Frame(frame[1], int(frame[2]) if frame[2].isdecimal() else 0, frame[3])
-        for frame in found
-        if frame
-    ]
+    frames = [Frame(*call) for call in calls_of(of_main_thread(text))]
     return Stack(frames, "" if frames else "no Python code runs")

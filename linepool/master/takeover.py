@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import selectors
 import signal
@@ -33,6 +34,7 @@ from linepool.master.generation import Generation
 from linepool.master.loader_handle import LoaderHandle
 from linepool.master.orphans import Orphans
 from linepool.master.parts import Parts
+from linepool.master.planned_drain import PlannedDrain
 from linepool.master.reload import Reload
 from linepool.master.spawner import Part
 from linepool.master.trace import TraceWriter
@@ -58,6 +60,7 @@ class Server(Interface):
     board: MasterView
     started_at: float
     is_drained: bool
+    planned_drain: PlannedDrain
     was_ready: bool
     reload: Reload
     orphans: Orphans
@@ -90,6 +93,7 @@ def state_of(
     pieces: dict[str, Part] = {
         **others,
         "board": server.board.page.handed_over(),
+        "figures": parts.figures.handed_over(),
         "stack_files": parts.spawner.stack_files.handed_over(),
     }
     for number, listener in enumerate(server.listeners):
@@ -129,6 +133,7 @@ def state_of(
         "reload": server.reload.as_json(),
         "started_at": server.started_at,
         "is_drained": server.is_drained,
+        "drain_at": server.planned_drain.due_at if server.planned_drain else None,
         "children_of_the_app": sorted(server.orphans.of_the_app),
         "pieces": pieces,
     }
@@ -255,6 +260,7 @@ class Inherited:
         """
         state, pool = self.state, parts.pool
         parts.spawner.stack_files.take_over(*state["pieces"]["stack_files"])
+        parts.figures.take_over(*state["pieces"]["figures"])
         if bus := self.piece("bus"):
             parts.spawner.take_over_bus(bus)
         by_number = {generation.number: generation for generation in server.generations}
@@ -271,6 +277,7 @@ class Inherited:
         pool.brake.load(state["brake"])
         server.reload.load(state["reload"])
         server.started_at, server.is_drained = state["started_at"], state["is_drained"]
+        server.planned_drain.due_at = state.get("drain_at") or math.inf  # older versions have none
         server.was_ready = True  # or it would not have handed over
         server.orphans.of_the_app = set(state["children_of_the_app"])
         now_ns = time.monotonic_ns()

@@ -23,6 +23,7 @@ from linepool.kernel.sealed_file import sealed_file
 from linepool.kernel.way_back import VARIABLE
 from linepool.master import takeover
 from linepool.master.dry_run import DryRun
+from linepool.master.incidents import UPGRADE_FAILED
 from linepool.master.office import Office
 from linepool.master.parts import Parts
 from linepool.version import __version__
@@ -189,6 +190,7 @@ class Upgrade:
         self.is_near = False
         self.due_at = math.inf
         log.error("upgrade failed, linepool %s goes on: %s", __version__, why)
+        self._parts.incidents.note(UPGRADE_FAILED, why=why)
         answer, self._answer = self._answer, None
         if answer:
             answer(why)

@@ -7,6 +7,7 @@ reached it, and the end of its stream in any case.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -17,23 +18,32 @@ from collections.abc import Callable, Iterator, Mapping
 
 from attrs import frozen
 
+from linepool.ipc.announced import announced
 from linepool.ipc.board import MasterSlot, MasterView, SlotSnapshot
-from linepool.kernel.sockets import peer_name
+from linepool.kernel.sockets import local_name, peer_name
 from linepool.master import stack_text
 from linepool.master.generation import Generation, Logged
+from linepool.master.incidents import KILLED, NOT_READY, Incidents
 from linepool.master.last_reply import LastReply, SavedSockets
+from linepool.master.timeouts import Timeouts
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool.deadline import DUMP_NS, Rules, StallLog, Step
+from linepool.session import Session
 from linepool.worker.interrupts import RAISE
 
 log = logging.getLogger("linepool")
 
+WAS_NOT_READY = "was not ready in time"
+"""Why a worker is killed that does not come up."""
 _LONG_STALL = 1.0  # seconds; a shorter stall of the master is not worth a line in the log
 _LOOK_EVERY = 0.25  # seconds at most between two looks: a handler may move its limit at any time
 _DUMP_WAIT_NS = 100_000_000  # how much longer to wait for a stack ...
 _DUMP_WAITS_NS = {Step.KILL: 12_000_000, Step.TELL_SLOW: _DUMP_WAIT_NS}  # ... because of a request
 _DUMP_LOOK_NS = 4_000_000  # ... and how often to look whether it is there
 _NO_LOOK = " stack=none (C code keeps the interpreter, or the process is stopped)"
+
+
+Adopt = Callable[[socket.socket, float, Session | None], None]
 
 
 @frozen
@@ -56,8 +66,10 @@ class Watchdog:
     Args:
         board: Where they are published.
         selector: The master's.
-        adopt: Takes connections, and when they were served last, of workers that were killed while
-            they served others; None: a worker holds one connection only.
+        adopt: Takes connections of workers that were killed while they served others, when they were
+            served last, and what a proxy has said of each; None: a worker holds one connection only.
+        incidents: Where kills are noted.
+        timeouts: Learns in which requests RequestTimeout is raised.
 
     Attributes:
         due_at: When to be asked again, on the monotonic clock in seconds.
@@ -68,11 +80,15 @@ class Watchdog:
         self,
         board: MasterView,
         selector: selectors.BaseSelector,
-        adopt: Callable[[socket.socket, float], None] | None,
+        adopt: Adopt | None,
+        incidents: Incidents,
+        timeouts: Timeouts,
     ) -> None:
         self._board = board
         self._selector = selector
         self._adopt = adopt
+        self._incidents = incidents
+        self._timeouts = timeouts
         self.stalls = StallLog()
         self._watches: dict[int, _Watch] = {}  # by the number of the generation
         self._replies: list[LastReply] = []
@@ -102,6 +118,7 @@ class Watchdog:
             busy: Whether any of them has a client.
         """
         now_ns = time.monotonic_ns()
+        self._timeouts.look(workers)
         due_ns = math.inf
         look_every = _LOOK_EVERY
         for slot, worker in workers.items():
@@ -131,7 +148,7 @@ class Watchdog:
             reply.turn()
         self._replies = [reply for reply in self._replies if not reply.is_over]
         moments = [due_ns / 1e9, *(reply.due for reply in self._replies)]
-        if busy:
+        if busy or self._timeouts.is_waiting:
             moments.append(now_ns / 1e9 + look_every)
         self.due_at = min(moments)
 
@@ -146,12 +163,13 @@ class Watchdog:
             self._saved[slot] = SavedSockets(worker.process, board_slot)
         worker.process.kill()
         worker.kill_at, worker.why = math.inf, why
-        worker.client = peer_name(client) if client is not None else ""
+        worker.client = _name_of(client, board_slot, before.cookie)
         generation = worker.generation
         logged = generation.logged(before.command, before.line) if before.started_ns else None
         ran_s = (time.monotonic_ns() - before.started_ns) / 1e9 if logged else 0.0
+        dump = worker.dump()
         log.error(
-            "worker killed pid=%d why=%r command=%s client=%s handler=%r ran_s=%.2f limit_s=%g%s",
+            "worker killed pid=%d why=%r command=%s client=%s handler=%r ran_s=%.2f limit_s=%g id=%s%s",
             worker.process.pid,
             why,
             logged.words if logged else "-",
@@ -159,12 +177,29 @@ class Watchdog:
             _handler(logged),
             ran_s,
             before.limit_ns / 1e9,
-            stack_text.of_handler(worker.dump()),
+            logged.id if logged else "-",
+            stack_text.of_handler(dump),
             extra={"command": logged.name if logged else ""},
         )
+        self._incidents.note(
+            NOT_READY if why == WAS_NOT_READY else KILLED,
+            stack_text.calls_of(stack_text.of_main_thread(dump)),
+            command=logged.name if logged else "",
+            client=worker.client,
+            pid=worker.process.pid,
+            slot=slot,
+            generation=generation.number,
+            ran_s=ran_s if logged else None,
+            limit_s=(before.limit_ns / 1e9 or None) if logged else None,
+            id=logged.given_id if logged else "",
+            why=why,
+        )
         if client is not None:
-            ask = functools.partial(_ask_last_reply, board_slot, generation, before.number, why)
-            last = LastReply(client, worker.process, ask, self._selector)
+            local = local_name(client)
+            ask = functools.partial(
+                _ask_last_reply, board_slot, generation, before.number, why, local
+            )
+            last = LastReply(client, worker.process, ask, self._selector, before.is_sealed)
             last.turn()
             self._replies.append(last)
 
@@ -178,8 +213,8 @@ class Watchdog:
             return 0
         now = time.monotonic()
         untouched = sockets.untouched()
-        for sock in untouched:
-            self._adopt(sock, now)
+        for sock, known in untouched:
+            self._adopt(sock, now, known)
         return len(untouched)
 
     @property
@@ -211,7 +246,7 @@ class Watchdog:
         snapshot = board_slot.snapshot()
         if not board_slot.is_current(snapshot):
             return math.inf, ""  # it finished while it was copied: the copy is of two requests
-        look_ns = now_ns + self._escalate(board_slot, worker, watch.rules, snapshot, now_ns)
+        look_ns = now_ns + self._escalate(slot, board_slot, worker, watch.rules, snapshot, now_ns)
         if watch.evacuate_ns:
             look_ns = min(look_ns, _evacuate(board_slot, worker, watch.evacuate_ns, now_ns))
         is_due = worker.escalation.step is Step.KILL
@@ -230,6 +265,7 @@ class Watchdog:
 
     def _escalate(
         self,
+        number: int,
         slot: MasterSlot,
         worker: WorkerHandle,
         rules: Rules,
@@ -250,6 +286,8 @@ class Watchdog:
             escalation.step = step
             if step is Step.KILL:
                 break
+            if step is Step.RAISE:
+                self._timeouts.raised(number, worker, snapshot)
             _take(step, slot, worker, snapshot, ran_ns)
             if step in (Step.ASK_SLOW, Step.ASK_STUCK):
                 return DUMP_NS  # the next step reads what the process writes meanwhile
@@ -259,7 +297,8 @@ class Watchdog:
 def _watch_of(generation: Generation) -> _Watch:
     settings = generation.settings
     evacuate_after = settings.hand_off_after if settings.has_parker else 0.0
-    limits = [_LOOK_EVERY, settings.request_timeout, settings.slow_request, evacuate_after]
+    limits = [_LOOK_EVERY, settings.slow_request, evacuate_after]
+    limits += [one.request_timeout for one in settings.each]
     limits += [one.timeout for one in generation.facts.commands if one.timeout is not None]
     return _Watch(
         Rules(int(settings.slow_request * 1e9), int(settings.kill_grace * 1e9)),
@@ -294,13 +333,24 @@ def _take(
     elif step is Step.TELL_SLOW:
         logged = worker.generation.logged(snapshot.command, snapshot.line)
         log.warning(
-            "slow request pid=%d command=%s ran_s=%.2f%s",
+            "slow request pid=%d command=%s ran_s=%.2f id=%s%s",
             worker.process.pid,
             logged.words,
             ran_ns / 1e9,
+            logged.id,
             stack_text.of_handler(worker.dump()) if worker.has_dump() else _NO_LOOK,
             extra={"command": logged.name},
         )
+
+
+def _name_of(client: socket.socket | None, slot: MasterSlot, cookie: int) -> str:
+    """Return the address of the client that a worker serves; "": it is not known."""
+    if client is None:
+        return ""
+    with contextlib.suppress(ValueError):  # a handler has written nonsense there
+        if data := slot.announced(cookie):
+            return announced(data).peer
+    return peer_name(client)
 
 
 def _ask_last_reply(
@@ -308,6 +358,7 @@ def _ask_last_reply(
     generation: Generation,
     number: int,
     why: str,
+    local: str,
     send: Callable[[bytes], None],
 ) -> None:
     """Have the loader say what the client of a dead worker is sent about its request; b"": nothing."""
@@ -316,7 +367,7 @@ def _ask_last_reply(
         send(b"")
         return
     text = f"the request was ended: it {why}"
-    generation.loader.ask_error(snapshot.line, snapshot.eol, text, send)
+    generation.loader.ask_error(snapshot.line, snapshot.eol, text, local, send)
 
 
 def _handler(logged: Logged | None) -> str:

@@ -6,6 +6,14 @@ import selectors
 from typing import Protocol as Interface
 
 
+class Kept(Interface):
+    """A process that something watched keeps alive."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid; None: there is none now."""
+
+
 class Watched(Interface):
     """Something else that the master's loop waits for.
 

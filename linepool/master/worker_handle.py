@@ -15,12 +15,14 @@ from linepool.ipc import channel as channels
 from linepool.ipc.messages import WakeUp
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.pidfd import ChildProcess
+from linepool.master import stack_text
 from linepool.master.generation import Generation
 from linepool.pool.deadline import Escalation, Step
 from linepool.worker.evacuation import LOOK
 from linepool.worker.interrupts import DUMP
 
 _STACK_BYTES = 65536
+_CRASH_BYTES = 2**20  # stacks that were asked for may be before that of the crash
 
 
 @frozen
@@ -165,6 +167,15 @@ class WorkerHandle:
     def dump(self) -> str:
         """Return the stack that the worker wrote when it was asked last; "": none."""
         return os.pread(self._stack_file, _STACK_BYTES, 0).decode("utf-8", "replace")
+
+    def crash(self, status: int) -> str:
+        """Return the stacks that the worker has written at its end; "": none. Pre-condition: it has ended.
+
+        Args:
+            status: Its exit status, or minus the signal that ended it.
+        """
+        text = os.pread(self._stack_file, _CRASH_BYTES, 0).decode("utf-8", "replace")
+        return stack_text.of_crash(text, status)
 
     def wake(self) -> None:
         """End the worker's wait: there is an order on the board."""

@@ -6,22 +6,25 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from attrs import asdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from linepool.app import App
-from linepool.operate import tables, target
+from linepool.apps import Apps
+from linepool.operate import tables, target, targets
+from linepool.operate.certificates import Certificates
 from linepool.operate.config import COMMAND_LINE, ENVIRONMENT, Configuration, option_name
 from linepool.operate.environment import PREFIX
 from linepool.operate.options import add_settings, prepared
 from linepool.operate.terminal import print_error, printable
-from linepool.protocols.base import Limits
 from linepool.protocols.document import described
 from linepool.service import Entry, Service
-from linepool.settings import FIELDS, IN_FOREGROUND, written
+from linepool.settings import FIELDS, IN_FOREGROUND, Settings, as_texts, written
 from linepool.settings.foreground import without_effect
+from linepool.settings.listeners import ListenerTable
+
+if TYPE_CHECKING:
+    from linepool.tls.certificates import Certificate
 
 _SHOWN_NAMES = 5  # of commands in a warning
 
@@ -36,8 +39,8 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     check.add_argument(
         "target",
         metavar="TARGET",
-        nargs="?",
-        help="FILE.py, a package, MODULE, or one of these with :APP or :FUNCTION()",
+        nargs="*",
+        help="FILE.py, a package, MODULE, or one of these with :APP or :FUNCTION(), as for 'linepool run'",
     )
     check.add_argument("--json", action="store_true", help="print JSON")
     check.add_argument(
@@ -49,16 +52,17 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     check.set_defaults(run=_check, parser=check)
 
 
-def warnings(app: App, configuration: Configuration) -> list[str]:
-    """Return what is worth a warning before an app is served."""
+def warnings(apps: Apps, configuration: Configuration) -> list[str]:
+    """Return what is worth a warning before apps are served."""
     found = [*configuration.warnings]
     if configuration.settings.workers == IN_FOREGROUND and (
         unused := without_effect(configuration.sources)
     ):
         found.append(f"no effect with workers = 0, in the foreground: {', '.join(unused)}")
-    found += _loaded_twice(app)
-    if left_out := target.left_out(app):
-        found.append(f"{left_out} is not served: it does not belong to the app {app.name!r}")
+    found += _loaded_twice(apps)
+    if left_out := target.left_out(*apps):
+        names = " or ".join(repr(app.name) for app in apps)
+        found.append(f"{left_out} is not served: it does not belong to the app {names}")
     return found
 
 
@@ -71,8 +75,8 @@ def _unannotated(commands: Sequence[Entry]) -> str:
     return f"no return annotation: {shown}; HELP and the schema cannot say what their replies look like"
 
 
-def _loaded_twice(app: App) -> list[str]:
-    """Return a line for each file of an app that was loaded as two modules."""
+def _loaded_twice(app: Apps) -> list[str]:
+    """Return a line for each file of the apps that was loaded as two modules."""
     code = [getattr(function, "__code__", None) for function in app.functions]
     files = {_identity(one.co_filename) for one in code if one is not None}
     found: dict[str, dict[int, str]] = {}
@@ -98,54 +102,102 @@ def _identity(path: str) -> object:
 
 
 def _check(options: argparse.Namespace) -> int:
-    if options.target is None and not options.settings:
+    certificates = Certificates()
+    outside = prepared(options, certificates)
+    words = [targets.parse_word(text) for text in options.target]
+    if not words and not options.settings and not any(table.app for table in outside.tables):
         options.parser.error("give a TARGET, or --settings")
-    outside = prepared(options)
-    app = App()
-    if options.target is not None:
-        app = target.load(options.target)
-        outside.fill(app)
-    configuration = outside.configuration(app)
-    for warning in warnings(app, configuration):
+    if words or not options.settings:
+        apps, listeners = targets.load(words, outside.tables)
+        outside.fill(apps)
+    else:
+        apps, listeners = Apps([App()]), ()
+    configuration = outside.configuration(apps, listeners)
+    for warning in warnings(apps, configuration):
         print_error(warning)
-    settings = configuration.settings
-    service = app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes))
-    if unannotated := _unannotated(service.commands):
-        print_error(unannotated)
+    services = apps.freeze(configuration.settings)
+    for service in services.values():
+        if unannotated := _unannotated(service.commands):
+            print_error(unannotated)
+    found = _examined(certificates, configuration.settings)
     if options.json:
-        _print_json(app, service, configuration, only_settings=options.settings)
+        _print_json(services, configuration, found, only_settings=options.settings)
         return 0
     if sys.stdout.isatty() and not options.settings:
-        _show_at_terminal(app, service, configuration)
-        return 0
-    if options.settings:
-        rows = [
-            (name, written(name, getattr(settings, name)), _source(configuration, name))
-            for name in FIELDS
-        ]
-        _print_rows(rows)
-        return 0
-    print(f"{app.name}: {len(service.commands)} commands")
-    for entry in service.commands:
-        print(f"  {entry.usage:<40} {entry.place}".rstrip())
+        _show_at_terminal(services, configuration)
+    elif options.settings:
+        _print_rows(_rows_of_settings(configuration))
+    else:
+        _print_plain(services, configuration)
+    for certificate in found:
+        print(f"certificate {certificate}")
+    return 0
+
+
+def _examined(certificates: Certificates, settings: Settings) -> Sequence[Certificate]:
+    """Return the certificates of all listeners, with warnings about them."""
+    found = [tls for each in settings.each if (tls := certificates.of(each))]
+    for warning in dict.fromkeys(text for tls in found for text in tls.warnings()):
+        print_error(warning)
+    return list(dict.fromkeys(one for tls in found for one in tls.certificates))
+
+
+def _rows_of_settings(configuration: Configuration) -> list[tuple[str, str, str]]:
+    settings = configuration.settings
+    rows = [
+        (name, written(name, getattr(settings, name)), _source(configuration, name))
+        for name in FIELDS
+    ]
+    return rows + [("listener", _shown(table), "") for table in settings.listeners]
+
+
+def _print_plain(services: Mapping[str, Service], configuration: Configuration) -> None:
+    for name, service in services.items():
+        print(f"{name}: {len(service.commands)} commands{_login(service)}")
+        for entry in service.commands:
+            print(f"  {entry.usage:<40} {entry.place}".rstrip())
+    settings = configuration.settings
+    if settings.listeners:
+        print("listeners")
+        for table in settings.listeners:
+            print(f"  {_shown(table)}")
     print("settings")
     for name in FIELDS:
         source = configuration.sources.get(name)
         mark = f"  ({source})" if source else ""
         print(f"  {name:<20} {written(name, getattr(settings, name))}{mark}")
-    return 0
 
 
-def _show_at_terminal(app: App, service: Service, configuration: Configuration) -> None:
-    """Show the commands, and those settings that are not the default."""
+def _login(service: Service) -> str:
+    """Return what the number of an app's commands is followed by: which of them need a log-in."""
+    if service.authenticate is None:
+        return ""
+    public = [entry.name for entry in service.commands if entry.is_public]
+    return f"; clients have to log in for all but {', '.join(public) or 'none'}"
+
+
+def _shown(table: ListenerTable) -> str:
+    """Return a listener with what it has of its own."""
+    facts = {"app": table.app, "name": table.name}
+    facts |= {name: written(name, value) for name, value in table.options}
+    words = [f"{name}={value}" for name, value in facts.items() if value]
+    return " ".join([*table.bind, *words])
+
+
+def _show_at_terminal(services: Mapping[str, Service], configuration: Configuration) -> None:
+    """Show the commands, the listeners, and those settings that are not the default."""
     paint, most = tables.Painter(sys.stdout), tables.columns()
 
     def shown(text: object) -> str:
         return printable([str(text)], sys.stdout)
 
-    print(f"{paint(shown(app.name), 'bold')}  {tables.counted(len(service.commands), 'command')}\n")
-    head, *lines = _table_of_commands(service, shown, most)
-    print(paint(head, "faint"), *lines, "", sep="\n")
+    for name, service in services.items():
+        count = tables.counted(len(service.commands), "command")
+        print(f"{paint(shown(name), 'bold')}  {count}{shown(_login(service))}\n")
+        head, *lines = _table_of_commands(service, shown, most)
+        print(paint(head, "faint"), *lines, "", sep="\n")
+    if listeners := configuration.settings.listeners:
+        print(paint("LISTENERS", "faint"), *(shown(_shown(one)) for one in listeners), "", sep="\n")
     given = [name for name in FIELDS if name in configuration.sources]
     if given:
         values = {name: written(name, getattr(configuration.settings, name)) for name in given}
@@ -171,29 +223,45 @@ def _table_of_commands(service: Service, shown: Callable[[object], str], most: i
 
 
 def _print_json(
-    app: App, service: Service, configuration: Configuration, *, only_settings: bool
+    services: Mapping[str, Service],
+    configuration: Configuration,
+    certificates: Sequence[Certificate],
+    *,
+    only_settings: bool,
 ) -> None:
-    values = asdict(configuration.settings, recurse=False)
+    values = {name: getattr(configuration.settings, name) for name in FIELDS}
     facts: dict[str, object] = {
         "settings": {name: written(name, value) for name, value in values.items()},
         "sources": {name: _source(configuration, name) for name in values},
+        "certificates": [
+            {"path": one.path, "names": one.names, "ends": one.ends} for one in certificates
+        ],
     }
+    if listeners := as_texts(configuration.settings).get("listeners"):
+        facts["listeners"] = listeners
     if not only_settings:
-        document = described(service.name, service.protocol, service.commands)
-        entries = [
-            {
-                "names": entry.names,
-                "usage": entry.usage,
-                "timeout": entry.timeout,
-                "place": entry.place,
-                "params": one["params"],
-                "reply": one["reply"],
-            }
-            for entry, one in zip(service.commands, document["commands"], strict=True)
-        ]
-        classes = {"$defs": document["$defs"]}
-        facts = {"name": app.name, "commands": entries, **classes, **facts}
+        apps = [_app_facts(name, service) for name, service in services.items()]
+        facts = {**(apps[0] if len(apps) == 1 else {"apps": apps}), **facts}
     print(json.dumps(facts))
+
+
+def _app_facts(name: str, service: Service) -> dict[str, object]:
+    has_login = service.authenticate is not None
+    document = described(service.name, service.protocol, service.commands, has_login=has_login)
+    entries = [
+        {
+            "names": entry.names,
+            "usage": entry.usage,
+            "timeout": entry.timeout,
+            "place": entry.place,
+            "params": one["params"],
+            "reply": one["reply"],
+            **({"public": True} if "public" in one else {}),
+        }
+        for entry, one in zip(service.commands, document["commands"], strict=True)
+    ]
+    login = {"login": True} if has_login else {}
+    return {"name": name, **login, "commands": entries, "$defs": document["$defs"]}
 
 
 def _source(configuration: Configuration, name: str) -> str:

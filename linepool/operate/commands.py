@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from concurrent.futures import Future
 from typing import Literal
 
@@ -10,14 +11,18 @@ from attrs import asdict
 
 from linepool.app import App
 from linepool.errors import ClientError, ServerError, SetupError
+from linepool.master.bans import MOST_SECONDS, BanList
 from linepool.master.master import Master
 from linepool.master.outcome import Outcome
+from linepool.master.planned_drain import MOST_SECONDS as MOST_SECONDS_BEFORE
 from linepool.master.stacks import Stack, Stacks
 from linepool.operate import stacks as stacks_report
-from linepool.operate.report import status
-from linepool.operate.shown import stacks_as_lines, state_as_lines
+from linepool.operate.report import status, waiters
+from linepool.operate.shown import events_as_lines, stacks_as_lines, state_as_lines, stats_as_lines
+from linepool.operate.stats import stats
 from linepool.operate.upgrading import UpgradeReply
 from linepool.settings import Workers, parse_setting
+from linepool.settings.networks import parsed_networks
 
 
 def commands(master: Master) -> App:
@@ -26,6 +31,7 @@ def commands(master: Master) -> App:
     _add_reports(app, master)
     _add_orders_to_the_server(app, master)
     _add_orders_to_the_pool(app, master)
+    _add_bans(app, master)
     _add_reload(app, master)
     _add_upgrade(app, master)
     return app
@@ -41,6 +47,20 @@ def _add_reports(app: App, master: Master) -> None:
         state = status(master)
         return json.dumps(state) if form == "json" else state_as_lines(state)
 
+    @app.handler("STATS")
+    def stats_(
+        form: Literal["text", "json"] = "text", detail: Literal["brief", "buckets"] = "brief"
+    ) -> str | list[str]:
+        """Show how often each command was served, how that ended, and how long it took."""
+        found = stats(master, with_buckets=detail == "buckets")
+        return json.dumps(found) if form == "json" else stats_as_lines(found)
+
+    @app.handler
+    def events(form: Literal["text", "json"] = "text", since: int = 0) -> str | list[str]:
+        """Show the last incidents, the newest last; since: only what has changed after that change."""
+        found = master.incidents.records(since)
+        return json.dumps(found) if form == "json" else events_as_lines(found)
+
     @app.handler
     def stacks(
         form: Literal["text", "json"] = "text", how: Literal["quiet", "signal"] = "quiet"
@@ -50,7 +70,7 @@ def _add_reports(app: App, master: Master) -> None:
 
         def finish(found: dict[int, Stack]) -> object:
             shown = stacks_report.with_stacks(rows, found)
-            return json.dumps(shown) if form == "json" else stacks_as_lines(shown)
+            return json.dumps(shown) if form == "json" else stacks_as_lines(shown, waiters(master))
 
         return asked.ask(finish, by_signal=how == "signal")
 
@@ -82,11 +102,13 @@ def _add_orders_to_the_pool(app: App, master: Master) -> None:
         return f"workers {bounds}"
 
     @app.handler
-    def drain() -> str:
-        """Have all workers finish their requests and leave; SCALE or RELOAD fills the pool again."""
-        if why := master.empty():
+    def drain(after: float = 0.0) -> str:
+        """Have all workers finish and leave, now or in some seconds; SCALE or RELOAD fills the pool again."""
+        if not 0 <= after <= MOST_SECONDS_BEFORE:
+            raise ClientError(f"after must be 0 to {MOST_SECONDS_BEFORE:g} seconds, not {after:g}")
+        if why := master.empty(after):
             raise ServerError(why)
-        return "draining"
+        return f"draining in {after:g} s" if master.planned_drain else "draining"
 
     @app.handler
     def kill(slot: int) -> str:
@@ -98,6 +120,34 @@ def _add_orders_to_the_pool(app: App, master: Master) -> None:
             raise ClientError(f"no worker in slot {slot}; slots with workers: {slots or 'none'}")
         master.pool.kill(slot, "was in a worker that an operator killed")
         return f"killing worker slot={slot} pid={worker.process.pid}"
+
+
+def _add_bans(app: App, master: Master) -> None:
+    bans = BanList(master.board)
+    master.watch(bans)
+
+    @app.handler
+    def deny(network: str, seconds: float = 0.0) -> str:
+        """Refuse the clients of a network for some seconds; without them, until ALLOW."""
+        network = _network(network)
+        if not 0 <= seconds <= MOST_SECONDS:
+            raise ClientError(f"seconds must be 0 to {MOST_SECONDS:g}, not {seconds:g}")
+        bans.add(network, seconds or math.inf)
+        return f"denied {network}" + (f" for {seconds:g} s" if seconds else "")
+
+    @app.handler
+    def allow(network: str) -> str:
+        """Serve the clients of a network again that was denied."""
+        network = _network(network)
+        bans.lift(network)
+        return f"allowed {network}"
+
+
+def _network(text: str) -> str:
+    try:
+        return parsed_networks([text])[0]
+    except ValueError as error:
+        raise ClientError(f"must be one of {error}") from None
 
 
 def _add_reload(app: App, master: Master) -> None:

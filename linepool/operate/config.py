@@ -12,10 +12,12 @@ import attrs
 from attrs import frozen
 
 from linepool.app import App
+from linepool.apps import Apps, as_apps
 from linepool.errors import SetupError
 from linepool.kernel.cpus import available_cpus
 from linepool.operate.env_file import Variables
 from linepool.operate.environment import misspelt_in, settings_in
+from linepool.operate.planned import planned, resolved, shared_settings, source_of
 from linepool.operate.supervision import Supervision
 from linepool.settings import (
     FIELDS,
@@ -26,7 +28,9 @@ from linepool.settings import (
     check_names_of_app,
     default_workers,
     parse_setting,
+    tables_of,
 )
+from linepool.settings.listeners import ListenerTable, refuse_doubles
 
 COMMAND_LINE = "command line"
 ENVIRONMENT = "environment"
@@ -56,7 +60,7 @@ class Configuration:
 
 
 def configure(
-    app: App,
+    app: App | Apps,
     options: Mapping[str, object],
     environment: Mapping[str, str],
     file: str | None = None,
@@ -79,6 +83,7 @@ class Given:
         supervision: How the process is supervised; None: the settings are only looked at.
         app_table: The table ``[app]`` of the file; None: there is none.
         app_source: Where it is, for messages.
+        tables: The tables ``[[listener]]`` of the file.
         variables: Those of files, for the environment.
         warnings: As in ``Configuration``.
     """
@@ -87,6 +92,7 @@ class Given:
     supervision: Supervision | None
     app_table: Mapping[str, Any] | None
     app_source: str
+    tables: Sequence[ListenerTable]
     variables: Variables
     warnings: Sequence[str]
 
@@ -120,6 +126,7 @@ class Given:
             app_table = in_file.pop("app", None)
             if app_table is not None and not isinstance(app_table, dict):
                 raise SetupError(f"{source}: app must be a table, not {app_table!r}")
+            tables = tables_of(in_file.pop("listener", ()), source)
             app_source = "[app]" if app_table is None else f"{source}: [app]"
             layers = [
                 (source, in_file),
@@ -135,7 +142,7 @@ class Given:
             for name, variables in (*env_files, (ENVIRONMENT, environment))
             for warning in misspelt_in(variables)
         ]
-        return cls(layers, supervision, app_table, app_source, env_files, warnings)
+        return cls(layers, supervision, app_table, app_source, tables, env_files, warnings)
 
     def process_settings(self) -> ProcessSettings:
         """Return the settings that count before the app is loaded.
@@ -150,15 +157,15 @@ class Given:
                 **{name: value for name, value in values.items() if name in names}
             )
 
-    def value(self, name: str, app: App | None = None) -> Any:
-        """Return the value of a setting, as far as it does not come from an app that is not known yet.
+    def value(self, name: str, apps: Sequence[App] = ()) -> Any:
+        """Return the value of a setting, as far as it does not come from apps that are not known yet.
 
         Raises:
             ConfigError: The value is wrong.
         """
         with _as_config_errors():
-            in_app = {name: app.settings[name]} if app and name in app.settings else {}
-            values, _ = _merged([(_APP, in_app), *self.layers])
+            in_apps = [{name: app.settings[name]} for app in apps if name in app.settings]
+            values, _ = _merged([*((_APP, one) for one in in_apps), *self.layers])
             return values.get(name, FIELDS[name].default)
 
     def fixed(self) -> dict[str, Any]:
@@ -175,23 +182,35 @@ class Given:
                 if field.metadata["unit"] == "path" or field.metadata["is_early"]
             }
 
-    def fill(self, app: App) -> None:
-        """Give an app the table ``[app]``.
+    def fill(self, app: App | Apps) -> None:
+        """Give the app the table ``[app]``; see ``Apps.configure``.
 
         Raises:
             SetupError: A key is unknown or missing, or a value is wrong.
         """
         app.configure(self.app_table, self.app_source)
 
-    def configuration(self, app: App) -> Configuration:
-        """Return the effective settings of an app; its own have the lowest precedence.
+    def configuration(
+        self, app: App | Apps, tables: Sequence[ListenerTable] | None = None
+    ) -> Configuration:
+        """Return the effective settings of one app or several; their own have the lowest precedence.
+
+        Args:
+            app: What is served.
+            tables: Those of the file, with the names of their apps; None: as they are.
 
         Raises:
-            ConfigError: A value is wrong, or the app has a setting that it cannot have.
+            ConfigError: A value is wrong, or an app has a setting that it cannot have.
         """
+        apps, tables = as_apps(app), self.tables if tables is None else tables
         with _as_config_errors():
-            _check(_APP, app.settings, check_names_of_app)
-            values, sources = _merged([(_APP, app.settings), *self.layers])
+            for one in apps:
+                _check(source_of(apps, one.name), one.settings, check_names_of_app)
+            layers = self.layers
+            if tables or apps.addresses or len(apps) > 1:
+                layers = [layer for layer in layers if layer[0] != _LISTEN_FDS]
+            values, sources = _merged([(_APP, shared_settings(apps)), *layers])
+            plan = self._plan(apps, tables, layers)
             if values.get("user"):
                 _refuse_paths(sources)
             if values.get("reload"):
@@ -200,9 +219,13 @@ class Given:
                 values = {"log_limit": 0, **values}
             values.setdefault("workers", default_workers(math.ceil(available_cpus())))
             warnings = [*self.warnings]
+            if plan:
+                values["bind"] = tuple(address for table in plan for address in table.bind)
+                sources["bind"] = sources.get("bind", "listeners")
             if self.supervision:
                 bind = values.get("bind", FIELDS["bind"].default)
                 values["bind"] = self.supervision.resolved(bind)
+                plan = resolved(plan, self.supervision.resolved)
                 warnings += self.supervision.warnings
                 if unserved := self.supervision.unserved(values["bind"]):
                     which = " ".join(one.shown for one in unserved)
@@ -210,7 +233,21 @@ class Given:
                     warnings.append(
                         f"sockets of LISTEN_FDS are not served, for bind is given ({by}): {which}"
                     )
-            return Configuration(Settings(**values), sources, warnings)
+            return Configuration(Settings(**values, listeners=tuple(plan)), sources, warnings)
+
+    def _plan(
+        self,
+        apps: Apps,
+        tables: Sequence[ListenerTable],
+        layers: Sequence[tuple[str, Mapping[str, object]]],
+    ) -> Sequence[ListenerTable]:
+        """Return the listeners; none, if there is one app whose addresses ``bind`` says."""
+        if not (tables or apps.addresses or len(apps) > 1):
+            return ()
+        given, sources = _merged(layers)
+        plan = planned(apps, tables, given, sources.get("bind", ""))
+        refuse_doubles(plan)
+        return plan
 
 
 def _check(

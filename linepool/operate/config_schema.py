@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from linepool.settings import FIELDS, written
+from linepool.settings import FIELDS, PER_LISTENER, written
+from linepool.settings.listeners import schema as schema_of_tables
 
 
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
@@ -30,6 +31,7 @@ def schema() -> dict[str, Any]:
         "type": "object",
         "properties": {
             **properties,
+            "listener": schema_of_tables(properties, PER_LISTENER),
             "app": {"type": "object", "description": "settings of the app itself"},
         },
         "patternProperties": {

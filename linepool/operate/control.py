@@ -63,6 +63,11 @@ class Control:
         self.due_at = math.inf
 
     @property
+    def path(self) -> str:
+        """Of the socket."""
+        return self._listener.name.removeprefix("unix:")
+
+    @property
     def is_quiet(self) -> bool:
         """Whether no client waits for a reply, but that to an upgrade."""
         return all(

@@ -10,7 +10,10 @@ _COMMAND = re.compile("'[^']*'")
 _BIND = "use --bind HOST:PORT"
 _THREADS = "a worker runs one handler at a time: give more --workers"
 _ONE_KIND = "there is one kind of worker; --scheme says how connections reach it"
-_TLS = "linepool does not speak TLS: put a proxy in front of it, such as stunnel"
+_CERT = "use --tls-cert FILE"
+_KEY = "use --tls-key FILE"
+_CA = "use --tls-ca FILE"
+_VERIFY = "use --tls-verify {off,optional,required}"
 _DAEMON = "a server stays in the foreground: 'linepool unit' prints a systemd service for it"
 _PRELOAD = "the app is always loaded before the workers are forked: leave it out"
 _ASGI = "handlers are plain functions, not an ASGI or WSGI app: leave it out"
@@ -28,7 +31,6 @@ ANSWERS = {
     "--uds": "use --bind unix:/PATH",
     "--uds-permissions": "use --unix-mode OCTAL",
     "--fd": "use --bind fd://N",
-    "--reuse-port": "workers share the listeners: leave it out, see --scheme",
     "--timeout": _TIMEOUT,
     "-t": _TIMEOUT,
     "--timeout-keep-alive": "use --idle-timeout S",
@@ -40,7 +42,6 @@ ANSWERS = {
     "--worker-class": _ONE_KIND,
     "-k": _ONE_KIND,
     "--interface": _ASGI,
-    "--http": _ASGI,
     "--ws": _ASGI,
     "--loop": _ASGI,
     "--lifespan": _ASGI,
@@ -87,12 +88,22 @@ ANSWERS = {
     "-u": "use --user NAME",
     "-g": "use --group NAME",
     "-m": "use --umask OCTAL",
-    "--certfile": _TLS,
-    "--keyfile": _TLS,
-    "--ssl-certfile": _TLS,
-    "--ssl-keyfile": _TLS,
-    "--ssl-certificate": _TLS,
-    "--proxy-protocol": "the PROXY protocol is not spoken: leave it out",
+    "--certfile": _CERT,
+    "--keyfile": _KEY,
+    "--ca-certs": _CA,
+    "--cert-reqs": _VERIFY,
+    "--ciphers": "use --tls-ciphers LIST",
+    "--ssl-certfile": _CERT,
+    "--ssl-keyfile": _KEY,
+    "--ssl-ca-certs": _CA,
+    "--ssl-cert-reqs": _VERIFY,
+    "--ssl-certificate": _CERT,
+    "--ssl-keyfile-password": "store the key without a passphrase",
+    "--tls-cert-file": _CERT,
+    "--tls-key-file": _KEY,
+    "--tls-ca-cert-file": _CA,
+    "--tls-auth-clients": _VERIFY,
+    "--proxy-protocol": "use --proxy-from NETWORK, the proxy's address",
     "--proxy-headers": _HEADERS,
     "--forwarded-allow-ips": _HEADERS,
     "--root-path": _HEADERS,

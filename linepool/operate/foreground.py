@@ -11,19 +11,20 @@ import logging
 import os
 import pdb
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
+from typing import Any
 
 from attrs import evolve
 
-from linepool import forked
+from linepool import forked, in_flight
 from linepool.errors import LeaveNow
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Board, WorkerView
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener, open_listeners
 from linepool.loader.image import Image
-from linepool.master.announcing import announce
+from linepool.master.announcing import announce, announce_listeners
 from linepool.operate.loading import Source, load
 from linepool.pubsub.bus import Bus
 from linepool.pubsub.subscriptions import Subscriptions
@@ -31,7 +32,9 @@ from linepool.resources import Resources
 from linepool.settings import Settings
 from linepool.worker.access_lines import AccessLines
 from linepool.worker.context import WorkerContext
+from linepool.worker.contexts import services_at, with_listeners
 from linepool.worker.edges import Edges
+from linepool.worker.figures import RequestFigures
 from linepool.worker.forks import Forks
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.loop import Loop
@@ -58,9 +61,7 @@ def serve_here(source: Source, on_listening: Callable[[list[Listener]], None] | 
     source.supervision.close_strays(settings.bind)
     listeners = open_listeners(settings)
     try:
-        for listener in listeners:
-            for name in listener.names:
-                announce(f"listening on {name}", "listening", address=name)
+        announce_listeners(listeners, settings)
         if on_listening is not None:
             on_listening(listeners)
         _Foreground(image, settings, listeners).run()
@@ -73,15 +74,11 @@ def serve_here(source: Source, on_listening: Callable[[list[Listener]], None] | 
 
 def _without_limits(settings: Settings) -> Settings:
     """Return the settings of a loop that hands off nothing, and in which no time is limited."""
-    return evolve(
-        settings,
-        scheme="shared",
-        park_after=_NO_LIMIT,
-        request_timeout=0.0,
-        idle_timeout=_NO_LIMIT,
-        read_timeout=_NO_LIMIT,
-        write_timeout=_NO_LIMIT,
-    )
+    none = {"request_timeout": 0.0}
+    none |= dict.fromkeys(("idle_timeout", "read_timeout", "write_timeout"), _NO_LIMIT)
+    tables = tuple(one.with_options(none) for one in settings.listeners)
+    changes: Any = {"listeners": tables, "scheme": "shared", "park_after": _NO_LIMIT, **none}
+    return evolve(settings, **changes)
 
 
 class _Orders(Orders):
@@ -128,11 +125,13 @@ class _Foreground:
         self._pipe = StatusPipe()  # which nobody reads
         self._edges = Edges(self._board, self._pipe, _SLOT, generation=1)
         self._channel, self._parker = channels.pair()
-        self._bus = Bus(_SLOT + 1) if image.service.protocol.publishes else None
+        publishes = any(one.protocol.publishes for one in image.services.values())
+        self._bus = Bus(_SLOT + 1) if publishes else None
         self._orders = _Orders(self._board)
         self._loop: Loop | None = None
         self._orders.listen()
         self._interrupts = Interrupts(self._board, _STANDARD_ERROR)
+        in_flight.serve(self._board)
         pages = [page.page, *(listener.phase for listener in listeners)]
         pages += [self._bus.page] if self._bus else []
         Forks(listeners, pages, self._descriptors)
@@ -141,25 +140,28 @@ class _Foreground:
         """Serve until a signal ends it."""
         immediately = contextlib.suppress(LeaveNow)
         # Within the worker too, so that its resources are closed as usual then.
-        with immediately, self._image.app.worker() as resources, immediately:
+        with immediately, self._image.apps.worker() as resources, immediately:
             self._serve(resources)
 
-    def _serve(self, resources: Resources) -> None:
-        image = self._image
-        format_of_line = self._settings.access_log_format
+    def _serve(self, resources: Mapping[str, Resources]) -> None:
+        image, name = self._image, self._image.apps.first.name
+        services = services_at(self._listeners, self._settings, image.services)
+        line_format = self._settings.access_log_format
+        lines = AccessLines(image.first, line_format, services=services)
         context = WorkerContext(
-            image.service,
+            image.first,
             self._settings,
-            resources,
+            resources[name],
             self._board,
             self._orders,
             self._interrupts,
             Subscriptions(self._bus.endpoint(_SLOT) if self._bus else None),
             SafePoint(),
-            Observer(AccessLines(image.service, format_of_line), image.access)
-            if image.access is not None
-            else None,
+            Observer(lines, image.access) if image.access is not None else None,
+            image.tls.get(""),
+            figures=RequestFigures.of(None, _SLOT, image.services.values()),
         )
+        context = with_listeners(context, self._listeners, image.services, resources, image.tls)
         self._loop = Loop(
             context, self._channel, self._listeners, self._edges, is_worn=lambda: False
         )

@@ -12,6 +12,7 @@ from typing import Any
 from linepool.errors import SetupError
 from linepool.operate import remote
 from linepool.operate.chosen_server import add_control, control_of
+from linepool.operate.outcome import add_json, as_json
 from linepool.operate.terminal import printable
 
 _TIMEOUT_S = 2.0
@@ -37,6 +38,7 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
         default=_TIMEOUT_S,
         help=f"how long to wait for its answer, in seconds (default: {_TIMEOUT_S:g})",
     )
+    add_json(parser)
     add_control(parser)
     parser.set_defaults(run=_check, parser=parser)
 
@@ -57,6 +59,20 @@ def _check(options: argparse.Namespace) -> int:
     Raises:
         SetupError: It does not answer, or is not ready.
     """
+    if options.json:
+        return as_json(lambda: _condition(options))
+    found = _condition(options)
+    workers = "worker" if found["workers"] == 1 else "workers"
+    print(printable([f"{found['state']}: {found['workers']} {workers}"], sys.stdout))
+    return 0
+
+
+def _condition(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the server's state, and how many workers are up.
+
+    Raises:
+        SetupError: It does not answer, or is not ready.
+    """
     state = remote.status(control_of(options), options.timeout)
     try:
         condition, serving = state["state"], state["tally"]["idle"] + state["tally"]["busy"]
@@ -67,6 +83,4 @@ def _check(options: argparse.Namespace) -> int:
             raise SetupError(f"not ready: the server is {condition}")
         if not serving:
             raise SetupError("not ready: no worker is up")
-    workers = "worker" if serving == 1 else "workers"
-    print(printable([f"{condition}: {serving} {workers}"], sys.stdout))
-    return 0
+    return {"state": condition, "workers": serving}

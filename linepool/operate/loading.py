@@ -10,13 +10,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from attrs import evolve, field, frozen
 
 from linepool import core
 from linepool.address import parse_address
-from linepool.app import App
+from linepool.apps import Apps
 from linepool.errors import SetupError
 from linepool.ipc.letters import LetterBox
 from linepool.kernel.privileges import Identity
@@ -28,11 +28,14 @@ from linepool.master.loader_handle import VARIABLE, loader_facts
 from linepool.operate import logs
 from linepool.operate.access_output import open_output
 from linepool.operate.before_fork import refuse_patches, warn_of_threads
+from linepool.operate.certificates import Certificates
 from linepool.operate.supervision import UNSUPERVISED, Supervision
 from linepool.operate.target import explained
-from linepool.protocols.base import Limits
 from linepool.settings import IN_FOREGROUND, ProcessSettings, Settings
 from linepool.worker.ending import own_exit_functions
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger("linepool")
 
@@ -45,7 +48,7 @@ class Source:
 
     Attributes:
         name: Of the target or script, for messages.
-        load: Returns the app and all settings, with the log set up. Called in the loader.
+        load: Returns the apps and all settings, with the log set up. Called in the loader.
         process: What the processes are. All of it is in effect already, but for the user.
         identity: The user that loads the app and serves; None: that of this process.
         fixed: Settings that root does not take from the app, such as those that name files.
@@ -53,10 +56,11 @@ class Source:
         program: What loads it anew: the one that this process was started with. None: a fork does.
         files: Where its settings may be.
         in_foreground: It is loaded and served in this process.
+        certificates: Those that were read while this process could read their files.
     """
 
     name: str
-    load: Callable[[], tuple[App, Settings]]
+    load: Callable[[], tuple[Apps, Settings]]
     process: ProcessSettings
     identity: Identity | None = None
     fixed: Mapping[str, Any] = field(factory=dict)
@@ -64,6 +68,7 @@ class Source:
     program: Program | None = None
     files: Sequence[str] = ()
     in_foreground: bool = False
+    certificates: Certificates = field(factory=Certificates)
 
 
 def given_channel() -> tuple[LetterBox, int] | None:
@@ -89,13 +94,13 @@ def fork_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
     """Be a loader in a fork, which leaves the exit functions of its parent alone."""
     own_exit_functions()
 
-    def load_without_sockets() -> tuple[App, Settings]:
-        app, settings = source.load()
+    def load_without_sockets() -> tuple[Apps, Settings]:
+        apps, settings = source.load()
         for address in settings.bind:  # the sockets that were passed to the master come from there
             with contextlib.suppress(OSError):
                 if (descriptor := parse_address(address).descriptor) >= 0:
                     os.close(descriptor)
-        return app, settings
+        return apps, settings
 
     run_loader(box, master, evolve(source, load=load_without_sockets))
 
@@ -119,7 +124,7 @@ def run_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
 
 
 def _load(source: Source) -> Image:
-    """Load an app in a loader.
+    """Load the apps in a loader.
 
     Raises:
         SetupError: It cannot be served; the text says why.
@@ -134,21 +139,33 @@ def _load(source: Source) -> Image:
 
 
 def load(source: Source) -> Image:
-    """Load an app and make it ready to serve.
+    """Load the apps and make them ready to serve.
 
     Raises:
-        SetupError: It cannot be served; the text says why.
+        SetupError: They cannot be served; the text says why.
     """
-    app, settings = source.load()
+    apps, settings = source.load()
     refuse_patches()
-    service = evolve(
-        app.freeze(Limits(settings.max_line_bytes, settings.max_body_bytes)),
-        log_lines=settings.log_requests == "line",
-    )
-    core.prepare(type(service.protocol))
+    services = apps.freeze(settings)
+    for service in services.values():
+        core.prepare(type(service.protocol))
     try:
-        app.start()
+        apps.start()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
         raise SetupError(f"on_start failed: {explained(error)}") from None
     path = source.fixed.get("access_log", "off") if source.identity else settings.access_log
-    return Image(app, service, settings, open_output(path))
+    contexts = _tls(source.certificates, settings)
+    return Image(apps, services, settings, open_output(path), contexts)
+
+
+def _tls(certificates: Certificates, settings: Settings) -> dict[str, ssl.SSLContext]:
+    """Return the TLS of the server, under "", and of each listener with a table, by its key.
+
+    Raises:
+        SetupError: A file cannot be used.
+    """
+    keys = settings.keys if settings.listeners else []
+    found = {key: certificates.of(settings.of_listener(key)) for key in ("", *keys)}
+    for warning in dict.fromkeys(text for tls in found.values() if tls for text in tls.warnings()):
+        log.warning("%s", warning)
+    return {key: tls.context for key, tls in found.items() if tls}

@@ -12,12 +12,14 @@ import attrs
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.operate import before_load, env_file
+from linepool.operate.certificates import Certificates
 from linepool.operate.config import ConfigError, Configuration, Given, option_name
 from linepool.operate.environment import PREFIX
 from linepool.operate.log_config import apply as apply_log_config
 from linepool.operate.supervision import Supervision
 from linepool.settings import FIELDS, Settings, written
 
+_REPEATABLE = ("bind", "tls_cert", "tls_key")
 _SHORT = {"bind": ("-b",), "workers": ("-w",)}
 _WHERE = (
     "Each setting below is an option, a variable of the environment, in [ ], and a key of the file. The"
@@ -52,7 +54,7 @@ def _add_setting(group: argparse._ArgumentGroup, field: Any) -> None:
     text = f"{field.metadata['doc']} (default: {default or 'none'}) [{PREFIX}{name.upper()}]"
     kind: dict[str, Any] = {
         "metavar": _metavar(field),
-        "action": "append" if name == "bind" else "store",
+        "action": "append" if name in _REPEATABLE else "store",
     }
     if name == "reload":
         kind = {"action": "store_const", "const": "on"}
@@ -102,15 +104,20 @@ def given(options: argparse.Namespace, supervision: Supervision | None = None) -
     return Given.read(settings, os.environ, options.config, supervision, variables)
 
 
-def prepared(options: argparse.Namespace) -> Given:
+def prepared(options: argparse.Namespace, certificates: Certificates | None = None) -> Given:
     """Have this process become one that loads an app without serving it; return the given settings.
+
+    ``certificates``: reads those that this process may be unable to read afterwards.
 
     Raises:
         ConfigError, SetupError: As ``given`` and ``before_load``.
     """
     outside = given(options)
     process = outside.process_settings()
-    before_load.become(before_load.enter(process), process)
+    identity = before_load.enter(process)
+    if identity is not None and certificates is not None:
+        certificates.read(outside)
+    before_load.become(identity, process)
     env_file.add_to(os.environ, outside.variables)
     apply_log_config(outside.value("log_config"))
     return outside

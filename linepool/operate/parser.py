@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, surplus: Sequence[str]) -> NoReturn:
         """Print what is wrong with words that are no options of this parser, and exit."""
-        self.error(self._unknown(next(filter(self._is_option, surplus), surplus[0])))
+        self.error(self._unknown(next(filter(self.is_option, surplus), surplus[0])))
 
     def _short_usage(self) -> str:
         if self.usage is not None:
@@ -77,10 +77,11 @@ class Parser(argparse.ArgumentParser):
 
     def _options_in_words(self) -> list[str]:
         words = list(self._words)
-        return list(filter(self._is_option, words[: words.index("--")] if "--" in words else words))
+        return list(filter(self.is_option, words[: words.index("--")] if "--" in words else words))
 
     @staticmethod
-    def _is_option(word: str) -> bool:
+    def is_option(word: str) -> bool:
+        """Whether a word of the command line has the form of an option."""
         return len(word) > 1 and word[0] == "-" and not _NUMBER.match(word) and " " not in word
 
     def _is_known(self, word: str) -> bool:
@@ -99,6 +100,10 @@ class Parser(argparse.ArgumentParser):
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options; for an unknown one, exit with the nearest known option in the message."""
     options, surplus = parser.parse_known_args(arguments)
+    targets = getattr(options, "target", None)
+    if isinstance(targets, list) and not any(map(Parser.is_option, surplus)):
+        targets += surplus  # argparse leaves what stands behind an option
+        surplus = []
     if surplus:
         subparser = getattr(options, "parser", parser)
         assert isinstance(subparser, Parser)

@@ -15,6 +15,7 @@ import selectors
 import stat
 
 from linepool.errors import SetupError
+from linepool.operate.held_file import open_held
 
 _MODE = 0o644
 _LONGEST = 32  # bytes; more than any pid has digits
@@ -78,7 +79,7 @@ class PidFile:
 def _locked(path: str) -> int:
     """Return the descriptor of a pid file with the lock."""
     for _ in range(_TRIES):
-        descriptor = _opened(path)
+        descriptor = open_held(path, _MODE, "pid_file")
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, descriptor)
             content = _content(path, descriptor)
@@ -93,19 +94,6 @@ def _locked(path: str) -> int:
                 undo.pop_all()
                 return descriptor
     raise SetupError(f"pid_file: {path} is removed again and again by another process")
-
-
-def _opened(path: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        return os.open(path, flags, _MODE)
-    except OSError as error:
-        reason = error.strerror
-        if error.errno == errno.ELOOP:
-            reason = "it is a symbolic link, which is not followed"
-        elif error.errno == errno.ENOENT:
-            reason = f"the directory {os.path.dirname(path) or '.'} does not exist"
-    raise SetupError(f"pid_file: cannot write {path}: {reason}")
 
 
 def _content(path: str, descriptor: int) -> str:

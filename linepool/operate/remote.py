@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from linepool.errors import SetupError
@@ -14,6 +15,8 @@ from linepool.operate.places import is_own_server, searched, sockets_in
 
 TIMEOUT = 10.0
 """Seconds to wait for a reply that comes at once."""
+ERRORS = ("ERROR", "CLIENT_ERROR", "SERVER_ERROR")
+"""The first words of replies that are errors."""
 _CONNECT_RETRY_S = 0.01
 _MOST_BYTES = 4 * 1024 * 1024  # of a reply; the state of 1,000 workers takes 300 KB
 
@@ -85,22 +88,37 @@ def order(path: str, line: str, timeout: float = TIMEOUT) -> str:
     Raises:
         SetupError: No server listens there, or it replies with an error; the message is that error.
     """
+    (reply,) = replies(path, [line], timeout)
+    kind, _, text = reply.partition(" ")
+    if kind in ERRORS:
+        raise SetupError(text)
+    return reply
+
+
+def replies(path: str, lines: Sequence[str], timeout: float = TIMEOUT) -> list[str]:
+    """Send orders on one connection, and return their replies, each of one line; they may be errors.
+
+    Args:
+        path: Of the control socket.
+        lines: The orders.
+        timeout: Seconds to wait for each part of the replies.
+
+    Raises:
+        SetupError: No server listens there, or it does not reply to all.
+    """
     try:
         with socket.socket(socket.AF_UNIX) as sock:
             _connect(sock, path, timeout)
-            sock.sendall(line.encode() + b"\n")
+            sock.sendall("".join(f"{line}\n" for line in lines).encode())
             sock.shutdown(socket.SHUT_WR)
             with sock.makefile("rb") as stream:
-                reply = stream.read(_MOST_BYTES).decode().partition("\n")[0]
+                found = stream.read(_MOST_BYTES).decode().split("\n")[: len(lines)]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SetupError(f"cannot reach a server at {path}: {reason}") from None
-    if not reply:
+    if len(found) < len(lines) or not all(found):
         raise SetupError(f"cannot reach a server at {path}: empty reply")
-    kind, _, text = reply.partition(" ")
-    if kind in ("ERROR", "CLIENT_ERROR", "SERVER_ERROR"):
-        raise SetupError(text)
-    return reply
+    return found
 
 
 def status(path: str, timeout: float = TIMEOUT) -> dict[str, Any]:
@@ -113,6 +131,23 @@ def status(path: str, timeout: float = TIMEOUT) -> dict[str, Any]:
     return state
 
 
+def stats(path: str, timeout: float = TIMEOUT) -> dict[str, Any]:
+    """Return how often a server has served each command; arguments and errors as of ``status``."""
+    found: dict[str, Any] = _json(path, "STATS json", dict, timeout)
+    return found
+
+
+def events(path: str, since: int = 0) -> list[dict[str, Any]]:
+    """Return the last incidents of a server, or those that have changed; errors as of ``status``.
+
+    Args:
+        path: Of the control socket.
+        since: The number of a change; 0: before all.
+    """
+    records: list[dict[str, Any]] = _json(path, f"EVENTS json {since}", list, TIMEOUT)
+    return records
+
+
 def stacks(path: str, how: str) -> list[dict[str, Any]]:
     """Return what each worker of a server does; ``how``: quiet, or signal.
 
@@ -123,8 +158,26 @@ def stacks(path: str, how: str) -> list[dict[str, Any]]:
     return rows
 
 
+def stacks_and_state(path: str, how: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return what ``stacks`` and ``status`` return, asked on one connection; errors as of ``stacks``."""
+    found = replies(path, [f"STACKS json {how}", "STATUS json"])
+    for reply in found:
+        kind, _, text = reply.partition(" ")
+        if kind in ERRORS:
+            raise SetupError(text)
+    return parsed(path, found[0], list), parsed(path, found[1], dict)
+
+
 def _json(path: str, line: str, kind: type, timeout: float) -> Any:
-    reply = order(path, line, timeout)
+    return parsed(path, order(path, line, timeout), kind)
+
+
+def parsed(path: str, reply: str, kind: type) -> Any:
+    """Return what a reply says in JSON.
+
+    Raises:
+        SetupError: It is not JSON of that kind.
+    """
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(reply)
         if isinstance(value, kind):

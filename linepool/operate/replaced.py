@@ -20,6 +20,7 @@ from linepool.kernel.standard import fill_standard_descriptors
 from linepool.kernel.way_back import VARIABLE
 from linepool.master.announcing import announce
 from linepool.master.dry_run import CAN
+from linepool.master.incidents import UPGRADE_FAILED
 from linepool.master.master import Master
 from linepool.master.outcome import Outcome
 from linepool.master.takeover import Inherited, check, read
@@ -84,6 +85,7 @@ def take_over(
     blind_s = time.monotonic() - state["at"]
     if failure:
         announce(f"linepool {__version__} goes on: {failure}", "not upgraded", why=failure)
+        master.incidents.note(UPGRADE_FAILED, why=failure)
     else:
         announce(f"upgraded to {about}", "upgraded", version=__version__)
         log.info("upgraded from=%s to=%s blind_s=%.3f", state["version"], __version__, blind_s)

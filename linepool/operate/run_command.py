@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from linepool.app import App
+from linepool.apps import Apps
 from linepool.errors import SetupError
 from linepool.kernel.program import Program
 from linepool.kernel.standard import fill_standard_descriptors
-from linepool.operate import before_load, check_command, env_file, logs, target
+from linepool.operate import before_load, check_command, env_file, logs, target, targets
+from linepool.operate.certificates import Certificates
 from linepool.operate.config import files_of, option_name
 from linepool.operate.loading import Source, tell_master
 from linepool.operate.log_config import apply as apply_log_config
@@ -22,6 +24,9 @@ from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, hint, pars
 from linepool.operate.serve import serve
 from linepool.operate.supervision import Supervision, claim
 from linepool.settings import FIELDS, IN_FOREGROUND, Settings
+from linepool.settings.listeners import ListenerTable
+
+Tables = Sequence[ListenerTable]
 
 log = logging.getLogger("linepool")
 
@@ -34,26 +39,35 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
         "run",
         description="Serve the handlers of a Python file or module.",
         epilog="examples:\n  linepool run sums.py -b 127.0.0.1:7000 -w 4\n"
-        "  linepool run shop.stock:app -c stock.toml -b unix:/run/stock.sock",
+        "  linepool run shop.stock:app -c stock.toml -b unix:/run/stock.sock\n"
+        "  linepool run shop:main@0.0.0.0:7000 shop:admin@unix:/run/shop-admin.sock",
     )
-    run.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
+    run.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="*",
+        help="FILE.py, a package, MODULE or MODULE:APP, with @ADDRESS behind it if it is to be served there;"
+        " several are served by the same workers; none: those of the tables [[listener]] in the file",
+    )
     add_settings(run)
     run.set_defaults(run=_run, parser=run)
 
 
 def run_script(
-    app: App | None, settings: Mapping[str, Any], arguments: Sequence[str] | None
+    given_apps: Sequence[App], settings: Mapping[str, Any], arguments: Sequence[str] | None
 ) -> int:
-    """Serve an app from its own script; for the arguments, see ``linepool.run``."""
+    """Serve apps from their own script; for the arguments, see ``linepool.run``."""
     fill_standard_descriptors()
     supervision = claim(os.environ)
     try:
         target.refuse_while_loading()
-        if app is None:
-            app = target.find(sys.modules["__main__"], sys.argv[0])
-        app.settings = {**app.settings, **settings}
-        if not app.name:
-            app.name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+        chosen = given_apps or [target.find(sys.modules["__main__"], sys.argv[0])]
+        chosen[0].settings = {**chosen[0].settings, **settings}
+        if len(chosen) > 1:
+            targets.name_by_variable(chosen)
+        elif not chosen[0].name:
+            chosen[0].name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+        apps = Apps(chosen)
         parser = Parser(
             prog=sys.argv[0],
             description="Serve the handlers of this script.",
@@ -65,7 +79,11 @@ def run_script(
             others: list[str] = []
         else:
             options, others = parser.parse_known_args(sys.argv[1:])
-        return _serve(sys.argv[0], lambda: app, options, supervision, others, script=app)
+
+        def load(tables: Tables) -> tuple[Apps, Tables]:
+            return apps, targets.named(apps, tables)
+
+        return _serve(sys.argv[0], load, options, supervision, others, script=apps)
     except SetupError as error:
         if target.is_loading():
             raise
@@ -82,29 +100,32 @@ def _failed(error: SetupError) -> int:
 def _run(options: argparse.Namespace) -> int:
     supervision = claim(os.environ)  # before the app's code runs: it may start other programs
     try:
-        return _serve(options.target, lambda: target.load(options.target), options, supervision)
+        words = [targets.parse_word(text) for text in options.target]
+        name = " ".join(dict.fromkeys(word.target for word in words))
+        return _serve(name, lambda tables: targets.load(words, tables), options, supervision)
     except SetupError as error:
         return _failed(error)
 
 
 def _serve(
     name: str,
-    load: Callable[[], App],
+    load: Callable[[Tables], tuple[Apps, Tables]],
     options: argparse.Namespace,
     supervision: Supervision,
     others: Sequence[str] = (),
     *,
-    script: App | None = None,
+    script: Apps | None = None,
 ) -> int:
-    """Serve an app.
+    """Serve apps.
 
     Args:
-        name: Of the target or script.
-        load: Returns the app; called in the loader.
+        name: Of the targets or the script.
+        load: Given the tables of the file, returns the apps, and the tables with the names of their apps;
+            called in the loader.
         options: The options of the command line.
         supervision: How this process is supervised.
         others: Arguments that are left to the script.
-        script: The app, if it is that of this script, which is running already.
+        script: The apps, if they are those of this script, which is running already.
     """
     program = Program.of_this_process()
     outside = given(options, supervision)
@@ -114,15 +135,19 @@ def _serve(
     files = [*files_of(options.config), *map(os.path.abspath, options.env_file)]
     identity = before_load.enter(process)
 
-    def load_all() -> tuple[App, Settings]:
+    certificates = Certificates()
+
+    def load_all() -> tuple[Apps, Settings]:
+        if identity is not None:
+            certificates.read(outside)
         before_load.become(identity, process)
         env_file.add_to(os.environ, outside.variables)
         apply_log_config(log_config)
-        app = load()
-        outside.fill(app)
-        configuration = outside.configuration(app)
+        apps, tables = load(outside.tables)
+        outside.fill(apps)
+        configuration = outside.configuration(apps, tables)
         logs.set_up(configuration.settings)
-        for warning in check_command.warnings(app, configuration):
+        for warning in check_command.warnings(apps, configuration):
             log.warning("%s", warning)
         for option in others:
             if near := hint(option, map(option_name, FIELDS), _NEARLY):
@@ -131,10 +156,21 @@ def _serve(
             log.warning(
                 "the script has run as root so far: 'linepool run' loads it as %s", process.user
             )
-        return app, configuration.settings
+        return apps, configuration.settings
 
-    in_foreground = outside.value("workers", script) == IN_FOREGROUND
+    in_foreground = outside.value("workers", script.all if script else ()) == IN_FOREGROUND
     fixed = outside.fixed()
     return serve(
-        Source(name, load_all, process, identity, fixed, supervision, program, files, in_foreground)
+        Source(
+            name,
+            load_all,
+            process,
+            identity,
+            fixed,
+            supervision,
+            program,
+            files,
+            in_foreground,
+            certificates,
+        )
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from linepool.errors import SetupError
 from linepool.near import nearest
-from linepool.operate import target
+from linepool.operate import target, targets
 from linepool.operate.options import add_settings, prepared
 from linepool.protocols.document import for_one
 from linepool.service import Entry, Service
@@ -36,7 +36,11 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
         help="FILE.py, a package, MODULE, or one of these with :APP or :FUNCTION()",
     )
     schema.add_argument(
-        "command", metavar="COMMAND", nargs="?", help="describe this command only (default: all)"
+        "command",
+        metavar="COMMAND",
+        nargs="*",
+        help="describe this command only (default: all); or further targets, each of which is then described"
+        " under the name of its app",
     )
     add_settings(schema, _SETTINGS)
     schema.set_defaults(run=_run, parser=schema)
@@ -44,11 +48,15 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     prepared(options)
-    service = target.load(options.target).freeze()
+    if len(options.command) > 1 or any(map(targets.is_target, options.command)):
+        words = [targets.parse_word(text) for text in (options.target, *options.command)]
+        apps, _ = targets.load(words, ())
+        print(json.dumps({app.name: app.freeze().document for app in apps}, indent=2))
+        return 0
+    service = target.load(targets.parse_word(options.target).target).freeze()
     document = service.document
-    if options.command is not None:
-        entry = _entry(service, options.command)
-        document = for_one(document, service.protocol, entry)
+    for command in options.command:
+        document = for_one(document, service.protocol, _entry(service, command))
     print(json.dumps(document, indent=2))
     return 0
 

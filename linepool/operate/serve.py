@@ -7,6 +7,7 @@ settings.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -19,6 +20,7 @@ from attrs import evolve
 from linepool.core import about
 from linepool.errors import SetupError
 from linepool.facts import AppFacts
+from linepool.ipc.incidents import IncidentMemory
 from linepool.ipc.letters import LetterBox
 from linepool.kernel import way_back
 from linepool.kernel.listeners import Listener, open_listeners
@@ -26,7 +28,7 @@ from linepool.kernel.program import Program
 from linepool.kernel.rlimit import bounded_by_files, open_files
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.kernel.title import set_title
-from linepool.master.announcing import announce
+from linepool.master.announcing import announce_listeners
 from linepool.master.generation import Generation
 from linepool.master.loader_handle import LoaderHandle
 from linepool.master.master import Master
@@ -36,8 +38,11 @@ from linepool.master.trace import TraceWriter
 from linepool.master.watched import Watched
 from linepool.operate import access_output, before_load, logs
 from linepool.operate.before_fork import warn_of_threads
+from linepool.operate.bridging import Bridging
 from linepool.operate.commands import commands
 from linepool.operate.control import Control
+from linepool.operate.exporting import Exporting, listeners_of, open_places
+from linepool.operate.incident_file import open_incidents, taken_over
 from linepool.operate.loading import Source, fork_loader, given_channel, run_loader
 from linepool.operate.log_config import apply as apply_log_config
 from linepool.operate.log_file import LogFile
@@ -108,6 +113,8 @@ def _load_and_serve(
 
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()  # what is in the buffer would be written by the loader again
+    # What is imported stays out of the collections of all processes, and so stays shared by them.
+    gc.freeze()
     try:
         loader = LoaderHandle.fork(source.name, become_loader)
     except OSError as error:
@@ -138,6 +145,7 @@ def _serve(
         generation = Generation(1, facts, settings, loader)
         office = _Office(source, source.program.resolved if source.program else None)
         office.pid_file = pid_file
+        office.incidents = open_incidents(settings.incidents)
         master = Master([generation], listeners, office)
         master.reopening.add(lambda: access_output.reopen(master.settings))
         master.reopening.add(logs.reopen)
@@ -146,7 +154,9 @@ def _serve(
         if settings.record:
             master.record(TraceWriter(settings.record))
         office.control = _control(master, settings.control)
-        for watched in _watched(master, office.control, source, unwanted):
+        office.exporting = _exporting(master, office, open_places(settings))
+        office.bridging = _bridging(master, office)
+        for watched in _watched(master, office, source, unwanted):
             master.watch(watched)
     except SetupError:
         for listener in listeners:
@@ -162,9 +172,7 @@ def _serve(
         settings.request_timeout,
         settings.max_connections,
     )
-    for listener in listeners:
-        for name in listener.names:
-            announce(f"listening on {name}", "listening", address=name)
+    announce_listeners(listeners, settings)
     if on_listening is not None:
         on_listening(listeners)
     master.open()
@@ -201,6 +209,7 @@ def _inherit(
     is_back = bool(told.get("failure"))  # its names lead to another program by now
     resolved = inherited.program("resolved") if is_back else program.resolved
     office = _Office(evolve(source, program=program), resolved)
+    office.incidents = taken_over(inherited.piece("incidents"), generations[-1].settings.incidents)
     set_title("master", generations[-1].facts.name)
     master = Master(generations, inherited.listeners(), office, inherited)
     master.reopening.add(lambda: access_output.reopen(master.settings))
@@ -212,7 +221,9 @@ def _inherit(
         master.watch(office.pid_file)
     if control := inherited.piece("control"):
         office.control = Control.taken_over(commands(master), *control)
-    for watched in _watched(master, office.control, source, is_new=False):
+    office.exporting = _exporting(master, office, listeners_of(inherited.piece))
+    office.bridging = _bridging(master, office)
+    for watched in _watched(master, office, source, is_new=False):
         master.watch(watched)
     return master, office.control
 
@@ -225,7 +236,10 @@ class _Office:
         self.resolved = resolved
         self.told = passed_on(source.supervision)
         self.control: Control | None = None
+        self.exporting: Exporting | None = None
+        self.bridging: Bridging | None = None
         self.pid_file: PidFile | None = None
+        self.incidents: IncidentMemory
         self._source = source
 
     @property
@@ -234,13 +248,15 @@ class _Office:
         return self.control is None or self.control.is_quiet
 
     def handed_over(self) -> dict[str, Part]:
-        """Return what another program needs to take over the log, the control socket and the pid file."""
+        """Return what another program needs to take over the log, control socket, pid file and incidents."""
         control = self.control.handed_over() if self.control else None
         pid_file = self.pid_file
         pieces = {
             "log": logs.limit_handed_over(),
             "log_file": logs.file_handed_over(),
             "control": control,
+            **(self.exporting.handed_over() if self.exporting else {}),
+            "incidents": self.incidents.handed_over(),
             "pid_file": ({"path": pid_file.path}, [pid_file.descriptor]) if pid_file else None,
         }
         return {name: piece for name, piece in pieces.items() if piece is not None}
@@ -285,15 +301,19 @@ def _set_up(source: Source, facts: AppFacts, loader: LoaderHandle) -> Settings:
 
 def _watched(
     master: Master,
-    control: Control | None,
+    office: _Office,
     source: Source,
     unwanted: Sequence[str] = (),
     *,
     is_new: bool = True,
 ) -> Iterator[Watched]:
     """Yield what the master's loop serves beside its workers; ``is_new``: this server has just begun."""
-    if control is not None:
-        yield control
+    if office.control is not None:
+        yield office.control
+    if office.exporting is not None:
+        yield office.exporting
+    if office.bridging is not None:
+        yield office.bridging
     if source.supervision.notify_socket:
         yield notifier(master, source.supervision, unwanted, was_ready=not is_new)
     if master.settings.reload:
@@ -302,6 +322,29 @@ def _watched(
         )
     yield logs.LogReporter()
     yield MemoryCheck(master)
+
+
+def _exporting(
+    master: Master, office: _Office, listeners: Mapping[str, Listener]
+) -> Exporting | None:
+    """Return what keeps an exporter alive that serves there; None: there is nowhere."""
+    if not listeners:
+        return None
+    if office.control is None:
+        for listener in listeners.values():
+            listener.remove()
+        raise SetupError(f"{next(iter(listeners))} needs the control socket: give --control PATH")
+    exporting = Exporting(master, listeners, office.control.path, office.become_user)
+    master.exporter = exporting
+    return exporting
+
+
+def _bridging(master: Master, office: _Office) -> Bridging | None:
+    """Return what keeps a bridge to other machines alive; None: it is off."""
+    if not master.settings.bridge:
+        return None
+    master.bridge = bridging = Bridging(master, office.become_user)
+    return bridging
 
 
 def _control(master: Master, path: str) -> Control | None:

@@ -115,6 +115,13 @@ def seconds(value: float) -> str:
     return f"{whole} s"
 
 
+def brief(value: float) -> str:
+    """Return a duration that may be short: 0.081 ms, 12 ms, 3.2 s; otherwise as ``seconds``."""
+    if value >= 0.9995 or not value:
+        return seconds(value)
+    return f"{1000 * value:.0f} ms" if value >= 0.0995 else f"{1000 * value:.2g} ms"
+
+
 def size(count: float | None) -> str:
     """Return a number of bytes, in units of 1,000: 17 MB, 1.2 GB; None: unknown."""
     if count is None:

@@ -67,6 +67,13 @@ def load(target: str) -> App:
         SetupError: The target does not exist, or its code fails; the first line says what and where, and
             the frames of the user's own code follow.
     """
+    app, name = load_unnamed(target)
+    app.name = app.name or name
+    return app
+
+
+def load_unnamed(target: str) -> tuple[App, str]:
+    """Return the app of a target as ``load``, and the name that it is given if it has none."""
     where, name = parts_of(target)
     try:
         place = _place(where)
@@ -84,9 +91,7 @@ def load(target: str) -> App:
             raise SetupError(first + hint + newline + frames) from None
         raise
     app = _made(module, target, name) if name.endswith(")") else find(module, target, name)
-    if not app.name:
-        app.name = module.__name__.rpartition(".")[2]
-    return app
+    return app, module.__name__.rpartition(".")[2]
 
 
 def parts_of(target: str) -> tuple[str, str]:
@@ -373,7 +378,7 @@ def _nearest(module: ModuleType, name: str) -> str:
     return f"; did you mean {near}?" if near else ""
 
 
-def left_out(app: App | None = None) -> str:
+def left_out(*apps: App) -> str:
     """Return what was registered for no app in particular, if that is not served; "": nothing."""
     default = default_app.default
-    return described(default.functions[0]) if default.functions and app is not default else ""
+    return described(default.functions[0]) if default.functions and default not in apps else ""

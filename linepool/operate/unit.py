@@ -20,7 +20,7 @@ from linepool.operate.options import add_settings, given_settings
 from linepool.operate.target import parts_of
 from linepool.operate.terminal import printable
 from linepool.operate.unit_files import TEMPORARY, Service, in_any, service_unit, socket_unit
-from linepool.settings import FIELDS, IN_FOREGROUND, Settings, written
+from linepool.settings import FIELDS, IN_FOREGROUND, Settings, exact_text
 
 _DESCRIPTION = (
     "Print a hardened systemd service for a server, with absolute paths. The options of 'linepool run' go"
@@ -164,11 +164,14 @@ def _options(configuration: Configuration, settings: Settings, socket: str) -> l
     words = []
     for name, source in configuration.sources.items():
         if source == COMMAND_LINE and name not in ("bind", "control"):
-            words += [option_name(name), written(name, getattr(settings, name))]
+            words += [option_name(name), exact_text(name, getattr(settings, name))]
     own = settings.bind if configuration.sources.get("bind") == COMMAND_LINE else ()
     for address in [socket] if socket else own:
         words += [option_name("bind"), address]
     return words
+
+
+_ONLY_READ = ("chdir", "tls_cert", "tls_key", "tls_ca")
 
 
 def _places(
@@ -179,7 +182,7 @@ def _places(
     paths += [
         str(getattr(settings, name))
         for name, field in FIELDS.items()
-        if field.metadata["unit"] == "path" and name != "chdir"
+        if field.metadata["unit"] == "path" and name not in _ONLY_READ
     ]
     files = [path for path in paths if path not in ("", "auto", "off") and path[0] != "@"]
     found = {os.path.dirname(os.path.join(directory, path)) for path in files}

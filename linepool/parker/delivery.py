@@ -1,9 +1,9 @@
 """The delivery of connections to workers, in two phases.
 
-Runs in the parker. It sends the descriptor to one worker, the one that became idle last, and keeps its
-own copy until the worker has begun to serve it, which the board says. If that worker dies first, as the
-master says when it has reaped it, the connection goes to another. No clock is used for that, so no
-request is lost unread, and none is begun twice.
+Runs in the parker. It sends the descriptor to one idle worker, see ``deliver``, and keeps its own copy until
+the worker has begun to serve it, which the board says. If that worker dies first, as the master says when it
+has reaped it, the connection goes to another. No clock is used for that, so no request is lost unread, and
+none is begun twice.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class WorkerProxy:
         channel: The parker's end of its channel.
         board: The worker's slot on the board.
         given: Connections that it may not have begun to serve, in their order.
+        woken: By their numbers, the topics of requests that it was given because they were woken, and of
+            which it has not said how that ended.
     """
 
     def __init__(self, slot: int, channel: socket.socket, board: ParkerView) -> None:
@@ -51,6 +53,7 @@ class WorkerProxy:
         self.channel = channel
         self.board = board.slot(slot)
         self.given: deque[_Given] = deque()
+        self.woken: dict[int, list[bytes]] = {}
 
     def idle_since_ns(self, *, leaving_too: bool) -> int:
         """Return when it began to wait for work; 0: it does not, was given some, or leaves."""
@@ -72,7 +75,13 @@ class WorkerProxy:
             return False
         self.given.append(_Given(number, descriptor, state))
         self.board.unstarted(len(self.given))
+        if topics := [one.topic for one in state.waiting if one.topic]:
+            self.woken[number] = topics
         return True
+
+    def settle(self, number: int) -> None:
+        """Note that the request of a connection has used what it was woken for, by the gift's number."""
+        self.woken.pop(number, None)
 
     def confirm(self, *, heard: bool) -> None:
         """Close the parker's copies of the connections that it has begun to serve.
@@ -163,21 +172,26 @@ class Delivery:
         self.workers[slot] = worker = WorkerProxy(slot, channel, self._board)
         return worker
 
-    def remove_worker(self, worker: WorkerProxy, begun_with: int) -> None:
+    def remove_worker(self, worker: WorkerProxy, begun_with: int) -> list[bytes]:
         """Take back what a dead worker was given and has not begun to serve.
 
         Args:
             worker: The worker.
             begun_with: The number of the last connection that it had begun to serve.
+
+        Returns:
+            The topics of the requests that were woken and had begun, and of whose end it has not told.
         """
         del self.workers[worker.slot]
         worker.channel.close()
         is_valid = worker.board.may_have_begun(begun_with)
         for given in reversed(worker.given):
             if is_valid and given.number > begun_with:
+                worker.settle(given.number)
                 self.queue(given.descriptor, given.state, first=True)
             else:  # it was begun, or nothing is known: then it must not be begun twice
                 os.close(given.descriptor)
+        return [topic for topics in worker.woken.values() for topic in topics]
 
     def queue(self, descriptor: int, state: ConnectionState, *, first: bool = False) -> None:
         """Have a connection wait for a worker: behind the others, or ahead of them."""
@@ -189,18 +203,22 @@ class Delivery:
         self._board.ready_connections(len(self._waiting))
 
     def deliver(self, *, leaving_too: bool) -> None:
-        """Give waiting connections to idle workers, the most recently idle first."""
+        """Give waiting connections to idle workers: to the most recently idle one.
+
+        A new one is given to the worker that holds the fewest: with TLS it will stay there.
+        """
         tried: set[int] = set()
         while self._waiting:
+            is_new = self._waiting[0][1].flags & channels.NEW
             idle = [
-                (since_ns, worker.slot)
+                (-worker.board.held if is_new else 0, since_ns, worker.slot)
                 for worker in self.workers.values()
                 if (since_ns := worker.idle_since_ns(leaving_too=leaving_too))
                 and worker.slot not in tried
             ]
             if not idle:
                 return
-            slot = max(idle)[1]
+            slot = max(idle)[2]
             if not self._give(self.workers[slot]):
                 tried.add(slot)
 
@@ -214,6 +232,7 @@ class Delivery:
         """Have a connection wait again that a worker has returned."""
         for given in list(worker.given):
             if given.number == number:
+                worker.settle(number)
                 worker.given.remove(given)
                 self.queue(given.descriptor, given.state, first=True)
 

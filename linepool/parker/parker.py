@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import heapq
-import itertools
 import logging
 import math
 import os
@@ -30,11 +29,13 @@ from linepool.ipc.messages import (
     Rejected,
     Returned,
     Stop,
+    Waits,
     WakeUp,
     WantsWork,
     WorkerDied,
     WorkerStarted,
 )
+from linepool.ipc.waiting import Wakes
 from linepool.kernel.acceptor import Accepted, Acceptor
 from linepool.kernel.event_set import EventSet
 from linepool.kernel.lingering import PATIENCE, LingeringClose, last_call
@@ -44,14 +45,15 @@ from linepool.kernel.sockets import (
     LONGEST_WAIT,
     address_text,
     as_connection,
+    close_by_reset,
     connection_cookie,
-    origin_of,
-    peer_name,
+    send_to,
     unread_bytes,
 )
+from linepool.parker.admission import Admission
 from linepool.parker.configured import configured
 from linepool.parker.delivery import Delivery, WorkerProxy
-from linepool.session import Session
+from linepool.parker.waking import Waking
 from linepool.settings import Settings
 
 log = logging.getLogger("linepool")
@@ -91,17 +93,17 @@ class Parker:
         self._hub = hub
         self._settings = settings
         self._app = app
-        self._longest = max(settings.idle_timeout, settings.read_timeout)  # that a client may wait
+        self._admission = Admission(self._board, settings, app, listeners)
         self._parked: dict[int, ConnectionState] = {}
         self._deadlines: list[tuple[float, int]] = []  # a heap; some are out of date
         self._delivery = Delivery(self._board)
         self._held = self._delivery.held
+        self._waking = Waking(self._board, self._delivery, self._unpark)
         self._channels: dict[int, WorkerProxy] = {}  # by the descriptor of the channel
         self._lingering = LingeringClose()
         self._ignores_workers = False  # because there is no room for what they hand off
         self._stop_by = 0.0  # when it ends even if clients keep sending; 0: it is not to end
         self._stopped_at = 0.0
-        self._numbers = itertools.count(1)
         self._most = 0  # descriptors that connections and channels may take
         self._epoll = EventSet()
         self._epoll.register(hub, select.EPOLLIN)
@@ -109,6 +111,8 @@ class Parker:
         self._reserved = max(_SPARE_FILES, open_files() - len(workers) + _UNUSED)
         for slot, channel in workers.items():
             self._add_worker(slot, channel)
+            # Of the requests that wait there only the parker before this one knew.
+            channels.send(channel, Waits(0, b""))
         self._mind_the_room()
         self._listeners = list(listeners)
         self._acceptor = Acceptor(listeners, self._epoll, select.EPOLLIN)
@@ -154,8 +158,8 @@ class Parker:
             match message:
                 case WorkerStarted(slot, channel) if self._is_news(slot, channel):
                     self._add_worker(slot, channels.end_of(channel))
-                case WorkerDied(slot, begun_with):
-                    self._remove_worker(slot, begun_with)
+                case WorkerDied(slot, begun_with, was_serving):
+                    self._remove_worker(slot, begun_with, was_serving=was_serving)
                 case PassedConnection(state, descriptor) if descriptor >= 0:
                     self._park(descriptor, state)
                 case Stop():
@@ -168,15 +172,16 @@ class Parker:
     def _configure(self, file: int, descriptors: list[int]) -> None:
         """Follow another generation's settings, and accept from its new listeners too."""
         self._app, self._settings, opened = configured(file, descriptors)
-        self._longest = max(self._settings.idle_timeout, self._settings.read_timeout)
         for listener in opened:
             self._listeners.append(listener)
             self._acceptor.add(listener)
+        self._admission = Admission(self._board, self._settings, self._app, self._listeners)
 
     def _stop(self) -> None:
         """Begin a graceful stop: accept until the master has shut the listeners."""
         for accepted in self._acceptor.last_clients():
             self._admit(accepted)
+        self._waking.stop()
         self._stopped_at = time.monotonic()
         self._stop_by = self._stopped_at + PATIENCE
 
@@ -189,7 +194,7 @@ class Parker:
         self._channels[channel.fileno()] = worker
         self._epoll.register(channel, 0 if self._ignores_workers else select.EPOLLIN)
 
-    def _remove_worker(self, slot: int, begun_with: int) -> None:
+    def _remove_worker(self, slot: int, begun_with: int, *, was_serving: bool) -> None:
         """Take over what a dead worker has handed off, and take back what it has not begun to serve."""
         worker = self._delivery.workers.get(slot)
         if worker is None:
@@ -200,7 +205,8 @@ class Parker:
                     break
                 self._obey(worker, message)
         self._stop_hearing(worker)
-        self._delivery.remove_worker(worker, begun_with)
+        topics = self._delivery.remove_worker(worker, begun_with)
+        self._waking.lost(worker, topics, was_serving=was_serving)
 
     def _hear_worker(self, worker: WorkerProxy) -> None:
         try:
@@ -213,6 +219,10 @@ class Parker:
                 self._obey(worker, message)
         except EOFError:  # it is dying; the master will say when it is dead
             self._stop_hearing(worker)
+        finally:
+            # Behind the messages: one that found no room was told of on the board before they were read.
+            if worker.board.has_missed_wakes():
+                self._waking.wake_all()
 
     def _stop_hearing(self, worker: WorkerProxy) -> None:
         if self._channels.pop(worker.channel.fileno(), None):
@@ -234,6 +244,10 @@ class Parker:
                 self._delivery.give_share(worker)
             case Returned(number):
                 self._delivery.take_back(worker, number)
+            case Wakes():
+                self._waking.hear(worker, message)
+            case Waits(number, waiting) if waiting:
+                self._waking.waits_there(worker, message)
             case _:
                 channels.close_descriptor(message)
 
@@ -246,11 +260,21 @@ class Parker:
             self._drop(worker, "not the client's", descriptor)
         else:
             state.cookie = cookie
-            state.deadline = min(state.deadline, time.monotonic() + self._longest)
-            if self._held.has_room_for(state, self._settings.max_unfinished_bytes):
-                self._park(descriptor, state)
+            state.deadline = min(state.deadline, time.monotonic() + self._admission.longest)
+            if not self._held.has_room_for(state, self._settings.max_unfinished_bytes):
+                session = channels.session_of(state)
+                sock = as_connection(descriptor)
+                self._refuse(sock, session.peer, TOO_MANY_UNFINISHED, session.listener)
+            elif self._is_to_wait(state) and self._waking.wait(worker, descriptor, state.waiting):
+                state.deadline = math.inf
+                events = 0 if self._waking.holds_up(descriptor) else select.EPOLLIN
+                self._hold(descriptor, state, _GONE | events)
             else:
-                self._refuse(as_connection(descriptor), TOO_MANY_UNFINISHED)
+                self._park(descriptor, state)
+
+    def _is_to_wait(self, state: ConnectionState) -> bool:
+        """Whether requests wait at a connection, and a worker has seen all that has come besides."""
+        return bool(state.waiting) and not state.flags & channels.MORE
 
     def _drop(self, worker: WorkerProxy, why: str, descriptor: int = -1) -> None:
         """Note that a connection is lost because of what its worker has passed."""
@@ -280,16 +304,20 @@ class Parker:
 
     def _park(self, descriptor: int, state: ConnectionState) -> None:
         """Hold a connection until its client sends something; without room, pass it on as it is."""
-        self._held.add(state)
-        if state.flags & channels.MORE or self._board.is_full:
+        if state.flags & channels.MORE or state.waiting or self._board.is_full:
+            self._held.add(state)
             self._delivery.queue(descriptor, state)
             return
-        self._parked[descriptor] = state
-        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP)
+        self._hold(descriptor, state, select.EPOLLIN | select.EPOLLRDHUP)
         heapq.heappush(self._deadlines, (state.deadline, descriptor))
         if len(self._deadlines) > 2 * len(self._parked) + 64:
             self._deadlines = [(one.deadline, fd) for fd, one in self._parked.items()]
             heapq.heapify(self._deadlines)
+
+    def _hold(self, descriptor: int, state: ConnectionState, events: int) -> None:
+        self._held.add(state)
+        self._parked[descriptor] = state
+        self._epoll.register(descriptor, events)
 
     def _unpark(self, descriptor: int) -> ConnectionState:
         # Not left to the close: the worker's copy would keep it in the kernel's list (epoll(7)).
@@ -299,19 +327,32 @@ class Parker:
     def _on_input(self, descriptor: int, event: int) -> None:
         """Have a worker serve a client that has sent something; close the connection of one that left."""
         state = self._unpark(descriptor)
-        if event & _GONE and not unread_bytes(descriptor) and not self._needs_worker(state):
+        if self._waking.holds_up(descriptor):  # what came behind it is not answered any more
+            state.flags &= ~channels.PARTIAL
+        elif not event & _GONE or unread_bytes(descriptor):
+            self._waking.taken(descriptor)
+            self._delivery.queue(descriptor, state)
+            return
+        farewell = self._waking.end(descriptor, state)
+        send_to(descriptor, farewell)
+        state.waiting = []
+        if farewell:
+            self._end(descriptor, state, needs_worker=self._needs_worker(state))
+        elif self._needs_worker(state):
+            self._delivery.queue(descriptor, state)
+        else:
             self._held.remove(state)
             os.close(descriptor)
-        else:
-            self._delivery.queue(descriptor, state)
 
     def _needs_worker(self, state: ConnectionState) -> bool:
         """Whether more is to be done at the end of a connection than to close it."""
+        if state.flags & channels.HEAD:
+            return False
         return self._app.has_disconnect_hook or bool(state.flags & channels.PARTIAL)
 
     def _pause(self) -> float | None:
         """Return the seconds until there is something to do even if nothing happens; None: no limit."""
-        moments = [self._lingering.due]
+        moments = [self._lingering.due, self._waking.due]
         now = time.monotonic()
         if self._deadlines:
             moments.append(self._deadlines[0][0])
@@ -336,6 +377,7 @@ class Parker:
         for descriptor in self._lingering.expired(now):
             self._close_lingered(descriptor)
         self._acceptor.on_timer(now)
+        self._waking.look(now)
 
     def _close_quiet(self, now: float) -> None:
         """In a stop, close the connections whose clients have nothing more to say."""
@@ -353,7 +395,9 @@ class Parker:
 
     def _expire(self, descriptor: int, *, needs_worker: bool) -> None:
         """End a parked connection, or have a worker end it."""
-        state = self._unpark(descriptor)
+        self._end(descriptor, self._unpark(descriptor), needs_worker=needs_worker)
+
+    def _end(self, descriptor: int, state: ConnectionState, *, needs_worker: bool) -> None:
         if needs_worker:
             state.flags |= channels.EXPIRED
             self._delivery.queue(descriptor, state)
@@ -381,20 +425,17 @@ class Parker:
     def _admit(self, accepted: Accepted) -> None:
         """Park a new connection, or refuse it."""
         sock, address, listener = accepted
-        origin = origin_of(address)
-        if why := self._delivery.refusal(len(self._parked), origin, self._settings):
-            self._refuse(sock, why)
+        if self._admission.denies(address, listener):
+            close_by_reset(sock)
             return
-        session = Session(
-            f"{os.getpid()}-{next(self._numbers)}", address_text(address), listener.name
-        )
-        flags = channels.NEW | (channels.MORE if self._app.greets else 0)
-        idle_timeout = self._settings.idle_timeout
-        state = channels.first_state(session, flags, time.monotonic(), idle_timeout, origin)
-        self._park(sock.detach(), state)
+        origin = self._admission.origin(address, listener)
+        if why := self._delivery.refusal(len(self._parked), origin, self._settings):
+            self._refuse(sock, address_text(address), why, listener.name)
+            return
+        self._park(sock.detach(), self._admission.first_state(address, listener, origin))
 
-    def _refuse(self, sock: socket.socket, why: str) -> None:
-        log.warning("refused a client peer=%s why=%r", peer_name(sock), why)
+    def _refuse(self, sock: socket.socket, peer: str, why: str, listener: str) -> None:
+        log.warning("refused a client peer=%s why=%r", peer, why)
         self._board.count_refused()
-        if self._lingering.refuse(sock, self._app.refusals[why]):
+        if self._lingering.refuse(sock, self._admission.refusal(listener, why)):
             self._epoll.register(sock, select.EPOLLIN)

@@ -277,3 +277,8 @@ class Saturation:
         if saturated and due:
             self._warned_ns = now_ns
         return saturated and due
+
+    def lasting_ns(self, now_ns: int) -> int:
+        """Return for how long it has lasted by now; 0: it does not, or not for long enough to matter."""
+        lasting_ns = now_ns - self._began_ns if self._began_ns is not None else 0
+        return lasting_ns if lasting_ns >= _WARN_AFTER_NS else 0

@@ -15,10 +15,11 @@ from typing import Protocol as Interface
 
 from attrs import define, field, frozen
 
-from linepool.errors import ReplyError, SetupError
+from linepool.errors import ClientError, ReplyError, SetupError
 from linepool.protocols.shapes import Shape, shape_of
 from linepool.pubsub.messages import Message
 from linepool.session import Session
+from linepool.waiting import FIRST_RUN, Waited
 
 
 @frozen
@@ -64,6 +65,14 @@ class Command(Interface):
     @property
     def is_builtin(self) -> bool:
         """Whether it is one of the protocol's own commands."""
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether to run it twice does no more than to run it once."""
+
+    @property
+    def is_public(self) -> bool:
+        """Whether clients may use it before they have logged in."""
 
     @property
     def timeout(self) -> float | None:
@@ -131,11 +140,24 @@ class Request:
     line: bytes = b""
     values: list[Any] | dict[str, Any] | None = None
     _id: str = field(init=False, eq=False, repr=False)  # unset until it is asked for
+    _waited: Waited = field(init=False, eq=False, repr=False)  # unset unless it has waited
 
     @staticmethod
     def new_id() -> str:
         """Return an id for a request; the service sets a function that makes unique ones."""
         return f"{next(_numbers):012x}"
+
+    @property
+    def waited(self) -> Waited:
+        """What is known of earlier runs of its handler."""
+        try:
+            return self._waited
+        except AttributeError:
+            return FIRST_RUN
+
+    @waited.setter
+    def waited(self, waited: Waited) -> None:
+        self._waited = waited
 
     @property
     def id(self) -> str:
@@ -177,6 +199,11 @@ class Limits:
     max_line_bytes: int = 8192
     max_body_bytes: int = 1024 * 1024
 
+    @property
+    def before_login(self) -> Limits:
+        """The limits of a client that has yet to log in."""
+        return Limits(min(self.max_line_bytes, 4096), min(self.max_body_bytes, 16384))
+
 
 class Call(Interface):
     """Runs the handler of a request; see ``Protocol.around``."""
@@ -203,18 +230,32 @@ class Protocol(ABC):
     """The options that ``handler(..., name=value)`` may set: the names, and what each is for."""
     publishes: ClassVar[bool] = False
     """Whether connections may subscribe to channels."""
+    can_wait: ClassVar[bool] = False
+    """Whether requests may wait: there is a ``take_back``."""
     converters: ClassVar[Mapping[Any, Callable[[bytes], Any]]] = {}
     """Converters of words that replace the usual ones, by annotation; each raises ValueError with what
     the word must be."""
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {}
     """Further values to inject into handlers, by annotation, from the request and the conversation."""
 
+    public_builtins: ClassVar[frozenset[str]] = frozenset()
+    """The built-in commands that clients may use before they have logged in."""
+    authenticator: Callable[[str, str], bool] | None = None
+    """What clients log in by, if the protocol is given it: then it replaces the app's function."""
+
+    is_locked = False
+    """Whether the client has yet to log in."""
     line_end: bytes = b""
     """What ends a request, where that is the end of a line of text: ``App.ask`` adds it if it is left out."""
 
     commands: Mapping[bytes, Command]
     unknown: Command | None
     limits: Limits
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what has been sent runs with what is to come: the connection does not end for its age."""
+        return False
 
     def builtins(self) -> Iterable[Builtin]:
         """Return the commands that an app has by default; its own of the same name replace them.
@@ -223,6 +264,28 @@ class Protocol(ABC):
         connection's protocol object.
         """
         return ()
+
+    def login_builtins(self) -> Iterable[Builtin]:
+        """Return the commands that log in, for an app whose clients have to; otherwise as ``builtins``."""
+        return ()
+
+    def lock(self, limits: Limits, *, is_locked: bool) -> None:
+        """Note whether the client has yet to log in; then its requests have smaller limits.
+
+        Args:
+            limits: Those of a client that has logged in.
+            is_locked: It has yet to.
+        """
+        self.is_locked = is_locked
+        self.limits = limits.before_login if is_locked else limits
+
+    def locked_error(self, request: Request | None) -> ReplyError:
+        """Return the error for a request that may not be run before the client has logged in."""
+        return ClientError("authentication required")
+
+    def login_error(self) -> ReplyError:
+        """Return the error for a log-in with a wrong password."""
+        return ClientError("authentication failed")
 
     def check(self, commands: Iterable[Command]) -> None:
         """Check all commands once, before the server starts.
@@ -295,6 +358,25 @@ class Protocol(ABC):
         Never raises: requests that came before malformed bytes get their replies first. Never reads on
         behind a line that is not a request, but returns ``SKIPPED``: so the connection's turn can end.
         """
+
+    overtakes = False
+    """Whether the requests behind one that waits are answered meanwhile; then there is a ``raw``."""
+
+    def take_back(self, request: Request) -> None:
+        """Put the request that ``next_request`` has returned last in front of what has arrived.
+
+        It is returned once more, here or in another process, when its handler is to be run again. Only
+        called if ``can_wait``.
+        """
+        raise NotImplementedError
+
+    def raw(self, request: Request) -> bytes:
+        """Return the bytes of a request, for ``put_back``. Only called if ``overtakes``."""
+        raise NotImplementedError
+
+    def put_back(self, data: bytes) -> None:
+        """Put the bytes of a whole request in front of what has arrived. Only called if ``overtakes``."""
+        raise NotImplementedError
 
     @abstractmethod
     def eof(self) -> Bad | None:

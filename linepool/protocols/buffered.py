@@ -77,6 +77,12 @@ class Buffered(Protocol):
         self._forget()
         return unread
 
+    def put_back(self, data: bytes) -> None:
+        """Put bytes in front of what has arrived and belongs to no request yet."""
+        data += self._unread()
+        self._forget()
+        self._buffer = data
+
     def _unread(self) -> bytes:
         """Return the bytes that have arrived and belong to no request yet."""
         return b"".join((self._buffer[self._at :], self._arriving))

@@ -1,13 +1,14 @@
-"""The built-in commands of a protocol of lines: HELP and QUIT for people, SCHEMA for programs."""
+"""The built-in commands of a protocol of lines: AUTH, HELP and QUIT for people, SCHEMA for programs."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from linepool.errors import ClientError
+from linepool.login import Login
 from linepool.protocols.base import Builtin, Command, Protocol
 from linepool.protocols.document import Document, for_one
-from linepool.session import Reply
+from linepool.session import Reply, Secret
 
 _FOR_PROGRAMS = {"SCHEMA"}  # which HELP does not list
 _HELP_COLUMN = 40  # characters; a longer usage text pushes its description to the right
@@ -35,6 +36,11 @@ def schema(protocol: Protocol, whole: Document, command: str | None = None) -> d
     return whole if command is None else for_one(whole, protocol, _entry(protocol, command))
 
 
+def auth(login: Login, user: str, password: Secret) -> None:
+    """Log in."""
+    login(user, password)
+
+
 def quit_() -> Reply:
     """Close the connection."""
     return Reply(close=True)
@@ -52,5 +58,6 @@ def _aliases(entry: Command) -> list[str]:
 
 
 HELP: Builtin = (("HELP",), help_)
+AUTH: Builtin = (("AUTH",), auth)
 QUIT: Builtin = (("QUIT",), quit_)
 SCHEMA: Builtin = (("SCHEMA",), schema, {"records": "json"})

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from linepool.protocols.base import Command, Parameter, Protocol
+from linepool.protocols.shapes import MANY, is_stream
 from linepool.values.records import NOTHING
 from linepool.values.schema import Schemas, default_of
 
@@ -22,21 +23,29 @@ class Document(dict[str, Any]):
     """The description of the commands of an app; values are those of JSON."""
 
 
-def described(app: str, protocol: Protocol, commands: Iterable[Command]) -> Document:
+def described(
+    app: str, protocol: Protocol, commands: Iterable[Command], *, has_login: bool = False
+) -> Document:
     """Return the description of commands.
 
     Args:
         app: The app's name.
         protocol: Its protocol.
         commands: Those to describe.
+        has_login: Clients have to log in.
     """
     schemas = Schemas()
-    found = [_command(command, protocol, schemas) for command in commands]
+    found = [
+        _command(command, protocol, schemas)
+        | ({"public": True} if has_login and command.is_public else {})
+        for command in commands
+    ]
     document = Document(
         {
             "$schema": _DIALECT,
             "app": app,
             "protocol": type(protocol).__name__,
+            **({"login": True} if has_login else {}),
             "digest": "",
             "commands": found,
             "$defs": schemas.classes,
@@ -48,7 +57,8 @@ def described(app: str, protocol: Protocol, commands: Iterable[Command]) -> Docu
 
 def for_one(whole: Document, protocol: Protocol, command: Command) -> Document:
     """Return the description of one command, with the app's name and digest from that of all."""
-    document = described(whole["app"], protocol, [command])
+    has_login = whole.get("login", False)
+    document = described(whole["app"], protocol, [command], has_login=has_login)
     document["digest"] = whole["digest"]
     return document
 
@@ -66,11 +76,14 @@ def _digest(document: Mapping[str, Any]) -> str:
                 for param in one["params"]
             ],
             "reply": _without_texts(one["reply"]),
+            **({"idempotent": True} if one["idempotent"] else {}),
+            **({"public": True} if "public" in one else {}),
         }
         for one in sorted(document["commands"], key=lambda one: str(one["name"]))
     ]
     classes = {name: _without_texts(one) for name, one in document["$defs"].items()}
     depended = {"protocol": document["protocol"], "commands": commands, "$defs": classes}
+    depended |= {"login": True} if "login" in document else {}
     import hashlib  # noqa: PLC0415 - only here
 
     text = json.dumps(depended, sort_keys=True)
@@ -82,6 +95,9 @@ def _command(command: Command, protocol: Protocol, schemas: Schemas) -> dict[str
     reply: dict[str, Any] = {"shape": shape.kind, "text": shape.text}
     if shape.form:
         reply["form"] = shape.form
+    if shape.kind == MANY:
+        reply["stream"] = is_stream(command.returns)
+        reply["result"] = schemas.of(command.returns, reply=True)
     return {
         "name": command.names[0],
         "aliases": list(command.names[1:]),
@@ -90,6 +106,7 @@ def _command(command: Command, protocol: Protocol, schemas: Schemas) -> dict[str
         "params": [_param(one, command, schemas) for one in command.parameters],
         "reply": {**reply, "schema": schemas.of(shape.value, reply=True)},
         "timeout": command.timeout,
+        "idempotent": command.is_idempotent,
     }
 
 

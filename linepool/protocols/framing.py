@@ -24,12 +24,13 @@ from linepool.protocols.base import Request, printable
 from linepool.protocols.text import one_line, record_fields, scalar_text
 from linepool.values.json_text import dumps, loads
 
-MOST_BYTES = 100
+MOST_BYTES = 127
 """Of the attributes: a line of that many bytes is on the board, from where a killed worker's is answered."""
 
 AT = b"@"
 _ATTRIBUTE = re.compile(rb"([A-Za-z])(?:=([^\s,]*))?")
 _ID = re.compile(rb"[0-9A-Za-z._-]{1,32}")
+_GIVEN_ID = re.compile(rb"@(?:[^\s,]*,)*r=([0-9A-Za-z._-]{1,32})(?=[\s,]|\Z)")
 _MILLISECONDS = re.compile(rb"[0-9]{1,9}")
 _ONE = (str, int, float, type(None), dict)
 _BYTES = (bytes, bytearray, memoryview)
@@ -41,10 +42,18 @@ class Framed(Request):
 
     Attributes:
         head: What precedes the reply: its id, or nothing; empty once the reply has begun.
+        given_id: The request's id for logs and errors, as its client has given it; "": it has not.
+        trace: The client's ``traceparent`` (W3C Trace Context); b"": it has given none.
     """
 
     head: bytes = b""
     most_ns: int = 0  # type: ignore[misc]  # of others it is always 0
+    given_id: str = ""
+    trace: bytes = b""
+
+    def __attrs_post_init__(self) -> None:
+        if self.given_id:
+            self._id = self.given_id
 
 
 @define
@@ -56,19 +65,32 @@ class Head:
         problem: What is wrong with the word; "": nothing.
         has_values: The arguments are one JSON value.
         most_ns: How long the client waits for the reply, in ns; 0: it has not said.
+        given_id: As of the request.
+        trace: Likewise.
     """
 
     head: bytes = b""
     problem: str = ""
     has_values: bool = False
     most_ns: int = 0
+    given_id: str = ""
+    trace: bytes = b""
+
+    def of_request(self) -> tuple[bytes, int, str, bytes]:
+        """Return the last fields of the request."""
+        return self.head, self.most_ns, self.given_id, self.trace
 
     def take(self, name: bytes, value: bytes | None) -> str:
         """Take an attribute, whose value may be missing; return what is wrong with it, or ""."""
-        if name == b"i":
+        if name in (b"i", b"r"):
             if value is None or not _ID.fullmatch(value):
-                return "i must be 1 to 32 letters, digits, '.', '_' or '-'"
-            self.head = b"@%b " % value
+                return f"{name.decode()} must be 1 to 32 letters, digits, '.', '_' or '-'"
+            if name == b"i":
+                self.head = b"@%b " % value
+            else:
+                self.given_id = value.decode()
+        elif name == b"p":
+            self.trace = value or b""  # whether it is one is for telemetry to find out
         elif name == b"t":
             if value is None or not _MILLISECONDS.fullmatch(value):
                 return "t must be milliseconds, in up to 9 digits"
@@ -128,6 +150,12 @@ def size_in(request: Request, number: int) -> bytes | None:
     return None if size is None else str(size).encode()
 
 
+def given_id(line: bytes) -> str:
+    """Return the id that a client gives a request in its line, which may be cut; "": none."""
+    match = _GIVEN_ID.match(line)
+    return match[1].decode() if match else ""
+
+
 def head_of(request: Request) -> bytes | None:
     """Return what precedes the reply to a request; None: the reply is not framed.
 
@@ -174,8 +202,10 @@ def error_reply(error: ReplyError, request: Request | None, head: bytes, eol: by
     facts: dict[str, Any] = {"error": error_word(error)}
     if error.code is not None:
         facts["code"] = error.code
-    number = getattr(request, "_id", None)  # if it was made
-    if number is not None:
+    number = getattr(request, "_id", "")  # if it was made
+    if not number and request is not None:
+        number = given_id(request.line)  # of one that was made of a line on the board
+    if number:
         facts["id"] = number
     if problem := getattr(error, "problem", ""):
         facts["why"] = problem

@@ -28,7 +28,7 @@ from linepool.errors import ClientError, ReplyError, SetupError
 from linepool.protocols import framing, telnet
 from linepool.protocols.base import SKIPPED, Bad, Builtin, Command, Request, printable
 from linepool.protocols.buffered import Buffered
-from linepool.protocols.builtin import HELP, QUIT, SCHEMA
+from linepool.protocols.builtin import AUTH, HELP, QUIT, SCHEMA
 from linepool.protocols.document import Document
 from linepool.protocols.framing import Framed
 from linepool.protocols.line_text import fields, row, split
@@ -40,6 +40,7 @@ from linepool.values.json_text import dumps
 # exception internally.
 _NUL, _LF, _CR, _DOUBLE, _SINGLE = b"\0\n\r\"'"
 _IAC_BYTE = telnet.IAC_BYTE
+_IAC = bytes([_IAC_BYTE])
 _BLANK_LINES_AT_ONCE = 100  # that one call of next_request skips
 _DUMP = struct.Struct("<B2sI")
 _VERSION = 0x12
@@ -63,7 +64,9 @@ class Line(Buffered):
     """
 
     takes_json: ClassVar[bool] = True
+    can_wait: ClassVar[bool] = True
     line_end = b"\n"
+    public_builtins: ClassVar[frozenset[str]] = frozenset({"AUTH", "QUIT"})
     options: ClassVar[Mapping[str, str]] = {
         "records": "how a dict, an attrs instance or a dataclass is sent: lines or json",
     }
@@ -84,6 +87,14 @@ class Line(Buffered):
     def builtins(self) -> Iterable[Builtin]:
         """HELP, QUIT and SCHEMA."""
         return HELP, QUIT, SCHEMA
+
+    def login_builtins(self) -> Iterable[Builtin]:
+        """AUTH."""
+        return (AUTH,)
+
+    def locked_error(self, request: Request | None) -> ReplyError:
+        """Return the error that says how to log in."""
+        return ClientError("authentication required: AUTH USER PASSWORD")
 
     def check(self, commands: Iterable[Command]) -> None:
         """As for every protocol; also the options and the names of commands."""
@@ -220,6 +231,12 @@ class Line(Buffered):
                 return request
         return SKIPPED
 
+    def take_back(self, request: Request) -> None:
+        """Put a request in front of what has arrived."""
+        line = request.line.replace(_IAC, _IAC + _IAC) + request.eol
+        body = b"" if request.body is None else request.body + request.eol
+        self.put_back(line + body)
+
     def eof(self) -> Bad | None:
         """Return the error for a client that ended its stream inside a request."""
         if self.at_boundary:
@@ -346,7 +363,7 @@ class Line(Buffered):
         text = text[text.index(verb) + len(verb) :]
         if head is not None:
             request: Request = Framed(
-                verb, words, command, None, self._eol, line, head=head.head, most_ns=head.most_ns
+                verb, words, command, None, self._eol, line, None, *head.of_request()
             )
         else:
             request = Request(verb, words, command, None, self._eol, line)
@@ -389,7 +406,10 @@ class Line(Buffered):
         """Refuse one line; if a data block would follow it, its end is unknown: close."""
         if command is not None and command.size_word is not None:
             return self._lost(f"{text}, so the size of the data block is not known")
-        return Bad(self.encode_error(ClientError(text), None), close=False)
+        error: ReplyError = ClientError(text)
+        if self.is_locked and not (command is not None and command.is_public):
+            error = self.locked_error(None)
+        return Bad(self.encode_error(error, None), close=False)
 
     def _too_long(self) -> Bad:
         return self._lost(f"a line may hold {self.limits.max_line_bytes} bytes at most")

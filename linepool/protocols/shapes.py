@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 from attrs import frozen
 
+from linepool.questions import Ask
 from linepool.session import Reply
 from linepool.values.annotations import arms, is_foreign, name_of
 
 NONE, ONE, MANY, FIELDS, UNKNOWN = "none", "one", "many", "fields", "unknown"
 TEXT, ROW, JSON = "text", "row", "json"
 
+_STREAMS = (Generator, Iterable, Iterator)
 _SCALARS = (str, bytes, bytearray, memoryview, int, float, Enum)
 
 
@@ -82,6 +84,11 @@ def shape_in_lines(hint: Any, *, as_json: bool) -> Shape:
     return Shape(kind, value, forms.pop() if len(forms) == 1 else "", text)
 
 
+def is_stream(hint: Any) -> bool:
+    """Whether all values of a type are iterators, or may be: they are made one by one."""
+    return all((get_origin(arm) or arm) in _STREAMS for arm in arms(hint))
+
+
 def item_of(hint: Any) -> Any:
     """Return the type of the items of an iterable type; Any: it is not known."""
     arguments = get_args(hint)
@@ -129,7 +136,7 @@ def _kind(hint: Any) -> str:
     if hint is type(None):
         return NONE
     kind = get_origin(hint) or hint
-    if hint in (Any, object, Reply) or isinstance(hint, TypeVar):
+    if hint in (Any, object, Reply, Ask) or isinstance(hint, TypeVar):
         return UNKNOWN
     if kind is Literal or not inspect.isclass(kind):
         return ONE

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 HTTP = "HTTP"
 TLS = "TLS hello"
-PROXY = "PROXY header, which no setting accepts: turn it off in the proxy"
+PROXY = "PROXY header, which is not expected: set proxy_from to the proxy's address, or turn it off there"
 
 _KEPT_BYTES = 127  # of each end of a first line that is incomplete
 MOST_KEPT_BYTES = 2 * _KEPT_BYTES

@@ -4,6 +4,9 @@ Made in the master before the first worker, and shared by all of them. Each slot
 shared page, where its worker keeps what its connections have subscribed to, and a pair of datagram
 sockets, through which the others send it messages. To publish, a worker reads the regions and sends one
 datagram to each slot with a subscriber. The master only clears the region of a dead worker.
+
+A bus with a bridge has one more slot. Its process gets every message, for other machines, and no worker waits
+for it: a worker counts in its own region what did not fit into the queue.
 """
 
 from __future__ import annotations
@@ -23,13 +26,13 @@ from linepool.pubsub.glob import matches
 from linepool.pubsub.messages import Message, PubSub
 
 _REGION = 65536  # bytes of a slot; pages that are not touched cost nothing
-_HEAD = 4  # words: the sequence (odd: being written), the length, overrun, unused
+_HEAD = 4  # words: the sequence (odd: being written), the length, overrun, lost for the bridge
 _WORD = 8
 _DATAGRAM_BYTES = 65536  # the longest message in a datagram; a longer one goes in a file
 _SEND_WAIT = 1.0  # seconds for a worker that does not keep up
 _READS = 1000  # of a region that is being written; its worker may have died in the middle
 _SIZES = struct.Struct("<I?")
-_SEQUENCE, _LENGTH, _OVERRUN = range(3)
+_SEQUENCE, _LENGTH, _OVERRUN, _LOST = range(4)
 LAYOUT = f"{_REGION} {_HEAD} {_WORD} {_DATAGRAM_BYTES} {_SIZES.format}"
 """What processes must agree on."""
 
@@ -41,20 +44,27 @@ class Bus:
         slots: How many workers can subscribe.
         move: Returns the descriptor that a socket is to have instead of the given one, which it closes; by
             default the given one.
+        has_bridge: All messages go to a bridge too.
     """
 
-    def __init__(self, slots: int, move: Callable[[int], int] = int) -> None:
-        self._use(slots, SharedMemory(slots * _REGION, "bus"))
-        for _ in range(slots):
-            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    def __init__(
+        self, slots: int, move: Callable[[int], int] = int, *, has_bridge: bool = False
+    ) -> None:
+        self._use(slots, SharedMemory(slots * _REGION, "bus"), has_bridge=has_bridge)
+        for slot in range(slots + has_bridge):
+            # The kernel bounds a queue of datagrams by their number too, often to ten; no worker waits for
+            # the bridge, so its queue is one that is bounded by bytes alone.
+            kind = socket.SOCK_DGRAM if slot < slots else socket.SOCK_SEQPACKET
+            ends = socket.socketpair(socket.AF_UNIX, kind)
             reader, writer = [socket.socket(fileno=move(end.detach())) for end in ends]
             reader.setblocking(False)
             writer.setblocking(False)
             writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * _DATAGRAM_BYTES)
             self._pairs.append((reader, writer))
 
-    def _use(self, slots: int, memory: SharedMemory) -> None:
+    def _use(self, slots: int, memory: SharedMemory, *, has_bridge: bool) -> None:
         self.slots = slots
+        self.has_bridge = has_bridge
         self._memory = memory
         self.page = memory.map
         self._words = memoryview(self.page).cast("Q")
@@ -62,7 +72,8 @@ class Bus:
 
     def handed_over(self) -> tuple[dict[str, Any], list[int]]:
         """Return what another process needs to take it over, for JSON, and descriptors; it keeps them."""
-        return {"slots": self.slots, "layout": LAYOUT}, self.descriptors()
+        facts = {"slots": self.slots, "bridge": self.has_bridge, "layout": LAYOUT}
+        return facts, self.descriptors()
 
     @classmethod
     def taken_over(
@@ -82,12 +93,15 @@ class Bus:
         if facts["layout"] != LAYOUT:
             raise ValueError(f"the bus's layout is another: {facts['layout']!r}, not {LAYOUT!r}")
         slots = facts["slots"]
-        if len(descriptors) != 1 + 2 * slots:
+        has_bridge = facts.get("bridge", False)  # older versions have none
+        count = 1 + 2 * (slots + has_bridge)
+        if len(descriptors) != count:
             raise ValueError(
-                f"a bus of {slots} slots has {1 + 2 * slots} descriptors, not {len(descriptors)}"
+                f"a bus of {slots} slots has {count} descriptors, not {len(descriptors)}"
             )
         bus = cls.__new__(cls)
-        bus._use(slots, SharedMemory.attach(descriptors[0], slots * _REGION))
+        memory = SharedMemory.attach(descriptors[0], slots * _REGION)
+        bus._use(slots, memory, has_bridge=has_bridge)
         ends = [socket.socket(fileno=move(number)) for number in descriptors[1:]]
         for end in ends:
             end.setblocking(False)
@@ -115,6 +129,12 @@ class Bus:
         self.clear(slot)
         endpoint = BusEndpoint(self, slot, self._pairs[slot][0])
         list(endpoint.messages())  # for the worker before it
+        return endpoint
+
+    def bridge_endpoint(self) -> BusEndpoint:
+        """Return what the new bridge uses. Pre-condition: ``has_bridge``."""
+        endpoint = BusEndpoint(self, self.slots, self._pairs[self.slots][0])
+        list(endpoint.messages())  # for the bridge before it
         return endpoint
 
     def close(self) -> None:
@@ -156,6 +176,13 @@ class Bus:
 
     def send(self, slot: int, channel: bytes, message: bytes) -> None:
         """Send a message to the worker in a slot; mark the slot if the worker does not keep up."""
+        if not self._put(slot, channel, message):
+            self._words[slot * _REGION // _WORD + _OVERRUN] = 1
+
+    def _put(
+        self, slot: int, channel: bytes, message: bytes, tries: int = 2, wait: float = _SEND_WAIT
+    ) -> bool:
+        """Put a message into the queue of a slot; return whether there was room for it."""
         is_long = len(message) > _DATAGRAM_BYTES
         datagram = _SIZES.pack(len(channel), is_long) + channel
         files = []
@@ -166,24 +193,44 @@ class Bus:
                     file.write(message)
             else:
                 datagram += message
-            if not self._sent(self._pairs[slot][1], datagram, files):
-                self._words[slot * _REGION // _WORD + _OVERRUN] = 1
+            return self._sent(self._pairs[slot][1], datagram, files, tries, wait)
         finally:
             for file_number in files:
                 os.close(file_number)
+
+    def deliver(self, channel: bytes, message: bytes) -> int:
+        """Send a message to all subscribers of this machine; return how many subscriptions it matches."""
+        count = 0
+        for slot, topics in self.topics():
+            if found := len(matching(topics, channel)):
+                self.send(slot, channel, message)
+                count += found
+        return count
+
+    def send_abroad(self, slot: int, channel: bytes, message: bytes) -> None:
+        """Send a message of the worker in a slot to the bridge, if there is one, without waiting for it."""
+        if self.has_bridge and not self._put(self.slots, channel, message, tries=1, wait=0.0):
+            self._words[slot * _REGION // _WORD + _LOST] += 1
+
+    def lost_abroad(self) -> int:
+        """Return how many messages the bridge's queue had no room for, since the bus was made."""
+        return sum(self._words[slot * _REGION // _WORD + _LOST] for slot in range(self.slots))
 
     def is_overrun(self, slot: int) -> bool:
         """Whether messages for a slot were lost."""
         return bool(self._words[slot * _REGION // _WORD + _OVERRUN])
 
-    def _sent(self, sock: socket.socket, datagram: bytes, files: list[int]) -> bool:
-        for _ in range(2):
+    def _sent(
+        self, sock: socket.socket, datagram: bytes, files: list[int], tries: int, wait: float
+    ) -> bool:
+        for _ in range(tries):
             try:
                 socket.send_fds(sock, [datagram], files)
             except BlockingIOError:
-                poller = select.poll()
-                poller.register(sock, select.POLLOUT)
-                poller.poll(_SEND_WAIT * 1000)
+                if wait:
+                    poller = select.poll()
+                    poller.register(sock, select.POLLOUT)
+                    poller.poll(wait * 1000)
             else:
                 return True
         return False
@@ -204,7 +251,7 @@ class Bus:
 
 
 class BusEndpoint(PubSub):
-    """One worker's end of the bus."""
+    """One worker's end of the bus, or the bridge's."""
 
     def __init__(self, bus: Bus, slot: int, reader: socket.socket) -> None:
         self._bus = bus
@@ -246,14 +293,19 @@ class BusEndpoint(PubSub):
         for _ in self.messages():
             pass
 
+    def deliver(self, channel: bytes, message: bytes) -> int:
+        """Send a message to all subscribers of this machine; return how many subscriptions it matches."""
+        return self._bus.deliver(channel, message)
+
     def publish(self, channel: bytes, message: bytes) -> int:
         """Send a message to all subscribers; return how many subscriptions it matches."""
-        count = 0
-        for slot, topics in self._bus.topics():
-            if found := len(matching(topics, channel)):
-                self._bus.send(slot, channel, message)
-                count += found
+        count = self.deliver(channel, message)
+        self._bus.send_abroad(self._slot, channel, message)
         return count
+
+    def receivers(self, channel: bytes) -> int:
+        """Return how many subscriptions a message would go to."""
+        return sum(len(matching(topics, channel)) for _, topics in self._bus.topics())
 
     def channels(self, pattern: bytes = b"*") -> list[bytes]:
         """Return the channels that have subscribers."""

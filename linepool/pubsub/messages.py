@@ -23,17 +23,21 @@ class Message:
 
 
 class PubSub(ABC):
-    """Publishes messages to subscribed connections in all workers of this machine.
+    """Publishes messages to subscribed connections in all workers, and with ``bridge`` on other machines.
 
     Injected by annotation. Only a protocol with ``Protocol.publishes`` has subscribers.
     """
 
     @abstractmethod
     def publish(self, channel: bytes, message: bytes) -> int:
-        """Send a message; return the number of subscriptions it goes to.
+        """Send a message; return the number of subscriptions on this machine that it goes to.
 
         Waits up to a second for a subscriber that does not keep up, then disconnects it.
         """
+
+    @abstractmethod
+    def receivers(self, channel: bytes) -> int:
+        """Return how many subscriptions on this machine a message to a channel would go to."""
 
     @abstractmethod
     def channels(self, pattern: bytes = b"*") -> list[bytes]:
@@ -52,6 +56,10 @@ class Nowhere(PubSub):
     """A PubSub without subscribers."""
 
     def publish(self, channel: bytes, message: bytes) -> int:
+        """Return 0."""
+        return 0
+
+    def receivers(self, channel: bytes) -> int:
         """Return 0."""
         return 0
 

@@ -7,6 +7,7 @@ A resource may take others by annotation; they are opened before it and closed a
 - ``graph``: which resource takes which, checked when the app is frozen
 - ``opened``: resources that are open, in their order
 - ``held``: those of a worker, with their checks; it opens those of the other scopes too
+- ``waking``: the resource that wakes requests that wait
 - ``of_request``: those of a request, to the end of its reply
 """
 

@@ -33,6 +33,7 @@ from linepool.resources.graph import (
 )
 from linepool.resources.held import Resources
 from linepool.resources.shapes import Shape, check_shape, given_shape, is_maker, shape_of
+from linepool.resources.waking import WAITERS, waiters
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -77,6 +78,11 @@ class ResourceFunctions:
             raise SetupError(f"resource {name} is registered twice: at {places}")
         return function
 
+    def include(self, other: ResourceFunctions) -> None:
+        """Have those of another app too; raises SetupError as ``add``."""
+        for one in other._resources.values():
+            self.add(one.function, one.scope, one.check, one.check_after)
+
     def state(self) -> object:
         """Return what is another value when a resource was added or replaced."""
         return tuple(self._resources.items())
@@ -107,19 +113,19 @@ class ResourceFunctions:
         Raises:
             SetupError: One has no type, takes what nothing provides, or takes itself through others.
         """
-        shapes = {name: shape_of(name, one.function) for name, one in self._resources.items()}
+        resources = {WAITERS: Registered(WAITERS, WORKER, waiters), **self._resources}
+        shapes = {name: shape_of(name, one.function) for name, one in resources.items()}
         kinds = {
-            name: _provided(name, one.function, shapes[name])
-            for name, one in self._resources.items()
+            name: _provided(name, one.function, shapes[name]) for name, one in resources.items()
         }
-        shapes |= {name: one.fake for name, one in self._resources.items() if one.fake is not None}
+        shapes |= {name: one.fake for name, one in resources.items() if one.fake is not None}
         offers = {
             name: Offer(
                 kinds[name], place_of(one.function), one.scope, frozenset(), ResourceOf(name)
             )
-            for name, one in self._resources.items()
+            for name, one in resources.items()
         }
-        recipes = recipes_of(self._resources, shapes, Injector(offers, protocol))
+        recipes = recipes_of(resources, shapes, Injector(offers, protocol))
         for name, recipe in recipes.items():
             offers[name] = evolve(offers[name], scopes=recipe.scopes, supply=_supply(recipe))
         return Resolved(recipes, Injector(offers, protocol))

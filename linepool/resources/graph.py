@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from linepool.errors import SetupError
 from linepool.handlers.inject import Injector, described
+from linepool.pubsub.messages import PubSub
 from linepool.resources.shapes import Make, Shape
 from linepool.session import Session
 
@@ -18,8 +19,8 @@ SCOPES = (WORKER, CONNECTION, BATCH, REQUEST)
 """For how long a resource is used, the longest first: until the worker exits; until the connection ends;
 until a batch of requests is answered; until the reply to a request is complete."""
 
-SESSION = "(session)"
-"""Among the names of what a resource takes: the session of the connection."""
+SESSION, PUBSUB = "(session)", "(pubsub)"
+"""Among the names of what a resource takes: the session of the connection; what publishes messages."""
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -99,10 +100,10 @@ def _find(
     taken = [
         _find(other, (*path, name), found, resources, shapes, injector)
         for other in takes.values()
-        if other != SESSION
+        if other in resources
     ]
     for parameter, other in takes.items():
-        if other != SESSION and SCOPES.index(resources[other].scope) > SCOPES.index(one.scope):
+        if other in resources and SCOPES.index(resources[other].scope) > SCOPES.index(one.scope):
             raise SetupError(
                 f"resource {described(one.function)}: parameter {parameter}: resource {other} of the scope"
                 f" {resources[other].scope} ends before those of the scope {one.scope}"
@@ -121,6 +122,13 @@ def _find(
     return recipe
 
 
+def _given(hint: Any, scope: str) -> str | None:
+    """Return the name of what a resource may take that is not a resource, or None."""
+    if hint is Session and scope != WORKER:
+        return SESSION
+    return PUBSUB if hint is PubSub and scope == BATCH else None
+
+
 def _taken_by(one: Registered, shape: Shape, injector: Injector) -> dict[str, str]:
     """Return the resource for each parameter of the function of a resource."""
     takes = {}
@@ -131,8 +139,8 @@ def _taken_by(one: Registered, shape: Shape, injector: Injector) -> dict[str, st
             name = injector.resource_name(hint, parameter.name, but=one.name)
         except SetupError as error:
             raise SetupError(f"resource {described(one.function)}: {error}") from None
-        if name is None and hint is Session and one.scope in (CONNECTION, REQUEST):
-            name = SESSION
+        if name is None:
+            name = _given(hint, one.scope)
         if name is None and parameter.default is not parameter.empty:
             continue
         if name is None:

@@ -15,9 +15,11 @@ from typing import Any
 from attrs import frozen
 
 from linepool import forked
-from linepool.resources.graph import BATCH, CONNECTION, REQUEST, SESSION, WORKER, Recipe
+from linepool.resources.at_end import PublishedAtEnd
+from linepool.resources.graph import BATCH, CONNECTION, PUBSUB, REQUEST, SESSION, WORKER, Recipe
 from linepool.resources.of_request import current
 from linepool.resources.opened import Made, Opened
+from linepool.resources.waking import WAITERS, WorkerWaiters
 
 log = logging.getLogger("linepool")
 
@@ -49,20 +51,19 @@ class Resources(dict[str, Any]):
         recipes: How each is made, those that one takes before it.
 
     Attributes:
-        has_batches: There are resources of the scope ``batch``.
         has_checks: Some are to be checked now and then.
         is_open: Some of a batch may have been made: they must be ended before a reply is sent.
+        waiters: What was woken by the present batch; None: the resources are not open.
         check_at_ns: When ``look`` is to be called before a turn, on the monotonic clock.
     """
 
     def __init__(self, recipes: Mapping[str, Recipe] | None = None) -> None:
         super().__init__()
         self._recipes = recipes or {}
-        scopes = {recipe.scope for recipe in self._recipes.values()}
-        self.has_batches = BATCH in scopes
         self.has_checks = any(recipe.check for recipe in self._recipes.values())
         self.is_open = False
         self.check_at_ns = NEVER
+        self.waiters: WorkerWaiters | None = None
         self._worker = Opened(self)
         self._batch = Opened(self)
         self._failures: dict[str, _Failure] = {}
@@ -93,10 +94,7 @@ class Resources(dict[str, Any]):
         if made is not None and made.is_open and scope in (REQUEST, BATCH):
             opened.values[name] = made.value
             return made.value
-        taken = {
-            parameter: conversation.session if one is SESSION else self._value(one, conversation)
-            for parameter, one in recipe.takes.items()
-        }
+        taken = {p: self._value(one, conversation) for p, one in recipe.takes.items()}
         if scope in (REQUEST, BATCH):
             return opened.make(recipe, taken)
         return self._kept(recipe, opened, taken)
@@ -116,19 +114,30 @@ class Resources(dict[str, Any]):
             except Exception as error:
                 log.error("resource failed to open resource=%s why=%r", recipe.place, _text(error))  # noqa: TRY400 - the worker logs the traceback
                 raise
+        self.waiters = self.get(WAITERS)
+        if self.waiters is not None:
+            self.waiters.batch_has_begun = self._begin_batch
+
+    def _begin_batch(self) -> None:
+        self.is_open = True
 
     def close(self, failure: BaseException | None = None) -> None:
         """Close those of the worker; ``failure`` is raised in them. Raises what the last of them raises."""
         self._worker.end(failure)
 
     def end_batch(self) -> None:
-        """Resume the resources of the batch behind their ``yield``, the last one first.
+        """Resume the resources of the batch behind their ``yield``, the last first; then wake requests.
 
         Raises:
             BaseException: What one of them raised; no reply of the batch may be sent.
         """
         self.is_open = False
-        self._batch.end()
+        try:
+            self._batch.end()
+        finally:
+            if self.waiters is not None and self.waiters.pending:
+                self.waiters.flush()
+            self.is_open = False  # what a resource has woken behind its yield is no further batch
         if not self.check_at_ns:  # a request of it has failed
             self.look(0)
 
@@ -174,7 +183,13 @@ class Resources(dict[str, Any]):
             self.look(now_ns)
 
     def _value(self, name: str, conversation: Any) -> Any:
-        return self[name] if name in self else self.take(name, conversation)
+        if name in self:
+            return self[name]
+        if name is SESSION:
+            return conversation.session
+        if name is PUBSUB:
+            return PublishedAtEnd(conversation)
+        return self.take(name, conversation)
 
     def _kept(self, recipe: Recipe, opened: Opened, taken: dict[str, Any]) -> Any:
         """Return a resource of the worker or a connection: as it is, if it is well, or made anew."""

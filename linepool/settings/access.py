@@ -11,6 +11,7 @@ FIELDS = {
     "client": "the client's address",
     "user": "`session.user` of the app",
     "listener": "the address that the client connected to",
+    "app": "the name of the app that is served there",
     "command": "the command's first name; `(unknown)`: the app has no such command; `-`: it was not read",
     "request": "with `log_requests = line` the request's line, else as `command`",
     "result": "`ok`, `client_error`, `server_error`, `timeout`, `disconnected`, `refused`, `incomplete`,"

@@ -16,6 +16,7 @@ def setting(
     doc: str,
     *,
     is_early: bool = False,
+    per_listener: bool = False,
 ) -> Any:
     """Return a field of a group of settings.
 
@@ -25,6 +26,13 @@ def setting(
         unit: Of the value, for the documentation.
         doc: What the setting does: a phrase without a full stop.
         is_early: It counts before the app is loaded, so the app cannot set it.
+        per_listener: A table ``[[listener]]`` may give it another value for its connections.
     """
-    metadata = {"parse": parse, "unit": unit, "doc": doc, "is_early": is_early}
+    metadata = {
+        "parse": parse,
+        "unit": unit,
+        "doc": doc,
+        "is_early": is_early,
+        "per_listener": per_listener,
+    }
     return attrs.field(default=default, metadata=metadata)

@@ -15,10 +15,17 @@ _OF_OTHER_PROCESSES = {
     *("max_requests", "max_requests_jitter", "max_rss_mb", "max_age"),
     *("poison_deaths", "poison_window", "poison_pause"),
     *("spawn_timeout", "respawn_backoff", "reload_batch", "reload", "reload_include"),
-    *("control", "record"),
+    *("control", "http", "http_hosts", "agent", "bridge", "incidents", "record"),
 }
 _LIMITS_OF_TIME = {
-    *("request_timeout", "idle_timeout", "read_timeout", "write_timeout", "graceful_timeout"),
+    *(
+        "request_timeout",
+        "idle_timeout",
+        "connection_max_age",
+        "read_timeout",
+        "write_timeout",
+        "graceful_timeout",
+    ),
 }
 WITHOUT_EFFECT = _OF_THE_POOL | _OF_OTHER_PROCESSES | _LIMITS_OF_TIME
 

@@ -14,12 +14,30 @@ class AppSettings(TypedDict, total=False):
     bind: str | Sequence[str]
     backlog: int
     unix_mode: int | str
+    reuseport: bool
     scheme: Literal["shared", "dispatch", "accept"]
     park_after: float
     hot_connections: int
     hand_off_after: float
     max_connections: int
     max_connections_per_address: int
+    allow: str | Sequence[str]
+    deny: str | Sequence[str]
+    allow_uids: str | int | Sequence[int]
+    proxy_from: str | Sequence[str]
+    proxy_timeout: float
+    max_requests_per_second: float
+    request_burst: int
+    tls_cert: str | Sequence[str]
+    tls_key: str | Sequence[str]
+    tls_ca: str
+    tls_verify: Literal["auto", "off", "optional", "required"]
+    tls_min_version: Literal["1.2", "1.3"]
+    tls_ciphers: str
+    tls_alpn: str | Sequence[str]
+    tls_handshake_timeout: float
+    tls_max_handshakes: int
+    starttls: bool
     workers: int | str | Workers
     min_spare: int
     max_spare: int
@@ -38,6 +56,7 @@ class AppSettings(TypedDict, total=False):
     max_rss_mb: int
     max_age: float
     idle_timeout: float
+    connection_max_age: float
     read_timeout: float
     write_timeout: float
     push_timeout: float
@@ -54,6 +73,11 @@ class AppSettings(TypedDict, total=False):
     reload: bool
     reload_include: str | Sequence[str]
     control: str
+    http: str | int
+    http_hosts: str | Sequence[str]
+    agent: str | int
+    bridge: str
+    incidents: str
     record: str
     log_file: str
     log_format: Literal["text", "json"]

@@ -17,6 +17,7 @@ class LimitSettings:
         syntax.seconds(),
         "s",
         "time limit for a handler, after which RequestTimeout is raised in it; 0: no limit",
+        per_listener=True,
     )
     kill_grace: float = setting(
         2.0,
@@ -63,24 +64,49 @@ class LimitSettings:
         syntax.seconds(0.01),
         "s",
         "close a connection that is idle between requests for this long",
+        per_listener=True,
+    )
+    connection_max_age: float = setting(
+        0.0,
+        syntax.seconds(),
+        "s",
+        "end a connection older than this, minus up to a tenth, between two requests; 0: off",
+        per_listener=True,
     )
     read_timeout: float = setting(
-        30.0, syntax.seconds(0.01), "s", "time limit for receiving a request, from its first byte"
+        30.0,
+        syntax.seconds(0.01),
+        "s",
+        "time limit for receiving a request, from its first byte",
+        per_listener=True,
     )
     write_timeout: float = setting(
-        30.0, syntax.seconds(0.01), "s", "time limit for a client to read its replies"
+        30.0,
+        syntax.seconds(0.01),
+        "s",
+        "time limit for a client to read its replies",
+        per_listener=True,
     )
     push_timeout: float = setting(
         1.0,
         syntax.seconds(0.01),
         "s",
         "how long the pushes of one request may wait for a client that does not read",
+        per_listener=True,
     )
     max_line_bytes: int = setting(
-        8192, syntax.whole(16, 2**30), "bytes", "maximum line length, without the line ending"
+        8192,
+        syntax.whole(16, 2**30),
+        "bytes",
+        "maximum line length, without the line ending",
+        per_listener=True,
     )
     max_body_bytes: int = setting(
-        1024 * 1024, syntax.whole(0, 2**30), "bytes", "maximum size of a data block"
+        1024 * 1024,
+        syntax.whole(0, 2**30),
+        "bytes",
+        "maximum size of a data block",
+        per_listener=True,
     )
     max_unfinished_mb: int = setting(
         64,

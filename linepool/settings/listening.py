@@ -27,12 +27,22 @@ class ListeningSettings:
         syntax.whole(1, 65535),
         "connections",
         "maximum length of a listener's accept queue in the kernel",
+        per_listener=True,
     )
     unix_mode: int = setting(
         0o600,
         syntax.mode,
         "octal",
         "file mode of the unix sockets in bind; abstract ones have none",
+        per_listener=True,
+    )
+    reuseport: bool = setting(
+        False,
+        syntax.flag,
+        "on or off",
+        "let other servers of the same user listen on the same TCP ports (SO_REUSEPORT); the kernel then"
+        " divides new connections between the servers",
+        per_listener=True,
     )
     scheme: str = setting(
         "shared",

@@ -54,6 +54,39 @@ class OperationSettings:
         "path of the control socket; auto: PID.sock in $XDG_RUNTIME_DIR/linepool or /run/linepool;"
         " off: none",
     )
+    http: str = setting(
+        "",
+        syntax.http,
+        "address",
+        "where metrics, probes and a page about the server are served over HTTP: HOST:PORT or"
+        " unix:/PATH; off: nowhere",
+    )
+    http_hosts: tuple[str, ...] = setting(
+        (),
+        syntax.hosts,
+        "names",
+        "names by which browsers and programs may ask the HTTP server, beside localhost and addresses",
+    )
+    agent: str = setting(
+        "",
+        syntax.agent,
+        "address",
+        "where the agent-check of HAProxy is answered, with the share of workers that are idle: HOST:PORT;"
+        " off: nowhere",
+    )
+    bridge: str = setting(
+        "",
+        syntax.bridge,
+        "url",
+        "Valkey or Redis through which published messages reach other machines, such as redis://HOST:6379/0,"
+        " or rediss:// with TLS; needs linepool[bridge]; off: none",
+    )
+    incidents: str = setting(
+        "",
+        syntax.path,
+        "path",
+        "file for the last hundred incidents ('linepool events'), which then outlive the server; empty: none",
+    )
     record: str = setting(
         "",
         syntax.path,

@@ -6,6 +6,7 @@ Each parser raises ValueError with what the value must be.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,13 +14,19 @@ from attrs import frozen
 
 from linepool.address import parse_address
 from linepool.settings import access
+from linepool.settings.networks import parsed_networks
 
 INHERIT = -1
 """A setting is left as it is in the process that starts the server; as text, ``inherit``."""
 
 _MAX_SECONDS = 1e9
+_NO_USER = 2**32 - 1  # (uid_t) -1
 _TEXT: Mapping[str, Any] = {"type": "string"}
 _TEXTS: Mapping[str, Any] = {"type": ["string", "array"], "items": _TEXT}
+_BRIDGE = re.compile(
+    r"rediss?://([^@/?#\s]*@)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[0-9]{0,4})?",
+    re.ASCII,
+)
 _OCTAL: Mapping[str, Any] = {"type": "string", "pattern": "^(0o)?[0-7]{1,3}$"}
 
 
@@ -111,6 +118,25 @@ def texts(value: object) -> tuple[str, ...]:
     raise ValueError("a string or a list of strings")
 
 
+def _paths(value: object) -> tuple[str, ...]:
+    """Parse a list of paths, or one string of them, separated by commas."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")] if value.strip() else []
+    if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
+        raise ValueError("a path or a list of paths")
+    if any("\0" in path or not path for path in value):
+        raise ValueError("paths, which are not empty and have no NUL in them")
+    return tuple(value)
+
+
+def _protocol_names(value: object) -> tuple[str, ...]:
+    """Parse names of application protocols (RFC 7301, section 3.1)."""
+    found = texts(value)
+    if not all(0 < len(name.encode()) < 256 for name in found):
+        raise ValueError("names of 1 to 255 bytes")
+    return found
+
+
 def _patterns(value: object) -> tuple[str, ...]:
     """Parse patterns of paths."""
     found = texts(value)
@@ -131,11 +157,27 @@ def _addresses(value: object) -> tuple[str, ...]:
     return found
 
 
+def _networks(value: object) -> tuple[str, ...]:
+    """Parse networks."""
+    return parsed_networks(texts(value))
+
+
 def _text(value: object) -> str:
     """Parse a string."""
     if isinstance(value, str):
         return value
     raise ValueError("a string")
+
+
+def _uids(value: object) -> tuple[int, ...]:
+    """Parse the numbers of users."""
+    words = texts(value) if isinstance(value, str) else value
+    if isinstance(words, int):
+        words = (words,)
+    found = [str(word) for word in words] if isinstance(words, Sequence) else ["x"]
+    if not all(word.isascii() and word.isdecimal() and int(word) < _NO_USER for word in found):
+        raise ValueError("numbers of users, such as 0 1000 (those of a name: id -u NAME)")
+    return tuple(map(int, found))
 
 
 def _path(value: object) -> str:
@@ -159,6 +201,59 @@ def _control(value: object) -> str:
     if path.startswith("@") or "\0" in path:
         raise ValueError("a path; every local user may connect to an abstract socket")
     return path
+
+
+def _http(value: object) -> str:
+    """Parse where to serve HTTP."""
+    return _place(value, "HOST:PORT, PORT, unix:/PATH or off", may_be_unix=True)
+
+
+def _agent(value: object) -> str:
+    """Parse where to answer agent-checks."""
+    return _place(value, "HOST:PORT, PORT or off", may_be_unix=False)
+
+
+def _bridge(value: object) -> str:
+    """Parse the URL of a Valkey or Redis server; an empty text, false and none are off too."""
+    if value is False or str(value).lower() in ("", "off", "false", "none"):
+        return ""
+    found = _BRIDGE.fullmatch(value) if isinstance(value, str) else None
+    if not found or not 0 < int(found["port"] or 1) < 65536:
+        raise ValueError(
+            "redis://HOST:PORT/0, or rediss:// with TLS, USER:PASSWORD@ before HOST if needed, or off"
+        )
+    return found[0]
+
+
+def without_password(text: str) -> str:
+    """Return a URL without user and password; also one that is not valid."""
+    login, sign, place = text.rpartition("@")
+    scheme, slashes, _ = login.rpartition("://") if login.count("://") == 1 else ("", "", "")
+    return f"{scheme}{slashes}***@{place}" if sign else text
+
+
+def _place(value: object, what: str, *, may_be_unix: bool) -> str:
+    """Parse where a helper serves; an empty text, false and none are off too."""
+    if value is False or str(value).lower() in ("", "off", "false", "none"):
+        return ""
+    found = _text(str(value) if type(value) is int else value)
+    try:
+        address = parse_address(found)
+    except ValueError:
+        raise ValueError(what) from None
+    is_file = bool(address.path) and may_be_unix and not address.path.startswith("@")
+    if not (address.host or is_file):
+        raise ValueError(what)
+    return found
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    """Parse names of hosts, without ports."""
+    found = tuple(texts(value))
+    for name in found:
+        if not name or not all(char.isalnum() or char in "-._" for char in name):
+            raise ValueError("names of hosts without a port, such as metrics.example.org")
+    return found
 
 
 def _switched_path(value: object) -> str:
@@ -203,12 +298,23 @@ def or_inherit(syntax: Syntax) -> Syntax:
     return Syntax(parse, {"anyOf": [{"const": "inherit"}, syntax.schema]})
 
 
+uids = Syntax(
+    _uids,
+    {"type": ["string", "integer", "array"], "items": {"type": "integer", "minimum": 0}},
+)
 flag = Syntax(_flag, {"type": "boolean"})
+paths = Syntax(_paths, _TEXTS)
 patterns = Syntax(_patterns, _TEXTS)
+protocol_names = Syntax(_protocol_names, _TEXTS)
 addresses = Syntax(_addresses, _TEXTS)
+networks = Syntax(_networks, _TEXTS)
 text = Syntax(_text, _TEXT)
 path = Syntax(_path, _TEXT)
 name = Syntax(_name, {"type": ["string", "integer"]})
+http = Syntax(_http, {"type": ["string", "integer", "boolean"]})
+agent = Syntax(_agent, {"type": ["string", "integer", "boolean"]})
+bridge = Syntax(_bridge, {"type": ["string", "boolean"]})
+hosts = Syntax(_hosts, _TEXTS)
 control = Syntax(_control, _TEXT)
 switched_path = Syntax(_switched_path, {"type": ["string", "boolean"]})
 access_format = Syntax(access.access_format, _TEXT)

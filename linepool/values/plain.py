@@ -13,9 +13,11 @@ from typing import Any
 import attrs
 
 from linepool.values.scalars import scalar, shown_bytes
+from linepool.values.unset import UNSET
 
 NESTED = "nested too deeply"
 _Convert = Callable[[Any], Any]
+
 _AS_THEY_ARE = frozenset({str, int, bool, type(None)})
 
 
@@ -129,15 +131,19 @@ def _converter(kind: type) -> _Convert:
         to_builtins = sys.modules["msgspec"].to_builtins
         return lambda struct: _plain(to_builtins(struct, enc_hook=_plain))
     if (fields := fields_of(kind)) is not None:
-        return _record(fields)
+        return _record(kind, fields)
     for of, convert in _BY_CLASS:
         if issubclass(kind, of):
             return convert
     return _other
 
 
-def _record(fields: list[tuple[str, str]]) -> _Convert:
+def _record(kind: type, fields: list[tuple[str, str]]) -> _Convert:
     keys = [key for _, key in fields]
+    if any(getattr(kind, name, None) is UNSET for name, _ in fields):
+        return lambda value: {
+            key: _plain(one) for name, key in fields if (one := getattr(value, name)) is not UNSET
+        }
     if len(fields) < 2:  # attrgetter() returns a tuple from two names on
         return lambda value: {key: _plain(getattr(value, name)) for name, key in fields}
     get = operator.attrgetter(*(name for name, _ in fields))

@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from linepool.values.annotations import unwrapped
 
 NOTHING = inspect.Parameter.empty
+_CONTAINERS = (list, dict, set, frozenset, tuple)
 
 
 @frozen
@@ -25,7 +26,7 @@ class Field:
         key: As JSON has it; an attrs class may have an alias for it, and ``_x`` is ``x``.
         hint: Its type.
         is_required: A value must be given for it.
-        default: Its default; NOTHING: none, or one that is made anew for each object.
+        default: Its default; NOTHING: none, or one that is made anew for each object, and not empty.
         is_given: A value may be given for it; if not, the class makes the value.
     """
 
@@ -134,7 +135,10 @@ def _default(one: dataclasses.Field[Any]) -> Any:
 def _field(one: Any, key: str, default: Any, none: Any) -> Field:
     """Return a field of an attrs class or a dataclass; ``none``: its default if it has none."""
     is_required = one.init and default is none
-    if default is none or isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        make: Any = default.factory
+        default = make() if (get_origin(make) or make) in _CONTAINERS else NOTHING
+    elif default is none:
         default = NOTHING
     return Field(one.name, key, one.type, is_required, default, one.init)
 

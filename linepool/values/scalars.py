@@ -16,6 +16,8 @@ from enum import Enum
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
+from attrs import evolve
+
 from linepool.session import Rest, Secret
 from linepool.values.durations import duration, shown_duration
 from linepool.values.row import Scalar, text_row
@@ -155,8 +157,8 @@ _TIMES: dict[type, tuple[str, str]] = {  # a datetime is a date too, so it comes
 
 
 def _address(kind: Any, example: str) -> Scalar:
-    form = {"IPv4Address": "ipv4", "IPv6Address": "ipv6"}.get(kind.__name__)
-    return text_row(kind, kind, example=example, schema={"format": form} if form else {})
+    form = kind.__name__.lower().removesuffix("address")
+    return text_row(kind, kind, example=example, schema={"format": form})
 
 
 _NAMED: dict[tuple[str, str], Callable[[Any], Scalar]] = {
@@ -168,7 +170,7 @@ _NAMED: dict[tuple[str, str], Callable[[Any], Scalar]] = {
         numbers=(int, float),
     ),
     ("fractions", "Fraction"): lambda kind: text_row(
-        kind, _number(kind), example="1/3", numbers=(int, float)
+        kind, _number(kind), example="1/3", schema={"format": "fraction"}, numbers=(int, float)
     ),
     ("uuid", "UUID"): lambda kind: text_row(
         kind,
@@ -188,7 +190,7 @@ _NAMED: dict[tuple[str, str], Callable[[Any], Scalar]] = {
         )
     },
     **{
-        ("pathlib", name): lambda kind: text_row(kind, kind)
+        ("pathlib", name): lambda kind: text_row(kind, kind, schema={"format": "path"})
         for name in ("Path", "PurePath", "PosixPath", "PurePosixPath")
     },
 }
@@ -304,7 +306,10 @@ def _enum(kind: type[Enum]) -> Scalar:
     if not (members := list(kind)):
         raise TypeError(f"{kind.__name__} has no members")
     names = {one.name: one for one in members}
-    return _choice(names, {str(one.value): one for one in members}, members)
+    row = _choice(names, {str(one.value): one for one in members}, members)
+    return evolve(
+        row, schema={**row.schema, "title": kind.__name__, "x-enum-varnames": list(names)}
+    )
 
 
 def _literal(given: tuple[Any, ...]) -> Scalar:

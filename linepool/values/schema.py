@@ -17,7 +17,14 @@ from linepool.session import Secret
 from linepool.values.annotations import is_alias, is_foreign, is_union, unnamed
 from linepool.values.constraints import Constraint, constraints
 from linepool.values.plain import plain
-from linepool.values.records import NOTHING, Field, fields_of, has_fields, is_named_tuple
+from linepool.values.records import (
+    NOTHING,
+    Field,
+    fields_of,
+    has_fields,
+    is_named_tuple,
+    is_typed_dict,
+)
 from linepool.values.scalars import scalar
 
 _OWN = (bool, int, float, str, bytes)  # whose subclasses are sent as they are
@@ -108,6 +115,8 @@ class Schemas:
 
     def _as_object(self, kind: Any, fields: Sequence[Field], *, reply: bool) -> dict[str, Any]:
         found: dict[str, Any] = {"type": "object", **_described(kind)}
+        if is_typed_dict(kind):
+            found["x-typed-dict"] = True
         found["properties"] = {
             one.key: _with_default(self.of(one.hint, reply=reply), one) for one in fields
         }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import string
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring_ascii
 
 from attrs import define
 
 from linepool.faults import new_id
 from linepool.protocols.base import Request
+from linepool.protocols.framing import given_id
 from linepool.service import Service
 from linepool.session import Session
 from linepool.settings.access import FIELDS, JSON
@@ -51,10 +52,18 @@ class AccessLines:
         service: The app.
         line_format: The setting ``access_log_format``.
         pid: Of the worker; None: this process is the worker.
+        services: The app of each listener that has a table, by the listener's name.
     """
 
-    def __init__(self, service: Service, line_format: str, pid: int | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        line_format: str,
+        pid: int | None = None,
+        services: Mapping[str, Service] | None = None,
+    ) -> None:
         self._service = service
+        self._services = services or {}
         self._pid = pid or os.getpid()
         self._second = 0
         self._second_text = ""
@@ -91,10 +100,11 @@ class AccessLines:
 
         return {
             "time": (word, self._time),
-            "id": (word, lambda done: done.request.id if done.request else new_id()),
+            "id": (word, _id),
             "client": ("%s", lambda done: or_none(done.session.peer or None)),
             "user": ("%s", lambda done: or_none(done.session.user)),
             "listener": ("%s", lambda done: or_none(done.session.listener or None)),
+            "app": ("%s", lambda done: or_none(self._service_of(done).name or None)),
             "command": ("%s", lambda done: escaped(done.command)),
             "request": ("%s", lambda done: escaped(self._words(done))),
             "result": (word, lambda done: done.result),
@@ -105,6 +115,9 @@ class AccessLines:
             "pid": ("%d", lambda _: self._pid),
         }
 
+    def _service_of(self, done: Done) -> Service:
+        return self._services.get(done.session.listener, self._service)
+
     def _time(self, done: Done) -> str:
         milliseconds = (done.ended_ns + self._clocks_ns) // 1_000_000
         second = milliseconds // 1000
@@ -114,10 +127,17 @@ class AccessLines:
         return f"{self._second_text}.{milliseconds % 1000:03d}Z"
 
     def _words(self, done: Done) -> str:
-        if done.line is None or not self._service.log_lines:
+        service = self._service_of(done)
+        if done.line is None or not service.log_lines:
             return done.command
-        words = self._service.logged(done.line).words
+        words = service.logged(done.line).words
         return words if self._is_json else words.replace('"', "\\x22")
+
+
+def _id(done: Done) -> str:
+    if done.request is not None:
+        return done.request.id
+    return given_id(done.line or b"") or new_id()
 
 
 def _word(text: str) -> str:

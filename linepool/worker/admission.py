@@ -11,7 +11,7 @@ import os
 
 from linepool.errors import TOO_MANY, TOO_MANY_FROM_ONE
 from linepool.kernel.listeners import Listener
-from linepool.kernel.sockets import address_text
+from linepool.kernel.sockets import UnixPeer, address_text
 from linepool.session import Session
 from linepool.worker.context import WorkerContext
 
@@ -41,14 +41,33 @@ class Admission:
             address: Of the client, as accept() gave it.
             listener: The one that it connected to.
         """
-        return Session(next(self._ids), address_text(address), listener.name)
+        credentials = address.credentials if isinstance(address, UnixPeer) else None
+        session = Session(next(self._ids), address_text(address), listener.name, credentials)
+        session.starttls = self._context.of(listener.name).settings.starttls
+        return session
 
-    def refusal(self, address: object, origin: int) -> bytes:
+    def denies(self, address: object, listener: str, *, is_announced: bool = False) -> bool:
+        """Whether a new client may not connect, which is counted; then it is sent nothing.
+
+        Args:
+            address: Of its peer, as accept() gave it, or of the client that a proxy has announced.
+            listener: The name of the one that it connected to.
+            is_announced: The latter.
+        """
+        gate = self._context.of(listener).gate
+        if not (gate.denies(address) if is_announced else gate.denies_peer(address)):
+            return False
+        log.warning("denied a client peer=%s listener=%s", address_text(address), listener)
+        self._board.count_denied()
+        return True
+
+    def refusal(self, address: object, origin: int, listener: str) -> bytes:
         """Return what a new client is sent that is refused, which is counted; b"": it is served.
 
         Args:
             address: Of the client, as accept() gave it.
             origin: What ``origin_of`` says of it.
+            listener: The name of the one that it connected to.
         """
         board, settings = self._board, self._context.settings
         if board.has_room_for(settings.hot_connections, self.enough):
@@ -61,4 +80,4 @@ class Admission:
             return b""
         log.warning("refused a client peer=%s why=%r", address_text(address), why)
         board.count_refused()
-        return self._context.service.refusal(why)
+        return self._context.of(listener).service.refusal(why)

@@ -22,6 +22,9 @@ _MEASURE_EVERY = 0.25  # seconds between two looks at what requests take
 _IDLE_NS = 10_000_000  # a worker that waits for this long is not only between two requests
 _SATURATED = 0.1  # a worker that spends less of its time waiting has none left
 _SPARE = 0.25  # a worker that spends more of its time waiting has some left
+_MORE = (
+    2  # connections above the mean with which a worker does not keep one that could not leave later
+)
 _AT_ONCE = 16  # connections that are handed off because of another worker
 
 
@@ -97,6 +100,11 @@ class Siblings:
         idle = self.idle(now_ns)
         return readable * idle // (idle + 1)
 
+    def hold_fewer(self, held: int) -> bool:
+        """Return whether this worker, with so many connections, holds clearly more than the mean of all."""
+        others = [one.held for _, one in self._board.siblings() if not one.is_leaving]
+        return held >= (held + sum(others)) / (len(others) + 1) + _MORE
+
     def with_time_left(self, now_ns: int) -> list[int]:
         """Return how many connections the workers with time left hold.
 
@@ -132,6 +140,6 @@ def eviction_order(
     each would push out the one that sends next.
     """
     by_age = sorted(connections, key=lambda one: one.quiet_since)
-    if newcomer in by_age and newcomer.was_quiet > now - by_age[0].quiet_since:
+    if newcomer in by_age and newcomer.arrival.was_quiet > now - by_age[0].quiet_since:
         by_age.insert(0, newcomer)
     return by_age

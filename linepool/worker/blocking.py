@@ -13,22 +13,33 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from linepool.core.rules import AGAIN, CLOSED, READ, WRITE
+from linepool.core.rules import AGAIN, CLOSED, HANDSHAKE, READ, WAIT, WRITE
+from linepool.ipc.announced import announcement
 from linepool.ipc.board import Order
+from linepool.ipc.waiting import Why
 from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, is_capacity_error
 from linepool.kernel.lingering import LingeringClose
 from linepool.kernel.listeners import Listener, set_receive_timeout, tick
 from linepool.kernel.shortage import CAPACITY_PAUSE
-from linepool.kernel.sockets import DONTWAIT, LONGEST_WAIT, origin_of
+from linepool.kernel.sockets import DONTWAIT, LONGEST_WAIT, close_by_reset, origin_of
 from linepool.pool.status import State
+from linepool.session import Session
 from linepool.worker.admission import Admission
 from linepool.worker.connection import Connection
 from linepool.worker.context import WorkerContext
 from linepool.worker.core_connection import CoreConnection
 from linepool.worker.edges import Edges
+from linepool.worker.heads import Head, wait_for
 from linepool.worker.rounds import reader_of
 from linepool.worker.transport import Transport
+from linepool.worker.waiting_alone import WaitingAlone
+
+if TYPE_CHECKING:
+    from linepool.session import Session
+    from linepool.worker.handshakes import WaitingHandshakes
+    from linepool.worker.tls import TlsTransport
 
 _RETRY = 0.01  # seconds between two looks at a client that is to hang up
 
@@ -60,7 +71,13 @@ class BlockingLoop:
         self._edges = edges
         self._is_worn = is_worn
         self._admission = Admission(context)
-        self._serve_readable = reader_of(context)
+        self._waits = context.waits if isinstance(context.waits, WaitingAlone) else None
+        self._serve_readable = reader_of(context)  # for the connections of all listeners
+        self._handshakes: WaitingHandshakes | None = None
+        if context.has_tls:
+            from linepool.worker.handshakes import WaitingHandshakes  # noqa: PLC0415 - it needs ssl
+
+            self._handshakes = WaitingHandshakes(context.board)
         self._poller = None if len(listeners) == 1 else self._open_poller()
         self._left_at = 0.0  # when it began to leave; 0: it has not
         self._backlog = (
@@ -74,6 +91,8 @@ class BlockingLoop:
         while accepted := self._next():
             self._edges.busy(time.monotonic_ns())
             self._serve(accepted)
+            if self._waits is not None:
+                self._waits.hear_no_more()
             if self._is_worn():
                 break
             self._edges.idle(time.monotonic_ns())
@@ -163,23 +182,38 @@ class BlockingLoop:
             self._orders.leave()  # the other end is closed: no order can come any more
 
     def _serve(self, accepted: Accepted) -> None:
-        """Serve a client to the end of its connection."""
-        sock, address, listener = accepted
-        origin = origin_of(address)
-        if reply := self._admission.refusal(address, origin):
-            _refuse(sock, reply)
+        """Serve a client to the end of its connection, unless it is refused."""
+        sock, accepted_at = accepted[0], time.monotonic()
+        admitted = self._admit(accepted)
+        if admitted is None:
             return
-        session = self._admission.session(address, listener)
-        transport = Transport(sock, self._context.settings.write_timeout)
-        connection = CoreConnection(transport, session, self._context, time.monotonic())
+        session, origin = admitted
+        context = self._context.of(session.listener)
+        transport = self._transport(sock, session, context)
+        if transport is not None:
+            connection = CoreConnection(transport, session, context, accepted_at)
+            if session.proxy is not None:  # for the log, should this worker be killed
+                self._board.announce(0, connection.cookie, announcement(session))
+            self._converse(connection, origin)
+
+    def _converse(self, connection: Connection, origin: int) -> None:
+        """Serve a connection to its end."""
+        sock = connection.socket
+        connection.origin = origin
         self._board.count_connection()
         self._board.holds(1)
         self._board.count_origin(origin, 1)
         try:
+            self._context.figures.since_ns = 0  # it may have waited until a worker had time for it
             connection.begin(0)
+            self._context.figures.since_ns = -1  # from now on it has one of its own
             while connection.needs != CLOSED:
                 if connection.needs == READ:
                     self._read(connection)
+                elif connection.needs == HANDSHAKE:
+                    connection = self._encrypted(connection)
+                elif connection.needs == WAIT:
+                    self._await(connection)
                 elif self._may_continue(connection):
                     connection.take_turn()
                 elif time.monotonic() >= connection.deadline:
@@ -197,11 +231,70 @@ class BlockingLoop:
                 sock.close()
                 connection.on_closed()
 
+    def _transport(
+        self, sock: socket.socket, session: Session, context: WorkerContext
+    ) -> Transport | None:
+        if context.settings.begins_with_tls:
+            return self._shaken(sock, session, context)
+        return Transport(sock, context.settings.write_timeout)
+
+    def _shaken(
+        self, sock: socket.socket, session: Session, context: WorkerContext
+    ) -> TlsTransport | None:
+        """Wait for a TLS handshake; return the transport, or None: the connection is closed."""
+        assert self._handshakes is not None
+        transport = self._handshakes.wait(sock, session, context, self._orders.hanging_up)
+        if transport is None:
+            _linger(sock, patient=False)
+        return transport
+
+    def _encrypted(self, connection: Connection) -> Connection:
+        """Have a connection in plain text continue with TLS; return the one in its place."""
+        assert self._handshakes is not None
+        session = connection.conversation.session
+        self._board.idle(0, 0)
+        self._handshakes.empty(session)
+        context = self._context.of(session.listener)
+        transport = self._shaken(connection.socket, session, context)
+        if transport is None:
+            connection.abort(was_reset=True)
+            return connection
+        after = CoreConnection(transport, session, context, connection.accepted_at)
+        self._handshakes.replace(connection, after, self._context.subscriptions)
+        self._serve_readable(after, DONTWAIT)
+        return after
+
+    def _admit(self, accepted: Accepted) -> tuple[Session, int] | None:
+        """Return session and origin of a new client, once its PROXY header has come; None: it is refused."""
+        sock, address, listener = accepted
+        if self._admission.denies(address, listener.name):
+            close_by_reset(sock)
+            return None
+        session = self._admission.session(address, listener)
+        context = self._context.of(listener.name)
+        if context.gate.has_proxies:
+            head = Head.of(sock, session, time.monotonic(), context.settings)
+            if not wait_for(head, self._orders.hanging_up):
+                return None
+            address = head.address
+            if self._admission.denies(address, listener.name, is_announced=True):
+                close_by_reset(sock)
+                return None
+        origin = origin_of(address)
+        if reply := self._admission.refusal(address, origin, listener.name):
+            _refuse(sock, None if context.settings.begins_with_tls else reply)
+            return None
+        return session, origin
+
     def _read(self, connection: Connection) -> None:
         """Wait for the client, and serve what it sends; end the connection when its time is up."""
         if self._orders.hanging_up():
             self._hang_up(connection)
             return
+        if self._board.bans.has_peer(connection.peer):
+            connection.abort()
+            return
+        connection.look_at_age(connection.quiet_since)
         if not connection.read_by and not self._context.subscriptions.topics(connection):
             # A blocking recv() takes one system call where poll() and recv() take two.
             served_at = connection.quiet_since
@@ -216,6 +309,16 @@ class BlockingLoop:
             self._serve_readable(connection, DONTWAIT)
         elif time.monotonic() >= deadline:
             connection.expire()
+
+    def _await(self, connection: Connection) -> None:
+        """Wait with a request until its handler is to be run again."""
+        assert self._waits is not None
+        assert connection.waiting is not None
+        if self._orders.hanging_up():
+            connection.waiting.why = Why.STOPPING
+            connection.resume(connection.waiting, 0)
+        elif self._waits.wait(connection, self._order_descriptors()):
+            self._hear({self._channel.fileno()})
 
     def _may_continue(self, connection: Connection) -> bool:
         """Wait until a connection can take a turn; return whether it can."""
@@ -270,9 +373,15 @@ class BlockingLoop:
         return connection.descriptor in ready
 
 
-def _refuse(sock: socket.socket, reply: bytes) -> None:
-    """Send a reply to a client that is not served, and close its connection; it holds the worker briefly."""
+def _refuse(sock: socket.socket, reply: bytes | None) -> None:
+    """Send a reply to a client that is not served, and close its connection; it holds the worker briefly.
+
+    ``reply``: None: the client could not read any; its connection is reset.
+    """
     with sock, contextlib.suppress(OSError):
+        if reply is None:
+            close_by_reset(sock)
+            return
         sock.send(reply, DONTWAIT)
         _linger(sock, patient=False)
 

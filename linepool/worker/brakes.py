@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from linepool.errors import ServerError
+from linepool.errors import NotRunError
 from linepool.ipc.board import WorkerView
-from linepool.service import Entry, Service
+from linepool.service import Entry
 
 
 class Brakes:
     """The braked commands, as this worker knows them.
 
     Args:
-        service: Whose commands they are.
+        entries: All commands.
         board: Where the master publishes them.
         pause: Seconds that a command is refused at most; whatever the board says.
 
@@ -29,9 +29,9 @@ class Brakes:
         seen: What ``board.brakes()`` returned when they were applied last.
     """
 
-    def __init__(self, service: Service, board: WorkerView, pause: float) -> None:
+    def __init__(self, entries: Sequence[Entry], board: WorkerView, pause: float) -> None:
         self.seen = 0
-        self._service = service
+        self._entries = entries
         self._board = board
         self._pause_ns = int(pause * 1e9)
         self._calls: list[tuple[Entry, Callable[..., Any]]] = []  # as they were before
@@ -42,8 +42,8 @@ class Brakes:
         for entry, call in self._calls:
             entry.call = call
         self._calls.clear()
-        for entry in self._service.entries:
-            if until_ns := self._board.braked_until(entry.name):
+        for entry in self._entries:
+            if until_ns := self._board.braked_until(entry.shown):
                 self._calls.append((entry, entry.call))
                 entry.call = self._refusing(entry, until_ns)
 
@@ -56,6 +56,6 @@ class Brakes:
                 return call(request, conversation)
             self._board.count_braked()
             seconds = math.ceil(left_ns / 1e9)
-            raise ServerError(f"{entry.name} is refused for {seconds} s: workers died of it")
+            raise NotRunError(f"{entry.name} is refused for {seconds} s: workers died of it")
 
         return refuse

@@ -8,38 +8,58 @@ must arrange after each turn::
                        │  └── more requests ─► AGAIN     take the next turn; one is 2 ms or 64 KiB
                        └── client is slow ───► WRITE     wait until the client reads
     AGAIN ── turn ──► (answer)          WRITE ── all sent ──► READ or AGAIN
-    any ── end of stream, failure, deadline, close() ──► CLOSED
+    (answer) ── the request waits ──► WAIT      for the parker, or until the client leaves
+    any ── end of stream, failure, deadline, close() ──► CLOSED     (answer) ── start_tls ──► HANDSHAKE
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from time import monotonic, monotonic_ns
+
+from attrs import frozen
 
 from linepool import core
 from linepool.batch import end_batch
 from linepool.conversation import Conversation
-from linepool.core.rules import AGAIN, BATCH_BYTES, BATCH_NS, CLOSED, READ, WRITE
-from linepool.errors import ClientError
+from linepool.core.rules import AGAIN, BATCH_BYTES, BATCH_NS, CLOSED, HANDSHAKE, READ, WAIT, WRITE
+from linepool.errors import IncompleteError
 from linepool.ipc import channel
 from linepool.ipc.board import BOUND
 from linepool.ipc.messages import ConnectionState
+from linepool.ipc.waiting import Waiting, Why
 from linepool.kernel.lingering import PATIENCE, last_call
-from linepool.kernel.sockets import CHUNK, DONTWAIT, socket_cookie
+from linepool.kernel.sockets import CHUNK, DONTWAIT, send_with_end, socket_cookie, unread_bytes
 from linepool.protocols.base import Bad, Request
 from linepool.pubsub.messages import Message
 from linepool.service import NO_ENTRY
 from linepool.session import Session
+from linepool.worker.age import QUIET_S, old_at
 from linepool.worker.client_limit import client_limit_ns
 from linepool.worker.context import WorkerContext
 from linepool.worker.handle import Handle
 from linepool.worker.moving import seconds_to_stay
 from linepool.worker.streaming import Stream
 from linepool.worker.transport import Transport
+from linepool.worker.waiting import WaitingRequests, end_beside, run_beside
+from linepool.worker.waiting import answer as answer_waiting
 
 log = logging.getLogger("linepool")
+
+
+@frozen
+class Arrival:
+    """How a connection has come to its worker.
+
+    Attributes:
+        stays_until: When it may be handed off again without need, because its state is large; monotonic.
+        was_quiet: For how long it had been quiet, in seconds, when it came back from the parker.
+    """
+
+    stays_until: float = 0.0
+    was_quiet: float = 0.0
 
 
 class Connection(core.ConnectionFields):
@@ -49,17 +69,18 @@ class Connection(core.ConnectionFields):
 
     Attributes:
         socket: The client's, with its ``descriptor``.
-        was_quiet: For how long it had been quiet, in seconds, when it came back from the parker.
-        stays_until: When it may be handed off again without need, because its state is large; monotonic.
+        arrival: How it has come from another process.
         lingers: It was ended by the server, and the client may not have read everything.
         lost_framing: The client sent what cannot be understood, and may keep sending.
+        waiting: What its request waits for, or has waited for until now; None: none does.
+        beside: Requests that wait and are overtaken by others, first those that are to be run again.
     """
 
     # Rarely read attributes are set here, so that a new connection need not set them.
-    was_quiet = 0.0
-    stays_until = 0.0
-    lingers = False
-    lost_framing = False
+    arrival = Arrival()
+    lingers = lost_framing = False
+    waiting: Waiting | None = None
+    beside: list[Waiting] | None = None
     _end_by = 0.0  # when it ends even if the client keeps sending; 0: not set
 
     def __init__(
@@ -74,10 +95,8 @@ class Connection(core.ConnectionFields):
         self.descriptor = transport.socket.fileno()
         self.place = place
         self.cookie = cookie or socket_cookie(transport.socket)
-        self.needs = READ
-        self.quiet_since = monotonic()
-        self.accepted_at = accepted_at
-        self.read_by = 0.0
+        self.needs, self.read_by = READ, 0.0
+        self.quiet_since, self.accepted_at = monotonic(), accepted_at
         self.origin = self.shown = 0
         self.served = self.is_replaceable = self.is_plain = self.more = False
         self._set_up(transport, session, context)
@@ -91,11 +110,11 @@ class Connection(core.ConnectionFields):
         self._context = context
         self._board = context.board
         self.conversation = Conversation(context.service, session, context.resources, self)
-        self.conversation.pinned = not transport.may_move
+        self.encrypted = None if transport.may_move else transport
+        self._number = self.descriptor + 1 + transport.mark  # as the board has it
         self.conversation.runs = context.board.runs
         self.protocol = self.conversation.protocol
-        if context.observer is not None:
-            context.observer.watch(self.conversation)
+        context.watch(self.conversation)
         self._stream: Stream | None = None  # the reply that is being sent in parts
 
     @property
@@ -106,7 +125,7 @@ class Connection(core.ConnectionFields):
     def begin(self, flags: int = DONTWAIT) -> None:
         """Greet a new client, and serve it if it has sent something; ``flags`` as ``on_readable``."""
         if self._context.service.greets:
-            self._board.serving(self.cookie, self.descriptor + 1)
+            self._board.serving(self.cookie, self._number)
             try:
                 self._replies.append(self._context.run_hooks(self.conversation.greet))
                 self._transport.flush()
@@ -123,14 +142,16 @@ class Connection(core.ConnectionFields):
         ``flags`` are those of recv(); 0: wait for the client, as long as its socket does.
         """
         # Published before the read: bytes that were read are lost with this worker.
-        self._board.serving(self.cookie, self.descriptor + 1)
+        self._board.serving(self.cookie, self._number)
         all_sent = True
         try:
             data = self._recv(CHUNK, flags)
             if not data:
                 self.needs = CLOSED
+                self._replies += [one.reply for one in self.beside or ()]
                 self._replies.append(self.conversation.eof_reply())
             elif self.served or self.conversation.admit(data):
+                self._context.figures.arrived(self.socket, monotonic_ns())
                 self.protocol.feed(data)
                 self._answer(len(data))
             else:
@@ -140,13 +161,13 @@ class Connection(core.ConnectionFields):
             self.is_replaceable = self.protocol.is_replaceable
         except OSError as error:
             self.abort(was_reset=isinstance(error, ConnectionResetError))
-        if self.more or not all_sent or self.conversation.closing:
+        if self.more or not all_sent or self.conversation.closing or self.waiting or self.beside:
             self._settle()
         self._publish()
 
     def take_turn(self) -> None:
         """Send more of what is unsent, continue a stream, or answer more of what has arrived."""
-        self._board.serving(self.cookie, self.descriptor + 1)
+        self._board.serving(self.cookie, self._number)
         try:
             if self._transport.send_unsent() and self._finish_stream() and self.more:
                 self._answer()
@@ -174,9 +195,29 @@ class Connection(core.ConnectionFields):
             return self._transport.write_by
         if self.read_by:
             return self.read_by
+        if self.waiting is not None or self.beside:
+            return float("inf")  # the parker knows when its time is up
         if self._context.subscriptions.topics(self):
             return float("inf")  # a subscriber is not idle
-        return self.quiet_since + self._context.settings.idle_timeout
+        idle_by = self.quiet_since + self._context.settings.idle_timeout
+        if not self._context.may_age or self.protocol.in_transaction:
+            return idle_by
+        return min(idle_by, max(self.ends_at, self.quiet_since + QUIET_S))
+
+    @property
+    def ends_at(self) -> float:
+        """When it is old: it ends at the next moment between two requests; infinite: never."""
+        return old_at(self._context.settings.connection_max_age, self.accepted_at, self.cookie)
+
+    @property
+    def _is_old(self) -> bool:
+        # Without a look at the clock, for this is asked at each turn.
+        return self.quiet_since >= self.ends_at
+
+    def look_at_age(self, now: float) -> None:
+        """Have its next turn end it if it is old by now, right behind the replies."""
+        if self._context.may_age and now >= self.ends_at:
+            self.is_plain = False  # that turn is not the core's
 
     def expire(self) -> None:
         """End it, because the client has not sent or read what it should have."""
@@ -185,14 +226,22 @@ class Connection(core.ConnectionFields):
             return
         if self.read_by:
             limit = f"{self._context.settings.read_timeout:g} s"
-            error = ClientError(f"the request did not arrive within {limit}; it was not run")
+            error = IncompleteError(f"the request did not arrive within {limit}; it was not run")
             with contextlib.suppress(OSError):
                 self._replies.append(self.protocol.encode_error(error, None))
                 self._transport.flush()
+        elif self._context.may_age and unread_bytes(self.descriptor):
+            return  # it is not quiet any more: that is answered first
         self._close_lingering()
 
     def hang_up(self, now: float, since: float) -> None:
         """End it if the client is quiet, because the worker has been leaving since ``since``."""
+        first = self.waiting or next(iter(self.beside or ()), None)
+        if first is not None and (first.why or first is not self.waiting):
+            if not first.why:  # the parker could not take it
+                end_beside(self)
+                self.more, self.needs = True, AGAIN
+            return  # it is to be run a last time
         self._end_by = end_by = self._end_by or max(since, now) + PATIENCE
         quiet, at_boundary = max(self.quiet_since, since), self.protocol.at_boundary
         quiet_until = last_call(
@@ -206,22 +255,74 @@ class Connection(core.ConnectionFields):
     @property
     def is_bound(self) -> bool:
         """Whether it must stay in this worker, at least for now."""
-        return bool(self.conversation.pinned or self._transport.unsent or self._stream)
+        pinned = self.encrypted or self.conversation.pinned
+        return bool(pinned or self._transport.unsent or self._stream)
 
-    def load(self, state: ConnectionState, protocol: bytes) -> None:
-        """Continue what ``handoff.dump`` gave in another process; raises any Exception if it is invalid."""
+    @property
+    def waits(self) -> WaitingRequests | None:
+        """The requests that wait in this worker; None: they cannot."""
+        return self._context.waits
+
+    def resume(self, waiting: Waiting, number: int) -> None:
+        """Have the request that waits run again in the next turn.
+
+        Args:
+            waiting: What is known of it.
+            number: Under which the parker has woken it; 0: it has not.
+        """
+        waiting.gift, waiting.stays_as = number, 0
+        self.waiting = waiting
+        self.is_plain = False  # that turn is not the core's
+        self.more, self.needs = True, AGAIN
+
+    def rest(self) -> None:
+        """Go on though requests wait beside it, and it cannot be handed off, for now or for good."""
+        self.needs = READ
+        if self.is_bound:
+            end_beside(self)
+            self.more, self.needs = True, AGAIN
+
+    def _load_waits(self, some: Sequence[Waiting], number: int) -> None:
+        """Take over the requests that wait; for the arguments, see ``resume``."""
+        if not some[0].request:
+            self.resume(some[0], number)
+            return
+        self.beside = sorted(some, key=lambda one: one.why == Why.WAITS)
+        due = [one for one in some if one.why != Why.WAITS]
+        self.is_plain = False
+        if due:
+            due[-1].gift = number
+            self.more, self.needs = True, AGAIN
+
+    def leave(self) -> None:
+        """End it, for the client has ended its side while its request waits."""
+        assert self.waiting is not None
+        with contextlib.suppress(OSError):
+            self._replies.append(self.waiting.reply)
+            self._transport.flush()
+        self._close_lingering()
+
+    def load(self, state: ConnectionState, protocol: bytes, number: int = 0) -> None:
+        """Continue what ``handoff.dump`` gave in another process; raises any Exception if it is invalid.
+
+        ``number``: that of the connection among those that the parker has given.
+        """
         if protocol:
             self.conversation.load(protocol)
-            self.stays_until = self.quiet_since + seconds_to_stay(len(protocol))
+            self.arrival = Arrival(self.quiet_since + seconds_to_stay(len(protocol)))
         self.served = bool(state.flags & channel.SERVED)
-        self.is_plain = self.served
+        self.is_plain = self.served and not self.protocol.is_locked
+        if state.waiting:
+            self._load_waits(state.waiting, number)
+            return
+        self.look_at_age(self.quiet_since)
         if state.flags & channel.MORE:
-            self.more = True
-            self.needs = AGAIN
+            self.more, self.needs = True, AGAIN
         if state.flags & channel.PARTIAL:
             self.read_by = state.deadline
-        else:
-            self.was_quiet = self.quiet_since + self._context.settings.idle_timeout - state.deadline
+        elif state.deadline < self.ends_at:  # else it does not say since when it was quiet
+            was_quiet = self.quiet_since + self._context.settings.idle_timeout - state.deadline
+            self.arrival = Arrival(self.arrival.stays_until, was_quiet)
 
     def abort(self, *, was_reset: bool = False) -> None:
         """End it at once: the connection is reset when it is closed, unless the client has done so."""
@@ -242,6 +343,8 @@ class Connection(core.ConnectionFields):
 
     def on_closed(self) -> None:
         """End its stream, drop its subscriptions and run the hooks for its end."""
+        if self.waits is not None and (self.waiting or self.beside):
+            self.waits.forget(self)
         if self._stream is not None:
             self._stream.close()
         self._context.subscriptions.drop(self)
@@ -274,18 +377,20 @@ class Connection(core.ConnectionFields):
         if (observer := context.observer) is not None:
             observer.begin(self)
         board, replies, safe_point = self._board, self._replies, context.safe_point
-        begin, last_serial, resources = board.begin, board.serial, context.resources
+        begin, last_serial = board.begin, board.serial
+        figures, resources = context.figures, context.resources
         if board.brakes() != context.brakes.seen:
             context.brakes.apply()
         context.interrupts.conversation = conversation
-        self.more = False
-        done, waiting = 0, sum(map(len, replies))  # requests; bytes in replies
+        self.more, done, waiting = False, 0, sum(map(len, replies))  # requests; bytes in replies
         began_ns = first_ns = monotonic_ns()
         if resources.has_checks:
             resources.look_if_due()
         safe_point.is_open = True  # until the end of the batch the worker's tables are at rest
         try:
             while not conversation.closing:
+                if self.beside and self.waiting is None:
+                    run_beside(self)
                 request = protocol.next_request()
                 if request is None:
                     data = self._transport.recv_more() if received >= CHUNK else b""
@@ -298,19 +403,29 @@ class Connection(core.ConnectionFields):
                     self.lost_framing |= request.close
                     replies.append(conversation.refuse(request))
                     waiting += len(request.reply)
+                    figures.malformed(request)
                     if observer is not None:
                         observer.refused(request, began_ns)
                 else:
                     line, eol, entry = request.line, request.eol, request.command or NO_ENTRY
                     limit_ns = context.limit_ns if entry.limit_ns is None else entry.limit_ns
-                    if request.most_ns:
+                    if request.most_ns and self.waiting is None:
                         limit_ns = client_limit_ns(request, limit_ns, self.socket, first_ns)
                     serial, number = last_serial() + 1, entry.number
                     begin(line, len(line), len(eol), limit_ns, number, waiting, serial, began_ns)
-                    reply = conversation.answer(request)
+                    if entry.waits:
+                        if (answered := answer_waiting(self, request)) is None:
+                            board.drop()
+                            if self.waiting is None:  # others may overtake it
+                                continue
+                            break
+                        reply = answered
+                    else:
+                        reply = conversation.answer(request)
                     if isinstance(reply, bytes):
                         replies.append(reply)
                         waiting += len(reply)
+                        figures.ended(request, conversation, began_ns)
                         if observer is not None:
                             observer.done(request, began_ns, len(reply))
                     elif not self._begin_stream(reply, request):
@@ -324,6 +439,8 @@ class Connection(core.ConnectionFields):
                     break
             if resources.is_open:
                 end_batch(conversation)
+            if self.waiting is not None and self.waiting.why and self.waits is not None:
+                self.waits.drop(self)
         finally:
             safe_point.is_open = False
             if safe_point.is_wanted:
@@ -335,10 +452,21 @@ class Connection(core.ConnectionFields):
             board.count_errors(*conversation.take_errors())
         self.quiet_since = began_ns / 1e9
         self.is_replaceable = protocol.is_replaceable
-        if self.is_replaceable or protocol.at_boundary:
+        if self.is_replaceable or protocol.at_boundary or self.waiting is not None:
             self.read_by = 0.0
         elif done or not self.read_by:  # what is left belongs to another request
             self.read_by = monotonic() + context.settings.read_timeout
+        if context.may_age and self._is_old:
+            self._end_of_age()
+
+    def _end_of_age(self) -> None:
+        """End it behind the replies, if the client waits for nothing else and has sent nothing more."""
+        if self.more or self.read_by or self.protocol.in_transaction or self._stream is not None:
+            return
+        if self._context.subscriptions.topics(self) or unread_bytes(self.descriptor):
+            return
+        send_with_end(self.socket)
+        self.conversation.closing = True
 
     def _begin_stream(
         self, parts: Generator[bytes, None, None], request: Request, bytes_in: int = -1
@@ -364,6 +492,7 @@ class Connection(core.ConnectionFields):
         return True
 
     def _close_lingering(self) -> None:
+        self._transport.end()
         self.lingers, self.needs = True, CLOSED
 
     def _end_turn(self) -> None:
@@ -378,8 +507,12 @@ class Connection(core.ConnectionFields):
             return
         if self._transport.unsent:
             self.needs = WRITE
+        elif self.conversation.starts_tls:
+            self.needs = HANDSHAKE
         elif self.conversation.closing:
             self._close_lingering()
+        elif (self.waiting is not None or self.beside) and not self.more:
+            self.needs = WAIT
         else:
             self.needs = AGAIN if self.more else READ
 
@@ -389,12 +522,13 @@ class Connection(core.ConnectionFields):
             self._context.observer.end(self)
         conversation, session = self.conversation, self.conversation.session
         stays = conversation.pinned or self._transport.unsent or self._stream
-        self.is_plain = self.served and not stays and self.needs in (READ, AGAIN)
-        if self.place < 0:
-            return
+        is_open = self.served and not self.protocol.is_locked and not self.beside
+        self.is_plain = is_open and not stays and self.needs in (READ, AGAIN)
+        if self._context.may_age and self._is_old:
+            self.is_plain = False  # its turns may end it
         shown = self.descriptor + 1
-        if stays or session or session.user or not self.is_replaceable:
+        if stays or self.encrypted or session or session.user or not self.is_replaceable:
             shown += BOUND
-        if shown != self.shown:
+        if shown != self.shown and self.place >= 0:
             self.shown = shown
             self._board.publish(self.place, shown, self.cookie)

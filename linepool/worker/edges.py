@@ -3,7 +3,8 @@
 Runs in workers. The master says on the board until when it has nothing to decide (``EDGES_FROM_NS``), and
 below which number of idle workers it has (``IDLE_FLOOR``). Other edges are told by the board alone, where
 the master reads them later. So at an edge at ``now_ns``, to write the words STATE and SINCE_NS of the
-worker's slot is all there is to do while ``now_ns < EDGES_FROM_NS and IDLE_FLOOR == 0``.
+worker's slot is all there is to do while ``now_ns < EDGES_FROM_NS and IDLE_FLOOR == 0``. They are written
+before the master's words are read: else a worker could withhold an edge that the master no longer looks for.
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ class Forks:
         listeners: Where its clients connect.
         pages: The pages that it shares with other processes.
         descriptors: Returns those that are its own, besides clients' and listeners.
+        has_faulthandler: Whether the stacks of crashes go to standard error in what is forked, for they went
+            somewhere before the worker has taken its own; None: it has not.
     """
 
     def __init__(
@@ -44,10 +46,13 @@ class Forks:
         listeners: Iterable[Listener],
         pages: Iterable[mmap.mmap],
         descriptors: Callable[[], Iterable[int]],
+        *,
+        has_faulthandler: bool | None = None,
     ) -> None:
         self._addresses = [(one.socket.family, one.socket.getsockname()) for one in listeners]
         self._pages = list(pages)
         self._descriptors = descriptors
+        self._has_faulthandler = has_faulthandler
         self._handlers = {number: signal.getsignal(number) for number in _HANDLED}
         self._masks = threading.local()
         self._is_worker = True
@@ -74,6 +79,13 @@ class Forks:
         try:
             self._reset_signals()
             self._close_descriptors()
+            if self._has_faulthandler is not None:
+                faulthandler.disable()
+            if self._has_faulthandler:
+                with contextlib.suppress(
+                    RuntimeError, ValueError, OSError
+                ):  # nothing is open there
+                    faulthandler.enable()
             for page in self._pages:
                 stop_sharing(page)
             own_exit_functions()

@@ -87,6 +87,10 @@ class _Publisher(PubSub):
         self._conversation.end_batch_early()
         return self._pubsub.publish(channel, message)
 
+    def receivers(self, channel: bytes) -> int:
+        """Return how many subscriptions a message would go to."""
+        return self._pubsub.receivers(channel)
+
     def channels(self, pattern: bytes = b"*") -> list[bytes]:
         """Return the channels that have subscribers by name and match a pattern."""
         return self._pubsub.channels(pattern)

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import socket
 import time
 
 from linepool.errors import CANNOT_CONTINUE
 from linepool.ipc import channel as channels
-from linepool.ipc.messages import ConnectionState, PassedConnection, Rejected, Returned, WantsWork
+from linepool.ipc.messages import (
+    ConnectionState,
+    PassedConnection,
+    Rejected,
+    Returned,
+    Waits,
+    WantsWork,
+)
 from linepool.kernel.sockets import as_connection, peer_name
 from linepool.session import Session
 from linepool.worker.connection import Connection
@@ -40,8 +48,7 @@ class Handoff:
 
     def __init__(self, context: WorkerContext, table: Table, channel: socket.socket) -> None:
         self._board = context.board
-        self._service = context.service
-        self._idle_timeout = context.settings.idle_timeout
+        self._context = context
         self._max_state_bytes = context.settings.max_state_bytes
         self._table = table
         self._channel = channel
@@ -61,7 +68,7 @@ class Handoff:
         board, place = self._board, connection.place
         if not board.parker_has_room:
             return False
-        if connection.stays_until > time.monotonic() and not at_once:
+        if connection.arrival.stays_until > time.monotonic() and not at_once:
             return False
         state = dump(connection, self._max_state_bytes, has_input=has_input)
         if state is None:
@@ -74,19 +81,49 @@ class Handoff:
                 board.restore(place, shown)
             return False
         self._table.forget(connection)
+        if self._context.waits is not None:
+            self._context.waits.moved(connection)
         connection.moved()
         return True
 
-    def give_new(self, sock: socket.socket, session: Session, origin: int) -> bool:
-        """Pass a new connection to the parker as it is; return whether it is gone."""
+    def give_new(
+        self, sock: socket.socket, session: Session, origin: int, accepted_at: float = 0.0
+    ) -> bool:
+        """Pass a new connection to the parker as it is; return whether it is gone.
+
+        ``accepted_at``: when it was accepted, if its client has not sent anything since.
+        """
         if not self._board.parker_has_room:
             return False
-        flags = channels.NEW | channels.MORE
-        state = channels.first_state(session, flags, time.monotonic(), self._idle_timeout, origin)
+        flags = channels.NEW | (0 if accepted_at else channels.MORE)
+        since = accepted_at or time.monotonic()
+        timeout = self._context.of(session.listener).settings.first_timeout
+        state = channels.first_state(session, flags, since, timeout, origin)
         if not channels.send(self._channel, PassedConnection(state, sock.fileno())):
             return False
         sock.close()
         return True
+
+    def give_head(self, sock: socket.socket, session: Session, accepted_at: float) -> bool:
+        """Pass a connection to the parker whose PROXY header is to come; return whether it is gone."""
+        if not self._board.parker_has_room:
+            return False
+        seconds = self._context.of(session.listener).settings.proxy_timeout
+        flags = channels.NEW | channels.HEAD
+        state = channels.first_state(session, flags, accepted_at, seconds, 0)
+        if not channels.send(self._channel, PassedConnection(state, sock.fileno())):
+            return False
+        sock.close()
+        return True
+
+    def give_heads(self) -> None:
+        """Pass all connections to the parker whose PROXY headers are to come, as far as possible."""
+        heads = self._table.heads
+        for head in heads:
+            heads.remove(head)
+            if not self.give_head(head.sock, head.session, head.accepted_at):
+                heads.add(head)
+                return
 
     def ask_for_work(self, now_ns: int) -> None:
         """Ask the parker for connections that wait."""
@@ -106,43 +143,65 @@ class Handoff:
         while (message := channels.receive(self._channel, self._max_state_bytes)) is not None:
             if isinstance(message, PassedConnection):
                 return message
-            if isinstance(message, Rejected) and message.descriptor >= 0:
+            if isinstance(message, Waits):
+                self._note_woken(message)
+            elif isinstance(message, Rejected) and message.descriptor >= 0:
                 if message.number:
                     self._board.has_begun_with(message.number)
-                self._end(as_connection(message.descriptor), message.why)
+                sock = as_connection(message.descriptor)
+                self._end(sock, peer_name(sock), message.why, self._context.only)
             else:
                 channels.close_descriptor(message)
         return None
 
     def take(self, message: PassedConnection) -> Connection | None:
-        """Hold a connection that was received, or end it, if its state cannot be loaded: None."""
+        """Hold a connection that was received; None: PROXY header or TLS are to come, or it has ended."""
         state = message.state
         self._board.has_begun_with(message.number)
         sock = as_connection(message.descriptor)
-        connection = None
+        connection, context = None, self._context.only
         try:
-            session, protocol = channels.split_state(state.data)
+            dump, protocol = channels.split_state(state.data)
+            session = Session.load(dump)
+            context = self._context.of(session.listener)
+            session.starttls = context.settings.starttls
+            if state.flags & channels.HEAD:
+                self._take_head(sock, session, state)
+                return None
+            if context.settings.begins_with_tls and state.flags & channels.NEW:
+                self._table.shake(sock, session, state.accepted_at, state.origin)
+                return None
             connection = self._table.take(
-                sock, Session.load(session), state.accepted_at, state.origin, state.cookie
+                sock, session, state.accepted_at, state.origin, state.cookie
             )
-            connection.load(state, protocol)
+            connection.load(state, protocol, message.number)
         except Exception as error:  # noqa: BLE001 - another worker, or a protocol, made the state
             if connection is not None:
                 self._table.forget(connection)
-            self._end(sock, f"{type(error).__name__}: {error}")
+            peer = channels.session_of(state).peer or peer_name(sock)
+            self._end(sock, peer, f"{type(error).__name__}: {error}", context)
             if connection is not None:
                 connection.on_closed()
             return None
         return connection
 
-    def _end(self, sock: socket.socket, why: str) -> None:
-        """Tell a client that its connection cannot continue, and close that."""
-        log.error(
-            "connection ended: its state cannot be loaded peer=%s why=%r", peer_name(sock), why
-        )
+    def _take_head(self, sock: socket.socket, session: Session, state: ConnectionState) -> None:
+        if state.flags & channels.EXPIRED:
+            sock.close()
+        else:
+            self._table.await_head(sock, session, state.accepted_at)
+
+    def _end(self, sock: socket.socket, peer: str, why: str, context: WorkerContext | None) -> None:
+        """Tell a client that its connection cannot continue, and close that; no context: close it only."""
+        log.error("connection ended: its state cannot be loaded peer=%s why=%r", peer, why)
         self._board.count_dropped()
+        if context is None:
+            sock.close()
+            return
         try:
-            self._table.refuse(sock, self._service.error_reply(CANNOT_CONTINUE))
+            has_tls = context.settings.begins_with_tls
+            reply = None if has_tls else context.service.error_reply(CANNOT_CONTINUE)
+            self._table.refuse(sock, reply)
         except Exception:
             log.exception("no reply could be sent")
             sock.close()
@@ -153,7 +212,28 @@ class Handoff:
         for connection in list(self._table.connections.values()):
             if connection.descriptor != served:
                 self.give(connection, at_once=True)
+        self.give_silent()
+        self.give_heads()
         self.return_unstarted()
+
+    def give_silent(self, now: float = math.inf) -> None:
+        """Pass the connections to the parker that are to begin with TLS, and whose clients are silent.
+
+        ``now``: the present, on the monotonic clock; infinite: also those that have just connected.
+        """
+        handshakes = self._table.handshakes
+        if handshakes is None:
+            return
+        for one in handshakes.silent(now):
+            handshakes.remove(one)
+            if not self.give_new(one.sock, one.session, one.origin, one.accepted_at):
+                handshakes.put_back(one)
+                return
+            self._table.has_moved(one)
+
+    def _note_woken(self, message: Waits) -> None:
+        if self._context.waits is not None:
+            self._context.waits.woken.append(message)
 
     def give_back(self, message: PassedConnection) -> None:
         """Return a connection that cannot be held, and those behind it, so that they keep their order."""
@@ -166,6 +246,8 @@ class Handoff:
             while (message := channels.receive(self._channel, self._max_state_bytes)) is not None:
                 if isinstance(message, PassedConnection):
                     self.to_return.append(message.number)
+                elif isinstance(message, Waits):
+                    self._note_woken(message)
                 channels.close_descriptor(message)
         while self.to_return and channels.send(self._channel, Returned(self.to_return[0])):
             del self.to_return[0]
@@ -188,6 +270,12 @@ def dump(
     data, at_boundary = state
     flags = channels.SERVED * connection.served + channels.PARTIAL * (not at_boundary)
     flags += channels.MORE * (connection.more or has_input)
+    some = connection.beside or ([] if connection.waiting is None else [connection.waiting])
     return ConnectionState(
-        flags, connection.deadline, connection.accepted_at, data, connection.cookie
+        flags,
+        connection.deadline,
+        connection.accepted_at,
+        data,
+        connection.cookie,
+        waiting=some,
     )

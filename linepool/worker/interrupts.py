@@ -2,7 +2,8 @@
 
 Runs in workers. USR1 raises RequestTimeout in the handler; its handler and that of QUIT (see ``orders``) are
 the only ones that do more than leave a note. USR2 makes faulthandler write the stacks of all
-threads, from C, so it works in code that never returns to Python.
+threads, from C, so it works in code that never returns to Python. So do the signals that end a worker
+because of a fault in C code, before they end it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Interrupts(core.InterruptFields):
 
     Args:
         board: Says which request the master means.
-        dump: The descriptor of the file for the stacks.
+        dump: The descriptor of the file for the stacks, also for that of a crash.
 
     Attributes:
         conversation: The one whose handler may be running; None: none is.
@@ -40,6 +41,16 @@ class Interrupts(core.InterruptFields):
             DUMP
         )  # else it would believe that its handler is installed, if the app has
         faulthandler.register(DUMP, file=dump, all_threads=True, chain=False)
+        self._dump = dump
+
+    def report_crashes(self) -> bool:
+        """Have the stacks written too when a fault in C code ends the process.
+
+        Returns whether something had that done before, somewhere else.
+        """
+        was_enabled = faulthandler.is_enabled()
+        faulthandler.enable(file=self._dump, all_threads=True)
+        return was_enabled
 
     def _on_raise(self, number: int, _frame: FrameType | None) -> None:
         """Raise RequestTimeout, if the request that the master means is still with its handler."""

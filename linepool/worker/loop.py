@@ -15,15 +15,16 @@ import socket
 import time
 from collections.abc import Callable
 
-from linepool.core.rules import AGAIN, CLOSED, READ, STARVING_NS, WRITE
+from linepool.core.rules import AGAIN, CLOSED, READ, STARVING_NS, WAIT, WRITE
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Order
 from linepool.ipc.messages import PassedConnection
-from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, Acceptor
+from linepool.kernel.acceptor import FAILURES_AT_MOST, Acceptor
 from linepool.kernel.listeners import Listener
-from linepool.kernel.sockets import is_open, origin_of
+from linepool.kernel.sockets import is_open
 from linepool.pool.status import State
 from linepool.worker.admission import Admission
+from linepool.worker.arrivals import Arrivals
 from linepool.worker.balance import ParkPolicy, Siblings, eviction_order, share
 from linepool.worker.connection import Connection
 from linepool.worker.context import WorkerContext
@@ -31,6 +32,7 @@ from linepool.worker.edges import Edges
 from linepool.worker.handoff import Handoff
 from linepool.worker.rounds import Events, Parts, rounds_of
 from linepool.worker.table import Table
+from linepool.worker.waiting import WaitingRequests
 
 log = logging.getLogger("linepool")
 
@@ -70,9 +72,15 @@ class Loop:
         self._epoll = select.epoll()
         self._table = Table(context, self._epoll, park_after or _RETRY)
         self._handoff = Handoff(context, self._table, channel)
-        self._admission = Admission(context)
-        self._park_policy = ParkPolicy(context.board, park_after)
+        admission = Admission(context)
         self._siblings = Siblings(context.board)
+        self._arrivals = Arrivals(
+            context, admission, self._table, self._handoff, self._siblings, self._begin
+        )
+        self._waits = context.waits or WaitingRequests(context.board, channel)
+        self._park_policy = ParkPolicy(context.board, park_after)
+        self._bans = context.board.bans
+        self._seen_bans = 0
         self._left_at = 0.0  # when it began to leave; 0: it has not
         self._channel = channel
         self._epoll.register(channel, select.EPOLLIN)
@@ -89,10 +97,11 @@ class Loop:
             self._handoff,
             edges,
             self._offload,
-            self._admission,
+            admission,
             self._gives_back,
         )
         self._rounds = rounds_of(parts)
+        self._table.await_wake = self._await_wake
         context.safe_point.evacuate = self._handoff.evacuate
 
     def run(self) -> None:
@@ -109,9 +118,11 @@ class Loop:
                         self._serve(connection, self._rounds.again)
                 self._look_around()
             self._handoff.return_unstarted()
+            self._waits.tell()
         finally:
             for connection in self._table.present(self._table.connections):  # it stops at once
                 self._table.close(connection)
+            self._table.heads.close()
 
     @property
     def leaving_since(self) -> float:
@@ -148,12 +159,18 @@ class Loop:
                     self._after_turn(connection)
             elif connection.needs == WRITE:
                 self._serve(connection, rounds.again)
+            elif connection.needs == WAIT:
+                self._serve(connection, Connection.leave)
 
     def _on_other_event(self, descriptor: int) -> None:
         if descriptor in self._acceptor.listeners:
             self._accept(self._acceptor.listeners[descriptor])
         elif descriptor == self._channel.fileno():
             self._receive()
+        elif self._table.handshakes is not None and descriptor in self._table.handshakes:
+            self._shake(descriptor)
+        elif descriptor in self._table.heads:
+            self._arrivals.read_head(descriptor, self._has_room)
         elif descriptor == self._context.subscriptions.fileno():
             self._context.subscriptions.deliver()
             for connection in self._table.present(self._table.connections):
@@ -176,25 +193,39 @@ class Loop:
         if self._gives_back and is_done and not self._left_at:
             self._handoff.give(connection)
 
+    def _await_wake(self, connection: Connection) -> bool:
+        """Have the request of a connection wait: in the parker, or here; return whether it is gone."""
+        if self._handoff.give(connection, at_once=True):
+            return True
+        if connection.waiting is not None:
+            self._waits.stay(connection)
+        else:
+            connection.rest()
+        return False
+
     def _accept(self, listener: Listener) -> None:
         """Accept a client; the connection is handed off if there is no room for it."""
-        has_room = self._table.active < self._most or self._make_room()
+        has_room = self._has_room()
         accepted = self._acceptor.accept(listener)
         if accepted is None:
             self._after_failed_accept()
         else:
-            self._admit(accepted, has_room=has_room)
+            self._arrivals.admit(accepted, has_room=has_room)
 
-    def _admit(self, accepted: Accepted, *, has_room: bool) -> None:
-        sock, address, listener = accepted
-        origin = origin_of(address)
-        if reply := self._admission.refusal(address, origin):
-            self._table.refuse(sock, reply)
+    def _has_room(self) -> bool:
+        """Make room for another connection if there is none; return whether there is, or must be."""
+        return self._table.active < self._most or self._make_room() or self._left_at > 0
+
+    def _shake(self, descriptor: int) -> None:
+        """Go on with a TLS handshake, and serve its connection if that is done."""
+        done = self._table.shaken(descriptor, self._rounds.began_ns)
+        if done is None:
             return
-        session = self._admission.session(address, listener)
-        # Not left in the backlog: EPOLLEXCLUSIVE has woken no other worker for it.
-        if has_room or self._left_at or not self._handoff.give_new(sock, session, origin):
-            self._begin(self._table.take(sock, session, time.monotonic(), origin))
+        connection, is_new = done
+        if is_new:
+            self._begin(connection)
+        else:  # it has been greeted, and counted
+            self._serve(connection, self._rounds.read)
 
     def _after_failed_accept(self) -> None:
         """If accepting pauses for want of descriptors, look when it ends; after some times, leave."""
@@ -206,7 +237,14 @@ class Loop:
     def _begin(self, connection: Connection) -> None:
         """Serve a new connection for the first time."""
         self._board.count_connection()
-        self._serve(connection, Connection.begin)
+        self._serve_waiting(connection, Connection.begin)
+
+    def _serve_waiting(self, connection: Connection, step: Callable[[Connection], None]) -> None:
+        """Have a connection take a step that may have waited until a worker had time for it."""
+        figures = self._context.figures
+        since_ns, figures.since_ns = figures.since_ns, 0
+        self._serve(connection, step)
+        figures.since_ns = since_ns
 
     def _receive(self) -> None:
         """Serve the connections that the parker has given."""
@@ -233,6 +271,12 @@ class Loop:
         self._acceptor.failures = 0
         connection = self._handoff.take(message)
         if connection is None:
+            if message.descriptor in (self._table.handshakes or ()):
+                self._shake(message.descriptor)
+            return
+        if self._bans.has_peer(connection.peer):
+            connection.abort()
+            self._table.close(connection)
             return
         flags = message.state.flags
         if flags & channels.EXPIRED:
@@ -241,7 +285,7 @@ class Loop:
             self._begin(connection)
         else:
             again = connection.needs != READ
-            self._serve(connection, self._rounds.again if again else self._rounds.read)
+            self._serve_waiting(connection, self._rounds.again if again else self._rounds.read)
         if self._table.active > self._most:
             self._make_room(connection)
 
@@ -269,21 +313,42 @@ class Loop:
             for others in self._siblings.with_time_left(now_ns):
                 for connection in list(held.values())[: share(len(held), others)]:
                     self._handoff.give(connection)
+        if self._bans.serial() != self._seen_bans:
+            self._end_banned()
         now = now_ns / 1e9
+        if self._waits.woken or now >= self._waits.tell_at:
+            self._look_at_waits()
         if now >= self._table.due:
             self._on_timer(now)
+        self._table.due = min(self._table.due, self._waits.tell_at)
         if self._handoff.to_return and not self._handoff.return_unstarted():
             self._table.look_at(now + _RETRY)
         if self._left_at or board.order() or self._orders.must_leave or self._is_worn():
             self._leave(now)
+
+    def _look_at_waits(self) -> None:
+        """Have requests run again that have waited here, and tell the parker what it does not know yet."""
+        for connection in self._waits.take_woken():
+            self._table.arrange(connection)
+        self._waits.tell()
+
+    def _end_banned(self) -> None:
+        """Close the connections of clients that have been banned."""
+        self._seen_bans = self._bans.serial()
+        for connection in self._table.present(self._table.connections):
+            if self._bans.has_peer(connection.peer):
+                connection.abort()
+                self._table.close(connection)
 
     def _on_timer(self, now: float) -> None:
         """Park idle connections, close expired ones, and set the next time to look."""
         self._park_policy.measure(now)
         due = math.inf
         for connection in self._table.present(self._table.connections):
-            park_at = self._park_policy.park_at(connection.quiet_since, connection.was_quiet)
-            park_at = max(park_at, connection.stays_until)
+            park_at = self._park_policy.park_at(
+                connection.quiet_since, connection.arrival.was_quiet
+            )
+            park_at = max(park_at, connection.arrival.stays_until)
             if park_at <= now and not self._left_at:
                 if self._handoff.give(connection):
                     continue
@@ -291,6 +356,7 @@ class Loop:
                     connection.abort()
                     self._table.arrange(connection)
                     continue
+            connection.look_at_age(now)
             if now >= connection.deadline:
                 _step(connection, Connection.expire)
                 self._table.arrange(connection)
@@ -300,34 +366,54 @@ class Loop:
             if park_at > now or not connection.is_bound:
                 due = min(due, max(park_at, now + _RETRY))
             due = min(due, connection.deadline)
-        due = min(due, self._table.close_lingered(now))
+        if not self._left_at:
+            self._handoff.give_silent(now)
+        due = min(due, self._table.close_lingered(now), self._table.heads.close_expired(now))
         self._acceptor.on_timer(now)
         if self._acceptor.open_at:
             due = min(due, self._acceptor.open_at)
         self._table.due = due
+
+    def _begin_to_leave(self, now: float) -> None:
+        self._left_at = now
+        for connection in self._waits.end():
+            self._table.arrange(connection)
+        if self._orders.order == Order.STOP:
+            for accepted in self._acceptor.last_clients():
+                self._arrivals.admit(accepted, has_room=True)
 
     def _leave(self, now: float) -> None:
         """Hand off all connections, or end them when they are quiet."""
         orders = self._orders
         orders.check_master()
         if not self._left_at:
-            self._left_at = now
-            if orders.order == Order.STOP:
-                for accepted in self._acceptor.last_clients():
-                    self._admit(accepted, has_room=True)
+            self._begin_to_leave(now)
         if orders.order != Order.STOP or orders.is_orphaned:
             self._acceptor.abandon()
         order = orders.order
         moving = order != Order.STOP and not orders.is_orphaned
+        if moving:
+            self._handoff.give_heads()
+            self._handoff.give_silent()
+        else:
+            self._table.heads.hurry(self._left_at)
+            if self._table.handshakes is not None:
+                self._table.handshakes.hurry(self._left_at)
         patient = order == Order.RECYCLE or not orders.leaving()
+        # Those with TLS are all bound: else each new certificate would end all connections.
+        tls_is_patient = patient or now < self._left_at + self._context.settings.graceful_timeout
         for connection in self._table.present(self._table.connections):
+            # Bound first: what the core has accepted has no conversation before it is asked for that.
+            has_tls = connection.is_bound and connection.conversation.session.tls is not None
             if moving and (
-                self._handoff.give(connection, at_once=True) or patient or not connection.is_bound
+                self._handoff.give(connection, at_once=True)
+                or (tls_is_patient if has_tls else patient)
+                or not connection.is_bound
             ):
                 continue  # it is gone; or it stays until it ends by itself, or until it can go
             _step(connection, lambda one: one.hang_up(now, self._left_at))
-            if connection.needs == CLOSED:
-                self._table.close(connection)
+            if connection.needs in (CLOSED, AGAIN):
+                self._table.arrange(connection)
         self._table.look_at(now + _RETRY)
 
     def _is_done(self) -> bool:

@@ -15,7 +15,7 @@ from select import epoll
 from attrs import frozen
 
 from linepool import core
-from linepool.core.rules import EVENTS_WHILE_OTHERS_WAIT, MOMENT_NS, WORTH_NS
+from linepool.core.rules import EVENTS_WHILE_OTHERS_WAIT, MOMENT_NS, SLEPT_NS, WORTH_NS
 from linepool.kernel.acceptor import Acceptor
 from linepool.kernel.sockets import LONGEST_WAIT
 from linepool.worker.admission import Admission
@@ -78,6 +78,7 @@ class Rounds:
         self._was_late = True  # the last wait was longer than a moment
         self._waited_ns = 0  # for work, altogether
         self._mean_ns = 0  # what one turn of a connection took lately
+        self._figures = parts.context.figures
         self._count = 0  # events of this round
         self.is_idle = True
         self.began_ns = 0
@@ -94,7 +95,8 @@ class Rounds:
         others_wait = board.ready_connections()
         most = EVENTS_WHILE_OTHERS_WAIT if others_wait else -1
         if not may_wait:
-            self.began_ns = now_ns
+            # What is there now came after the events of the round before.
+            self._figures.since_ns, self.began_ns = self.began_ns, now_ns
             events = poll(0, most)
         else:
             board.idle(0, now_ns if takes_work else 0)
@@ -108,7 +110,9 @@ class Rounds:
                     self._parts.edges.idle(time.monotonic_ns())
                 pause = self._table.due - time.monotonic()
                 events = poll(None if pause == math.inf else min(max(0.0, pause), LONGEST_WAIT))
-            self.began_ns = began_ns = time.monotonic_ns()
+            before_ns, self.began_ns = self.began_ns, time.monotonic_ns()
+            began_ns = self.began_ns
+            self._figures.since_ns = began_ns if began_ns - now_ns > SLEPT_NS else before_ns
             self._was_late = began_ns - now_ns > MOMENT_NS
             board.idle(0, 0)
             self._waited_ns += began_ns - now_ns

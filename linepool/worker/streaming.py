@@ -20,7 +20,9 @@ from linepool.worker.context import WorkerContext
 from linepool.worker.interrupts import overdue
 from linepool.worker.transport import UNSENT_BYTES, Transport
 
-_STREAM_SHARE = 0.9  # of graceful_timeout: a stream ends by then, before its worker is killed
+# How long before its worker is killed a stream ends: the worker takes up to half of that for its exit.
+_LAST_SHARE = 0.25  # of graceful_timeout ...
+_LAST_SECONDS = 1.0  # ... but not more than this
 _TURN_NS = 2_000_000  # of one stream, before other connections get theirs
 _PUSHED_BYTES = 1024 * 1024  # that may be unsent before a push waits
 
@@ -78,7 +80,8 @@ class Stream:
                 break
             part = next(self._parts, None)
             if part is None:
-                self._tell(whole=True)
+                now_ns = monotonic_ns()
+                self._tell(now_ns - board.running_ns(now_ns), whole=True)
                 return True
             transport.replies.append(part)
             self._sent_bytes += len(part)
@@ -116,19 +119,22 @@ class Stream:
 
     def has_overstayed(self, now: float, left_at: float) -> bool:
         """Whether it is to end, because its worker began to leave at ``left_at``."""
-        return now >= left_at + self._context.settings.graceful_timeout * _STREAM_SHARE
+        patience = self._context.settings.graceful_timeout
+        return now >= left_at + patience - min(_LAST_SECONDS, patience * _LAST_SHARE)
 
     def close(self) -> None:
         """End the handler, though the reply is not complete."""
         self._context.board.serving(0, 0)
         self._context.run_hooks(self._parts.close)
-        self._tell(whole=False)
+        self._tell(monotonic_ns() - self._ran_ns, whole=False)
 
-    def _tell(self, *, whole: bool) -> None:
-        """Tell the observer that the reply has ended; ``whole``: it is complete."""
-        observer = self._context.observer
+    def _tell(self, began_ns: int, *, whole: bool) -> None:
+        """Count the request, and tell the observer that the reply has ended; ``whole``: it is complete."""
+        conversation, observer = self._conversation, self._context.observer
+        figures = self._context.figures
+        (figures.ended if whole else figures.cut)(self._request, conversation, began_ns)
         if observer is not None and self._observed is not None:
-            observer.ended(self._observed, self._conversation, self._sent_bytes, whole=whole)
+            observer.ended(self._observed, conversation, self._sent_bytes, whole=whole)
             if not whole:
                 observer.write()
 

@@ -1,4 +1,4 @@
-"""The bytes of one connection, in and out. This one is plain; another may encrypt, or read a head first.
+"""The bytes of one connection, in and out. This one is plain; the one of ``tls`` encrypts.
 
 Runs in workers. Nothing here waits for the client except ``wait_sent``.
 """
@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from linepool.encryption import Tls
 from linepool.kernel.sockets import CHUNK, DONTWAIT, reset_on_close
 
 UNSENT_BYTES = 8 * 1024 * 1024
@@ -45,11 +46,15 @@ class Transport:
         "write_by",
     )
 
-    _later: list[bytes]  # what follows what is unsent
+    _later: list[bytes | memoryview]  # what follows what is unsent
     _later_bytes: int
 
     may_move = True
     """Whether another process can continue with the socket as it is."""
+    tls: Tls | None = None
+    """What is known of its encryption; None: there is none."""
+    mark = 0
+    """Added to the descriptor's number on the board."""
 
     def __init__(self, sock: socket.socket, write_timeout: float) -> None:
         self.socket = sock
@@ -136,6 +141,9 @@ class Transport:
             if left <= 0:
                 raise TimeoutError("the client does not read")
             poller.poll(min(left, _LOOK_EVERY) * 1000)
+
+    def end(self) -> None:
+        """Say that the connection ends, before its socket is closed; in plain text nothing says so."""
 
     def abort(self, *, was_reset: bool = False) -> None:
         """Discard what is unsent, and have the connection reset when it is closed, unless it was already."""

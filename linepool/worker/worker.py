@@ -11,19 +11,23 @@ import mmap
 import os
 import socket
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
 
-from linepool.app import App
+from linepool import in_flight, this_server
+from linepool.apps import Apps
 from linepool.errors import LeaveNow
 from linepool.ipc.board import Board, WorkerView
+from linepool.ipc.figures import Figures
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener
 from linepool.kernel.shortage import exit_status
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.kernel.title import set_title
 from linepool.pool.status import State
-from linepool.pubsub.bus import Bus
+from linepool.pubsub.bus import Bus, BusEndpoint
 from linepool.pubsub.subscriptions import Subscriptions
 from linepool.resources import Resources
 from linepool.service import Service
@@ -32,13 +36,21 @@ from linepool.worker import debugger, ending, evacuation
 from linepool.worker.access_lines import AccessLines
 from linepool.worker.blocking import BlockingLoop
 from linepool.worker.context import WorkerContext
+from linepool.worker.contexts import services_at, with_listeners
 from linepool.worker.edges import Edges
+from linepool.worker.figures import RequestFigures
 from linepool.worker.forks import Forks
 from linepool.worker.interrupts import Interrupts
 from linepool.worker.loop import Loop
 from linepool.worker.observer import Observer, Output
 from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
+from linepool.worker.timeout_notes import TimeoutNotes
+from linepool.worker.waiting import WaitingRequests
+from linepool.worker.waiting_alone import WaitingAlone
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger("linepool")
 
@@ -52,17 +64,20 @@ class WorkerSpec:
             handed off.
         stack_file: A descriptor; where the stacks of a stuck worker are written.
         master: The master's pid.
+        services: Each app, made ready to serve, by its name.
         access: Where the access log goes; None: it is off.
+        tls: With which TLS handshakes begin, by the listener's key; "": those of the server.
         recycle_at: Leave after this many requests, with a permit; 0: never.
     """
 
     slot: int
     generation: int
-    app: App
-    service: Service
+    apps: Apps
+    services: Mapping[str, Service]
     settings: Settings
     listeners: list[Listener]
     board: Board
+    figures: Figures
     bell: int
     pipe: StatusPipe
     channel: socket.socket
@@ -71,6 +86,7 @@ class WorkerSpec:
     recycle_at: int
     bus: Bus | None
     access: Output | None
+    tls: Mapping[str, ssl.SSLContext] = field(factory=dict)
 
 
 class Worker:
@@ -79,7 +95,10 @@ class Worker:
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._pid = os.getpid()
+        this_server.note(spec.settings.control, spec.master)
         spec.board.protect(spec.slot)
+        self._figures = RequestFigures.of(spec.figures, spec.slot, spec.services.values())
+        spec.figures.file.close()
         for memory in (spec.board.memory, *(listener.memory for listener in spec.listeners)):
             memory.close()  # it is mapped, and the worker hands it over to no other process
         self._board = WorkerView(spec.board, spec.slot)
@@ -93,12 +112,19 @@ class Worker:
         self._safe_point.is_open = True
         ending.own_exit_functions()
         debugger.install(self._board, spec.master)
-        Forks(spec.listeners, self._pages(), self._descriptors)
+        in_flight.serve(self._board)
+        TimeoutNotes(self._board, self._figures).serve()
+        Forks(
+            spec.listeners,
+            self._pages(),
+            self._descriptors,
+            has_faulthandler=self._interrupts.report_crashes(),
+        )
 
     def run(self) -> int:
         """Serve until ordered to leave; return the exit status of the process."""
         spec = self._spec
-        set_title("worker", f"{spec.slot} {spec.service.name} g{spec.generation}")
+        set_title("worker", f"{spec.slot} {spec.apps.name} g{spec.generation}")
         after = self._spec.settings.hand_off_after
         evacuation.start(
             self._spec.bell,
@@ -112,7 +138,7 @@ class Worker:
         status = 0
         end_by = 0.0  # what is left then is cut; 0: at once
         try:
-            with self._spec.app.worker() as resources:
+            with self._spec.apps.worker() as resources:
                 # Here an immediate stop and the end of the master are caught, so that resources are
                 # closed normally in both cases.
                 try:
@@ -131,7 +157,7 @@ class Worker:
         ending.finish(end_by)
         return status
 
-    def _serve(self, resources: Resources) -> None:
+    def _serve(self, resources: Mapping[str, Resources]) -> None:
         spec, settings = self._spec, self._spec.settings
         safe_point = self._safe_point
         if settings.has_parker:
@@ -142,22 +168,29 @@ class Worker:
         fill_standard_descriptors()  # before this worker opens files of its own
         if self._orders.is_orphaned:
             return
+        endpoint = spec.bus.endpoint(spec.slot) if spec.bus else None
+        subscriptions = Subscriptions(endpoint)
         context = WorkerContext(
-            spec.service,
+            spec.services[spec.apps.first.name],
             settings,
-            resources,
+            resources[spec.apps.first.name],
             self._board,
             self._orders,
             self._interrupts,
-            Subscriptions(spec.bus.endpoint(spec.slot) if spec.bus else None),
+            subscriptions,
             safe_point,
             self._observer(),
+            spec.tls.get(""),
+            figures=self._figures,
+            waits=self._waits(resources, subscriptions, endpoint),
         )
-        listeners = spec.listeners
-        if settings.parker_accepts:
-            for listener in listeners:
+        context = with_listeners(context, spec.listeners, spec.services, resources, spec.tls)
+        listeners = []
+        for listener in spec.listeners:
+            if settings.parker_accepts or not context.serves(listener.name):
                 listener.close()
-            listeners = []
+            else:
+                listeners.append(listener)
         kind = Loop if settings.has_parker else BlockingLoop
         self._loop = loop = kind(context, spec.channel, listeners, self._edges, self._is_worn)
         try:
@@ -168,11 +201,30 @@ class Worker:
         finally:
             self._safe_point.is_open = True
 
+    def _waits(
+        self,
+        resources: Mapping[str, Resources],
+        subscriptions: Subscriptions,
+        endpoint: BusEndpoint | None,
+    ) -> WaitingRequests:
+        board, channel = self._board, self._spec.channel
+        if self._spec.settings.has_parker:
+            waits = WaitingRequests(board, channel)
+        else:
+            waits = WaitingAlone(board, channel, subscriptions, endpoint)
+        for one in resources.values():
+            if one.waiters is not None:
+                one.waiters.send = waits.wake
+                one.waiters.flush()
+        return waits
+
     def _observer(self) -> Observer | None:
         spec = self._spec
         if spec.access is None:
             return None
-        lines = AccessLines(spec.service, spec.settings.access_log_format)
+        first, line_format = spec.services[spec.apps.first.name], spec.settings.access_log_format
+        services = services_at(spec.listeners, spec.settings, spec.services)
+        lines = AccessLines(first, line_format, services=services)
         return Observer(lines, spec.access)
 
     def _end_by(self) -> float:
@@ -184,7 +236,11 @@ class Worker:
     def _pages(self) -> list[mmap.mmap]:
         """Return the memory that it shares with other processes."""
         spec = self._spec
-        pages = [spec.board.page, *(listener.phase for listener in spec.listeners)]
+        pages = [
+            spec.board.page,
+            *spec.figures.pages(),
+            *(listener.phase for listener in spec.listeners),
+        ]
         return pages + ([spec.bus.page] if spec.bus else [])
 
     def _descriptors(self) -> list[int]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -44,6 +45,26 @@ def redis_client(server: Server | ServerProcess, **options: Any) -> Iterator[Any
     options = {"decode_responses": True, "socket_timeout": TIMEOUT, **options}
     with redis.Redis(host, int(port), **options) as client:
         yield client
+
+
+@contextlib.contextmanager
+def redis_server(directory: Path, *options: str) -> Iterator[int]:
+    """Run a real Redis, with these options besides; give the port on which it listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    command = ["redis-server", "--port", str(number), "--save", "", "--bind", "127.0.0.1"]
+    command += options
+    program = shutil.which("redis-check-rdb")  # the same binary, in redis-tools
+    process = subprocess.Popen(
+        command, executable=program, cwd=directory, stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_for_port(number, process)
+        yield number
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT)
 
 
 @contextlib.contextmanager
@@ -108,8 +129,10 @@ class Killer:
 
     def _run(self) -> None:
         while self.killed < self._most and not self._stop.is_set():
+            if not (pids := self._pids()):  # all of them are being replaced
+                continue
             with contextlib.suppress(ProcessLookupError):
-                os.kill(victim := random.choice(self._pids()), signal.SIGKILL)
+                os.kill(victim := random.choice(pids), signal.SIGKILL)
                 self.killed += 1
                 while victim in self._pids():  # until then a client may still get it
                     pass

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
 from collections.abc import Iterator
+
+from tests.clients import data_shapes
+from tests.servers import TIMEOUT
 
 KEYS = [b"a", b"b", b"c", b"d"]
 FIELDS = [b"f", b"g", b"h", b"", b"long" * 200]
@@ -19,14 +24,18 @@ NUMBERS = [
     b"9223372036854775807",
     b"-9223372036854775808",
 ]
-SCORES = [b"0", b"1", b"1.5", b"-2", b"inf", b"-inf", b"3e2", b"x", b"nan", b"-0"]
+SCORES = [b"0", b"1", b"1.5", b"-2", b"inf", b"-inf", b"3e2", b"x", b"nan"]
 BOUNDS = [b"-inf", b"+inf", b"(1", b"1", b"2", b"(x", b"-2", b"300"]
 NAMES = [b"-", b"+", b"[f", b"(f", b"[g", b"[h", b"f"]
 INDEXES = [b"0", b"1", b"-1", b"2", b"-2", b"5", b"-9", b"x"]
 TIMES = [b"100", b"0", b"-1", b"x", b"9223372036854775807", b"1000000"]
 COUNTS = [b"1", b"2", b"0", b"10"]
+WIDTHS = [b"u8", b"i8", b"u1", b"i64", b"u63", b"i5", b"u13", b"u0", b"x8", b"i"]
+OFFSETS = [b"0", b"1", b"7", b"#0", b"#1", b"#3", b"100", b"x", b"-1", b"#-1", b"#"]
+ELEMENTS = [b"1", b"2", b"10", b"-3", b"1.5", b"b", b"inf", b""]
 
-# K key, F field, T text, N number, S score, B bound, L name, I index, M time, C count; the rest as it is.
+# K key, F field, T text, N number, S score, B bound, L name, I index, M time, C count, D width,
+# O offset, E element; the rest as it is.
 # A star: the words behind it, up to and with the next star, any number of times from 1.
 PLAIN = """
 GET K|SET K T|SET K T EX M|SET K T PX M NX|SET K T XX GET|SET K T KEEPTTL|SET K T GET|SET K T NX XX|SET K T EX
@@ -54,23 +63,32 @@ ZREVRANGEBYSCORE K B B|ZRANGEBYLEX K L L|ZREVRANGEBYLEX K L L LIMIT I I|ZLEXCOUN
 ZREMRANGEBYSCORE K B B|ZREMRANGEBYLEX K L L|ZPOPMIN K|ZPOPMAX K|ZPOPMIN K C|ZUNIONSTORE K 2 K K
 ZUNIONSTORE K 2 K K WEIGHTS 2 C|ZINTERSTORE K 2 K K AGGREGATE MAX|ZUNION 2 K K WITHSCORES|ZINTER 2 K K
 ZDIFF 2 K K WITHSCORES|ZUNIONSTORE K I K|ZSCAN K 0
+SELECT C|SELECT I|SELECT 0|MOVE K C|MOVE K I|MOVE K 2|SWAPDB C C|SWAPDB I 0|COPY K K DB C
+COPY K K DB I REPLACE|COPY K K DB 1 REPLACE|FLUSHDB|FLUSHDB ZZ|WATCH K|RESET
 MULTI|EXEC|DISCARD|PING|ECHO T|GET|NOSUCH K T|SET K T ZZ
 """
 CHOICES = {
     "K": KEYS, "F": FIELDS, "T": TEXTS, "N": NUMBERS, "S": SCORES, "B": BOUNDS, "L": NAMES,
-    "I": INDEXES, "M": TIMES, "C": COUNTS,
+    "I": INDEXES, "M": TIMES, "C": COUNTS, "D": WIDTHS, "O": OFFSETS, "E": ELEMENTS,
 }  # fmt: skip
-SHAPES = [shape.split() for line in PLAIN.split("\n") for shape in line.split("|") if shape]
+
+
+def shapes_in(text: str) -> list[list[str]]:
+    """Return the shapes of commands in a text."""
+    return [shape.split() for line in text.split("\n") for shape in line.split("|") if shape]
+
+
+SHAPES, MORE_SHAPES = shapes_in(PLAIN), shapes_in(data_shapes.SHAPES)
 UNORDERED = {b"SMEMBERS", b"SINTER", b"SUNION", b"SDIFF", b"HGETALL", b"HKEYS", b"HVALS", b"KEYS"}
 
 
-def commands(seed: int, count: int) -> Iterator[list[bytes]]:
+def commands(seed: int, count: int, shapes: list[list[str]] = SHAPES) -> Iterator[list[bytes]]:
     """Yield random commands; the same for the same seed. Now and then, all keys are dropped."""
     chance = random.Random(seed)
     for number in range(count):
         if number % 200 == 199:
             yield [b"FLUSHALL"]
-        shape = chance.choice(SHAPES)
+        shape = chance.choice(shapes)
         if shape[0] != "KEYS" and "*" in shape:
             first, last = shape.index("*"), len(shape) - 1 - shape[::-1].index("*")
             repeated = shape[first + 1 : last] * chance.randint(1, 3)
@@ -106,8 +124,42 @@ def comparable(words: list[bytes], reply):
     kind, value = reply
     if words[0] == b"EXPIRE" and words[-1] in (b"GT", b"LT") and kind == b":":
         return kind  # whether the same time from now is later depends on the millisecond
+    if words[0] in (b"EXPIRETIME", b"PEXPIRETIME"):
+        return kind
     if isinstance(value, list) and words[0].endswith(b"SCAN"):
         return kind, value[0], sorted(map(repr, value[1][1]))
     if isinstance(value, list) and words[0] in UNORDERED:
         return kind, sorted(map(repr, value))
     return reply
+
+
+class Twins:
+    """Two connections, to a real Redis and to the example, which must reply alike."""
+
+    def __init__(self, ports: tuple[int, int], stack: contextlib.ExitStack, version: int) -> None:
+        self._socks = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), TIMEOUT))
+            for port in ports
+        ]
+        self._readers = [Reader(stack.enter_context(s.makefile("rb"))) for s in self._socks]
+        start = packed([b"HELLO", b"%d" % version]) + packed([b"FLUSHALL"])
+        for sock, reader in zip(self._socks, self._readers, strict=True):
+            sock.sendall(start)
+            reader.reply()
+            assert reader.reply() == (b"+", b"OK")
+
+    def ask(self, batch: list[list[bytes]]) -> None:
+        """Send commands together."""
+        for sock in self._socks:
+            sock.sendall(b"".join(map(packed, batch)))
+        for words in batch:
+            theirs, ours = (comparable(words, reader.reply()) for reader in self._readers)
+            assert ours == theirs, words
+
+
+def split(shape: str) -> list[str]:
+    """Return the words of a command; those with blanks are in quotes."""
+    words = []
+    for number, part in enumerate(shape.split('"')):
+        words += [part] if number % 2 else part.split()
+    return words

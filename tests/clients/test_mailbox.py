@@ -6,12 +6,15 @@ import contextlib
 import poplib
 import smtplib
 import socket
+import ssl
 from concurrent.futures import ThreadPoolExecutor
+from email.message import EmailMessage
 
 import pexpect
 import pytest
 
 from linepool.testing import assert_split_invariant
+from tests.certificates import Authority
 from tests.clients.harness import Killer, Recorder, output
 from tests.servers import EXAMPLES, run_server
 from tests.unit.test_dialogue import post_office
@@ -22,7 +25,7 @@ def mail_servers(tmp_path):
     smtp_dir, pop3_dir = tmp_path / "smtp", tmp_path / "pop3"
     smtp_dir.mkdir()
     pop3_dir.mkdir()
-    file = {"MAIL_FILE": str(tmp_path / "mail.db")}
+    file = {"MAIL_FILE": str(tmp_path / "mail.db"), "MAIL_PLAIN_AUTH": "on"}
     with (
         run_server(EXAMPLES / "mailbox" / "smtp.py", smtp_dir, "--workers", "4", **file) as smtp,
         run_server(EXAMPLES / "mailbox" / "pop3.py", pop3_dir, "--workers", "4", **file) as pop3,
@@ -71,6 +74,129 @@ def test_mail_sent_by_smtplib_is_read_by_poplib(mail_servers):
         assert client.stat()[0] == 1
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def sealed_servers(authority, tmp_path_factory):
+    """Give both servers with STARTTLS, where passwords need it."""
+    place = tmp_path_factory.mktemp("sealed")
+    pair = str(authority.certificate("localhost", "DNS:localhost", "IP:127.0.0.1"))
+    options = ("--workers", "2", "--tls-cert", pair, "--starttls", "on")
+    file = {"MAIL_FILE": str(place / "mail.db")}
+    mailboxes = EXAMPLES / "mailbox"
+    with (
+        run_server(mailboxes / "smtp.py", place, *options, **file) as smtp,
+        run_server(mailboxes / "pop3.py", place, *options, **file) as pop3,
+    ):
+        yield smtp, pop3
+
+
+@pytest.fixture(scope="module")
+def context(authority):
+    context = ssl.create_default_context(cafile=str(authority.path))
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def received(pop3, context, user="ann") -> list[bytes]:
+    """Return the first message of a user, and delete it."""
+    with contextlib.closing(poplib.POP3("localhost", pop3.port, timeout=20)) as client:
+        client.stls(context)
+        client.user(user)
+        client.pass_("secret")
+        lines: list[bytes] = client.retr(1)[1]
+        client.dele(1)
+        client.quit()
+    return lines
+
+
+def test_smtplib_begins_tls(sealed_servers, context):
+    smtp, pop3 = sealed_servers
+    with smtplib.SMTP("localhost", smtp.port, timeout=20) as client:
+        client.ehlo("me")
+        assert not client.has_extn("auth")
+        assert client.docmd("AUTH", "PLAIN AGFubgBzZWNyZXQ=")[0] == 538
+        assert client.docmd("MAIL", "FROM:<me@there.example>")[0] == 250
+        assert client.starttls(context=context)[0] == 220
+        assert client.docmd("RCPT", "TO:<ann@mail.example>")[0] == 503  # all is forgotten
+        client.ehlo("me")
+        assert not client.has_extn("starttls")
+        assert client.has_extn("auth")
+        assert client.docmd("STARTTLS")[0] == 503
+        client.sendmail("me@there.example", ["ann@mail.example"], "Subject: sealed\n\n")
+    # What an attacker has put behind the command is not run, before TLS or under it.
+    attack = b"EHLO me\r\nSTARTTLS\r\nRSET\r\n"
+    last = smtp.converse(attack).splitlines()[-1]
+    assert last == b"554 5.0.0 nothing may follow this command before TLS has begun"
+    assert b"with ESMTPS id" in received(pop3, context)[2]
+
+
+def test_poplib_begins_tls(sealed_servers, context):
+    _, pop3 = sealed_servers
+    mailbox = poplib.POP3("localhost", pop3.port, timeout=20)
+    assert {"STLS", "SASL", "USER"} & set(mailbox.capa()) == {"STLS"}
+    with pytest.raises(poplib.error_proto, match="a password needs TLS"):
+        mailbox.user("ann")
+    assert b"-ERR a password needs TLS" in pop3.converse(b"AUTH PLAIN\r\nQUIT\r\n")
+    mailbox.stls(context)
+    capabilities = mailbox.capa()
+    assert "STLS" not in capabilities
+    assert capabilities["SASL"] == ["PLAIN", "LOGIN"]
+    mailbox.user("ann")
+    mailbox.pass_("secret")
+    assert mailbox.stat()[0] == 0
+    assert "STLS" not in mailbox.capa()
+    mailbox.quit()
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+@pytest.mark.parametrize("at_once", [True, False], ids=["initial response", "no initial response"])
+def test_smtplib_logs_in(sealed_servers, context, mechanism, at_once):
+    smtp, _ = sealed_servers
+    with smtplib.SMTP("localhost", smtp.port, timeout=20) as client:
+        client.starttls(context=context)
+        client.user, client.password = "ann", "wrong"
+        way = {"PLAIN": client.auth_plain, "LOGIN": client.auth_login}[mechanism]
+        client.ehlo("me")
+        with pytest.raises(smtplib.SMTPAuthenticationError, match=r"5\.7\.8"):
+            client.auth(mechanism, way, initial_response_ok=at_once)
+        client.password = "secret"
+        assert client.auth(mechanism, way, initial_response_ok=at_once)[0] == 235
+        assert client.docmd("AUTH", "PLAIN")[0] == 503
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_swaks_and_curl_log_in_and_deliver(sealed_servers, authority, context, tmp_path, mechanism):
+    smtp, pop3 = sealed_servers
+    said = output(
+        *("swaks", "--server", f"127.0.0.1:{smtp.port}", "--to", "Bob@mail.example", "-tls"),
+        *("--from", "Me@there.example", "--auth", mechanism, "--auth-user", "bob"),
+        *("--auth-password", "secret", "--body", "by swaks"),
+    )
+    assert "TLS started with cipher" in said
+    assert "235 2.7.0 Authentication successful" in said
+    lines = received(pop3, context, "bob")
+    assert lines[0] == b"Return-Path: <Me@there.example>"
+    assert b"with ESMTPSA id" in lines[2]
+    assert lines[2].endswith(b"for <Bob@mail.example>;")
+    mail = tmp_path / "mail"
+    mail.write_bytes(b"Subject: by curl\r\n\r\n.text\r\n")
+    curl = ("curl", "-sS", "--ssl-reqd", "--cacert", authority.path, "--login-options")
+    output(
+        *(*curl, f"AUTH={mechanism}", "--user", "ann:secret", f"smtp://localhost:{smtp.port}"),
+        *("--mail-from", "me@there.example", "--mail-rcpt", "bob@mail.example", "-T", mail),
+    )
+    at = f"pop3://localhost:{pop3.port}/1"
+    said = output(*curl, f"AUTH={mechanism}", "--user", "bob:secret", at)
+    assert said.endswith("Subject: by curl\n\n.text\n")
+    output(*curl, f"AUTH={mechanism}", "--user", "bob:secret", "-X", "DELE", "-l", at)
+    with pytest.raises(poplib.error_proto, match="no such message"):
+        received(pop3, context, "bob")
+
+
 def test_smtplib_is_told_what_is_served_and_what_is_wrong(mail_servers):
     smtp, _ = mail_servers
     with smtplib.SMTP("127.0.0.1", smtp.port, timeout=20) as client:
@@ -78,16 +204,38 @@ def test_smtplib_is_told_what_is_served_and_what_is_wrong(mail_servers):
         assert client.has_extn("size")
         assert client.has_extn("pipelining")
         assert client.docmd("DATA")[0] == 503
-        assert client.mail("me")[0] == 250
+        assert client.mail("me")[0] == 501
+        assert client.mail("me@there.example")[0] == 250
         assert client.rcpt("nobody@mail.example")[0] == 550
         assert client.docmd("RCPT", "TO:ann")[0] == 501
         assert client.rcpt("ann@mail.example")[0] == 250
         assert client.rset()[0] == 250
+        assert client.docmd("EXPN", "list")[0] == 502
         assert client.docmd("MAIL", "FROM:<a@b> SIZE=99999999")[0] == 552
         assert client.docmd("MAIL", "FROM:<a@b> FOO=1")[0] == 555
         assert client.docmd("MAIL", "FROM:<>")[0] == 250
         assert client.verify("ann")[0] == 252
         assert client.noop()[0] == 250
+
+
+def test_smtplib_and_poplib_exchange_a_mail_whose_header_is_utf8(mail_servers):
+    smtp, pop3 = mail_servers
+    message = EmailMessage()
+    message["From"], message["To"] = "J\u00f6 <j\u00f6@there.example>", "ann@mail.example"
+    message["Subject"] = "gr\u00fcn"
+    message.set_content("text")
+    with smtplib.SMTP("127.0.0.1", smtp.port, timeout=20) as client:
+        client.send_message(message)
+    with mailbox(pop3) as client, pytest.raises(poplib.error_proto, match="UTF8"):
+        client.retr(1)
+    with contextlib.closing(poplib.POP3("127.0.0.1", pop3.port, timeout=20)) as client:
+        client.utf8()
+        client.user("ann")
+        client.pass_("secret")
+        lines = client.retr(1)[1]
+        client.quit()
+    assert "Return-Path: <j\u00f6@there.example>".encode() in lines
+    assert "Subject: gr\u00fcn".encode() in lines
 
 
 def test_swaks_delivers_mail(mail_servers):
@@ -97,7 +245,7 @@ def test_swaks_delivers_mail(mail_servers):
             *("swaks", "--server", f"127.0.0.1:{smtp.port}", "--to", "ann@mail.example"),
             *("--from", "me@there.example", "--body", "hello", *options),
         )
-        assert "250 OK: it is in the mailbox" in said
+        assert "250 2.0.0 OK: it is in the mailbox" in said
     with mailbox(pop3) as client:
         assert client.stat()[0] == 2
 
@@ -106,7 +254,7 @@ def test_poplib_is_told_what_is_wrong(mail_servers):
     _, pop3 = mail_servers
     client = poplib.POP3("127.0.0.1", pop3.port, timeout=20)
     for call, why in (
-        (client.stat, "not now"),
+        (client.stat, "log in first"),
         (lambda: client.pass_("secret"), "say USER first"),
     ):
         with pytest.raises(poplib.error_proto, match=why):
@@ -173,15 +321,15 @@ def test_a_dialogue_over_netcat(mail_servers):
             smtp,
             [
                 ("", "220 mail.example"),
-                ("EHLO me", "250 PIPELINING"),
-                ("MAIL FROM:<me@there.example>", "250 OK"),
-                ("RCPT TO:<ann@mail.example>", "250 OK"),
+                ("EHLO me", "250 HELP"),
+                ("MAIL FROM:<me@there.example>", "250 2.1.0 OK"),
+                ("RCPT TO:<ann@mail.example>", "250 2.1.5 OK"),
                 ("DATA", "354 End with a dot on a line"),
                 ("Subject: hello", ""),
                 ("", ""),
                 ("Hello Ann", ""),
-                (".", "250 OK: it is in the mailbox"),
-                ("QUIT", "221 Bye"),
+                (".", "250 2.0.0 OK: it is in the mailbox"),
+                ("QUIT", "221 2.0.0 Bye"),
             ],
         ),
         (
@@ -213,7 +361,7 @@ def test_a_smuggled_mail_is_refused(mail_servers):
         with socket.create_connection(("127.0.0.1", smtp.port), 20) as sock:
             sock.sendall(start + b"one" + end + start[9:] + b"two\r\n.\r\nQUIT\r\n")
             said = b"".join(iter(lambda: sock.recv(65536), b""))
-        assert b"554 A line ends with CR LF" in said
+        assert b"554 5.5.2 A line ends with CR LF" in said
     with mailbox(pop3) as client:
         assert client.stat()[0] == 0
 

@@ -23,6 +23,7 @@ import pexpect
 from rich.console import Console
 from rich.text import Text
 
+from tests.examples import busy_server
 from tests.servers import ENVIRONMENT, ROOT, TIMEOUT
 
 PICTURES = ROOT / "docs" / "pictures"
@@ -38,9 +39,10 @@ _WORKER = {
     "busy_ratio": 0.31,
     "rss_bytes": 17_240_064,
     "command": "MEAN",
+    "request_s": 3.04,
     "timeout_s": 30.0,
 }
-_IDLE = {"state": "idle", "command": None, "timeout_s": None}
+_IDLE = {"state": "idle", "command": None, "request_s": None, "timeout_s": None}
 STATE: Mapping[str, Any] = {
     "name": "sums",
     "version": "0.1.0",
@@ -49,7 +51,14 @@ STATE: Mapping[str, Any] = {
     "state": "ready",
     "core": "compiled",
     "generation": 3,
-    "processes": {"master": 4711, "loader": 4712, "parker": 4713, "observer": None},
+    "processes": {
+        "master": 4711,
+        "loader": 4712,
+        "parker": 4713,
+        "observer": None,
+        "exporter": None,
+        "bridge": None,
+    },
     "scheme": "shared",
     "listeners": [
         {"address": "127.0.0.1:7000", "backlog": 0, "backlog_max": 1024},
@@ -58,6 +67,8 @@ STATE: Mapping[str, Any] = {
     "limits": {"cpus": 2, "memory_bytes": 536_870_912},
     "tally": {"starting": 0, "idle": 2, "busy": 2, "leaving": 0, "total": 4, "min": 2, "max": 8},
     "connections": {"hot": 31, "parked": 2960},
+    "waiting": 0,
+    "waiters": {"requests": 0, "oldest_s": None, "topics": []},
     "counters": {
         "requests": 702_518,
         "errors": 12,
@@ -71,13 +82,24 @@ STATE: Mapping[str, Any] = {
         "refused": 0,
         "braked": 0,
         "dropped": 0,
+        "denied": 0,
+        "limited": 0,
+        "handshakes_failed": 0,
         "saturated_s": 0.0,
     },
     "brakes": [],
+    "bans": [],
     "workers": [
         _WORKER,
         {**_WORKER, **_IDLE, "slot": 1, "pid": 4715, "since_s": 0.02, "connections": 9},
-        {**_WORKER, "slot": 2, "pid": 4716, "since_s": 21.4, "command": "COUNTDOWN"},
+        {
+            **_WORKER,
+            "slot": 2,
+            "pid": 4716,
+            "since_s": 21.4,
+            "request_s": 21.4,
+            "command": "COUNTDOWN",
+        },
         {
             **_WORKER,
             **_IDLE,
@@ -97,6 +119,7 @@ _CHANGING = [
     (r"linepool \d[\w.]*, .*?, CPython [\w.+]+", "linepool 0.1.0, compiled core, CPython 3.14.0"),
     (r"builtin\.py:\d+", "builtin.py:12"),
     (r"\d+ settings at", "60 settings at"),
+    (r"\d\d:\d\d:\d\d UTC", "12:00:00 UTC"),
 ]
 
 
@@ -106,6 +129,7 @@ def pictures() -> dict[str, str]:
         control = os.path.join(name, "control")
         with _answering(control, json.dumps(STATE)):
             status = _written("status", "--control", control)
+        top = _top(os.path.join(name, "top"))
         return {
             "help": _picture("linepool --help", _written("--help")),
             "check": _picture(
@@ -113,6 +137,7 @@ def pictures() -> dict[str, str]:
                 _written("check", "examples/sums.py", "-w", "2:8"),
             ),
             "status": _picture("linepool status", status),
+            "top": _picture("linepool top", top),
             "start": _picture("linepool run examples/sums.py -w 2:8", _log_of_a_start(control)),
         }
 
@@ -124,16 +149,17 @@ def main() -> None:
         (PICTURES / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
-def _terminal(*words: str) -> pexpect.spawn:
+def _terminal(*words: str, size: tuple[int, int] = SIZE) -> pexpect.spawn:
     environment = {**ENVIRONMENT, "TERM": "xterm-256color", "PYTHON_COLORS": "0"}
     for name in ("NO_COLOR", "COLUMNS", "LINES"):
         environment.pop(name, None)
+    environment["LC_ALL"] = "C.UTF-8"
     return pexpect.spawn(
         sys.executable,
         ["-m", "linepool", *words],
         cwd=ROOT,
         env=environment,
-        dimensions=SIZE,
+        dimensions=size,
         timeout=TIMEOUT,
         encoding="utf-8",
         echo=False,
@@ -147,6 +173,24 @@ def _written(*words: str) -> str:
     child.close()
     assert child.exitstatus == 0, text
     return text
+
+
+def _top(control: str) -> str:
+    """Return the frame of a busy server that ``linepool top`` shows after some looks."""
+    with busy_server.answering(control):
+        child = _terminal("top", "--interval", "0.1", "--control", control, size=(28, 80))
+        child.delaybeforesend = None
+        try:
+            frame = ""
+            while busy_server.LAST not in re.sub(r"\033\[[\d;]*m", "", frame):
+                child.expect_exact("\033[?2026h\033[H")
+                child.expect_exact("\033[J\033[?2026l")
+                frame = child.before.replace("\033[K", "")
+            child.send("q")
+            child.expect(pexpect.EOF)
+        finally:
+            child.close(force=True)
+    return frame.replace("\r\r\n", "\r\n")
 
 
 def _log_of_a_start(control: str) -> str:

@@ -14,11 +14,14 @@ import yaml
 
 from linepool.cli import main
 from linepool.settings import FIELDS, parse_setting
+from tests.conftest import Launch
+from tests.process.test_exporter import HTTP, get, until_page
 from tests.servers import ENVIRONMENT, ROOT
 
 CONTAINER = ROOT / "examples" / "container"
 DOCKERFILE = (CONTAINER / "Dockerfile").read_text()
 KUBERNETES = CONTAINER / "kubernetes"
+AUTOSCALING = CONTAINER / "autoscaling"
 OBJECTS = sorted(file.name for file in KUBERNETES.iterdir() if file.name != "kustomization.yaml")
 
 
@@ -90,7 +93,12 @@ def test_what_the_image_copies_is_there_and_not_ignored():
 
 def test_a_stop_leaves_more_time_than_the_server_may_take(deployment, container, service):
     pod = deployment["spec"]["template"]["spec"]
-    (before,) = [int(word) for word in container["lifecycle"]["preStop"]["exec"]["command"][1:]]
+    *_, script = container["lifecycle"]["preStop"]["exec"]["command"]
+    drain, sleep = (step.split() for step in script.split(";"))
+    before = int(sleep[1])
+    assert drain[:3] == ["linepool", "drain", "--after"]
+    assert float(drain[3]) > before + 5  # it is not to begin before the stop does
+    assert main([*drain[1:], "--control", "/none"]) == 1  # 2: an option is wrong
     (timeout,) = [float(env["value"]) for env in container["env"] if "GRACEFUL" in env["name"]]
     assert pod["terminationGracePeriodSeconds"] > before + timeout
 
@@ -109,18 +117,58 @@ def test_every_variable_is_a_setting_with_a_valid_value(container, service):
         parse_setting(name, value, variable)
 
 
-def test_a_health_check_ends_before_its_probe_does(container, service):
-    probes = [container[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
-    commands = [(probe["exec"]["command"], probe["timeoutSeconds"]) for probe in probes]
-    commands.append((service["healthcheck"]["test"][1:], 3))
+def test_a_health_check_ends_before_its_probe_does(service):
     assert "--timeout=3s" in DOCKERFILE
     assert service["healthcheck"]["timeout"] == "3s"
+    command = service["healthcheck"]["test"][1:]
+    assert command == ["linepool", "health"]  # which waits for 2 s
+    assert main([*command[1:], "--control", "/none"]) == 1  # 2: an option is wrong
 
-    for command, seconds in commands:
-        assert command[:2] == ["linepool", "health"]
-        assert main([*command[1:], "--control", "/none"]) == 1  # 2: an option is wrong
-        own = float(command[command.index("--timeout") + 1]) if "--timeout" in command else 2
-        assert own < seconds
+
+def test_the_probes_ask_what_the_exporter_answers_where_it_does(container, launch: Launch):
+    (bind,) = [env["value"] for env in container["env"] if env["name"] == "LINEPOOL_HTTP"]
+    (port,) = [one["containerPort"] for one in container["ports"] if one["name"] == "http"]
+    assert bind == f"0.0.0.0:{port}"
+    server = launch("workshop.py", "--workers", "1", *HTTP)
+    for kind in "startup", "readiness", "liveness":
+        probe = container[f"{kind}Probe"]
+        assert probe["httpGet"]["port"] == "http"
+        assert probe["timeoutSeconds"] > 2
+        until_page(server, probe["httpGet"]["path"], lambda page: page.status == 200)
+        pod = {"Host": f"10.1.2.3:{port}"}  # as the kubelet names it
+        assert get(server, probe["httpGet"]["path"], headers=pod).status == 200
+
+
+def test_the_autoscaler_scales_the_deployment_by_what_the_adapter_makes(
+    deployment, launch: Launch, tmp_path: Path
+):
+    scaler = load(AUTOSCALING / "autoscaler.yaml")
+    kubernetes_validate.validate(scaler, "1.37", strict=True)
+    target = scaler["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+    (metric,) = scaler["spec"]["metrics"]
+    (rule,) = load(AUTOSCALING / "adapter.yaml")["rules"]["custom"]
+    assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+
+    server = launch("workshop.py", "--workers", "1", *HTTP)
+    page = until_page(server, "/metrics", lambda page: "worker_seconds" in page.text)
+    query = rule["metricsQuery"]
+    for name in re.findall(r"linepool_\w+", query):
+        assert f"\n{name}" in page.text
+    query = query.replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", 'pod="a"')
+    busy = "linepool_worker_seconds_total{state='busy',pod='a'}"
+    (tmp_path / "rules.yml").write_text(
+        yaml.dump({"groups": [{"name": "a", "rules": [{"record": "ratio", "expr": query}]}]})
+    )
+    series = [
+        {"series": busy, "values": "0+30x10"},  # of 8 workers, 2 are busy
+        {"series": "linepool_workers_max{pod='a'}", "values": "8x10"},
+    ]
+    expected = [{"labels": '{pod="a"}', "value": 0.25}]
+    checked = {"expr": query, "eval_time": "2m", "exp_samples": expected}
+    test = {"interval": "15s", "input_series": series, "promql_expr_test": [checked]}
+    (tmp_path / "test.yml").write_text(yaml.dump({"rule_files": ["rules.yml"], "tests": [test]}))
+    tool("promtool", "test", "rules", tmp_path / "test.yml")
 
 
 def test_port_and_user_are_the_same_everywhere(deployment, container, service):

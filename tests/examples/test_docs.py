@@ -17,6 +17,7 @@ from linepool.app import App
 from linepool.cli import main
 from linepool.master import obeying
 from linepool.operate.command_list import COMMANDS
+from linepool.protocols.dialogue.replies import CODED_ERRORS, ENHANCED_ERRORS
 from linepool.testing import Peer
 from tests.examples import settings_page
 from tests.servers import ENVIRONMENT, ROOT, run_server
@@ -32,8 +33,6 @@ RESOURCES = (ROOT / "docs/resources.md").read_text(encoding="utf-8")
 TESTING = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
 OPERATING = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-DECORATORS = ("handler", "unknown", "middleware", "resource", "on_connect", "on_start")
-
 Shade = enum.Enum("Shade", ["red", "green"])
 
 
@@ -50,15 +49,6 @@ def rows(text, head):
 def code_spans(cell):
     """Return what is in code marks."""
     return re.findall(r"`([^`]+)`", cell)
-
-
-@pytest.fixture
-def default_app(monkeypatch):
-    """Give a new default app, on which ``linepool.handler`` and its siblings act in the test."""
-    app = App()
-    for name in DECORATORS:
-        monkeypatch.setattr(linepool, name, getattr(app, name))
-    return app
 
 
 def nc_session():
@@ -105,11 +95,31 @@ def dialogues():
     ]
 
 
-@pytest.mark.parametrize("code", blocks(PROTOCOLS, "python"), ids=range(5))
+@pytest.mark.parametrize("code", blocks(PROTOCOLS, "python"), ids=range(6))
 def test_the_apps_of_the_page_on_protocols_can_be_served(code):
     names: dict[str, typing.Any] = {}
     exec(compile(code, "protocols.md", "exec", dont_inherit=True), names)
     assert names["app"].freeze().commands
+
+
+def test_a_handler_asks_as_the_page_on_protocols_shows():
+    code = next(code for code in blocks(PROTOCOLS, "python") if "linepool.Ask" in code)
+    dialogue = next(one for one in blocks(PROTOCOLS, "") if one.startswith("> AUTH LOGIN"))
+    names: dict[str, typing.Any] = {}
+    exec(compile(code, "protocols.md", "exec", dont_inherit=True), names)
+    asked = [line[2:] for line in dialogue.splitlines() if line.startswith("> ")]
+    shown = [line for line in dialogue.splitlines() if not line.startswith("> ")]
+    said = names["app"].ask("".join(f"{line}\r\n" for line in asked)).splitlines()
+    assert said == ["220 ready", *shown]
+
+
+def test_the_page_on_protocols_lists_the_errors_of_a_dialogue():
+    table = rows(PROTOCOLS, "| kind | what is wrong |")
+    assert {kind for row in table for kind in code_spans(row[0])} == CODED_ERRORS.keys()
+    for kinds, _, coded, enhanced, _ in table:
+        for kind, code, longer in zip(*map(code_spans, (kinds, coded, enhanced)), strict=False):
+            assert CODED_ERRORS[kind].startswith(code)
+            assert ENHANCED_ERRORS[kind].startswith(longer.removesuffix(" ..."))
 
 
 def test_there_are_dialogues_to_check():
@@ -139,7 +149,7 @@ def test_the_tests_that_the_page_on_testing_shows_pass(tmp_path):
     done = subprocess.run(
         command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, shown.count("def test_")) == (0, 10), done.stdout
+    assert (done.returncode, shown.count("def test_")) == (0, 12), done.stdout
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import redis
 
 from linepool.testing import Peer
+from tests.process.test_bridge import Engine
 from tests.servers import EXAMPLES, ROOT, TIMEOUT, ServerProcess, run_server
 
 SERVICES = EXAMPLES / "services"
@@ -46,6 +48,49 @@ def test_each_service_is_on_the_page_and_short():
     for file in SERVICES.glob("*.py"):
         assert f"services/{file.name})" in PAGE
         assert len(file.read_text(encoding="utf-8").splitlines()) < 100, file
+
+
+# -- seats
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine(tmp_path)
+    engine.start()
+    yield engine
+    engine.kill()
+
+
+def test_servers_with_one_store_sell_each_seat_once(engine: Engine, tmp_path: Path):
+    file, options = SERVICES / "seats.py", ("--workers", "2")
+    places = [tmp_path / name for name in "ab"]
+    for place in places:
+        place.mkdir()
+    with (
+        run_server(file, places[0], *options, STORE=engine.url) as first,
+        run_server(file, places[1], *options, STORE=engine.url) as second,
+    ):
+        until_ready(first)
+        play(first, shown("Seats, sold by several servers"))
+        assert second.ask("TAKE Hamlet 12 cid") == "CLIENT_ERROR seat 12 is taken"
+        with ThreadPoolExecutor(8) as pool:
+            asked = [server.ask for server in (first, second) for _ in range(8)]
+            replies = list(pool.map(lambda ask: ask("TAKE Hamlet 13 dan"), asked))
+        assert replies.count("seat 13 is yours, dan") == 1
+
+        engine.kill()
+        away = "SERVER_ERROR the store does not answer; try again later"
+        assert first.ask("TAKE Hamlet 14 ann") == away
+        engine.start()
+        until_ready(first)
+        assert second.ask("TAKE Hamlet 14 ann") == "seat 14 is yours, ann"
+
+
+def until_ready(server: ServerProcess) -> None:
+    """Ask until the store answers."""
+    give_up_at = time.monotonic() + TIMEOUT
+    while server.ask("FREE Hamlet 1 nobody").startswith("SERVER_ERROR "):
+        assert time.monotonic() < give_up_at
 
 
 # -- fraud scoring
@@ -377,3 +422,16 @@ def test_a_chat_at_two_terminals(chat: ServerProcess):
         bob.expect_exact("garden: ann: how are you?")
         bob.sendline("say fine")
         ann.expect_exact("garden: bob: fine\r\n")
+
+
+def test_the_admin_port_sets_the_prices_that_the_shop_shows(tmp_path):
+    program = SERVICES / "prices.py"
+    targets = (f"{program}:shop@127.0.0.1:0", f"{program}:admin@127.0.0.1:0")
+    with ServerProcess(tmp_path, *targets, "--workers", "2", bind=()) as server:
+        with server.connect(1) as admin:
+            assert admin.ask("SET lamp 49.90") == "OK"
+            assert admin.ask("SET lamp -1").startswith("CLIENT_ERROR")
+            assert admin.ask("PRICE lamp") == "49.90"
+        assert server.ask("PRICE lamp") == "49.90"
+        assert server.ask("SET lamp 1").startswith("ERROR unknown command")
+        assert server.ask("PRICE chair") == "CLIENT_ERROR unknown item chair"

@@ -21,7 +21,7 @@ def run(seconds: float) -> int:
         variant = VARIANTS[block % len(VARIANTS)]
         with twins_of(partial(make_app, variant)) as twins:
             for number in range(block * _AT_ONCE, (block + 1) * _AT_ONCE):
-                one = case(seed, number)
+                one = case(seed, number, variant)
                 try:
                     twins.run(one.pieces, accepts=one.accepts, early=one.early)
                 except AssertionError as error:

@@ -16,12 +16,15 @@ from uuid import UUID
 from attrs import define
 
 from linepool import (
+    Answers,
     App,
+    Ask,
     Connection,
     Dialogue,
     JsonRpc,
     Limits,
     Line,
+    Login,
     Memcache,
     Range,
     Reply,
@@ -255,6 +258,12 @@ def _dialogue(protocol: Dialogue) -> App:
     def data(text: bytes = body()) -> str:
         return repr(text)
 
+    @app.handler(to="mail")
+    def ask(first: str, answers: Answers) -> str | Ask:
+        if len(answers) < 2 or answers[-1] == "NOOP":
+            return Ask(f"350 {len(answers)}")
+        return repr([one.reveal() for one in answers])
+
     @app.handler
     def stat() -> tuple[str, list[str]] | list[str]:
         return ("2 messages", ["1", ".2"]) if protocol.dots else ["one", "two"]
@@ -268,6 +277,25 @@ def _dialogue(protocol: Dialogue) -> App:
 
 def _target(app: App, *tokens: bytes) -> Callable[[], Target]:
     return lambda: Target(app.freeze(_LIMITS), tokens)
+
+
+def _locked(app: App, *tokens: bytes) -> Callable[[], Target]:
+    """Return a target whose clients have to log in."""
+
+    @app.authenticate
+    def check(user: str, password: str) -> bool:
+        return password == "p"
+
+    @app.handler("out", public=True)
+    def log_out(session: Session) -> None:
+        session.user = None
+
+    @app.handler("enter", public=True)
+    def enter(login: Login, session: Session) -> str:
+        login("me", "p" if session.failed_logins else "x")
+        return "in"
+
+    return _target(app, *tokens)
 
 
 _JSON = (
@@ -294,6 +322,8 @@ _DIALOGUE = (
         b"x" * 201,
         b"DATA x\r\n",
         b"x" * 60,
+        b"ASK x\r\n",
+        b"*\r\n",
     ),
     *(b"CLOSE\r\n", b"GET / HTTP/1.1\r\n", b"Host: x\r\n", b"\x16\x03\x01", b"\0", b"\xe9", b"."),
 )
@@ -424,4 +454,63 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "dialogue": _target(_dialogue(Dialogue()), *_DIALOGUE),
     "smtp": _target(_dialogue(Dialogue.smtp(max_errors=5)), *_DIALOGUE),
     "pop3": _target(_dialogue(Dialogue.pop3()), *_DIALOGUE),
+    "line-login": _locked(
+        _line(),
+        *(b"auth a p\n", b"auth a x\r\n", b"AUTH a ", b"out\n", b"enter\n", b"nope\n", b"\n", b"'"),
+        *(
+            b"put k 3\r\nabc\r\n",
+            b"put k 20\n",
+            b"say a  b\n",
+            b"count\n",
+            b"@j auth ",
+            b'["a","p"]',
+        ),
+        *(b"@i=1 count\n", b"GET / HTTP/1.1\r\n", b"quit\n", b"\0", b"\xff\xfd\x01", b"x" * 201),
+    ),
+    "memcache-login": _locked(
+        _memcache(),
+        *(
+            b"set k 0 0 3\r\na p\r\n",
+            b"set k 0 0 3\r\na x\r\n",
+            b"set k 0 0 1\r\na\r\n",
+            b"out\r\n",
+        ),
+        *(
+            b"get k1 k2\r\n",
+            b"set k 0 0 ",
+            b"add k 0 0 24\r\n",
+            b" noreply\r\n",
+            b"ms k 2 q\r\nab\r\n",
+        ),
+        *(
+            b"mg k v\r\n",
+            b"get\r\n",
+            b"\r\n",
+            b"\r",
+            b"enter\r\n",
+            b"nope\r\n",
+            b"version\r\n",
+            b"401",
+        ),
+        *(b"get " + b"k " * 1400, b"x" * 2049, b"\x80", b"99999999999999999999", b"quit\r\n"),
+    ),
+    "jsonrpc-login": _locked(
+        _jsonrpc("lines"),
+        *(
+            b'{"jsonrpc":"2.0","method":"rpc.authenticate","params":["a","p"],"id":1}',
+            b"[",
+            b"]",
+            b",",
+        ),
+        *(
+            b'{"jsonrpc":"2.0","method":"rpc.authenticate","params":["a","x"],"id":1}',
+            b"\n",
+            b"\r\n",
+        ),
+        *(b'{"jsonrpc":"2.0","method":"out","id":1}', b'{"jsonrpc":"2.0","method":"enter"}'),
+        *(b'{"jsonrpc":"2.0","method":"echo","id":1}', b'{"jsonrpc":"2.0","method":"nope","id":1}'),
+    ),
+    "smtp-login": _locked(
+        _dialogue(Dialogue.smtp(max_errors=12)), b"ENTER\r\n", b"OUT\r\n", *_DIALOGUE
+    ),
 }

@@ -40,7 +40,8 @@ def renamed(
 def _entry_of(_session: linepool.Session) -> Any:
     from common import current_worker
 
-    return current_worker()._spec.service.find(b"POISON")
+    (service,) = current_worker()._spec.services.values()
+    return service.find(b"POISON")
 
 
 @linepool.handler("PILL")

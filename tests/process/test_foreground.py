@@ -126,7 +126,7 @@ def test_a_signal_stops_it_and_resources_are_closed(launch: Launch, tmp_path, nu
     with server.connect() as idle:
         assert idle.ask("ADD 2 3") == "5"
         server.send(number)
-        assert server.ended() == 0
+        assert server.ended() == 0, server.text
     assert (server.directory / "closed").exists()
     assert not (server.directory / "socket").exists()
 

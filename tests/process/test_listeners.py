@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,9 +10,11 @@ import stat
 
 import pytest
 
+from linepool.operate.shown_at_terminal import state_at_terminal
 from linepool.testing import Peer
+from tests.certificates import Authority
 from tests.conftest import Launch
-from tests.servers import TIMEOUT
+from tests.servers import TIMEOUT, ServerProcess
 
 
 def test_several_listeners_together_serve_and_stop(tmp_path, launch: Launch):
@@ -233,3 +236,67 @@ def test_a_path_that_begins_with_an_at_sign_is_a_file(tmp_path, launch: Launch):
 def _own_address(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def test_two_servers_share_a_port_only_if_both_say_so(launch: Launch):
+    shared = ("--workers", "1", "--reuseport", "on")
+    first = launch("workshop.py", *shared)
+    second = launch("workshop.py", *shared, bind=(first.address,))
+
+    assert second.address == first.address
+    third = launch("workshop.py", "--workers", "1", bind=(first.address,), ready=False)
+    third.wait_for("Address already in use")
+
+
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [(socket.AF_INET, " for IPv4, which [::] serves too"), (socket.AF_INET6, "")],
+)
+def test_a_dual_stack_port_that_another_process_has_is_named(launch: Launch, family, text):
+    with socket.socket(family) as taken:
+        if family == socket.AF_INET6:
+            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        taken.bind(("", 0))
+        taken.listen()
+        address = f"[::]:{taken.getsockname()[1]}"
+        server = launch("workshop.py", bind=(address,), ready=False)
+
+        assert server.ended() == 1
+    assert f"cannot listen on {address}: Address already in use{text}\n" in f"{server.text}\n"
+
+
+def test_status_says_what_a_listener_has_beside_its_address(tmp_path, launch: Launch):
+    certificate = Authority(tmp_path).certificate("server", "DNS:localhost")
+    tls = f'tls_cert = "{certificate}"\n'
+    listener = '[[listener]]\nbind = "127.0.0.1:0"\n'
+    (tmp_path / "linepool.toml").write_text(
+        f"{listener}"
+        f'{listener}name = "sealed"\n{tls}'
+        f'{listener}name = "mail"\n{tls}starttls = true\n'
+        f'{listener}name = "office"\nproxy_from = "127.0.0.1"\n{tls}'
+    )
+    server = launch("workshop.py", "--workers", "1", bind=())
+
+    listeners = server.status()["listeners"]
+    found = [(one["name"], one.get("tls"), one.get("proxy")) for one in listeners]
+    assert found == [
+        ("workshop", None, None),
+        ("sealed", "on", None),
+        ("mail", "starttls", None),
+        ("office", "on", True),
+    ]
+    shown = " ".join(" ".join(state_at_terminal(server.status())).split())
+    for text in "(workshop)", "(sealed, app workshop, TLS)", "(mail, app workshop, STARTTLS)":
+        assert text in shown
+    assert "(office, app workshop, TLS, PROXY)" in shown
+    with socket.create_connection(("127.0.0.1", _port(server, 3)), TIMEOUT) as sock:
+        sock.sendall(b"ADD 1 2\n")
+        with contextlib.suppress(ConnectionError):
+            assert sock.recv(100) == b""
+    server.wait_for(
+        f" listener=127.0.0.1:{_port(server, 3)} reason=PROXY header: it does not begin"
+    )
+
+
+def _port(server: ServerProcess, number: int) -> int:
+    return int(server.addresses[number].rpartition(":")[2])

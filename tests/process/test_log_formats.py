@@ -104,6 +104,7 @@ def test_a_file_for_dict_config_takes_the_lines_of_all_processes(tmp_path: Path,
     config.write_text(CONFIG.replace("own.log", "new.log"))
     assert linepool("reload", "--control", server.control).returncode == 0
     server.ask("SELL pen")
+    server.until(lambda state: not any(state["connections"].values()))
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.connect()) for _ in range(4)]
         assert clients[-1].rest().startswith(b"SERVER_ERROR ")

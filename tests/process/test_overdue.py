@@ -417,7 +417,8 @@ def test_no_error_line_is_sent_in_place_of_missing_replies(killing_server: Serve
     with killing_server.connect() as peer:
         peer.send(b"ADD 1 1\nSTUCK_IN_C\n")
 
-        assert all_of(peer) == b""
+        # A batch may end after the first request, whose reply is then sent before the next one begins.
+        assert all_of(peer) in (b"", b"2\n" + ENDED.encode() + b"\n")
 
 
 def test_no_error_line_is_sent_after_the_beginning_of_a_reply(killing_server: ServerProcess):

@@ -58,6 +58,9 @@ def test_ttin_and_ttou_move_the_bounds_by_one(launch: Launch):
     server.send(signal.SIGTTOU)
     server.until(lambda state: state["tally"]["total"] == 1)
     server.send(signal.SIGTTOU)  # one is the minimum
+    server.status()  # two signals that wait together are taken by number, not by time
+    tally = server.status()["tally"]
+    assert (tally["min"], tally["max"]) == (1, 1)
     server.send(signal.SIGTTIN)
     server.until(lambda state: state["tally"]["idle"] == 2)
 

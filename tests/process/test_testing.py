@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import linepool
+from linepool.errors import SetupError
 from linepool.testing import Peer, Server, serve
 
 
@@ -147,6 +148,12 @@ def test_the_fixture_starts_several_servers(linepool_server: Callable[..., Serve
     assert one.ask("ADD 2 3") == other.ask("ADD 2 3") == "5"
 
 
+def test_a_client_of_an_app_is_given_and_closed(linepool_client):
+    app = make_app()
+    assert linepool_client(app).call("add", 2, 3) == 5
+    assert linepool_client(app).call("mine") == f"{os.getpid()} {os.getpid()}"
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_app_is_asked_with_resources_that_are_replaced_for_one_test(linepool_ask, number):
     app = SHARED
@@ -254,3 +261,44 @@ def test_the_log_of_a_server_is_on_standard_error(capfd):
         server.ask("FAIL")
     assert "handler failed id=" in (said := capfd.readouterr().err)
     assert "ValueError: boom" in said
+
+
+def test_several_apps_have_an_address_each(linepool_server: Callable[..., Server], tmp_path):
+    main, admin = make_app(), linepool.App("admin", protocol=linepool.Resp(), bind="127.0.0.1:1")
+    unnamed = linepool.App()
+
+    @admin.handler
+    def pid() -> int:
+        return os.getpid()
+
+    @unnamed.handler
+    def ping() -> str:
+        return "pong"
+
+    bind = {"admin": ["127.0.0.1:0", f"unix:{tmp_path}/s"]}
+    server = linepool_server(main, admin, unnamed, workers=1, bind=bind)
+
+    assert len(server.addresses) == 4
+    assert server.addresses[2] == f"unix:{tmp_path}/s"
+    assert server.ask("ADD 2 3") == server.ask("ADD 2 3", main) == "5"
+    assert server.ask("PING", unnamed) == "pong"
+    with server.connect(admin) as peer, Peer(server.addresses[2]) as other:
+        assert peer.ask("PID") == other.ask("PID")
+    assert server.client(linepool.Client, admin).call("PID") == server.client(admin).call("PID")
+    assert server.client().call("ADD", 2, 3) == 5
+    with pytest.raises(
+        SetupError, match="does not serve the app 'notes'; it serves notes, admin, app3"
+    ):
+        server.connect(make_app())
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0 ", {"notes": "127.0.0.1:0", "x": "127.0.0.1:0"}])
+def test_the_addresses_of_several_apps_are_given_by_name(bind):
+    error = r"bind must be a dict with the addresses by the names of the apps \(notes, admin\)"
+    with (
+        pytest.raises(SetupError, match=error),
+        serve(make_app(), linepool.App("admin"), bind=bind),
+    ):
+        pass
+    with pytest.raises(SetupError, match=r"give an app: serve\(app\)"), serve():
+        pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from linepool.operate import remote
 from tests.servers import ENVIRONMENT, HANDLERS, ROOT, TIMEOUT, ServerProcess, children_of
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -166,6 +168,27 @@ def users() -> str:
 
 linepool.run()
 """
+
+
+@as_root
+def test_the_file_of_incidents_is_roots_and_workers_cannot_reach_it(python, everyones_directory):
+    with ServerProcess(
+        everyones_directory,
+        "identity.py",
+        *("--user", "nobody", "--workers", "1", "--incidents", "incidents"),
+        python=python,
+        environment={"PYTHONPATH": _PATH},
+    ) as server:
+        (worker,) = server.pids()
+        os.kill(worker, signal.SIGSEGV)
+        server.until_gone(worker)
+
+        (event,) = remote.events(server.control)
+        found = (everyones_directory / "incidents").stat()
+
+    assert event["signal"] == "SIGSEGV"
+    assert event["stack"][-1]["function"] == "_serve"
+    assert (found.st_uid, found.st_mode & 0o777) == (0, 0o600)
 
 
 @as_root

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import select
 import socket
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
 from tests.servers import ROOT, TIMEOUT
 
-MOST_CROSSINGS = 22
+MOST_CROSSINGS = 28
 
 
 class WorkerLoop(Loop):
@@ -122,7 +123,8 @@ def test_a_warm_request_crosses_few_files(loop):
         round_of(loop)  # accepted
         for _ in range(2):
             client.sendall(b"ADD 2 3\r\n")
-            round_of(loop)
+            while not select.select([client], [], [], 0)[0]:  # a timer ends a round too
+                round_of(loop)
             assert client.recv(100) == b"5\r\n"
         client.sendall(b"ADD 2 3\r\n")
         events = loop._epoll.poll(TIMEOUT)
@@ -138,6 +140,7 @@ def test_a_warm_request_crosses_few_files(loop):
     assert len(way) - 1 <= MOST_CROSSINGS, "\n".join(way)
     assert {Path(name).name for name in way if name.startswith("linepool")} == {
         "loop.py",
+        "figures.py",
         "connection.py",
         "transport.py",
         "worker.py",  # of the board
@@ -208,7 +211,8 @@ def test_a_connection_whose_state_does_not_load_ends_with_a_clear_line(loop, see
             b" connect again\r\n"
         )
 
-        assert "connection ended: its state cannot be loaded peer=unix why=" in caplog.text
+        peer = "peer" if session in data else "unix"  # as far as it is known
+        assert f"connection ended: its state cannot be loaded peer={peer} why=" in caplog.text
         assert why in caplog.text
         assert loop.slot.begun_with == begun_with
         assert loop.slot.snapshot().dropped == 1

@@ -78,11 +78,16 @@ def _check_reply(request: int, line: bytes) -> Answered:
 # Idle clients.
 
 
-def open_idle(port: int, count: int) -> list[socket.socket]:
-    """Open connections and send nothing."""
+def raise_descriptor_limit(count: int) -> None:
+    """Let this process open so many connections."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert count + 256 <= hard, f"{count} connections need more than {hard} descriptors"
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def open_idle(port: int, count: int) -> list[socket.socket]:
+    """Open connections and send nothing."""
+    raise_descriptor_limit(count)
     return [socket.create_connection(("127.0.0.1", port), _REPLY_LIMIT) for _ in range(count)]
 
 

@@ -13,6 +13,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seconds", type=float, default=300.0, help="churn in each scheme [300]")
     parser.addoption("--requests", type=int, default=100_000, help="while resizing [100000]")
     parser.addoption("--reloads", type=int, default=20, help="reloads in each scheme [20]")
+    parser.addoption("--calls", type=int, default=100_000, help="that are cancelled [100000]")
+    parser.addoption("--items", type=int, default=1_000_000, help="in queues [1000000]")
 
 
 @pytest.fixture
@@ -31,3 +33,15 @@ def requests(request: pytest.FixtureRequest) -> int:
 def reloads(request: pytest.FixtureRequest) -> int:
     """Give how often the code is reloaded in each scheme."""
     return int(request.config.getoption("--reloads"))
+
+
+@pytest.fixture
+def calls(request: pytest.FixtureRequest) -> int:
+    """Give how many calls of a client are cancelled."""
+    return int(request.config.getoption("--calls"))
+
+
+@pytest.fixture
+def items(request: pytest.FixtureRequest) -> int:
+    """Give how many items go through queues."""
+    return int(request.config.getoption("--items"))

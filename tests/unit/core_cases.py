@@ -27,7 +27,8 @@ from linepool import (
     body,
 )
 
-VARIANTS = ("plain", "middleware", "batches", "hooks", "unguarded")
+VARIANTS = ("plain", "middleware", "batches", "hooks", "unguarded", "login")
+LOG_IN = b"AUTH ann 1\n"
 LONG_VERB = "L" * 70
 
 _seen = contextvars.ContextVar("_seen", default=0)
@@ -72,7 +73,7 @@ class Case:
     early: bool
 
 
-def make_app(variant: str = "plain") -> App:
+def make_app(variant: str = "plain") -> App:  # noqa: C901 - it is a list
     """Return an app with handlers of every kind."""
     app = App(guard=variant != "unguarded")
     _add_words(app)
@@ -88,8 +89,10 @@ def make_app(variant: str = "plain") -> App:
             value = call_next(request)
             return f"<{value}>" if type(value) is str else value
 
-    if variant in ("batches", "unguarded"):
+    if variant in ("batches", "unguarded", "login"):
         _add_batches(app)
+    if variant == "login":
+        _add_login(app)
     if variant == "hooks":
 
         @app.on_connect
@@ -327,6 +330,21 @@ def _add_batches(app: App) -> None:
         return f"{text} {len(session)}"
 
 
+def _add_login(app: App) -> None:
+    @app.authenticate
+    def check(user: str, password: str) -> bool:
+        return password == "1"
+
+    @app.handler
+    def logout(session: Session) -> int:
+        session.user = None
+        return 0
+
+    @app.handler(public=True)
+    def hello(name: str) -> str:
+        return name
+
+
 _GOOD = [b"1", b"2", b"-7", b"12", b"0", b"x"]
 WORDS = [
     *_GOOD,
@@ -474,10 +492,14 @@ def _line(choose: random.Random) -> bytes:
     return choose.choice((b" ", b" ", b" ", b"  ", b"\t", b"\v")).join([verb, *words]) + eol
 
 
-def case(seed: object, number: int) -> Case:
+def case(seed: object, number: int, variant: str = "plain") -> Case:
     """Return one case; the same one for the same arguments."""
     choose = random.Random(f"{seed} {number}")
     lines = [line(choose) for _ in range(choose.choice((1, 1, 2, 3, 5, 8, 30)))]
+    if variant == "login":
+        others = (b"AUTH ann 2\n", b"LOGOUT\n", b"HELLO x\n", b"LOGIN\n")
+        lines = [choose.choice(others) if choose.random() < 0.1 else one for one in lines]
+        lines = [one for each in lines for one in ([LOG_IN] * (choose.random() < 0.3) + [each])]
     if choose.random() < 0.1:
         lines.insert(0, choose.choice(_FIRST))
     if choose.random() < 0.02:  # more than one chunk, and more than one batch

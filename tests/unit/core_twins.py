@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from operator import methodcaller
 from typing import Any
 from unittest import mock
 
@@ -37,6 +37,7 @@ from linepool.worker.interrupts import Interrupts
 from linepool.worker.loop import Loop
 from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
+from linepool.worker.transport import Transport
 
 _COUNTS = [
     *("LINE_LENGTH", "EOL_LENGTH", "LIMIT_NS", "COMMAND", "SERIAL", "REQUESTS"),
@@ -44,8 +45,10 @@ _COUNTS = [
 ]
 _OF_TURNS = ("BEGUN", "SERIAL")
 _NUMBERS = re.compile(rb'\bid(?: |":")[0-9a-f]{8}')
+_CLIENT_IDS = re.compile(rb"(\$2\r\nid\r\n):\d+")  # in the reply to HELLO of RESP
 _PEER = Session("t", "t", "t")
 _ROOM = 2**22  # bytes of replies that a client does not read at once
+_NEVER_NS = 2**62
 
 
 @define
@@ -80,6 +83,9 @@ class Twin:
 
     def __init__(self, app: App, *, compiled: bool, settings: Settings | None = None) -> None:
         self._undo = contextlib.ExitStack()
+        for where in ("linepool.core.rules", "linepool.worker.connection"):
+            # Else a turn of one of the two ends where this process was kept waiting for a processor.
+            self._undo.enter_context(mock.patch(f"{where}.BATCH_NS", _NEVER_NS))
         self._board = WorkerView(Board(64), 0)
         self._log: list[str] = []
         self._client: socket.socket | None = None
@@ -151,9 +157,13 @@ class Twin:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
             session = Session(_PEER.id, _PEER.peer, _PEER.listener)
             self.context.board.count_connection()
-            self.table.take(ours, session, time.monotonic())
+            self.table.take(ours, session, time.monotonic(), transport=self.transport(ours))
         self._client.setblocking(False)
         return self.send(data)
+
+    def transport(self, ours: socket.socket) -> Transport | None:
+        """Return the transport of a connection that Python has made; None: its bytes are plain."""
+        return None
 
     def send(self, data: bytes) -> Seen:
         """Send bytes at once, serve what there is to serve, and return what is seen then."""
@@ -220,8 +230,10 @@ class Twin:
         found["line"] = bytes(layout.line[:size])
         found["in flight"] = words[numbers["STARTED_NS"]] != 0
         if connection is not None:
-            served = words[numbers["COOKIE"]], words[numbers["CLIENT_FD"]]
-            found["served"] = served == (connection.cookie, connection.descriptor + 1)
+            found["served"] = words[numbers["COOKIE"]] == connection.cookie
+            served = words[numbers["CLIENT_FD"]]
+            # Until it is served, that of the client before it is there, whatever its number was.
+            found["client"] = served - connection.descriptor if served and found["served"] else 0
             shown, cookie = layout.published[2 * connection.place : 2 * connection.place + 2]
             found["published"] = (
                 shown - connection.descriptor if shown else 0,
@@ -276,7 +288,7 @@ class Twins:
         """
         first = pieces[0] if early else b""
         steps: list[Callable[[Twin], Seen]] = [lambda twin: twin.connect(first, accepts=accepts)]
-        steps += [partial(Twin.send, data=piece) for piece in pieces[early:]]
+        steps += [methodcaller("send", piece) for piece in pieces[early:]]
         steps += [Twin.complete, Twin.end]
         seen, difference = self._run(steps)
         # A turn ends after 2 ms, and what it has shared then too: it may be another one next time.
@@ -330,12 +342,14 @@ def _difference(name: str, a: object, b: object) -> str:
 
 
 @contextlib.contextmanager
-def twins_of(make: Callable[[], App], settings: Settings | None = None) -> Iterator[Twins]:
+def twins_of(
+    make: Callable[[], App], settings: Settings | None = None, kind: type[Twin] = Twin
+) -> Iterator[Twins]:
     """Give two workers, each with an app of its own. Pre-condition: ``core.compiled``."""
     assert core.compiled
-    pure = Twin(make(), compiled=False, settings=settings)
+    pure = kind(make(), compiled=False, settings=settings)
     try:
-        compiled = Twin(make(), compiled=True, settings=settings)
+        compiled = kind(make(), compiled=True, settings=settings)
         assert type(pure.rounds) is rounds.Rounds
         assert type(compiled.rounds) is not rounds.Rounds
         try:
@@ -354,7 +368,7 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
 
 def _without_ids(replies: bytes) -> bytes:
     """Leave out the ids of errors, which are random."""
-    return _NUMBERS.sub(b"id ########", replies)
+    return _CLIENT_IDS.sub(rb"\1:0", _NUMBERS.sub(b"id ########", replies))
 
 
 class _Noting(logging.Handler):

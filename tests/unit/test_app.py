@@ -99,6 +99,20 @@ def test_an_invalid_timeout_is_refused(timeout):
         App().handler(timeout=timeout)
 
 
+def test_a_function_stays_as_it_is_with_options_and_without_a_decorator():
+    app = App()
+    assert app.handler(help_me, timeout=2.5) is help_me  # type: ignore[call-overload]
+    assert app.handler("ABS", idempotent=True)(abs) is abs  # which takes no attributes
+
+    assert [entry.timeout for entry in app.freeze().commands][:2] == [2.5, None]
+    assert [entry.is_idempotent for entry in app.freeze().commands][:2] == [False, True]
+
+
+def test_idempotent_is_true_or_false():
+    with pytest.raises(SetupError, match="idempotent must be True or False, not 'yes'"):
+        App().handler(idempotent="yes")  # type: ignore[call-overload]
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a\tb", "a\nb", "a\0", 5, b"x"])
 def test_an_invalid_command_name_is_refused(name):
     with pytest.raises(

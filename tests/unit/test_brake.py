@@ -75,7 +75,7 @@ def test_a_worker_refuses_a_braked_command_no_longer_than_a_pause():
     service = app.freeze()
     entry = service.commands[0]
     call = entry.call
-    brakes = Brakes(service, worker, pause=1000)
+    brakes = Brakes(service.entries, worker, pause=1000)
     for until, refused in ((time.monotonic() + 900, True), (1e9, False)):
         master.brake({"B": until, entry.name: until})
         assert worker.brakes() != brakes.seen

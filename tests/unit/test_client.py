@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from linepool import AsyncClient, Client, ServerError
+from linepool import App, AsyncClient, Client, ServerError
 from linepool.client import CallTimeout, ConnectionFailed, endpoint
 from linepool.client.core import arguments_text
 from linepool.client.endpoint import Endpoint, choose
@@ -162,6 +162,27 @@ def test_an_idempotent_call_is_sent_again_wherever_its_reply_was_cut(open_client
             assert server.lines == 2
 
 
+def test_a_call_of_a_function_may_be_repeated_if_its_handler_is_idempotent(open_client):
+    app = App()
+
+    @app.handler
+    def f():
+        pass
+
+    with FakeServer(b"", b"", REPLY, b"", b"") as server:
+        client = open_client(server.address, idempotent=None)
+        with pytest.raises(ConnectionFailed):
+            client.call(f)
+        App().handler(idempotent=True)(f)
+        assert client.call(f) == VALUE
+        assert server.lines == 3
+        with pytest.raises(ConnectionFailed):
+            client.call("f")
+        client.client = client.client.with_options(idempotent=False)
+        with pytest.raises(ConnectionFailed):
+            client.call(f)
+
+
 def test_a_budget_ends_the_retries(open_client):
     with FakeServer(*[b""] * 50) as server:
         client = open_client(server.address, idempotent=True)
@@ -272,6 +293,7 @@ def test_a_closed_client_makes_no_calls(open_client):
         (["7000"], {"timeout": 0}, "timeout must be seconds, more than 0, not 0"),
         (["7000"], {"connect_timeout": -1}, "connect_timeout must be seconds"),
         (["7000"], {"max_connections": 0}, "max_connections must be 1 or more"),
+        (["7000"], {"hooks": print}, "hooks must be a list of generator functions"),
     ],
 )
 def test_what_a_client_cannot_be_made_with_is_refused(addresses, options, text):
@@ -291,7 +313,7 @@ def test_arguments_of_the_functions_own_types_are_words_and_others_json():
         pass
 
     def lines(*given, **named):
-        return prepare(pay, given, named)[0]
+        return prepare(pay, given, named)[0][:2]
 
     assert lines(5) == (b"pay 5", False)
     assert lines(-5, "ann") == (b"pay -5 ann", False)
@@ -307,7 +329,7 @@ def test_arguments_of_the_functions_own_types_are_words_and_others_json():
     ]:
         assert lines(*given) == (b"pay " + arguments_text(given, {}), True)
     assert lines(5, note="x") == (b'pay {"amount":5,"note":"x"}', True)
-    assert prepare("pay", (5,), {})[0] == (b"pay [5]", True)
+    assert prepare("pay", (5,), {})[0][:2] == (b"pay [5]", True)
 
 
 def test_addresses_of_clients():
@@ -323,7 +345,8 @@ def test_the_less_loaded_of_two_is_chosen_and_a_refused_one_avoided_for_longer_e
     now = 0.0
     monkeypatch.setattr(endpoint, "monotonic", lambda: now)
     busy, idle = Endpoint("1", 4), Endpoint("2", 4)
-    assert busy.take()
+    held = busy.take()
+    assert held is not None
     assert {choose([busy, idle], set()) for _ in range(20)} == {idle}
     for wait in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0):
         idle.refused()
@@ -341,7 +364,8 @@ def test_the_less_loaded_of_two_is_chosen_and_a_refused_one_avoided_for_longer_e
 def test_a_process_that_is_forked_leaves_the_connections_to_its_parent():
     with FakeServer(b"@1 = 1\n", REPLY) as server, Client(server.address) as client:
         (endpoint,) = client._flow._endpoints
-        assert endpoint.take() is not None
+        held = endpoint.take()
+        assert held is not None
         lock = endpoint._lock
         with lock:  # as if another thread held it
             pid = os.fork()

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linepool.client.core import Core, Kind, ProtocolError, arguments_text
+from linepool.client.core import Kind, ProtocolError, arguments_text
 from linepool.client.errors import CallTimeout
+from linepool.client.line import LineCore
 from linepool.errors import ClientError, ReplyError, ServerError, UnknownCommand, UsageError
 from linepool.protocols import framing
 from linepool.protocols.framing import Framed
@@ -29,7 +30,7 @@ REPLIES = st.lists(
 
 def asked(count=1):
     """Return a core that has sent some requests."""
-    core = Core()
+    core = LineCore()
     for _ in range(count):
         core.request(b"f []", True)
     return core
@@ -157,7 +158,10 @@ def test_a_line_without_a_frame_is_a_refusal(line, kind):
     [
         (b"@2 = 1\n", "a reply to another request came: '@2 = 1'"),
         (b"5\n", "the server does not send framed replies: '5'"),
-        (b"HTTP/1.1 400 Bad Request\r\n", "the server does not send framed replies: 'HTTP/1.1 400"),
+        (
+            b"HTTP/1.1 400 Bad Request\r\n",
+            "the server does not send framed replies, but seems to speak HTTP: 'HTTP/1.1 400",
+        ),
         (b"@1 = {\n", "a reply is not JSON: '{'"),
         (b"@1 = NaN\n", "a reply is not JSON: 'NaN'"),
         (b"@1 = \xff\n", "a reply is not JSON: '\\xff'"),
@@ -187,9 +191,12 @@ def test_any_bytes_are_replies_or_a_protocol_error(data, is_begun):
 
 
 def test_requests_are_numbered_and_say_how_long_is_waited():
-    core = Core()
+    core = LineCore()
     assert core.request(b"add [2,3]", True) == b"@i=1,j add [2,3]\n"
     assert core.request(b"ADD 2 3", False, wait_ms=450) == b"@i=2,t=450 ADD 2 3\n"
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    full = b"@i=3,j,t=5,r=a-1,p=" + trace.encode() + b" f []\n"
+    assert core.request(b"f []", True, "a-1", trace, 5) == full
     assert not core.is_at_rest
 
 

@@ -16,6 +16,7 @@ from linepool.worker.core_connection import CoreConnection
 from tests.unit.core_cases import (
     BEFORE_WORD,
     FAILURES,
+    LOG_IN,
     LONG_VERB,
     VALUES,
     VARIANTS,
@@ -88,6 +89,8 @@ TAKEN = [  # by the core alone, the handler's call included
         b"@t=999999999 RAW \x80\x7f",
         b"@t=60000,i=a.b_- COUNT",
         b"@i=1,i=2 FLAG true",
+        b"@i=1,t=9000,r=a.B_9- ADD 1 2",
+        b"@r=" + b"x" * 32 + b" ECHO x",
         b"@ VALUE none",
     ),
     *(b"@i=3 VALUE max", b"@ VALUE min", b"@ VALUE breaks", b"@ BIG 100000", b"@i=4 LOGIN me"),
@@ -102,7 +105,13 @@ CONCLUDED = [  # the core calls the handler; Python makes the reply
     b"FAILSESSION",
     *(b"VERB", b"which"),
     *(b"@i=5 MUL 1.5", b"@ VALUE list", b"@ VALUE over", b"@ VALUE surrogate", b"@i=6 FAIL client"),
-    *(b"@ ECHO \\", b"@ ECHO \x7f", b"@ VALUE raw", b"@i=7,t=9999 VALUE dict"),
+    *(
+        b"@ ECHO \\",
+        b"@ ECHO \x7f",
+        b"@ VALUE raw",
+        b"@i=7,t=9999 VALUE dict",
+        b"@i=7,r=a-1 FAIL client",
+    ),
 ]
 ASKED = [  # the core has the conversation answer
     *(
@@ -150,10 +159,13 @@ DECLINED = [  # Python reads it
         b"@i=" + b"x" * 33 + b" ADD 1 2",
         b"@i=\xc3\xa9 ADD 1 2",
         b"@i=1,,t=5 ADD 1 2",
+        b"@i=1,r=a/b ADD 1 2",
+        b"@r=" + b"x" * 33 + b" ADD 1 2",
+        b"@i=1,p=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 ADD 1 2",
         b"@j ADD [1,2]",
     ),
     *(
-        b"@" + b",".join([b"i=" + b"x" * 32] * 3) + b" ADD 1 2",
+        b"@" + b",".join([b"i=" + b"x" * 32] * 4) + b" ADD 1 2",
         b"@ NOSUCH",
         b" @ ADD 1 2",
         b"@\xffADD",
@@ -185,11 +197,12 @@ def test_whatever_a_client_sends_is_answered_alike(variant):
     seed = secrets.token_hex(4)
     with twins_of(partial(make_app, variant)) as twins:
         for number in range(CASES):
-            one = case(seed, number)
+            one = case(seed, number, variant)
             try:
                 twins.run(one.pieces, accepts=one.accepts, early=one.early)
             except AssertionError as error:
-                raise AssertionError(f"case({seed!r}, {number}) of {variant}: {error}") from None
+                what = f"case({seed!r}, {number}, {variant!r})"
+                raise AssertionError(f"{what}: {error}") from None
 
 
 def taken_by(twin: Twin, data: bytes, first: bytes = b"COUNT\n") -> tuple[int, int, int]:
@@ -225,6 +238,16 @@ def taken_by(twin: Twin, data: bytes, first: bytes = b"COUNT\n") -> tuple[int, i
 def test_the_core_takes_what_is_plain(twins, lines, calls, eol):
     for line in lines:
         assert (line, taken_by(twins.core, line + eol)) == (line, calls)
+
+
+def test_the_core_serves_who_has_logged_in():
+    with twins_of(partial(make_app, "login")) as twins:
+        for line in (b"ADD 1 2\n", b"COUNT\n", b"ADD 1 2\nADD 3 4\n"):
+            assert taken_by(twins.core, line, LOG_IN) == (0, 0, 0)
+            assert taken_by(twins.core, line, b"HELLO x\n")[1] == line.count(b"\n")
+        assert taken_by(twins.core, b"ADD 1 2\nLOGOUT\nADD 1 2\n", LOG_IN) == (0, 1, 1)
+        pieces = [LOG_IN, b"ADD 1 2\nLOGOUT\nADD 1 2\n" + LOG_IN + b"ADD 1 2\n", b"ADD 1 2\n"]
+        twins.run(pieces, accepts=True)
 
 
 @pytest.mark.parametrize("line", DECLINED)

@@ -10,7 +10,7 @@ import pytest
 
 from linepool import App, ClientError, Reply, Resp, ServerError, Session, Verb, core
 from linepool.errors import UnknownCommand, UsageError
-from linepool.protocols.resp import OK, NullArray, Push, Status, Verbatim
+from linepool.protocols.resp import OK, NullArray, PerVersion, Push, Status, Verbatim
 
 if not core.compiled:
     pytest.skip(f"there is no compiled core: {core.why_pure}", allow_module_level=True)
@@ -57,6 +57,7 @@ VALUES: dict[str, Any] = {
     "set": {7},
     "verbatim": Verbatim("text"),
     "push": Push([1, "x"]),
+    "per version": [PerVersion([1, {2}], {1: NullArray()}), PerVersion([b"x"], {b"x": 1})],
     "reply": Reply(5),
     "raw": Reply(raw=b"+as it is\r\n"),
     "last": Reply("last", close=True),

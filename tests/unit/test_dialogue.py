@@ -17,10 +17,16 @@ from linepool import (
     Protocol,
     Request,
     Rest,
+    ServerError,
     Session,
     SetupError,
     body,
 )
+from linepool.batch import answers
+from linepool.conversation import Conversation
+from linepool.errors import IncompleteError
+from linepool.protocols.dialogue.block import Block, RefusedBlock
+from linepool.resources import Resources
 from linepool.testing import assert_split_invariant
 
 
@@ -139,7 +145,7 @@ def test_a_too_large_block_is_read_to_its_end_and_the_connection_stays_open():
     app = post_office()
     for row in (b"x" * 60 + b"\r\n", b"y" * 100_000):
         protocol = app.freeze(Limits(max_body_bytes=1000)).open_protocol()
-        protocol._block = [b"DATA"]  # type: ignore[attr-defined]
+        protocol._block = Block([b"DATA"])  # type: ignore[attr-defined]
         most = 0
         for _ in range(100):
             protocol.feed(row)
@@ -147,9 +153,38 @@ def test_a_too_large_block_is_read_to_its_end_and_the_connection_stays_open():
             most = max(most, len(protocol.dump()))
         protocol.feed(b"\r\n.\r\nNOOP\r\n")
         bad, noop = protocol.next_request(), protocol.next_request()
-        assert getattr(bad, "reply", b"") == b"552 Message too large\r\n"
+        assert isinstance(bad, RefusedBlock)
+        assert protocol.encode_error(bad.error, bad) == b"552 Message too large\r\n"
         assert isinstance(noop, Request)
         assert most < 6000
+
+
+@pytest.mark.parametrize("text", ["spam", "x" * 40, "a\nb"], ids=["handler", "size", "newline"])
+def test_a_refused_block_leads_to_a_state_of_its_own(text):
+    app = App(protocol=Dialogue.smtp(), max_body_bytes=30)
+    seen = []
+
+    @app.handler(to="mail")
+    def mail() -> None: ...
+
+    @app.handler(when="mail", to="done", fails_to="failed")
+    def data(message: bytes = body()) -> None:
+        seen.append(message)
+        if message.startswith(b"spam"):
+            raise ClientError("no spam", code=550)
+
+    @app.handler(when="failed")
+    def state(session: Session) -> str:
+        return str(session["state"])
+
+    service = app.freeze(Limits(max_body_bytes=30))
+    conversation = Conversation(service, Session(), Resources())
+    conversation.feed(f"MAIL\r\nDATA x\r\nMAIL\r\nDATA\r\n{text}\r\n.\r\nSTATE\r\n".encode())
+    said = b"".join(answers(conversation)).decode().splitlines()
+
+    assert said[1].startswith("501")
+    assert said[-1] == "250 failed"
+    assert len(seen) == (text == "spam")
 
 
 @pytest.mark.parametrize("sent", [b"NOOP" + b"x" * 10 + b"\r\nNOOP\r\n", b"x" * 12])
@@ -160,9 +195,53 @@ def test_a_line_that_is_too_long_closes_whether_its_end_has_arrived_or_not(sent)
     assert protocol.next_request() is None
 
 
+@pytest.mark.parametrize("rest", [b"x" * 2000 + b"\r\nNOOP\r\n", b"x" * 9000])
+def test_a_long_line_may_arrive_in_parts(rest):
+    limits = Limits(max_line_bytes=10_000)
+    protocol = post_office().freeze(limits).open_protocol()
+    protocol.feed(b"HELO " + b"x" * 5000)
+    assert protocol.next_request() is None
+    protocol.feed(rest)
+
+    found = protocol.next_request()
+
+    if b"\n" in rest:
+        assert isinstance(found, Request)
+        assert len(found.words[0]) == 7000
+        assert protocol.next_request() is not None
+    else:
+        assert found == Bad(b"500 Line too long\r\n", close=True)
+
+
+def test_enhanced_codes_are_in_the_replies_of_the_protocol():
+    app = post_office(Dialogue.smtp(enhanced_codes=True, error_replies={"large": "552 5.2.3 no"}))
+    assert talk(app, "FOO", " ", "HELO", "DATA", "NOOP", "QUIT") == [
+        "500 5.5.1 Command not recognized",
+        "500 5.5.1 Command not recognized",
+        "501 5.5.4 name is missing. Usage: HELO name:str",
+        "503 5.5.1 Bad sequence of commands",
+        "250 2.0.0 OK",
+        "221 2.0.0 Bye",
+    ]
+
+
 def test_too_many_errors_close_the_connection():
     said = talk(post_office(Dialogue.smtp(max_errors=2)), "A", "MAIL x", "HELO", "NOOP")
     assert said == ["500 Command not recognized", "503 say HELO first", "421 Too many errors"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "code"),
+    [
+        (Dialogue(), "421"),
+        (Dialogue.smtp(enhanced_codes=True), "421 4.3.0"),
+        (Dialogue.pop3(), "-ERR"),
+    ],
+)
+def test_a_server_that_ends_a_connection_does_not_say_that_the_request_is_wrong(protocol, code):
+    assert protocol.encode_error(ServerError("busy"), None) == f"{code} busy\r\n".encode()
+    assert protocol.encode_error(IncompleteError("late"), None) == f"{code} late\r\n".encode()
+    assert not protocol.encode_error(ClientError("you"), None).startswith(b"421")
 
 
 def test_replies_have_one_line_or_several():
@@ -222,8 +301,17 @@ def test_a_state_that_no_command_leads_to_is_refused_at_the_start():
         app.freeze()
 
 
+def test_a_state_after_a_refused_block_needs_a_block():
+    app = App(protocol=Dialogue())
+    app.handler("A", fails_to="start")(lambda: None)
+    with pytest.raises(SetupError, match=r"fails_to is for a data block; it has no body\(\)"):
+        app.freeze()
+
+
 def test_an_unknown_option_of_a_handler_is_refused():
-    with pytest.raises(SetupError, match="no option 'whne'; the options are timeout, when, to"):
+    with pytest.raises(
+        SetupError, match="no option 'whne'; the options are timeout, idempotent, public, when, to"
+    ):
         App(protocol=Dialogue()).handler("A", whne="x")
 
 

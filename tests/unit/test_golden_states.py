@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from linepool import App, Dialogue, JsonRpc, Line, Memcache, Resp, Session, body
+from linepool import Answers, App, Ask, Dialogue, JsonRpc, Line, Memcache, Resp, Session, body
 from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.ipc import channel
 from linepool.ipc.messages import ConnectionState, Message, PassedConnection, Rejected
+from linepool.ipc.waiting import Waiting, Why
 from linepool.resources import Resources
 
 GOLDEN: dict[str, list[str]] = json.loads(
@@ -40,6 +41,10 @@ def served(protocol, *handlers) -> App:
     return app
 
 
+def auth(mechanism: str, user: bytes, given: Answers) -> Ask:
+    return Ask("334 more")
+
+
 APPS = {
     "line": served(Line(), put),
     "memcache": served(Memcache(), get),
@@ -47,6 +52,11 @@ APPS = {
     "jsonrpc": served(JsonRpc(), get),
     "dialogue": served(Dialogue.smtp(), data),
 }
+WAITING = Waiting(
+    [b"jobs", b""],
+    *(2**40, 2.5, 9.5, 3, 2**50, 7, Why.EXPIRED, b"jobs", b"TAKE", b"kept", b"none\r\n"),
+)
+ASKING = served(Dialogue.smtp(), auth)
 SENT = {
     "line": b"\xff\xfb\x18\r\nPUT k 10\r\nhalf",
     "memcache": b"set k 0 0 %d\r\nhalf" % 10**9,
@@ -74,12 +84,12 @@ def conversation(name: str) -> bytes:
     return one.dump()
 
 
-def passed() -> bytes:
+def passed(*waiting: Waiting) -> bytes:
     """Return the bytes of the message that passes a connection."""
     ours, theirs = channel.pair()
-    state = ConnectionState(
-        channel.PARTIAL | channel.SERVED, 12.5, 3.25, channel.join_state(b"s", b"p"), 2**63, 7
-    )
+    data = channel.join_state(b"s", b"p")
+    flags = channel.PARTIAL | channel.SERVED
+    state = ConnectionState(flags, 12.5, 3.25, data, 2**63, 7, [*waiting])
     with ours, theirs:
         assert channel.send(ours, PassedConnection(state, ours.fileno(), 2**40))
         return theirs.recv(1000)
@@ -92,6 +102,8 @@ def todays() -> dict[str, bytes]:
         "empty session": Session("12-3", "unix", "unix:@a").dump(),
         "not admitted": first_bytes(),
         "passed connection": passed(),
+        "passed with a request that waits": passed(WAITING),
+        "open question": asked(),
         **{name: conversation(name) for name in APPS},
     }
 
@@ -99,6 +111,13 @@ def todays() -> dict[str, bytes]:
 def first_bytes() -> bytes:
     one = connected("line")
     one.feed(b"GE")
+    return one.dump()
+
+
+def asked() -> bytes:
+    one = Conversation(ASKING.freeze(), Session("1-2", "peer", "here"), Resources())
+    one.feed(b"NO\r\nAUTH LOGIN \xe9\r\nfirst\r\nhalf")
+    list(answers(one))
     return one.dump()
 
 
@@ -136,6 +155,13 @@ def test_golden_first_bytes_are_read():
         fresh = connected("line")
         fresh.load(blob)
         assert fresh.dump() == golden("not admitted")[-1]
+
+
+def test_golden_questions_are_read():
+    for blob in golden("open question"):
+        fresh = Conversation(ASKING.freeze(), Session(), Resources())
+        fresh.load(blob)
+        assert fresh.dump() == golden("open question")[-1]
 
 
 def test_golden_sessions_are_read():

@@ -158,7 +158,8 @@ def templates() -> list[str]:
     return [
         node.value
         for file in Path(linepool.__file__).parent.rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text()))
+        if "=%" in (text := file.read_text())
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "=%" in node.value
     ]
 

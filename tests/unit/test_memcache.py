@@ -75,8 +75,18 @@ def test_replies_equal_those_of_memcached(sent, read):
     assert served().ask(sent) == read
 
 
+def test_what_memcached_1_6_45_does_otherwise_is_done_as_before():
+    """It takes blanks before a command for an unknown command, and any words behind the key of a delete."""
+    app = served()
+    assert app.ask(b" get a\r\n  mn\r\n") == b"END\r\nMN\r\n"
+    usage = b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"
+    assert (
+        app.ask(b"delete a 1\r\ndelete a 1 noreply\r\ndelete a b c d\r\n") == usage + b"ERROR\r\n"
+    )
+
+
 @pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize(("sent", "read"), list(dialogues())[:40:3])
+@pytest.mark.parametrize(("sent", "read"), list(dialogues())[:40:5])
 def test_cuts_change_nothing(sent, read):
     assert_split_invariant(served(), sent)
 
@@ -109,17 +119,17 @@ def test_cuts_change_nothing_for_too_large_values():
     assert_split_invariant(served(), script, Limits(max_body_bytes=100))
 
 
-def test_a_value_in_a_million_pieces_takes_linear_time():
+def test_a_value_in_300_000_pieces_takes_linear_time():
     protocol = served().freeze().open_protocol()
-    protocol.feed(b"set a 0 0 1000000\r\n")
-    for _ in range(1_000_000):
+    protocol.feed(b"set a 0 0 300000\r\n")
+    for _ in range(300_000):
         protocol.feed(b"x")
         if protocol.next_request() is not None:
             raise AssertionError("too early")
     protocol.feed(b"\r\n")
     request = protocol.next_request()
     assert isinstance(request, Request)
-    assert len(request.body or b"") == 1_000_000
+    assert len(request.body or b"") == 300_000
 
 
 def test_a_line_without_end_closes_the_connection_except_for_a_get():
@@ -270,7 +280,7 @@ def test_statistics_count_and_reset():
     said = app.ask(b"stats\r\n")
     for line in (b"cmd_set 1", b"get_hits 1", b"get_misses 1", b"incr_hits 1", b"delete_hits 1"):
         assert b"STAT " + line + b"\r\n" in said
-    assert app.ask(b"stats reset\r\nstats\r\n") == b"RESET\r\nEND\r\n"
+    assert app.ask(b"stats reset\r\nstats\r\n") == b"RESET\r\nSTAT version 1.6.45\r\nEND\r\n"
 
 
 @given(st.binary(max_size=200))

@@ -21,7 +21,6 @@ from linepool.operate.options import add_settings
 from linepool.operate.parser import Parser
 
 WSGI = "def application(environ, start_response):\n    return []\n"
-NO_TLS = "linepool does not speak TLS: put a proxy in front of it, such as stunnel"
 ONE_KIND = "there is one kind of worker; --scheme says how connections reach it"
 STAYS = "a server stays in the foreground: 'linepool unit' prints a systemd service for it"
 TIMEOUT = "use --request-timeout S, and --kill-grace S for handlers that ignore it"
@@ -39,7 +38,7 @@ MISTAKES = [
     ("run sums.py --threads 8", "give more --workers", 2),
     ("run --daemon", f"unknown argument --daemon; {STAYS}", 2),
     ("run sums.py --preload", "the app is always loaded before the workers are forked", 2),
-    ("run sums.py --certfile a.pem", NO_TLS, 2),
+    ("run sums.py --certfile a.pem", "unknown argument --certfile; use --tls-cert FILE", 2),
     ("run sums.py --loglevel debug", "use --log-level {debug,info,warning,error}", 2),
     ("run sums.py --pid x.pid", "unknown argument --pid; use --pid-file PATH", 2),
     ("run sums.py --max-worker-memory 300", "use --max-rss-mb MIB", 2),

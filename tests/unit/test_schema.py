@@ -158,6 +158,8 @@ def changed(value: Any) -> Iterator[Any]:
             yield from ({**value, key: other} for other in changed(inner))
 
 
+COLOUR = {"title": "Colour", "x-enum-varnames": ["RED", "GREEN"]}
+LEVEL = {"title": "Level", "x-enum-varnames": ["LOW", "HIGH"]}
 # annotation, schema without $defs or None, JSON values that are read
 READ: list[tuple[Any, dict[str, Any] | None, list[Any]]] = [
     (int, {"type": "integer"}, [3]),
@@ -169,8 +171,8 @@ READ: list[tuple[Any, dict[str, Any] | None, list[Any]]] = [
     (Any, {}, [1, None]),
     (list, {"type": "array"}, [[1, "a"]]),
     (dict, {"type": "object"}, [{"a": 1}]),
-    (Colour, {"enum": ["red", "green"]}, ["red"]),
-    (Level, {"enum": [1, 2]}, [2]),
+    (Colour, {**COLOUR, "enum": ["red", "green"]}, ["red"]),
+    (Level, {**LEVEL, "enum": [1, 2]}, [2]),
     (Literal["a", 1], {"enum": ["a", 1]}, ["a", 1]),
     (int | str, {"anyOf": [{"type": "integer"}, {"type": "string"}]}, [1, "a"]),
     (list[int], {"type": "array", "items": {"type": "integer"}}, [[], [1, 2]]),
@@ -223,8 +225,12 @@ SENT: list[tuple[Any, dict[str, Any] | None, list[Any]]] = [
     (time, {"type": "string", "format": "time"}, [time(12)]),
     (timedelta, {"type": "string", "format": "duration"}, [timedelta(seconds=90)]),
     (bytes, {"type": "string", "contentEncoding": "base64"}, [b"\xff"]),
-    (pathlib.Path, {"type": "string"}, [pathlib.Path("/tmp")]),
-    (fractions.Fraction, {"type": "string"}, [fractions.Fraction(1, 3)]),
+    (pathlib.Path, {"type": "string", "format": "path"}, [pathlib.Path("/tmp")]),
+    (
+        fractions.Fraction,
+        {"type": "string", "format": "fraction"},
+        [fractions.Fraction(1, 3)],
+    ),
     (ipaddress.IPv4Address, None, [ipaddress.IPv4Address("192.0.2.1")]),
     (set[int], None, [{1, 2}]),
     (Sequence[Decimal], None, [[Decimal(1)], (Decimal(2),)]),
@@ -333,6 +339,9 @@ def test_classes_are_described_once_with_docs_and_defaults():
         "default": 1.0,
     }
     assert "description" not in schema_of(Box[int])["$defs"]["Box_int"]  # a generated docstring
+    assert schema_of(Box[int])["$defs"]["Box_int"]["properties"]["more"]["default"] == []
+    assert schema_of(Options)["$defs"]["Options"]["x-typed-dict"]
+    assert "x-typed-dict" not in schema["Node"]
 
 
 def test_the_items_of_a_named_tuple_have_the_names_of_its_fields():
@@ -345,6 +354,29 @@ def test_the_items_of_a_named_tuple_have_the_names_of_its_fields():
         "items": False,
         "minItems": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("hint", "is_stream", "result"),
+    [
+        (Iterator[int], True, {"type": "array", "items": {"type": "integer"}}),
+        (set[int], False, {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}),
+        (Pair, False, {"$ref": "#/$defs/Pair"}),
+        (int | list[int], None, None),
+        (int, None, None),
+    ],
+    ids=str,
+)
+def test_a_reply_of_several_values_is_described_as_a_whole_too(hint, is_stream, result):
+    app = App()
+
+    @app.handler
+    def get():
+        return None
+
+    get.__annotations__["return"] = hint
+    reply = json.loads(app.ask(b"SCHEMA\n"))["commands"][0]["reply"]
+    assert (reply.get("stream"), reply.get("result")) == (is_stream, result)
 
 
 def test_two_classes_of_one_name_have_two_names():

@@ -148,6 +148,43 @@ def test_every_kind_of_parameter_is_described():
     assert total_["params"][0]["schema"] == {"type": "integer"}
 
 
+def test_what_may_be_called_twice_is_described_and_digested():
+    def described(**options):
+        app = App()
+        app.handler("ADD", **options)(lambda: None)
+        return document(app)
+
+    once, repeatable = described(), described(idempotent=True)
+    assert [one["commands"][0]["idempotent"] for one in (once, repeatable)] == [False, True]
+    assert once["digest"] != repeatable["digest"]
+
+
+def test_an_app_whose_clients_have_to_log_in_says_so(tmp_path):
+    app = App()
+    app.handler("ADD")(lambda: None)
+    app.handler("MOTD", public=True)(lambda: None)
+    without = document(app)
+    app.authenticate(lambda user, password: True)
+    whole = json.loads(app.ask("SCHEMA", user="ann"))
+    assert whole["login"] is True
+    assert [one.get("public") for one in whole["commands"]] == [None, True]
+    assert "login" not in without
+    assert "public" not in without["commands"][1]
+    assert whole["digest"] != without["digest"]
+    assert json.loads(app.ask("SCHEMA MOTD", user="ann"))["commands"] == whole["commands"][1:]
+
+    (tmp_path / "vault.py").write_text(
+        "import linepool\n@linepool.authenticate\ndef check(user, password): return True\n"
+        "@linepool.handler\ndef add() -> int: return 1\n"
+    )
+    status, out, _ = linepool(tmp_path, "check", "vault.py")
+    assert status == 0
+    assert out.startswith("vault: 5 commands; clients have to log in for all but AUTH, QUIT\n")
+    found = json.loads(linepool(tmp_path, "check", "vault.py", "--json")[1])
+    assert found["login"] is True
+    assert [one["names"] for one in found["commands"] if "public" in one] == [["AUTH"], ["QUIT"]]
+
+
 def app_with(doc: str = "Say it.", kind: type = str, timeout: float = 1, name: str = "say") -> App:
     app = App("other")
 

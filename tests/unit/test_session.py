@@ -306,3 +306,19 @@ def test_verb_and_rest_are_strings():
 
 def test_a_body_names_its_size():
     assert linepool.body("size").size == "size"
+
+
+def test_the_credentials_of_a_unix_client_move_with_its_session():
+    session = Session("1-2", "unix", "unix:@x", (12, 1000, 100))
+    session["cart"] = ["book"]
+    moved = Session.load(session.dump())
+
+    assert (moved.pid, moved.uid, moved.gid, moved.peer) == (12, 1000, 100, "unix")
+    assert moved == session
+    tcp = Session.load(Session("1-2", "127.0.0.1:5", "127.0.0.1:7000").dump())
+    assert (tcp.pid, tcp.uid, tcp.gid) == (None, None, None)
+
+
+def test_credentials_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="invalid literal"):
+        Session.load(b"1\x001-2\x00unix a b c\x00unix:@x\x00")

@@ -7,7 +7,6 @@ import re
 import sys
 from pathlib import Path
 
-import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,7 +151,6 @@ def test_the_spawn_rate_is_not_exceeded(trace, settings, boot_ns):
         assert last - first + 1 <= at_once + settings.max_spawn_rate * seconds + 1e-6
 
 
-@hypothesis.settings(max_examples=80)
 @given(
     st.lists(
         st.builds(
@@ -266,9 +264,9 @@ def test_samples_show_every_size_and_the_extremes(trace, settings):
 
 
 def test_a_long_trace_gives_few_samples():
-    trace = poisson(50, 0.05, 400, seed=1)
+    trace = poisson(50, 0.05, 100, seed=1)
 
-    assert len(simulate(trace, Settings(workers=Workers(4, 4))).samples) < 6000
+    assert len(simulate(trace, Settings(workers=Workers(4, 4))).samples) < 4000 < len(trace)
 
 
 # -- traces

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from linepool.operate import shown_at_terminal, tables
+from linepool.operate import events_at_terminal, shown_at_terminal, tables
+from linepool.operate.shown import events_as_lines
 from linepool.operate.shown_at_terminal import stacks_at_terminal, state_at_terminal
 from linepool.operate.tables import counted, cut, padded, seconds, size, table, width
 
@@ -47,6 +48,7 @@ STATE = {
             "refused",
             "braked",
             "dropped",
+            "denied",
             "saturated_s",
         ),
         0,
@@ -178,3 +180,96 @@ def test_stacks_name_function_and_place(monkeypatch):
         "worker 0 (pid 4712): idle 1.2 s",
         "  no",
     ]
+
+
+def test_requests_that_wait_are_below_the_workers(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    row = {"topic": "jobs\x1b", "command": "TAKE", "requests": 2, "oldest_s": 12.0}
+    long = {**row, "topic": "x" * 160, "requests": 1, "oldest_s": 0.5}
+    state = {**STATE, "waiters": {"requests": 3, "oldest_s": 12.0, "topics": [row, long]}}
+    none = {**STATE, "waiters": {"requests": 0, "oldest_s": None, "topics": []}}
+
+    assert stacks_at_terminal([], state) == [
+        "",
+        "3 requests wait without a worker, the longest for 12 s",
+        "  REQUESTS  WAITED  COMMAND  TOPIC",
+        "         2    12 s  TAKE     jobs\\x1b",
+        f"         1   0.5 s  TAKE     {'x' * 39}…",
+    ]
+    assert stacks_at_terminal([], none) == []
+    text = " ".join(" ".join(state_at_terminal(state)).split())
+    assert (
+        "waiters 3 requests wait without a worker, the longest for 12 s, 2 for jobs\\x1b (TAKE)"
+        in text
+    )
+    assert max(map(width, state_at_terminal(state))) <= 80
+    assert "waiters" not in " ".join(state_at_terminal(none))
+
+
+EVENT = {
+    "number": 7,
+    "change": 9,
+    "first": 1000.0,
+    "last": 1042.0,
+    "count": 1204,
+    "kind": "killed",
+    "command": "NAP\x1b[2J",
+    "client": "10.1.4.17:40112",
+    "pid": 4712,
+    "slot": 0,
+    "generation": 1,
+    "ran_s": 30.6,
+    "limit_s": 30.0,
+    "signal": None,
+    "status": None,
+    "id": None,
+    "why": "took longer than 30 s\nsecond line",
+    "stack": [{"file": "/srv/app.py", "line": 4, "function": "nap\x1b"}],
+}
+SATURATED = {
+    **EVENT,
+    "kind": "saturated",
+    "command": None,
+    "why": "3 connections wait",
+    "stack": [],
+}
+DIED = {
+    **EVENT,
+    "command": None,
+    "kind": "parker_died",
+    "signal": "SIGBUS",
+    "ran_s": None,
+    "why": None,
+    "stack": [],
+}
+
+
+def test_incidents_are_shown_with_relative_times(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    monkeypatch.setattr("time.time", lambda: 1102.0)
+
+    assert events_at_terminal.events_at_terminal([], stacks=True) == ["no incidents"]
+    assert events_at_terminal.events_at_terminal([EVENT, SATURATED, DIED], stacks=True) == [
+        "NO       LAST  KIND         TIMES  COMMAND              RAN  WHY",
+        r" 7  1 min ago  killed       1,204  NAP\x1b[2J  31 s of 30 s  took longer than 30 s",
+        "    client 10.1.4.17:40112, pid 4712, slot 0, generation 1",
+        "    second line",
+        r"    nap\x1b  /srv/app.py:4",
+        " 7  1 min ago  saturated    1,204  -                   42 s  3 connections wait",
+        "    client 10.1.4.17:40112, pid 4712, slot 0, generation 1",
+        " 7  1 min ago  parker died  1,204  -                      -  SIGBUS",
+        "    client 10.1.4.17:40112, pid 4712, slot 0, generation 1",
+    ]
+
+
+def test_incidents_are_shown_as_lines():
+    (first, more, frame) = events_as_lines([EVENT], stacks=True)
+
+    assert first == (
+        "event number=7 at=1970-01-01T00:17:22.000Z kind=killed command=NAP\x1b[2J client=10.1.4.17:40112"
+        " pid=4712 slot=0 generation=1 ran_s=30.6 limit_s=30.0 why='took longer than 30 s' count=1204"
+        " since=1970-01-01T00:16:40.000Z in='nap\\x1b (/srv/app.py:4)'"
+    )
+    assert more == "    second line"
+    assert frame == '    File "/srv/app.py", line 4, in nap\x1b'

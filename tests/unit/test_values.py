@@ -358,7 +358,8 @@ def test_rpc_discover_describes_classes_that_refer_to_themselves():
     assert schemas["Node"]["required"] == ["name", "children"]
     assert schemas["Edge"]["properties"]["ends"] == {"type": "array", "items": reference}
     assert method["params"][0]["schema"] == reference
-    assert method["params"][1]["schema"] == {"enum": ["ROUND", "flat"], "default": "flat"}
+    shape = {"title": "Shape", "enum": ["ROUND", "flat"], "x-enum-varnames": ["ROUND", "FLAT"]}
+    assert method["params"][1]["schema"] == {**shape, "default": "flat"}
     assert method["params"][2]["schema"] == {"type": "number", "minimum": 0, "default": 1}
     message = {"name": "a", "children": [{"name": "b", "children": []}]}
     assert rpc(app, "add", message)["result"] is None

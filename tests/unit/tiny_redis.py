@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 from linepool import App, Resp
 from linepool.protocols.resp import OK, Status
 
 _RECORDED = Path(__file__).with_name("redis_dialogues.txt")
+_REVEALS = re.compile(
+    rb"-ERR (?:unknown command|wrong number of arguments for '(?!auth|hello|quit|reset)).*\r\n"
+)
 
 
 def recorded(*, password: bool, config: bool = False) -> list[tuple[bytes, bytes]]:
     """Return recorded dialogues with Redis: what the client sent, and all that it received.
+
+    Redis says to everybody which commands it has. An app's commands are its own, so here a client that has
+    yet to log in reads the same of all.
 
     Args:
         password: Those with the password ``pw``, or those without a password.
@@ -20,7 +27,12 @@ def recorded(*, password: bool, config: bool = False) -> list[tuple[bytes, bytes
     """
     part = _RECORDED.read_text().split("# With the password")[password]
     dialogues = [ast.literal_eval(line) for line in part.splitlines() if line.startswith("(")]
-    return [(sent, received) for sent, received in dialogues if (b"CONFIG" in sent) == config]
+    required = b"-NOAUTH Authentication required.\r\n"
+    return [
+        (sent, _REVEALS.sub(required, received) if password else received)
+        for sent, received in dialogues
+        if (b"CONFIG" in sent) == config
+    ]
 
 
 def tiny_redis(**options) -> App:

@@ -5,15 +5,19 @@ processes on their own clocks; the head is the parker's and the master's. Each r
 verbs; the numbers of the words are known in this folder only.
 """
 
+from linepool.ipc.board.bans import Bans
 from linepool.ipc.board.layout import layout_hash
 from linepool.ipc.board.master import MasterSlot, MasterView, SlotSnapshot
 from linepool.ipc.board.page import Board
 from linepool.ipc.board.parker import ParkerSlot, ParkerView
-from linepool.ipc.board.words import BOUND, Order
+from linepool.ipc.board.words import BOUND, MAX_BANS, SEALED, Order
 from linepool.ipc.board.worker import Sibling, WorkerView
 
 __all__ = [
     "BOUND",
+    "MAX_BANS",
+    "SEALED",
+    "Bans",
     "Board",
     "MasterSlot",
     "MasterView",

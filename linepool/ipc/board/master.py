@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
+import time
 from collections.abc import Mapping
 
 from attrs import frozen
 
+from linepool.ipc.board.awaited import AwaitedTable
 from linepool.ipc.board.page import Board
 from linepool.ipc.board.words import (
+    ANNOUNCED,
+    BAN,
+    BANS,
     BEGUN,
     BEGUN_WITH,
     BOUND,
@@ -20,20 +26,25 @@ from linepool.ipc.board.words import (
     COMMAND,
     CONNECTIONS,
     COOKIE,
+    DENIED,
+    DENIED_BY_PARKER,
     DROPPED,
     DROPPED_BY_PARKER,
     EDGES_FROM_NS,
     EOL_LENGTH,
     ERRORS,
     HANDLER_NS,
+    HANDSHAKES_FAILED,
     HEARD,
     HELD,
     IDLE_FLOOR,
     IDLE_SINCE_NS,
     LIMIT_NS,
+    LIMITED,
     LINE_BYTES,
     LINE_LENGTH,
     MAX_BRAKES,
+    MAY_WAIT,
     ORDER,
     OVERDUE,
     PARKED,
@@ -43,6 +54,7 @@ from linepool.ipc.board.words import (
     REFUSED,
     REFUSED_BY_PARKER,
     REQUESTS,
+    SEALED,
     SERIAL,
     SINCE_NS,
     SLOTS,
@@ -57,6 +69,8 @@ from linepool.ipc.board.words import (
 from linepool.pool.scoreboard import WorkerState
 from linepool.pool.status import State, packed
 
+_NEVER = 2**64 - 1  # when a ban without a limit ends
+
 
 @frozen
 class SlotSnapshot:
@@ -64,6 +78,7 @@ class SlotSnapshot:
 
     Attributes:
         number: The serial number of what is in flight.
+        is_sealed: The connection of the client is encrypted.
         command: The number of its command in the service; 0: none.
         braked: Requests that were refused because workers died of their command.
     """
@@ -74,6 +89,7 @@ class SlotSnapshot:
     requests: int
     handler_ns: int
     client_fd: int
+    is_sealed: bool
     begun: bool
     held: int
     errors: int
@@ -86,6 +102,9 @@ class SlotSnapshot:
     eol: bytes
     command: int
     braked: int
+    denied: int
+    limited: int
+    handshakes_failed: int
 
 
 class MasterSlot:
@@ -93,12 +112,14 @@ class MasterSlot:
 
     def __init__(self, board: Board, number: int) -> None:
         self._view, self._words, self._published = board.slot(number)
+        self._announced = board.announced(number)
         self._origins = board.origins(number)
 
     def clear(self) -> None:
         """Set everything to 0."""
         for word in range(len(self._words)):
-            self._words[word] = 0
+            if word != MAY_WAIT:
+                self._words[word] = 0
         for place in range(0, len(self._published), 2):
             self._published[place] = 0
 
@@ -118,6 +139,24 @@ class MasterSlot:
             for place in range(0, len(published), 2)
             if 0 < published[place] < BOUND and published[place] != served
         }
+
+    def announced(self, cookie: int) -> bytes:
+        """Return what a proxy has said of a connection, by the cookie of its socket; b"": nothing.
+
+        The connection may be published, or is being served.
+        """
+        for place in range(0, len(self._announced), ANNOUNCED.size):
+            if data := self._announced_at(place, cookie):
+                return data
+        return b""
+
+    def announced_at(self, place: int, cookie: int) -> bytes:
+        """Return the same of a connection at a place, as ``movable`` has it."""
+        return self._announced_at(place // 2 * ANNOUNCED.size, cookie)
+
+    def _announced_at(self, at: int, cookie: int) -> bytes:
+        known, length, data = ANNOUNCED.unpack_from(self._announced, at)
+        return data[:length] if known == cookie else b""
 
     def command(self, order: Order) -> None:
         """Give the worker an order."""
@@ -215,7 +254,8 @@ class MasterSlot:
             words[LIMIT_NS],
             count_in(words, REQUESTS),
             words[HANDLER_NS],
-            words[CLIENT_FD] - 1,
+            (words[CLIENT_FD] & ~SEALED) - 1,
+            bool(words[CLIENT_FD] & SEALED),
             bool(words[BEGUN]),
             count_in(words, HELD),
             count_in(words, ERRORS),
@@ -228,6 +268,9 @@ class MasterSlot:
             b"\n" if words[EOL_LENGTH] == 1 else b"\r\n",
             words[COMMAND],
             count_in(words, BRAKED),
+            count_in(words, DENIED),
+            count_in(words, LIMITED),
+            count_in(words, HANDSHAKES_FAILED),
         )
 
 
@@ -236,11 +279,13 @@ class MasterView:
 
     Attributes:
         page: The board itself, for new processes.
+        awaited: The topics for which most requests wait.
         used: Slots from here on have never been used.
     """
 
     def __init__(self, page: Board, used: int = 0) -> None:
         self.page = page
+        self.awaited = AwaitedTable(page)
         self._head = page.head
         self._slots: dict[int, MasterSlot] = {}
         self.used = used
@@ -266,6 +311,7 @@ class MasterView:
         """Publish that there is no parker; return how many connections it held."""
         lost = self._head[PARKED]
         self._head[PARKER] = self._head[PARKED] = self._head[READY] = 0
+        self.awaited.clear()
         origins = self.page.parker_origins
         origins[:] = memoryview(bytes(origins.nbytes)).cast("I")
         return lost
@@ -277,6 +323,28 @@ class MasterView:
         for place, (name, until) in zip(range(MAX_BRAKES), commands.items(), strict=False):
             BRAKE.pack_into(table, place * BRAKE.size, brake_name(name), int(until * 1e9))
         self._head[BRAKES] += 1
+
+    def ban(self, networks: Mapping[str, float]) -> None:
+        """Publish which networks may not connect, and until when on the monotonic clock, in seconds.
+
+        Pre-condition: there are ``MAX_BANS`` at most.
+        """
+        table = self.page.bans
+        table[:] = bytes(len(table))
+        for place, (network, until) in enumerate(networks.items()):
+            ends_ns = _NEVER if until == math.inf else int(until * 1e9)
+            BAN.pack_into(table, place * BAN.size, network.encode(), ends_ns)
+        # After the table: a process that has read half of a change reads it again.
+        self._head[BANS] = time.monotonic_ns() if networks else 0
+
+    @property
+    def bans(self) -> dict[str, float]:
+        """The networks that may not connect, and until when on the monotonic clock, in seconds."""
+        return {
+            network.rstrip(b"\0").decode(): math.inf if ends_ns == _NEVER else ends_ns / 1e9
+            for network, ends_ns in BAN.iter_unpack(self.page.bans)
+            if ends_ns
+        }
 
     def withhold_edges(self, until_ns: int, floor: int) -> None:
         """Publish until when workers need not tell their edges at once; 0: from now on they tell them all.
@@ -303,6 +371,11 @@ class MasterView:
     def refused_by_parker(self) -> int:
         """How many connections the parker has refused."""
         return self._head[REFUSED_BY_PARKER]
+
+    @property
+    def denied_by_parker(self) -> int:
+        """How many connections the parker has closed because of the rules of access."""
+        return self._head[DENIED_BY_PARKER]
 
     @property
     def dropped_by_parker(self) -> int:

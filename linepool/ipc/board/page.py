@@ -7,6 +7,9 @@ from typing import Any
 
 from linepool.ipc.board.layout import layout_hash
 from linepool.ipc.board.words import (
+    ANNOUNCED,
+    AWAITED,
+    BAN,
     BRAKE,
     HEAD_WORDS,
     HELD,
@@ -14,21 +17,26 @@ from linepool.ipc.board.words import (
     LINE_BYTES,
     MAGIC,
     MAGIC_NUMBER,
+    MAX_BANS,
     MAX_BRAKES,
+    MOST_AWAITED,
     ORIGINS,
     PLACES,
+    RATE_BUCKETS,
     SLOT_WORDS,
     SLOTS,
+    STATE,
     WORD,
     count_in,
 )
 from linepool.kernel.memory import make_read_only
 from linepool.kernel.shared_memory import SharedMemory
+from linepool.pool.status import State
 from linepool.settings import MAX_WORKERS
 
 
 class Board:
-    """The page with its head and one slot for each worker there may be.
+    """The page with its head, one slot for each worker there may be, and what all of them write.
 
     The head and each slot begin on a memory page, so the kernel can keep a worker from writing to any
     but its own.
@@ -39,6 +47,9 @@ class Board:
         head: The words of the head.
         brakes: The table of braked commands.
         parker_origins: Counts of the parker's connections by their origins.
+        bans: The table of bans.
+        awaited: The topics for which most requests wait.
+        rates: The buckets of ``rates``, which all workers write.
 
     Args:
         held: How many connections a worker may publish in its slot.
@@ -86,12 +97,16 @@ class Board:
 
     def _place(self, held: int) -> None:
         """Compute where everything is."""
-        used = LINE_BYTES + (SLOT_WORDS + 2 * held) * WORD
+        self._announced_at = LINE_BYTES + (SLOT_WORDS + 2 * held) * WORD
+        used = self._announced_at + held * ANNOUNCED.size
         self._origins_at = _whole_pages(used)
         self._size = _whole_pages(self._origins_at + 2 * ORIGINS)
         self._held = held
-        self._begin = _whole_pages(mmap.PAGESIZE + 4 * ORIGINS)
-        self._bytes = self._begin + MAX_WORKERS * self._size
+        self._bans_at = mmap.PAGESIZE + 4 * ORIGINS
+        self._awaited_at = self._bans_at + MAX_BANS * BAN.size
+        self._begin = _whole_pages(self._awaited_at + MOST_AWAITED * AWAITED.size)
+        self._rates_at = self._begin + MAX_WORKERS * self._size
+        self._bytes = self._rates_at + RATE_BUCKETS * WORD
 
     def _use(self, memory: SharedMemory) -> None:
         self.memory = memory
@@ -100,6 +115,9 @@ class Board:
         self.head = self._view[: HEAD_WORDS * WORD].cast("Q")
         self.brakes = self._view[HEAD_WORDS * WORD :][: MAX_BRAKES * BRAKE.size]
         self.parker_origins = self._view[mmap.PAGESIZE :][: 4 * ORIGINS].cast("I")
+        self.bans = self._view[self._bans_at :][: MAX_BANS * BAN.size]
+        self.awaited = self._view[self._awaited_at :][: MOST_AWAITED * AWAITED.size]
+        self.rates = self._view[self._rates_at :].cast("Q")
         self._words: dict[int, memoryview] = {}
 
     @property
@@ -117,6 +135,10 @@ class Board:
     def held_by_workers(self) -> int:
         """Return how many connections all workers hold."""
         return sum(count_in(self.words(number), HELD) for number in self.used_slots)
+
+    def busy_workers(self) -> int:
+        """Return how many workers serve a client, or are about to."""
+        return sum(self.words(number)[STATE] == State.TAKEN for number in self.used_slots)
 
     def connections_from(self, origin: int) -> int:
         """Return how many connections that come from there the parker and all workers hold."""
@@ -137,12 +159,17 @@ class Board:
         published = view[words : words + 2 * self._held * WORD]
         return view, view[LINE_BYTES:words].cast("Q"), published.cast("Q")
 
+    def announced(self, number: int) -> memoryview:
+        """Return where a worker writes what proxies have said of its published connections."""
+        begin = self._begin + number * self._size + self._announced_at
+        return self._view[begin : begin + self._held * ANNOUNCED.size]
+
     def protect(self, number: int) -> None:
-        """Make all but one slot read-only in this process, which is the slot's worker."""
+        """Make all slots but one read-only in this process, which is the slot's worker."""
         begin = self._begin + number * self._size
         make_read_only(self.page, 0, begin)
         if number + 1 < MAX_WORKERS:
-            make_read_only(self.page, begin + self._size, len(self.page))
+            make_read_only(self.page, begin + self._size, self._rates_at)
 
 
 def _whole_pages(size: int) -> int:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from typing import ClassVar
 
+from linepool.ipc.board.awaited import AwaitedTable
+from linepool.ipc.board.bans import Bans
 from linepool.ipc.board.page import Board
 from linepool.ipc.board.words import (
     BEGUN_WITH,
+    DENIED_BY_PARKER,
     DROPPED_BY_PARKER,
     GIVEN,
     HEARD,
+    HELD,
     IDLE_SINCE_NS,
+    MISSED_WAKES,
+    MOST_AWAITED,
     ORDER,
     ORIGINS,
     PARKED,
@@ -20,8 +28,11 @@ from linepool.ipc.board.words import (
     READY_SINCE_NS,
     REFUSED_BY_PARKER,
     UNSTARTED,
+    WAITERS,
+    WAKES,
     count_in,
 )
+from linepool.ipc.waiting import Waiting
 
 
 class ParkerSlot:
@@ -33,6 +44,7 @@ class ParkerSlot:
         self._words[HEARD] = 1
         self._given = count_in(self._words, GIVEN)  # the number of the last connection
         self._begun_with = 0
+        self._missed_wakes = self._words[MISSED_WAKES]
 
     @property
     def idle_since_ns(self) -> int:
@@ -57,6 +69,16 @@ class ParkerSlot:
         """Whether ``begun_with`` may be this number: it was given, and does not decrease."""
         return self._begun_with <= number <= self._given
 
+    @property
+    def held(self) -> int:
+        """How many connections the worker holds."""
+        return count_in(self._words, HELD)
+
+    def has_missed_wakes(self) -> bool:
+        """Whether wake-ups of the worker found no room in its channel since the last call."""
+        before, self._missed_wakes = self._missed_wakes, self._words[MISSED_WAKES]
+        return bool(before != self._missed_wakes)
+
     def next_gift(self) -> int:
         """Publish that another connection is given to the worker; return the connection's number."""
         self._given += 1
@@ -69,12 +91,21 @@ class ParkerSlot:
 
 
 class ParkerView:
-    """The board as the parker uses it."""
+    """The board as the parker uses it.
+
+    Attributes:
+        bans: The networks that may not connect for a while.
+        most_awaited: How many topics ``awaited`` shows.
+    """
+
+    most_awaited: ClassVar[int] = MOST_AWAITED
 
     def __init__(self, board: Board) -> None:
+        self.bans = Bans(board)
         self._board = board
         self._head = board.head
         self._origins = board.parker_origins
+        self._awaited = AwaitedTable(board)
 
     def slot(self, number: int) -> ParkerSlot:
         """Return the slot of a new worker."""
@@ -118,9 +149,30 @@ class ParkerView:
         """Count a connection that was refused because there were too many."""
         self._head[REFUSED_BY_PARKER] += 1
 
+    def count_denied(self) -> None:
+        """Count a connection that the rules of access do not allow."""
+        self._head[DENIED_BY_PARKER] += 1
+
     def count_dropped(self) -> None:
         """Count a connection that was closed because a worker had passed nonsense."""
         self._head[DROPPED_BY_PARKER] += 1
+
+    @property
+    def wakes(self) -> int:
+        """The number of the last wake-up of requests that wait."""
+        return self._head[WAKES]
+
+    @wakes.setter
+    def wakes(self, number: int) -> None:
+        self._head[WAKES] = number
+
+    def waiters(self, count: int) -> None:
+        """Publish how many requests wait."""
+        self._head[WAITERS] = count
+
+    def awaited(self, topics: Iterable[tuple[bytes, int, Waiting]]) -> None:
+        """Publish for which topics most requests wait, with their number and the first of them."""
+        self._awaited.write(topics)
 
     def leaves(self) -> None:
         """Publish that there is no parker any more."""

@@ -11,6 +11,9 @@ from enum import IntEnum
 BOUND = 1 << 32
 """Added to what is published of a connection that cannot continue in another worker as it is."""
 
+SEALED = 1 << 33
+"""Added to the descriptor of a client whose connection is encrypted: nobody can send it plain text."""
+
 
 class Order(IntEnum):
     """What the master wants of a worker; a level, not an event, so it cannot be missed."""
@@ -36,14 +39,34 @@ IDLE_FLOOR = 10  # ... fewer workers than this are idle beside the one that tell
 MAGIC = 11  # says that this is a board; the process that makes it
 LAYOUT = 12  # the ``layout_hash`` of the code of the process that makes it
 PLACES = 13  # how many connections a worker may publish in its slot; the process that makes it
-HEAD_WORDS = 16
+BANS = 14  # another number after each change of the table of bans; 0: it is empty; master
+DENIED_BY_PARKER = 15  # connections that the rules of access do not allow; parker
+WAKES = 16  # how often requests that wait have been woken: the number of the last time; parker
+WAITERS = 17  # requests that wait; parker
+AWAITED_SUM = 18  # CRC-32 of the table of awaited topics; another one: it is incomplete; parker
+HEAD_WORDS = 24
 
 MAGIC_NUMBER = int.from_bytes(b"linepool", "little")
 
 # The table of braked commands, between the head and the slots; written by the master.
 # Of each: its ``brake_name``, and until when it is refused, in ns; 0: free.
 BRAKE = struct.Struct("@56sQ")
-MAX_BRAKES = 62  # they fill the page of the head
+MAX_BRAKES = 61  # they fill the page of the head
+
+# The table of bans, behind the parker's origins; written by the master.
+# Of each: its network as text, and until when it holds, in ns on the monotonic clock; 0: free.
+BAN = struct.Struct("@56sQ")
+MAX_BANS = 1024
+
+# Of the topics for which most requests wait, behind the bans; written by the parker: how many, since when
+# the first of these, in ns on the monotonic clock, its command, and the topic with its length.
+AWAITED = struct.Struct("@QQ48sQ160s")
+MOST_AWAITED = 10
+
+# Of a published connection that came through a proxy, behind the words of the slot; written by the worker:
+# SO_COOKIE of its socket, length of what follows, and what the proxy has said, see ``ipc.announced``.
+ANNOUNCED = struct.Struct("@QQ496s")
+ANNOUNCED_BYTES = 496
 
 # The words of a slot, after the line. Those that are written together are adjacent: one call writes
 # them, at half of what single words cost. That call clears them all first, so nothing that counts may
@@ -58,7 +81,7 @@ STARTED_NS = 6  # when the request in flight began, on the monotonic clock; 0: t
 REQUESTS = 7  # requests done
 HANDLER_NS = 8  # time spent in handlers
 COOKIE = 9  # SO_COOKIE of the client's socket: its descriptor may have been reused
-CLIENT_FD = 10  # descriptor of the client that is being served, plus one; 0: none
+CLIENT_FD = 10  # descriptor of the client that is being served, plus one, perhaps SEALED; 0: none
 IDLE_SINCE_NS = 11  # when it began to wait for work; 0: it works. Immediate, unlike status records
 HELD = 12  # connections held
 STATE = 13  # as in the last status record
@@ -79,10 +102,18 @@ GIVEN = 25  # number of the last connection given to this worker
 UNSTARTED = 26  # connections given to it that it had not begun to serve when the parker looked last
 DROPPED = 27  # connections closed because another worker had passed nonsense; the worker
 HEARD = 28  # 1: the parker has the worker's channel; parker
-SLOT_WORDS = 29
+DENIED = 29  # connections that the rules of access do not allow; the worker
+LIMITED = 30  # requests refused because there were too many from one address; the worker
+HANDSHAKES_FAILED = 31  # TLS handshakes that have failed; the worker
+MISSED_WAKES = 32  # how often a message with wake-ups found no room; the worker
+MAY_WAIT = 33  # 1: in this slot requests have been run that may wait; the worker, for good
+SLOT_WORDS = 40
 
 ORIGINS = 16384
 """Counts of connections by where their clients come from: two origins of one number share a count."""
+
+RATE_BUCKETS = 65536
+"""Words behind all slots, of which workers write any: see ``rates``."""
 
 WORD = 8  # bytes
 _MOST_COUNTED = 1 << 48

@@ -7,8 +7,12 @@ from functools import partial
 from typing import NamedTuple
 
 from linepool.ipc.board import words
+from linepool.ipc.board.bans import Bans
 from linepool.ipc.board.page import Board
+from linepool.ipc.board.rates import Rates
 from linepool.ipc.board.words import (
+    ANNOUNCED,
+    ANNOUNCED_BYTES,
     BEGIN,
     BEGUN,
     BEGUN_WITH,
@@ -18,17 +22,23 @@ from linepool.ipc.board.words import (
     CLIENT_FD,
     COMMAND,
     CONNECTIONS,
+    DENIED,
     DROPPED,
     EDGES_FROM_NS,
     ERRORS,
     GIVEN,
     HANDLER_NS,
+    HANDSHAKES_FAILED,
     HELD,
     IDLE_AT,
     IDLE_FLOOR,
     IDLE_SINCE_NS,
     LIMIT_NS,
+    LIMITED,
     LINE_BYTES,
+    LINE_LENGTH,
+    MAY_WAIT,
+    MISSED_WAKES,
     ORDER,
     ORIGINS,
     OVERDUE,
@@ -41,6 +51,7 @@ from linepool.ipc.board.words import (
     READY_SINCE_NS,
     REFUSED,
     REQUESTS,
+    SEALED,
     SERIAL,
     SERVING_AT,
     SINCE_NS,
@@ -48,6 +59,8 @@ from linepool.ipc.board.words import (
     STATE,
     TIMEOUTS,
     WAITED_NS,
+    WAITERS,
+    WAKES,
     brake_name,
     count_in,
 )
@@ -98,7 +111,7 @@ class WorkerView:
             worker.
         order: Returns the master's order, one of ``Order``; any other value is an order to leave too.
         serving: ``serving(cookie, descriptor + 1)`` publishes the connection that is read and answered
-            from now on.
+            from now on; SEALED is added if it is encrypted.
         begin: ``begin(line, its length, length of its ending, limit_ns, command, unsent, serial, now_ns)``
             publishes the request that goes to its handler; the one before it is done. It is overdue
             after ``limit_ns`` (0: never); ``command`` is the number of its command in the service;
@@ -106,15 +119,19 @@ class WorkerView:
         serial: Returns the number of the last request or hook.
         runs: ``runs(command)`` publishes that the request in flight has come to another command, by
             its number: the next one of a batch.
+        bans: The networks that may not connect for a while.
         brakes: Returns a number that changes when a result of ``braked_until`` does.
     """
 
     def __init__(self, board: Board, number: int) -> None:
         self._board = board
         self._number = number
+        self._is_awaited = False
         self._head = board.head
         self._view, self._words, self._published = board.slot(number)
+        self._announced = board.announced(number)
         self._origins = board.origins(number)
+        self.bans = Bans(board)
         self.places = len(self._published) // 2
         # Not methods: a method would cost as much again as what it does, at each request or round.
         self.ready_connections: Callable[[], int] = partial(self._head.__getitem__, READY)
@@ -137,7 +154,7 @@ class WorkerView:
     @property
     def served_descriptor(self) -> int:
         """The descriptor of the connection that is being served; -1: none is."""
-        return self._words[CLIENT_FD] - 1
+        return (self._words[CLIENT_FD] & ~SEALED) - 1
 
     def begin_hook(self, now_ns: int, limit_ns: int) -> None:
         """Publish that a hook runs; it has no line, and is not counted as a request."""
@@ -183,6 +200,20 @@ class WorkerView:
         return now_ns - started_ns if started_ns else 0
 
     @property
+    def overdue_ns(self) -> int:
+        """When the request or hook in flight is overdue, on the monotonic clock; 0: never, or none is."""
+        started_ns, limit_ns = self._words[STARTED_NS], self._words[LIMIT_NS]
+        return started_ns + limit_ns if started_ns and limit_ns else 0
+
+    @property
+    def line(self) -> bytes:
+        """The beginning of the line of the request in flight; b"": there is none."""
+        words = self._words
+        if not words[STARTED_NS]:
+            return b""
+        return bytes(self._view[: min(words[LINE_LENGTH], LINE_BYTES)])
+
+    @property
     def overdue_limit_ns(self) -> int | None:
         """The limit of the request in flight if the master says that it is overdue, else None."""
         words = self._words
@@ -206,9 +237,25 @@ class WorkerView:
         """Count a connection that was taken."""
         self._words[CONNECTIONS] += 1
 
+    def count_limited(self) -> None:
+        """Count a request that was refused because there were too many from one address."""
+        self._words[LIMITED] += 1
+
+    def rates(self, rate: float, burst: int) -> Rates:
+        """Return the buckets of the addresses; for the arguments, see ``Rates``."""
+        return Rates(self._board, rate, burst)
+
     def count_refused(self) -> None:
         """Count a connection that was refused because there were too many."""
         self._words[REFUSED] += 1
+
+    def count_denied(self) -> None:
+        """Count a connection that the rules of access do not allow."""
+        self._words[DENIED] += 1
+
+    def count_failed_handshake(self) -> None:
+        """Count a TLS handshake that has failed."""
+        self._words[HANDSHAKES_FAILED] += 1
 
     def count_dropped(self) -> None:
         """Count a connection that was closed because another worker had passed nonsense."""
@@ -260,6 +307,19 @@ class WorkerView:
         self._published[2 * place + 1] = cookie
         self._published[2 * place] = connection
 
+    def announce(self, place: int, cookie: int, data: bytes) -> bool:
+        """Note what a proxy has said of a connection that is to be published; return whether there is room.
+
+        Args:
+            place: Below ``places``.
+            cookie: Its SO_COOKIE.
+            data: As ``ipc.announced`` has it.
+        """
+        if len(data) > ANNOUNCED_BYTES:
+            return False
+        ANNOUNCED.pack_into(self._announced, place * ANNOUNCED.size, cookie, len(data), data)
+        return True
+
     def hide(self, place: int) -> int:
         """No longer publish a connection; return what ``restore`` wants."""
         shown, self._published[2 * place] = self._published[2 * place], 0
@@ -291,6 +351,35 @@ class WorkerView:
     def has_begun_with(self, number: int) -> None:
         """Confirm to the parker that the connection of this number is being served."""
         self._words[BEGUN_WITH] = number
+
+    @property
+    def wakes(self) -> int:
+        """The number of the last wake-up of requests that wait."""
+        return self._head[WAKES]
+
+    @property
+    def waiters(self) -> int:
+        """How many requests wait."""
+        return self._head[WAITERS]
+
+    def may_wait(self) -> bool:
+        """Publish that requests that may wait are run here; return whether that is new."""
+        if self._words[MAY_WAIT]:
+            return False
+        self._words[MAY_WAIT] = 1
+        return True
+
+    def anybody_waits(self) -> bool:
+        """Whether a request waits, or may be about to, in any worker: once it is true, it stays so."""
+        if not self._is_awaited:
+            slots = self._board.used_slots
+            waits = self._head[WAITERS] or any(self._board.words(one)[MAY_WAIT] for one in slots)
+            self._is_awaited = bool(waits)
+        return self._is_awaited
+
+    def missed_wakes(self) -> None:
+        """Publish that wake-ups found no room in the channel: the parker is to wake all that wait."""
+        self._words[MISSED_WAKES] += 1
 
     @property
     def has_gifts(self) -> bool:

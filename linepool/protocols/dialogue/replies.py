@@ -8,24 +8,52 @@ from linepool.protocols.text import scalar_text
 
 CODED_ERRORS = {
     "usage": "501",
-    "unknown": "500",
+    "unknown": "500 Command not recognized",
+    "login": "530 Authentication required",
+    "password": "535 authentication failed",
     "state": "503 Bad sequence of commands",
     "client": "554",
     "server": "451",
     "line": "500 Line too long",
     "large": "552 Message too large",
     "newline": "554 A line ends with CR LF, and nothing else does",
+    "cancel": "501 Cancelled",
+    "answer": "501 An answer must be UTF-8 text",
+    "closing": "421",
     "errors": "421 Too many errors",
 }
+ENHANCED_ERRORS = {
+    "usage": "501 5.5.4",
+    "unknown": "500 5.5.1 Command not recognized",
+    "login": "530 5.7.0 Authentication required",
+    "password": "535 5.7.8 authentication failed",
+    "state": "503 5.5.1 Bad sequence of commands",
+    "client": "554 5.0.0",
+    "server": "451 4.3.0",
+    "line": "500 5.5.2 Line too long",
+    "large": "552 5.3.4 Message too large",
+    "newline": "554 5.5.2 A line ends with CR LF, and nothing else does",
+    "cancel": "501 5.7.0 Cancelled",
+    "answer": "501 5.5.2 An answer must be UTF-8 text",
+    "closing": "421 4.3.0",
+    "errors": "421 4.7.0 Too many errors",
+}
+"""With enhanced status codes (RFC 3463)."""
+ENHANCED_OPTIONS = {"ok": "250 2.0.0 OK", "goodbye": "221 2.0.0 Bye"}
 POP3_ERRORS = {
     "usage": "-ERR",
-    "unknown": "-ERR",
+    "unknown": "-ERR Command not recognized",
+    "login": "-ERR log in first",
+    "password": "-ERR authentication failed",
     "state": "-ERR not now",
     "client": "-ERR",
     "server": "-ERR",
     "line": "-ERR line too long",
     "large": "-ERR too large",
     "newline": "-ERR a line ends with CR LF",
+    "cancel": "-ERR cancelled",
+    "answer": "-ERR an answer must be UTF-8 text",
+    "closing": "-ERR",
     "errors": "-ERR too many errors",
 }
 

@@ -27,7 +27,7 @@ def described(title: str, commands: Iterable[Command]) -> dict[str, Any]:
 def _method(command: Command, schemas: Schemas) -> dict[str, Any]:
     summary, _, description = command.doc.partition("\n")
     by_position = any(one.kind == "many" for one in command.parameters)
-    method = {
+    method: dict[str, Any] = {
         "name": command.names[0],
         "summary": summary,
         "description": description.strip(),
@@ -38,6 +38,10 @@ def _method(command: Command, schemas: Schemas) -> dict[str, Any]:
             "schema": {} if command.returns is None else schemas.of(command.returns, reply=True),
         },
     }
+    if command.is_idempotent:
+        method["x-idempotent"] = (
+            True  # the specification reserves names that begin so for extensions
+        )
     return {key: value for key, value in method.items() if value != ""}
 
 

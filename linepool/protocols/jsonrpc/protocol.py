@@ -11,6 +11,8 @@ Rules, where the specification leaves a choice:
 - ``params`` that are neither a list nor an object make the request invalid; so does an id that is a
   list, an object, true or false.
 - Method names are as registered; case counts.
+- A member ``timeout_ms`` of a call, an extension, says how long its client waits for the reply. In a batch
+  it has no effect, for the calls have one limit together.
 """
 
 from __future__ import annotations
@@ -19,27 +21,32 @@ import math
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import define
 
 from linepool.errors import ClientError, ReplyError, SetupError
+from linepool.login import Login
 from linepool.protocols.base import SKIPPED, Bad, Builtin, Call, Command, Request
 from linepool.protocols.buffered import Buffered
 from linepool.protocols.jsonrpc.discover import described
 from linepool.protocols.jsonrpc.replies import (
+    AUTHENTICATION_FAILED,
+    AUTHENTICATION_REQUIRED,
     INVALID_REQUEST,
     PARSE_ERROR,
     error_object,
 )
 from linepool.protocols.text import check_version
-from linepool.session import Reply, Session
+from linepool.session import Reply, Secret, Session
 from linepool.values.json_text import dumps, loads
 
 _MAX_HEADER_BYTES = 8192
 _LENGTH = re.compile(rb"content-length[ \t]*:[ \t]*([0-9]{1,18})[ \t]*\Z", re.IGNORECASE)
 _DUMP = struct.Struct("<B2s")
 _VERSION = 0x31
+_AUTHENTICATE = "rpc.authenticate"
+_MOST_WAIT_MS = 999_999_999
 _LOGGED_BYTES = 128  # of a message
 _METHOD = re.compile(rb'"method"\s*:\s*"([^"\\]*)"')
 
@@ -53,6 +60,7 @@ class RpcRequest(Request):
         wants_reply: False for a notification.
         problem: The error of an invalid request, or None.
         parts: The calls of a batch; None for a single call.
+        most_ns: How long the client waits for the reply, in ns; 0: it has not said.
         members: All that the client's object has; None: it is not an object.
     """
 
@@ -61,6 +69,7 @@ class RpcRequest(Request):
     problem: ClientError | None = None
     parts: list[RpcRequest] | None = None
     members: dict[str, Any] | None = None
+    most_ns: int = 0  # type: ignore[misc]  # of others it is always 0
 
 
 class JsonRpc(Buffered):
@@ -73,10 +82,14 @@ class JsonRpc(Buffered):
         max_batch: Limit of the calls of a batch; a longer one is an invalid request.
         max_batch_bytes: Limit of the replies of a batch together; the calls that come after it is
             reached are not run, and each gets an error.
+        overtaking: While a call waits (docs/waiting.md), those behind it on its connection are answered. A
+            client must tell replies apart by their ids then.
     """
 
     ignores_case = False
     typed = True
+    can_wait: ClassVar[bool] = True
+    public_builtins: ClassVar[frozenset[str]] = frozenset({_AUTHENTICATE})
 
     def __init__(
         self,
@@ -86,6 +99,7 @@ class JsonRpc(Buffered):
         title: str = "linepool",
         max_batch: int = 1000,
         max_batch_bytes: int = 8 * 1024 * 1024,
+        overtaking: bool = False,
     ) -> None:
         if framing not in ("lines", "headers"):
             raise SetupError(f"framing must be 'lines' or 'headers', not {framing!r}")
@@ -95,16 +109,30 @@ class JsonRpc(Buffered):
         self.title = title
         self.max_batch = max_batch
         self.max_batch_bytes = max_batch_bytes
+        self.overtakes = overtaking
 
     def builtins(self) -> Iterable[Builtin]:
         """rpc.discover."""
         return ((("rpc.discover",), _discover),)
 
+    def login_builtins(self) -> Iterable[Builtin]:
+        """rpc.authenticate."""
+        return (((_AUTHENTICATE,), _authenticate),)
+
+    def locked_error(self, request: Request | None) -> ReplyError:
+        """Return the error that says how to log in."""
+        text = f"authentication required: call {_AUTHENTICATE} with user and password"
+        return ClientError(text, code=AUTHENTICATION_REQUIRED)
+
+    def login_error(self) -> ReplyError:
+        """Return the error for a log-in with a wrong password."""
+        return ClientError("authentication failed", code=AUTHENTICATION_FAILED)
+
     def check(self, commands: Iterable[Command]) -> None:
         """Refuse names that the specification reserves, and data blocks."""
         for command in commands:
             name = command.names[0]
-            if name.startswith("rpc.") and name != "rpc.discover":
+            if name.startswith("rpc.") and not command.is_builtin:
                 raise SetupError(f"method {name}: names that begin with rpc. are reserved")
             if command.body is not None:
                 raise SetupError(f"method {name}: JSON-RPC has no data blocks; take a str")
@@ -119,6 +147,15 @@ class JsonRpc(Buffered):
         if self._needed and not self._join_block():
             return None
         return self._framed() if self.framing == "headers" else self._line()
+
+    def take_back(self, request: Request) -> None:
+        """Put a call in front of what has arrived."""
+        self.put_back(self.raw(request))
+
+    def raw(self, request: Request) -> bytes:
+        """Return a call as it would arrive."""
+        assert isinstance(request, RpcRequest)
+        return self._message(dumps(request.members))
 
     def eof(self) -> Bad | None:
         """Return the error for a client that ended its stream inside a message."""
@@ -254,7 +291,8 @@ class JsonRpc(Buffered):
             what = f"a batch may have {self.max_batch} calls at most"
             return self._failed(data, INVALID_REQUEST, f"Invalid Request: {what}")
         parts = [self._call(one, data) for one in message]
-        return RpcRequest(b"batch", [], None, line=data[:_LOGGED_BYTES].strip(), parts=parts)
+        line = next(filter(None, map(_secret_line, parts)), data[:_LOGGED_BYTES].strip())
+        return RpcRequest(b"batch", [], None, line=line, parts=parts)
 
     def _call(self, message: Any, data: bytes) -> RpcRequest:
         """Return the request of one message, with the error if it is invalid."""
@@ -271,6 +309,11 @@ class JsonRpc(Buffered):
             request.problem = _invalid("Invalid Request: the number of the id is too large")
             return request
         request.call_id = request_id
+        wait = message.get("timeout_ms")
+        if wait is not None and (type(wait) is not int or not 0 < wait <= _MOST_WAIT_MS):
+            request.problem = _invalid("Invalid Request: timeout_ms must be whole, above 0")
+            return request
+        request.most_ns = (wait or 0) * 1_000_000
         method = message.get("method")
         params = message.get("params", [])
         if message.get("jsonrpc") != "2.0":
@@ -304,6 +347,18 @@ class JsonRpc(Buffered):
 def _discover(protocol: JsonRpc) -> dict[str, Any]:
     """Describe the service in OpenRPC."""
     return described(protocol.title, protocol.commands.values())
+
+
+def _authenticate(login: Login, user: str, password: Secret) -> bool:
+    """Log in."""
+    login(user, password)
+    return True
+
+
+def _secret_line(part: RpcRequest) -> bytes:
+    """Return what stands for a batch in the log if this is the call of a method with secrets, or b""."""
+    has_secrets = part.command is not None and any(one.is_secret for one in part.command.parameters)
+    return b'[{"method": "%b"}]' % part.verb if has_secrets else b""
 
 
 def _invalid(text: str) -> ClientError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from linepool.errors import ReplyError, ServerError, UnknownCommand, UsageError
+from linepool.errors import DeadlineError, ReplyError, ServerError, UnknownCommand, UsageError
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -12,6 +12,8 @@ METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
 SERVER_ERROR = -32000
+AUTHENTICATION_REQUIRED = -32001
+AUTHENTICATION_FAILED = -32002
 
 
 def error_object(error: ReplyError) -> dict[str, Any]:
@@ -32,4 +34,6 @@ def error_object(error: ReplyError) -> dict[str, Any]:
     found: dict[str, Any] = {"code": code, "message": text}
     if error.data is not None:
         found["data"] = error.data
+    elif isinstance(error, DeadlineError):
+        found["data"] = {"why": error.problem}
     return found

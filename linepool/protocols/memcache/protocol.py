@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
-from linepool.errors import ReplyError, ServerError, UnknownCommand, UsageError
-from linepool.protocols.base import Builtin, Request
-from linepool.protocols.memcache.commands import BUILTINS
+from linepool.errors import ClientError, ReplyError, ServerError, UnknownCommand, UsageError
+from linepool.protocols.base import SKIPPED, Bad, Builtin, Request
+from linepool.protocols.memcache.commands import BUILTINS, LOG_IN, LOGIN
 from linepool.protocols.memcache.meta import Flags, Meta, encode_meta
-from linepool.protocols.memcache.parser import MemcacheParser, MemcacheRequest
-from linepool.protocols.memcache.replies import Value, encode_reply, encode_value
+from linepool.protocols.memcache.parser import PARSERS, MemcacheParser, MemcacheRequest
+from linepool.protocols.memcache.replies import GETS, Value, encode_reply, encode_value
 from linepool.protocols.text import one_line
 
 
@@ -18,25 +18,51 @@ class Memcache(MemcacheParser):
     """memcached's text protocol.
 
     Args:
-        version: The reply to ``version``.
+        version: What ``version`` and ``stats`` return. Clients read three numbers from it, and some of
+            them fail if anything follows.
         max_multiget_bytes: Limit of the line of a get. Other lines may have 2048 bytes.
     """
 
     ignores_case = False
+    public_builtins: ClassVar[frozenset[str]] = frozenset({LOG_IN})
     line_end = b"\r\n"
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {
         Flags: lambda request, _conversation: _flags(request)
     }
 
-    def __init__(
-        self, *, version: str = "1.6.18-linepool", max_multiget_bytes: int = 1024 * 1024
-    ) -> None:
+    def __init__(self, *, version: str = "1.6.45", max_multiget_bytes: int = 1024 * 1024) -> None:
         self.version = version
         self.max_multiget_bytes = max_multiget_bytes
 
     def builtins(self) -> Iterable[Builtin]:
         """version, verbosity, mn and quit."""
         return BUILTINS
+
+    def login_builtins(self) -> Iterable[Builtin]:
+        """What a ``set`` is before the client has logged in, as in memcached."""
+        return LOGIN
+
+    def locked_error(self, request: Request | None) -> ReplyError:
+        """Return memcached's error for a command before the log-in."""
+        return ClientError("unauthenticated")
+
+    def login_error(self) -> ReplyError:
+        """Return memcached's error for a log-in with a wrong password."""
+        return ClientError("authentication failure")
+
+    def _before_login(self, line: bytes, words: list[bytes], begin: int) -> Request | Bad | None:
+        """Return the log-in of a client that has yet to log in, or the error for another command.
+
+        A data block belongs to its command all the same.
+        """
+        parse = PARSERS.get(words[0]) if words else None
+        found = parse(self, line, words, begin) if parse is not None else SKIPPED
+        if found is None:
+            return None
+        if isinstance(found, MemcacheRequest) and found.verb == b"set" and found.body is not None:
+            found.quiet, found.command = False, self.commands[LOG_IN.encode()]
+            return found
+        return Bad(self.encode_error(self.locked_error(None), None), close=False)
 
     def encode(self, value: object, request: Request) -> bytes:
         """Return the reply, or b"" if the client asked for none.
@@ -56,8 +82,14 @@ class Memcache(MemcacheParser):
         return encode_reply(value, request)
 
     def encode_stream(self, items: Iterator[object], request: Request) -> Iterator[bytes]:
-        """Yield the blocks of a get whose handler yields Values, then END."""
+        """Yield the blocks of a get whose handler yields Values, then END.
+
+        What another handler yields is bytes, which are sent as they are.
+        """
         quiet = isinstance(request, MemcacheRequest) and request.quiet
+        if request.verb not in GETS:
+            yield from (part for part in map(_bytes, items) if not quiet)
+            return
         for item in items:
             if not isinstance(item, Value):
                 raise TypeError(
@@ -78,6 +110,14 @@ class Memcache(MemcacheParser):
             return b"ERROR\r\n"
         prefix = b"SERVER_ERROR " if isinstance(error, ServerError) else b"CLIENT_ERROR "
         return prefix + one_line(str(error)) + b"\r\n"
+
+
+def _bytes(item: object) -> bytes:
+    if not isinstance(item, bytes):
+        raise TypeError(
+            f"a generator that answers another command than a get yields bytes, not {type(item).__name__}"
+        )
+    return item
 
 
 def _flags(request: Request) -> Flags:

@@ -18,7 +18,7 @@ BOOLS = {
     b"delete": (b"DELETED", b"NOT_FOUND"),
     b"touch": (b"TOUCHED", b"NOT_FOUND"),
 }
-_GETS = {b"get", b"gets", b"gat", b"gats"}
+GETS = {b"get", b"gets", b"gat", b"gats"}
 
 
 @define
@@ -40,7 +40,7 @@ class Value:
 
 def encode_reply(value: object, request: Request) -> bytes:
     """Return the reply to a classic command; see ``Memcache.encode``."""
-    if request.verb in _GETS:
+    if request.verb in GETS:
         parts: list[bytes] = []
         for one in _values(value, request):
             parts += _parts(one)

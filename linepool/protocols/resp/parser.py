@@ -11,13 +11,14 @@ The rules, limits and error texts are those of Redis (networking.c of Redis 7.0)
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
 from linepool.errors import ClientError
-from linepool.protocols.base import SKIPPED, Bad, Request
+from linepool.protocols.base import SKIPPED, Bad, Command, Request
 from linepool.protocols.buffered import Buffered
+from linepool.protocols.resp.facts import CommandFacts
 from linepool.protocols.resp.values import encode_error
 from linepool.protocols.text import dump_with_head, load_with_head, unquote
 
@@ -28,15 +29,17 @@ _UNAUTHENTICATED_WORDS = 10
 _UNAUTHENTICATED_BYTES = 16384
 _LOGGED_WORDS = 4  # of a request
 _LOGGED_BYTES = 64  # of a word
-_SECRET = {b"AUTH", b"HELLO"}
+_SECRET = {b"AUTH", b"HELLO", b"CONFIG"}
 _INT = re.compile(rb"(?:0|-?[1-9][0-9]{0,18})\Z")
 _WORD = rb"\$(0|[1-9][0-9]{0,3})\r\n([^\r]*)\r\n"
-# Complete requests of one to five short words, as most are, by the digit of their count: one match
-# takes a sixth of the time of reading word by word.
+# Complete requests of a few short words, as most are, by what follows the asterisk: one match takes a
+# sixth of the time of reading word by word.
 _SHORT_REQUESTS = {
-    ord(str(count)): re.compile(rb"\*%d\r\n" % count + count * _WORD) for count in range(1, 6)
+    (b"%d\r" % count)[:2]: re.compile(rb"\*%d\r\n" % count + count * _WORD)
+    for count in range(1, 16)
 }
 _VERSION = 0x51
+ON, OFF, SKIP_NEXT = range(3)
 
 
 class RespParser(Buffered):
@@ -44,25 +47,28 @@ class RespParser(Buffered):
 
     Attributes:
         version: The version of the protocol, 2 or 3.
-        authenticated: The client has authenticated.
         name: The name that the client gave itself.
         queue: The commands queued since MULTI, as words; None: no transaction is open.
         queue_bytes: The length of these words together.
         queue_failed: A command since MULTI could not be queued, so EXEC will fail.
         subscribed: How many subscriptions the connection has; with any, it stays in its worker.
+        mute: Replies are not sent: OFF, or SKIP_NEXT for those of the next request; ON: they are.
+        containers: The commands that have subcommands, with the names of these.
+        facts: What COMMAND says of commands beside their own options.
         short_limit_bytes: A short request up to this length breaks none of the limits.
     """
 
     version: int
-    authenticated: bool
     name: str
     queue: list[list[bytes]] | None
     queue_bytes: int
     queue_failed: bool
     subscribed: int
+    mute: int
     max_request_bytes: int
     redis_version: str
-    authenticate: Callable[[str, str], bool] | None
+    containers: Mapping[bytes, tuple[str, ...]] = {}
+    facts: Mapping[str, CommandFacts] = {}
 
     def start(self) -> None:
         """Set up the state of a new connection."""
@@ -79,12 +85,12 @@ class RespParser(Buffered):
     def reset(self) -> None:
         """Return to the state of a new connection; bytes that have arrived stay."""
         self.version = 2
-        self.authenticated = False
         self.name = ""
         self.queue = None
         self.queue_bytes = 0
         self.queue_failed = False
         self.subscribed = 0
+        self.mute = ON
 
     @property
     def at_boundary(self) -> bool:
@@ -115,16 +121,20 @@ class RespParser(Buffered):
         return None
 
     @property
+    def in_transaction(self) -> bool:
+        """Whether commands are queued since MULTI."""
+        return self.queue is not None
+
+    @property
     def is_replaceable(self) -> bool:
         """Whether this is in its initial state, so that a new object could replace it."""
-        changed = self.version != 2 or self.authenticated or self.name or self.queue is not None
-        return self.at_boundary and not changed and not self.subscribed
+        changed = self.version != 2 or self.name or self.queue is not None
+        return self.at_boundary and not changed and not self.subscribed and not self.mute
 
     def dump(self) -> bytes:
         """Return all state: that of the connection, and the bytes that have arrived."""
         state: dict[str, Any] = {
             "resp": self.version,
-            "authenticated": self.authenticated,
             "name": self.name,
             "queue": self.queue if self.queue is None else [_sizes(words) for words in self.queue],
             "queue_failed": self.queue_failed,
@@ -133,6 +143,8 @@ class RespParser(Buffered):
             "size": self._size,
             "taken": self._request_bytes,
         }
+        if self.mute:
+            state["mute"] = self.mute
         queued = chain.from_iterable(self.queue or ())
         return dump_with_head(_VERSION, state, *queued, *self._args, self._unread())
 
@@ -151,7 +163,6 @@ class RespParser(Buffered):
             return words
 
         self.version = state["resp"]
-        self.authenticated = state.get("authenticated", False)
         self.name = state.get("name", "")
         self.queue = [take(sizes) for sizes in state["queue"]] if "queue" in state else None
         self.queue_bytes = at
@@ -161,32 +172,49 @@ class RespParser(Buffered):
         self._buffer = rest[at:]
         self._size = state.get("size", 0)
         self._request_bytes = state.get("taken", 0)
-
-    @property
-    def must_authenticate(self) -> bool:
-        """Whether the client has yet to authenticate."""
-        return False
+        self.mute = state.get("mute", ON)
 
     def request(self, args: list[bytes]) -> Request:
         """Return the request with these words, the command's name first."""
         verb = args[0]
+        words = args[1:]
         name = verb.upper()
-        command = self.commands.get(name, self.unknown)
+        command = self.commands.get(name)
+        if command is None:
+            verb, words, command = self._within(args, name)
+            args = [verb, *words]
         line = b" ".join(args)
         if len(line) > _LOGGED_BYTES or name in _SECRET:
             logged = args[: 1 if name in _SECRET else _LOGGED_WORDS]
             line = b" ".join([arg[:_LOGGED_BYTES] for arg in logged])
-        return Request(verb, args[1:], command, None, b"\r\n", line)
+        return Request(verb, words, command, None, b"\r\n", line)
+
+    def _within(self, args: list[bytes], name: bytes) -> tuple[bytes, list[bytes], Command | None]:
+        """Return the verb, the words and the command of a request whose command is not in the table.
+
+        It may be one that has subcommands, which are in the table as ``CLIENT|KILL``; the verb has both
+        names then. HELP is the same for all of them.
+        """
+        if name in self.containers:
+            sub = args[1] if len(args) > 1 else b""
+            command = self.commands.get(b"%b|%b" % (name, sub.upper()))
+            if command is None and sub.upper() == b"HELP":
+                command = self.commands.get(b"COMMAND|HELP")
+            if command is not None:
+                return b"%b|%b" % (args[0], sub), args[2:], command
+        return args[0], args[1:], self.unknown
 
     def _short_request(self) -> Request | Bad | None:
         """Return a request of a few short words, or None if it is incomplete or needs other checks."""
         buffer, at = self._buffer, self._at
-        pattern = _SHORT_REQUESTS.get(buffer[at + 1]) if len(buffer) - at > 1 else None
+        pattern = _SHORT_REQUESTS.get(buffer[at + 1 : at + 3])
         match = pattern.match(buffer, at) if pattern else None
         if match is None or match.end() - at > self.short_limit_bytes:
             return None
         found = match.groups()
         args = list(found[1::2])
+        if len(args) > _UNAUTHENTICATED_WORDS and self.is_locked:
+            return None
         if [*map(int, found[::2])] != [*map(len, args)]:
             return None
         self._at = match.end()
@@ -219,7 +247,7 @@ class RespParser(Buffered):
         count = parse_int(line[1:])
         if count is None or count > _MAX_WORDS:
             return self._lost("invalid multibulk length")
-        if count > _UNAUTHENTICATED_WORDS and self.must_authenticate:
+        if count > _UNAUTHENTICATED_WORDS and self.is_locked:
             return self._lost("unauthenticated multibulk length")
         self._words_left = max(0, count)
         self._args = []
@@ -258,7 +286,7 @@ class RespParser(Buffered):
         size = parse_int(line[1:])
         if size is None or not 0 <= size <= self.limits.max_body_bytes:
             return self._lost("invalid bulk length")
-        if size > _UNAUTHENTICATED_BYTES and self.must_authenticate:
+        if size > _UNAUTHENTICATED_BYTES and self.is_locked:
             return self._lost("unauthenticated bulk length")
         self._request_bytes += size
         if self._request_bytes > self.max_request_bytes:

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from linepool.errors import ClientError, ReplyError, SetupError, UnknownCommand, UsageError
-from linepool.protocols.base import Builtin, Call, Command, Request
+from linepool.protocols.base import Builtin, Call, Command, Limits, Request
 from linepool.protocols.resp import values as resp_values
+from linepool.protocols.resp.clients import ClientId
 from linepool.protocols.resp.commands import (
     BEFORE_AUTH,
     BUILTINS,
+    LOGIN,
     TRANSACTIONS,
     Authenticate,
-    arity,
+    wrong_password,
 )
-from linepool.protocols.resp.parser import RespParser, parse_int
+from linepool.protocols.resp.facts import CommandFacts, bounds, facts_of
+from linepool.protocols.resp.parser import OFF, ON, SKIP_NEXT, RespParser, parse_int
 from linepool.protocols.resp.pubsub import WHILE_SUBSCRIBED
 from linepool.protocols.resp.values import OK, NullArray, Push, Status, Verbatim
 from linepool.pubsub.messages import Message
 from linepool.session import Reply, Session
 
-__all__ = ["OK", "NullArray", "Push", "Queued", "Resp", "Status", "Verbatim"]
+__all__ = ["OK", "Commands", "NullArray", "Push", "Queued", "Resp", "Status", "Verbatim"]
 
 _MAX_REPEATED_BYTES = 128  # of an unknown command in its error
 _ENDS_MULTI = {b"EXEC", b"DISCARD"}
@@ -65,13 +68,41 @@ class Queued:
         return [self._run(request) for request in self._requests]
 
     def _run(self, request: Request) -> Any:
-        value = self._call(request, whole=True)
-        if isinstance(value, Reply):
-            value = value.value
-        return _in_redis_words(value, request) if isinstance(value, ReplyError) else value
+        return _outcome(self._call, request)
 
     def __len__(self) -> int:
         return len(self._requests)
+
+
+class Commands:
+    """The app's commands, for a handler that runs others, such as EVAL; injected by annotation.
+
+    They run as those of a MULTI: with middleware, in the handler's time, in its worker.
+    """
+
+    def __init__(self, request: Request, conversation: Any) -> None:
+        self._own = request
+        self._conversation = conversation
+        self._resp: Resp = conversation.protocol
+
+    def request(self, words: list[bytes]) -> Request:
+        """Return the request with these words; its ``command`` is None if there is no such command."""
+        return self._resp.request(words)
+
+    def facts(self, request: Request) -> CommandFacts:
+        """Return what COMMAND says of a request's command, which must not be None."""
+        return facts_of(request.verb.decode("latin-1").upper(), request.command, self._resp.facts)
+
+    def run(self, request: Request) -> Any:
+        """Run a command.
+
+        Returns:
+            What its handler returns (of a stream, a list), or a ReplyError with Redis' text.
+        """
+        try:
+            return _outcome(self._conversation.outcome, request)
+        finally:  # what runs longer than its limit from now on is not the fault of that command
+            self._conversation.runs(self._own.command.number)
 
 
 class Resp(RespParser):
@@ -93,23 +124,30 @@ class Resp(RespParser):
             ``max_body_bytes``.
         max_queue: Limit of the commands queued since MULTI; with one more, EXEC will fail.
         max_queue_bytes: Likewise, of all their words together.
+        facts: What COMMAND says of commands, by their names, in place of the options of their handlers;
+            ``linepool.protocols.resp.read_facts`` reads a table.
     """
 
     line_end = b"\r\n"
     publishes = True
+    can_wait: ClassVar[bool] = True
+    public_builtins = BEFORE_AUTH
     options: ClassVar[Mapping[str, str]] = {
         "flags": "the command's flags in COMMAND INFO, such as 'write fast'",
-        "keys": "positions of the first and the last key, and the step, for COMMAND INFO",
+        "keys": "where its keys are: '1', '1..-1', '1..-1/2', '#2' (so many as word 2 says, behind it)",
+        "group": "the command's group in COMMAND DOCS and of ACL, such as 'string'",
     }
     # Stricter than the usual ones: numbers as Redis reads them.
     converters: ClassVar[Mapping[Any, Callable[[bytes], Any]]] = {int: to_int, float: to_float}
     supplies: ClassVar[Mapping[Any, Callable[[Request, Any], object]]] = {
         Queued: lambda _request, conversation: Queued(
             conversation.protocol.take_queue(), conversation.outcome
-        )
+        ),
+        ClientId: lambda _request, conversation: ClientId.of(conversation),
+        Commands: Commands,
     }
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all have defaults
         self,
         *,
         password: str | None = None,
@@ -119,20 +157,51 @@ class Resp(RespParser):
         max_request_bytes: int = 64 * 1024 * 1024,
         max_queue: int = 10_000,
         max_queue_bytes: int = 8 * 1024 * 1024,
+        facts: Mapping[str, CommandFacts] | None = None,
     ) -> None:
-        self.authenticate = authenticate or (_comparison(password) if password else None)
+        self.authenticator = authenticate or (_comparison(password) if password else None)
         self.transactions = transactions
         self.redis_version = redis_version
         self.max_request_bytes = max_request_bytes
         self.max_queue = max_queue
         self.max_queue_bytes = max_queue_bytes
+        self.facts = facts or {}
+        self.containers = {}
 
     def builtins(self) -> Iterable[Builtin]:
         """PING, HELLO, COMMAND and what else clients need to connect."""
         return (*BUILTINS, *TRANSACTIONS, _EXEC) if self.transactions else BUILTINS
 
+    def login_builtins(self) -> Iterable[Builtin]:
+        """AUTH and HELLO."""
+        return LOGIN
+
+    def lock(self, limits: Limits, *, is_locked: bool) -> None:
+        """Note whether the client has yet to log in; the limits of its requests are then those of Redis."""
+        self.is_locked = is_locked
+
+    def locked_error(self, request: Request | None) -> ReplyError:
+        """Return Redis' error; it is the same for commands that there are not."""
+        if request is not None and request.verb.upper() == b"EXEC":
+            text = "Transaction discarded because of: NOAUTH Authentication required."
+            return ClientError(text, code="EXECABORT")
+        return ClientError("Authentication required.", code="NOAUTH")
+
+    def login_error(self) -> ReplyError:
+        """Return Redis' error for a log-in with a wrong password."""
+        return wrong_password()
+
     def check(self, commands: Iterable[Command]) -> None:
-        """Refuse handlers with a data block: words hold any bytes here."""
+        """Refuse handlers with a data block, for words hold any bytes here; note the subcommands."""
+        containers: dict[bytes, list[str]] = {}
+        whole = {name for command in commands for name in command.names}
+        for command in commands:
+            for name in command.names:
+                facts_of(name, command, self.facts)  # raises if an option is wrong
+                top, bar, sub = name.partition("|")
+                if bar and top not in whole:
+                    containers.setdefault(top.encode(), []).extend([sub] if sub else [])
+        self.containers = {top: tuple(subs) for top, subs in containers.items()}
         for command in commands:
             if command.body is not None:
                 raise SetupError(
@@ -140,38 +209,37 @@ class Resp(RespParser):
                     " take the data as a parameter of type bytes"
                 )
 
-    @property
-    def must_authenticate(self) -> bool:
-        """Whether the client has yet to authenticate."""
-        return self.authenticate is not None and not self.authenticated
-
     def around(self, request: Request, session: Session, call: Call) -> Any:
-        """Answer a request, queue it in a transaction, or refuse it before authentication."""
+        """Answer a request, or queue it in a transaction; drop the reply if the client wants none."""
+        muted, self.mute = self.mute, OFF if self.mute == OFF else ON
+        value = self._answered(request, call)
+        is_muted = muted == SKIP_NEXT or (muted and self.mute)
+        if is_muted and not request.verb.upper().endswith(b"SUBSCRIBE"):
+            return Reply(raw=b"", close=isinstance(value, Reply) and value.close)
+        return value
+
+    def _answered(self, request: Request, call: Call) -> Any:
         if self.subscribed and self.version == 2 and request.verb.upper() not in WHILE_SUBSCRIBED:
             return ClientError(
                 f"Can't execute '{request.verb.decode('utf-8', 'replace').lower()}': only (P|S)SUBSCRIBE /"
                 " (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
             )
         verb = request.verb.upper()
-        if self.authenticate is None and self.queue is None:
-            if self.transactions and verb in _ENDS_MULTI:
-                return ClientError(f"{verb.decode()} without MULTI")
+        if self.is_locked:
             return call(request)
-        if self.must_authenticate and verb not in BEFORE_AUTH:
-            if verb == b"EXEC":
-                text = "Transaction discarded because of: NOAUTH Authentication required."
-                return ClientError(text, code="EXECABORT")
-            return _early_error(request) or ClientError("Authentication required.", code="NOAUTH")
         if self.queue is not None:
             return self._in_transaction(verb, request, call)
+        if self.transactions and verb in _ENDS_MULTI:
+            return ClientError(f"{verb.decode()} without MULTI")
         return call(request)
 
     def is_plain(self, request: Request) -> bool:
-        """Whether no authentication, transaction or subscription affects the request."""
+        """Whether no log-in, transaction or subscription affects the request."""
         return (
-            (self.authenticate is None or self.authenticated)
+            not self.is_locked
             and self.queue is None
             and not self.subscribed
+            and not self.mute
             and not (self.transactions and request.verb.upper() in _ENDS_MULTI)
         )
 
@@ -180,7 +248,7 @@ class Resp(RespParser):
         assert self.queue is not None
         if verb == b"MULTI":
             return ClientError("MULTI calls can not be nested")
-        if verb.endswith(b"SUBSCRIBE"):
+        if verb.endswith(b"SUBSCRIBE") or self._is_no_multi(verb, request):
             self.queue_failed = True
             return ClientError("Command not allowed inside a transaction")
         if verb == b"WATCH":
@@ -202,6 +270,10 @@ class Resp(RespParser):
             return error
         return self._queued([request.verb, *request.words])
 
+    def _is_no_multi(self, verb: bytes, request: Request) -> bool:
+        name, command = verb.decode("latin-1"), request.command
+        return command is not None and "no_multi" in facts_of(name, command, self.facts).flags
+
     def _queued(self, args: list[bytes]) -> Any:
         """Queue a command; once EXEC is going to fail, only its reply is the same."""
         assert self.queue is not None
@@ -217,6 +289,12 @@ class Resp(RespParser):
                 f"a transaction may have {commands} commands and {size} bytes at most"
             )
         return Status("QUEUED")
+
+    def take_back(self, request: Request) -> None:
+        """Put a request in front of what has arrived."""
+        words = [request.verb, *request.words]
+        parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
+        self.put_back(b"*%d\r\n%b" % (len(words), b"".join(parts)))
 
     def take_queue(self) -> list[Request]:
         """End the transaction; return the commands queued since MULTI."""
@@ -240,7 +318,7 @@ class Resp(RespParser):
 
     def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
         """Return the error reply, with Redis' text if Redis has this error."""
-        return resp_values.encode_error(_in_redis_words(error, request))
+        return resp_values.encode_error(_in_redis_words(error, request, self.containers))
 
 
 def exec_(queued: Queued) -> list[Any]:
@@ -255,19 +333,31 @@ def _comparison(password: str) -> Authenticate:
     return lambda user, given: user == "default" and given == password
 
 
+def _outcome(call: Call, request: Request) -> Any:
+    """Run the handler of a request that is a part of another one; return its value or the error."""
+    value = call(request, whole=True)
+    if isinstance(value, Reply):
+        value = value.value
+    return _in_redis_words(value, request) if isinstance(value, ReplyError) else value
+
+
 def _early_error(request: Request) -> ReplyError | None:
     """Return the error that shows before the command runs: unknown, or the number of its words."""
     if request.command is None:
         return UnknownCommand()
-    least, most = arity(request.command)
+    least, most = bounds(request.command)
     if not least <= len(request.words) <= most:
         return UsageError("", "missing")
     return None
 
 
-def _in_redis_words(error: ReplyError, request: Request | None) -> ReplyError:
+def _in_redis_words(
+    error: ReplyError, request: Request | None, containers: Container[bytes] = ()
+) -> ReplyError:
     """Return an error with Redis' text if Redis has this error."""
     if isinstance(error, UnknownCommand) and request is not None:
+        if request.verb.upper() in containers:
+            return ClientError(_unknown_subcommand(request))
         return ClientError(_unknown(request))
     if isinstance(error, UsageError) and error.code is None and request is not None:
         return _usage(error, request)
@@ -283,6 +373,14 @@ def _unknown(request: Request) -> str:
         shown += b"'%b' " % text[: _MAX_REPEATED_BYTES - len(shown)]
     verb = request.verb[:_MAX_REPEATED_BYTES].decode("utf-8", "replace")
     return f"unknown command '{verb}', with args beginning with: {shown.decode('utf-8', 'replace')}"
+
+
+def _unknown_subcommand(request: Request) -> str:
+    verb = request.verb.decode("utf-8", "replace")
+    if not request.words:
+        return f"wrong number of arguments for '{verb.lower()}' command"
+    shown = request.words[0][:_MAX_REPEATED_BYTES].decode("utf-8", "replace")
+    return f"unknown subcommand '{shown}'. Try {verb.upper()} HELP."
 
 
 def _usage(error: UsageError, request: Request) -> ReplyError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from linepool.errors import ClientError
 from linepool.protocols.base import Builtin
 from linepool.protocols.resp.parser import RespParser
 from linepool.protocols.resp.values import Push, encode
@@ -55,25 +54,28 @@ def publish(channel: bytes, message: bytes, pubsub: PubSub) -> int:
     return pubsub.publish(channel, message)
 
 
-def describe(subcommand: str, *words: bytes, pubsub: PubSub) -> object:
-    """Describe subscriptions: PUBSUB CHANNELS [pattern] | NUMSUB [channel ...] | NUMPAT."""
-    name = subcommand.upper()
-    if name == "CHANNELS" and len(words) <= 1:
-        return pubsub.channels(*words)
-    if name == "NUMSUB":
-        return [part for word in words for part in (word, pubsub.subscribers(word))]
-    if name == "NUMPAT" and not words:
-        return pubsub.patterns()
-    if name in ("CHANNELS", "NUMPAT"):
-        raise ClientError(f"wrong number of arguments for 'pubsub|{name.lower()}' command")
-    raise ClientError(f"unknown subcommand '{subcommand}'. Try PUBSUB HELP.")
+def channels(pubsub: PubSub, pattern: bytes | None = None) -> list[bytes]:
+    """List the channels that have subscribers, or those whose names match a pattern."""
+    return pubsub.channels() if pattern is None else pubsub.channels(pattern)
+
+
+def count_subscribers(*channels: bytes, pubsub: PubSub) -> list[bytes | int]:
+    """Return the number of subscribers of each channel; subscriptions to patterns do not count."""
+    return [part for word in channels for part in (word, pubsub.subscribers(word))]
+
+
+def count_patterns(pubsub: PubSub) -> int:
+    """Return the number of patterns that clients have subscribed to."""
+    return pubsub.patterns()
 
 
 PUBSUB: tuple[Builtin, ...] = (
     (("SUBSCRIBE", "PSUBSCRIBE"), subscribe),
     (("UNSUBSCRIBE", "PUNSUBSCRIBE"), unsubscribe),
     (("PUBLISH",), publish),
-    (("PUBSUB",), describe),
+    (("PUBSUB|CHANNELS",), channels),
+    (("PUBSUB|NUMSUB",), count_subscribers),
+    (("PUBSUB|NUMPAT",), count_patterns),
 )
 
 

@@ -45,6 +45,14 @@ class NullArray:
     """The null of a command whose reply is an array: ``*-1`` in version 2, null in version 3."""
 
 
+@frozen
+class PerVersion:
+    """A value that is not alike in the versions of the protocol: what it is in each of them."""
+
+    resp2: Any
+    resp3: Any
+
+
 def encode(value: object, version: int) -> bytes:
     """Return a value in RESP 2 or 3.
 
@@ -68,7 +76,8 @@ def encode_error(error: ReplyError) -> bytes:
     text = str(error)
     if isinstance(error, ServerError) and error.code is None and not text:
         text = "internal error"
-    return b"-%b\r\n" % f"{code} {text}".encode("utf-8", "replace").translate(_LINE_BREAKS)
+    line = f"{code} {text}" if text else code
+    return b"-%b\r\n" % line.encode("utf-8", "replace").translate(_LINE_BREAKS)
 
 
 def _add(parts: list[bytes], value: Any, version: int) -> None:
@@ -85,6 +94,8 @@ def _add(parts: list[bytes], value: Any, version: int) -> None:
     elif isinstance(value, (list, tuple, Set)):
         mark = b"~" if version == 3 and isinstance(value, Set) else b"*"
         _add_all(parts, mark, value, len(value), version)
+    elif isinstance(value, PerVersion):
+        _add(parts, value.resp3 if version == 3 else value.resp2, version)
     else:
         _add_other(parts, value, version)
 
@@ -156,7 +167,8 @@ def _number(value: float | None, version: int) -> bytes:
 
 
 def _int(value: int, version: int) -> bytes:
-    if value in _INT64:
+    # ``in`` would try all numbers of the range, one by one, if the type is derived from int.
+    if _INT64.start <= value < _INT64.stop:
         return b":%d\r\n" % value
     text = b"%d" % value
     return b"(%b\r\n" % text if version == 3 else b"$%d\r\n%b\r\n" % (len(text), text)

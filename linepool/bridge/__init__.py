@@ -1,0 +1,1 @@
+"""The bridge: messages to and from other machines, through Valkey or Redis."""
