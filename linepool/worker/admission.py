@@ -1,6 +1,7 @@
 """Which new clients are served, and under which name.
 
-Runs in workers. Makes no system call that waits, and does not know the loop: it says what to do.
+Runs in workers. Makes no system call that waits, but for a moment at a limit that seems to be reached,
+and does not know the loop: it says what to do.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import time
+from collections.abc import Callable
 
 from linepool.errors import TOO_MANY, TOO_MANY_FROM_ONE
 from linepool.kernel.listeners import Listener
@@ -16,6 +19,13 @@ from linepool.session import Session
 from linepool.worker.context import WorkerContext
 
 log = logging.getLogger("linepool")
+
+_LOOKS = 10
+"""How often a count is read before a client is refused for it ..."""
+_LOOK_EVERY = 0.0005
+"""... and how many seconds later each time."""
+_SURE_FOR = 0.1
+"""For how many seconds after a refusal one look is enough: many that are refused cost little."""
 
 
 class Admission:
@@ -31,6 +41,7 @@ class Admission:
         settings = context.settings
         self._most, self._most_from_one = settings.max_connections, settings.address_limit
         self.enough = min(self._most, self._most_from_one)
+        self._refused_at = 0.0  # on the monotonic clock
         pid = os.getpid()
         self._ids = (f"{pid}-{number}" for number in itertools.count(1))
 
@@ -72,12 +83,29 @@ class Admission:
         board, settings = self._board, self._context.settings
         if board.has_room_for(settings.hot_connections, self.enough):
             return b""  # without a look at all workers
-        if settings.has_parker and board.connections() >= self._most:
+        if settings.has_parker and self._is_reached(board.connections, self._most):
             why = TOO_MANY
-        elif origin and board.connections_from(origin) >= self._most_from_one:
+        elif origin and self._is_reached(
+            lambda: board.connections_from(origin), self._most_from_one
+        ):
             why = TOO_MANY_FROM_ONE
         else:
             return b""
+        self._refused_at = time.monotonic()
         log.warning("refused a client peer=%s why=%r", address_text(address), why)
         board.count_refused()
         return self._context.of(listener).service.refusal(why)
+
+    def _is_reached(self, count: Callable[[], int], limit: int) -> bool:
+        """Whether a limit is reached, and not only for a moment.
+
+        A connection that moves between a worker and the parker is counted by both until the one that
+        passed it on has published its own count.
+        """
+        looks = _LOOKS if time.monotonic() - self._refused_at > _SURE_FOR else 1
+        while count() >= limit:
+            looks -= 1
+            if not looks:
+                return True
+            time.sleep(_LOOK_EVERY)
+        return False

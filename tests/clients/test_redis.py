@@ -185,7 +185,8 @@ def test_redis_py_works_with_a_plain_app(plain_server, version):
             pipe.incrby("a", 5)
             pipe.get("a")
             assert pipe.execute() == [6, "6"]
-        assert r.command_count() == len(r.command_list())
+        names = r.command_list()
+        assert r.command_count() == len([name for name in names if "|" not in name]) < len(names)
         with pytest.raises(redis.ResponseError, match="unknown command 'CONFIG'"):
             r.config_get("save")
 
