@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pexpect
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tests.examples import busy_server
-from tests.servers import ENVIRONMENT, ROOT, TIMEOUT
+from tests.servers import ENVIRONMENT, ROOT, TIMEOUT, run_server
 
 PICTURES = ROOT / "docs" / "pictures"
 SIZE = (60, 80)
@@ -111,6 +112,8 @@ STATE: Mapping[str, Any] = {
         },
     ],
 }
+_TIME = len("2026-11-29T12:00:00.000Z")
+_STACK_LINES = 3  # of the stack in the picture of a session: those of the handler
 _COLUMN = 12.2  # width of a character in rich's pictures
 _TEXT = re.compile(r'(<text [^>]*x=")([\d.]+)("[^>]*textLength=")([\d.]+)("[^>]*>)([^<]*)</text>')
 _CHANGING = [
@@ -120,6 +123,8 @@ _CHANGING = [
     (r"builtin\.py:\d+", "builtin.py:12"),
     (r"\d+ settings at", "60 settings at"),
     (r"\d\d:\d\d:\d\d UTC", "12:00:00 UTC"),
+    (r"peer=127\.0\.0\.1:\d+", "peer=127.0.0.1:45120"),
+    (r"\bid=[0-9a-f]+", "id=fb0ee540f64f"),
 ]
 
 
@@ -131,6 +136,7 @@ def pictures() -> dict[str, str]:
             status = _written("status", "--control", control)
         top = _top(os.path.join(name, "top"))
         return {
+            "session": _picture("nc 127.0.0.1 7000", _session(name)),
             "help": _picture("linepool --help", _written("--help")),
             "check": _picture(
                 "linepool check examples/sums.py -w 2:8",
@@ -206,6 +212,29 @@ def _log_of_a_start(control: str) -> str:
     finally:
         child.close(force=True)
     return f"{started}^C\r\n{stopped}"
+
+
+def _session(directory: str) -> str:
+    """Return the README's dialogue in a terminal, and what its server logs of the request that hangs."""
+    asked = ["add 2 3", "add 2 x", "spin", "add 20 22"]
+    shown = []
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = readme.partition("```python\n")[2].partition("```")[0]
+    path = Path(directory, "sums.py")
+    path.write_text(code, encoding="utf-8")
+    with run_server(path, path.parent, "--workers", "1") as server:
+        words = ["nc", "127.0.0.1", str(server.port)]
+        child = pexpect.spawn(words[0], words[1:], timeout=TIMEOUT, encoding="utf-8", echo=False)
+        for line in asked:
+            child.sendline(line)
+            child.expect("(.*)\r\n")
+            shown += [line, child.match[1]]
+        child.close()
+        server.wait_for("while True")
+        log = server.text
+    stack = log[log.index(" WARNING request overdue") - _TIME :].splitlines()[: _STACK_LINES + 1]
+    stack = [line.replace(f"{path.parent}/", "").replace(f"{ROOT}/", "") for line in stack]
+    return "\r\n".join([*shown, "^C", "\033[1m$ tail server.log\033[0m", *stack])
 
 
 @contextlib.contextmanager
