@@ -1,3 +1,4 @@
+import re
 import subprocess
 
 import pytest
@@ -74,3 +75,10 @@ def test_the_demo_shows_replies_and_pool_and_cleans_up(tmp_path):
     assert stop == "stopping gracefully\n"
     assert "\nready: 4 workers\n" in log
     assert not list(tmp_path.iterdir())
+    _, _, at_work = log.partition("--- a pool at work")
+    assert re.search(r"^[1-8] of \d+ +max 12 ", at_work, re.MULTILINE)
+    looks = re.findall(r"^[\d:]+ busy=(\d+) workers=(\d+) max=12 ", at_work, re.MULTILINE)
+    assert (looks[0], looks[-1]) == (("0", "2"), ("0", "2"))
+    assert max(int(workers) for _, workers in looks) >= 7
+    assert " scaling pool: +" in at_work
+    assert " scaling pool: -" in at_work
