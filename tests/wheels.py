@@ -104,6 +104,7 @@ def modules(built):
     """Return the names of the extension modules in a wheel; each has its types beside it."""
     with zipfile.ZipFile(built) as archive:
         assert "linepool/exporter/page.html" in archive.namelist()
+        assert "linepool/operate/project/gitignore.txt" in archive.namelist()
         names = [Path(name) for name in archive.namelist() if "linepool/core/" in name]
     assert {path.stem for path in SOURCES} <= {path.stem for path in names if path.suffix == ".pyi"}
     assert not [path for path in names if path.suffix in (".c", ".pyx")]

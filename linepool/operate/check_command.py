@@ -104,9 +104,11 @@ def _identity(path: str) -> object:
 def _check(options: argparse.Namespace) -> int:
     certificates = Certificates()
     outside = prepared(options, certificates)
-    words = [targets.parse_word(text) for text in options.target]
+    words = targets.words_of(options.target or outside.targets)
     if not words and not options.settings and not any(table.app for table in outside.tables):
-        options.parser.error("give a TARGET, or --settings")
+        options.parser.error(
+            "give a TARGET, or write target = 'TARGET' in linepool.toml; or --settings"
+        )
     if words or not options.settings:
         apps, listeners = targets.load(words, outside.tables)
         outside.fill(apps)

@@ -26,6 +26,7 @@ class Command(NamedTuple):
 
 GROUPS: Mapping[str, Mapping[str, Command]] = {
     "serve": {
+        "new": Command("new_command", "make a project: an app with tests, settings, and an image"),
         "run": Command("run_command", "serve an app"),
         "check": Command("check_command", "show an app's commands and the effective settings"),
         "schema": Command("schema_command", "describe an app's commands for programs, as JSON"),
@@ -68,6 +69,8 @@ COMMANDS = {name: command for group in GROUPS.values() for name, command in grou
 # What other servers and service managers call them.
 _ELSEWHERE = {
     "serve": "run",
+    "init": "new",
+    "create": "new",
     "start": "run",
     "dev": "run",
     "restart": "reload",

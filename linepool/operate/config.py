@@ -84,6 +84,7 @@ class Given:
         app_table: The table ``[app]`` of the file; None: there is none.
         app_source: Where it is, for messages.
         tables: The tables ``[[listener]]`` of the file.
+        targets: What the file has under ``target``: served if the command line names no target.
         variables: Those of files, for the environment.
         warnings: As in ``Configuration``.
     """
@@ -93,6 +94,7 @@ class Given:
     app_table: Mapping[str, Any] | None
     app_source: str
     tables: Sequence[ListenerTable]
+    targets: Sequence[str]
     variables: Variables
     warnings: Sequence[str]
 
@@ -127,6 +129,7 @@ class Given:
             if app_table is not None and not isinstance(app_table, dict):
                 raise SetupError(f"{source}: app must be a table, not {app_table!r}")
             tables = tables_of(in_file.pop("listener", ()), source)
+            targets = _targets(in_file.pop("target", ()), source)
             app_source = "[app]" if app_table is None else f"{source}: [app]"
             layers = [
                 (source, in_file),
@@ -142,7 +145,7 @@ class Given:
             for name, variables in (*env_files, (ENVIRONMENT, environment))
             for warning in misspelt_in(variables)
         ]
-        return cls(layers, supervision, app_table, app_source, tables, env_files, warnings)
+        return cls(layers, supervision, app_table, app_source, tables, targets, env_files, warnings)
 
     def process_settings(self) -> ProcessSettings:
         """Return the settings that count before the app is loaded.
@@ -257,6 +260,16 @@ def _check(
         check(layer)
     except SetupError as error:
         raise SetupError(f"{source}: {error}") from None
+
+
+def _targets(value: object, source: str) -> list[str]:
+    """Return the targets of a file: one, or a list."""
+    targets = [value] if isinstance(value, str) else value
+    if isinstance(targets, (list, tuple)) and all(isinstance(one, str) and one for one in targets):
+        return [*targets]
+    raise SetupError(
+        f"{source}: target must be a TARGET such as 'shop.stock:app', or a list, not {value!r}"
+    )
 
 
 def _merged(

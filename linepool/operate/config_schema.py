@@ -31,6 +31,11 @@ def schema() -> dict[str, Any]:
         "type": "object",
         "properties": {
             **properties,
+            "target": {
+                "type": ["string", "array"],
+                "items": {"type": "string"},
+                "description": "what is served, if the command line names no TARGET",
+            },
             "listener": schema_of_tables(properties, PER_LISTENER),
             "app": {"type": "object", "description": "settings of the app itself"},
         },

@@ -16,7 +16,7 @@ from linepool.kernel.program import Program
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.operate import before_load, check_command, env_file, logs, target, targets
 from linepool.operate.certificates import Certificates
-from linepool.operate.config import files_of, option_name
+from linepool.operate.config import Given, files_of, option_name
 from linepool.operate.loading import Source, tell_master
 from linepool.operate.log_config import apply as apply_log_config
 from linepool.operate.options import add_settings, given
@@ -27,6 +27,7 @@ from linepool.settings import FIELDS, IN_FOREGROUND, Settings
 from linepool.settings.listeners import ListenerTable
 
 Tables = Sequence[ListenerTable]
+Load = Callable[[Given], tuple[Apps, Tables]]
 
 log = logging.getLogger("linepool")
 
@@ -47,7 +48,7 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="TARGET",
         nargs="*",
         help="FILE.py, a package, MODULE or MODULE:APP, with @ADDRESS behind it if it is to be served there;"
-        " several are served by the same workers; none: those of the tables [[listener]] in the file",
+        " several are served by the same workers; none: what linepool.toml names, as target = 'TARGET'",
     )
     add_settings(run)
     run.set_defaults(run=_run, parser=run)
@@ -80,8 +81,8 @@ def run_script(
         else:
             options, others = parser.parse_known_args(sys.argv[1:])
 
-        def load(tables: Tables) -> tuple[Apps, Tables]:
-            return apps, targets.named(apps, tables)
+        def load(outside: Given) -> tuple[Apps, Tables]:
+            return apps, targets.named(apps, outside.tables)
 
         return _serve(sys.argv[0], load, options, supervision, others, script=apps)
     except SetupError as error:
@@ -100,16 +101,24 @@ def _failed(error: SetupError) -> int:
 def _run(options: argparse.Namespace) -> int:
     supervision = claim(os.environ)  # before the app's code runs: it may start other programs
     try:
-        words = [targets.parse_word(text) for text in options.target]
-        name = " ".join(dict.fromkeys(word.target for word in words))
-        return _serve(name, lambda tables: targets.load(words, tables), options, supervision)
+        words = targets.words_of(options.target)
+
+        def load(outside: Given) -> tuple[Apps, Tables]:
+            return targets.load(words or targets.words_of(outside.targets), outside.tables)
+
+        return _serve(_name(words), load, options, supervision)
     except SetupError as error:
         return _failed(error)
 
 
+def _name(words: Sequence[targets.Word]) -> str:
+    """Return what is served, in one line."""
+    return " ".join(dict.fromkeys(word.target for word in words))
+
+
 def _serve(
     name: str,
-    load: Callable[[Tables], tuple[Apps, Tables]],
+    load: Load,
     options: argparse.Namespace,
     supervision: Supervision,
     others: Sequence[str] = (),
@@ -119,9 +128,9 @@ def _serve(
     """Serve apps.
 
     Args:
-        name: Of the targets or the script.
-        load: Given the tables of the file, returns the apps, and the tables with the names of their apps;
-            called in the loader.
+        name: Of the targets or the script; "": the file says what is served.
+        load: Given what the file says, returns the apps, and its tables with the names of their apps; called
+            in the loader.
         options: The options of the command line.
         supervision: How this process is supervised.
         others: Arguments that are left to the script.
@@ -143,7 +152,7 @@ def _serve(
         before_load.become(identity, process)
         env_file.add_to(os.environ, outside.variables)
         apply_log_config(log_config)
-        apps, tables = load(outside.tables)
+        apps, tables = load(outside)
         outside.fill(apps)
         configuration = outside.configuration(apps, tables)
         logs.set_up(configuration.settings)
@@ -162,7 +171,7 @@ def _serve(
     fixed = outside.fixed()
     return serve(
         Source(
-            name,
+            name or _name(targets.words_of(outside.targets)),
             load_all,
             process,
             identity,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from linepool.errors import SetupError
@@ -33,7 +34,9 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     schema.add_argument(
         "target",
         metavar="TARGET",
-        help="FILE.py, a package, MODULE, or one of these with :APP or :FUNCTION()",
+        nargs="?",
+        help="FILE.py, a package, MODULE, or one of these with :APP or :FUNCTION(); none: what linepool.toml"
+        " names as target",
     )
     schema.add_argument(
         "command",
@@ -47,17 +50,25 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    prepared(options)
+    outside = prepared(options)
+    if options.target is None:
+        return _print_all(targets.words_of(outside.targets))
     if len(options.command) > 1 or any(map(targets.is_target, options.command)):
         words = [targets.parse_word(text) for text in (options.target, *options.command)]
-        apps, _ = targets.load(words, ())
-        print(json.dumps({app.name: app.freeze().document for app in apps}, indent=2))
-        return 0
+        return _print_all(words)
     service = target.load(targets.parse_word(options.target).target).freeze()
     document = service.document
     for command in options.command:
         document = for_one(document, service.protocol, _entry(service, command))
     print(json.dumps(document, indent=2))
+    return 0
+
+
+def _print_all(words: Sequence[targets.Word]) -> int:
+    """Describe apps: one, or several, each under its name."""
+    apps, _ = targets.load(words, ())
+    documents = {app.name: app.freeze().document for app in apps}
+    print(json.dumps(documents if len(documents) > 1 else apps.first.freeze().document, indent=2))
     return 0
 
 

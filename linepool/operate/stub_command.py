@@ -40,8 +40,9 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     stub.add_argument(
         "target",
         metavar="TARGET",
+        nargs="?",
         help="FILE.py, a package, MODULE, or one of these with :APP or :FUNCTION(); or the address of a"
-        " server: HOST:PORT, PORT or unix:/PATH",
+        " server: HOST:PORT, PORT or unix:/PATH; none: what linepool.toml names as target",
     )
     stub.add_argument("-o", "--output", metavar="FILE", help="write it there (default: print it)")
     stub.add_argument(
@@ -64,7 +65,10 @@ def _run(options: argparse.Namespace) -> int:
     if name and (not is_name(name) or name.startswith("_")):
         raise _UsageError(f"--name must be a name of a class, such as Fraud, not {name!r}")
     output = None if options.output is None else Path(options.output).absolute()
-    prepared(options)
+    outside = prepared(options)
+    options.target = options.target or next(iter(outside.targets), "")
+    if not options.target:
+        raise _UsageError("give a TARGET, or write target = 'TARGET' in linepool.toml")
     if _ADDRESS.fullmatch(options.target):
         document = _served(options.target, options.user)
     else:

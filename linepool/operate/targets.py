@@ -56,6 +56,11 @@ def parse_word(text: str) -> Word:
     raise SetupError(f"{text}: what is behind the @ must be an address {problem}")
 
 
+def words_of(texts: Sequence[str]) -> list[Word]:
+    """Return several words; see ``parse_word``."""
+    return [parse_word(text) for text in texts]
+
+
 def load(
     words: Sequence[Word], tables: Sequence[ListenerTable]
 ) -> tuple[Apps, Sequence[ListenerTable]]:
@@ -78,9 +83,7 @@ def load(
     further = [table.app for table in tables if table.app not in targets and is_target(table.app)]
     loaded = {one: target.load_unnamed(one) for one in (*targets, *dict.fromkeys(further))}
     if not loaded:
-        raise _NoTargetError(
-            "give a TARGET, or tables [[listener]] with app = 'TARGET' in the file"
-        )
+        raise _NoTargetError("give a TARGET, or write target = 'TARGET' in linepool.toml")
     for one, (app, name) in loaded.items():
         app.name = app.name or (_own_name(one, name) if len(loaded) > 1 else name)
     addresses: dict[str, list[str]] = {}

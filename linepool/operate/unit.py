@@ -15,7 +15,7 @@ from linepool.address import parse_address
 from linepool.app import App
 from linepool.errors import SetupError
 from linepool.kernel.rlimit import limit_wanted
-from linepool.operate.config import COMMAND_LINE, Configuration, configure, option_name
+from linepool.operate.config import COMMAND_LINE, Configuration, Given, option_name
 from linepool.operate.options import add_settings, given_settings
 from linepool.operate.target import parts_of
 from linepool.operate.terminal import printable
@@ -39,10 +39,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.-]*")  # without @, which makes a t
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
+class _NoTargetError(SetupError):
+    is_usage = True
+
+
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
     unit = commands.add_parser("unit", description=_DESCRIPTION, epilog=_EXAMPLES)
-    unit.add_argument("target", metavar="TARGET", help="FILE.py, a package, MODULE or MODULE:APP")
+    unit.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help="FILE.py, a package, MODULE or MODULE:APP; none: what linepool.toml names as target",
+    )
     unit.add_argument("--name", metavar="NAME", help="name of the units (default: from the target)")
     unit.add_argument(
         "--user", metavar="NAME", help="user that runs it (default: one that systemd makes up)"
@@ -73,12 +82,16 @@ def _service(options: argparse.Namespace) -> Service:
         SetupError: The target does not exist, or a unit cannot have what is given.
     """
     directory = _directory()
-    target, stem = _target(options.target, directory)
+    # The service has other variables than this process.
+    outside = Given.read(given_settings(options), {}, options.config)
+    named = options.target or next(iter(outside.targets), "").partition("@")[0]
+    if not named:
+        raise _NoTargetError("give a TARGET, or write target = 'TARGET' in linepool.toml")
+    target, stem = _target(named, directory)
     name = options.name or stem
     if not _NAME.fullmatch(name):
         raise SetupError(f"a unit cannot have the name {name!r}: give --name NAME")
-    # The service has other variables than this process.
-    configuration = configure(App(), given_settings(options), {}, options.config)
+    configuration = outside.configuration(App())
     if configuration.settings.workers == IN_FOREGROUND:
         raise SetupError("a service has workers: workers = 0 is for a debugger")
     settings = _absolute(configuration.settings, directory)
@@ -96,7 +109,14 @@ def _service(options: argparse.Namespace) -> Service:
     own = (f"/run/{name}/", f"/var/lib/{name}/")
     return Service(
         name=name,
-        command=[*program, "run", target, *words, "--control", control],
+        command=[
+            *program,
+            "run",
+            *([target] if options.target else []),
+            *words,
+            "--control",
+            control,
+        ],
         reload=[*program, "reload", "--control", control] if control != "off" else [],
         directory=directory,
         user=_account(options.user or settings.user),

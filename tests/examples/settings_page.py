@@ -34,6 +34,12 @@ for a Service named `linepool` or `linepool-web`, container links, an installer.
 that is
 nearly a setting (`LINEPOOL_WROKERS`) is named in a warning.
 
+## What is served
+
+`target = "shop.stock:app"` in the file is what `linepool run`, `check`, `schema`, `stub` and `unit` take if
+they are given no TARGET. A list serves several apps: `target = ["shop:main", "shop:admin@127.0.0.1:7001"]`.
+`linepool new shop` makes a project in which all of these need none.
+
 ## Files of variables
 
 `--env-file FILE` (repeatable) reads variables in the syntax of

@@ -72,7 +72,7 @@ def test_a_command_that_is_like_no_other_gets_a_list(capsys):
     status, _, error = main(capsys, "zzz")
 
     assert status == 2
-    assert "choose one of run, check," in error
+    assert "choose one of new, run, check," in error
 
 
 @pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in CLIENTS)])

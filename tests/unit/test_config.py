@@ -117,6 +117,20 @@ def test_a_pyproject_without_our_table_is_ignored(directory, text):
     assert configure(App(), {}, {}).sources == {}
 
 
+@pytest.mark.parametrize(
+    ("text", "targets"),
+    [
+        ("target = 'shop:app'", ["shop:app"]),
+        ("target = ['shop:main', 'shop:admin@7001']", ["shop:main", "shop:admin@7001"]),
+        ("", []),
+    ],
+)
+def test_a_file_may_name_what_is_served(directory, text, targets):
+    (directory / "linepool.toml").write_text(text)
+
+    assert Given.read({}, {}).targets == targets
+
+
 def test_an_explicit_file_replaces_the_default_ones(directory):
     (directory / "linepool.toml").write_text("idle_timeout = 2\n")
     (directory / "other.toml").write_text("read_timeout = 3\n")
@@ -366,6 +380,12 @@ def test_settings_that_contradict_each_other_are_refused():
     [
         ("linepool.toml", b"idle_timeout = ", "linepool.toml is not valid TOML: "),
         ("linepool.toml", b"idle_timeout = '\xff'", "linepool.toml is not valid TOML"),
+        (
+            "linepool.toml",
+            b"target = ''",
+            "linepool.toml: target must be a TARGET such as 'shop.stock:app'",
+        ),
+        ("linepool.toml", b"target = [1]", "linepool.toml: target must be a TARGET such as "),
         ("linepool.toml", b"[idle_timeout]\nx = 1", "linepool.toml: idle_timeout must be "),
         (
             "linepool.toml",

@@ -155,7 +155,9 @@ def test_the_schema_is_one_and_takes_the_defaults():
         name: one["default"] for name, one in found["properties"].items() if "default" in one
     }
     assert defaults.keys() >= FIELDS.keys() - {"workers"}
-    jsonschema.validate({**defaults, "workers": "2:8", "max-age": 3, "app": {"x": 1}}, found)
+    jsonschema.validate(
+        {**defaults, "workers": "2:8", "max-age": 3, "app": {"x": 1}, "target": "shop"}, found
+    )
     for name, value in defaults.items():
         assert written(name, parse_setting(name, value, "x")) == written(name, FIELDS[name].default)
 
@@ -172,6 +174,7 @@ def test_the_schema_is_one_and_takes_the_defaults():
         {"unix_mode": 440},
         {"grow_on_cpu": "maybe"},
         {"app": 3},
+        {"target": 3},
     ],
 )
 def test_the_schema_refuses_what_the_server_refuses(wrong):

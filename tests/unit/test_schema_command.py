@@ -75,7 +75,7 @@ def test_the_command_prints_what_the_page_shows_and_the_server_sends(tmp_path):
         (["shop.py", "zzz"], 2, "unknown command 'zzz'; the commands are PAY, RECEIPTS"),
         (["shop.py", "--chdri", "/"], 2, "unknown argument --chdri; did you mean --chdir?"),
         (["nothing.py"], 1, "file nothing.py does not exist"),
-        ([], 2, "the following arguments are required: TARGET"),
+        ([], 2, "give a TARGET, or write target = 'TARGET' in linepool.toml"),
     ],
 )
 def test_a_wrong_use_gets_one_line(tmp_path, words, status, text):
