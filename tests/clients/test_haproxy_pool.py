@@ -8,7 +8,10 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from linepool.testing import Peer
+from tests.certificates import Authority
 from tests.conftest import Launch
 from tests.haproxy import PROGRAM, Clients, Farm, Haproxy, free_port
 from tests.servers import ROOT, ServerProcess
@@ -67,10 +70,15 @@ def test_kept_connections_find_a_server_that_is_back_when_they_are_old(
     farm.check(clients)
 
 
-def test_haproxy_takes_the_configurations_of_the_page(tmp_path: Path):
-    text = (ROOT / "docs" / "scaling.md").read_text()
-    blocks = [one for one in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) if "listen " in one]
-    assert blocks
+@pytest.mark.parametrize(("page", "count"), [("scaling.md", 1), ("howto/haproxy.md", 2)])
+def test_haproxy_takes_the_configurations_of_a_page(tmp_path: Path, page: str, count: int):
+    text = (ROOT / "docs" / page).read_text()
+    text = text.replace("/etc/haproxy/lines.pem", str(tmp_path / "lines.pem"))
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S)
+    blocks = [code for kind, code in fences if not kind and "listen " in code]
+    assert len(blocks) == count
+    # HAProxy reads the certificate too.
+    Authority(tmp_path).certificate("lines", "DNS:localhost")
     assert PROGRAM
     for block in blocks:
         (tmp_path / "haproxy.cfg").write_text(block)

@@ -24,7 +24,7 @@ from tests.servers import ENVIRONMENT, ROOT, run_server
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 README = PAGES[0].read_text(encoding="utf-8")
 COMMANDS_PAGE = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
@@ -220,7 +220,7 @@ def test_the_page_on_commands_names_each_of_them():
     assert sorted(named) == sorted(COMMANDS)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_page_names_exists(page):
     folders = ("linepool", "tests", "docs", "examples", "benchmarks")
     named = [
@@ -236,7 +236,7 @@ def anchors(page):
     return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_has_a_target(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         path, _, anchor = target.partition("#")
@@ -247,7 +247,7 @@ def test_every_link_has_a_target(page):
         assert not anchor or anchor in anchors(found), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_and_option_in_the_docs_exists(page, capsys):
     text = page.read_text(encoding="utf-8")
     lines = [

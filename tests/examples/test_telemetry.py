@@ -56,7 +56,7 @@ def test_exceptions_are_reported_to_sentry(monkeypatch):
         sentry_sdk.init, "http://key@127.0.0.1:9/1", transport=Memory, default_integrations=False
     )
     monkeypatch.setattr(sentry_sdk, "init", init)
-    exec(example("telemetry.md", "sentry_sdk"), {})
+    exec(example("howto/sentry.md", "start_sentry"), {})
 
     @app.handler
     def fail() -> None:
@@ -76,5 +76,5 @@ def test_exceptions_are_reported_to_sentry(monkeypatch):
 @pytest.mark.parametrize("text", ["def add(a: int", "ConsoleSpanExporter"])
 def test_examples_of_opentelemetry_make_an_app(text):
     space: dict[str, Any] = {}
-    exec(example("telemetry.md", text), space)
+    exec(example("howto/opentelemetry.md", text), space)
     assert isinstance(space["app"], linepool.App)
