@@ -1,7 +1,8 @@
 """Build what is published, and try it as users get it: the source distribution, wheels, and no compiler.
 
 Everything is built from the source distribution, and installed into virtualenvs outside of the tree. Needs
-the package index for attrs, setuptools and Cython. Run with ``./dev wheels [PYTHON ...]``.
+the package index for attrs, setuptools and Cython. Run with ``./dev wheels [PYTHON ...]``. ``dist/`` then has
+what is published (``tests/published.py``); wheels for the Pythons of this machine are only tried.
 """
 
 import json
@@ -10,15 +11,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
 
 from linepool.core import VARIABLE
+from tests import published
 
-ROOT = Path(__file__).parents[1]
-DIST = ROOT / "dist"
+ROOT = published.ROOT
 SOURCES = sorted((ROOT / "linepool/core").glob("*.pyx"))
 PLACES = [*Path.home().glob(".pyenv/versions/*/bin/python"), *Path("/usr/bin").glob("python3.??")]
 OLDEST = (3, 11)
@@ -51,29 +51,22 @@ CLEAN = {
 def main(pythons):
     """Build and try all; with the Pythons that are named, otherwise with all that are found."""
     pythons = pythons or found()
-    shutil.rmtree(DIST, ignore_errors=True)
-    run(sys.executable, "-m", "build", "--sdist", "--outdir", DIST, ROOT)
-    (source,) = DIST.glob("*.tar.gz")
-    with tarfile.open(source) as archive:
-        names = archive.getnames()
-    assert all(any(name.endswith(f"core/{path.name}") for name in names) for path in SOURCES), names
-    try_wheels(source, pythons)
-    print(f"built and tried, in {DIST}:", *sorted(path.name for path in DIST.iterdir()), sep="\n  ")
+    source, pure = published.build()
+    try_wheels(source, pure, pythons)
+    names = sorted(path.name for path in published.DIST.iterdir())
+    print(f"built and tried, in {published.DIST}:", *names, sep="\n  ")
 
 
-def try_wheels(source, pythons):
-    """Build and install the wheels of each Python; the pure one is built by the first."""
-    pure = None
+def try_wheels(source, pure, pythons):
+    """Build the compiled wheel of each Python; install it, the pure one and the source distribution."""
     for python in pythons:
         with tempfile.TemporaryDirectory(prefix="linepool-wheels-") as name:
             place = Path(name)
             run(python, "-m", "venv", place / "build")
-            built = wheel(place / "build/bin/pip", source)
+            built = wheel(place / "build/bin/pip", source, place / "wheel")
             assert sorted(modules(built)) == [path.stem for path in SOURCES], built
             smoke(python, built, place / "compiled", "compiled")
             run_tests(place / "compiled")
-            pure = pure or wheel(place / "build/bin/pip", source, **{VARIABLE: "1"})
-            assert pure.name.endswith("-py3-none-any.whl"), pure
             assert not modules(pure)
             smoke(python, pure, place / "pure", "pure")
             nowhere = place / "no-compiler"
@@ -91,20 +84,17 @@ def found():
     return list(fit.values())
 
 
-def wheel(pip, source, **environment):
-    """Build a wheel; return its path, which is in ``DIST``."""
-    with tempfile.TemporaryDirectory() as place:
-        build = [pip, "wheel", "--quiet", "--no-deps", "--no-cache-dir", "--wheel-dir", place]
-        run(*build, source, **environment)
-        (made,) = Path(place).iterdir()
-        return Path(shutil.copy(made, DIST))
+def wheel(pip, source, place):
+    """Build the compiled wheel in a directory, as cibuildwheel does; return its path."""
+    build = [pip, "wheel", "--quiet", "--no-deps", "--no-cache-dir", "--wheel-dir", place]
+    run(*build, source, **{VARIABLE: "0"})
+    (made,) = place.iterdir()
+    return made
 
 
 def modules(built):
     """Return the names of the extension modules in a wheel; each has its types beside it."""
     with zipfile.ZipFile(built) as archive:
-        assert "linepool/exporter/page.html" in archive.namelist()
-        assert "linepool/operate/project/gitignore.txt" in archive.namelist()
         names = [Path(name) for name in archive.namelist() if "linepool/core/" in name]
     assert {path.stem for path in SOURCES} <= {path.stem for path in names if path.suffix == ".pyi"}
     assert not [path for path in names if path.suffix in (".c", ".pyx")]
