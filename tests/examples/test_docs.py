@@ -23,7 +23,8 @@ from tests.examples import settings_page
 from tests.servers import ENVIRONMENT, ROOT, run_server
 
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
+    *(ROOT / f"{name}.md" for name in ("SECURITY", "CODE_OF_CONDUCT")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 README = PAGES[0].read_text(encoding="utf-8")
