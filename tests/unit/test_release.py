@@ -104,9 +104,9 @@ def test_an_index_shows_the_readme_with_links_to_the_files_of_this_version():
     assert all(target.startswith("https://") for target in targets)
     assert len(inside) > 20
     for target in inside:
-        kind, path = re.fullmatch(
-            rf"/(blob|raw)/v{linepool.__version__}/([^#]+).*", target
-        ).groups()
+        found = re.fullmatch(rf"/(blob|raw)/v{linepool.__version__}/([^#]+).*", target)
+        assert found is not None, target
+        kind, path = found.groups()
         assert (ROOT / path).exists()
         assert (kind == "raw") == path.endswith((".svg", ".png"))
 
