@@ -29,8 +29,10 @@ def call(request, conversation):
         {words} = request.words
 {conversions}
     except ValueError:
-        return fallback(request, conversation)
-    return function({arguments})
+        pass  # the fallback is called below: its errors have no other one before them
+    else:
+        return function({arguments})
+    return fallback(request, conversation)
 """
 
 

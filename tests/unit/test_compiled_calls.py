@@ -130,3 +130,17 @@ def test_valid_words_take_the_fast_path(name, words, value):
     call = compile_call(entry.function, entry.signature, never)
 
     assert call(Request(name.encode(), words, entry, b"data"), CONVERSATION) == value
+
+
+def test_the_error_of_a_handler_is_the_first_one_whichever_path_led_to_it():
+    """Otherwise the log shows an exception of linepool's own before it."""
+    app = App()
+
+    @app.handler
+    def fail(word: str, other: str = "") -> None:
+        raise KeyError(word + other)
+
+    for line in ("FAIL a", "FAIL a b"):
+        with pytest.raises(KeyError) as error:
+            app.ask(line, raise_errors=True)
+        assert error.value.__context__ is None
