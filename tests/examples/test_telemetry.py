@@ -5,6 +5,7 @@ import re
 import time
 from typing import Any
 
+import attrs
 import pytest
 import sentry_sdk
 from sentry_sdk.transport import Transport
@@ -56,6 +57,7 @@ def test_exceptions_are_reported_to_sentry(monkeypatch):
         sentry_sdk.init, "http://key@127.0.0.1:9/1", transport=Memory, default_integrations=False
     )
     monkeypatch.setattr(sentry_sdk, "init", init)
+    monkeypatch.setattr(Memory, "events", [])
     exec(example("howto/sentry.md", "start_sentry"), {})
 
     @app.handler
@@ -71,6 +73,31 @@ def test_exceptions_are_reported_to_sentry(monkeypatch):
     assert event["exception"]["values"][0]["type"] == "KeyError"
     assert event["tags"]["command"] == "fail"
     assert event["tags"]["request_id"] in reply
+
+
+def test_the_end_of_a_worker_is_reported_to_sentry(monkeypatch):
+    app = linepool.App()
+    monkeypatch.setattr(linepool, "on_worker_end", app.on_worker_end)
+    init = functools.partial(
+        sentry_sdk.init, "http://key@127.0.0.1:9/1", transport=Memory, default_integrations=False
+    )
+    monkeypatch.setattr(sentry_sdk, "init", init)
+    space: dict[str, Any] = {}
+    exec(example("howto/sentry.md", "report_end"), space)
+    monkeypatch.setattr(Memory, "events", [])
+    why = "took longer than 30 s"
+    killed = linepool.WorkerEnd(
+        pid=1, slot=0, generation=1, how="killed", why=why, command="SEARCH"
+    )
+    try:
+        space["report_end"](attrs.evolve(killed, how="recycled", why="max_requests"))
+        space["report_end"](killed)
+    finally:
+        sentry_sdk.get_client().close()
+        sentry_sdk.get_global_scope().set_client(None)
+    (event,) = Memory.events
+    assert event["message"] == f"worker killed: {why}"
+    assert (event["level"], event["tags"]["command"]) == ("error", "SEARCH")
 
 
 @pytest.mark.parametrize("text", ["def add(a: int", "ConsoleSpanExporter"])
