@@ -229,7 +229,8 @@ def start() -> None:
 def test_timeouts_and_kills_are_there_and_repeated_ones_are_counted(
     launch: Launch, app: Path, scheme
 ):
-    options = ("--request-timeout", "0.2", "--kill-grace", "0.2")
+    # A busy machine interrupts a handler within the second; then it is not killed.
+    options = ("--request-timeout", "0.2", "--kill-grace", "1")
     server = launch(app, *QUICK, *options)
     with server.connect() as peer:
         for _ in range(3):
@@ -253,7 +254,7 @@ def test_timeouts_and_kills_are_there_and_repeated_ones_are_counted(
         "took longer than 0.2 s",
     )
     assert (killed["client"], functions(killed)) == (timeout["client"], ["stuck"])
-    assert killed["ran_s"] >= 0.4
+    assert killed["ran_s"] >= 1.2
     assert killed["number"] == timeout["number"] + 1
 
 
