@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,6 @@ import pytest
 
 from linepool.testing import Peer
 from tests.examples.test_docs import blocks, rows
-from tests.haproxy import free_port
 from tests.servers import ENVIRONMENT, ROOT, TIMEOUT, run_server
 
 HOWTO = ROOT / "docs" / "howto"
@@ -56,23 +56,24 @@ Serve = Callable[[Path, str], contextlib.AbstractContextManager[Peer]]
 
 @contextlib.contextmanager
 def before(directory: Path, code: str) -> Iterator[Peer]:
-    """Run a script on a free port; give a client."""
-    port = free_port()
+    """Run a script on a local address that no other test uses; give a client."""
+    pid = os.getpid()
+    host = f"127.{1 + (pid >> 16)}.{pid >> 8 & 255}.{pid & 255}"
     script = directory / "kv.py"
-    script.write_text(code.replace("7000", str(port)), encoding="utf-8")
+    script.write_text(code.replace("127.0.0.1", host), encoding="utf-8")
     with subprocess.Popen([sys.executable, script], env=ENVIRONMENT) as process:
         try:
-            with connected(port, process) as peer:
+            with connected(f"{host}:7000", process) as peer:
                 yield peer
         finally:
             process.kill()
 
 
-def connected(port: int, process: subprocess.Popen[bytes]) -> Peer:
+def connected(address: str, process: subprocess.Popen[bytes]) -> Peer:
     give_up_at = time.monotonic() + TIMEOUT
     while True:
         try:
-            return Peer(f"127.0.0.1:{port}")
+            return Peer(address)
         except ConnectionRefusedError:  # it is starting
             assert process.poll() is None
             assert time.monotonic() < give_up_at

@@ -33,6 +33,7 @@ from tests.examples.test_howto import PAGES, code_of
 from tests.haproxy import Haproxy, free_port
 from tests.servers import ENVIRONMENT, EXAMPLES, ROOT, ServerProcess
 
+VENV = "/srv/sums/venv/bin/linepool"
 COMMENT = re.compile(r"^# (\S+)$", re.MULTILINE)
 
 
@@ -105,7 +106,7 @@ def test_systemd_finds_no_fault_in_the_units_and_the_drop_in(tmp_path, monkeypat
 def test_a_container_of_the_page_has_no_faults_and_time_to_stop(tmp_path):
     (tmp_path / "Dockerfile").write_text(code_of("docker", "dockerfile", "FROM"))
     tool("hadolint", tmp_path / "Dockerfile")
-    words = shlex.split(code_of("docker", "sh", "docker run"))
+    words = shlex.split(code_of("docker", "sh", "--stop-timeout"))
     assert float(words[words.index("--stop-timeout") + 1]) > FIELDS["graceful_timeout"].default
     assert words[-1] == code_of("docker", "dockerfile", "FROM").split()[1]
 
@@ -188,7 +189,8 @@ def test_the_hook_of_certbot_renews_a_certificate_under_open_connections(
     authority, lineage, etc = Authority(tmp_path), tmp_path / "live", tmp_path / "etc"
     lineage.mkdir()
     etc.mkdir()
-    places = {"/etc/linepool": str(etc), "owner sums": f"owner {getpass.getuser()}"}
+    owner = f"owner {getpass.getuser()}"
+    places = {"/etc/linepool": str(etc), "owner sums": owner, VENV: "linepool"}
 
     def renew() -> None:
         pem = authority.certificate("server", "DNS:localhost").read_bytes()
@@ -251,7 +253,7 @@ def test_logrotate_rotates_both_logs_as_the_page_has_it(launch: Launch, tmp_path
 
     add()
     user = f"su {getpass.getuser()} {grp.getgrgid(os.getgid()).gr_name}"
-    control = {"/run/sums/control.sock": server.control}
+    control = {"/run/sums/control.sock": server.control, VENV: "linepool"}
     rules = code_of("logging", "", "postrotate")
     rules = here(rules, **{"/var/log/sums": str(logs), "su sums sums": user}, **control)
     (tmp_path / "rules").write_text(rules)
