@@ -127,13 +127,17 @@ class Running:
         self.directory = directory
         for file in ("work.py", contender.file):
             shutil.copy(SERVICES / file, directory / file)
+            os.utime(
+                directory / file, (0, 0)
+            )  # Python compiles a new file only if its second differs
         self.port = harness.free_port()
         self.start()
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        # A module that is edited within a second would not be compiled anew.
-        environment = {"PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {
+            "PYTHONDONTWRITEBYTECODE": ""
+        }  # off: compiled modules are kept, as users have it
         self.program = harness.Program(
             self.contender.command(self.port), self.directory / "log", self.directory, environment
         )
@@ -190,7 +194,7 @@ def _hang_up(running: Running) -> None:
 
 
 def _start_beside(running: Running) -> None:
-    """Start the new server beside the old one, on the same port, and stop the old one when the new one serves."""
+    """Start the new server beside the old one, on the same port; stop the old one when the new one serves."""
     before = running.probe()
     old = running.program
     old.log = old.log.rename(running.directory / "old.log")

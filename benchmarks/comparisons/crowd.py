@@ -27,19 +27,21 @@ class Story:
     Attributes:
         latencies: Of those that were answered, in seconds from when each was due.
         failed: Those that were not, by the kind of failure.
+        in_vain: How long the longest of those took to fail, in seconds.
         cut: Connections that the server ended without an announcement.
         waiting: How long the last request had waited at the end, without a reply; 0: it had none.
     """
 
     latencies: list[float] = Factory(list)
     failed: Counter[str] = Factory(Counter)
+    in_vain: float = 0.0
     cut: int = 0
     waiting: float = 0.0
 
     @property
     def longest(self) -> float:
-        """The longest time that this client has waited for one reply, in seconds."""
-        return max([self.waiting, *self.latencies])
+        """The longest time that this client has waited for one reply or failure, in seconds."""
+        return max([self.waiting, self.in_vain, *self.latencies])
 
 
 @define
@@ -115,7 +117,7 @@ class _Member:
         try:
             self._connected().ask(_LIMIT, *self._crowd.request)
         except FailedError as failure:
-            self._count(failure.kind)
+            self._count(failure.kind, time.monotonic() - self._due)
             if failure.kind != ERROR:
                 self._drop()
         else:
@@ -131,15 +133,16 @@ class _Member:
             self._client = self._crowd.connect()
         return self._client
 
-    def _count(self, failure: str, latency: float = 0.0) -> None:
+    def _count(self, failure: str, took: float) -> None:
         with self._lock:
             self._asks = False
             if self._crowd.over.is_set():
                 return  # stop() has seen that this request waits
             if not failure:
-                self.story.latencies.append(latency)
+                self.story.latencies.append(took)
                 return
             self.story.failed[failure] += 1
+            self.story.in_vain = max(self.story.in_vain, took)
             self.story.cut += failure == CLOSED
 
     def _drop(self) -> None:

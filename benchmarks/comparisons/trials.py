@@ -292,6 +292,9 @@ def growth(server: Running, pace: Pace) -> Growth:
     """Send requests that wait at a rate, then at three times the rate, from three times the clients."""
     request = _work(server.contender, _BUSY_S)
     outcomes, sizes = [], []
+    warm_up = Crowd(server.connect, CLIENTS, BUSY_RATE, request)
+    time.sleep(2 * pace.calm)
+    warm_up.stop()
     for clients in (CLIENTS, TIMES * CLIENTS):
         crowd = Crowd(server.connect, clients, BUSY_RATE, request)
         time.sleep(2 * pace.calm)

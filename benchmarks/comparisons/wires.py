@@ -13,10 +13,10 @@ from urllib.parse import urlencode
 
 _CONNECT_LIMIT = 2.0  # seconds
 _PARAMETERS = {"COLLATZ": ("n",), "SLEEP": ("seconds",)}
-CLOSED = "closed"
+CLOSED = "cut off"
 REFUSED = "refused"
-SILENT = "no reply in time"
-ERROR = "error reply"
+SILENT = "without a reply in time"
+ERROR = "error replies"
 
 
 class FailedError(Exception):
