@@ -18,6 +18,9 @@ from benchmarks.comparisons import pages, tables, trials
 from benchmarks.comparisons.contenders import OURS, Contender, all_contenders
 from benchmarks.comparisons.trials import Report
 
+_CALM = 0.25  # processors
+_BUSY = ": compare what fails, and CPU per request; the times are longer than on an idle machine"
+
 
 def _chosen(names: list[str] | None) -> list[Contender]:
     contenders = all_contenders()
@@ -52,7 +55,7 @@ def _conditions(reports: list[Report], foreign: float, option: str) -> str:
     lines = [
         f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {harness.machine()}, {meter.processor()}",
         ", ".join(versions),
-        f"other programs used {foreign:.1f} processors during the run",
+        f"other programs used {foreign:.1f} processors during the run" + _BUSY * (foreign > _CALM),
         f"to repeat: `./dev bench comparisons{option}`",
     ]
     return "\n".join(f"- {line}" for line in lines)

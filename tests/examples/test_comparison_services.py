@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from benchmarks import harness
 from benchmarks.comparisons.contenders import Running, all_contenders
 from benchmarks.comparisons.trials import running
 from benchmarks.comparisons.wires import ERROR, FailedError
@@ -35,5 +36,4 @@ def test_a_service_answers_like_the_others_and_takes_new_code(contender):
 
         server.write_version(2)
         contender.deploy(server)
-        while server.probe() != "2":
-            pass
+        harness.until("the new code answers", lambda: server.probe() == "2", LIMIT)

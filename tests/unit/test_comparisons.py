@@ -140,7 +140,7 @@ def test_nothing_has_no_percentile():
     assert math.isnan(percentile([], 0.5))
 
 
-def test_who_still_waits_counts_in_the_percentiles():
+def test_a_request_that_waits_at_the_end_counts_in_the_percentiles():
     assert outcome(Story(latencies=[0.1]), Story(waiting=9.0)).percentile(0.99) == 9.0
 
 
