@@ -15,13 +15,22 @@ from typing import Any
 import pytest
 
 from linepool.testing import Peer
-from tests.examples.test_docs import blocks, rows
+from tests.examples.test_docs import blocks, code_spans, rows
 from tests.servers import ENVIRONMENT, ROOT, TIMEOUT, run_server
 
 HOWTO = ROOT / "docs" / "howto"
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in sorted(HOWTO.glob("*.md"))}
 INDEX = PAGES.pop("index")
 MIGRATIONS = [name for name in PAGES if name.startswith("from-")]
+FOREIGN = {
+    *("docker logs", "docker stop", "systemctl status sums", "start operation timed out"),
+    *("Read-only file system", "Connection refused", "connection refused", "Permission denied"),
+    *("server returned HTTP status", "Address already in use", "certificate has expired"),
+    *("unknown ca", "peer did not return a certificate"),
+    # Texts of linepool that it puts together.
+    *("stderr is not being read", "SERVER_ERROR internal error"),
+}
+"""What the system, OpenSSL and other programs say of a mistake."""
 IDLE = re.compile(r"((?:IDLE_S|idle_timeout) ?= ?)30")
 
 
@@ -41,7 +50,21 @@ def test_each_page_has_the_same_form(name):
     assert [part for part in parts if part in form] == form
     mistakes = rows(PAGES[name], "| you see | because | do |")
     assert len(mistakes) >= 3
-    assert all(len(re.split(r" \| ", " | ".join(row))) == 3 for row in mistakes)
+    assert all(len(row) == 3 for row in mistakes)
+
+
+def test_what_linepool_says_of_a_mistake_is_in_its_source():
+    source = "".join(path.read_text() for path in (ROOT / "linepool").rglob("*.py"))
+    said = [
+        part.strip()
+        for text in PAGES.values()
+        for row in rows(text, "| you see | because | do |")
+        for span in code_spans(row[0])
+        for part in re.split(r"\.\.\.|: |=|, |'|\d+|\bN\b", span)
+    ]
+    phrases = {part for part in said if " " in part and not re.search(r"[/.]", part)} - FOREIGN
+    assert len(phrases) > 10
+    assert [phrase for phrase in phrases if phrase not in source] == []
 
 
 def test_the_index_has_every_page_once():

@@ -232,9 +232,23 @@ def serial(client: ssl.SSLSocket) -> object:
 
 def test_a_certificate_of_ones_own_is_taken(tmp_path):
     shutil.copy(EXAMPLES / "sums.py", tmp_path)
-    script, _, rest = code_of("tls", "sh", "openssl req").partition("linepool run sums.py")
+    script, _, rest = code_of("tls", "sh", "-keyout server.key").partition("linepool run sums.py")
     options = rest.partition("&")[0]
     assert "127.0.0.1:7000" in shell(f"{script}\nlinepool check sums.py {options}", tmp_path)
+
+
+def test_a_client_with_a_certificate_of_the_page_is_served_and_others_are_not(
+    launch: Launch, tmp_path: Path
+):
+    shell(code_of("tls", "sh", "-keyout server.key").partition("linepool")[0], tmp_path)
+    shell(code_of("tls", "sh", "-keyout ca.key"), tmp_path)
+    options = shlex.split(code_of("tls", "sh", "--tls-ca clients.pem"))[3:]
+    server = launch("encrypted.py", "--workers", "1", *options)
+    call = code_of("tls", "sh", "--tls-cert shop.pem")
+    call = here(call, **{"localhost:7000": f"localhost:{server.port}"})
+    assert shell(call, tmp_path) == "5\n"
+    shell(f"! {call.replace('--tls-cert shop.pem --tls-key shop.key', '')}", tmp_path)
+    server.wait_for("why='peer did not return a certificate'")
 
 
 # -- what is seen
