@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import getpass
 import grp
+import json
 import os
 import re
 import shlex
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -31,7 +33,7 @@ from tests.examples.test_container import AUTOSCALING, KUBERNETES, load, tool
 from tests.examples.test_docs import blocks
 from tests.examples.test_howto import PAGES, code_of
 from tests.haproxy import Haproxy, free_port
-from tests.servers import ENVIRONMENT, EXAMPLES, ROOT, ServerProcess
+from tests.servers import ENVIRONMENT, EXAMPLES, ROOT, TIMEOUT, ServerProcess
 
 VENV = "/srv/sums/venv/bin/linepool"
 COMMENT = re.compile(r"^# (\S+)$", re.MULTILINE)
@@ -282,6 +284,19 @@ def test_logrotate_rotates_both_logs_as_the_page_has_it(launch: Launch, tmp_path
         assert word in (logs / f"{name}.1").read_text()
     assert '"command": "ADD"' in (logs / "access.log").read_text()
     assert "stopping" in (logs / "sums.log").read_text()
+
+
+def test_the_lines_of_a_server_arrive_at_syslog_as_json(launch: Launch, tmp_path: Path):
+    config = code_of("logging", "toml", "SysLogHandler")
+    (tmp_path / "log.toml").write_text(here(config, **{"/dev/log": f"{tmp_path}/syslog"}))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(f"{tmp_path}/syslog")
+        syslog.settimeout(TIMEOUT)
+        launch("workshop.py", "--workers", "1", "--log-config", "log.toml", ready=False)
+        message = ""
+        while not message.startswith("starting "):
+            line = syslog.recv(65536).rstrip(b"\0")
+            message = json.loads(line.partition(b">")[2])["message"]
 
 
 def test_prometheus_takes_the_configuration_and_the_alert_of_the_page(tmp_path):
