@@ -1,0 +1,100 @@
+"""What readers search for, and the page that they want first.
+
+The search of the site puts these above all that it finds in titles and texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+KEYWORDS: Mapping[str, Sequence[str]] = {
+    "client": ("client", "retry", "connection pool"),
+    "client#a-typed-module-linepool-stub": ("stub", "code generation"),
+    "connections": ("connection", "scheme", "parker"),
+    "connections#who-may-connect": ("allow", "deny", "firewall", "ban"),
+    "examples": ("example",),
+    "examples/memcached": ("memcached", "memcache", "cache"),
+    "examples/redis": ("redis", "valkey", "lua"),
+    "examples/mailbox": ("smtp", "pop3", "mail"),
+    "fork-safety": ("fork", "thread", "threads"),
+    "handlers": ("handler", "command", "argument"),
+    "handlers#errors": ("error", "exception"),
+    "handlers#hooks-middleware-unknown-commands": ("hook", "middleware"),
+    "handlers#replies": ("reply", "stream", "generator"),
+    "handlers#session-verb-connection": ("session", "state"),
+    "howto/development": ("autoreload", "development", "ide"),
+    "howto/docker": ("docker", "container", "podman", "image"),
+    "howto/from-asyncio": ("asyncio", "uvloop"),
+    "howto/from-socketserver": ("socketserver", "migrate", "migration"),
+    "howto/from-twisted": ("twisted", "linereceiver"),
+    "howto/haproxy": ("haproxy", "load balancer", "proxy"),
+    "howto/kubernetes": ("kubernetes", "k8s", "probe", "autoscaling"),
+    "howto/logging": ("log", "logs", "logging", "journald", "logrotate"),
+    "howto/opentelemetry": ("opentelemetry", "tracing", "traces", "otel"),
+    "howto/prometheus": ("prometheus", "grafana", "alert", "monitoring"),
+    "howto/sentry": ("sentry", "error reports"),
+    "howto/systemd": ("systemd", "socket activation", "service", "daemon"),
+    "howto/tls": ("tls", "ssl", "certificate", "encryption"),
+    "howto/zero-downtime": (
+        "deploy",
+        "deployment",
+        "reload",
+        "release",
+        "restart",
+        "upgrade",
+        "drain",
+    ),
+    "installing": ("install", "pip"),
+    "line-protocol": ("line protocol", "telnet", "netcat"),
+    "operating#incidents": ("crash", "segfault", "incident"),
+    "operating#replacing-workers": ("memory", "memory leak", "recycle", "oom"),
+    "operating#requests-that-run-too-long": (
+        "timeout",
+        "timeouts",
+        "time limit",
+        "deadline",
+        "hang",
+        "kill",
+    ),
+    "operating#status": ("status",),
+    "operating#stopping": ("stop", "shutdown", "graceful"),
+    "operating#the-access-log": ("access log",),
+    "protocols": ("protocol",),
+    "protocols#jsonrpc": ("json-rpc", "jsonrpc"),
+    "protocols#resp": ("resp",),
+    "reference/metrics": ("metric", "metrics"),
+    "resources": ("resource", "database", "sqlite", "lmdb"),
+    "schema": ("schema", "openrpc"),
+    "security": ("security", "hardening"),
+    "security#authentication": ("login", "password", "authentication", "auth"),
+    "settings": ("settings", "setting", "configuration", "config", "toml", "environment variable"),
+    "sizing": ("workers", "worker", "pool", "scaling", "autoscale", "load"),
+    "testing": ("test", "tests", "testing", "pytest", "debug", "debugger"),
+    "types": ("type", "types", "annotation", "json", "decimal"),
+    "waiting": ("wait", "long poll", "queue", "pubsub", "publish"),
+    "why": ("why", "grpc", "gunicorn", "alternatives"),
+}
+"""Words by the page that is the answer, or by one of its headings."""
+
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def slug(heading: str) -> str:
+    """Return the anchor of a heading, as code forges have it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def with_keywords(page: str, text: str) -> str:
+    """Return a page with what makes the search of Sphinx find it by its words."""
+    for target, words in KEYWORDS.items():
+        name, _, anchor = target.partition("#")
+        if name != page:
+            continue
+        entry = f"```{{index}} {', '.join(f'! {word}' for word in words)}\n```\n\n"
+        (heading,) = [
+            one for one in _HEADING.finditer(text) if slug(one[1]) == anchor or not anchor
+        ][:1]
+        at = heading.start() if anchor else heading.end() + 1
+        text = f"{text[:at]}\n{entry}{text[at:]}"
+    return text
