@@ -18,7 +18,7 @@ from benchmarks.comparisons.contenders import OURS, SERVICES, Contender, all_con
 from benchmarks.comparisons.trials import Report
 
 PAGES = harness.HERE.parent / "docs" / "compare"
-BLOCK = re.compile(r"<!-- (figures|code|lines): (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (figures|code|lines|settings): (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
 _LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 _LAYOUT |= {tokenize.ENCODING, tokenize.ENDMARKER}
 
@@ -48,7 +48,7 @@ def with_blocks(text: str, kind: str, content: Callable[[str], str | None]) -> s
 
     Args:
         text: The page.
-        kind: figures, code or lines.
+        kind: figures, code, lines or settings.
         content: From the name of a block to its content; None: it stays as it is.
     """
 
@@ -60,8 +60,10 @@ def with_blocks(text: str, kind: str, content: Callable[[str], str | None]) -> s
 
 
 def with_code(text: str) -> str:
-    """Return a page with the code of the services as it is in their files."""
-    return with_blocks(with_blocks(text, "code", _code), "lines", _lines)
+    """Return a page with the code of the services as it is in their files, and their settings."""
+    for kind, content in (("code", _code), ("lines", _lines), ("settings", _settings)):
+        text = with_blocks(text, kind, content)
+    return text
 
 
 def _code(name: str) -> str:
@@ -77,6 +79,12 @@ def _lines(page: str) -> str:
     return harness.table(("server", "file", "lines of code"), rows)
 
 
+def _settings(page: str) -> str:
+    ours, *others = all_contenders()
+    shown = [*(one for one in others if one.page == page), ours]
+    return "\n".join(f"- {one.title}: {one.settings}" for one in shown)
+
+
 def _titles(contenders: Sequence[Contender], file: str) -> str:
     return ", ".join(one.title for one in contenders if one.file == file)
 
@@ -87,8 +95,6 @@ def blocks_of(page: str, reports: Sequence[Report], conditions: str) -> Mapping[
     peers = [report for report in reports if report.contender.page == page]
     found = {"conditions": conditions, "all": tables.overview(reports, code_lines)}
     if peers:
-        settings = [f"- {one.contender.title}: {one.contender.settings}" for one in [*peers, ours]]
-        found["settings"] = "\n".join(settings)
         found |= {
             name: tables.table(facts, ours, peers) for name, (_, facts) in tables.SECTIONS.items()
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import tempfile
 import threading
 import time
@@ -48,7 +47,7 @@ class Pace:
     plain: float = 1.5
 
 
-SHORT = Pace(calm=0.4, watch=3.0, plain=0.6)
+SHORT = Pace(calm=0.3, watch=3.0, plain=0.5)
 
 
 @frozen(kw_only=True)
@@ -129,13 +128,14 @@ def running(contender: Contender) -> Iterator[Running]:
     with tempfile.TemporaryDirectory() as name:
         server = Running(contender, Path(name))
         try:
+            server.wait()
             yield server
         except Exception as error:
             lines = server.program.log.read_text(errors="replace").splitlines()[-10:]
             error.add_note(f"the end of the log of {contender.title}:\n  " + "\n  ".join(lines))
             raise
         finally:
-            server.stop(signal.SIGKILL)  # it may hang
+            server.close()
 
 
 def measure(contender: Contender, pace: Pace, note: Callable[[str], None]) -> Report:
