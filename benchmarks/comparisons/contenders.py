@@ -33,7 +33,7 @@ LIMIT = 2  # seconds for a request, where a server or a client has such a limit
 OURS = "linepool"
 _RESTART_AFTER = 0.1  # seconds; systemd's default for RestartSec=
 _PROBE_LIMIT = 2.0  # seconds
-_START_LIMIT = 20.0  # seconds
+_START_LIMIT = 40.0  # seconds
 _HTTP_LOAD = r"GET /collatz?n=6 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
@@ -128,9 +128,8 @@ class Running:
         self.directory = directory
         for file in ("work.py", contender.file):
             shutil.copy(SERVICES / file, directory / file)
-            os.utime(
-                directory / file, (0, 0)
-            )  # Python compiles a new file only if its second differs
+            # Python compiles a new file only if its length or the second of its change differs.
+            os.utime(directory / file, (0, 0))
         # Bound, without listening: no other program gets the port while the server is down.
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -155,7 +154,12 @@ class Running:
         if self.contender.client is Functions:
             harness.until("Redis is up", self._is_up)
             load_functions(self)
-        harness.until(f"{self.contender.title} answers", self.probe, _START_LIMIT)
+        harness.until(f"{self.contender.title} answers", self._answers, _START_LIMIT)
+
+    def _answers(self) -> str:
+        if not self.program.is_running:
+            raise harness.BenchmarkError(f"{self.contender.title} exited early")
+        return self.probe()
 
     def _is_up(self) -> bool:
         with contextlib.suppress(FailedError), contextlib.closing(Functions(self.port)) as client:
