@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
+from types import TracebackType
 from typing import Protocol as Interface
 
 from linepool import forked
@@ -16,6 +18,7 @@ from linepool.errors import (
     ServerError,
 )
 from linepool.faults import reference
+from linepool.handlers.compile import CALL_FILE
 from linepool.protocols.base import Protocol, Request, printable
 from linepool.resources import Resources
 from linepool.resources.opened import Opened
@@ -26,6 +29,8 @@ log = logging.getLogger("linepool")
 
 timed_out: Callable[[RequestTimeout, str, Request], None] | None = None
 """Is called with each RequestTimeout that has ended a request, and its client's address; None: nothing is."""
+
+_OURS = (os.path.dirname(__file__) + os.sep, CALL_FILE)
 
 OK, CLIENT_ERROR, SERVER_ERROR, TIMEOUT = "ok", "client_error", "server_error", "timeout"
 DISCONNECTED, REFUSED, INCOMPLETE = "disconnected", "refused", "incomplete"
@@ -90,7 +95,7 @@ def failed(conversation: Failing, error: BaseException, request: Request | None)
     command = _named(request) if request else "on_connect"
     facts = [number, command, conversation.session.peer, *([fault] if fault else [])]
     event = "handler failed id=%s command=%s peer=%s" + " fault=%s" * bool(fault)
-    log.error(event, *facts, exc_info=error)
+    log.error(event, *facts, exc_info=_shown(error))
     report(conversation, error, request)
     return ServerError(f"internal error, id {number}" + f", fault {fault}" * bool(fault))
 
@@ -129,11 +134,21 @@ def _timed_out(conversation: Failing, error: RequestTimeout, request: Request) -
     words = service.logged(request.line).words if service.log_lines else _named(request)
     event = "request overdue command=%s peer=%s why=%r id=%s"
     peer = conversation.session.peer
-    log.warning(event, words, peer, str(error), request.id, exc_info=error)
+    log.warning(event, words, peer, str(error), request.id, exc_info=_shown(error))
     if timed_out is not None:
         timed_out(error, peer, request)
     report(conversation, error, request)
     return DeadlineError(str(error))
+
+
+def _shown(
+    error: BaseException,
+) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """Return an exception for the log, with its traceback from the first frame of the app's code on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        trace = trace.tb_next
+    return type(error), error, trace or error.__traceback__
 
 
 def _named(request: Request) -> str:

@@ -33,7 +33,7 @@ TOKEN = re.compile(
     r"(?P<place>line \d+|\.py:\d+)|(?P<any>\.\.\.)|(?P<number>\d+(?:\.\d+)?)|(?P<gap> +)|."
 )
 AS = {"any": r"[^\n]*", "number": r"\d+(?:\.\d+)?", "gap": " +"}
-SIZE = (40, 100)  # of the terminal
+SIZE = (24, 80)  # of the terminal
 LAST = "END-OF-REPLIES"
 
 

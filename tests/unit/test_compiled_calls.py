@@ -144,3 +144,18 @@ def test_the_error_of_a_handler_is_the_first_one_whichever_path_led_to_it():
         with pytest.raises(KeyError) as error:
             app.ask(line, raise_errors=True)
         assert error.value.__context__ is None
+
+
+@pytest.mark.parametrize("line", ["FAIL a", "FAIL a b"])
+def test_the_log_shows_a_handlers_error_from_its_own_code_on(line, caplog):
+    app = App()
+
+    @app.handler
+    def fail(word: str, other: str = "") -> None:
+        raise KeyError(word + other)
+
+    assert app.ask(line).startswith("SERVER_ERROR internal error")
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[2] is not None
+    assert record.exc_info[2].tb_frame.f_code is fail.__code__
