@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 KEYWORDS: Mapping[str, Sequence[str]] = {
     "client": ("client", "retry", "connection pool"),
     "client#a-typed-module-linepool-stub": ("stub", "code generation"),
+    "compare/grpc": ("grpc",),
+    "compare/gunicorn": ("gunicorn", "uvicorn", "http"),
     "connections": ("connection", "scheme", "parker"),
     "connections#who-may-connect": ("allow", "deny", "firewall", "ban"),
     "examples": ("example",),
@@ -71,9 +73,10 @@ KEYWORDS: Mapping[str, Sequence[str]] = {
     "settings": ("settings", "setting", "configuration", "config", "toml", "environment variable"),
     "sizing": ("workers", "worker", "pool", "scaling", "autoscale", "load"),
     "testing": ("test", "tests", "testing", "pytest", "debug", "debugger"),
+    "tutorial": ("tutorial", "getting started", "quickstart", "new"),
     "types": ("type", "types", "annotation", "json", "decimal"),
     "waiting": ("wait", "long poll", "queue", "pubsub", "publish"),
-    "why": ("why", "grpc", "gunicorn", "alternatives"),
+    "why": ("why", "alternatives", "comparison"),
 }
 """Words by the page that is the answer, or by one of its headings."""
 

@@ -46,6 +46,8 @@ def page_of(path: Path) -> str:
 def with_links(text: str, origin: Path, note: Callable[[Path], None]) -> str:
     """Return a page with links that are right in the site.
 
+    The front page has other headings than the README, so a link to one of these leads to the whole page.
+
     Args:
         text: The page.
         origin: The file that has the page.
@@ -59,7 +61,7 @@ def with_links(text: str, origin: Path, note: Callable[[Path], None]) -> str:
             return found[0]  # Sphinx says what is wrong with a link to nothing
         note(path)
         target = os.path.relpath(page_of(path) + ".md", os.path.dirname(page) or ".")
-        return target + (found[2] or "")
+        return target + (found[2] or "") * (path.name != "README.md" or path.parent != ROOT)
 
     parts = []
     end = 0
