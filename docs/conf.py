@@ -14,6 +14,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "site_
 exclude_patterns = ["_*"]
 language = "en"
 suppress_warnings = ["misc.highlighting_failure"]  # dialogues and logs are of no language
+smartquotes = False  # what is quoted is typed
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!linepool\.).*"),  # Python's own, and type variables

@@ -139,9 +139,11 @@ class Session(dict[str, Any]):
         peer: The address of the client: ``host:port``, or ``unix`` for a unix socket.
         proxy: What the proxy has said that the connection came through; None: it came through none.
         listener: The address that the client connected to, as ``bind`` writes it.
-        pid, uid, gid: Of the process that has connected to a unix socket, as it was then (unix(7),
-            SO_PEERCRED); None with TCP. The pid says less than it seems: another process may have taken over
-            the connection, and its number may be another's by now.
+        pid: Of the process that has connected to a unix socket, as it was then (unix(7), SO_PEERCRED);
+            None with TCP. It says less than it seems: another process may have taken over the connection,
+            and its number may be another's by now.
+        uid: Of that process' user; None with TCP.
+        gid: Of its group; None with TCP.
         user: The name of the user who has logged in; without ``App.authenticate`` it is free for the app.
             There are no further attributes.
         failed_logins: How many log-ins in a row have failed.

@@ -21,7 +21,7 @@ _LONGEST_TIMEOUT = 10 * 366 * 24 * 3600.0
 
 
 class Wait:
-    """What a handler returns to have its request wait, without a worker, until somebody wakes a topic of it.
+    """What a handler returns to have its request wait, without a worker, until one of its topics is woken.
 
     The handler is run again then, from its beginning, by any worker: also when the time is up, and when
     the server stops. A handler that may return it says so in its return annotation::

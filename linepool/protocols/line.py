@@ -51,7 +51,7 @@ _NEEDS_RECORDS = f"records must be {_LINES!r} or {_JSON!r}, not "
 
 
 class Line(Buffered):
-    """The default protocol; this module's docstring states its rules.
+    """The line protocol, which is the default: a request per line, as docs/line-protocol.md says.
 
     Args:
         framed: A request may begin with ``@``; its reply says where it ends (docs/line-protocol.md).

@@ -117,10 +117,11 @@ _FOREIGN = "object, dict, str, Exception, BaseException, OSError, TimeoutError"
 """Classes of Python, whose members are not told again."""
 _PATTERNS = {"Line": "", "Memcache": "", "Resp": "", "JsonRpc": "", "Dialogue": "smtp, pop3"}
 """Classes whose arguments are for users, with the methods that are, too; others are as in ``Protocol``."""
-_OF_THE_SERVER = (
-    "call_observing, observed, takes_table, functions, has_handlers, freeze, start, worker"
-)
-"""Methods of an app that the server calls."""
+_OF_THE_SERVER = {
+    "App": "call_observing, observed, takes_table, functions, has_handlers, freeze, start, worker",
+    "Session": "dump, load",
+}
+"""Methods that the server calls."""
 
 _HEAD = """\
 # The Python API
@@ -148,8 +149,8 @@ def _documented(name: str) -> str:
         options = {"members": _PATTERNS[name]} if _PATTERNS[name] else {}
     else:
         options = {"members": "", "inherited-members": _FOREIGN}
-    if name == "App":
-        options["exclude-members"] = _OF_THE_SERVER
+    if name in _OF_THE_SERVER:
+        options["exclude-members"] = _OF_THE_SERVER[name]
     kind = "autoexception" if issubclass(found, BaseException) else "autoclass"
     return _directive(kind, f"linepool.{name}", options)
 
