@@ -6,7 +6,14 @@ import argparse
 import re
 from typing import Any
 
-from linepool.operate.calling import add_address, add_options, call, call_each, client_of
+from linepool.operate.calling import (
+    UsageError,
+    add_address,
+    add_options,
+    call,
+    call_each,
+    client_of,
+)
 
 _DESCRIPTION = (
     "Call a command of a server, and print what it returns: one value per line, as they come. Errors go to"
@@ -45,6 +52,10 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.address.isidentifier():  # the name of a command
+        raise UsageError(
+            f"the address of the server comes first: linepool call HOST:PORT {options.address} ..."
+        )
     with client_of(options) as client:
         if options.words == ["-"]:
             return call_each(client, as_json=options.json)

@@ -114,7 +114,13 @@ def test_a_mistake_gets_the_servers_own_answer(call, words, error):
     [
         ("127.0.0.1:1", ["add"], 1, "linepool: cannot connect to 127.0.0.1:1: Connection refused"),
         ("unix:/nowhere", ["add"], 1, "linepool: cannot connect to unix:/nowhere: No such file"),
-        ("add", ["2"], 2, "linepool: address must be with a port: add:7000; it is HOST:PORT"),
+        (
+            "add",
+            ["2"],
+            2,
+            "linepool: the address of the server comes first: linepool call HOST:PORT add",
+        ),
+        ("a.b", ["2"], 2, "linepool: address must be with a port: a.b:7000; it is HOST:PORT"),
         ("7000", ["--timeout", "0", "add"], 2, "linepool: timeout must be seconds, more than 0"),
         ("7000", [], 2, "linepool call: the following arguments are required: WORD"),
     ],
