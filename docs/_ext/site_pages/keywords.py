@@ -39,6 +39,7 @@ KEYWORDS: Mapping[str, Sequence[str]] = {
     "howto/systemd": ("systemd", "socket activation", "service", "daemon"),
     "howto/tls": ("tls", "ssl", "certificate", "encryption"),
     "howto/zero-downtime": (
+        "zero downtime",
         "deploy",
         "deployment",
         "reload",
