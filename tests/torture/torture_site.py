@@ -60,7 +60,7 @@ def hits(page: Browser, site: str, words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        ("timeout", "operating.html"),
+        ("timeout", "operating.html#requests-that-run-too-long"),
         ("deploy", "howto/zero-downtime.html"),
         ("redis", "examples/redis.html"),
     ],

@@ -6,7 +6,7 @@ The search of the site puts these above all that it finds in titles and texts.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 KEYWORDS: Mapping[str, Sequence[str]] = {
     "client": ("client", "retry", "connection pool"),
@@ -89,16 +89,29 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
-def with_keywords(page: str, text: str) -> str:
-    """Return a page with what makes the search of Sphinx find it by its words."""
+def with_keywords(page: str, text: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return a page with what makes the search of Sphinx find it by its words.
+
+    Also return the headings that are found so, with their anchors, in their order; ("", ""): the page.
+    """
+    entries = sorted(_entries(page, text))
+    end = 0
+    parts: list[str] = []
+    for at, _, _, entry in entries:
+        parts += [text[end:at], entry]
+        end = at
+    return "".join([*parts, text[end:]]), [(heading, anchor) for _, heading, anchor, _ in entries]
+
+
+def _entries(page: str, text: str) -> Iterator[tuple[int, str, str, str]]:
+    """Yield where something is added to a page, for which heading, its anchor, and what is added."""
+    headings = list(_HEADING.finditer(text))
     for target, words in KEYWORDS.items():
         name, _, anchor = target.partition("#")
-        if name != page:
-            continue
-        entry = f"```{{index}} {', '.join(f'! {word}' for word in words)}\n```\n\n"
-        (heading,) = [
-            one for one in _HEADING.finditer(text) if slug(one[1]) == anchor or not anchor
-        ][:1]
-        at = heading.start() if anchor else heading.end() + 1
-        text = f"{text[:at]}\n{entry}{text[at:]}"
-    return text
+        if name == page:
+            entry = f"\n```{{index}} {', '.join(f'! {word}' for word in words)}\n```\n\n"
+            if anchor:
+                (found,) = [one for one in headings if slug(one[1]) == anchor]
+                yield found.start(), found[1].replace("`", ""), anchor, entry
+            else:
+                yield headings[0].end() + 1, "", "", entry

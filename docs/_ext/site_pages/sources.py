@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -59,11 +60,17 @@ def assemble(folder: Path) -> int:
     for name, file in written.items():
         pages[name] = with_links(file.read_text(encoding="utf-8"), file, linked.add)
     pages["settings"] = _SETTING.sub(r"| [\1]{#\2} |", pages["settings"])
+    headings = {}
     for name, text in pages.items():
         below = (
             navigation.toctrees(names) if name == "index" else navigation.contents_of(name, names)
         )
-        _write(folder, name, with_keywords(name, text) + below)
+        page, headings[name] = with_keywords(name, text)
+        _write(folder, name, page + below)
+    scorer = (ROOT / "docs" / "_ext" / "scorer.js").read_text(encoding="utf-8")
+    (folder / "_scorer.js").write_text(
+        f"{scorer}\nconst HEADINGS = {json.dumps(headings)};\n", encoding="utf-8"
+    )
     shown = dict(_sources(linked - {*written.values()}))
     for name, text in shown.items():
         _write(folder, name, text)
