@@ -5,6 +5,8 @@ Their files are not named ``test_*.py``, so pytest collects them only if they ar
 
 from __future__ import annotations
 
+import secrets
+
 import pytest
 
 
@@ -14,6 +16,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--requests", type=int, default=100_000, help="while resizing [100000]")
     parser.addoption("--reloads", type=int, default=20, help="reloads in each scheme [20]")
     parser.addoption("--calls", type=int, default=100_000, help="that are cancelled [100000]")
+    parser.addoption("--seed", type=int, help="of the experiments; printed by each [chosen anew]")
+    parser.addoption("--factor", type=int, default=1, help="how much longer experiments are [1]")
+    parser.addoption("--write", action="store_true", help="figures into docs/reliability.md")
     parser.addoption("--items", type=int, default=1_000_000, help="in queues [1000000]")
 
 
@@ -45,3 +50,22 @@ def calls(request: pytest.FixtureRequest) -> int:
 def items(request: pytest.FixtureRequest) -> int:
     """Give how many items go through queues."""
     return int(request.config.getoption("--items"))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Give the seed of an experiment."""
+    chosen = request.config.getoption("--seed")
+    return secrets.randbelow(10**6) if chosen is None else int(chosen)
+
+
+@pytest.fixture
+def factor(request: pytest.FixtureRequest) -> int:
+    """Give how much longer the experiments are."""
+    return int(request.config.getoption("--factor"))
+
+
+@pytest.fixture
+def write(request: pytest.FixtureRequest) -> bool:
+    """Give whether the figures are to be written into the page."""
+    return bool(request.config.getoption("--write"))

@@ -1,0 +1,259 @@
+"""What became of every request of an experiment, and whether that is what was promised; pure but for reading.
+
+A request without its right reply is in one of three classes:
+
+* L1: it was not begun. Its connection was held by a process that was killed; to send it again is safe.
+* L2: it was begun, or its worker had taken its connection from the parker to begin it, and the worker was
+  killed or the time limit of the request had passed.
+* L3: anything else, which is a fault.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from attrs import Factory, define, frozen
+
+from tests.torture.experiments.generator import TIMED_OUT, Request
+
+_MAX_DETAILS = 10
+
+
+@frozen
+class Kill:
+    """A killed process.
+
+    Attributes:
+        pid: Of the process; 0: all workers.
+        at: When (monotonic).
+        ports: The clients' ports of the connections that it held; None: any.
+        until: When the last process had ended, if several were killed.
+    """
+
+    pid: int
+    at: float
+    ports: frozenset[int] | None
+    until: float = 0.0
+
+    def may_explain(self, request: Request) -> bool:
+        """Whether the request was under way on a connection that the process held."""
+        was_open = request.opened_at <= max(self.at, self.until) and self.at <= request.ended_at
+        return was_open and (self.ports is None or request.port in self.ports)
+
+
+@frozen(slots=False)
+class Journals:
+    """What the workers have written, by the name of the journal.
+
+    Attributes:
+        began: (worker, request) of every request that a worker began.
+        ended: Of every one that it ended.
+        kills: Of workers that ended themselves.
+    """
+
+    began: list[tuple[str, int]]
+    ended: set[tuple[str, int]]
+    kills: list[Kill]
+
+    @classmethod
+    def read(cls, directory: Path) -> Journals:
+        """Return what all workers have written."""
+        began: list[tuple[str, int]] = []
+        ended: set[tuple[str, int]] = set()
+        kills: list[Kill] = []
+        for path in directory.iterdir():
+            for line in path.read_text().split():
+                if line[0] == "!":
+                    at, _, ports = line[1:].partition(":")
+                    held = frozenset(int(port) for port in ports.split(",") if port)
+                    kills.append(Kill(int(path.name.partition(".")[0]), float(at), held))
+                elif line[0] == "+":
+                    began.append((path.name, int(line[1:])))
+                else:
+                    ended.add((path.name, int(line[1:])))
+        return cls(began, ended, kills)
+
+    @cached_property
+    def begun_by(self) -> dict[int, list[str]]:
+        """The workers that began a request."""
+        begun: dict[int, list[str]] = {}
+        for worker, request in self.began:
+            begun.setdefault(request, []).append(worker)
+        return begun
+
+    @cached_property
+    def _births(self) -> list[tuple[int, int, str]]:
+        names = {worker for worker, _ in self.began}
+        return sorted(
+            (int(name.partition(".")[2]), int(name.partition(".")[0]), name) for name in names
+        )
+
+    def is_killed(self, worker: str, kill: Kill) -> bool:
+        """Whether a kill was of the worker that wrote a journal; a pid may have been used again."""
+        if not kill.pid:
+            return True
+        before = [name for at, pid, name in self._births if pid == kill.pid and at / 1e9 <= kill.at]
+        return bool(before) and before[-1] == worker
+
+
+@define
+class Losses:
+    """How many requests were lost, by class, with what is known of those in L3."""
+
+    counts: Counter[str] = Factory(lambda: Counter({"L1": 0, "L2": 0, "L3": 0}))
+    details: list[str] = Factory(list)
+
+
+def losses(
+    requests: Iterable[Request],
+    journals: Journals,
+    kills: Sequence[Kill],
+    taken: Iterable[int] = (),
+) -> Losses:
+    """Put each request without its right reply in its class.
+
+    Args:
+        requests: All requests.
+        journals: Of the workers.
+        kills: All kills.
+        taken: Requests that a worker had taken that was killed, or whose time limit had passed.
+    """
+    found = Losses()
+    taken = set(taken)
+    for request in requests:
+        if request.is_right or request.is_wrong:
+            continue
+        kind = _class_of(request, journals, kills, taken)
+        found.counts[kind] += 1
+        if kind == "L3" and len(found.details) < _MAX_DETAILS:
+            begun = journals.begun_by.get(request.number)
+            found.details.append(f"lost for no reason: {request}, begun by {begun}")
+    return found
+
+
+def _class_of(request: Request, journals: Journals, kills: Sequence[Kill], taken: set[int]) -> str:
+    workers = journals.begun_by.get(request.number, [])
+    if request.how == TIMED_OUT:
+        return "L3"
+    if request.number in taken:
+        return "L2"
+    if request.how.startswith("error"):  # the connection lives, so others than its worker held it
+        killed = all(any(journals.is_killed(one, kill) for kill in kills) for one in workers)
+        return "L2" if workers and killed else "L3"
+    killers = [kill for kill in kills if kill.may_explain(request)]
+    if not killers:
+        return "L3"
+    if not workers:
+        return "L1"
+    is_theirs = all(any(journals.is_killed(one, kill) for kill in killers) for one in workers)
+    return "L2" if is_theirs else "L3"
+
+
+@define
+class Report:
+    """What an experiment found.
+
+    Attributes:
+        kills: How often a fault was caused: a process killed, a change made.
+        recovery_s: How long the pool took to be whole again, after each fault.
+        checks: What was counted, with what it must be.
+        figures: What is told besides.
+        excused: Requests in L3 that the server has counted as dropped, which is allowed in this experiment.
+    """
+
+    name: str
+    seed: int
+    n: int = 0
+    kills: int = 0
+    lost: Mapping[str, int] = Factory(lambda: {"L1": 0, "L2": 0, "L3": 0})
+    wrong: int = 0
+    p99_ms: float = 0.0
+    recovery_s: list[float] = Factory(list)
+    checks: dict[str, tuple[object, object]] = Factory(dict)
+    figures: dict[str, object] = Factory(dict)
+    details: list[str] = Factory(list)
+    excused: int = 0
+
+    def check(self, what: str, found: object, must_be: object = 0) -> None:
+        """Note what was counted and what it must be; what is counted twice must be right both times."""
+        if what not in self.checks or self.checks[what][0] == self.checks[what][1]:
+            self.checks[what] = (found, must_be)
+
+    def add(
+        self,
+        requests: Sequence[Request],
+        journals: Journals,
+        kills: Sequence[Kill],
+        taken: Iterable[int] = (),
+    ) -> Losses:
+        """Account for requests: nothing in L3, no wrong reply, nothing begun twice or replied by another."""
+        kills = [*kills, *journals.kills]
+        lost = losses(requests, journals, kills, taken)
+        right = [one for one in requests if one.is_right]
+        wrong = [one for one in requests if one.is_wrong]
+        began = set(journals.began)
+        killed = {
+            name
+            for name in {w for w, _ in began}
+            if any(journals.is_killed(name, k) for k in kills)
+        }
+        cut = [n for n in began - journals.ended if n[0] not in killed and n[1] not in set(taken)]
+        self.n += len(requests)
+        self.kills += len(kills)
+        self.lost = {kind: self.lost[kind] + lost.counts[kind] for kind in self.lost}
+        self.wrong += len(wrong)
+        self.check("lost for no reason (L3)", max(0, lost.counts["L3"] - self.excused))
+        self.check("wrong replies", len(wrong))
+        self.check("begun twice", len(journals.began) - len(journals.begun_by))
+        proven = [(one.worker, one.number) for one in right]
+        self.check(
+            "replies of a worker that did not run the request",
+            sum(not (one in began and one in journals.ended) for one in proven),
+        )
+        self.check("cut off in a worker that was not killed", len(cut))
+        times = sorted(one.ended_at - one.sent_at for one in right)
+        if times:
+            self.p99_ms = round(1000 * times[int(len(times) * 0.99)], 1)
+        self.details += [
+            *lost.details,
+            *map(str, wrong[:_MAX_DETAILS]),
+            *map(str, cut[:_MAX_DETAILS]),
+        ]
+        return lost
+
+    @property
+    def faults(self) -> list[str]:
+        """The checks that failed."""
+        return [
+            f"{what}: {found}, must be {must}"
+            for what, (found, must) in self.checks.items()
+            if found != must
+        ]
+
+    def line(self) -> str:
+        """Return the report as one line of JSON."""
+        times = sorted(self.recovery_s)
+        return json.dumps(
+            {
+                "name": self.name,
+                "seed": self.seed,
+                "n": self.n,
+                "faults": self.kills,
+                "lost": dict(self.lost),
+                "wrong": self.wrong,
+                "p99_ms": self.p99_ms,
+                "recovery_s": {
+                    "median": round(times[len(times) // 2], 3),
+                    "max": round(times[-1], 3),
+                }
+                if times
+                else None,
+                "checks": {what: found for what, (found, _) in self.checks.items()},
+                **self.figures,
+                "verdict": "FAIL" if self.faults else "pass",
+            }
+        )
