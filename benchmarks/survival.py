@@ -32,6 +32,7 @@ _PAUSE = 0.005  # seconds between two requests of a client
 _BETWEEN = 0.2  # seconds between two kills
 _LIMIT = 2  # seconds that a request may take
 _HANG = 1000
+_TAKES = 0.01  # seconds for one sum
 _REPLY_LIMIT = 15.0  # seconds
 _GONE_LIMIT = 5.0  # seconds that processes have to end after their master
 _HEADINGS = (
@@ -50,6 +51,7 @@ import linepool
 
 @linepool.handler
 def add(a: int, b: int) -> int:
+    time.sleep({_TAKES})
     return a + b
 
 @linepool.handler
@@ -63,6 +65,7 @@ from urllib.parse import parse_qs
 def application(environ, start_response):
     if environ["PATH_INFO"] == "/hang":
         time.sleep({_HANG})
+    time.sleep({_TAKES})
     query = parse_qs(environ["QUERY_STRING"])
     body = b"%d\\n" % (int(query["a"][0]) + int(query["b"][0]))
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])

@@ -2,8 +2,8 @@
 
 Runs in the parker. It sends the descriptor to one idle worker, see ``deliver``, and keeps its own copy until
 the worker has begun to serve it, which the board says. If that worker dies first, as the master says when it
-has reaped it, the connection goes to another. No clock is used for that, so no connection is lost that a worker
-has not begun to serve, and none is begun twice.
+has reaped it, the connection goes to another. No clock is used for that, so no connection is lost that a
+worker has not begun to serve, and none is begun twice.
 """
 
 from __future__ import annotations

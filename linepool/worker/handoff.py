@@ -74,8 +74,11 @@ class Handoff:
         if state is None:
             return False
         state.origin = connection.origin
-        # Hidden first: if this worker is killed meanwhile, the master must not save what the parker has.
+        # Hidden first: if this worker is killed meanwhile, the master must not save what the parker has,
+        # nor end it as the connection that was served last.
         shown = board.hide(place) if place >= 0 else 0
+        if board.served_descriptor == connection.descriptor:
+            board.serving(0, 0)
         if not channels.send(self._channel, PassedConnection(state, connection.descriptor)):
             if place >= 0:
                 board.restore(place, shown)

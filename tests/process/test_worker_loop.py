@@ -34,6 +34,7 @@ MOST_CROSSINGS = 28
 class WorkerLoop(Loop):
     """A worker's loop in this process, with a listener and the master's view of its slot."""
 
+    master: MasterView
     slot: MasterSlot
     address: tuple[str, int]
     parker: socket.socket  # the other end of its channel
@@ -51,7 +52,8 @@ def loop(monkeypatch, seen):
     monkeypatch.setattr(core, "compiled", False)  # it counts the files in Python
     app = App("sums")
     page = Board(64)
-    slot = MasterView(page).slot(0)
+    master = MasterView(page)
+    slot = master.slot(0)
 
     @app.handler
     def add(a: int, b: int) -> int:
@@ -87,6 +89,7 @@ def loop(monkeypatch, seen):
         edges = Edges(board, pipe, 0, 1)
         loop = WorkerLoop(context, theirs, [Listener(sock)], edges, lambda: False)
         loop.slot, loop.address, loop.parker = slot, sock.getsockname(), ours
+        loop.master = master
         yield loop
         for connection in list(loop._table.connections.values()):
             loop._table.close(connection)
@@ -172,6 +175,28 @@ def test_a_request_whose_push_has_failed_still_has_its_deadline(loop, seen):
 
     assert seen[0].started_ns > 0
     assert seen[0].line == b"FLOOD"
+
+
+def test_a_connection_that_was_passed_on_is_not_taken_for_the_client_of_this_worker(
+    loop, monkeypatch
+):
+    passed = []
+    loop.master.parker_starts()
+    loop._gives_back = True
+    send = channel.send
+
+    def note(*arguments):
+        passed.append(loop.slot.snapshot().client_fd)  # a kill may come at this moment
+        return send(*arguments)
+
+    monkeypatch.setattr(channel, "send", note)
+    with socket.create_connection(loop.address, TIMEOUT) as client:
+        client.sendall(b"ADD 2 3\r\n")
+        while not passed:
+            round_of(loop)
+        assert client.recv(100) == b"5\r\n"
+
+    assert passed == [-1]
 
 
 def given(loop: WorkerLoop, data: bytes, version: int = 1) -> bytes:

@@ -43,7 +43,9 @@ def _class(request: Request, journals: Journals, *kills: Kill, taken: tuple[int,
         (_LOST, _journals("+7", worker="100.2600000000"), [_KILL], "L3"),  # the pid was used again
         (evolve(_LOST, how=TIMED_OUT), _journals("+7"), [_KILL], "L3"),
         (evolve(_LOST, how="error: x"), _journals("+7"), [_KILL], "L2"),
-        (evolve(_LOST, how="error: x"), _journals(), [_KILL], "L3"),
+        (evolve(_LOST, how="error: x"), _journals(), [_KILL], "L2"),
+        (evolve(_LOST, how="error: x"), _journals(), [], "L3"),
+        (evolve(_LOST, how="error: x"), _journals("+7"), [], "L3"),
     ],
 )
 def test_a_lost_request_is_in_the_right_class(request_, journals, kills, expected):

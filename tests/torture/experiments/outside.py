@@ -55,6 +55,7 @@ def hostile_clients(ground: Ground) -> None:
         parker = server.status()["processes"]["parker"]
     requests = load.finish()
     ground.account(requests)
+    ground.report.kills = sum(one.connections for one in _ATTACKS) // part
     ground.report.check("requests of others lost", sum(ground.report.lost.values()))
     ground.report.check("requests over HTTP that were run", _begun(ground, b"+7\n"))
     ground.report.check("parkers that died", int(server.status()["processes"]["parker"] != parker))
@@ -160,7 +161,8 @@ def logs(ground: Ground) -> None:
     ground.report.check("failures neither logged nor counted", max(0, failures - written - dropped))
     _full_disk(ground)
     _rotation(ground, failures // 4)
-    ground.report.figures.update(failures=failures, logged=written, dropped=dropped)
+    ground.report.kills = failures
+    ground.report.figures.update(logged=written, dropped=dropped)
 
 
 def _fail(ground: Ground, server: ServerProcess, count: int) -> None:
@@ -208,14 +210,19 @@ def shortages(ground: Ground) -> None:
     load = ground.load()
     server = ground.serve("--respawn-backoff", "0.05")
     ground.look(server)
-    load.start(Plan(address=server.address, clients=6, each=5, seed=ground.report.seed))
+    load.start(
+        Plan(address=server.address, clients=6, each=5, bursts=False, seed=ground.report.seed)
+    )
     ground.await_requests(_BETWEEN)
     for _ in range(ground.size.pick(1, 8)):
         for name in ("worker", "parker", "master"):
             state = server.status()
             pids = {"master": server.process.pid, "parker": state["processes"]["parker"]}
             with _without_descriptors(pids.get(name) or ground.rng.choice(server.pids())):
-                ground.await_requests(10 * _BETWEEN)
+                if name == "parker" and ground.scheme == "dispatch":  # it accepts: clients wait
+                    server.until(lambda state: state["listeners"][0]["backlog"])
+                else:
+                    ground.await_requests(10 * _BETWEEN)
             began = time.monotonic()
             ground.until_whole(server, 0, WORKERS)
             ground.await_requests(_BETWEEN)
@@ -226,6 +233,7 @@ def shortages(ground: Ground) -> None:
     ground.account(requests)
     ground.innocent(server)
     ground.look_again(server)
+    ground.report.kills = len(ground.report.recovery_s)
     ground.report.figures["dropped"] = dropped
 
 
