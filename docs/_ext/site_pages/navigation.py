@@ -40,6 +40,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
         "how-it-works",
         "connections",
         "fork-safety",
+        "reliability",
         "architecture",
         "design-decisions",
     ),
