@@ -33,6 +33,9 @@ class LastReply:
     Args:
         client: A copy of the client's socket.
         process: The worker.
+        is_served: Returns whether the worker, once it is dead, still had the connection in hand. If not, it
+            has replied at the last moment, and another worker may have the connection: then only the copy is
+            closed.
         ask: Calls what it is given with the bytes to send, now or later; called once the worker is dead.
         selector: The master's.
         is_sealed: The connection is encrypted, with keys that died with the worker. Plain text would only
@@ -48,6 +51,7 @@ class LastReply:
         self,
         client: socket.socket,
         process: ChildProcess,
+        is_served: Callable[[], bool],
         ask: Callable[[Callable[[bytes], None]], None],
         selector: selectors.BaseSelector,
         is_sealed: bool = False,
@@ -55,6 +59,7 @@ class LastReply:
         self.is_over = self.is_sent = False
         self._client = client
         self._process = process
+        self._is_served = is_served
         self._ask = ask
         self._is_asked = False
         self._selector = selector
@@ -80,7 +85,11 @@ class LastReply:
         elif not self._is_asked and self._process.is_dead():
             self._is_asked = True
             self._wait_until = time.monotonic() + _REPLY_WAIT
-            self._ask(self._end)
+            if self._is_served():
+                self._ask(self._end)
+            else:
+                self._client.close()
+                self.is_sent = self.is_over = True
         elif time.monotonic() >= self._wait_until:
             self._end(b"")
 

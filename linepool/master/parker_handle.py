@@ -38,6 +38,7 @@ from linepool.kernel.sockets import (
     local_name,
     origin_of,
     peer_name,
+    socket_cookie,
     unix_peer,
 )
 from linepool.kernel.title import set_title
@@ -193,9 +194,7 @@ class ParkerHandle:
         Again and again, because a channel is lost if either process has no descriptor left for it.
         """
         self._unheard = {
-            slot: tell_at
-            for slot, tell_at in self._unheard.items()
-            if not self._board.slot(slot).is_heard
+            slot: tell_at for slot, tell_at in self._unheard.items() if not self._has_heard(slot)
         }
         if self._helper.channel is None:
             return  # the next parker is given all channels
@@ -205,6 +204,9 @@ class ParkerHandle:
                 with contextlib.suppress(OSError):  # there is none left here
                     channel = os.dup(self._workers[slot].channel.fileno())
                     self._messages.append(WorkerStarted(slot, channel))
+
+    def _has_heard(self, slot: int) -> bool:
+        return self._board.slot(slot).is_heard(socket_cookie(self._workers[slot].channel))
 
     def worker_died(self, slot: int, begun_with: int, *, was_serving: bool) -> None:
         """Tell the parker that a worker is dead.

@@ -199,7 +199,10 @@ class Watchdog:
             ask = functools.partial(
                 _ask_last_reply, board_slot, generation, before.number, why, local
             )
-            last = LastReply(client, worker.process, ask, self._selector, before.is_sealed)
+            is_served = functools.partial(board_slot.serves, before.client_fd, before.cookie)
+            last = LastReply(
+                *(client, worker.process, is_served, ask, self._selector, before.is_sealed)
+            )
             last.turn()
             self._replies.append(last)
 

@@ -19,7 +19,7 @@ from linepool.errors import TOO_MANY, TOO_MANY_FROM_ONE
 from linepool.ipc import channel as channels
 from linepool.ipc.board import ParkerView
 from linepool.ipc.messages import ConnectionState, PassedConnection
-from linepool.kernel.sockets import unread_bytes
+from linepool.kernel.sockets import socket_cookie, unread_bytes
 from linepool.parker.held import Held
 from linepool.settings import Settings
 
@@ -51,7 +51,7 @@ class WorkerProxy:
     def __init__(self, slot: int, channel: socket.socket, board: ParkerView) -> None:
         self.slot = slot
         self.channel = channel
-        self.board = board.slot(slot)
+        self.board = board.slot(slot, socket_cookie(channel))
         self.given: deque[_Given] = deque()
         self.woken: dict[int, list[bytes]] = {}
 
@@ -130,8 +130,11 @@ class Delivery:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no connection waits, and no worker may hand one off any more."""
-        return not (self._waiting or self.given or self._board.held_by_workers())
+        """Whether no connection waits, and no worker may hand one off any more, or has."""
+        if self._waiting or self.given or self._board.held_by_workers():
+            return False
+        # After that look: a worker counts a connection until it has sent it.
+        return not any(unread_bytes(worker.channel.fileno()) for worker in self.workers.values())
 
     def publish(self, parked: int) -> bool:
         """Publish what is held, and since when the first connection waits; return whether to wake the master.

@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help="of the experiments; printed by each [chosen anew]")
     parser.addoption("--factor", type=int, default=1, help="how much longer experiments are [1]")
     parser.addoption("--write", action="store_true", help="figures into docs/reliability.md")
+    parser.addoption("--schedules", type=int, default=1_000_000, help="simulated [1000000]")
     parser.addoption("--items", type=int, default=1_000_000, help="in queues [1000000]")
 
 

@@ -90,3 +90,18 @@ def test_a_returned_connection_is_not_taken_for_begun_before_its_message_is_read
     assert len(delivery) == 1
     assert not worker.given
     os.close(returned)
+
+
+def test_it_is_not_settled_before_what_a_worker_has_handed_off_is_read(page, ends):
+    delivery = Delivery(ParkerView(page))
+    delivery.add_worker(0, ends[0])
+    seen = [delivery.is_settled]
+
+    with socket.socket() as sock:
+        channels.send(ends[1], PassedConnection(ConnectionState(0, 1.0, 1.0), sock.fileno()))
+    seen.append(delivery.is_settled)
+
+    message = channels.receive(ends[0])
+    assert message is not None
+    channels.close_descriptor(message)
+    assert [*seen, delivery.is_settled] == [True, False, True]

@@ -69,6 +69,7 @@ from linepool.ipc.board.words import (
 from linepool.pool.scoreboard import WorkerState
 from linepool.pool.status import State, packed
 
+_OF_OLDER_PARKER = 1
 _NEVER = 2**64 - 1  # when a ban without a limit ends
 
 
@@ -210,15 +211,22 @@ class MasterSlot:
         """The number of the last connection from the parker that it has begun to serve."""
         return self._words[BEGUN_WITH]
 
-    @property
-    def is_heard(self) -> bool:
-        """Whether the parker has the worker's channel."""
-        return self._words[HEARD] != 0
+    def is_heard(self, channel: int) -> bool:
+        """Whether the parker has the worker's channel, by the cookie of its socket.
+
+        Not of any worker in this slot: the parker may only now hear of the one before.
+        """
+        return self._words[HEARD] in (channel, _OF_OLDER_PARKER)
 
     @property
     def unstarted(self) -> int:
         """How many connections from the parker it had not begun to serve, as the parker saw it."""
         return self._words[UNSTARTED]
+
+    def serves(self, descriptor: int, cookie: int) -> bool:
+        """Whether the worker is serving a connection, by its descriptor and the cookie of its socket."""
+        words = self._words
+        return bool(words[CLIENT_FD] & ~SEALED == descriptor + 1 and words[COOKIE] == cookie)
 
     def is_current(self, snapshot: SlotSnapshot) -> bool:
         """Whether what was seen is still in flight: else the worker has finished it meanwhile."""

@@ -38,10 +38,10 @@ from linepool.ipc.waiting import Waiting
 class ParkerSlot:
     """A worker's slot as the parker uses it."""
 
-    def __init__(self, board: Board, number: int) -> None:
+    def __init__(self, board: Board, number: int, channel: int) -> None:
         self._words = board.slot(number)[1]
         self._words[UNSTARTED] = 0
-        self._words[HEARD] = 1
+        self._words[HEARD] = channel
         self._given = count_in(self._words, GIVEN)  # the number of the last connection
         self._begun_with = 0
         self._missed_wakes = self._words[MISSED_WAKES]
@@ -107,9 +107,9 @@ class ParkerView:
         self._origins = board.parker_origins
         self._awaited = AwaitedTable(board)
 
-    def slot(self, number: int) -> ParkerSlot:
-        """Return the slot of a new worker."""
-        return ParkerSlot(self._board, number)
+    def slot(self, number: int, channel: int) -> ParkerSlot:
+        """Return the slot of a new worker, and publish that its channel is here: the cookie of its socket."""
+        return ParkerSlot(self._board, number, channel)
 
     def holds(self, count: int) -> None:
         """Publish how many connections it holds."""

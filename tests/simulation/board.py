@@ -1,0 +1,74 @@
+"""The board of a simulation: the real layout and views; a thread may give way at each look at a word."""
+
+from __future__ import annotations
+
+import functools
+from types import SimpleNamespace
+from typing import Any
+
+from linepool.ipc.board import Board
+from linepool.ipc.board.layout import layout_hash
+from tests.simulation.kernel import Kernel
+
+SLOTS = 12
+"""More than any schedule uses at a time."""
+_HELD = 16
+_RATES = 64
+_LAYOUT = layout_hash()
+
+
+@functools.cache
+def _new(size: int) -> tuple[bytearray, bytes]:
+    return bytearray(size), bytes(size)
+
+
+def _memory(size: int) -> Any:
+    """Return memory that is all 0: always the same, for new pages take time."""
+    data, zeros = _new(size)
+    data[:] = zeros
+    return SimpleNamespace(map=data)
+
+
+class Words:
+    """Words of the board."""
+
+    __slots__ = ("_kernel", "_view")
+
+    def __init__(self, kernel: Kernel, view: Any) -> None:
+        self._kernel, self._view = kernel, view
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __getitem__(self, at: Any) -> Any:
+        self._kernel.tick()
+        return self._view[at]
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        self._kernel.tick()
+        self._view[at] = value
+
+
+class SimulatedBoard(Board):
+    """The board, in memory of this process."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._place(_HELD)
+        self._slots: dict[int, tuple[Any, Any, Any]] = {}
+        self._rates_at = self._begin + SLOTS * self._size
+        self._use(_memory(self._rates_at + _RATES * 8))
+        self.head = Words(self._kernel, self.head)  # type: ignore[assignment]
+
+    def peek(self, slot: int, number: int) -> int:
+        """Return a word of a slot; no thread gives way."""
+        words = self.slot(slot)[1]
+        assert isinstance(words, Words)
+        return int(words._view[number])
+
+    def slot(self, number: int) -> Any:
+        if number not in self._slots:
+            view, words, published = super().slot(number)
+            wrap = Words
+            self._slots[number] = view, wrap(self._kernel, words), wrap(self._kernel, published)
+        return self._slots[number]

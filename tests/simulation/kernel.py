@@ -1,0 +1,398 @@
+"""The simulated kernel: processes, their threads, and a clock that runs when all of them wait.
+
+One operating system thread runs everything. Each simulated thread is a greenlet; it gives way at a system
+call or where it reads or writes the board, as the choices say, and any other one may run then.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import math
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from tests.simulation.choices import Choices
+
+if TYPE_CHECKING:
+    from tests.simulation.files import File
+
+STEP_NS = 500
+"""What a step takes: a system call, or a look at the board."""
+_STALLS_NS = (0, 0, 0, 2_000_000, 20_000_000, 400_000_000)
+"""For how long a thread that gives way may be kept waiting for a processor besides."""
+_STALLED = -1
+_BEGIN_NS = 1_000_000_000_000
+_FIRST = 3  # descriptor of a process
+
+
+def error(number: int) -> OSError:
+    """Return the error of a system call."""
+    return OSError(number, os.strerror(number))
+
+
+class Process:
+    """A process.
+
+    Attributes:
+        fds: The open files, by descriptor.
+        files: How many descriptors it may have.
+        status: How it has ended, as waitid(2) says; None: it has not.
+        handlers: Those of signals.
+        pending: Signals that have come.
+        doom: After so many steps more it is killed; None: it is not.
+        frozen_ns: Until when no thread of it runs.
+        entry: The file behind its pidfds.
+        begun_with: Of a worker, the last connection of the parker's that it has begun with.
+    """
+
+    def __init__(self, kernel: Kernel, pid: int, name: str, parent: int) -> None:
+        self.kernel, self.pid, self.name, self.parent = kernel, pid, name, parent
+        self.fds: dict[int, File] = {}
+        self.files = 1024
+        self.tasks: list[Task] = []
+        self.status: int | None = None
+        self.reaped = False
+        self.handlers: dict[int, Callable[[int, Any], object]] = {}
+        self.pending: list[int] = []
+        self.entry: File
+        self.begun_with = 0
+        self.doom: int | None = None
+        self.frozen_ns = 0
+        self.facts: Any = None
+
+    def __repr__(self) -> str:
+        return f"{self.name}[{self.pid}]"
+
+    def file(self, number: int) -> File:
+        """Return the file of a descriptor."""
+        try:
+            return self.fds[number]
+        except KeyError:
+            raise error(errno.EBADF) from None
+
+    def install(self, file: File, lowest: int = _FIRST) -> int:
+        """Return a new descriptor of a file."""
+        number = lowest
+        while number in self.fds:
+            number += 1
+        if number >= self.files:
+            raise error(errno.EMFILE)
+        self.fds[number] = file
+        file.refs += 1
+        return number
+
+    def close(self, number: int) -> None:
+        """Close a descriptor."""
+        file = self.fds.pop(number, None)
+        if file is None:
+            self.kernel.bad_close(self, number)
+            raise error(errno.EBADF)
+        file.release(self, "closed")
+
+
+class Task:
+    """A thread of a process.
+
+    Attributes:
+        sleeps: It waits for something.
+        dead: Its process has ended, or it has.
+        is_late: It was kept waiting before its next turn.
+    """
+
+    __slots__ = ("dead", "greenlet", "is_late", "name", "number", "process", "since", "sleeps")
+
+    def __init__(
+        self, process: Process, name: str, number: int, call: Callable[[], object]
+    ) -> None:
+        self.process, self.name, self.number = process, name, number
+        self.sleeps = self.dead = self.is_late = False
+        self.since = 0
+        self.greenlet = greenlet(call, process.kernel.hub)
+
+    def __repr__(self) -> str:
+        return f"{self.process}{'' if self is self.process.tasks[0] else '/' + self.name}"
+
+
+class Kernel:
+    """The kernel.
+
+    Args:
+        choices: Decide which thread runs next, and for how long.
+        entry_of: Returns what the pidfds of a process refer to.
+
+    Attributes:
+        now_ns: The monotonic clock.
+        mean: After how many steps a thread gives way, in the mean; 0: not before it waits.
+        stalls: How likely one is kept waiting then.
+        slow: The processes, by the beginnings of their names, that often begin their turns ...
+        slow_ns: ... so much later.
+        current: The thread that runs; None: the world itself.
+        ended: Called with each process that ends, before its files are closed.
+        shut: Called with a connection whose server's side a process ends.
+        received: Called with each message that a process receives: its bytes and files.
+        lost: Called with a connection that no process has any more: file, process, and how that came.
+        traced: Called with what happens; None: nothing listens.
+    """
+
+    def __init__(self, choices: Choices, entry_of: Callable[[Process], File]) -> None:
+        self.choices = choices
+        self._entry_of = entry_of
+        self.now_ns = _BEGIN_NS
+        self.mean = 0
+        self.stalls = 0.0
+        self.slow: tuple[str, ...] = ()
+        self.slow_ns = 0
+        self.current: Task | None = None
+        self.processes: dict[int, Process] = {}
+        self.is_over = False
+        self.failures: list[str] = []
+        self.ended: Callable[[Process], None] = lambda _process: None
+        self.lost: Callable[[File, Process, str], None] = lambda *_: None
+        self.shut: Callable[[Any, Process], None] = lambda *_: None
+        self.received: Callable[[Process, bytes, list[File]], None] = lambda *_: None
+        self.traced: Callable[[str], None] | None = None
+        self.switches = 0
+        self.cookies = 0
+        self._left = self._slice = math.inf
+        self._runnable: list[Task] = []
+        self._timers: list[tuple[int, int, Task, int]] = []
+        self._numbers = 0
+        self.hub = getcurrent()
+        self._pids = 100
+
+    # -- what happens
+
+    def trace(self, text: str, *values: Any) -> None:
+        """Note what happens, for people."""
+        if self.traced is not None:
+            where = f"{self.current}" if self.current else "-"
+            self.traced(f"{(self.now_ns - _BEGIN_NS) / 1e6:12.4f} ms  {where:16}  {text % values}")
+
+    def fail(self, why: str) -> None:
+        """Note that an invariant does not hold."""
+        if not self.is_over:
+            self.trace("VIOLATION: %s", why)
+            self.failures.append(why)
+
+    def bad_close(self, process: Process, number: int) -> None:
+        """Note that a descriptor was closed twice."""
+        self.fail(f"{process.name} closes a descriptor that it does not have")
+
+    # -- processes and threads
+
+    def fork(self, name: str, parent: int = 1) -> Process:
+        """Return a new process, without threads and files."""
+        pid = self._pids if self.processes else 1
+        self._pids += 1
+        process = self.processes[pid] = Process(self, pid, name, parent)
+        process.entry = self._entry_of(process)
+        return process
+
+    def start(self, process: Process, call: Callable[[], object], name: str = "main") -> Task:
+        """Have a new thread of a process run; the process ends with its first one."""
+        is_main = not process.tasks
+
+        def run() -> None:
+            status = 0
+            try:
+                call()
+            except GreenletExit:
+                return
+            except SystemExit as exit_:
+                status = int(exit_.code or 0)
+            except BaseException as error:  # noqa: BLE001 - of any kind
+                status = 1
+                self.fail(f"{process.name} fails: {type(error).__name__}: {error}")
+                self.trace("%s", traceback.format_exc())
+            task.dead = True
+            if is_main:
+                self.end(process, status)
+
+        self._numbers += 1
+        task = Task(process, name, self._numbers, run)
+        process.tasks.append(task)
+        self._runnable.append(task)
+        return task
+
+    def end(self, process: Process, status: int) -> None:
+        """End a process; its parent has yet to reap it."""
+        if process.status is not None:
+            return
+        self.trace("%s ends status=%d", process, status)
+        self.ended(process)
+        process.status = status
+        for task in process.tasks:
+            task.dead = True
+        fds, process.fds = process.fds, {}
+        how = "ended" if status < 0 or status == 1 else "left"
+        for file in fds.values():
+            file.release(process, how)
+        process.entry.changed()
+        if self.current is not None and self.current.process is process:
+            self.hub.switch()
+
+    def signal(self, process: Process, number: int) -> None:
+        """Send a signal."""
+        if process.status is not None:
+            return
+        self.trace("signal %d for %s", number, process)
+        if number == 9:
+            self.end(process, -9)
+        elif number in process.handlers:
+            process.pending.append(number)
+            if process.tasks and process.tasks[0].sleeps:
+                self.wake(process.tasks[0])
+
+    # -- time and turns
+
+    def tick(self) -> None:
+        """Take a step: the thread may give way."""
+        self.now_ns += STEP_NS
+        self._left -= 1
+        if self._left < 0:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        task = self.current
+        if self.is_over:
+            raise GreenletExit
+        if task is None:
+            return
+        process = task.process
+        if process.doom is not None and self._slice >= process.doom:
+            self.end(process, -9)
+        stall_ns = 0
+        if self.stalls and self.choices.chance(self.stalls):
+            stall_ns = _STALLS_NS[self.choices.below(len(_STALLS_NS))]
+        if stall_ns:
+            self._stall(task, stall_ns)
+        else:
+            self._runnable.append(task)
+        self._switch(task)
+
+    def _stall(self, task: Task, ns: int) -> None:
+        """Keep a thread waiting for a processor."""
+        self.trace("%s is kept waiting for %g ms", task, ns / 1e6)
+        self._numbers += 1
+        heapq.heappush(self._timers, (self.now_ns + ns, self._numbers, task, _STALLED))
+
+    def _sleep(self, task: Task, until_ns: float) -> None:
+        task.sleeps = True
+        if until_ns < math.inf:
+            task.since = int(until_ns)
+            self._numbers += 1
+            heapq.heappush(self._timers, (int(until_ns), self._numbers, task, task.since))
+
+    def _switch(self, task: Task) -> None:
+        self.hub.switch()
+        if self.is_over:
+            raise GreenletExit
+        process = task.process
+        while process.pending and task is process.tasks[0]:
+            number = process.pending.pop(0)
+            process.handlers[number](number, None)
+
+    def wait(
+        self, ready: Callable[[], Any], until_ns: float, on: tuple[dict[Task, None], ...]
+    ) -> Any:
+        """Have the thread wait until something is the case; return that, or None: the time is up.
+
+        Args:
+            ready: Returns it, or something that is false.
+            until_ns: When the time is up.
+            on: The sets of threads that are woken when that may have changed.
+        """
+        self.tick()
+        task = self.current
+        assert task is not None
+        while not (value := ready()):
+            if self.now_ns >= until_ns:
+                return None
+            for sleepers in on:
+                sleepers[task] = None
+            self._sleep(task, until_ns)
+            try:
+                self._switch(task)
+            finally:
+                for sleepers in on:
+                    sleepers.pop(task, None)
+        return value
+
+    def sleep(self, seconds: float) -> None:
+        """Have the thread wait."""
+        self.wait(lambda: False, self.now_ns + max(0, int(seconds * 1e9)), ())
+
+    def wake(self, task: Task) -> None:
+        """Have a thread look whether what it waits for is there."""
+        if task.sleeps and not task.dead:
+            task.sleeps = False
+            self._runnable.append(task)
+
+    def turns(self, until_ns: float) -> Iterator[None]:
+        """Run threads, one turn at a time, until a moment, or until all wait for ever."""
+        runnable, choices = self._runnable, self.choices
+        while True:
+            if not runnable and not self._run_timers(until_ns):
+                return
+            if self.now_ns >= until_ns:
+                return
+            at = choices.below(len(runnable)) if len(runnable) > 1 and self.mean else 0
+            task = runnable.pop(at)
+            if task.dead:
+                continue
+            process = task.process
+            if process.frozen_ns > self.now_ns:
+                self._stall(task, process.frozen_ns - self.now_ns)
+                continue
+            if process.name.startswith(self.slow) and not task.is_late and choices.chance(0.3):
+                task.is_late = True
+                self._stall(task, self.slow_ns)
+                continue
+            task.is_late = False
+            self._slice = (choices.steps(self.mean) or math.inf) if self.mean else math.inf
+            if process.doom is not None:
+                self._slice = min(self._slice, process.doom)
+            self._left = self._slice
+            self.current = task
+            self.switches += 1
+            task.greenlet.switch()
+            self.current = None
+            if process.doom is not None:
+                process.doom = max(0, process.doom - int(self._slice - self._left))
+            self._left = math.inf
+            yield
+
+    def _run_timers(self, until_ns: float) -> bool:
+        """Let time pass until a thread runs; return whether one does."""
+        timers = self._timers
+        while timers:
+            at_ns, _, task, since = timers[0]
+            if task.dead or (since != _STALLED and (not task.sleeps or task.since != since)):
+                heapq.heappop(timers)
+                continue
+            if at_ns >= until_ns:
+                break
+            heapq.heappop(timers)
+            self.now_ns = max(self.now_ns, at_ns)
+            if since == _STALLED:
+                self._runnable.append(task)
+            else:
+                self.wake(task)
+            return True
+        if until_ns < math.inf:
+            self.now_ns = max(self.now_ns, int(until_ns))
+        return False
+
+    def close(self) -> None:
+        """End everything."""
+        self.is_over, self._left, self.traced = True, -1, None
+        for process in self.processes.values():
+            for task in process.tasks:
+                if task.greenlet and not task.greenlet.dead:
+                    task.greenlet.throw(GreenletExit)
+        self.processes.clear()
