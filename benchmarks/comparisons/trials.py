@@ -26,6 +26,7 @@ CONNECTIONS = 16  # that ask for as much as they can get
 _QUICK = ("COLLATZ", 27)
 _WORK_S, _BUSY_S = 0.02, 0.05  # seconds that a request waits
 _STALL_S = 1.5  # seconds that requests wait for a database that stalls
+_WARM_UP_S = 1.0  # a pool that grows has started its workers by then
 _SERVED_LIMIT = 15.0  # seconds
 _READ_LIMIT = 2.0  # seconds, for what the client of a crash reads
 _STILL_S = 0.5  # seconds
@@ -195,6 +196,7 @@ def _load(server: Running, pace: Pace) -> load.Load:
     return load.Load(
         connections=CONNECTIONS,
         seconds=pace.plain,
+        warm_up=_WARM_UP_S,
         mode=plain.mode,
         request=plain.request,
         reply=reply,
