@@ -87,6 +87,8 @@ class ChildProcess:
 
     def is_stopped(self) -> bool:
         """Whether it is stopped, by SIGSTOP or a signal like it."""
+        if self._reaped:
+            return False
         how = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
         try:
             return os.waitid(os.P_PIDFD, self.pidfd, how) is not None
@@ -96,8 +98,8 @@ class ChildProcess:
     def reap(self) -> int | None:
         """Return how the process ended (exit status, or minus the signal), or None: it has not.
 
-        The processes in its group, which it has left behind, are killed. After that only ``is_dead`` and
-        ``close`` may be called.
+        The processes in its group, which it has left behind, are killed. After that only ``is_dead``,
+        ``is_stopped`` and ``close`` may be called.
         """
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if result is None:

@@ -160,6 +160,18 @@ def test_a_child_that_has_ended_is_not_stopped(child: ChildProcess):
     assert stopped.due_at == float("inf")
 
 
+def test_a_stopped_child_that_was_killed_and_reaped_is_not_overdue(child: ChildProcess):
+    stopped = StoppedChildren(1e-9, StallLog())
+    known = ChildProcess(child.pid)
+    stopped.look([known])
+    known.send(signal.SIGKILL)
+    assert known.is_dead(TIMEOUT)
+    assert known.reap() == -signal.SIGKILL
+    known.close()
+
+    assert stopped.take_overdue() == []
+
+
 def test_no_child_is_overdue_without_a_limit(child: ChildProcess):
     stopped = StoppedChildren(0, StallLog())
     stopped.look([child])
