@@ -14,7 +14,7 @@ from tests.simulation.faults import FAULTS, Fault
 from tests.simulation.installed import simulated_kernel
 from tests.simulation.world import KINDS, World
 
-_MOST_TRIES = 150
+_MOST_TRIES = 60
 _COLLECT_EVERY = 50  # schedules
 _NUMBERS = re.compile(r"\d+")
 

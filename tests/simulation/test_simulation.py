@@ -8,7 +8,7 @@ from tests.simulation.faults import FAULTS
 from tests.simulation.run import replay, search, shown_fault
 from tests.simulation.world import KINDS
 
-_SCHEDULES = 125  # of each world
+_SCHEDULES = 100  # of each world
 _MOST = 2000  # until a fault must be found
 
 

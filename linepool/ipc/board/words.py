@@ -101,9 +101,7 @@ PERMIT = 24  # 1: the worker may leave once it has served its number of requests
 GIVEN = 25  # number of the last connection given to this worker
 UNSTARTED = 26  # connections given to it that it had not begun to serve when the parker looked last
 DROPPED = 27  # connections closed because another worker had passed nonsense; the worker
-HEARD = (
-    28  # the parker has the worker's channel: SO_COOKIE of that; 1: an older parker says so; parker
-)
+HEARD = 28  # SO_COOKIE of the channel that the parker has; 1: of an older parker; the parker
 DENIED = 29  # connections that the rules of access do not allow; the worker
 LIMITED = 30  # requests refused because there were too many from one address; the worker
 HANDSHAKES_FAILED = 31  # TLS handshakes that have failed; the worker
