@@ -201,7 +201,7 @@ class Watchdog:
             )
             is_served = functools.partial(board_slot.serves, before.client_fd, before.cookie)
             last = LastReply(
-                *(client, worker.process, is_served, ask, self._selector, before.is_sealed)
+                client, worker.process, is_served, ask, self._selector, is_sealed=before.is_sealed
             )
             last.turn()
             self._replies.append(last)
