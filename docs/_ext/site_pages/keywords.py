@@ -19,7 +19,7 @@ KEYWORDS: Mapping[str, Sequence[str]] = {
     "examples/memcached": ("memcached", "memcache", "cache"),
     "examples/redis": ("redis", "valkey", "lua"),
     "examples/mailbox": ("smtp", "pop3", "mail"),
-    "reliability": ("crash", "kill", "fault", "survive"),
+    "reliability": ("fault", "survive"),
     "fork-safety": ("fork", "thread", "threads"),
     "handlers": ("handler", "command", "argument"),
     "handlers#errors": ("error", "exception"),
