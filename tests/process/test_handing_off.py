@@ -445,7 +445,8 @@ def recording_server(
 ):
     """Give a server with hooks and short timeouts."""
     place = tmp_path_factory.mktemp("recording")
-    limits = ("--idle-timeout", "0.5", "--read-timeout", "0.3")
+    # A busy machine serves a client that is not to be idle within two seconds.
+    limits = ("--idle-timeout", "2", "--read-timeout", "0.3")
     with RecordingServer(place, module_gate, request.param, *limits) as server:
         yield server
 

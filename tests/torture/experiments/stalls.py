@@ -30,7 +30,7 @@ _NAMES = {
     "NOTERM": "sleep_and_ignore_term",
 }
 _TIMEOUT = 3.0  # seconds
-_GRACE = 0.3
+_GRACE = 2.0  # a busy machine interrupts a handler within that, and does not kill it
 _AT_ONCE = 4
 _BETWEEN = 20  # requests
 
