@@ -134,7 +134,7 @@ def test_a_worker_that_goes_quiet_is_known_to_be_busy_when_the_period_ends(pool:
     pool.turn()
     assert pool.withheld.due_at < (pool.now_ns + SECOND) / 1e9
     pool.quick_edges(4)
-    pool.now_ns = round(pool.withheld.due_at * 1e9)
+    pool.now_ns = math.ceil(pool.withheld.due_at * 1e9)
 
     assert pool.turn() == 0
     assert pool.scoreboard.tally().busy == 1
@@ -145,7 +145,7 @@ def test_when_no_more_edges_come_all_are_told_again(pool: Pool):
     for _ in range(4):
         pool.turn()
         if pool.withheld.due_at < float("inf"):
-            pool.now_ns = round(pool.withheld.due_at * 1e9)
+            pool.now_ns = math.ceil(pool.withheld.due_at * 1e9)
     assert pool.withheld.due_at == float("inf")
     pool.quick_edges(1)
 
