@@ -364,6 +364,9 @@ def test_calls_overtake_those_that_wait_if_the_app_says_so(launch: Launch, schem
             call(number, "wait", f"topic {number}")
         call(10, "ping")
         assert replies(1) == {10: "pong"}
+        server.until(
+            lambda state: (state["waiters"]["requests"], state["connections"]["hot"]) == (5, 0)
+        )
         for pid in server.pids():
             os.kill(pid, signal.SIGKILL)
             server.until_gone(pid)
