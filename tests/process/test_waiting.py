@@ -385,7 +385,7 @@ def test_calls_overtake_those_that_wait_if_the_app_says_so(launch: Launch, schem
         peer.send(b'ng", "id": 15}\n')
         assert replies(1) == {15: "pong"}
         for number in range(110):
-            call(100 + number, "wait", "never")
+            call(100 + number, "wait", "never", 2)
         call(16, "ping")
         found = replies(1)
         while 16 not in found:
