@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from time import monotonic
@@ -294,13 +295,22 @@ async def _connected(family: int, address: Any) -> _Wire:
     sock = socket.socket(family)
     try:
         sock.setblocking(False)
-        await loop.sock_connect(sock, address)
+        await _connect(sock, address)
         set_options(sock)
         _, wire = await loop.create_connection(lambda: _Wire(sock), sock=sock)
     except BaseException:
         sock.close()
         raise
     return wire
+
+
+async def _connect(sock: socket.socket, address: Any) -> None:
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno)) from error  # asyncio's text is its own
 
 
 async def _in_time(future: asyncio.Future[bool], deadline: float) -> bool:

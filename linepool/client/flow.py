@@ -249,6 +249,7 @@ class Flow:
         """Return a place with a connection that can be used."""
         until = math.inf
         failures = 0
+        failure: ConnectionFailed | None = None
         refused: set[Endpoint] = set()
         while True:
             place = await self._free_place(refused, deadline)
@@ -262,7 +263,10 @@ class Flow:
                 await self._connect(place, until)
             except OSError as error:
                 refused.add(endpoint)
-                failure = ConnectionFailed(f"cannot connect to {endpoint.name}: {_reason(error)}")
+                if failure is None or not isinstance(error, TimeoutError):  # it says more than that
+                    failure = ConnectionFailed(
+                        f"cannot connect to {endpoint.name}: {_reason(error)}"
+                    )
                 if len(refused) == len(self._endpoints):
                     if not self._retries or isinstance(error, TlsError):
                         raise failure from error
@@ -323,6 +327,8 @@ class Flow:
         if monotonic() + wait_s >= deadline:
             raise failure
         await self._io.sleep(wait_s)
+        if monotonic() >= deadline:  # a sleep may be longer than asked for
+            raise failure
 
     def end(self, place: Place, *, is_kept: bool) -> None:
         """Give a place back after a call."""
@@ -362,6 +368,8 @@ def failure_of(error: Exception, place: Place, *, was_sent: bool = True) -> Line
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError) and not error.args:
+        return "no answer in time"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 
 import pytest
 
@@ -267,6 +268,31 @@ def test_no_server_is_an_error_that_names_the_address(open_client):
         client.call("f")
     assert not error.value.was_sent
     assert isinstance(error.value, ConnectionError)
+
+
+def test_the_reason_of_a_failure_is_kept_though_a_wait_takes_longer_than_it_should(
+    open_client, monkeypatch
+):
+    sleep, async_sleep = time.sleep, asyncio.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds + 0.2))
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds: async_sleep(seconds + 0.2))
+    address = unused_address()
+    client = open_client(address, connect_timeout=0.1)
+    with pytest.raises(ConnectionFailed, match=f"^cannot connect to {address}: Connection refused"):
+        client.call("f")
+
+
+def test_a_server_that_does_not_answer_is_named(open_client):
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as busy:
+        address = busy.getsockname()
+        with contextlib.ExitStack() as full:
+            for _ in range(2):
+                sock = full.enter_context(socket.socket())
+                sock.setblocking(False)
+                sock.connect_ex(address)
+            client = open_client("{}:{}".format(*address), connect_timeout=0.1)
+            with pytest.raises(ConnectionFailed, match=r": (timed out|no answer in time)$"):
+                client.call("f")
 
 
 def test_a_server_that_is_refused_is_replaced_by_another(open_client):
