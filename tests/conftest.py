@@ -15,7 +15,7 @@ import pytest
 
 import linepool
 from linepool import app, core
-from tests.servers import ENVIRONMENT, Gate, ServerProcess
+from tests.servers import ENVIRONMENT, Fifo, Gate, ServerProcess
 
 hypothesis.settings.register_profile(
     "linepool", derandomize=True, database=None, deadline=None, max_examples=40
@@ -50,6 +50,14 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     """Give a gate; the servers that ``launch`` starts in the same test have it."""
     with Gate(tmp_path / "gate") as gate:
         yield gate
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Fifo]:
+    """Give a FIFO for which handlers can wait."""
+    fifo = Fifo(tmp_path / "fifo")
+    yield fifo
+    fifo.close()
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,27 @@ class Gate:
         os.close(self._bell)
 
 
+class Fifo:
+    """A FIFO, ``path``, for which handlers wait in poll(2): until it has a byte."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+        self._fifo = os.open(path, os.O_RDWR)
+
+    def write(self) -> None:
+        """Put a byte into it."""
+        os.write(self._fifo, b"!")
+
+    def read(self) -> None:
+        """Take a byte out of it."""
+        os.read(self._fifo, 1)
+
+    def close(self) -> None:
+        """Close this end."""
+        os.close(self._fifo)
+
+
 class ServerProcess:
     """A running server; as a context manager it is killed, with all its processes, at the end.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
@@ -86,6 +87,20 @@ def hasty(seconds: float) -> str:
 def timeless(seconds: float) -> str:
     """Be slow, with no deadline at all."""
     return nap(seconds)
+
+
+@linepool.handler
+def nap_until(path: str) -> str:
+    """Be slow until there is a file."""
+    while not os.access(path, os.F_OK):
+        time.sleep(0.01)
+    return "awake"
+
+
+@linepool.handler(timeout=0)
+def timeless_until(path: str) -> str:
+    """Be slow until there is a file, with no deadline at all."""
+    return nap_until(path)
 
 
 @linepool.handler

@@ -19,6 +19,7 @@ import pytest
 
 from linepool.operate import remote
 from tests.conftest import Launch
+from tests.process.connections import open_files
 from tests.process.test_control import linepool, talk
 from tests.process.test_pool_size import holding
 from tests.servers import ENVIRONMENT, TIMEOUT, Gate, ServerProcess, children_of
@@ -53,8 +54,15 @@ def nap(seconds: float) -> str:
     return "awake"
 
 @linepool.handler
-def nap_then_segv(seconds: float) -> None:
-    time.sleep(seconds)
+def nap_until(path: str) -> str:
+    while not os.access(path, os.F_OK):
+        time.sleep(0.01)
+    return "awake"
+
+@linepool.handler
+def nap_then_segv(path: str) -> None:
+    while not os.access(path, os.F_OK):
+        time.sleep(0.01)
     ctypes.string_at(0)
 
 @linepool.handler
@@ -167,12 +175,21 @@ def test_deaths_without_a_stack_have_none(launch: Launch, app: Path):
 def test_a_stack_that_was_asked_for_is_not_taken_for_that_of_a_crash(launch: Launch, app: Path):
     server = launch(app, "--workers", "1", "--slow-request", "0.05")
 
-    server.ask("NAP 0.3")
-    assert "NAP" in server.wait_for("slow request")
+    end = app.with_name("end")
+    with server.connect() as peer:
+        peer.send(f"NAP_UNTIL {end}\n".encode())
+        assert "NAP_UNTIL" in server.wait_for("slow request")
+        end.touch()
+        assert peer.line() == "awake"
     os.kill(server.pids()[0], signal.SIGBUS)  # of no code of its own
     (died,) = until(server, bool)
     server.until(lambda state: state["tally"]["idle"] == 1)
-    server.ask("NAP_THEN_SEGV 0.3")
+    end.unlink()
+    with server.connect() as peer:
+        peer.send(f"NAP_THEN_SEGV {end}\n".encode())
+        assert "NAP_THEN_SEGV" in server.wait_for("slow request")
+        end.touch()
+        assert peer.rest() == b""
     after = until(server, lambda found: len(found) == 2)[1]
     server.until(lambda state: state["tally"]["idle"] == 1)
     server.ask("LEAVE 4")
@@ -535,8 +552,7 @@ def test_no_process_of_the_pool_has_the_descriptors(launch: Launch, app: Path):
     path = str(server.directory / "file")
 
     def has_file(pid: int) -> bool:
-        names = os.listdir(f"/proc/{pid}/fd")
-        return path in [os.readlink(f"/proc/{pid}/fd/{name}") for name in names]
+        return path in open_files(pid)
 
     assert has_file(server.process.pid)
     assert not any(has_file(pid) for pid in children_of(server.process.pid))

@@ -300,31 +300,37 @@ def test_a_client_that_is_slow_to_read_is_not_overdue(launch: Launch, command):
     assert counters(server, "timeouts", "kills") == [0, 0]
 
 
-def test_a_slow_request_is_logged_once_with_its_stack_and_completes(launch: Launch):
-    limits = ("--request-timeout", "5", "--slow-request", "0.1")
-    server = launch("stuck_in_python.py", "--workers", "1", *limits)
+def test_a_slow_request_is_logged_once_with_its_stack_and_completes(launch: Launch, tmp_path):
+    server = launch("stuck_in_python.py", "--workers", "1", "--slow-request", "0.1")
+    commands = ["NAP_UNTIL", "TIMELESS_UNTIL"]
     with server.connect() as peer:
-        assert peer.ask("NAP 0.4") == "awake"
+        for command in commands:
+            path = tmp_path / command
+            peer.send(f"{command} {path}\n".encode())
+            server.wait_for("slow request")
+            path.touch()
+            assert peer.line() == "awake"
         assert peer.ask("ADD 2 3") == "5"
-        assert peer.ask("TIMELESS 0.3") == "awake"
     server.stop()
 
     slow = [number for number, line in enumerate(server.log) if "slow request" in line]
-    assert [re.sub(r".*command=(.*) ran_s=.*", r"\1", server.log[number]) for number in slow] == [
-        "NAP",
-        "TIMELESS",
-    ]
+    named = [re.sub(r".*command=(.*) ran_s=.*", r"\1", server.log[number]) for number in slow]
+    assert named == commands
     for number in slow:
         assert "Current thread" in server.log[number + 1]
-        assert "in nap" in server.log[number + 2]
+        assert "in nap_until" in server.log[number + 2]
 
 
 @pytest.mark.scheme("accept", "shared")
-def test_to_log_a_slow_request_does_not_interrupt_what_it_waits_in(launch: Launch):
+def test_to_log_a_slow_request_does_not_interrupt_what_it_waits_in(launch: Launch, fifo):
     server = launch("waits_in_c.py", "--workers", "1", "--slow-request", "0.1")
     with server.connect() as peer:
-        assert peer.ask("WAIT 400") == "0 not interrupted"
-        assert peer.ask("HOLD 400") == "0 not interrupted"
+        for command in ("WAIT", "HOLD"):
+            peer.send(f"{command} 100000 {fifo.path}\n".encode())
+            server.wait_for("slow request")
+            fifo.write()
+            assert peer.line() == "1 not interrupted"
+            fifo.read()
         assert peer.ask("WAIT 10") == "0 not interrupted"
     server.stop()
 

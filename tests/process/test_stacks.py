@@ -26,11 +26,14 @@ def functions(row: dict[str, Any]) -> list[str]:
     return [frame["function"] for frame in row["stack"]]
 
 
-def test_the_stacks_of_all_workers_are_shown_without_interrupting_them(launch: Launch):
+def test_the_stacks_of_all_workers_are_shown_without_interrupting_them(launch: Launch, fifo):
     server = launch("waits_in_c.py", "--workers", "3", "--request-timeout", "0")
     with contextlib.ExitStack() as stack:
         clients = []
-        for request in ("WAIT 5000", "HOLD 100000"):  # one after the other: each in its own worker
+        for request in (
+            f"WAIT 100000 {fifo.path}",
+            "HOLD 100000",
+        ):  # one after the other: each in its own worker
             clients.append(stack.enter_context(server.connect()))
             clients[-1].send(f"{request}\n".encode())
             while request.split()[0] not in [row["command"] for row in server.status()["workers"]]:
@@ -50,7 +53,8 @@ def test_the_stacks_of_all_workers_are_shown_without_interrupting_them(launch: L
         assert (rows["HOLD"]["stack"], rows["HOLD"]["no_stack"]) == ([], NO_ANSWER)
         assert rows[None]["state"] == "idle"
         assert functions(rows[None])[-1] == "_serve"
-        assert waits.line() == "0 not interrupted"
+        fifo.write()
+        assert waits.line() == "1 not interrupted"
 
         rows = stacks(server, "signal")
         assert (functions(rows["HOLD"]), rows["HOLD"]["no_stack"]) == (["hold"], None)

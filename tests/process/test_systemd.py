@@ -18,6 +18,7 @@ import pytest
 
 from linepool.testing import Peer
 from tests.conftest import Launch
+from tests.process.connections import open_files
 from tests.servers import ENVIRONMENT, TIMEOUT, ServerProcess
 from tests.service_manager import NotifyReceiver
 
@@ -100,8 +101,7 @@ def test_sockets_are_served_others_closed_and_nothing_is_mentioned_to_the_app(
             assert peer.ask_lines("MENTION") == []
     assert "closed a descriptor that is not a listener fd=4 socket='board'" in server.text
     assert receiver.until("FDSTOREREMOVE", "1") == {"FDSTOREREMOVE": "1", "FDNAME": "board"}
-    open_files = Path(f"/proc/{server.process.pid}/fd").iterdir()
-    copies = [os.readlink(file) for file in open_files].count(str(stored.name))
+    copies = open_files(server.process.pid).count(str(stored.name))
     assert copies == 1  # the one from which it was passed
     assert server.stop() == 0
 

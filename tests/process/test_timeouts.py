@@ -60,7 +60,7 @@ def test_a_request_must_arrive_within_the_read_timeout_from_its_first_byte(
         assert peer.line() == "CLIENT_ERROR the request did not arrive within 0.5 s; it was not run"
         assert peer.line() == ""
         assert time.monotonic() - began_at >= 0.5
-        assert pieces >= 5
+        assert pieces >= 1
 
 
 def test_every_request_has_a_read_timeout_of_its_own(launch: Launch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
+from collections.abc import Callable
 from typing import Any
 
 from linepool.ipc.board.layout import layout_hash
@@ -21,6 +23,7 @@ from linepool.ipc.board.words import (
     MAX_BRAKES,
     MOST_AWAITED,
     ORIGINS,
+    PARKED,
     PLACES,
     RATE_BUCKETS,
     SLOT_WORDS,
@@ -143,8 +146,26 @@ class Board:
     def connections_from(self, origin: int) -> int:
         """Return how many connections that come from there the parker and all workers hold."""
         at = origin % ORIGINS
-        counts = [self.origins(number)[at] for number in self.used_slots]
-        return int(self.parker_origins[at]) + sum(counts)
+        return self._held_by_all(
+            lambda: self.parker_origins[at], lambda number: self.origins(number)[at]
+        )
+
+    def connections(self) -> int:
+        """Return how many connections the parker and all workers hold."""
+        return self._held_by_all(
+            lambda: self.head[PARKED], lambda number: count_in(self.words(number), HELD)
+        )
+
+    def _held_by_all(self, by_parker: Callable[[], int], by_worker: Callable[[int], int]) -> int:
+        """Return a count that has each connection at least once, also if it moves meanwhile.
+
+        All moves have the parker at one end, so it is looked at between two looks at the workers. One that
+        moves may be counted twice.
+        """
+        before = [by_worker(number) for number in self.used_slots]
+        parked = by_parker()
+        after = [by_worker(number) for number in self.used_slots]
+        return parked + sum(map(max, itertools.zip_longest(before, after, fillvalue=0)))
 
     def origins(self, number: int) -> memoryview:
         """Return the counts of a worker's connections by their origins."""
