@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from linepool.facts import AppFacts, CommandFacts
 from linepool.master.loader_handle import LoaderHandle
 from linepool.protocols.base import printable
 from linepool.protocols.framing import given_id
-from linepool.settings import Settings
+from linepool.settings import Settings, Workers
 
 
 @frozen
@@ -47,6 +47,10 @@ class Generation:
     facts: AppFacts
     settings: Settings
     loader: LoaderHandle
+
+    def with_workers(self, workers: Workers) -> Generation:
+        """Return it with other bounds of the pool."""
+        return evolve(self, settings=evolve(self.settings, workers=workers))
 
     def logged(self, number: int, line: bytes) -> Logged:
         """Return what the log says of a request, given its command's number and its line."""

@@ -14,8 +14,6 @@ import selectors
 import signal
 import time
 
-from attrs import evolve
-
 from linepool.ipc.board import Board, MasterView
 from linepool.ipc.figures import Figures
 from linepool.kernel.draining import Draining
@@ -163,11 +161,11 @@ class Master:
         """Set the bounds of the pool, and fill it if it was drained."""
         self._wants_workers()
         log.info("pool bounds changed from=%s to=%s", self.settings.workers, workers)
-        before, settings = self.generation, evolve(self.settings, workers=workers)
-        self.generation = evolve(before, settings=settings)
-        self.generations[:] = [
-            self.generation if one is before else one for one in self.generations
-        ]
+        # Of all generations: a reload may put another one in force, or have an old one come back.
+        self.generations[:] = [one.with_workers(workers) for one in self.generations]
+        number = self.generation.number
+        self.generation = next(one for one in self.generations if one.number == number)
+        self.reload.scaled(workers)
 
     def _wants_workers(self) -> None:
         self.is_drained = False

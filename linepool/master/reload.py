@@ -11,21 +11,17 @@ import logging
 import math
 import time
 from collections.abc import Collection, Iterable, Mapping
-from enum import Enum
 from typing import Any
-
-from attrs import Factory, define
 
 from linepool.errors import SetupError
 from linepool.ipc.board import Order
-from linepool.kernel.listeners import Listener
 from linepool.master import changes
 from linepool.master.generation import Generation
-from linepool.master.loader_handle import LoaderHandle
 from linepool.master.outcome import Answer, Outcome
+from linepool.master.reload_run import Phase, Run
 from linepool.master.reloadable import Reloadable
 from linepool.master.spawner import Spawner
-from linepool.settings import MAX_WORKERS
+from linepool.settings import MAX_WORKERS, Workers
 
 log = logging.getLogger("linepool")
 
@@ -35,39 +31,6 @@ _MOST_DEATHS = 3  # of new workers, soon after they were ready
 _MOST_GENERATIONS = 3  # that have workers or a loader, the new one included
 _FIRST_RETRY = 1.0  # seconds after which a lost loader is replaced again if that fails ...
 _LONGEST_RETRY = 30.0  # ... twice as many each time, up to this
-
-
-class _Phase(Enum):
-    IDLE, LOADING, TRYING, ROLLING = range(4)
-
-
-@define
-class _Run:
-    """A reload that is under way.
-
-    Attributes:
-        began_at: On the monotonic clock.
-        new: The new generation, once it is loaded.
-        old: The one before it.
-        listeners: Those of the new generation.
-        before: Those of the old one.
-        changed: The files because of which it was begun; empty: it was ordered.
-        size: How many workers there are to be.
-        failure: Why the old generation comes back; "": it does not.
-        told_at: When all workers were replaced, and the last old one was told to leave; 0.0: not yet.
-    """
-
-    began_at: float
-    answers: list[Answer]
-    loader: LoaderHandle
-    old: Generation
-    before: list[Listener]
-    changed: set[str]
-    new: Generation | None = None
-    listeners: list[Listener] = Factory(list)
-    size: int = 0
-    failure: str = ""
-    told_at: float = 0.0
 
 
 class Reload:
@@ -93,8 +56,8 @@ class Reload:
         self._server = server
         self._spawner = spawner
         self._on_end = on_end
-        self._phase = _Phase.IDLE
-        self._run: _Run | None = None
+        self._phase = Phase.IDLE
+        self._run: Run | None = None
         self._again: list[Answer] | None = None  # of those that want another one after this one
         self._settles_at = math.inf  # until then the old generation can come back
         self._hang_ups: dict[int, float] = {}  # when old workers end connections, by generation
@@ -106,13 +69,17 @@ class Reload:
     @property
     def is_running(self) -> bool:
         """Whether one is under way."""
-        return self._phase is not _Phase.IDLE
+        return self._phase is not Phase.IDLE
 
     @property
     def is_possible(self) -> bool:
         """Whether one would begin at once."""
-        is_idle = not (self.is_running or self._again is not None)
-        return is_idle and len(self._server.generations) < _MOST_GENERATIONS
+        return self._has_room and not (self.is_running or self._again is not None)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether there may be one generation more: one without a loader takes no room beside its workers."""
+        return len(self._server.generations) < _MOST_GENERATIONS or self._is_loader_lost
 
     def as_json(self) -> dict[str, Any]:
         """Return what another program needs to go on with."""
@@ -139,7 +106,7 @@ class Reload:
             self._close_unused()
         if self._server.stopping:
             self._end(answers, time.monotonic(), "the server is stopping")
-        elif self.is_running or len(self._server.generations) >= _MOST_GENERATIONS:
+        elif self.is_running or not self._has_room:
             self._again = [*(self._again or []), *answers]
         else:
             self._start(answers)
@@ -152,7 +119,7 @@ class Reload:
         """
         self._changed.update(files)
         answers: list[Answer] = []
-        if self._run is not None and self._phase in (_Phase.LOADING, _Phase.TRYING):
+        if self._run is not None and self._phase in (Phase.LOADING, Phase.TRYING):
             answers = self._run.answers
             self._changed |= self._run.changed
             if self._run.new is None:
@@ -187,8 +154,7 @@ class Reload:
         if self._is_loader_lost and now >= self._retry_at and self._again is None:
             self.count += 1
             self._again = []
-        generations = self._server.generations
-        if self._again is not None and not self.is_running and len(generations) < _MOST_GENERATIONS:
+        if self._again is not None and not self.is_running and self._has_room:
             answers, self._again = self._again, None
             if not self._server.stopping:
                 self._start(answers)
@@ -198,6 +164,13 @@ class Reload:
         finish_by = self._finish_by(self._run) if self.is_running else math.inf
         hang_up_at = min(self._hang_ups.values(), default=math.inf)
         self.due_at = min(self._load_by(), finish_by, self._settles_at, hang_up_at, retry_at)
+
+    def scaled(self, workers: Workers) -> None:
+        """Follow other bounds of the pool, with which the master has replaced its generations."""
+        if (run := self._run) is not None:
+            run.old = run.old.with_workers(workers)
+            run.new = run.new.with_workers(workers) if run.new is not None else None
+            run.size = min(max(run.size, workers.min), workers.max)
 
     def stop(self) -> None:
         """Give up what is under way: the server stops."""
@@ -216,18 +189,18 @@ class Reload:
         self.latest = loader
         old = server.generation
         changed, self._changed = self._changed, set()
-        self._run = _Run(now, answers, loader, old, list(server.listeners), changed)
-        self._phase = _Phase.LOADING
+        self._run = Run(now, answers, loader, old, list(server.listeners), changed)
+        self._phase = Phase.LOADING
         self.due_at = self._load_by()
 
     def _load_by(self) -> float:
-        if self._run is None or self._phase is not _Phase.LOADING:
+        if self._run is None or self._phase is not Phase.LOADING:
             return math.inf
         return self._run.began_at + self._run.old.settings.load_timeout
 
-    def _go_on(self, run: _Run, now: float) -> None:
+    def _go_on(self, run: Run, now: float) -> None:
         """Take the next steps of a reload."""
-        if self._phase is _Phase.LOADING:
+        if self._phase is Phase.LOADING:
             if run.loader.failure is not None:
                 self._fail(run, str(run.loader.failure))
             elif run.loader.facts is not None:
@@ -235,14 +208,14 @@ class Reload:
             elif now >= self._load_by():
                 run.loader.give_up(run.old.settings.load_timeout)
                 self._fail(run, str(run.loader.failure))
-        if self._phase is _Phase.TRYING:
+        if self._phase is Phase.TRYING:
             self._look_at_first(run)
-        if self._phase is _Phase.ROLLING:
+        if self._phase is Phase.ROLLING:
             self._roll(run)
         if run.new is not None and run is self._run:
             self._look_for_deaths(run, now)
 
-    def _try(self, run: _Run) -> None:
+    def _try(self, run: Run) -> None:
         """Have the new loader fork one worker."""
         server, facts, configured = self._server, run.loader.facts, run.loader.settings
         assert facts is not None
@@ -265,11 +238,11 @@ class Reload:
         server.generations.append(generation)
         workers = settings.workers
         run.size = min(max(server.pool.staying, workers.min), workers.max)
-        self._phase = _Phase.TRYING
+        self._phase = Phase.TRYING
         if not server.pool.spawn(generation):
             self._fail(run, "cannot fork the first worker")
 
-    def _look_at_first(self, run: _Run) -> None:
+    def _look_at_first(self, run: Run) -> None:
         """Go on if the first worker of the new generation is ready, give up if it is not there."""
         assert run.new is not None
         workers = self._server.pool.of(run.new.number)
@@ -279,14 +252,20 @@ class Reload:
             )
         elif any(worker.state is not None for worker in workers):
             self._server.switch_to(run.new, run.listeners)
-            self._phase = _Phase.ROLLING
-            self._hang_ups[run.old.number] = time.monotonic() + run.old.settings.graceful_timeout
+            self._phase = Phase.ROLLING
+            at = time.monotonic() + run.old.settings.graceful_timeout
+            for one in self._server.generations:
+                if one.number != run.new.number:
+                    self._hang_ups.setdefault(one.number, at)
 
-    def _roll(self, run: _Run) -> None:
+    def _roll(self, run: Run) -> None:
         """Replace the workers of other generations by those of the one in force, some at a time."""
         pool, current = self._server.pool, self._server.generation
         new = pool.of(current.number)
         ready = [worker for worker in new if worker.state is not None]
+        if len(ready) < run.size and not current.loader.is_open:
+            self._break_off(run)
+            return
         old = pool.staying - len(new)
         pool.retire(old - max(0, run.size - len(ready)), but=current.number)
         if len(ready) >= run.size:
@@ -299,24 +278,34 @@ class Reload:
             if not pool.spawn(current):
                 break
 
-    def _finish_by(self, run: _Run | None) -> float:
+    def _break_off(self, run: Run) -> None:
+        """End a reload that cannot go on, because no process forks workers; ``turn`` begins another one.
+
+        Until that one is ready, no old worker need leave: it could not be replaced.
+        """
+        self._phase = Phase.IDLE
+        self._hang_ups.clear()
+        self._forget_old()
+        self._end(run.answers, run.began_at, run.failure or "the loader has ended", run.changed)
+
+    def _finish_by(self, run: Run | None) -> float:
         """Return when not to wait any more for idle workers that leave: one may take a last new client."""
         return run.told_at + _LAST_CLIENT if run is not None and run.told_at else math.inf
 
-    def _finish(self, run: _Run) -> None:
+    def _finish(self, run: Run) -> None:
         """Note that all workers of the old generation have been told to leave."""
         now = time.monotonic()
-        self._phase = _Phase.IDLE
+        self._phase = Phase.IDLE
         self._pause = _FIRST_RETRY
         self._settles_at = math.inf if run.failure else now + _SETTLED_AFTER
         self._end(run.answers, run.began_at, run.failure, run.changed)
         if run.failure:
             self._run = None
 
-    def _look_for_deaths(self, run: _Run, now: float) -> None:
+    def _look_for_deaths(self, run: Run, now: float) -> None:
         """Have the old generation back if workers of the new one die; forget it after a while."""
         assert run.new is not None
-        if run.failure or self._phase is _Phase.TRYING:
+        if run.failure or self._phase is Phase.TRYING:
             return
         if self._server.pool.early_deaths.get(run.new.number, 0) >= _MOST_DEATHS:
             run.failure = f"workers of the new generation die; generation {run.old.number} is back"
@@ -325,7 +314,7 @@ class Reload:
             self._server.switch_to(run.old, run.before)
             self._hang_ups = {run.new.number: now + run.new.settings.graceful_timeout}
             self._settles_at = math.inf
-            self._phase = _Phase.ROLLING
+            self._phase = Phase.ROLLING
         elif now >= self._settles_at:
             self._forget_old()
 
@@ -334,12 +323,12 @@ class Reload:
         self._run = None
         self._settles_at = math.inf
 
-    def _fail(self, run: _Run, why: str) -> None:
+    def _fail(self, run: Run, why: str) -> None:
         """Stay with the old generation."""
         self._undo(run)
         self._end(run.answers, run.began_at, why, run.changed)
 
-    def _undo(self, run: _Run) -> None:
+    def _undo(self, run: Run) -> None:
         """Give up what has been begun."""
         server = self._server
         for listener in run.listeners:
@@ -351,7 +340,7 @@ class Reload:
             server.pool.retire(MAX_WORKERS, but=run.old.number)
             if server.generation.number == run.new.number:
                 server.switch_to(run.old, run.before)
-        self._phase = _Phase.IDLE
+        self._phase = Phase.IDLE
         self._forget_old()
 
     @property

@@ -254,6 +254,44 @@ def test_a_loader_that_is_killed_is_replaced(app):
         assert server.ask("version") == "1"
 
 
+def test_a_loader_that_is_killed_during_a_reload_is_replaced(app):
+    gate = app.path.parent / "gate"
+    os.mkfifo(gate)
+    all_but_the_first_wait = """
+    @linepool.on_worker_start
+    def wait():
+        try:
+            open("first", "x").close()
+        except FileExistsError:
+            open("gate").close()
+    """
+    with launch(app, "--workers", "4", "--reload-batch", "0.25") as server:
+        app.write("2", top=textwrap.dedent(all_but_the_first_wait))
+        server.send(signal.SIGHUP)
+        state = server.until(lambda state: state["generation"] == 2)
+        os.kill(state["processes"]["loader"], signal.SIGKILL)
+        server.wait_for("reload failed, generation 2 stays: the loader has ended")
+        with open(os.open(gate, os.O_RDWR), "w"):
+            server.wait_for("reloaded generation 3")
+            server.until(lambda state: state["tally"]["idle"] == 4)
+        assert {worker["generation"] for worker in server.status()["workers"]} == {3}
+        assert server.ask("version") == "2"
+
+
+def test_bounds_that_are_ordered_during_a_reload_stay(app):
+    gate = app.path.parent / "gate"
+    os.mkfifo(gate)
+    with launch(app, "--workers", "2") as server:
+        app.write("2", top="open('gate').close()")
+        server.send(signal.SIGHUP)
+        server.wait_for("reloading generation=1")
+        assert server.order("SCALE 3") == "workers 3"
+        with open(os.open(gate, os.O_RDWR), "w"):
+            server.wait_for("reloaded generation 2")
+        server.until(lambda state: len(state["workers"]) == 3)
+        assert server.ask("version") == "2"
+
+
 def _loader(server: ServerProcess) -> int:
     """Return the pid of the loader: the first child of the master."""
     return min(children_of(server.process.pid))

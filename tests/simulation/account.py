@@ -12,11 +12,13 @@ from attrs import define, field
 from linepool.ipc import channel
 from linepool.ipc.board.words import BEGUN_WITH, STARTED_NS
 from tests.simulation.board import SimulatedBoard
-from tests.simulation.files import File, Stream
+from tests.simulation.epolls import File
+from tests.simulation.files import Stream
 
 if TYPE_CHECKING:
     from linepool import Waited
-    from tests.simulation.kernel import Kernel, Process
+    from tests.simulation.kernel import Kernel
+    from tests.simulation.process import Process
 
 _LONG_NS = 10_000_000_000
 """For so long no item lies there for which a request waits."""

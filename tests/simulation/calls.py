@@ -22,18 +22,17 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from tests.simulation.epolls import EpollSet, File
 from tests.simulation.files import (
     Channel,
     Counter,
-    EpollSet,
-    File,
     Memory,
     Pipe,
     ProcessFile,
     Stream,
 )
-from tests.simulation.kernel import Process, error
 from tests.simulation.machine import file_of, here, machine
+from tests.simulation.process import Process, error
 from tests.simulation.sockets import Socket, socketpair
 
 _INT = struct.Struct("i")
@@ -323,7 +322,13 @@ def _module(real: Any, **calls: Any) -> SimpleNamespace:
     return SimpleNamespace(**{**constants, **calls})
 
 
-time = _module(real_time, monotonic=monotonic, monotonic_ns=monotonic_ns, sleep=_sleep)
+time = _module(
+    real_time,
+    monotonic=monotonic,
+    monotonic_ns=monotonic_ns,
+    time_ns=monotonic_ns,
+    sleep=_sleep,
+)
 socket = _module(
     real_socket,
     socket=Socket,
@@ -372,7 +377,11 @@ signal = _module(
     pidfd_send_signal=_pidfd_send_signal,
 )
 fcntl = _module(real_fcntl, fcntl=_fcntl, ioctl=_ioctl)
-resource = _module(real_resource, getrlimit=lambda _kind: (here().files, here().files))
+resource = _module(
+    real_resource,
+    getrlimit=lambda _kind: (here().files, here().files),
+    setrlimit=lambda *_: None,
+)
 
 SUBSTITUTES: dict[Any, Any] = {
     real_time: time,

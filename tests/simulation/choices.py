@@ -5,6 +5,7 @@ So a recording with more zeros is a simpler schedule: that is how ``shrink`` wor
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -20,24 +21,26 @@ class Choices:
 
     Attributes:
         taken: Those so far.
+        random: What they come from.
     """
 
     def __init__(self, seed: int = 0, recorded: list[int] | None = None) -> None:
         self.taken: list[int] = []
-        self._random = random.Random(seed)
+        self.random = random.Random(seed)
+        self._draw = self.random.random
         self._recorded = recorded
 
     def below(self, count: int) -> int:
         """Return a number from 0 to ``count`` - 1, each as likely as another."""
-        return self._take(int(self._random.random() * count), count)
+        return self._take(int(self._draw() * count), count)
 
     def chance(self, probability: float) -> bool:
         """Return whether something unlikely happens."""
-        return self._take(int(self._random.random() < probability), 2) != 0
+        return self._take(int(self._draw() < probability), 2) != 0
 
     def steps(self, mean: int) -> int:
         """Return a number of steps from 1, that many in the mean; 0: as many as there are."""
-        return self._take(1 + int(self._random.expovariate(1.0) * mean), _MOST_STEPS)
+        return self._take(1 + int(-math.log(1.0 - self._draw()) * mean), _MOST_STEPS)
 
     def _take(self, value: int, count: int) -> int:
         if self._recorded is not None:

@@ -85,7 +85,7 @@ class Client:
         kernel, listener = self._kernel, self._world.listener
         kernel.sleep(self._starts_ms / 1000)
         if listener.is_shut or listener.turns_away:
-            self.is_done = True
+            self._end()
             return
         mine, theirs = Stream(kernel), Stream(kernel)
         mine.peer, theirs.peer = theirs, mine
@@ -106,7 +106,11 @@ class Client:
             kernel.trace("client %d: %s", self.number, str(error) or "end of stream")
         kernel.trace("client %d leaves", self.number)
         mine.release(kernel.processes[1], "closed")
+        self._end()
+
+    def _end(self) -> None:
         self.is_done = True
+        self._world.look_whether_done()
 
     def _send(self, end: Stream, burst: Burst) -> None:
         kernel = self._kernel
@@ -127,7 +131,8 @@ class Client:
         kernel, data = self._kernel, bytearray()
         while not data.endswith(b"\r\n"):
             kernel.wait(lambda: end.events() & 1, math.inf, (end.sleepers,))
-            part = end.receive(1)  # of the replies to come, none is read yet
+            here = end.data.find(b"\n") + 1  # of the replies to come, none is read yet
+            part = end.receive(here or max(1, len(end.data)))
             if not part:
                 raise EOFError
             data += part

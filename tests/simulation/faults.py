@@ -13,6 +13,7 @@ from linepool.ipc import channel
 from linepool.ipc.board import MasterSlot, WorkerView
 from linepool.ipc.board.words import HEARD, LIMIT_NS, OVERDUE
 from linepool.kernel.event_set import EventSet
+from linepool.master.reload import Reload
 from linepool.parker.delivery import Delivery
 
 
@@ -67,6 +68,10 @@ def _is_heard(self: Any, _channel: int) -> bool:
     return bool(self._words[HEARD])
 
 
+def _nothing(*_: object) -> None:
+    pass
+
+
 FAULTS = {
     "number": Fault(
         "an event is matched by the number of its descriptor",
@@ -88,5 +93,13 @@ FAULTS = {
         "a worker counts as known to the parker because the one before it in its slot is",
         *("moves", "waits for ever", MasterSlot, "is_heard", _is_heard),
     ),
+    "rolling": Fault(
+        "a reload waits without end for workers of a loader that has died meanwhile",
+        *("reloads", "a reload does not end", Reload, "_break_off", _nothing),
+    ),
+    "bounds": Fault(
+        "the bounds of the pool that were ordered during a reload are lost",
+        *("reloads", "was ordered", Reload, "scaled", _nothing),
+    ),
 }
-"""By name. The simulation has found the last two itself; before that, nobody had seen them."""
+"""By name. The simulation has found the last four itself; before that, nobody had seen them."""

@@ -1,122 +1,14 @@
-"""The open files of the simulated kernel: channels, connections, listeners, epoll sets and the small ones."""
+"""The open files of the simulated kernel: channels, connections, listeners and the small ones."""
 
 from __future__ import annotations
 
 import errno
-import select
 from collections import deque
 from typing import Any
 
-from tests.simulation.kernel import Kernel, Process, Task, error
-
-IN, OUT, ERR, HUP, RDHUP = (
-    select.EPOLLIN,
-    select.EPOLLOUT,
-    select.EPOLLERR,
-    select.EPOLLHUP,
-    select.EPOLLRDHUP,
-)
-_EXCLUSIVE, _EDGE = select.EPOLLEXCLUSIVE, select.EPOLLET
-_ALWAYS = ERR | HUP
-
-
-class File:
-    """An open file: what descriptors of any process, and messages on their way, refer to.
-
-    Attributes:
-        refs: How many do.
-        sleepers: Threads that wait for it.
-        sets: The epoll sets that it is in.
-        changes: How often something has happened.
-    """
-
-    kind = "file"
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.refs = 0
-        self.changes = 0
-        self.sleepers: dict[Task, None] = {}
-        self.sets: dict[EpollSet, None] = {}
-        kernel.cookies += 1
-        self.cookie = kernel.cookies
-
-    def events(self) -> int:
-        """Return what an epoll set would report."""
-        return 0
-
-    def changed(self) -> None:
-        """Wake what waits for it."""
-        self.changes += 1
-        for task in list(self.sleepers):
-            self.kernel.wake(task)
-        for epoll in list(self.sets):
-            epoll.changed()
-
-    def release(self, process: Process, how: str) -> None:
-        """Have one reference less; ``how``: it was "closed", or its process has "ended" or "left"."""
-        self.refs -= 1
-        if self.refs:
-            return
-        for epoll in list(self.sets):
-            epoll.forget(self)
-        self.on_last(process, how)
-
-    def on_last(self, process: Process, how: str) -> None:
-        """Note that no reference is left."""
-
-
-class EpollSet(File):
-    """An epoll set. As in the kernel, an entry is a file under a number, and stays while the file is open."""
-
-    kind = "epoll"
-
-    def __init__(self, kernel: Kernel) -> None:
-        super().__init__(kernel)
-        self.entries: dict[tuple[int, File], list[int]] = {}
-
-    def control(self, process: Process, number: int, events: int | None, *, new: bool) -> None:
-        """Add, change or (None) remove an entry."""
-        key = (number, process.file(number))
-        if new == (key in self.entries):
-            raise error(errno.EEXIST if new else errno.ENOENT)
-        if events is None:
-            del self.entries[key]
-            if not any(file is key[1] for _, file in self.entries):
-                key[1].sets.pop(self, None)
-        else:
-            self.entries[key] = [events, -1]
-            key[1].sets[self] = None
-        self.changed()
-
-    def forget(self, file: File) -> None:
-        """Remove the entries of a file that nothing refers to any more."""
-        for key in [key for key in self.entries if key[1] is file]:
-            del self.entries[key]
-        file.sets.pop(self, None)
-
-    def ready(self) -> list[tuple[int, int]]:
-        """Return what has happened."""
-        found = []
-        for (number, file), entry in self.entries.items():
-            wanted, seen = entry
-            if event := file.events() & (wanted | _ALWAYS):
-                if wanted & _EDGE:
-                    if seen == file.changes:
-                        continue
-                    entry[1] = file.changes
-                found.append((number, event))
-        if len(found) > 1 and self.kernel.mean:
-            first = self.kernel.choices.below(len(found))
-            found = found[first:] + found[:first]
-        return found
-
-    def events(self) -> int:
-        return IN if self.ready() else 0
-
-    def on_last(self, process: Process, how: str) -> None:
-        for _, file in self.entries:
-            file.sets.pop(self, None)
+from tests.simulation.epolls import ERR, EXCLUSIVE, HUP, IN, OUT, RDHUP, File
+from tests.simulation.kernel import Kernel
+from tests.simulation.process import Process, error
 
 
 class Channel(File):
@@ -250,6 +142,7 @@ class Stream(File):
         if self.peer is not None:
             self.peer.has_ended = True
             self.peer.changed()
+        self.changed()
 
     def on_last(self, process: Process, how: str) -> None:
         if self.is_server:
@@ -286,12 +179,12 @@ class ListenQueue(File):
         self.queue.append(end)
         self.changes += 1
         exclusive = []
-        for epoll in list(self.sets):
-            wanted = next(entry[0] for (_, file), entry in epoll.entries.items() if file is self)
-            if wanted & _EXCLUSIVE:
+        for epoll, entries in list(self.sets.items()):
+            if any(wanted & EXCLUSIVE for wanted, _ in entries.values()):
+                epoll.hot.update(entries)
                 exclusive += [one for one in epoll.sleepers if one.sleeps and not one.dead]
             else:
-                epoll.changed()
+                epoll.happened(entries, IN)
         if exclusive:
             at = self.kernel.choices.below(len(exclusive)) if self.kernel.mean else 0
             self.kernel.wake(exclusive[at])

@@ -12,17 +12,20 @@ from unittest import mock
 
 from linepool import core, faults
 from linepool.kernel.pidfd import ChildProcess
-from linepool.master import load, master, parker_handle
-from linepool.parker import parker
+from linepool.loader import loader
+from linepool.master import load, loader_handle, master, parker_handle, spawner
+from linepool.parker import configured, parker
 from linepool.worker import evacuation, interrupts, table
 from linepool.worker.connection import Connection
 from tests.simulation import app as apps
 from tests.simulation import calls
+from tests.simulation.loaders import SimulatedBirths, facts_of, settings_of, texts_of
 from tests.simulation.machine import here, machine
 from tests.simulation.processes import SimulatedHelper
 
 _FLOORS = tuple(
-    f"linepool.{name}" for name in ("ipc", "kernel", "master", "parker", "worker", "conversation")
+    f"linepool.{name}"
+    for name in ("ipc", "kernel", "master", "parker", "worker", "loader", "conversation")
 )
 _UNEXPECTED = ("dropped", "connection ended", "a handler has closed")
 _REAL_LOG = logging.getLogger("linepool")
@@ -32,7 +35,8 @@ class _Log:
     """A logger: what nobody expects is a violation."""
 
     def _note(self, level: str, text: str, *values: Any, **_: Any) -> None:
-        machine.kernel.trace(f"log {level}: {text}", *values)
+        if machine.kernel.traced is not None:
+            machine.kernel.trace(f"log {level}: {text}", *values)
 
     def debug(self, text: str, *values: Any, **more: Any) -> None:
         self._note("debug", text, *values)
@@ -114,6 +118,14 @@ _MODELS: list[tuple[Any, str, Any]] = [
     (parker_handle, "set_title", lambda *_: None),
     (parker, "open_files", lambda: len(here().fds)),
     (parker, "gc", SimpleNamespace(disable=lambda: None)),
+    (loader, "Births", SimulatedBirths),
+    (loader, "gc", SimpleNamespace(collect=lambda: None, freeze=lambda: None)),
+    (loader_handle, "from_texts", settings_of),
+    (loader_handle, "AppFacts", SimpleNamespace(from_json=facts_of)),
+    (spawner, "as_texts", texts_of),
+    (parker_handle, "as_texts", texts_of),
+    (configured, "from_texts", settings_of),
+    (configured, "AppFacts", SimpleNamespace(from_json=facts_of)),
     (evacuation, "signals_blocked", contextlib.nullcontext),
     (evacuation, "_stacks", lambda: "Current thread\n"),
     (interrupts, "faulthandler", _Faulthandler()),

@@ -6,20 +6,19 @@ call or where it reads or writes the board, as the choices say, and any other on
 
 from __future__ import annotations
 
-import errno
 import heapq
 import math
-import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent
 
 from tests.simulation.choices import Choices
+from tests.simulation.process import Process, Task
 
 if TYPE_CHECKING:
-    from tests.simulation.files import File
+    from tests.simulation.epolls import File
 
 STEP_NS = 500
 """What a step takes: a system call, or a look at the board."""
@@ -27,95 +26,6 @@ _STALLS_NS = (0, 0, 0, 2_000_000, 20_000_000, 400_000_000)
 """For how long a thread that gives way may be kept waiting for a processor besides."""
 _STALLED = -1
 _BEGIN_NS = 1_000_000_000_000
-_FIRST = 3  # descriptor of a process
-
-
-def error(number: int) -> OSError:
-    """Return the error of a system call."""
-    return OSError(number, os.strerror(number))
-
-
-class Process:
-    """A process.
-
-    Attributes:
-        fds: The open files, by descriptor.
-        files: How many descriptors it may have.
-        status: How it has ended, as waitid(2) says; None: it has not.
-        handlers: Those of signals.
-        pending: Signals that have come.
-        doom: After so many steps more it is killed; None: it is not.
-        frozen_ns: Until when no thread of it runs.
-        entry: The file behind its pidfds.
-        begun_with: Of a worker, the last connection of the parker's that it has begun with.
-    """
-
-    def __init__(self, kernel: Kernel, pid: int, name: str, parent: int) -> None:
-        self.kernel, self.pid, self.name, self.parent = kernel, pid, name, parent
-        self.fds: dict[int, File] = {}
-        self.files = 1024
-        self.tasks: list[Task] = []
-        self.status: int | None = None
-        self.reaped = False
-        self.handlers: dict[int, Callable[[int, Any], object]] = {}
-        self.pending: list[int] = []
-        self.entry: File
-        self.begun_with = 0
-        self.doom: int | None = None
-        self.frozen_ns = 0
-        self.facts: Any = None
-
-    def __repr__(self) -> str:
-        return f"{self.name}[{self.pid}]"
-
-    def file(self, number: int) -> File:
-        """Return the file of a descriptor."""
-        try:
-            return self.fds[number]
-        except KeyError:
-            raise error(errno.EBADF) from None
-
-    def install(self, file: File, lowest: int = _FIRST) -> int:
-        """Return a new descriptor of a file."""
-        number = lowest
-        while number in self.fds:
-            number += 1
-        if number >= self.files:
-            raise error(errno.EMFILE)
-        self.fds[number] = file
-        file.refs += 1
-        return number
-
-    def close(self, number: int) -> None:
-        """Close a descriptor."""
-        file = self.fds.pop(number, None)
-        if file is None:
-            self.kernel.bad_close(self, number)
-            raise error(errno.EBADF)
-        file.release(self, "closed")
-
-
-class Task:
-    """A thread of a process.
-
-    Attributes:
-        sleeps: It waits for something.
-        dead: Its process has ended, or it has.
-        is_late: It was kept waiting before its next turn.
-    """
-
-    __slots__ = ("dead", "greenlet", "is_late", "name", "number", "process", "since", "sleeps")
-
-    def __init__(
-        self, process: Process, name: str, number: int, call: Callable[[], object]
-    ) -> None:
-        self.process, self.name, self.number = process, name, number
-        self.sleeps = self.dead = self.is_late = False
-        self.since = 0
-        self.greenlet = greenlet(call, process.kernel.hub)
-
-    def __repr__(self) -> str:
-        return f"{self.process}{'' if self is self.process.tasks[0] else '/' + self.name}"
 
 
 class Kernel:
@@ -132,6 +42,8 @@ class Kernel:
         slow: The processes, by the beginnings of their names, that often begin their turns ...
         slow_ns: ... so much later.
         current: The thread that runs; None: the world itself.
+        left: How many steps the turn of that thread has left.
+        halts: The world has seen enough: no thread has another turn.
         ended: Called with each process that ends, before its files are closed.
         shut: Called with a connection whose server's side a process ends.
         received: Called with each message that a process receives: its bytes and files.
@@ -158,7 +70,9 @@ class Kernel:
         self.traced: Callable[[str], None] | None = None
         self.switches = 0
         self.cookies = 0
-        self._left = self._slice = math.inf
+        self.left = self._slice = math.inf
+        self.halts = False
+        self._until_ns = math.inf
         self._runnable: list[Task] = []
         self._timers: list[tuple[int, int, Task, int]] = []
         self._numbers = 0
@@ -253,11 +167,12 @@ class Kernel:
     def tick(self) -> None:
         """Take a step: the thread may give way."""
         self.now_ns += STEP_NS
-        self._left -= 1
-        if self._left < 0:
-            self._give_way()
+        self.left -= 1
+        if self.left < 0:
+            self.give_way()
 
-    def _give_way(self) -> None:
+    def give_way(self) -> None:
+        """Have other threads run; called when a thread has taken the steps of its turn."""
         task = self.current
         if self.is_over:
             raise GreenletExit
@@ -289,13 +204,19 @@ class Kernel:
             heapq.heappush(self._timers, (int(until_ns), self._numbers, task, task.since))
 
     def _switch(self, task: Task) -> None:
-        self.hub.switch()
-        if self.is_over:
-            raise GreenletExit
+        """End the turn of a thread; return when it has another one."""
         process = task.process
-        while process.pending and task is process.tasks[0]:
-            number = process.pending.pop(0)
-            process.handlers[number](number, None)
+        if process.doom is not None:
+            process.doom = max(0, process.doom - int(self._slice - self.left))
+        following = self._next()
+        if following is not task:
+            (self.hub if following is None else following.greenlet).switch()
+            if self.is_over:
+                raise GreenletExit
+        if process.pending and task is process.tasks[0]:
+            while process.pending:
+                number = process.pending.pop(0)
+                process.handlers[number](number, None)
 
     def wait(
         self, ready: Callable[[], Any], until_ns: float, on: tuple[dict[Task, None], ...]
@@ -333,14 +254,23 @@ class Kernel:
             task.sleeps = False
             self._runnable.append(task)
 
-    def turns(self, until_ns: float) -> Iterator[None]:
-        """Run threads, one turn at a time, until a moment, or until all wait for ever."""
+    def run(self, until_ns: float) -> None:
+        """Run threads until a moment, until something fails or ``halts``, or until all wait for ever."""
+        self._until_ns, self.halts = until_ns, False
+        while task := self._next():
+            task.greenlet.switch()  # comes back if a thread has ended, or if nothing is to run
+            if self.current is None:
+                break
+
+    def _next(self) -> Task | None:
+        """Return the thread that has the next turn; None: none has."""
         runnable, choices = self._runnable, self.choices
-        while True:
-            if not runnable and not self._run_timers(until_ns):
-                return
-            if self.now_ns >= until_ns:
-                return
+        self.current, self.left = None, math.inf
+        while not (self.halts or self.failures):
+            if not runnable and not self._run_timers(self._until_ns):
+                return None
+            if self.now_ns >= self._until_ns:
+                return None
             at = choices.below(len(runnable)) if len(runnable) > 1 and self.mean else 0
             task = runnable.pop(at)
             if task.dead:
@@ -349,23 +279,19 @@ class Kernel:
             if process.frozen_ns > self.now_ns:
                 self._stall(task, process.frozen_ns - self.now_ns)
                 continue
-            if process.name.startswith(self.slow) and not task.is_late and choices.chance(0.3):
-                task.is_late = True
+            is_slow = self.slow and not task.is_late and process.name.startswith(self.slow)
+            task.is_late = bool(is_slow) and choices.chance(0.3)
+            if task.is_late:
                 self._stall(task, self.slow_ns)
                 continue
-            task.is_late = False
             self._slice = (choices.steps(self.mean) or math.inf) if self.mean else math.inf
             if process.doom is not None:
                 self._slice = min(self._slice, process.doom)
-            self._left = self._slice
+            self.left = self._slice
             self.current = task
             self.switches += 1
-            task.greenlet.switch()
-            self.current = None
-            if process.doom is not None:
-                process.doom = max(0, process.doom - int(self._slice - self._left))
-            self._left = math.inf
-            yield
+            return task
+        return None
 
     def _run_timers(self, until_ns: float) -> bool:
         """Let time pass until a thread runs; return whether one does."""
@@ -390,7 +316,7 @@ class Kernel:
 
     def close(self) -> None:
         """End everything."""
-        self.is_over, self._left, self.traced = True, -1, None
+        self.is_over, self.left, self.traced = True, -1, None
         for process in self.processes.values():
             for task in process.tasks:
                 if task.greenlet and not task.greenlet.dead:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.simulation.files import File
-from tests.simulation.kernel import Kernel, Process
+from tests.simulation.epolls import File
+from tests.simulation.kernel import Kernel
+from tests.simulation.process import Process
 
 
 class _Machine:
@@ -17,11 +18,14 @@ machine = _Machine()
 
 def here() -> Process:
     """Return the process that runs."""
-    task = machine.kernel.current
-    return task.process if task is not None else machine.kernel.processes[1]
+    kernel = machine.kernel
+    task = kernel.current
+    return task.process if task is not None else kernel.processes[1]
 
 
 def file_of(number: int) -> File:
     """Return a file of that process; its thread may give way before."""
-    machine.kernel.tick()
-    return here().file(number)
+    kernel = machine.kernel
+    kernel.tick()
+    task = kernel.current
+    return (task.process if task is not None else kernel.processes[1]).file(number)

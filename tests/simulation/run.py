@@ -37,11 +37,13 @@ def _running(fault: Fault | None = None) -> Iterator[None]:
     """Have schedules run fast, perhaps with a fault."""
     with simulated_kernel(), fault.put_back() if fault else contextlib.nullcontext():
         gc.collect()
+        gc.freeze()
         gc.disable()  # a schedule leaves many circles; they are looked for now and then
         try:
             yield
         finally:
             gc.enable()
+            gc.unfreeze()
 
 
 def search(name: str, seeds: Iterable[int], most: int = 5, fault: Fault | None = None) -> Found:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from tests.simulation.files import Channel, ListenQueue, Stream
-from tests.simulation.kernel import error
 from tests.simulation.machine import file_of, here, machine
+from tests.simulation.process import error
 
 _SO_COOKIE = 57
 

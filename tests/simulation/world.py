@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import deque
 from collections.abc import Callable
 
 from attrs import field, frozen
 
 from linepool import faults
-from linepool.ipc.board import Order
 from linepool.kernel.pidfd import ChildProcess
+from linepool.master.outcome import Outcome
 from linepool.master.watchdog import Watchdog
 from linepool.settings import Settings, Workers
 from tests.simulation import app as apps
@@ -19,18 +18,22 @@ from tests.simulation.account import Account
 from tests.simulation.board import SimulatedBoard
 from tests.simulation.choices import Choices
 from tests.simulation.clients import Client
-from tests.simulation.files import Channel, Counter, ListenQueue, ProcessFile, Stream
-from tests.simulation.kernel import Kernel, Process
+from tests.simulation.events import Events
+from tests.simulation.files import Channel, ListenQueue, ProcessFile, Stream
+from tests.simulation.kernel import Kernel
+from tests.simulation.loaders import LOAD_TIMEOUT, SimulatedOffice
 from tests.simulation.machine import machine
+from tests.simulation.process import Process
 from tests.simulation.processes import SimulatedMaster
 
 _LONGEST_NS = 900_000_000_000
 _SETTLES_NS = 3_000_000_000
+_LOOKS_NS = 100_000_000
+_RELOAD_NS = 30_000_000_000
+"""How much longer it takes after a reload: an old loader is kept for a while, a lost one replaced."""
 _MEANS = (0, 400, 60, 15, 5)
 _STALLS = (0.0, 0.0, 0.02, 0.1)
-_SLOW = ("", "", "", "parker", "parker", "master", "worker")
-_MOMENTS_MS = (1, 5, 15, 40, 80, 150, 300, 700)
-_LATER_MS = (0, 0, 0.02, 0.2, 1, 5, 30)
+_SLOW = ("", "", "", "parker", "parker", "master", "worker", "loader")
 _REQUEST_TIMEOUT = 0.5
 
 
@@ -89,13 +92,25 @@ KINDS = {
         harm=("stop", "kill_worker", "freeze"),
         events=2,
     ),
+    "reloads": Kind(
+        slow=True,
+        waits=True,
+        harm=(
+            *("reload", "reload", "reload", "reload", "reload_and_kill", "kill_loader"),
+            *("freeze_loader", "kill_worker", "retire", "scale"),
+        ),
+        events=5,
+    ),
     "all": Kind(
         clients=6,
         bursts=4,
         slow=True,
         waits=True,
         clients_leave=True,
-        harm=("kill_worker", "kill_parker", "retire", "scale", "term", "freeze"),
+        harm=(
+            *("kill_worker", "kill_parker", "retire", "scale", "term", "freeze"),
+            *("reload", "kill_loader"),
+        ),
         events=7,
     ),
 }
@@ -117,6 +132,7 @@ def _settings(scheme: str, least: int, park_after: float, max_requests: int) -> 
         shrink_window=1.0,
         min_worker_age=0.5,
         respawn_backoff=0.05,
+        load_timeout=LOAD_TIMEOUT,
     )
 
 
@@ -148,7 +164,7 @@ class World:
         kernel.slow_ns = (1, 12, 60)[below(3)] * 1_000_000
         Channel.room = (278, 278, 3)[below(3)]
         self.shared = below(3) < (1 if kind.is_late else 2)
-        self._fails = below(4) == 1
+        self.fails = below(4) == 1
         self.may_fail = False
         self.settings = _settings(
             "shared" if self.shared else "dispatch",
@@ -160,49 +176,42 @@ class World:
         kernel.ended, kernel.lost = self.account.dies, self.account.lost
         kernel.shut, kernel.received = self.account.shut, self.account.received
         self.listener = ListenQueue(kernel)
-        self.orders = Counter(kernel)
+        self.events = Events(self)
         self.parker: Process | None = None
-        self._todo: deque[Callable[[], object]] = deque()
+        self.spoils_loads = False
         ChildProcess.unreaped.clear()
         self.master = kernel.fork("master")
         self._is_open = True
-        self._master: SimulatedMaster | None = None
+        self.running: SimulatedMaster | None = None
+        self.office: SimulatedOffice
         kernel.start(self.master, self._run_master)
         self.clients = [Client(self, number) for number in range(1, 2 + below(kind.clients))]
         clients = kernel.processes[1]
         kernel.start(clients, lambda: kernel.sleep(1e6))
         for client in self.clients:
             kernel.start(clients, client.run, f"client{client.number}")
-        self._harms = 0
-        self._at_ms = _MOMENTS_MS[below(len(_MOMENTS_MS))]
         if kind.first:
-            self._plan(kind.first)
+            self.events.plan(kind.first)
         for _ in range(below(kind.events + 1) if kind.harm else 0):
-            self._plan(kind.harm[below(len(kind.harm))])
+            self.events.plan(kind.harm[below(len(kind.harm))])
 
     def run(self) -> list[str]:
         """Run the schedule to its end; return the invariants that do not hold."""
         kernel = self.kernel
         try:
-            begin_ns = kernel.now_ns
-            for _ in kernel.turns(begin_ns + _LONGEST_NS):
-                if kernel.failures or self._is_done():
-                    break
-            if not kernel.failures and not self.account.is_stopping:
-                for _ in kernel.turns(kernel.now_ns + _SETTLES_NS):
-                    if kernel.failures:
-                        break
+            kernel.run(kernel.now_ns + _LONGEST_NS)
             if not kernel.failures:
-                self._look()
+                self._settle()
             return kernel.failures
         finally:
             kernel.close()
 
     def _run_master(self) -> None:
-        self._master = master = SimulatedMaster(self)
+        self.running = master = SimulatedMaster(self)
         self._watch_kills(master._parts.watchdog)
         master.run()
         self._is_open = False
+        self.look_whether_done()
 
     def _watch_kills(self, watchdog: Watchdog) -> None:
         """Have the account learn of each request for which a worker is to be killed."""
@@ -216,38 +225,26 @@ class World:
 
         watchdog._look_at_request = looked  # type: ignore[method-assign]
 
-    def _is_done(self) -> bool:
-        if self._harms or not all(client.is_done for client in self.clients):
-            return False
-        return not (self.account.is_stopping and self._is_open)
+    @property
+    def is_ready(self) -> bool:
+        """Whether the server has come up, and has not ended."""
+        return bool(self._is_open and self.running and self.running.was_ready)
 
-    # -- what may happen besides
+    def reloaded(self, outcome: Outcome) -> None:
+        """Note how a reload has ended."""
+        self.kernel.trace("reload: %s", outcome)
 
-    def _plan(self, name: str) -> None:
-        """Have something happen at some moment."""
-        kernel = self.kernel
-        below = kernel.choices.below
-        at_ms: float = _MOMENTS_MS[below(len(_MOMENTS_MS))]
-        if below(3):  # at about the same time as others
-            at_ms = self._at_ms + _LATER_MS[below(len(_LATER_MS))]
-        detail = kernel.choices.below(4)
-        self._harms += 1
-
-        def run() -> None:
-            while not (self._is_open and self._master and self._master.was_ready):
-                kernel.sleep(0.005)  # a server that does not come up gives up
-            self.may_fail = self._fails
-            kernel.sleep(at_ms / 1000)
-            kernel.trace("-- %s %d", name, detail)
-            getattr(self, f"_{name}")(detail)
-            self._harms -= 1
-
-        kernel.start(kernel.processes[1], run, name)
+    def look_whether_done(self) -> None:
+        """Halt if all has happened that was to."""
+        if not self.events.are_over or not all(client.is_done for client in self.clients):
+            return
+        self.kernel.halts = not (self.account.is_stopping and self._is_open)
 
     @property
-    def _server(self) -> SimulatedMaster:
-        assert self._master is not None
-        return self._master
+    def server(self) -> SimulatedMaster:
+        """The master."""
+        assert self.running is not None
+        return self.running
 
     @property
     def workers(self) -> list[Process]:
@@ -255,112 +252,72 @@ class World:
         processes = self.kernel.processes.values()
         return [one for one in processes if isinstance(one.facts, int) and one.status is None]
 
-    def _kill_worker(self, detail: int) -> None:
-        if workers := self.workers:
-            self._kill(workers[detail % len(workers)])
-
-    def _kill_parker(self, _detail: int) -> None:
-        if self.parker is not None:
-            self._kill(self.parker)
-
-    def _kill(self, process: Process) -> None:
-        """Kill a process: now, or after some steps of it."""
-        steps = self.kernel.choices.below(300) - 100
-        if steps > 0:
-            process.doom = steps
-        else:
-            self.kernel.signal(process, 9)
-
-    def _freeze(self, _detail: int) -> None:
-        some = [self.parker or self.master, *self.workers, self.master]
-        self._freeze_one(some[self.kernel.choices.below(len(some))])
-
-    def _freeze_parker(self, _detail: int) -> None:
-        if self.parker is not None:
-            self._freeze_one(self.parker)
-
-    def _freeze_one(self, process: Process) -> None:
-        """Have a process not run for a while."""
-        ms = (2, 15, 40, 300)[self.kernel.choices.below(4)]
-        self.kernel.trace("%s is frozen for %d ms", process, ms)
-        process.frozen_ns = self.kernel.now_ns + ms * 1_000_000
-
-    def _term(self, detail: int) -> None:
-        if workers := self.workers:
-            self.kernel.signal(workers[detail % len(workers)], 15)
-
-    def _retire(self, detail: int) -> None:
-        self._order(lambda: self._server.pool.retire(1 + detail % 2))
-
-    def _retire_and_kill(self, detail: int) -> None:
-        """Retire a worker that is killed before it reads that."""
-        workers = self.workers
-        if not workers:
-            return
-        worker = workers[detail % len(workers)]
-
-        def end() -> None:
-            if worker.facts in self._server.pool.workers and worker.status is None:
-                self._server.pool.order(worker.facts, Order.RETIRE)
-                self.kernel.signal(worker, 9)
-
-        self._order(end)
-
-    def _scale(self, detail: int) -> None:
-        workers = Workers(1 + detail % 3, 1 + detail % 3 + detail % 2)
-        self._order(lambda: self._server.scale(workers))
-
-    def _stop(self, detail: int) -> None:
-        def stop() -> None:
-            self.account.is_stopping = True
-            self.account.stops_at_once = detail == 3
-            self.account.lost_parker |= detail == 3  # which is killed
-            self._server.stop(graceful=detail < 3)
-
-        self._order(stop)
-
-    def _order(self, call: Callable[[], object]) -> None:
-        """Have the master do something, as if by its control socket."""
-        self._todo.append(call)
-        self.orders.value += 1
-        self.orders.changed()
-
-    def obey(self) -> None:
-        """Do what was ordered; called in the master."""
-        self.orders.value = 0
-        while self._todo:
-            self._todo.popleft()()
+    @property
+    def loaders(self) -> list[Process]:
+        """Those that are alive."""
+        return [one for one in self.office.loaders if one.status is None]
 
     # -- what must be at the end
 
-    def _look(self) -> None:
-        """Look whether every client is content and nothing is left."""
-        fail = self.kernel.fail
-        for client in self.clients:
-            if not client.is_done:
-                fail(f"client {client.number} waits for ever")
+    def _settle(self) -> None:
+        """Let some time pass until every client is content and nothing is left.
+
+        Most schedules end as soon as that is so; some go on, for it must stay so.
+        """
+        kernel = self.kernel
+        if not self.account.is_stopping:
+            ends_ns = kernel.now_ns + _SETTLES_NS + _RELOAD_NS * self.server.reload.count
+            step_ns = _SETTLES_NS if kernel.choices.below(8) == 1 else _LOOKS_NS
+            while kernel.now_ns < ends_ns and not kernel.failures:
+                kernel.run(kernel.now_ns + step_ns)
+                if not self._left():
+                    break
+        for why in self._left():
+            kernel.fail(why)
+
+    def _left(self) -> list[str]:
+        """Return what is not as it must be at the end."""
+        left = [
+            f"client {client.number} waits for ever"
+            for client in self.clients
+            if not client.is_done
+        ]
         if self.account.is_stopping:
             if self._is_open:
-                fail("the server does not stop")
+                left.append("the server does not stop")
+        elif self.server.reload.is_running:
+            left.append("a reload does not end")
         elif self.parker is None or self.parker.status is not None:
-            fail("there is no parker")
-        elif not self.kernel.failures:
-            self._look_at(self.parker, self.workers)
+            left.append("there is no parker")
+        else:
+            left += self._left_in(self.parker, self.workers)
+        return left
 
-    def _look_at(self, parker: Process, workers: list[Process]) -> None:
-        """Look whether the pool has its size, and no process has a descriptor too many."""
-        fail, bounds = self.kernel.fail, self._server.settings.workers
+    def _left_in(self, parker: Process, workers: list[Process]) -> list[str]:
+        """Return whether the pool has another size, or a process has a descriptor too many."""
+        left, bounds = [], self.server.settings.workers
+        if bounds != (self.events.bounds or bounds):
+            left.append(f"the bounds are {bounds}, and {self.events.bounds} was ordered")
+        number = self.server.generation.number
+        old = [worker.name for worker in workers if worker.generation != number]
+        if old or len(self.server.generations) > 1:
+            left.append(f"{old} are not of generation {number}")
+        if len(self.loaders) != 1 or not self.server.generation.loader.is_open:
+            left.append(f"there are {len(self.loaders)} loaders")
+        if len(workers) != len(self.server.pool.workers):
+            left.append("the master does not know all workers")
         if not bounds.min <= len(workers) <= bounds.max:
-            fail(f"there are {len(workers)} workers, not {bounds}")
+            left.append(f"there are {len(workers)} workers, not {bounds}")
         for process in (self.master, parker, *workers):
-            left = [file for file in process.fds.values() if isinstance(file, Stream)]
-            if left:
-                fail(f"{process.name} still has {len(left)} connections")
+            held = sum(isinstance(file, Stream) for file in process.fds.values())
+            if held:
+                left.append(f"{process.name} still has {held} connections")
         counts = [
             (parker, 3 + len(workers)),
-            (self.master, 7 + 4 * len(workers) + self._server.board.used),
+            (self.master, 8 + 4 * len(workers) + self.server.board.used),
         ]
         for process, most in counts:
             if len(process.fds) > most:
                 kinds = sorted(file.kind for file in process.fds.values())
-                fail(f"{process.name} has {len(kinds)} descriptors, not {most}: {kinds}")
+                left.append(f"{process.name} has {len(kinds)} descriptors, not {most}: {kinds}")
+        return left

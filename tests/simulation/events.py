@@ -1,0 +1,167 @@
+"""What may happen in a world beside what its clients do: by name, at moments that the choices say."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from linepool.ipc.board import Order
+from linepool.settings import Workers
+from tests.simulation.files import Counter
+from tests.simulation.process import Process
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+_MOMENTS_MS = (1, 5, 15, 40, 80, 150, 300, 700)
+_LATER_MS = (0, 0, 0.02, 0.2, 1, 5, 30)
+
+
+class Events:
+    """The events of a world.
+
+    Attributes:
+        orders: Wakes the master.
+        bounds: Those of the pool that were ordered last; None: none were.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world, self._kernel = world, world.kernel
+        self.orders = Counter(world.kernel)
+        self.bounds: Workers | None = None
+        self._harms = 0
+        self._todo: deque[Callable[[], object]] = deque()
+        self._at_ms = _MOMENTS_MS[world.kernel.choices.below(len(_MOMENTS_MS))]
+
+    @property
+    def are_over(self) -> bool:
+        """Whether all have happened."""
+        return not (self._harms or self._todo)
+
+    def plan(self, name: str) -> None:
+        """Have something happen at some moment."""
+        kernel = self._kernel
+        below = kernel.choices.below
+        at_ms: float = _MOMENTS_MS[below(len(_MOMENTS_MS))]
+        if below(3):  # at about the same time as others
+            at_ms = self._at_ms + _LATER_MS[below(len(_LATER_MS))]
+        detail = kernel.choices.below(4)
+        self._harms += 1
+
+        def run() -> None:
+            while not self._world.is_ready:
+                kernel.sleep(0.005)  # a server that does not come up gives up
+            self._world.may_fail = self._world.fails
+            kernel.sleep(at_ms / 1000)
+            kernel.trace("-- %s %d", name, detail)
+            getattr(self, f"_{name}")(detail)
+            self._harms -= 1
+            self._world.look_whether_done()
+
+        kernel.start(kernel.processes[1], run, name)
+
+    def _kill_worker(self, detail: int) -> None:
+        if workers := self._world.workers:
+            self._kill(workers[detail % len(workers)])
+
+    def _kill_parker(self, _detail: int) -> None:
+        if self._world.parker is not None:
+            self._kill(self._world.parker)
+
+    def _kill(self, process: Process) -> None:
+        """Kill a process: now, or after some steps of it."""
+        steps = self._kernel.choices.below(300) - 100
+        if steps > 0:
+            process.doom = steps
+        else:
+            self._kernel.signal(process, 9)
+
+    def _freeze(self, _detail: int) -> None:
+        some = [self._world.parker or self._world.master, *self._world.workers, self._world.master]
+        self._freeze_one(some[self._kernel.choices.below(len(some))])
+
+    def _freeze_parker(self, _detail: int) -> None:
+        if self._world.parker is not None:
+            self._freeze_one(self._world.parker)
+
+    def _freeze_one(self, process: Process) -> None:
+        """Have a process not run for a while."""
+        ms = (2, 15, 40, 300)[self._kernel.choices.below(4)]
+        self._kernel.trace("%s is frozen for %d ms", process, ms)
+        process.frozen_ns = self._kernel.now_ns + ms * 1_000_000
+
+    def _term(self, detail: int) -> None:
+        if workers := self._world.workers:
+            self._kernel.signal(workers[detail % len(workers)], 15)
+
+    def _retire(self, detail: int) -> None:
+        self._order(lambda: self._world.server.pool.retire(1 + detail % 2))
+
+    def _retire_and_kill(self, detail: int) -> None:
+        """Retire a worker that is killed before it reads that."""
+        workers = self._world.workers
+        if not workers:
+            return
+        worker = workers[detail % len(workers)]
+
+        def end() -> None:
+            if worker.facts in self._world.server.pool.workers and worker.status is None:
+                self._world.server.pool.order(worker.facts, Order.RETIRE)
+                self._kernel.signal(worker, 9)
+
+        self._order(end)
+
+    def _reload(self, detail: int) -> None:
+        """Reload: a part of the loads fails, or the workers die of what was loaded."""
+
+        def begin() -> None:
+            self._world.spoils_loads = detail > 1
+            self._world.server.reload.begin()
+
+        self._order(begin)
+
+    def _kill_loader(self, detail: int) -> None:
+        if loaders := self._world.loaders:
+            self._kill(loaders[detail % len(loaders)])
+
+    def _reload_and_kill(self, detail: int) -> None:
+        """Reload, and have a loader die meanwhile."""
+        self._reload(0)
+        self._kernel.sleep((0.0, 0.03, 0.035, 0.2)[detail])
+        self._kill_loader(self._kernel.choices.below(4))
+
+    def _freeze_loader(self, detail: int) -> None:
+        if loaders := self._world.loaders:
+            self._freeze_one(loaders[detail % len(loaders)])
+
+    def _scale(self, detail: int) -> None:
+        workers = Workers(1 + detail % 3, 1 + detail % 3 + detail % 2)
+
+        def scale() -> None:
+            self.bounds = workers
+            self._world.server.scale(workers)
+
+        self._order(scale)
+
+    def _stop(self, detail: int) -> None:
+        def stop() -> None:
+            self._world.account.is_stopping = True
+            self._world.account.stops_at_once = detail == 3
+            self._world.account.lost_parker |= detail == 3  # which is killed
+            self._world.server.stop(graceful=detail < 3)
+
+        self._order(stop)
+
+    def _order(self, call: Callable[[], object]) -> None:
+        """Have the master do something, as if by its control socket."""
+        self._todo.append(call)
+        self.orders.value += 1
+        self.orders.changed()
+
+    def obey(self) -> None:
+        """Do what was ordered; called in the master."""
+        self.orders.value = 0
+        while self._todo:
+            self._todo.popleft()()
+        self._world.look_whether_done()
