@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _PAUSES_MS = (0, 0, 1, 15, 70, 400)
 _WAITS_S = 20
-_SLOW_MS = (1, 8, 60, 499, 500, 502, 900)  # some end at about the time limit
+_SLOW_MS = (1, 60, 499, 500, 500, 501, 502, 900)  # some end at about the time limit
 _STUBBORN_MS = (60, 721, 724, 730, 745, 900, 3000)  # or when their worker is to be killed
 
 
@@ -50,7 +50,7 @@ class Client:
 
     def _burst(self) -> Burst:
         below, kind = self._kernel.choices.below, self._world.kind
-        requests = [self._request() for _ in range(1 + below(3) * below(2))]
+        requests = [self._request() for _ in range(1 + below(3) * (kind.is_rough or below(2)))]
         burst = Burst(_PAUSES_MS[below(len(_PAUSES_MS))], requests)
         if below(6) == 1:
             burst.cut = 1 + below(12)

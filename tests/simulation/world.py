@@ -74,7 +74,7 @@ KINDS = {
         + ("freeze_parker",) * 3,
         events=6,
     ),
-    "limits": Kind(slow=True, harm=("kill_worker", "retire", "freeze"), events=4),
+    "limits": Kind(slow=True, is_rough=True, harm=("kill_worker", "retire", "freeze"), events=2),
     "kills": Kind(clients=3, bursts=2, slow=True, is_late=True, is_rough=True, events=0),
     "waits": Kind(
         clients=5,
@@ -266,14 +266,18 @@ class World:
         """
         kernel = self.kernel
         if not self.account.is_stopping:
-            ends_ns = kernel.now_ns + _SETTLES_NS + _RELOAD_NS * self.server.reload.count
+            begin_ns = kernel.now_ns
             step_ns = _SETTLES_NS if kernel.choices.below(8) == 1 else _LOOKS_NS
-            while kernel.now_ns < ends_ns and not kernel.failures:
+            while kernel.now_ns < begin_ns + self._settles_ns and not kernel.failures:
                 kernel.run(kernel.now_ns + step_ns)
                 if not self._left():
                     break
         for why in self._left():
             kernel.fail(why)
+
+    @property
+    def _settles_ns(self) -> int:
+        return _SETTLES_NS + _RELOAD_NS * self.server.reload.count
 
     def _left(self) -> list[str]:
         """Return what is not as it must be at the end."""
