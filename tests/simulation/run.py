@@ -68,31 +68,52 @@ def search(name: str, seeds: Iterable[int], most: int = 5, fault: Fault | None =
     return found
 
 
-def replay(name: str, seed: int, *, verbose: bool = False, fault: Fault | None = None) -> str:
-    """Run one schedule; return what happens, and if it fails, that of its shortest form."""
+def replay(
+    name: str,
+    seed: int,
+    *,
+    verbose: bool = False,
+    fault: Fault | None = None,
+    tries: int = _MOST_TRIES,
+) -> str:
+    """Run one schedule; return what happens, and if it fails, that of its shortest form.
+
+    Args:
+        name: Of the world.
+        seed: Of the schedule.
+        verbose: Return what happens in its long form too.
+        fault: It is put back; None: none is.
+        tries: How many schedules to try for a shorter form.
+    """
     lines: list[str] = []
     with _running(fault):
         choices = Choices(seed)
         failures = World(KINDS[name], choices, lines.append if verbose else None).run()
         if not failures:
             return "\n".join([*lines, f"seed {seed} of the world {name}: all is well"])
-        before, after = choices.taken, shortest(name, choices.taken, failures[0])
+        before, after = choices.taken, shortest(name, choices.taken, failures[0], tries)
         shrunk: list[str] = []
         World(KINDS[name], Choices(recorded=after), shrunk.append).run()
     kept = f"{sum(map(bool, after))} of {sum(map(bool, before))} choices that are not plain"
     return "\n".join([*lines, f"seed {seed} of the world {name}, shortened: {kept}", *shrunk])
 
 
-def shown_fault(name: str, seeds: Iterable[int]) -> tuple[int, str]:
-    """Put a fault back; return the first seed that finds it, -1 if none does, and its shortest form."""
+def shown_fault(name: str, most: int, tries: int) -> tuple[int, str]:
+    """Put a fault back; return the first seed that finds it, -1 if none does, and a shorter form.
+
+    Args:
+        name: Of the fault.
+        most: How many schedules to run.
+        tries: How many schedules to try for a shorter form.
+    """
     fault = FAULTS[name]
-    found = search(fault.world, seeds, most=1, fault=fault)
+    found = search(fault.world, range(fault.seed, fault.seed + most), most=1, fault=fault)
     for seed in found.failed:
-        return seed, replay(fault.world, seed, fault=fault)
+        return seed, replay(fault.world, seed, fault=fault, tries=tries)
     return -1, ""
 
 
-def shortest(name: str, taken: list[int], failure: str) -> list[int]:
+def shortest(name: str, taken: list[int], failure: str, tries: int) -> list[int]:
     """Return simpler choices with which a schedule fails in the same way."""
     kind = _NUMBERS.sub("N", failure)
 
@@ -100,4 +121,4 @@ def shortest(name: str, taken: list[int], failure: str) -> list[int]:
         failures = World(KINDS[name], Choices(recorded=recorded)).run()
         return bool(failures) and _NUMBERS.sub("N", failures[0]) == kind
 
-    return shrink(taken, fails, _MOST_TRIES)
+    return shrink(taken, fails, tries)

@@ -26,7 +26,7 @@ from tests.simulation.machine import machine
 from tests.simulation.process import Process
 from tests.simulation.processes import SimulatedMaster
 
-_LONGEST_NS = 900_000_000_000
+_LONGEST_NS = 300_000_000_000
 _SETTLES_NS = 3_000_000_000
 _LOOKS_NS = 100_000_000
 _RELOAD_NS = 30_000_000_000
