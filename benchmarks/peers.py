@@ -139,7 +139,7 @@ class Apache(Peer):
         script.write_text(
             f"#!/bin/sh\nsleep {self.seconds}\nprintf 'Content-Type: text/plain\\n\\nOK\\n'\n"
         )
-        _make_public(script)
+        make_public(script)
         lines = [
             f"ServerRoot {directory}",
             f"DefaultRuntimeDir {directory}",
@@ -201,13 +201,13 @@ class PhpFpm(Peer):
         return f"start_servers {MIN}, min_spare_servers {SPARE}, max_spare_servers {SPARE}"
 
     def missing(self) -> str:
-        return "" if self._binary() else "Debian: php-fpm"
+        return "" if php_fpm() else "Debian: php-fpm"
 
     def arguments(self, directory: Path) -> list[str]:
         script = directory / "sleep.php"
         script.write_text(f'<?php usleep({self.seconds * 1e6:.0f}); echo "OK\\n";')
-        _make_public(script)
-        self.request = _fastcgi_request(script)
+        make_public(script)
+        self.request = fastcgi_request(script)
         lines = [
             "[global]",
             f"error_log = {directory}/error.log",
@@ -224,13 +224,15 @@ class PhpFpm(Peer):
             lines += [f"user = {_UNPRIVILEGED}", f"group = {_UNPRIVILEGED}"]
         config = directory / "fpm.conf"
         config.write_text("\n".join(lines) + "\n")
-        return [self._binary(), "--nodaemonize", "--no-php-ini", "--fpm-config", str(config)]
+        return [php_fpm(), "--nodaemonize", "--no-php-ini", "--fpm-config", str(config)]
 
-    def _binary(self) -> str:
-        for place in ("/usr/sbin", "/usr/bin"):
-            for path in sorted(Path(place).glob("php-fpm[0-9]*"), reverse=True):
-                return str(path)
-        return find("php-fpm")
+
+def php_fpm() -> str:
+    """Return the path of PHP-FPM, whose name has its version; "": it is not installed."""
+    for place in ("/usr/sbin", "/usr/bin"):
+        for path in sorted(Path(place).glob("php-fpm[0-9]*"), reverse=True):
+            return str(path)
+    return find("php-fpm")
 
 
 def all_peers(seconds: float, linepool_options: list[str]) -> list[Peer]:
@@ -250,18 +252,19 @@ def _http_request(path: str) -> bytes:
     return f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
-def _make_public(script: Path) -> None:
+def make_public(script: Path) -> None:
     """Let a server that has dropped root privileges read and run a script."""
     script.chmod(0o755)
     for directory in script.parents[:2]:
         directory.chmod(directory.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
 
 
-def _fastcgi_request(script: Path) -> bytes:
+def fastcgi_request(script: Path, query: str = "") -> bytes:
     """Return a complete FastCGI request for a script (FastCGI specification, 3.3 and 5)."""
     begin, parameters, body = 1, 4, 5
     responder = struct.pack("!HB5x", 1, 0)  # role; flags 0: close after the reply
     pairs = {"SCRIPT_FILENAME": str(script), "REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.0"}
+    pairs |= {"QUERY_STRING": query} if query else {}
     packed = b"".join(
         bytes((len(name), len(value))) + name.encode() + value.encode()
         for name, value in pairs.items()

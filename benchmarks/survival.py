@@ -1,7 +1,7 @@
-"""What servers survive: death of workers and master, requests that hang, reloads; beside gunicorn and uWSGI.
+"""What servers survive: death of workers and master, requests that hang, reloads; beside others.
 
-Each server has four workers that serve the same sum, linepool over its line protocol, the others over HTTP,
-with the time limit for requests that its documentation gives. Clients open a connection for each request, so
+Each server has four workers, if it has such, that serve the same sum, over its own protocol, with the time
+limit for requests that its documentation gives. Clients open a connection for each request, so
 that keep-alive plays no part. A request fails if its client was connected and got no right reply.
 """
 
@@ -19,20 +19,17 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define
 
 from benchmarks import harness
+from benchmarks.survivors import LIMIT, WORKERS, Contender, HAProxy, contenders
 
-_WORKERS = 4
 _CLIENTS = 4
 _PAUSE = 0.005  # seconds between two requests of a client
 _BETWEEN = 0.2  # seconds between two kills
-_LIMIT = 2  # seconds that a request may take
-_HANG = 1000
-_TAKES = 0.01  # seconds for one sum
 _REPLY_LIMIT = 15.0  # seconds
 _GONE_LIMIT = 5.0  # seconds that processes have to end after their master
 _HEADINGS = (
@@ -45,91 +42,6 @@ _HEADINGS = (
     "started again at once",
     "reload: requests failed",
 )
-_LINES_APP = f"""\
-import time
-import linepool
-
-@linepool.handler
-def add(a: int, b: int) -> int:
-    time.sleep({_TAKES})
-    return a + b
-
-@linepool.handler
-def hang() -> None:
-    time.sleep({_HANG})
-"""
-_WSGI_APP = f"""\
-import time
-from urllib.parse import parse_qs
-
-def application(environ, start_response):
-    if environ["PATH_INFO"] == "/hang":
-        time.sleep({_HANG})
-    time.sleep({_TAKES})
-    query = parse_qs(environ["QUERY_STRING"])
-    body = b"%d\\n" % (int(query["a"][0]) + int(query["b"][0]))
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
-    return [body]
-"""
-
-
-@frozen
-class Contender:
-    """A server.
-
-    Attributes:
-        settings: How it is run, in words.
-        is_http: Whether it serves HTTP, otherwise lines.
-        arguments: From port and directory to the command that starts it.
-        missing: What must be installed; "": nothing.
-    """
-
-    name: str
-    settings: str
-    is_http: bool
-    arguments: Callable[[int, Path], list[str]]
-    missing: str = ""
-
-    def request(self, a: int, b: int) -> bytes:
-        """Return the bytes that ask for a sum."""
-        if self.is_http:
-            return b"GET /add?a=%d&b=%d HTTP/1.0\r\nHost: localhost\r\n\r\n" % (a, b)
-        return b"ADD %d %d\n" % (a, b)
-
-    def hang(self) -> bytes:
-        """Return the bytes of a request that hangs."""
-        return (
-            b"GET /hang?a=1&b=1 HTTP/1.0\r\nHost: localhost\r\n\r\n" if self.is_http else b"HANG\n"
-        )
-
-    def is_whole(self, received: bytes) -> bool:
-        """Whether a line reply has come; over HTTP the end of the connection says that."""
-        return not self.is_http and received.endswith(b"\n")
-
-
-def _contenders() -> list[Contender]:
-    def linepool(port: int, directory: Path) -> list[str]:
-        command = [sys.executable, "-m", "linepool", "run", "app.py", "--bind", f"127.0.0.1:{port}"]
-        command += ["--workers", str(_WORKERS), "--control", str(directory / "control")]
-        return [*command, "--request-timeout", str(_LIMIT), "--poison-deaths", "0"]
-
-    def gunicorn(port: int, _directory: Path) -> list[str]:
-        command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}"]
-        command += ["--workers", str(_WORKERS), "--timeout", str(_LIMIT), "--no-control-socket"]
-        return [*command, "app:application"]
-
-    def uwsgi(port: int, _directory: Path) -> list[str]:
-        command = [harness.find("uwsgi"), "--http-socket", f"127.0.0.1:{port}", "--master"]
-        command += ["--processes", str(_WORKERS), "--harakiri", str(_LIMIT), "--no-orphans"]
-        return [*command, "--need-app", "--die-on-term", "-L", "--module", "app:application"]
-
-    no_gunicorn = "gunicorn (PyPI)" if harness.module_missing("gunicorn") else ""
-    no_uwsgi = "" if harness.find("uwsgi") else "uwsgi (PyPI)"
-    return [
-        Contender("linepool", f"--request-timeout {_LIMIT}", False, linepool),
-        Contender("gunicorn", f"sync, --timeout {_LIMIT}", True, gunicorn, no_gunicorn),
-        Contender("uWSGI", f"--harakiri {_LIMIT} --no-orphans", True, uwsgi, no_uwsgi),
-    ]
 
 
 class Run:
@@ -138,7 +50,6 @@ class Run:
     def __init__(self, contender: Contender, directory: Path) -> None:
         self.contender = contender
         self.directory = directory
-        (directory / "app.py").write_text(_WSGI_APP if contender.is_http else _LINES_APP)
         self.port = harness.free_port()
         self.program = self._start()
 
@@ -149,7 +60,11 @@ class Run:
     def until_up(self) -> None:
         """Wait until all workers are up."""
         harness.until("it answers", lambda: self.ask(1, 2) == "")
-        harness.until("all workers are up", lambda: len(self.workers()) >= _WORKERS)
+        harness.until("all workers are up", self.is_complete)
+
+    def is_complete(self) -> bool:
+        """Whether all workers are up."""
+        return len(self.workers()) >= self.contender.workers_wanted
 
     def restart(self) -> bool:
         """Start it again on the same address; return whether that went well."""
@@ -161,11 +76,7 @@ class Run:
 
     def workers(self) -> list[int]:
         """Return the pids of the workers."""
-        if self.contender.is_http:
-            return harness.children(self.program.pid)
-        with contextlib.suppress(OSError, ValueError):
-            return harness.linepool_workers(self.directory / "control")
-        return []
+        return self.contender.workers(self.program.pid, self.directory)
 
     def ask(self, a: int, b: int) -> str:
         """Ask for a sum; return "" for the right one, "refused", or how the request failed."""
@@ -174,7 +85,7 @@ class Run:
         except OSError:
             return "refused"
         received = self.converse(sock, self.contender.request(a, b))
-        if received.rstrip().endswith(str(a + b).encode()) and b"ERROR" not in received:
+        if self.contender.is_right(received, a + b):
             return ""
         return "error" if received else "no reply"
 
@@ -226,14 +137,21 @@ class Load:
 
 
 def _kill_workers(run: Run, kills: int, rng: random.Random) -> str:
+    if not run.contender.workers_wanted:
+        return "-"
+    ended = 0
     with Load(run).running() as load:
+        time.sleep(_BETWEEN)
         for _ in range(kills):
-            time.sleep(_BETWEEN)
             with contextlib.suppress(ProcessLookupError, IndexError):
                 os.kill(rng.choice(run.workers()), signal.SIGKILL)
-        time.sleep(_BETWEEN)
-        harness.until("all workers are up", lambda: len(run.workers()) >= _WORKERS)
-    return load.failed()
+            time.sleep(_BETWEEN)
+            if not run.program.is_running:
+                ended += 1
+                if not run.restart():
+                    raise harness.BenchmarkError("it does not start any more")
+        harness.until("all workers are up", run.is_complete)
+    return load.failed() + (f", it ended {ended} times" if ended else "")
 
 
 def _hang(run: Run, count: int) -> tuple[str, str, str]:
@@ -244,10 +162,27 @@ def _hang(run: Run, count: int) -> tuple[str, str, str]:
         for _ in range(count):
             began = time.monotonic()
             sock = socket.create_connection(("127.0.0.1", run.port), 5)
-            received = run.converse(sock, run.contender.hang())
+            with _unhung(run):
+                received = run.converse(sock, run.contender.hang())
             times.append(time.monotonic() - began)
             read["an error" if received else "nothing"] += 1
-    return f"{statistics.median(times):.1f} s", " / ".join(read), load.failed()
+    after = "never" if run.contender.unhang else f"{statistics.median(times):.1f} s"
+    return after, " / ".join(read), load.failed()
+
+
+@contextlib.contextmanager
+def _unhung(run: Run) -> Iterator[None]:
+    """Have another client end what hangs after twice its time limit, if nothing else does."""
+    timer = threading.Timer(2 * LIMIT, _send, [run, run.contender.unhang])
+    if run.contender.unhang:
+        timer.start()
+    yield
+    timer.cancel()
+
+
+def _send(run: Run, request: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", run.port), 5) as sock:
+        run.converse(sock, request)
 
 
 def _kill_master(run: Run) -> tuple[str, str]:
@@ -269,11 +204,14 @@ def _kill_master(run: Run) -> tuple[str, str]:
 
 
 def _reload(run: Run, reloads: int) -> str:
+    number = run.contender.reload
+    if number is None:
+        return "-"
     with Load(run).running() as load:
         for _ in range(reloads):
             time.sleep(_BETWEEN)
             old = set(run.workers())
-            os.kill(run.program.pid, signal.SIGHUP)
+            os.kill(run.program.pid, number)
             harness.until("all workers are new", lambda old=old: _are_new(run, old), 60)  # type: ignore[misc]
         time.sleep(_BETWEEN)
     return load.failed()
@@ -281,7 +219,7 @@ def _reload(run: Run, reloads: int) -> str:
 
 def _are_new(run: Run, old: set[int]) -> bool:
     now = set(run.workers())
-    return len(now) >= _WORKERS and not now & old
+    return len(now) >= run.contender.workers_wanted and not now & old
 
 
 def _measure(contender: Contender, options: object, directory: Path) -> tuple[str, ...]:
@@ -295,6 +233,8 @@ def _measure(contender: Contender, options: object, directory: Path) -> tuple[st
         return (contender.name, killed, *hung, *dead, _reload(run, numbers["reloads"]))
     finally:
         run.program.stop()
+        if isinstance(contender, HAProxy):
+            contender.close()
 
 
 def _run() -> int:
@@ -307,21 +247,24 @@ def _run() -> int:
     parser.add_argument("--only", nargs="+", metavar="SERVER", help="names, such as gunicorn")
     options = parser.parse_args()
     rows = []
-    for contender in _contenders():
+    notes = []
+    for contender in contenders():
         if options.only and contender.name not in options.only:
             continue
-        if contender.missing:
-            print(f"left out: {contender.name} needs {contender.missing}", file=sys.stderr)
+        if missing := contender.missing():
+            print(f"left out: {contender.name} needs {missing}", file=sys.stderr)
             continue
         print(f"{contender.name} ...", file=sys.stderr)
         with tempfile.TemporaryDirectory() as name:
             row = _measure(contender, options, Path(name))
         rows.append((f"{contender.name} ({contender.settings})", *row[1:]))
+        notes += [contender.notes] if contender.notes else []
     print(
         f"{options.kills} workers killed, {options.hangs} requests that hang, {options.reloads} reloads;"
-        f" {_WORKERS} workers, {_CLIENTS} clients; {harness.machine()}, load {os.getloadavg()[0]:.1f}\n"
+        f" {WORKERS} workers, {_CLIENTS} clients; {harness.machine()}, load {os.getloadavg()[0]:.1f}\n"
     )
     print(harness.table(_HEADINGS, rows))
+    print("".join(f"\n{note}." for note in notes))
     return 0
 
 

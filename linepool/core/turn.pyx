@@ -444,7 +444,7 @@ cdef class Turns:
         """Deal with the end of a stream, or with an error of recv()."""
         if got == 0:
             return UNTOUCHED  # it will be read again
-        if error == EAGAIN:
+        if error == EAGAIN or error == EINTR:
             if connection.maker is not None:
                 connection.is_replaceable = True
                 self.show(connection)

@@ -3,7 +3,8 @@
 Each worker writes its own file in the directory $JOURNALS, named by its pid and the time of its first
 request, because a pid may be used again; the name is in every reply. One write() with O_APPEND writes one
 line, so SIGKILL cannot leave a partial line: ``+7`` request 7 began, ``-7`` it ended, ``!8.5:4711,4712`` at
-8.5 (monotonic) the worker ended itself while it held the connections of these clients' ports.
+8.5 (monotonic) the worker ended itself while it held the connections of these clients' ports. What begins
+with another sign concerns one experiment only.
 
 The handlers that hang are those of stuck_app.py.
 """
@@ -11,6 +12,7 @@ The handlers that hang are those of stuck_app.py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import socket
@@ -22,28 +24,41 @@ from attrs import frozen
 
 import linepool
 
+_BY_NAME = (
+    "JOURNAL_BY_NAME" in os.environ
+)  # for handlers that close descriptors that they do not own
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
 
 @frozen
 class Journal:
-    """The journal of this worker."""
+    """The journal of this worker; all apps share it."""
 
     name: str
+    path: str
     descriptor: int
 
     def write(self, line: str) -> None:
-        os.write(self.descriptor, f"{line}\n".encode())
+        descriptor = os.open(self.path, _FLAGS, 0o600) if _BY_NAME else self.descriptor
+        os.write(descriptor, f"{line}\n".encode())
+        if _BY_NAME:
+            os.close(descriptor)
+
+
+@functools.cache
+def _journal_of(pid: int) -> Journal:
+    name = f"{pid}.{time.monotonic_ns()}"
+    path = os.path.join(os.environ["JOURNALS"], name)
+    return Journal(name, path, -1 if _BY_NAME else os.open(path, _FLAGS, 0o600))
 
 
 @linepool.resource
 def journal() -> Iterator[Journal]:
-    name = f"{os.getpid()}.{time.monotonic_ns()}"
-    path = os.path.join(os.environ["JOURNALS"], name)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    yield Journal(name, descriptor)
-    os.close(descriptor)
+    yield _journal_of(os.getpid())
 
 
-def _proof(request: int, journal: Journal) -> str:
+def proof(request: int, journal: Journal) -> str:
+    """Return the reply that only this worker can give to this request."""
     return f"{request} {journal.name} {hashlib.sha256(b'%d' % request).hexdigest()}"
 
 
@@ -55,14 +70,14 @@ def work(request: int, journal: Journal) -> str:
     for _ in range(request % 300):
         hashlib.sha256(b"%d" % request).digest()
     journal.write(f"-{request}")
-    return _proof(request, journal)
+    return proof(request, journal)
 
 
 @linepool.handler
 def end(request: int, journal: Journal) -> None:
     """End this worker with os._exit()."""
     journal.write(f"+{request}")
-    journal.write(f"!{time.monotonic()}:{','.join(map(str, _held()))}")
+    journal.write(f"!{time.monotonic()}:{','.join(map(str, held()))}")
     os._exit(3)
 
 
@@ -85,18 +100,18 @@ def big(request: int, size: int, journal: Journal) -> str:
     """Return the proof, then as many letters."""
     journal.write(f"+{request}")
     journal.write(f"-{request}")
-    return f"{_proof(request, journal)} {'x' * size}"
+    return f"{proof(request, journal)} {'x' * size}"
 
 
 @linepool.handler("BEGUN")
 def hang_after_a_part(request: int, journal: Journal) -> Iterator[str]:
     """a stream that stops after its first line"""
     journal.write(f"+{request}")
-    yield _proof(request, journal)
+    yield proof(request, journal)
     time.sleep(1000)
 
 
-def _held() -> Iterator[int]:
+def held() -> Iterator[int]:
     """Yield the client ports of the connections that this process holds."""
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as sock:

@@ -73,7 +73,7 @@ class Journals:
                     kills.append(Kill(int(path.name.partition(".")[0]), float(at), held))
                 elif line[0] == "+":
                     began.append((path.name, int(line[1:])))
-                else:
+                elif line[0] == "-":
                     ended.add((path.name, int(line[1:])))
         return cls(began, ended, kills)
 
@@ -151,6 +151,12 @@ def _class_of(request: Request, journals: Journals, kills: Sequence[Kill], taken
     return "L2" if is_theirs else "L3"
 
 
+def p99_ms(requests: Iterable[Request]) -> float:
+    """Return how long 99 of 100 right replies took at most; 0: there is none."""
+    times = sorted(one.ended_at - one.sent_at for one in requests if one.is_right)
+    return round(1000 * times[int(len(times) * 0.99)], 1) if times else 0.0
+
+
 @define
 class Report:
     """What an experiment found.
@@ -215,9 +221,7 @@ class Report:
             sum(not (one in began and one in journals.ended) for one in proven),
         )
         self.check("cut off in a worker that was not killed", len(cut))
-        times = sorted(one.ended_at - one.sent_at for one in right)
-        if times:
-            self.p99_ms = round(1000 * times[int(len(times) * 0.99)], 1)
+        self.p99_ms = p99_ms(right)
         self.details += [
             *lost.details,
             *map(str, wrong[:_MAX_DETAILS]),

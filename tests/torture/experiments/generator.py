@@ -41,6 +41,7 @@ class Plan:
         bursts: Whether a client sends several requests at once now and then.
         authority: The path of the certificate that signs the server's; "": no TLS.
         proxied: Whether each connection begins with a PROXY header.
+        is_resp: Whether the app speaks RESP, otherwise lines.
         seed: Of what is random.
     """
 
@@ -52,6 +53,7 @@ class Plan:
     bursts: bool = True
     authority: str = ""
     proxied: bool = False
+    is_resp: bool = False
     seed: int = 1
 
 
@@ -89,7 +91,7 @@ def judged(number: int, line: bytes) -> tuple[str, str]:
     proof = sha256(b"%d" % number).hexdigest().encode()
     if len(words) >= 3 and words[0] == b"%d" % number and words[2] == proof:
         return "", words[1].decode()
-    if line.startswith((b"SERVER_ERROR", b"ERROR")):
+    if line.startswith((b"SERVER_ERROR", b"ERROR", b"-ERR")):
         return f"error: {line.decode().strip()}", ""
     return f"wrong: {line[:100]!r}", ""
 
@@ -176,7 +178,7 @@ class Connection:
         try:
             self.writer.write(b"".join(b"WORK %d\n" % number for number in numbers))
             while waiting:
-                line = await asyncio.wait_for(self.reader.readline(), REPLY_LIMIT)
+                line = await asyncio.wait_for(self._reply(), REPLY_LIMIT)
                 if not line.endswith(b"\n"):
                     lost = "closed within a reply" if line else "closed"
                     break
@@ -189,6 +191,14 @@ class Connection:
         for number in waiting:
             self._note(number, lost, "", sent_at)
         return not waiting
+
+    async def _reply(self) -> bytes:
+        line = await self.reader.readline()
+        if not self.clients.plan.is_resp or line.startswith(b"-"):
+            return line
+        if line.startswith(b"$"):
+            return await self.reader.readline()
+        return b"no string: " + line if line else b""
 
     def _note(self, number: int, how: str, worker: str, sent_at: float) -> None:
         now = time.monotonic()

@@ -123,7 +123,7 @@ class Ground:
         """Whether something comes ahead of the first request of each connection."""
         return self.variant in ("tls", "proxied")
 
-    def plan(self, server: ServerProcess, *, each: int = 0, **more: int) -> Plan:
+    def plan(self, server: ServerProcess, *, each: int = 0, **more: Any) -> Plan:
         """Return a plan for clients of a server, as the variant of the experiment wants them.
 
         What begins with TLS stays in its worker, which ends the connection when it leaves, so its clients
@@ -208,6 +208,21 @@ class Ground:
             os.close(pidfd)
         self.kills.append(kill)
         return kill
+
+    def note_stuck(self, server: ServerProcess, command: str) -> frozenset[int]:
+        """Note the kill that awaits the worker in which a command hangs; return the ports that it holds.
+
+        Pre-condition: Nothing else runs in that worker, so that it neither takes connections nor gives
+        them away.
+        """
+
+        def stuck(state: dict[str, Any]) -> list[int]:
+            return [one["pid"] for one in state["workers"] if one["command"] == command]
+
+        (pid,) = stuck(server.until(stuck))
+        ports = [proc.client_ports(pid, int(one.rpartition(":")[2])) for one in server.addresses]
+        self.kills.append(Kill(pid, time.monotonic(), frozenset[int]().union(*ports)))
+        return self.kills[-1].ports or frozenset()
 
     def wish_pid(self, pid: int) -> bool:
         """Have the kernel give the next process this pid, if that is possible here."""

@@ -12,7 +12,18 @@ from attrs import frozen
 
 from linepool import core
 from tests.servers import ROOT
-from tests.torture.experiments import changes, deaths, outside, stalls
+from tests.torture.experiments import (
+    apps,
+    calls,
+    careless,
+    changes,
+    clocks,
+    deaths,
+    links,
+    outside,
+    stalls,
+    waiting,
+)
 from tests.torture.experiments.account import Report
 from tests.torture.experiments.ground import Ground, Size
 
@@ -54,6 +65,12 @@ EXPERIMENTS = [
     Experiment("T8", outside.hostile_clients, ("shared", "dispatch")),
     Experiment("T10", outside.late_readers, ("shared", "shared pure")),
     Experiment("T11", outside.logs, ("shared",)),
+    Experiment("T13", waiting.waiters, ("shared", "dispatch", "shared pure")),
+    Experiment("T14", apps.several_apps, ("shared", "dispatch")),
+    Experiment("T15", clocks.clock_steps, ("shared", "dispatch")),
+    Experiment("T16", calls.failing_calls, ("shared", "dispatch")),
+    Experiment("T17", links.half_open_links, ("shared", "dispatch")),
+    Experiment("T18", careless.careless_handlers, ("shared", "dispatch"), ("dispatch",)),
 ]
 SOAK = Experiment("T12", changes.soak, ("shared",))
 
