@@ -15,6 +15,7 @@ import pytest
 
 import linepool
 from linepool import app, core
+from linepool.kernel import features
 from tests.servers import ENVIRONMENT, Fifo, Gate, ServerProcess
 
 hypothesis.settings.register_profile(
@@ -78,8 +79,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run each test of the scheme ``accept`` once: what waits and accepts is the same code there."""
-    items[:] = [item for item in items if not {"pure", "accept"} <= _parameters(item)]
+    """Run each test of the scheme ``accept`` once: what waits and accepts is the same code there.
+
+    Leave out what needs Linux, if nothing of that is used.
+    """
+    items[:] = [
+        item
+        for item in items
+        if not {"pure", "accept"} <= _parameters(item)
+        and not (features.IS_FORCED and item.get_closest_marker("linux"))
+    ]
 
 
 def _parameters(item: pytest.Item) -> set[str]:

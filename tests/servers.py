@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from linepool import core
+from linepool.errors import SetupError
+from linepool.kernel import features
 from linepool.operate import remote
 from linepool.testing import Peer
 from tests.warm import WarmProcess, start_warm
@@ -27,10 +29,11 @@ HANDLERS = ROOT / "tests" / "handlers"
 TIMEOUT = 40.0
 """Seconds; only there to fail."""
 _UNWANTED = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
+_KEPT = (core.VARIABLE, features.VARIABLE)
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
-    if name not in _UNWANTED and (name == core.VARIABLE or not name.startswith("LINEPOOL_"))
+    if name not in _UNWANTED and (name in _KEPT or not name.startswith("LINEPOOL_"))
 } | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 """Without settings, and with this Python's programs first. Output is buffered and compiled modules are
 kept, as most users have it; otherwise a server takes twice as long to start."""
@@ -256,11 +259,18 @@ class ServerProcess:
 
     def watch(self) -> dict[int, int]:
         """Return pidfds of its workers, by pid; readable when the process has ended."""
-        for pid in children_of(self.process.pid):
+        for pid in (*children_of(self.process.pid), *self._kept()):
             if pid not in self._pidfds:
                 with contextlib.suppress(ProcessLookupError):
                     self._pidfds[pid] = os.pidfd_open(pid)
         return self._pidfds
+
+    def _kept(self) -> list[int]:
+        """Return the pids of workers that are not children of the master, but of keepers."""
+        if features.IS_FORCED:
+            with contextlib.suppress(SetupError):
+                return [one["pid"] for one in remote.status(self.control, 5.0)["workers"]]
+        return []
 
     def connect(self, listener: int = 0) -> Peer:
         """Return a new connection."""

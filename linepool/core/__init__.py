@@ -11,6 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from linepool.kernel import features
 from linepool.version import __version__
 
 VARIABLE = "LINEPOOL_PURE"
@@ -21,6 +22,8 @@ def _why_pure() -> str:
     """Return why pure Python runs; empty if the compiled core does."""
     if os.environ.get(VARIABLE, "").strip() not in ("", "0"):
         return f"{VARIABLE} is set"
+    if missing := features.why_accept_only():
+        return f"this system has no {missing}"
     try:
         importlib.import_module("linepool.core.rounds")
     except ModuleNotFoundError:

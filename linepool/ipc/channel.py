@@ -32,6 +32,8 @@ from linepool.ipc.messages import (
 )
 from linepool.ipc.waiting import MOST_BYTES as MOST_WAITING_BYTES
 from linepool.ipc.waiting import Waiting, Wakes, packed_all, unpacked, unpacked_all, unpacked_wakes
+from linepool.kernel.features import POLLRDHUP
+from linepool.kernel.packets import packet_pair
 from linepool.kernel.sealed_file import sealed_file, sealed_size
 from linepool.kernel.standard import LAST_STANDARD, moved_away
 from linepool.session import Session, unknown_version
@@ -74,13 +76,13 @@ _DESCRIPTORS = 2  # of a connection whose state is in a file
 MOST_DESCRIPTORS = 64
 """In one message."""
 _CONTROL_BYTES = socket.CMSG_SPACE(MOST_DESCRIPTORS * _INT.size)
-_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_FLAGS = socket.MSG_DONTWAIT | int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 """Without the latter, every program that a handler starts would inherit the client's connection."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Return the two ends of a new channel."""
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ends = packet_pair()
     for end in ends:
         end.settimeout(None)  # whatever default the app has set for sockets of its own
     return ends
@@ -279,8 +281,8 @@ def _is_closed(channel: socket.socket) -> bool:
     if _INT.unpack(fcntl.ioctl(channel, termios.FIONREAD, bytes(_INT.size)))[0]:
         return False
     poller = select.poll()
-    poller.register(channel, select.POLLIN | select.POLLRDHUP)
-    return any(event & (select.POLLHUP | select.POLLRDHUP) for _, event in poller.poll(0))
+    poller.register(channel, select.POLLIN | POLLRDHUP)
+    return any(event & (select.POLLHUP | POLLRDHUP) for _, event in poller.poll(0))
 
 
 def _parsed(data: bytes, descriptors: list[int], max_state_bytes: int) -> Message:

@@ -7,7 +7,6 @@ checked where it is used: the app's code runs there.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
 import os
@@ -17,13 +16,13 @@ from typing import Any
 
 from attrs import Factory, define
 
+from linepool.kernel.packets import receive_packet, send_packet
 from linepool.kernel.sealed_file import sealed_file, sealed_size
 
 _MOST_DESCRIPTORS = 200  # in one message; the kernel's limit is 253 (unix(7), SCM_RIGHTS)
 _INLINE_BYTES = 16384
 _MESSAGE_BYTES = _INLINE_BYTES + 1
 _LONGEST = 64 * 1024 * 1024  # bytes of facts
-_INT_BYTES = array.array("i").itemsize
 _PART, _WHOLE, _FILE = (
     b"+",
     b".",
@@ -99,21 +98,18 @@ class LetterBox:
             EOFError: The other end is closed.
             ValueError: A message is not part of a letter.
         """
-        flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
-        room = socket.CMSG_SPACE((_MOST_DESCRIPTORS + 1) * _INT_BYTES)
+        flags = 0 if wait else socket.MSG_DONTWAIT
         while True:
             try:
-                data, control, flag, _ = self.socket.recvmsg(_MESSAGE_BYTES, room, flags)
+                data, descriptors, is_cut = receive_packet(
+                    self.socket, _MESSAGE_BYTES, _MOST_DESCRIPTORS + 1, flags
+                )
             except BlockingIOError:
                 return None
             except ConnectionResetError:
                 continue  # the other end was closed with letters unread; its own come first
-            for _, _, rights in control:
-                numbers = array.array("i")
-                numbers.frombytes(rights[: len(rights) - len(rights) % _INT_BYTES])
-                self._received += numbers
-            if flag & socket.MSG_CTRUNC:
-                self._is_cut = True
+            self._received += descriptors
+            self._is_cut = self._is_cut or is_cut
             if not data:
                 self._drop()
                 raise EOFError
@@ -126,9 +122,7 @@ class LetterBox:
         self.socket.close()
 
     def _send(self, data: bytes, descriptors: list[int]) -> None:
-        rights = array.array("i", descriptors)
-        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
-        self.socket.sendmsg([data], control)
+        send_packet(self.socket, data, descriptors)
 
     def _letter(self, data: bytes) -> Letter:
         try:

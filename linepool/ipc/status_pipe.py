@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 
+from linepool.kernel.pipes import quick_pipe
 from linepool.kernel.standard import with_high_number
 from linepool.pool.status import SIZE
 
@@ -26,7 +27,7 @@ class StatusPipe:
     """
 
     def __init__(self, ends: tuple[int, int] | None = None) -> None:
-        self.reader, self.writer = ends or os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.reader, self.writer = ends or quick_pipe()
 
     @classmethod
     def of_worker(cls, writer: int) -> StatusPipe:

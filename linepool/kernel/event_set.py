@@ -9,8 +9,47 @@ number before. If it does not, epoll reports it again, for it is level-triggered
 from __future__ import annotations
 
 import select
+import selectors
 import socket
 from collections.abc import Iterator
+
+from linepool.kernel import features
+
+
+def new_selector() -> selectors.DefaultSelector:
+    """Return a selector for the master: an epoll set, or poll(2).
+
+    Its children close their copies; that of a kqueue would be the number of another file by then.
+    """
+    if features.EPOLL:
+        return selectors.DefaultSelector()
+    return selectors.PollSelector()  # type: ignore[return-value]  # it lacks fileno()
+
+
+class PollSet:
+    """The part of ``select.epoll`` that the scheme ``accept`` uses, where there is none; by poll(2)."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+
+    def register(self, file: socket.socket | int, events: int) -> None:
+        """Wait for events of a descriptor too."""
+        self._poll.register(file, events)
+
+    def unregister(self, file: socket.socket | int) -> None:
+        """No longer wait for them."""
+        self._poll.unregister(file)
+
+    def poll(self, seconds: float | None = None, _most: int = -1) -> list[tuple[int, int]]:
+        """Wait for some seconds at most; return descriptors and what has happened."""
+        return self._poll.poll(None if seconds is None else seconds * 1000)
+
+    def fileno(self) -> int:
+        """Return -1: it has no descriptor."""
+        return -1
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class EventSet:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import stat
 import struct
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 from linepool.address import Address, parse_address, unix_address
 from linepool.errors import SetupError
+from linepool.kernel import features
 from linepool.kernel.privileges import owner_of
 from linepool.kernel.shared_memory import SharedMemory
 from linepool.kernel.sock_diag import unix_queue
@@ -29,7 +31,11 @@ _IPV6_MINHOPCOUNT = 73
 _OPEN, _ENDING, _SHUT = range(3)  # what all processes know of a listener
 _PHASE_BYTES = 1
 Kind = Literal["listener", "socket", "other"]  # of a descriptor that another program has opened
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+_KEEPALIVE = (
+    (features.TCP_KEEPIDLE, 60),
+    (socket.TCP_KEEPINTVL, 15),
+    (socket.TCP_KEEPCNT, 4),
+)
 
 
 class Listener:
@@ -116,6 +122,8 @@ class Listener:
         if descriptor <= LAST_STANDARD:
             descriptor = moved_away(descriptor)
         sock = as_connection(descriptor, self._family)
+        if not features.SHUTDOWN:  # where it inherits that the listener does not block
+            sock.setblocking(True)
         if self.is_unix:
             return sock, unix_peer(descriptor)
         if self.phase[0]:
@@ -125,6 +133,8 @@ class Listener:
     def queue(self) -> tuple[int, int]:
         """Return how many connections the kernel has queued, and how many it may."""
         try:
+            if not features.TCP_INFO:
+                return int(_is_readable(self.socket)), 0
             if self.is_unix:
                 return unix_queue(self.socket)
             # tcp(7), TCP_INFO: on a listener tcpi_unacked is the queue, tcpi_sacked its limit.
@@ -149,19 +159,31 @@ class Listener:
         if self.is_unix:
             self._unlink()
             self.shut()
-        elif self.owned:
+        elif self.owned and features.SHUTDOWN:
             self.phase[0] = _ENDING  # before any connection can inherit the option
             _require_ttl(self.socket, 255)
 
     def shut(self) -> None:
         """End it in all processes, if it is ours: its address is free, and newcomers are refused.
 
-        The backlog of a TCP listener is reset. May be called by: any thread of any process.
+        The backlog of a TCP listener is reset. Where shutdown(2) does not end a listener, this process's copy
+        is closed; each other process closes its own when it sees ``is_shut``, and accepts what is in the
+        backlog before. May be called by: any thread of any process.
         """
-        if self.owned:
+        if self.owned and not features.SHUTDOWN:
+            self.phase[0] = _SHUT
+            self._end_here()
+        elif self.owned:
             with contextlib.suppress(OSError):  # shut, or closed, already
                 self.socket.shutdown(socket.SHUT_RD)
                 self.phase[0] = _SHUT
+
+    def _end_here(self) -> None:
+        """Close the socket, though another thread may be using its number, which stays taken."""
+        with contextlib.suppress(OSError):  # it is closed already
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(nothing, self.socket.fileno(), inheritable=False)
+            os.close(nothing)
 
     def close(self) -> None:
         """Close this process's copy."""
@@ -228,7 +250,7 @@ def _open(address: Address, own: Settings, settings: Settings, others: list[List
     sock.listen(own.backlog)
     # A worker that polls first must not wait in accept() for a client that another worker has taken.
     # The flag is not inherited by accepted sockets (accept(2), Linux).
-    sock.setblocking(settings.blocks_in_accept)
+    sock.setblocking(settings.blocks_in_accept and features.SHUTDOWN)
     return Listener(sock, address.path, owned=address.descriptor < 0)
 
 
@@ -372,7 +394,7 @@ def _give(path: str, owner: tuple[int, int]) -> None:
     Raises:
         OSError: The kernel refuses it.
     """
-    file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    file = os.open(path, features.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if stat.S_ISSOCK(os.fstat(file).st_mode):
             os.chown(f"/proc/self/fd/{file}", *owner)
@@ -394,6 +416,13 @@ def _require_ttl(sock: socket.socket, ttl: int) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, ttl)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, ttl)
+
+
+def _is_readable(listener: socket.socket) -> bool:
+    """Whether a client waits, as far as poll(2) tells."""
+    poller = select.poll()
+    poller.register(listener, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def tick(settings: Settings) -> float:

@@ -11,8 +11,9 @@ import os
 import select
 import signal
 import socket
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from linepool.kernel import features
 from linepool.kernel.sockets import socket_cookie
 
 _PIDFD_GETFD = 438  # number of the system call, on every architecture (pidfd_getfd(2))
@@ -145,3 +146,11 @@ class ChildProcess:
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+
+    @classmethod
+    def look(cls) -> None:
+        """Do nothing when SIGCHLD has come: each pidfd tells of its own process."""
+
+
+if not (TYPE_CHECKING or features.PIDFD):
+    from linepool.kernel.kept_process import KeptProcess as ChildProcess

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 from attrs import evolve, frozen
 
+from linepool.kernel import features
+
 
 @frozen
 class Program:
@@ -98,7 +100,7 @@ class Program:
         Raises:
             OSError: It cannot be started; everything is as before.
         """
-        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        here = os.open(".", features.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         try:
             prepare()

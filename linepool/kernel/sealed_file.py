@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+from linepool.kernel.memory_file import FIXED, memory_file, seal, seals_of
 
 
 def sealed_file(data: bytes) -> int:
@@ -14,12 +13,12 @@ def sealed_file(data: bytes) -> int:
     Raises:
         OSError: The kernel has no memory for the file, or this process has no descriptor left.
     """
-    number = os.memfd_create("linepool-connection", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    number = memory_file("linepool-connection")
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(number, view) :]
-        fcntl.fcntl(number, fcntl.F_ADD_SEALS, _SEALS)
+        seal(number, FIXED)
     except OSError:
         os.close(number)
         raise
@@ -32,6 +31,6 @@ def sealed_size(number: int) -> int:
     Raises:
         OSError, ValueError: The descriptor is of something else.
     """
-    if fcntl.fcntl(number, fcntl.F_GET_SEALS) != _SEALS:
+    if seals_of(number, FIXED) != FIXED:
         raise ValueError
     return os.fstat(number).st_size

@@ -7,15 +7,13 @@ uses it with SIGBUS. It stays writable.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 from typing import Self
 
 from linepool.kernel.memory import map_file
+from linepool.kernel.memory_file import FIXED_SIZE, memory_file, seal, seals_of
 from linepool.kernel.standard import with_high_number
-
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class SharedFile:
@@ -41,10 +39,9 @@ class SharedFile:
             OSError: The kernel has no memory or no descriptor for it.
         """
         file = cls()
-        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-        file.descriptor = with_high_number(os.memfd_create(f"linepool-{name}", flags))
+        file.descriptor = with_high_number(memory_file(f"linepool-{name}"))
         os.ftruncate(file.descriptor, size)
-        fcntl.fcntl(file.descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        seal(file.descriptor, FIXED_SIZE)
         return file
 
     @classmethod
@@ -60,12 +57,12 @@ class SharedFile:
             OSError: The kernel has no descriptor for it.
         """
         try:
-            seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+            seals = seals_of(descriptor, FIXED_SIZE)
         except OSError as error:
             raise ValueError(
                 f"descriptor {descriptor} is not shared memory: {error.strerror}"
             ) from None
-        if seals != _SEALS:
+        if seals != FIXED_SIZE:
             raise ValueError(
                 f"descriptor {descriptor} is not shared memory: its seals are {seals:#x}"
             )

@@ -9,8 +9,14 @@ import signal
 from collections.abc import Iterable, Iterator
 from types import FrameType
 
+from linepool.kernel import features
+from linepool.kernel.pipes import quick_pipe
+
 log = logging.getLogger("linepool")
 
+_OF_LINUX = (
+    (signal.SIGPWR, *range(signal.SIGRTMIN, signal.SIGRTMAX + 1)) if features.MORE_SIGNALS else ()
+)
 _NEVER_IGNORED = (signal.SIGTERM, signal.SIGCHLD)
 _FATAL = (
     signal.SIGUSR1,
@@ -19,8 +25,7 @@ _FATAL = (
     signal.SIGVTALRM,
     signal.SIGPROF,
     signal.SIGIO,
-    signal.SIGPWR,
-    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+    *_OF_LINUX,
 )
 """Signals that end a process unless it handles them, and may be sent to it from outside."""
 
@@ -42,7 +47,7 @@ class SignalPipe:
     """
 
     def __init__(self, signals: Iterable[signal.Signals], *, unblock: bool = True) -> None:
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._reader, self._writer = quick_pipe()
         self._meaningful = [
             number
             for number in signals
@@ -121,17 +126,17 @@ def signals_blocked() -> Iterator[set[int]]:
 
 def signal_at_parents_end(number: signal.Signals) -> None:
     """Have the kernel send a signal when the parent process ends, however it ends (prctl(2), Linux)."""
-    import ctypes  # noqa: PLC0415 - not needed to parse options
+    if features.PRCTL:
+        import ctypes  # noqa: PLC0415 - not needed to parse options
 
-    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def adopt_orphans() -> None:
     """Make this process the parent of all descendants whose parent ends (prctl(2), Linux)."""
-    import ctypes  # noqa: PLC0415 - not needed to parse options
+    if features.PRCTL:
+        import ctypes  # noqa: PLC0415 - not needed to parse options
 
-    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 

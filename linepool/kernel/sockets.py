@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import socket
 import struct
 import termios
 from functools import partial
 from typing import Any
+
+from linepool.kernel import features
 
 CHUNK = 16384  # bytes of one recv(); more would cost each small request 0.7 microseconds
 DONTWAIT = int(socket.MSG_DONTWAIT)
@@ -23,6 +26,7 @@ _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 # Of struct tcp_info in linux/tcp.h: the ms since data has arrived last, also while it waits in the kernel.
 _LAST_DATA_RECV = struct.Struct("@52xI")
 LEAST_WAIT_NS = 5_000_000  # the kernel's time stamp may be one tick old, which is 4 ms with HZ=250
+_connections = itertools.count(1)
 _RESET = struct.pack(
     "ii", 1, 0
 )  # SO_LINGER: close with a reset, discard what is unsent (socket(7))
@@ -34,7 +38,8 @@ class UnixPeer:
     The kernel knows it (unix(7), SO_PEERCRED).
 
     Attributes:
-        credentials: Its pid, uid and gid then; another process may have the connection by now.
+        credentials: Its pid, uid and gid then; another process may have the connection by now. -1: this
+            system does not tell.
     """
 
     __slots__ = ("credentials",)
@@ -44,18 +49,44 @@ class UnixPeer:
 
     @property
     def uid(self) -> int:
-        """The user."""
+        """The user; -1: not known."""
         return self.credentials[1]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this system says which user it is."""
+        return self.uid >= 0
 
 
 def unix_peer(descriptor: int) -> UnixPeer:
     """Return the client of a connection to a unix socket; raises OSError if it is something else."""
     sock = as_connection(descriptor, socket.AF_UNIX)
     try:
-        found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        return UnixPeer(credentials_of(sock))
     finally:
         sock.detach()
-    return UnixPeer(_UCRED.unpack(found))
+
+
+def credentials_of(sock: socket.socket) -> tuple[int, int, int]:
+    """Return pid, uid and gid of the other end of a unix socket; -1: this system does not tell.
+
+    Raises:
+        OSError: It is something else, or it is gone.
+    """
+    if features.PEERCRED:
+        found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, gid = _UCRED.unpack(found)
+        return pid, uid, gid
+    import ctypes  # noqa: PLC0415 - not needed to parse options
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "getpeereid"):  # which macOS and the BSDs have
+        return -1, -1, -1
+    ids = (ctypes.c_uint32 * 2)()
+    if libc.getpeereid(sock.fileno(), ctypes.byref(ids), ctypes.byref(ids, 4)):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return -1, ids[0], ids[1]
 
 
 def as_connection(descriptor: int, family: int = socket.AF_INET) -> socket.socket:
@@ -144,7 +175,12 @@ def bind_error(error: OSError, where: Any) -> OSError:
 
 
 def socket_cookie(sock: socket.socket) -> int:
-    """Return the number that the kernel gives a socket once, the same in every process that holds it."""
+    """Return the number that the kernel gives a socket once, the same in every process that holds it.
+
+    Where it gives none, no process looks at a connection of another one: it is the connection's number here.
+    """
+    if not features.COOKIE:
+        return os.getpid() << 32 | next(_connections)
     return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), "little")
 
 
@@ -154,8 +190,9 @@ def send_with_end(sock: socket.socket) -> None:
     So a client knows of the end as soon as it has read what was sent. If the end does not follow within
     0.2 s, the rest comes without. Unix sockets send at once.
     """
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    if features.CORK:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
 
 
 def send_to(descriptor: int, data: bytes) -> None:
@@ -164,7 +201,7 @@ def send_to(descriptor: int, data: bytes) -> None:
         return
     sock = socket.socket(fileno=os.dup(descriptor))
     with sock, contextlib.suppress(OSError):
-        sock.send(data, DONTWAIT | socket.MSG_NOSIGNAL)
+        sock.send(data, DONTWAIT)
 
 
 def unread_bytes(descriptor: int) -> int:
@@ -203,6 +240,8 @@ def connection_cookie(descriptor: int) -> int:
 
 def unsent_bytes(sock: socket.socket) -> int:
     """Return how many bytes the kernel has yet to send; what has left will arrive."""
+    if not features.TCP_INFO:
+        return 0
     try:
         return _ioctl(sock.fileno(), _SIOCOUTQNSD)
     except OSError:  # of a unix socket, where what was sent is with the client already
@@ -238,6 +277,8 @@ def _ioctl(descriptor: int, request: int) -> int:
 
 def waited_ns(sock: socket.socket) -> int | None:
     """Return how long ago a client's last bytes arrived, in ns; None: the kernel does not know."""
+    if not features.TCP_INFO:
+        return None
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV.size)
     except OSError:  # a unix socket, or the client is gone

@@ -8,20 +8,24 @@ import os
 import struct
 import time
 
+from linepool.kernel import features
+
 _TIME = struct.Struct("@4l")  # interval and moment, each in seconds and nanoseconds
 
 
 class Timer:
-    """Readable once the time that was set last is over.
+    """Readable once the time that was set last is over; nothing, where there are no such timers.
 
     Args:
         descriptor: Of a timer that another process has made; -1: make a new one.
     """
 
     def __init__(self, descriptor: int = -1) -> None:
+        self._descriptor = descriptor
+        if not features.TIMER:
+            return
         self._libc = ctypes.CDLL(None)
         flags = os.O_NONBLOCK | os.O_CLOEXEC
-        self._descriptor = descriptor
         if descriptor < 0:
             self._descriptor = self._libc.timerfd_create(time.CLOCK_MONOTONIC, flags)
         else:
@@ -33,6 +37,8 @@ class Timer:
 
     def set(self, seconds: float) -> None:
         """Have it end after some time; the time that was set before does not matter any more."""
+        if self._descriptor < 0:
+            return
         after = _TIME.pack(0, 0, int(seconds), int(seconds % 1 * 1e9) or 1)
         self._libc.timerfd_settime(self._descriptor, 0, after, None)
 

@@ -2,7 +2,8 @@
 
 Runs in the loader, and in each new process until it begins its work. By that it becomes a child of the
 master, which is the nearest subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), and so the one that learns how it
-ends.
+ends. Where there are no subreapers and pidfds, the process in the middle forks the keeper of the new one
+(``kernel.keeper``), and ends.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from linepool.ipc.board import Board
 from linepool.ipc.figures import Figures
 from linepool.ipc.letters import Letter, LetterBox
 from linepool.ipc.status_pipe import StatusPipe
+from linepool.kernel import features
+from linepool.kernel.keeper import become_keeper
 from linepool.kernel.listeners import Listener, listener_at
 from linepool.kernel.shortage import exit_status
 from linepool.kernel.signals import signal_at_parents_end, signals_blocked
@@ -42,6 +45,7 @@ log = logging.getLogger("linepool")
 
 _LONGEST = 5.0  # seconds for a fork: functions that the app has registered for forks may hang
 _LOOK_EVERY = 0.0005  # seconds
+_LINK = socket.SOCK_SEQPACKET if features.SEQPACKET else socket.SOCK_STREAM
 _BORN = struct.Struct("@ii")  # the worker's pid, or 0 and the number of an error
 
 
@@ -77,8 +81,9 @@ class Births:
 
     def __init__(self, box: LetterBox, master: int, shared: Shared) -> None:
         self._box = box
-        self._master = master
+        self._master = self._parent = master
         self._shared = shared
+        self._life = self._handle = -1  # of a new process that has a keeper
 
     def service_at(self, local: str) -> Service:
         """Return the app whose listener a connection came to, given the server's end of it."""
@@ -100,7 +105,7 @@ class Births:
         if letter.is_cut:
             raise NotBorn(os.strerror(errno.EMFILE))
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, _LINK)
         except OSError as error:
             raise NotBorn(error.strerror) from None
         with ours, theirs, contextlib.closing(letter):
@@ -129,13 +134,35 @@ class Births:
             except OSError as error:
                 link.send(_BORN.pack(0, error.errno))
             else:
-                if pid == 0:
+                if pid == 0 and not features.PIDFD:
+                    self._become_kept(link, letter)
+                elif pid == 0:
                     link.close()
                     self._become(letter)
-                pidfd = os.pidfd_open(pid)
-                socket.send_fds(link, [_BORN.pack(pid, 0)], [pidfd])
+                elif features.PIDFD:
+                    socket.send_fds(link, [_BORN.pack(pid, 0)], [os.pidfd_open(pid)])
         finally:
             os._exit(0)
+
+    def _become_kept(self, link: socket.socket, letter: Letter) -> NoReturn:
+        """Become the keeper of a new process, which is turned into what was ordered."""
+
+        def tell(pid: int, number: int) -> None:
+            """Tell the loader pid and handle of the new process, or 0 and why there is none."""
+            if pid:
+                socket.send_fds(link, [_BORN.pack(pid, 0)], [number])
+            else:
+                link.send(_BORN.pack(0, number))
+
+        observes = letter.kind == "OBSERVE"
+        kept = become_keeper(signal.SIGKILL if observes else signal.SIGCONT, tell)
+        link.close()
+        self._parent, self._life = kept.keeper, kept.life
+        if observes:
+            self._handle = kept.handle
+        else:
+            os.close(kept.handle)
+        self._become(letter)
 
     def _become(self, letter: Letter) -> NoReturn:
         """Turn the new process into what was ordered, to its end."""
@@ -143,7 +170,7 @@ class Births:
         kind = "observer" if letter.kind == "OBSERVE" else "worker"
         try:
             self._box.close()
-            self._await_master()
+            self._await_parent()
             os.setpgid(0, 0)  # what the app's code starts can then be killed with it
             status = self._observe(letter) if kind == "observer" else self._work(letter)
         except LeaveNow:
@@ -153,7 +180,7 @@ class Births:
             log.exception("%s failed pid=%d", kind, os.getpid())
         finally:
             flush()
-            if os.getppid() != self._master:  # it has ended, so it does not end what is left behind
+            if os.getppid() != self._parent:  # it has ended, so it does not end what is left behind
                 with contextlib.suppress(OSError):
                     os.killpg(os.getpid(), signal.SIGKILL)
             os._exit(status)
@@ -177,6 +204,8 @@ class Births:
                 channel=channels.end_of(with_high_number(channel)),
                 stack_file=with_high_number(stack_file),
                 master=self._master,
+                parent=self._parent,
+                life=self._life,
                 recycle_at=letter.facts["recycle_at"],
                 bus=shared.bus,
                 access=shared.image.access,
@@ -198,21 +227,22 @@ class Births:
             shared.bus.close()
         apps = shared.image.apps
         set_title("observer", f"{apps.name} g{shared.generation}")
-        observer = Observer(apps, LetterBox(channels.end_of(channel)), stack_file)
+        handle = self._handle if self._handle >= 0 else os.pidfd_open(os.getpid())
+        observer = Observer(apps, LetterBox(channels.end_of(channel)), stack_file, handle)
         signal_at_parents_end(signal.SIGKILL)
-        if os.getppid() == self._master:
+        if os.getppid() == self._parent:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
             observer.run(shared.settings.observer_timeout)
         return 0
 
-    def _await_master(self) -> None:
-        """Wait until this process is a child of the master.
+    def _await_parent(self) -> None:
+        """Wait until this process is a child of the master, or of its keeper.
 
         Raises:
             RuntimeError: It does not become one.
         """
         give_up_at = time.monotonic() + _LONGEST
-        while os.getppid() != self._master:
+        while os.getppid() != self._parent:
             if time.monotonic() >= give_up_at:
                 raise RuntimeError(
                     "this process is not a child of the master: the app must not be a subreaper"

@@ -29,11 +29,13 @@ class Observer:
         apps: Have the hooks.
         box: Its end of the channel to the master.
         stack_file: A descriptor; where its stack is written before it is killed.
+        handle: Its pidfd, or that of its keeper, for the master; taken over.
     """
 
-    def __init__(self, apps: Apps, box: LetterBox, stack_file: int) -> None:
+    def __init__(self, apps: Apps, box: LetterBox, stack_file: int, handle: int) -> None:
         self._apps = apps
         self._box = box
+        self._handle = handle
         own_exit_functions()
         faulthandler.unregister(DUMP)
         faulthandler.register(DUMP, file=stack_file, all_threads=True, chain=False)
@@ -45,11 +47,10 @@ class Observer:
         Args:
             patience: Seconds for threads and exit functions at the end.
         """
-        pidfd = os.pidfd_open(os.getpid())
         try:
-            self._box.send("STARTED", {"pid": os.getpid()}, [pidfd])
+            self._box.send("STARTED", {"pid": os.getpid()}, [self._handle])
         finally:
-            os.close(pidfd)
+            os.close(self._handle)
         try:
             while letter := self._box.receive(wait=True):
                 self._call(letter.facts)

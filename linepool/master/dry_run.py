@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from linepool.kernel.pidfd import ChildProcess
+from linepool.kernel.pipes import quick_pipe
 from linepool.kernel.program import Program
 from linepool.kernel.signals import signal_at_parents_end, signal_name, signals_blocked
 from linepool.kernel.way_back import VARIABLE
@@ -57,7 +58,7 @@ class DryRun:
         self._on_end = on_end
         self._selector = selector
         self._said = b""
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        reader, writer = quick_pipe()
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, reader)
             try:

@@ -21,6 +21,7 @@ from linepool.errors import SetupError
 from linepool.facts import AppFacts
 from linepool.ipc import channel as channels
 from linepool.ipc.letters import Letter, LetterBox
+from linepool.kernel.event_set import new_selector
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.program import Program
 from linepool.kernel.signals import signal_at_parents_end, signal_name, signals_blocked
@@ -240,7 +241,7 @@ class LoaderHandle:
             LoadError: It was not.
         """
         give_up_at = time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
+        with new_selector() as selector:
             selector.register(self._box, selectors.EVENT_READ)
             while self.facts is None and self.failure is None:
                 if not selector.select(max(0.0, give_up_at - time.monotonic())):

@@ -18,6 +18,7 @@ from linepool.ipc.board import Board, MasterView
 from linepool.ipc.figures import Figures
 from linepool.kernel.draining import Draining
 from linepool.kernel.listeners import Listener
+from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.signals import SignalPipe
 from linepool.master.announcing import announce, announce_listeners
 from linepool.master.generation import Generation
@@ -304,6 +305,7 @@ class Master:
         self._was_signalled = False
         for number in self._signals.drain():
             if number == signal.SIGCHLD:
+                ChildProcess.look()
                 self.pool.look_for_stopped()
                 self._has_orphans = True
             else:

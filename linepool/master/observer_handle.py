@@ -19,6 +19,7 @@ from attrs import asdict, frozen
 
 from linepool.ipc import channel as channels
 from linepool.ipc.letters import Letter, LetterBox
+from linepool.kernel.memory_file import memory_file
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.signals import signal_name
 from linepool.master import stack_text
@@ -101,7 +102,7 @@ class ObserverHandle:
             ours, theirs = channels.pair()
             undo.callback(ours.close)
             with theirs:
-                stack_file = os.memfd_create("linepool-stack-observer")
+                stack_file = memory_file("linepool-stack-observer")
                 undo.callback(os.close, stack_file)
                 fcntl.fcntl(stack_file, fcntl.F_SETFL, os.O_APPEND)
                 generation.loader.send("OBSERVE", {}, [theirs.fileno(), stack_file])

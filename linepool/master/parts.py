@@ -5,11 +5,11 @@ Runs in the master, and in each new parker and loader until that begins its work
 
 from __future__ import annotations
 
-import selectors
 import time
 
 from linepool.ipc.board import MasterView
 from linepool.ipc.figures import Figures
+from linepool.kernel.event_set import new_selector
 from linepool.kernel.listeners import Listener
 from linepool.kernel.signals import SignalPipe
 from linepool.master.generation import Generation
@@ -61,7 +61,7 @@ class Parts:
     ) -> None:
         generation = generations[-1]
         settings = generation.settings
-        self.selector = selectors.DefaultSelector()
+        self.selector = new_selector()
         self.scoreboard = Scoreboard()
         self.workers: dict[int, WorkerHandle] = {}
         self.incidents = Incidents(office.incidents)

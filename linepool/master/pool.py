@@ -15,6 +15,7 @@ import time
 from attrs import Factory, define
 
 from linepool.ipc.board import MasterView, Order, SlotSnapshot
+from linepool.kernel import features
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.shortage import EXIT_STATUS
 from linepool.master.counters import Counters
@@ -373,7 +374,7 @@ class Pool:
 
     def probe(self) -> None:
         """Warn if the kernel forbids to copy descriptors; tried on a worker's standard error."""
-        for worker in self.workers.values():
+        for worker in self.workers.values() if features.PIDFD else ():
             try:
                 os.close(worker.process.take_descriptor(2))
             except OSError as error:

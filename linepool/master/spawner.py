@@ -16,6 +16,7 @@ from linepool.ipc.figures import Figures
 from linepool.ipc.letters import packed
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.listeners import Listener
+from linepool.kernel.pipes import counter
 from linepool.kernel.rlimit import bus_regions, open_files_limit
 from linepool.kernel.standard import with_high_number
 from linepool.master.generation import Generation
@@ -130,15 +131,17 @@ class Spawner:
             undo.callback(pipe.close)
             ours, theirs = channels.pair()
             undo.callback(ours.close)
-            with theirs:
-                bell = os.eventfd(0, os.EFD_CLOEXEC)
+            with theirs, contextlib.ExitStack() as sent:
+                heard, bell = counter()
+                if heard != bell:
+                    sent.callback(os.close, heard)
                 undo.callback(os.close, bell)
                 stack_file = self.stack_files.of(slot)
                 self._board.new_worker(slot)
                 generation.loader.send(
                     "SPAWN",
                     {"slot": slot, "recycle_at": recycle_at},
-                    [pipe.writer, theirs.fileno(), bell, stack_file],
+                    [pipe.writer, theirs.fileno(), heard, stack_file],
                 )
             undo.pop_all()
         pipe.keep_reader()

@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 from linepool.ipc.board import MasterView
 from linepool.ipc.status_pipe import PIPE_FULL
+from linepool.kernel import features
+from linepool.kernel.event_set import new_selector
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool.scoreboard import Scoreboard
 from linepool.pool.status import Record
@@ -43,7 +45,7 @@ class StatusReader:
         self._scoreboard = scoreboard
         self._selector = selector
         self._on_loss = on_loss
-        self._pipes = selectors.DefaultSelector()
+        self._pipes = new_selector()
         self._pause = _PAUSE
         self._listen_at = 0.0  # when the pause ends; 0: there is none
         self._listens_since = 0.0
@@ -52,10 +54,14 @@ class StatusReader:
     def add(self, slot: int, worker: WorkerHandle) -> None:
         """Read the records of a new worker too."""
         self._pipes.register(worker.pipe.reader, selectors.EVENT_READ, (slot, worker.pipe))
+        if not (features.EPOLL or self._listen_at):
+            self._watch(worker.pipe.reader)
 
     def remove(self, worker: WorkerHandle) -> None:
         """Read no more from a worker; its pipe is still open."""
         self._pipes.unregister(worker.pipe.reader)
+        if not (features.EPOLL or self._listen_at):
+            self._selector.unregister(worker.pipe.reader)
 
     def close(self) -> None:
         """Close the selector of this process, in the master and in its new children."""
@@ -82,12 +88,23 @@ class StatusReader:
         records.sort(key=lambda record: record.at_ns)
         return records
 
+    def _sources(self) -> list[int]:
+        """Return what wakes the master: the epoll set of the pipes; where there is none, each pipe."""
+        if features.EPOLL:
+            return [self._pipes.fileno()]
+        return [key.fd for key in self._pipes.get_map().values()]
+
     def _listen(self) -> None:
-        self._selector.register(self._pipes.fileno(), selectors.EVENT_READ, self._pause_reading)
+        for descriptor in self._sources():
+            self._watch(descriptor)
+
+    def _watch(self, descriptor: int) -> None:
+        self._selector.register(descriptor, selectors.EVENT_READ, self._pause_reading)
 
     def _pause_reading(self) -> None:
         """Begin a pause; it is longer while records come all the time."""
-        self._selector.unregister(self._pipes.fileno())
+        for descriptor in self._sources():
+            self._selector.unregister(descriptor)
         now = time.monotonic()
         was_quiet = now - self._listens_since > _PAUSE
         self._pause = _PAUSE if was_quiet else min(2 * self._pause, LONGEST_PAUSE)

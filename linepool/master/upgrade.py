@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Interface
 
+from linepool.kernel import features
 from linepool.kernel.draining import Draining
 from linepool.kernel.program import Program
 from linepool.kernel.sealed_file import sealed_file
@@ -89,6 +90,8 @@ class Upgrade:
             self._refuse("this server was not started by a command of its own")
         elif not self._server.was_ready:
             self._refuse("the server is starting; try again when it is ready")
+        elif not features.PIDFD:
+            self._refuse("this system has no pidfd; restart the server, or reload it")
         elif why := self._obstacle:
             self._refuse(why)
         else:

@@ -14,7 +14,9 @@ from attrs import frozen
 from linepool.ipc import channel as channels
 from linepool.ipc.messages import WakeUp
 from linepool.ipc.status_pipe import StatusPipe
+from linepool.kernel.memory_file import memory_file
 from linepool.kernel.pidfd import ChildProcess
+from linepool.kernel.pipes import add
 from linepool.master import stack_text
 from linepool.master.generation import Generation
 from linepool.pool.deadline import Escalation, Step
@@ -31,7 +33,7 @@ class Ends:
 
     Attributes:
         generation: What it is forked from.
-        bell: An eventfd; see ``worker.evacuation``.
+        bell: A counter; see ``worker.evacuation``.
         stack_file: Where its stack is written.
     """
 
@@ -152,7 +154,7 @@ class WorkerHandle:
     def request_stack(self) -> None:
         """Have its second thread write the stack, without a signal; it cannot while C code keeps Python."""
         os.ftruncate(self._stack_file, 0)
-        os.eventfd_write(self._bell, LOOK)
+        add(self._bell, LOOK)
 
     def request_dump(self) -> None:
         """Have the worker write its stack before it is killed; the signal may end a call it waits in."""
@@ -184,7 +186,7 @@ class WorkerHandle:
     def evacuate(self, number: int) -> None:
         """Have its second thread hand off the other connections while this request is in flight."""
         self.evacuated = number
-        os.eventfd_write(self._bell, 1)
+        add(self._bell, 1)
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -216,7 +218,7 @@ class StackFiles:
     def of(self, slot: int) -> int:
         """Return the descriptor of a slot's file, empty."""
         if slot not in self._files:
-            self._files[slot] = os.memfd_create(f"linepool-stack-{slot}")
+            self._files[slot] = memory_file(f"linepool-stack-{slot}")
             # Appending, so that a worker writes at the start again once the file was emptied.
             fcntl.fcntl(self._files[slot], fcntl.F_SETFL, os.O_APPEND)
         os.ftruncate(self._files[slot], 0)

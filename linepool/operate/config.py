@@ -14,6 +14,7 @@ from attrs import frozen
 from linepool.app import App
 from linepool.apps import Apps, as_apps
 from linepool.errors import SetupError
+from linepool.kernel import features
 from linepool.kernel.cpus import available_cpus
 from linepool.operate.env_file import Variables
 from linepool.operate.environment import misspelt_in, settings_in
@@ -220,6 +221,8 @@ class Given:
                 values = {"reload_batch": 1.0, "log_limit": 0, **values}
             if values.get("workers") == IN_FOREGROUND:
                 values = {"log_limit": 0, **values}
+            if missing := features.why_accept_only():
+                _check_portable(values, missing)
             values.setdefault("workers", default_workers(math.ceil(available_cpus())))
             warnings = [*self.warnings]
             if plan:
@@ -283,6 +286,17 @@ def _merged(
             values[name] = parse_setting(name, value, source)
             sources[name] = source
     return values, sources
+
+
+def _check_portable(values: dict[str, Any], missing: str) -> None:
+    """Choose the scheme that needs no system calls of Linux; raise SetupError for what cannot be."""
+    scheme = values.setdefault("scheme", "accept")
+    if scheme != "accept":
+        raise SetupError(
+            f"scheme {scheme} needs Linux (this system has no {missing}); use scheme accept"
+        )
+    if values.get("user"):
+        raise SetupError("user needs Linux; start the server as that user")
 
 
 def _refuse_paths(sources: Mapping[str, str]) -> None:

@@ -219,7 +219,7 @@ class Control:
 def _spare() -> int:
     """Return a descriptor of no use; -1: there is none."""
     with contextlib.suppress(OSError):
-        return os.eventfd(0, os.EFD_CLOEXEC)
+        return os.open(os.devnull, os.O_RDONLY)
     return -1
 
 

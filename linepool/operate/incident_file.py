@@ -19,6 +19,7 @@ from typing import Any
 from linepool.errors import SetupError
 from linepool.ipc.incidents import HEAD, TOTAL_BYTES, IncidentMemory, head_of
 from linepool.ipc.incidents.words import MAGIC
+from linepool.kernel import features
 from linepool.kernel.standard import with_high_number
 from linepool.operate.held_file import open_held
 
@@ -140,6 +141,9 @@ def _rename(path: str, aside: str) -> None:
 def _allocate(path: str, descriptor: int) -> None:
     """Give a new file its size, so that no later write finds the disk full."""
     try:
+        if not features.FALLOCATE:
+            _write_zeros(descriptor)
+            return
         try:
             os.posix_fallocate(descriptor, 0, TOTAL_BYTES)
         except OSError as error:

@@ -22,6 +22,7 @@ from typing import Any
 
 from linepool.errors import SetupError
 from linepool.faults import fault_of
+from linepool.kernel import features
 from linepool.kernel.privileges import owner_of
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.operate.log_config import apply as apply_log_config
@@ -33,6 +34,7 @@ from linepool.operate.log_relay import Relay
 from linepool.operate.terminal import print_error
 from linepool.settings import Settings
 
+_LOOK_EVERY = 1.0  # seconds between two looks for lines that were left out, without a timer
 _TEXT = TextFormatter()
 
 _first_format = "text"
@@ -253,7 +255,7 @@ def share_limit(facts: dict[str, Any], descriptors: list[int]) -> None:
 class LogReporter:
     """Says how many lines were left out even if nothing else is logged; what the master's loop watches."""
 
-    due_at = math.inf  # the timer wakes the master
+    due_at = math.inf  # the timer wakes the master, if there is one
 
     def __init__(self) -> None:
         self._log = logging.getLogger("linepool")
@@ -266,6 +268,8 @@ class LogReporter:
     def turn(self) -> None:
         """Say what is to be said by now."""
         self._report()
+        if not features.TIMER:
+            self.due_at = time.monotonic() + _LOOK_EVERY
 
     def close(self) -> None:
         """Say it at the end of the server."""

@@ -6,10 +6,10 @@ import contextlib
 import os
 import socket
 import stat
-import struct
+
+from linepool.kernel.sockets import credentials_of
 
 _OWN = 0o700
-_UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 def own_path() -> str | None:
@@ -66,9 +66,9 @@ def is_trusted(where: str) -> bool:
 
 
 def is_own_server(sock: socket.socket) -> bool:
-    """Whether a connection is to a process of this user (unix(7), SO_PEERCRED)."""
-    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return bool(uid == os.geteuid())
+    """Whether a connection is to a process of this user; where that cannot be asked, its file says so."""
+    _, uid, _ = credentials_of(sock)
+    return uid in (os.geteuid(), -1)
 
 
 def _directories(*bases: str) -> list[str]:

@@ -53,13 +53,25 @@ def _is_alive(path: str) -> bool:
         except BlockingIOError:  # its accept queue is full
             return True
         except ConnectionRefusedError:
-            pid = os.path.basename(path).partition(".")[0]
-            if not os.path.exists(f"/proc/{pid}"):  # else it may be about to listen
+            if not _exists(
+                os.path.basename(path).partition(".")[0]
+            ):  # else it may be about to listen
                 with contextlib.suppress(OSError):
                     os.unlink(path)
             return False
         except OSError:
             return False
+
+
+def _exists(pid: str) -> bool:
+    """Whether there is a process with a number."""
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _connect(sock: socket.socket, path: str, timeout: float) -> None:

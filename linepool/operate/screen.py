@@ -19,6 +19,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from linepool.errors import SetupError
+from linepool.kernel.pipes import quick_pipe
 
 _ENTER = "\033[?1049h\033[?25l\033[?7l"  # the alternate screen, no cursor, no wrapping
 _LEAVE = "\033[?7h\033[?25h\033[?1049l"
@@ -80,7 +81,7 @@ class Screen:
             raise SetupError(f"cannot use the terminal: {error}") from None
 
     def __enter__(self) -> Self:
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_read, self._wake_write = quick_pipe()
         self._handlers = {
             number: signal.signal(number, _note) for number in (*_ENDS, _STOP, *_AGAIN)
         }

@@ -22,7 +22,7 @@ from linepool.errors import SetupError
 from linepool.facts import AppFacts
 from linepool.ipc.incidents import IncidentMemory
 from linepool.ipc.letters import LetterBox
-from linepool.kernel import way_back
+from linepool.kernel import features, way_back
 from linepool.kernel.listeners import Listener, open_listeners
 from linepool.kernel.program import Program
 from linepool.kernel.rlimit import bounded_by_files, open_files
@@ -172,6 +172,8 @@ def _serve(
         settings.request_timeout,
         settings.max_connections,
     )
+    for name, cost in features.missing():
+        log.info("no %s: %s", name, cost)
     announce_listeners(listeners, settings)
     if on_listening is not None:
         on_listening(listeners)

@@ -86,7 +86,9 @@ class Admission:
     def first_state(self, address: object, listener: Listener, origin: int) -> ConnectionState:
         """Return the state of a new connection."""
         id = f"{os.getpid()}-{next(self._numbers)}"
-        credentials = address.credentials if isinstance(address, UnixPeer) else None
+        credentials = (
+            address.credentials if isinstance(address, UnixPeer) and address.is_known else None
+        )
         session = Session(id, address_text(address), listener.name, credentials)
         rules, now = self._of(listener.name), time.monotonic()
         return channels.first_state(session, rules.flags, now, rules.timeout, origin)

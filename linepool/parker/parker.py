@@ -38,6 +38,7 @@ from linepool.ipc.messages import (
 from linepool.ipc.waiting import Wakes
 from linepool.kernel.acceptor import Accepted, Acceptor
 from linepool.kernel.event_set import EventSet
+from linepool.kernel.features import POLLRDHUP
 from linepool.kernel.lingering import PATIENCE, LingeringClose, last_call
 from linepool.kernel.listeners import Listener
 from linepool.kernel.rlimit import open_files
@@ -64,7 +65,7 @@ _MESSAGES = 8  # from one worker, before the connections with input get their tu
 _LAST_MESSAGES = 1024  # of a dead worker; the kernel keeps fewer, unless a child of it writes more
 _SPARE_FILES = 32  # descriptors that are kept for other things than connections, at least
 _UNUSED = 16  # of them, those that are not open yet
-_GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_GONE = POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
 class Parker:

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from linepool.errors import ClientError
+from linepool.kernel import features
+from linepool.kernel.memory_file import memory_file
 from linepool.kernel.shared_memory import SharedMemory
 from linepool.pubsub.glob import matches
 from linepool.pubsub.messages import Message, PubSub
@@ -54,7 +56,9 @@ class Bus:
         for slot in range(slots + has_bridge):
             # The kernel bounds a queue of datagrams by their number too, often to ten; no worker waits for
             # the bridge, so its queue is one that is bounded by bytes alone.
-            kind = socket.SOCK_DGRAM if slot < slots else socket.SOCK_SEQPACKET
+            kind = socket.SOCK_DGRAM
+            if slot == slots and features.SEQPACKET:
+                kind = socket.SOCK_SEQPACKET
             ends = socket.socketpair(socket.AF_UNIX, kind)
             reader, writer = [socket.socket(fileno=move(end.detach())) for end in ends]
             reader.setblocking(False)
@@ -188,7 +192,7 @@ class Bus:
         files = []
         try:
             if is_long:
-                files.append(os.memfd_create("message", os.MFD_CLOEXEC))
+                files.append(memory_file("message"))
                 with open(files[0], "wb", closefd=False) as file:
                     file.write(message)
             else:

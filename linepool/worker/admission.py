@@ -52,7 +52,9 @@ class Admission:
             address: Of the client, as accept() gave it.
             listener: The one that it connected to.
         """
-        credentials = address.credentials if isinstance(address, UnixPeer) else None
+        credentials = (
+            address.credentials if isinstance(address, UnixPeer) and address.is_known else None
+        )
         session = Session(next(self._ids), address_text(address), listener.name, credentials)
         session.starttls = self._context.of(listener.name).settings.starttls
         return session

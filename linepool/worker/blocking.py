@@ -19,7 +19,9 @@ from linepool.core.rules import AGAIN, CLOSED, HANDSHAKE, READ, WAIT, WRITE
 from linepool.ipc.announced import announcement
 from linepool.ipc.board import Order
 from linepool.ipc.waiting import Why
+from linepool.kernel import features
 from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, is_capacity_error
+from linepool.kernel.event_set import PollSet
 from linepool.kernel.lingering import LingeringClose
 from linepool.kernel.listeners import Listener, set_receive_timeout, tick
 from linepool.kernel.shortage import CAPACITY_PAUSE
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
     from linepool.worker.handshakes import WaitingHandshakes
     from linepool.worker.tls import TlsTransport
 
+_EXCLUSIVE = select.EPOLLEXCLUSIVE if features.EPOLL else 0
+_LOOK_EVERY = (
+    None if features.SHUTDOWN else 0.25
+)  # seconds between two looks whether a listener was shut
 _RETRY = 0.01  # seconds between two looks at a client that is to hang up
 
 
@@ -78,7 +84,8 @@ class BlockingLoop:
             from linepool.worker.handshakes import WaitingHandshakes  # noqa: PLC0415 - it needs ssl
 
             self._handshakes = WaitingHandshakes(context.board)
-        self._poller = None if len(listeners) == 1 else self._open_poller()
+        blocks = len(listeners) == 1 and features.SHUTDOWN
+        self._poller = None if blocks else self._open_poller()
         self._left_at = 0.0  # when it began to leave; 0: it has not
         self._backlog = (
             -1
@@ -131,7 +138,7 @@ class BlockingLoop:
         if not self._orders.leaving():
             return not self._listeners
         self._left_at = self._left_at or time.monotonic()
-        if self._orders.order != Order.STOP:
+        if self._orders.order != Order.STOP or self._is_orphaned_here:
             return True
         # A listener of this program stays until the master has shut it, for then no client is left. From
         # those of others come at most as many as waited at the stop, and only while there are any, for
@@ -144,6 +151,11 @@ class BlockingLoop:
                 self._forget(listener)
         return not self._listeners
 
+    @property
+    def _is_orphaned_here(self) -> bool:
+        """Whether the master has ended where no process can shut the listeners of the others."""
+        return not features.SHUTDOWN and self._orders.is_orphaned
+
     def _forget(self, listener: Listener) -> None:
         """Accept no more from a listener."""
         self._listeners = [one for one in self._listeners if one is not listener]
@@ -155,17 +167,19 @@ class BlockingLoop:
         """Return the listeners on which a client may wait."""
         if self._poller is None:
             return self._listeners
-        pause = _RETRY if self._backlog >= 0 else None
+        pause = _RETRY if self._backlog >= 0 else _LOOK_EVERY
         found = {descriptor for descriptor, _ in self._poller.poll(pause, 1)}
         self._hear(found)
+        if not features.SHUTDOWN:  # where nothing else tells that one was shut
+            return [one for one in self._listeners if one.socket.fileno() in found or one.is_shut]
         return [one for one in self._listeners if one.socket.fileno() in found]
 
-    def _open_poller(self) -> select.epoll:
-        poller = select.epoll()
+    def _open_poller(self) -> select.epoll | PollSet:
+        poller = select.epoll() if features.EPOLL else PollSet()
         for listener in self._listeners:
-            poller.register(listener.socket, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            poller.register(listener.socket, select.POLLIN | _EXCLUSIVE)
         for descriptor in self._order_descriptors():
-            poller.register(descriptor, select.EPOLLIN)
+            poller.register(descriptor, select.POLLIN)
         return poller
 
     def _order_descriptors(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from types import FrameType
 
 from linepool.ipc.board import WorkerView
 from linepool.kernel.listeners import Listener
+from linepool.kernel.pipes import take
 from linepool.kernel.signals import signals_blocked
 from linepool.worker.orders import Orders
 from linepool.worker.safe_point import SafePoint
@@ -29,7 +30,7 @@ log = logging.getLogger("linepool")
 
 
 LOOK = 1 << 32
-"""What the master adds to the eventfd to have the stacks written; 1: to have connections handed off."""
+"""What the master adds to the counter to have the stacks written; 1: to have connections handed off."""
 _MOST_FRAMES = 100
 
 
@@ -45,7 +46,7 @@ def start(
     """Start the thread.
 
     Args:
-        bell: An eventfd that the master adds 1 to when the other connections should be handed off, and
+        bell: A counter that the master adds 1 to when the other connections should be handed off, and
             ``LOOK`` when the stacks should be written.
         stack_file: Where to.
         after: That is done only for a request that has run this long, in seconds.
@@ -62,7 +63,9 @@ def start(
         after_ns = int(after * 1e9)
         while orders.master not in (ready := [descriptor for descriptor, _ in poller.poll()]):
             if bell in ready:
-                asked = os.eventfd_read(bell)
+                asked = take(bell)
+                if not asked:  # a pipe whose other end is closed
+                    poller.unregister(bell)
                 if asked >= LOOK:
                     os.write(stack_file, _stacks().encode("utf-8", "replace"))
                 with safe_point.entered() as is_safe:

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from linepool import forked
+from linepool.kernel import features
 from linepool.kernel.listeners import Listener
 from linepool.kernel.memory import stop_sharing
 from linepool.worker.ending import own_exit_functions
@@ -107,7 +108,7 @@ class Forks:
             os.close(min(own))  # there may be no number left for another one
         # It takes the place of each: a number that became free could be that of a file that this process
         # opens, while its copies of the worker's objects still refer to it.
-        nothing = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        nothing = os.open("/", features.O_PATH | os.O_CLOEXEC)
         for descriptor in {*own, *_open_descriptors()} - {nothing}:
             if descriptor in own or self._is_clients(descriptor):
                 os.dup2(nothing, descriptor, inheritable=False)
@@ -135,6 +136,7 @@ def _is_at(sock: socket.socket, family: socket.AddressFamily, address: object) -
 
 
 def _open_descriptors() -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(name) for name in os.listdir("/proc/self/fd")]
+    for place in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            return [int(name) for name in os.listdir(place)]
     return list(range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))  # /proc is not mounted

@@ -6,6 +6,7 @@ connection then finds it as it would be without a proxy; until then it may move 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import select
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 
 from attrs import define, evolve
 
+from linepool.kernel.event_set import PollSet
+from linepool.kernel.features import EPOLL, POLLRDHUP
 from linepool.kernel.lingering import PATIENCE
 from linepool.kernel.sockets import DONTWAIT, address_of_text, close_by_reset, unread_bytes
 from linepool.proxy_header import MOST_BYTES, HeaderError, address_text, read_header
@@ -23,7 +26,11 @@ from linepool.settings import Settings
 
 log = logging.getLogger("linepool")
 
-_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+_GONE = POLLRDHUP | select.POLLHUP | select.POLLERR
+_EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET if EPOLL else select.POLLIN
+_LOOK_EVERY = (
+    0.01  # seconds between two looks at an incomplete header, where it is reported all the time
+)
 _TICK = 0.25  # seconds between two looks whether the worker is to leave
 
 
@@ -68,7 +75,7 @@ class Head:
             return False
         header = read_header(data) if data else None
         if header is None:
-            if self._has_ended():
+            if not data or self._has_ended():
                 raise ConnectionError
             return False
         self.sock.recv(header.size, DONTWAIT)
@@ -84,7 +91,7 @@ class Head:
     def _has_ended(self) -> bool:
         """Whether the proxy sends nothing any more."""
         poller = select.poll()
-        poller.register(self.sock, select.POLLRDHUP)
+        poller.register(self.sock, POLLRDHUP)
         return any(event & _GONE for _, event in poller.poll(0))
 
     def read_or_close(self) -> bool | None:
@@ -124,7 +131,9 @@ class Heads:
         due: When ``close_expired`` is due; monotonic, in seconds.
     """
 
-    def __init__(self, epoll: select.epoll, count: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, epoll: select.epoll | PollSet, count: Callable[[], None] = lambda: None
+    ) -> None:
         self.due = math.inf
         self._epoll = epoll
         self._count = count
@@ -142,7 +151,7 @@ class Heads:
     def add(self, head: Head) -> None:
         """Wait for another header."""
         self._heads[head.sock.fileno()] = head
-        self._epoll.register(head.sock, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+        self._epoll.register(head.sock, _EVENTS)
         self.due = min(self.due, head.give_up_at)
         self._count()
 
@@ -198,13 +207,16 @@ def wait_for(head: Head, is_leaving: Callable[[], bool]) -> bool:
     ``is_leaving``: whether the worker is to leave, which ends the wait soon.
     """
     left_at = 0.0
-    with select.epoll() as epoll:
+    with contextlib.closing(select.epoll() if EPOLL else PollSet()) as epoll:
         heads = Heads(epoll)
         heads.add(head)
         while heads:
             seconds = min(_TICK, heads.due - time.monotonic())
-            if epoll.poll(max(0.0, seconds)) and heads.read(head.sock.fileno()):
-                return True
+            if epoll.poll(max(0.0, seconds)):
+                if heads.read(head.sock.fileno()):
+                    return True
+                if not EPOLL:
+                    time.sleep(_LOOK_EVERY)
             if not left_at and is_leaving():
                 left_at = time.monotonic()
                 heads.hurry(left_at)

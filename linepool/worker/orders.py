@@ -14,6 +14,7 @@ from types import FrameType
 from linepool import forked
 from linepool.errors import LeaveNow
 from linepool.ipc.board import Order, WorkerView
+from linepool.kernel import pipes
 from linepool.kernel.signals import signal_at_parents_end
 from linepool.kernel.standard import with_high_number
 
@@ -23,25 +24,25 @@ class Orders:
 
     Args:
         board: Where the order is published.
-        master: The master's pid.
+        master: The pid of the parent: the master, or what keeps the worker (``kernel.keeper``).
+        life: A descriptor that is readable when the master has ended; -1: its pidfd.
 
     Attributes:
-        master: A pidfd, readable when the master has ended.
-        wakeup: An eventfd, readable when there is something new here.
+        master: A descriptor, readable when the master has ended.
+        wakeup: A descriptor, readable when there is something new here.
         is_orphaned: The master has ended.
         must_leave: It is to leave whatever the order is.
     """
 
-    def __init__(self, board: WorkerView, master: int) -> None:
+    def __init__(self, board: WorkerView, master: int, life: int = -1) -> None:
         self._board = board
-        self._master_pid = master
+        self._parent = master
         self.must_leave = False
         self.is_orphaned = False
-        try:
-            self.master = os.pidfd_open(master)
-        except ProcessLookupError:
-            self.master = os.eventfd(1, os.EFD_CLOEXEC)  # readable: the master has ended
-        self.wakeup = with_high_number(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self.master = life if life >= 0 else _life_of(master)
+        reader, writer = pipes.counter()
+        self.wakeup = with_high_number(reader)
+        self._waker = self.wakeup if writer == reader else with_high_number(writer)
 
     @property
     def order(self) -> int:
@@ -63,12 +64,16 @@ class Orders:
     def master_ended(self) -> None:
         """Note that the master has ended. May be called by: any thread."""
         self.must_leave = self.is_orphaned = True
-        os.eventfd_write(self.wakeup, 1)
+        pipes.add(self._waker, 1)
 
     def check_master(self) -> None:
         """Note that the master has ended if it has, where no descriptor is watched for that."""
-        if not self.is_orphaned and os.getppid() != self._master_pid:
+        if not self.is_orphaned and os.getppid() != self._parent:
             self.master_ended()
+
+    def descriptors(self) -> list[int]:
+        """Return its own descriptors."""
+        return [self.master, self.wakeup, self._waker]
 
     def listen(self) -> None:
         """Install the handlers of the signals that are meant for a worker."""
@@ -88,7 +93,17 @@ class Orders:
 
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:
         self.must_leave = True
-        os.eventfd_write(self.wakeup, 1)
+        pipes.add(self._waker, 1)
+
+
+def _life_of(pid: int) -> int:
+    """Return a descriptor that is readable when a process has ended."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        reader, writer = pipes.counter()
+        pipes.add(writer, 1)
+        return reader
 
 
 def _on_quit(number: int, _frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ import importlib
 import math
 import time
 from collections.abc import Callable
-from select import epoll
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -25,6 +25,9 @@ from linepool.worker.core_connection import AcceptedConnection, CoreConnection
 from linepool.worker.edges import Edges
 from linepool.worker.handoff import Handoff
 from linepool.worker.table import Table
+
+if TYPE_CHECKING:
+    from select import epoll
 
 Events = list[tuple[int, int]]
 """Descriptors and what has happened, as epoll reports it."""

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 from linepool.ipc.board import WorkerView
 from linepool.ipc.waiting import Why
-from linepool.kernel.sockets import LONGEST_WAIT
+from linepool.kernel.features import POLLRDHUP
+from linepool.kernel.sockets import DONTWAIT, LONGEST_WAIT
 from linepool.pubsub.bus import BusEndpoint
 from linepool.pubsub.messages import Message
 from linepool.pubsub.subscriptions import Subscriptions
@@ -21,7 +22,7 @@ from linepool.worker.waiting import WaitingRequests
 
 _PREFIX = b"\0waits\0"
 """Of the channels by which requests are woken; those of clients do not begin so by chance."""
-_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+_GONE = (POLLRDHUP or select.POLLIN) | select.POLLHUP | select.POLLERR
 
 
 class WaitingAlone(WaitingRequests):
@@ -101,7 +102,9 @@ class WaitingAlone(WaitingRequests):
                 connection.resume(waiting, 0)
                 return False
             ready = {one for one, _ in poller.poll(min(left, LONGEST_WAIT) * 1000)}
-            if connection.descriptor in ready:
+            if connection.descriptor in ready and not POLLRDHUP and _has_sent(connection.socket):
+                poller.unregister(connection.socket)  # it has not gone, and is not asked again
+            elif connection.descriptor in ready:
                 connection.leave()
                 return False
             if ready.intersection(orders):
@@ -116,3 +119,13 @@ class WaitingAlone(WaitingRequests):
     def hear_no_more(self) -> None:
         """Note that no request waits any more."""
         self._subscriptions.drop(self)
+
+
+def _has_sent(sock: socket.socket) -> bool:
+    """Whether a client that is readable has sent something, and not its end."""
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK | DONTWAIT))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False

@@ -60,10 +60,12 @@ class WorkerSpec:
     """What the master gives a worker at its fork.
 
     Attributes:
-        bell: An eventfd; the master writes to it when the worker's other connections should be
+        bell: A counter; the master adds to it when the worker's other connections should be
             handed off.
         stack_file: A descriptor; where the stacks of a stuck worker are written.
         master: The master's pid.
+        parent: The pid of what keeps the worker; 0: that is the master.
+        life: A descriptor that is readable when the master has ended; -1: by its pidfd.
         services: Each app, made ready to serve, by its name.
         access: Where the access log goes; None: it is off.
         tls: With which TLS handshakes begin, by the listener's key; "": those of the server.
@@ -87,6 +89,8 @@ class WorkerSpec:
     bus: Bus | None
     access: Output | None
     tls: Mapping[str, ssl.SSLContext] = field(factory=dict)
+    parent: int = 0
+    life: int = -1
 
 
 class Worker:
@@ -103,7 +107,7 @@ class Worker:
             memory.close()  # it is mapped, and the worker hands it over to no other process
         self._board = WorkerView(spec.board, spec.slot)
         self._edges = Edges(self._board, spec.pipe, spec.slot, spec.generation)
-        self._orders = Orders(self._board, spec.master)
+        self._orders = Orders(self._board, spec.parent or spec.master, spec.life)
         self._orders.listen()
         self._interrupts = Interrupts(self._board, spec.stack_file)
         self._loop: Loop | BlockingLoop | None = None
@@ -247,7 +251,7 @@ class Worker:
         """Return the descriptors that are its own, but for its clients' and the listeners."""
         spec, orders = self._spec, self._orders
         own = [spec.bell, spec.stack_file, spec.pipe.writer, spec.channel.fileno()]
-        own += [orders.master, orders.wakeup]
+        own += orders.descriptors()
         if self._loop is not None:
             own += self._loop.descriptors()
         return own + (spec.bus.descriptors() if spec.bus else [])

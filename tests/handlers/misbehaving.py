@@ -17,7 +17,7 @@ from common import current_loop, current_worker
 import linepool
 from linepool.ipc import channel as channels
 from linepool.ipc.messages import ConnectionState, PassedConnection
-from linepool.kernel import sealed_file
+from linepool.kernel import memory_file
 from linepool.pool.status import State, packed
 
 
@@ -148,7 +148,7 @@ def hand_off_state(connection: linepool.Connection, kind: str) -> None:
     if kind == "large":
         file = os.memfd_create("large", os.MFD_ALLOW_SEALING)
         os.truncate(file, size)
-        fcntl.fcntl(file, fcntl.F_ADD_SEALS, sealed_file._SEALS)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, memory_file.FIXED)
     else:
         file = os.open(__file__, os.O_RDONLY)
     assert connection.peer  # so that it stays in this worker

@@ -110,6 +110,7 @@ def test_an_address_may_ask_so_often_over_all_workers_and_connections(launch: La
 
 
 @pytest.mark.scheme("shared", "accept")
+@pytest.mark.linux("without SO_PEERCRED the user is not known")
 def test_a_listener_has_a_rate_of_its_own_and_unix_clients_count_by_user(
     tmp_path, launch: Launch, scheme
 ):

@@ -199,6 +199,7 @@ def test_a_request_that_is_overdue_costs_the_others_nothing(server):
 @pytest.mark.parametrize(
     ("before", "error"), [("", "SERVER_ERROR the request was ended: it took"), ("NOTE b\n", "")]
 )
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_of_a_batch_whose_worker_is_killed_nothing_is_committed_and_no_reply_is_sent(
     server, before, error
 ):
@@ -211,6 +212,7 @@ def test_of_a_batch_whose_worker_is_killed_nothing_is_committed_and_no_reply_is_
     assert committed(server) == "a"
 
 
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_a_commit_that_hangs_is_killed_like_a_handler(server, tmp_path):
     with Gate(tmp_path / "gate") as gate, server.connect() as peer:
         peer.send(f"HANG {gate.path}\n".encode())

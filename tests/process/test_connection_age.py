@@ -41,6 +41,7 @@ def test_clients_that_keep_theirs_busy_lose_no_request(
 
 @pytest.mark.both
 @pytest.mark.scheme("shared", "dispatch", "accept")
+@pytest.mark.linux("without TCP_CORK the end comes after the reply")
 def test_the_end_comes_with_a_reply(launch: Launch, scheme: str, implementation: None):
     server = launch("workshop.py", *AGED)
     with server.connect() as peer:

@@ -77,6 +77,7 @@ def talk(server: ServerProcess) -> Peer:
 
 
 @pytest.mark.scheme("accept")
+@pytest.mark.linux("without TCP_INFO the length of the backlog is not known")
 def test_status_has_exactly_the_promised_keys(launch: Launch, gate: Gate):
     server = launch("workshop.py", "--workers", "2:4", bind=("127.0.0.1:0", "unix:s"))
     with server.connect() as busy, server.connect() as idle:

@@ -85,6 +85,7 @@ class Newcomers:
 
 
 @pytest.mark.scheme(*SCHEMES)
+@pytest.mark.linux("newcomers are not turned away during a stop")
 def test_no_client_in_a_handshake_is_lost_by_a_stop(
     launch: Launch, link: SlowLink, gate: Gate, scheme
 ):
@@ -111,6 +112,7 @@ def test_no_client_in_a_handshake_is_lost_by_a_stop(
 
 
 @pytest.mark.scheme(*SCHEMES)
+@pytest.mark.linux("it does")
 def test_a_busy_worker_keeps_no_listener_open_during_a_stop(launch: Launch, gate: Gate, scheme):
     server = launch("workshop.py", "--workers", "1", bind=("127.0.0.1:0", "[::1]:0", "unix:sock"))
     with server.connect() as busy:
@@ -144,6 +146,7 @@ def sums(server: ServerProcess) -> list[str]:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
 @pytest.mark.scheme("accept")
+@pytest.mark.linux("newcomers are not turned away during a stop")
 def test_newcomers_wait_outside_while_the_backlog_is_served(
     launch: Launch, gate: Gate, scheme, address
 ):

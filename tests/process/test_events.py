@@ -243,6 +243,7 @@ def start() -> None:
 
 @pytest.mark.both
 @pytest.mark.scheme("shared", "dispatch", "accept")
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_timeouts_and_kills_are_there_and_repeated_ones_are_counted(
     launch: Launch, app: Path, scheme
 ):

@@ -228,6 +228,7 @@ def test_incidents_that_have_changed(launch: Launch, gate: Gate):
 
 
 @pytest.mark.parametrize("scheme", ["shared", "accept", "dispatch"])
+@pytest.mark.linux("without TCP_INFO one counts")
 def test_clients_that_wait_are_counted(launch: Launch, gate: Gate, scheme: str):
     server = launch("workshop.py", "--workers", "1", "--scheme", scheme, *HTTP)
     until_page(server, "/status.json", lambda page: page.status == 200)

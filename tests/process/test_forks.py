@@ -109,6 +109,7 @@ def test_processes_forked_in_hooks_and_resources_do_not_become_workers(
 
 
 @pytest.mark.parametrize("command", ["START_PROCESS fork", "FORK_IN_THREAD", "FORK_WITH_EXEC"])
+@pytest.mark.linux("it looks for memory files in /proc")
 def test_it_has_nothing_of_the_worker_s(server: ServerProcess, command: str):
     (worker,) = server.pids()
     has_parker = server.status()["processes"]["parker"]  # else a worker has one client only

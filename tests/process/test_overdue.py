@@ -466,6 +466,7 @@ def test_a_stuck_hook_is_killed_and_its_client_gets_an_error(launch: Launch):
 
 
 @pytest.mark.parametrize("child", ["fork", "program"])
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_processes_that_a_stuck_handler_has_started_are_killed_with_it(
     killing_server: ServerProcess, child
 ):
@@ -478,6 +479,7 @@ def test_processes_that_a_stuck_handler_has_started_are_killed_with_it(
         assert has_ended(pidfd)
 
 
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_a_daemon_that_has_the_clients_socket_does_not_keep_the_connection_open(
     killing_server: ServerProcess,
 ):

@@ -54,6 +54,7 @@ def plans(server: ServerProcess) -> list[tuple[int, int]]:
 
 @pytest.mark.scheme("accept")
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.linux("without TCP_INFO one counts")
 def test_after_a_burst_the_pool_is_at_its_maximum_and_then_all_spare_workers_are_retired(
     launch: Launch, gate: Gate, kind
 ):

@@ -32,6 +32,7 @@ def _client(peer: Peer) -> str:
 
 
 @pytest.mark.scheme("shared", "dispatch", "accept")
+@pytest.mark.linux("without POLLRDHUP the end behind an incomplete header is not seen")
 def test_the_client_is_the_one_that_the_header_names(tmp_path, launch: Launch, scheme):
     options = (
         "--workers",
@@ -221,6 +222,7 @@ def _facts(peer: Peer) -> list[str]:
 
 
 @pytest.mark.scheme("accept")
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_the_log_names_the_client_of_a_killed_worker_and_not_its_proxy(
     launch: Launch, gate: Gate, scheme
 ):

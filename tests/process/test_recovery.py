@@ -163,6 +163,7 @@ def test_after_a_hundred_deaths_at_once_the_pool_is_complete_and_no_zombie_is_le
 
 
 @pytest.mark.scheme("accept")
+@pytest.mark.linux("one of its pipes is only to read")
 def test_a_worker_that_writes_garbage_into_every_pipe_is_replaced(launch: Launch):
     server = launch("stuck_for_good.py", "--workers", "2")
     with server.connect() as peer, server.connect() as other:

@@ -108,6 +108,7 @@ def test_tables_of_the_file_say_what_is_served_where(launch: Launch, tmp_path, i
 
 
 @pytest.mark.scheme("shared", "dispatch", "accept")
+@pytest.mark.linux("without SO_PEERCRED it is not")
 def test_the_user_of_a_unix_client_is_known_and_may_be_refused(launch: Launch, tmp_path, scheme):
     file = tmp_path / "linepool.toml"
     table = "[[listener]]\nbind = '{}'\napp = 'main'\n{}\n"

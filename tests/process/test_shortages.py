@@ -37,6 +37,7 @@ def limited(pid: int, descriptors: int) -> Iterator[None]:
 
 
 @pytest.mark.scheme("shared", "dispatch", "accept")
+@pytest.mark.linux("poll(2) refuses more descriptors than the limit")
 def test_a_worker_that_cannot_be_forked_is_forked_later(launch: Launch, scheme):
     server = launch("workshop.py", "--workers", "1")
     (worker,) = server.pids()
@@ -129,6 +130,7 @@ def test_the_control_socket_answers_without_a_descriptor_left(launch: Launch):
         assert server.status()["tally"]["idle"] == 1
 
 
+@pytest.mark.linux("poll(2) refuses more descriptors than the limit")
 def test_a_master_that_cannot_accept_sleeps_meanwhile(launch: Launch):
     server = launch("workshop.py", "--workers", "1")
     pid = server.process.pid

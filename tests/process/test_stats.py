@@ -58,6 +58,7 @@ def test_each_request_is_counted_by_how_it_ended(launch: Launch, scheme):
 
 
 @pytest.mark.scheme("shared", "accept")
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_requests_that_end_with_their_worker_are_counted_too(launch: Launch, scheme):
     server = launch("stuck_for_good.py", "--workers", "2", "--request-timeout", "0.2")
     with server.connect() as peer:

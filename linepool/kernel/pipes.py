@@ -1,0 +1,67 @@
+"""Pipes whose ends never wait, and counters that wake another thread or process (eventfd(2))."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+
+from linepool.kernel import features
+
+_NUMBER = struct.Struct("=Q")
+_NUMBERS = 512  # that are read from a pipe at once
+
+
+def quick_pipe() -> tuple[int, int]:
+    """Return the reader and the writer of a new pipe; neither waits, and no program inherits them."""
+    if features.PIPE2:
+        return os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
+
+
+def counter() -> tuple[int, int]:
+    """Return the end that is readable once something was added, and the end to add to it.
+
+    Both may be passed to other processes. With eventfd(2) both are the same descriptor, else those of a pipe.
+
+    Raises:
+        OSError: There are no descriptors left.
+    """
+    if not features.EVENTFD:
+        return quick_pipe()
+    both = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    return both, both
+
+
+def _add(writer: int, number: int) -> None:
+    """Add to a counter. May be called by: any thread, and the handlers of signals."""
+    with contextlib.suppress(BlockingIOError):  # it is readable already
+        os.write(writer, _NUMBER.pack(number))
+
+
+def _take(reader: int) -> int:
+    """Return what was added since the last call; 0: the other end is closed, or nothing was."""
+    try:
+        data = os.read(reader, _NUMBER.size * _NUMBERS)
+    except BlockingIOError:
+        return 0
+    return sum(number for (number,) in _NUMBER.iter_unpack(data))
+
+
+def add(writer: int, number: int) -> None:
+    """Add to a counter. May be called by: any thread, and the handlers of signals."""
+    if features.EVENTFD:
+        os.eventfd_write(writer, number)
+    else:
+        _add(writer, number)
+
+
+def take(reader: int) -> int:
+    """Return what was added to a counter since the last call; it was readable.
+
+    0: it is a pipe, and the other end is closed.
+    """
+    return os.eventfd_read(reader) if features.EVENTFD else _take(reader)
