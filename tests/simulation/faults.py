@@ -70,6 +70,10 @@ def _is_heard(self: Any, _channel: int) -> bool:
     return bool(self._words[HEARD])
 
 
+def _serves(_self: Any, _descriptor: int, _cookie: int) -> bool:
+    return True
+
+
 def _nothing(*_: object) -> None:
     pass
 
@@ -96,6 +100,10 @@ FAULTS = {
         "a worker counts as known to the parker because the one before it in its slot is",
         *("moves", "waits for ever", MasterSlot, "is_heard", _is_heard),
     ),
+    "reply": Fault(
+        "the connection of a killed worker is ended, though its request has just ended and another has it",
+        *("kills", "without a cause", MasterSlot, "serves", _serves, 688),
+    ),
     "rolling": Fault(
         "a reload waits without end for workers of a loader that has died meanwhile",
         *("reloads", "a reload does not end", Reload, "_break_off", _nothing, 10),
@@ -105,4 +113,4 @@ FAULTS = {
         *("reloads", "was ordered", Reload, "scaled", _nothing, 15),
     ),
 }
-"""By name. The simulation has found the last four itself; before that, nobody had seen them."""
+"""By name. The simulation has found the last five itself."""

@@ -6,10 +6,9 @@ import time
 
 import pytest
 
-from tests.simulation.run import replay, search
+from tests.simulation.many import search_many
+from tests.simulation.run import replay
 from tests.simulation.world import KINDS
-
-_AT_ONCE = 200
 
 
 @pytest.fixture
@@ -21,11 +20,9 @@ def schedules(request: pytest.FixtureRequest) -> int:
 @pytest.mark.parametrize("world", KINDS)
 def test_no_schedule_breaks_an_invariant(world, schedules, seconds):
     first = time.time_ns() // 1_000_000_000 * 10_000_000
-    began, count = time.monotonic(), 0
-    ends = began + seconds / len(KINDS)
-    while count < schedules // len(KINDS) and time.monotonic() < ends:
-        found = search(world, range(first + count, first + count + _AT_ONCE), most=1)
-        count += found.count
-        assert not found.failed, replay(world, *found.failed)
-    rate = count / (time.monotonic() - began)
-    print(f"\n{world}: {count} schedules from seed {first}, {rate:.0f}/s")
+    began = time.monotonic()
+    most = schedules // len(KINDS)
+    found = search_many(world, first, most, began + seconds / len(KINDS))
+    assert not found.failed, replay(world, min(found.failed))
+    rate = found.count / (time.monotonic() - began)
+    print(f"\n{world}: {found.count} schedules from seed {first}, {rate:.0f}/s")
