@@ -121,7 +121,9 @@ def soak(ground: Ground) -> None:
     server = ground.serve("--max-requests", "1000", "--max-requests-jitter", "0.5")
     ground.look(server)
     for i, load in enumerate(loads):
-        load.start(ground.plan(server, clients=4, first=1 + i * _FIRST, each=i))
+        load.start(
+            ground.plan(server, clients=8, first=1 + i * _FIRST, each=i, pause=1, all_pause=True)
+        )
     end = time.monotonic() + ground.size.seconds
     memory: list[dict[str, int]] = []
     with ground.parked(server, 200):

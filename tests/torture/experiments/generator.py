@@ -36,7 +36,8 @@ class Plan:
         address: HOST:PORT or unix:/PATH.
         clients: How many.
         first: The number of the first request.
-        pause: Seconds that a client pauses between two requests at most; half of the clients never do.
+        pause: Seconds that a client pauses between two requests at most.
+        all_pause: Whether all clients do; otherwise half of them never do.
         each: Requests on a connection before the client opens another one; 0: all.
         bursts: Whether a client sends several requests at once now and then.
         authority: The path of the certificate that signs the server's; "": no TLS.
@@ -49,6 +50,7 @@ class Plan:
     clients: int = 6
     first: int = 1
     pause: float = 0.15
+    all_pause: bool = False
     each: int = 0
     bursts: bool = True
     authority: str = ""
@@ -122,7 +124,7 @@ class Clients:
             name = writer.get_extra_info("sockname")
             port = name[1] if isinstance(name, tuple) else 0
             connection = Connection(self, reader, writer, port, opened_at)
-            if not await connection.use(index % 2 == 1, rng):
+            if not await connection.use(self.plan.all_pause or index % 2 == 1, rng):
                 await asyncio.sleep(_RETRY_AFTER)
             writer.close()
             with contextlib.suppress(OSError):
@@ -225,7 +227,7 @@ def _main() -> None:
         "refused": clients.refused,
         "closed": clients.closed,
     }
-    json.dump(found, sys.stdout)
+    sys.stdout.write(json.dumps(found))  # in one piece: of a soak there are a million requests
 
 
 def plan_line(plan: Plan) -> str:

@@ -49,7 +49,7 @@ class Load:
 
     def finish(self) -> list[Request]:
         """Stop sending, wait for the replies that are due, and return what became of all requests."""
-        output, _ = self.process.communicate(timeout=REPLY_LIMIT + 60)
+        output, _ = self.process.communicate(timeout=REPLY_LIMIT + 600)
         found = json.loads(output)
         self.refused, self.closed = found["refused"], found["closed"]
         return [Request(*one) for one in found["requests"]]
@@ -88,6 +88,7 @@ class Ground:
     own: list[Request] = Factory(list)
     taken: set[int] = Factory(set)
     _descriptors: dict[str, int] = Factory(dict)
+    _counted: dict[Path, tuple[int, int]] = Factory(dict)
 
     @property
     def rng(self) -> random.Random:
@@ -169,7 +170,15 @@ class Ground:
         self.until(lambda: self._begun() >= goal, f"{count} further requests begun")
 
     def _begun(self) -> int:
-        return sum(path.read_bytes().count(b"+") for path in self.journals.iterdir())
+        for (
+            path
+        ) in self.journals.iterdir():  # they only grow, and in a soak to hundreds of megabytes
+            read, begun = self._counted.get(path, (0, 0))
+            with path.open("rb") as journal:
+                journal.seek(read)
+                news = journal.read()
+            self._counted[path] = read + len(news), begun + news.count(b"+")
+        return sum(begun for _, begun in self._counted.values())
 
     def until(self, holds: Callable[[], object], what: str) -> None:
         """Wait until a condition holds; there is a limit only to fail."""
