@@ -121,7 +121,7 @@ def test_hooks_learn_what_happens_to_the_server(tmp_path):
 
 def test_a_hook_that_misbehaves_costs_only_itself(tmp_path):
     with ExitStack() as undo:
-        server, journal = launch(undo, tmp_path, "--workers", "1", "--observer-timeout", "0.2")
+        server, journal = launch(undo, tmp_path, "--workers", "1", "--observer-timeout", "2")
         first, _ = journal.next("ready")
         for how in ("fail", "fork"):
             (tmp_path / "misbehave").write_text(how)

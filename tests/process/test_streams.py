@@ -87,7 +87,7 @@ def test_a_stop_waits_for_a_stream_that_is_read(launch: Launch, scheme):
 
 @pytest.mark.scheme("shared", "dispatch", "accept")
 def test_a_stop_ends_a_stream_that_is_not_read_without_a_kill(launch: Launch, gate: Gate, scheme):
-    server = launch(f"{HANDLERS}/streaming.py:app", "--workers", "1", "--graceful-timeout", "2")
+    server = launch(f"{HANDLERS}/streaming.py:app", "--workers", "1", "--graceful-timeout", "4")
     with server.connect() as peer:
         peer.send(b"WATCHED\n")
         assert peer.line()

@@ -14,7 +14,7 @@ from tests.system.systemd_world import SystemdWorld, why_not
 reason = why_not()
 pytestmark = pytest.mark.skipif(bool(reason), reason=f"no systemd as process 1: {reason}")
 
-QUICK = "[Service]\nWatchdogSec=2\nRestartSec=0\nStandardError=append:/run/log\n"
+QUICK = "[Service]\nWatchdogSec=6\nRestartSec=0\nStandardError=append:/run/log\n"
 APP = """
 import collections, itertools, linepool
 

@@ -71,7 +71,21 @@ def test_a_connection_that_moves_while_they_are_counted_is_not_missed(when, work
     setattr(held.head, when, move)
     setattr(held.origins, when, move)
 
-    assert all(4 <= count <= 5 for count in held.counts())
+    assert all(4 <= count <= 6 for count in held.counts())
+
+
+def test_a_connection_that_moves_once_is_counted_once():
+    held = Held(2, 1, 0, 1)
+
+    def move() -> None:
+        held.head.after = held.origins.after = lambda: None
+        held.add_parked(-1)
+        held.add(1, 1)
+
+    held.head.after = move
+    assert held.board.connections() == 4
+    held.origins.after = move
+    assert held.board.connections_from(ORIGIN) == 4
 
 
 def test_connections_that_stay_are_counted_once():

@@ -37,6 +37,9 @@ from linepool.kernel.shared_memory import SharedMemory
 from linepool.pool.status import State
 from linepool.settings import MAX_WORKERS
 
+_MOST_LOOKS = 5
+"""How often counts that do not agree are read again."""
+
 
 class Board:
     """The page with its head, one slot for each worker there may be, and what all of them write.
@@ -157,15 +160,21 @@ class Board:
         )
 
     def _held_by_all(self, by_parker: Callable[[], int], by_worker: Callable[[int], int]) -> int:
-        """Return a count that has each connection at least once, also if it moves meanwhile.
+        """Return a count of connections that misses none because it moves meanwhile.
 
-        All moves have the parker at one end, so it is looked at between two looks at the workers. One that
-        moves may be counted twice.
+        The counts are read until they agree twice. Those that go on changing are taken at their highest, so
+        a connection that moves may be counted twice.
         """
-        before = [by_worker(number) for number in self.used_slots]
-        parked = by_parker()
-        after = [by_worker(number) for number in self.used_slots]
-        return parked + sum(map(max, itertools.zip_longest(before, after, fillvalue=0)))
+
+        def counts() -> list[int]:
+            return [by_parker(), *map(by_worker, self.used_slots)]
+
+        before, after = counts(), counts()
+        for _ in range(_MOST_LOOKS):
+            if before == after:
+                break
+            before, after = after, counts()
+        return sum(map(max, itertools.zip_longest(before, after, fillvalue=0)))
 
     def origins(self, number: int) -> memoryview:
         """Return the counts of a worker's connections by their origins."""
