@@ -36,3 +36,7 @@ def test_a_schedule_is_the_same_each_time_it_is_run():
 
     assert "client 1 connects" in first
     assert first == second
+
+
+def test_clients_may_leave_before_the_server_has_come_up():
+    assert replay("waits", 5_000_060).endswith("all is well")

@@ -277,7 +277,8 @@ class World:
 
     @property
     def _settles_ns(self) -> int:
-        return _SETTLES_NS + _RELOAD_NS * self.server.reload.count
+        reloads = self.running.reload.count if self.running else 0  # it may not have come up yet
+        return _SETTLES_NS + _RELOAD_NS * reloads
 
     def _left(self) -> list[str]:
         """Return what is not as it must be at the end."""
@@ -289,10 +290,10 @@ class World:
         if self.account.is_stopping:
             if self._is_open:
                 left.append("the server does not stop")
-        elif self.server.reload.is_running:
-            left.append("a reload does not end")
         elif self.parker is None or self.parker.status is not None:
             left.append("there is no parker")
+        elif self.server.reload.is_running:
+            left.append("a reload does not end")
         else:
             left += self._left_in(self.parker, self.workers)
         return left
