@@ -87,8 +87,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item
         for item in items
         if not {"pure", "accept"} <= _parameters(item)
-        and not (features.IS_FORCED and item.get_closest_marker("linux"))
+        and not (features.IS_FORCED and _needs_linux(item))
     ]
+
+
+def _needs_linux(item: pytest.Item) -> bool:
+    """Whether a test is marked so, or runs in a scheme that is for Linux only."""
+    return bool(item.get_closest_marker("linux") or _parameters(item) & {"shared", "dispatch"})
 
 
 def _parameters(item: pytest.Item) -> set[str]:

@@ -354,6 +354,7 @@ def test_to_log_a_slow_request_does_not_interrupt_what_it_waits_in(launch: Launc
 
 
 @pytest.mark.parametrize("way", ["behind_except", "in_c", "in_a_hash", "when_stopped", "and_deaf"])
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_a_request_that_no_exception_ends_is_killed_and_its_client_gets_an_error(
     killing_server: ServerProcess, way
 ):
@@ -394,6 +395,7 @@ def kill_two(server: ServerProcess, way: str) -> list[tuple[str, str]]:
     return accounts
 
 
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_a_kill_does_not_affect_other_clients(killing_server: ServerProcess):
     with killing_server.connect() as stuck, killing_server.connect() as other:
         stuck.send(b"STUCK_IN_C\n")
@@ -406,6 +408,7 @@ def test_a_kill_does_not_affect_other_clients(killing_server: ServerProcess):
         assert other.ask("ADD 2 3") == "5"
 
 
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_a_client_that_keeps_sending_reads_the_error_and_a_clean_end(
     killing_server: ServerProcess,
 ):
@@ -418,6 +421,7 @@ def test_a_client_that_keeps_sending_reads_the_error_and_a_clean_end(
         assert all_of(peer) == ENDED.encode() + b"\n"
 
 
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_the_error_is_sent_after_replies_that_the_client_has_read(killing_server: ServerProcess):
     with killing_server.connect() as peer:
         assert peer.ask("ADD 2 3") == "5"

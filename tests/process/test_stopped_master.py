@@ -58,6 +58,7 @@ def test_healthy_requests_outlive_a_stop_of_the_master(server: ServerProcess):
     assert "the master did not run for" in server.wait_for("WARNING")
 
 
+@pytest.mark.linux("the client of a killed worker reads no error line")
 def test_requests_that_hang_before_or_during_the_stop_are_killed_after_it(
     server: ServerProcess,
 ):

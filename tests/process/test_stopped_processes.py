@@ -31,6 +31,7 @@ def freeze(pid: int) -> None:
 
 
 @pytest.mark.scheme("shared", "dispatch", "accept")
+@pytest.mark.linux("a worker that is stopped is not noticed")
 def test_a_stopped_idle_worker_is_replaced(launch: Launch, scheme):
     server = launch("workshop.py", "--workers", "1", *SHORT)
     (worker,) = server.pids()
@@ -42,6 +43,7 @@ def test_a_stopped_idle_worker_is_replaced(launch: Launch, scheme):
 
 
 @pytest.mark.scheme("shared", "dispatch", "accept")
+@pytest.mark.linux("a worker that is stopped is not noticed")
 def test_the_client_of_a_stopped_worker_gets_an_error(launch: Launch, gate: Gate, scheme):
     server = launch("workshop.py", "--workers", "1", "--request-timeout", "0", *SHORT)
     with server.connect() as peer:

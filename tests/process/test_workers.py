@@ -383,6 +383,7 @@ def test_the_garbage_collector_ignores_what_was_loaded_before_the_fork(launch: L
 
 @pytest.mark.scheme("accept")
 @pytest.mark.parametrize("listeners", [1, 2])
+@pytest.mark.linux("they are of other kinds")
 def test_a_worker_holds_only_its_own_descriptors(launch: Launch, gate: Gate, listeners):
     bind = ("127.0.0.1:0", "unix:sock")[:listeners]
     server = launch("workshop.py", "--workers", "4", bind=bind)
