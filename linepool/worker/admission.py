@@ -101,8 +101,8 @@ class Admission:
     def _is_reached(self, count: Callable[[], int], limit: int) -> bool:
         """Whether a limit is reached, and not only for a moment.
 
-        A connection that moves between a worker and the parker is counted by both until the one that
-        passed it on has published its own count.
+        A connection that moves between a worker and the parker may be counted by both, or, while it is in the
+        channel, by neither: then a client beyond the limit is served.
         """
         looks = _LOOKS if time.monotonic() - self._refused_at > _SURE_FOR else 1
         while count() >= limit:

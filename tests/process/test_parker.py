@@ -283,7 +283,7 @@ def test_a_connection_beyond_the_limit_is_refused_until_another_one_ends(
 def test_refused_connections_are_counted(small_server: ServerProcess):
     before = small_server.status()["counters"]["refused"]
     with clients(small_server, 5):
-        small_server.until(lambda state: sum(state["connections"].values()) == 5)
+        until_parked(small_server, 5)
         for _ in range(3):
             with small_server.connect() as refused:
                 assert all_of(refused) == BUSY

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import mmap
-from collections.abc import Callable
 from typing import Any
 
 from linepool.ipc.board.layout import layout_hash
@@ -23,7 +21,6 @@ from linepool.ipc.board.words import (
     MAX_BRAKES,
     MOST_AWAITED,
     ORIGINS,
-    PARKED,
     PLACES,
     RATE_BUCKETS,
     SLOT_WORDS,
@@ -36,9 +33,6 @@ from linepool.kernel.memory import make_read_only
 from linepool.kernel.shared_memory import SharedMemory
 from linepool.pool.status import State
 from linepool.settings import MAX_WORKERS
-
-_MOST_LOOKS = 5
-"""How often counts that do not agree are read again."""
 
 
 class Board:
@@ -149,32 +143,8 @@ class Board:
     def connections_from(self, origin: int) -> int:
         """Return how many connections that come from there the parker and all workers hold."""
         at = origin % ORIGINS
-        return self._held_by_all(
-            lambda: self.parker_origins[at], lambda number: self.origins(number)[at]
-        )
-
-    def connections(self) -> int:
-        """Return how many connections the parker and all workers hold."""
-        return self._held_by_all(
-            lambda: self.head[PARKED], lambda number: count_in(self.words(number), HELD)
-        )
-
-    def _held_by_all(self, by_parker: Callable[[], int], by_worker: Callable[[int], int]) -> int:
-        """Return a count of connections that misses none because it moves meanwhile.
-
-        The counts are read until they agree twice. Those that go on changing are taken at their highest, so
-        a connection that moves may be counted twice.
-        """
-
-        def counts() -> list[int]:
-            return [by_parker(), *map(by_worker, self.used_slots)]
-
-        before, after = counts(), counts()
-        for _ in range(_MOST_LOOKS):
-            if before == after:
-                break
-            before, after = after, counts()
-        return sum(map(max, itertools.zip_longest(before, after, fillvalue=0)))
+        counts = [self.origins(number)[at] for number in self.used_slots]
+        return int(self.parker_origins[at]) + sum(counts)
 
     def origins(self, number: int) -> memoryview:
         """Return the counts of a worker's connections by their origins."""

@@ -392,7 +392,7 @@ class WorkerView:
 
     def connections(self) -> int:
         """Return how many connections the parker and all workers hold, this one included."""
-        return self._board.connections()
+        return self._head[PARKED] + self._board.held_by_workers()
 
     def count_origin(self, origin: int, change: int) -> None:
         """Publish that it holds one connection more or less that comes from there; 0: from nowhere."""
