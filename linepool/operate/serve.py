@@ -172,6 +172,8 @@ def _serve(
         settings.request_timeout,
         settings.max_connections,
     )
+    if "t" in sys.abiflags:
+        log.warning("free-threaded Python is not supported: linepool was never tested with it")
     for name, cost in features.missing():
         log.info("no %s: %s", name, cost)
     announce_listeners(listeners, settings)

@@ -169,3 +169,14 @@ def test_a_worker_counts_as_killed_if_its_keeper_is_and_is_replaced(
     assert has_ended(watched[0])
     server.until(lambda state: state["tally"]["idle"] == 2)
     assert server.stop() == 0
+
+
+# -- other builds of Python
+
+
+def test_a_warning_says_that_free_threaded_python_is_not_supported(launch: Launch, tmp_path: Path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.abiflags = 't'\n")
+    server = launch("workshop.py", "--workers", "1", environment={"PYTHONPATH": str(tmp_path)})
+
+    assert "WARNING free-threaded Python is not supported: " in server.text
+    assert server.stop() == 0
