@@ -1,4 +1,4 @@
-"""Where a file of the repository stands in the site, and what a link to it becomes."""
+"""Where a file of the repository is in the site, and what a link to it becomes."""
 
 from __future__ import annotations
 
