@@ -22,6 +22,7 @@ class Authority:
         self._openssl(
             *("req", "-x509", *_KEY, "-subj", f"/CN={name}", "-out", self.path),
             *("-keyout", directory / f"{name}.key"),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),  # as Python 3.13 wants it
         )
 
     def certificate(self, name: str, *alternatives: str) -> Path:
