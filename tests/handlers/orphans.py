@@ -14,7 +14,10 @@ import linepool
 @linepool.on_start
 def start_child() -> None:
     """Start a child of the master, and write its exit status to a file when it ends."""
-    child = subprocess.Popen(["sh", "-c", "read line; exit 7"], stdin=os.open("go", os.O_RDWR))
+    # In a session of its own: at the end of a child of another group, the kernel hangs up the group if it has
+    # no parent outside and a stopped process (setpgid(2)): that of the tests, with what they have stopped.
+    command = ["sh", "-c", "read line; exit 7"]
+    child = subprocess.Popen(command, stdin=os.open("go", os.O_RDWR), start_new_session=True)
     threading.Thread(
         target=lambda: Path("status").write_text(str(child.wait())), daemon=True
     ).start()
