@@ -7,6 +7,7 @@ import os
 
 from linepool import errors
 from linepool.errors import SetupError
+from linepool.kernel import features
 from linepool.kernel.privileges import (
     Identity,
     forbid_new_privileges,
@@ -76,7 +77,7 @@ def make_log_file(path: str, identity: Identity | None, setting: str = "log_file
 def warn_of_root(settings: ProcessSettings) -> None:
     """Log a warning if the app's code is to run as root, and that is not said to be meant."""
     if not settings.user and is_root():
-        log.warning(
-            "handlers run as root: give --user NAME, or start the server as another user; --user root says"
-            " that it is meant"
-        )
+        remedy = "start the server as another user"
+        if features.PRCTL:
+            remedy = f"give --user NAME, or {remedy}; --user root says that it is meant"
+        log.warning("handlers run as root: %s", remedy)
