@@ -78,14 +78,16 @@ def _hang(
 ) -> None:
     """Send requests that hang to the app that speaks RESP, one after the other; note the replies."""
     for kind in kinds:
-        with server.connect(_RESP) as peer:
-            peer.send(f"{kind}\r\n".encode())
-            if kind == _HOLDS_GIL:
-                ground.note_stuck(server, f"resp:{kind}")
-            reply = b""
-            with contextlib.suppress(OSError):
+        reply = b""
+        while (
+            not reply
+        ):  # its connection was in a worker that another request has ended: it was not begun
+            with server.connect(_RESP) as peer, contextlib.suppress(OSError):
+                peer.send(f"{kind}\r\n".encode())
+                if kind == _HOLDS_GIL:
+                    ground.note_stuck(server, f"resp:{kind}")
                 reply = peer.line().encode()
-            replies.append(reply)
+        replies.append(reply)
 
 
 def _check(ground: Ground, replies: list[bytes], hangs: int) -> None:
