@@ -118,7 +118,10 @@ def restarts(ground: Ground) -> None:
 def soak(ground: Ground) -> None:
     """T12: for a long time workers are killed and recycled, and the code reloaded; nothing grows."""
     loads = [ground.load(), ground.load()]
-    server = ground.serve("--max-requests", "1000", "--max-requests-jitter", "0.5")
+    idle_timeout = str(2 * ground.size.seconds + 600)  # the idle connections are to stay
+    server = ground.serve(
+        *("--max-requests", "1000", "--max-requests-jitter", "0.5", "--idle-timeout", idle_timeout)
+    )
     ground.look(server)
     for i, load in enumerate(loads):
         load.start(
