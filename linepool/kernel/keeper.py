@@ -29,7 +29,7 @@ KILL_GROUP = 255
 STATUS = struct.Struct("@i")
 """What the keeper writes when the process has ended: its exit status, or minus the signal that ended it."""
 
-_MOST_FILES = 4096  # closed one by one where there is no list of those that are open
+_MOST_FILES = 4096  # descriptors that are closed, for this system may not list the open ones
 _STANDARD = 3
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 
+from linepool.kernel import features
 from linepool.kernel.sockets import credentials_of
 
 _OWN = 0o700
@@ -68,7 +69,7 @@ def is_trusted(where: str) -> bool:
 def is_own_server(sock: socket.socket) -> bool:
     """Whether a connection is to a process of this user; where that cannot be asked, its file says so."""
     _, uid, _ = credentials_of(sock)
-    return uid in (os.geteuid(), -1)
+    return uid == os.geteuid() or (uid == -1 and not features.PEERCRED)
 
 
 def _directories(*bases: str) -> list[str]:

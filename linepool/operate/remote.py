@@ -53,9 +53,8 @@ def _is_alive(path: str) -> bool:
         except BlockingIOError:  # its accept queue is full
             return True
         except ConnectionRefusedError:
-            if not _exists(
-                os.path.basename(path).partition(".")[0]
-            ):  # else it may be about to listen
+            pid = os.path.basename(path).partition(".")[0]
+            if not _exists(pid):  # else it may be about to listen
                 with contextlib.suppress(OSError):
                     os.unlink(path)
             return False

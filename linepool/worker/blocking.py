@@ -44,9 +44,8 @@ if TYPE_CHECKING:
     from linepool.worker.tls import TlsTransport
 
 _EXCLUSIVE = select.EPOLLEXCLUSIVE if features.EPOLL else 0
-_LOOK_EVERY = (
-    None if features.SHUTDOWN else 0.25
-)  # seconds between two looks whether a listener was shut
+_LOOK_EVERY = None if features.SHUTDOWN else 0.25
+"""Seconds between two looks whether a listener was shut; None: the kernel tells."""
 _RETRY = 0.01  # seconds between two looks at a client that is to hang up
 
 

@@ -28,9 +28,8 @@ log = logging.getLogger("linepool")
 
 _GONE = POLLRDHUP | select.POLLHUP | select.POLLERR
 _EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET if EPOLL else select.POLLIN
-_LOOK_EVERY = (
-    0.01  # seconds between two looks at an incomplete header, where it is reported all the time
-)
+_LOOK_EVERY = 0.01
+"""Seconds between two looks at an incomplete header, where the kernel reports it all the time."""
 _TICK = 0.25  # seconds between two looks whether the worker is to leave
 
 
