@@ -120,9 +120,7 @@ class Loop:
             self._handoff.return_unstarted()
             self._waits.tell()
         finally:
-            for connection in self._table.present(self._table.connections):  # it stops at once
-                self._table.close(connection)
-            self._table.heads.close()
+            self._table.close_all()  # of those left, if it stops at once
 
     @property
     def leaving_since(self) -> float:

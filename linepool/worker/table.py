@@ -291,6 +291,17 @@ class Table(core.TableFields):
         if not self.forget(connection):
             self._board.count_dropped()
             log.error("a handler has closed the descriptor of a client peer=%s", connection.peer)
+        self._end(connection)
+
+    def close_all(self) -> None:
+        """Close what is left at an immediate stop, which may have interrupted ``take`` or ``forget``."""
+        for connection in self.present(self.connections):
+            self.forget(connection)  # that it is not registered says nothing now
+            self._end(connection)
+        self.heads.close()
+
+    def _end(self, connection: Connection) -> None:
+        """End the server's side of a connection that is not held any more, and run the hooks for that."""
         if connection.lingers:
             self.linger(connection.socket, patient=connection.lost_framing)
         else:

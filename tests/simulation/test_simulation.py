@@ -40,3 +40,7 @@ def test_a_schedule_is_the_same_each_time_it_is_run():
 
 def test_clients_may_leave_before_the_server_has_come_up():
     assert replay("waits", 5_000_060).endswith("all is well")
+
+
+def test_an_immediate_stop_may_interrupt_a_worker_that_takes_a_connection():
+    assert replay("stop", 17960493310000833).endswith("all is well")
