@@ -116,7 +116,7 @@ def _queued(resp: Resp) -> int:
 def _everyone(
     resp: Resp, session: Session, own: int, notes: ClientNotes, verb: str
 ) -> list[Client]:
-    """Return all clients; the one that asks is there in any case."""
+    """Return all clients, by their numbers; the one that asks is there in any case."""
     try:
         addresses = [one["address"] for one in server_status()["listeners"]]
     except SetupError:
@@ -128,6 +128,7 @@ def _everyone(
     if own not in {one.number for one in found}:
         found.append(Socket(own, 0, session.peer, session.listener))
     mine = {**known.get(own, {}), **own_facts(resp, session), "multi": _queued(resp), "cmd": verb}
+    found.sort(key=lambda one: one.number)
     return [Client(one, mine if one.number == own else known.get(one.number, {})) for one in found]
 
 
