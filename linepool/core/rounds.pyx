@@ -270,7 +270,7 @@ cdef class Rounds(Turns):
         cdef unsigned size = sizeof(uint64_t)
         cdef uint64_t cookie = 0
         cdef epoll_event event
-        cdef int descriptor
+        cdef int descriptor, number
         cdef Words *words = &self.words
         cdef ConnectionFields connection
         cdef Turns turns = self
@@ -288,7 +288,9 @@ cdef class Rounds(Turns):
             return False
         descriptor = accept_any(listener, &address, &size_of_address, SOCK_CLOEXEC)
         if descriptor < 0:
-            return errno == EAGAIN or errno == ECONNABORTED or errno == EINTR
+            number = errno
+            # A unix socket that a handler has shut says EAGAIN too.
+            return number == ECONNABORTED or number == EINTR or (number == EAGAIN and not found.is_unix)
         if self.acceptor.failures:
             self.acceptor.failures = 0
         if descriptor <= LAST_STANDARD:
@@ -301,6 +303,8 @@ cdef class Rounds(Turns):
         key = descriptor
         if key in self.table.connections:  # a handler has closed its descriptor
             self.table.close(self.table.connections[key])
+        if key in self.listeners:  # likewise
+            self.acceptor.make_way(key)
         getsockopt(descriptor, SOL_SOCKET, SO_COOKIE, &cookie, &size)
         connection = self.accepted.__new__(self.accepted)
         connection.descriptor, connection.cookie = descriptor, cookie

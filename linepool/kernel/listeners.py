@@ -7,6 +7,7 @@ for them (socket(7), tcp(7)).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -21,7 +22,14 @@ from linepool.kernel import features
 from linepool.kernel.privileges import owner_of
 from linepool.kernel.shared_memory import SharedMemory
 from linepool.kernel.sock_diag import unix_queue
-from linepool.kernel.sockets import as_connection, bind_error, local_name, unix_peer, unmapped
+from linepool.kernel.sockets import (
+    as_connection,
+    bind_error,
+    local_name,
+    socket_cookie,
+    unix_peer,
+    unmapped,
+)
 from linepool.kernel.standard import LAST_STANDARD, moved_away
 from linepool.settings import Settings
 
@@ -68,6 +76,9 @@ class Listener:
         self.phase = memory.map
         self._family = sock.family
         self.is_unix = sock.family == socket.AF_UNIX
+        self._address = sock.getsockname()
+        self._backlog = 0 if self.is_unix else self.queue()[1]
+        self._cookie = socket_cookie(sock)
 
     def handed_over(self) -> tuple[dict[str, Any], list[int]]:
         """Return what another process needs to take it over, for JSON, and descriptors; it keeps them."""
@@ -145,6 +156,45 @@ class Listener:
         return queued, limit
 
     @property
+    def is_here(self) -> bool:
+        """Whether this process still has it under its descriptor: a handler may have closed that."""
+        try:
+            if not features.COOKIE:
+                return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+            return socket_cookie(self.socket) == self._cookie
+        except OSError:
+            return False
+
+    @property
+    def listens(self) -> bool:
+        """Whether clients can connect to it: a handler may have shut it, for all processes."""
+        if not self.is_unix:
+            return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        poller = select.poll()
+        poller.register(self.socket, 0)  # it reports an end in any case
+        return not poller.poll(0)
+
+    def reopen(self) -> bool:
+        """Listen again; return whether that can be done.
+
+        A unix socket that was shut cannot (Linux), and what another program owns is left as it is.
+        """
+        if self.is_unix or not self.owned:
+            return False
+        try:
+            with contextlib.suppress(OSError):  # only a port that the kernel chose is free now
+                self.socket.bind(self._address)
+            self.socket.listen(self._backlog or socket.SOMAXCONN)
+        except OSError:
+            return False
+        return True
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end has begun: then processes leave it as it is."""
+        return self.phase[0] != _OPEN
+
+    @property
     def is_shut(self) -> bool:
         """Whether it has ended in all processes: once accept() fails, no client is left in the backlog."""
         return self.phase[0] == _SHUT
@@ -174,8 +224,13 @@ class Listener:
             self.phase[0] = _SHUT
             self._end_here()
         elif self.owned:
-            with contextlib.suppress(OSError):  # shut, or closed, already
-                self.socket.shutdown(socket.SHUT_RD)
+            with contextlib.suppress(OSError, ValueError):  # closed already
+                self.phase[0] = max(self.phase[0], _ENDING)  # from now on no process opens it again
+                try:
+                    self.socket.shutdown(socket.SHUT_RD)
+                except OSError as error:
+                    if error.errno != errno.ENOTCONN:  # it was shut already
+                        raise
                 self.phase[0] = _SHUT
 
     def _end_here(self) -> None:
@@ -188,6 +243,11 @@ class Listener:
     def close(self) -> None:
         """Close this process's copy."""
         self.socket.close()
+        self.memory.close()
+
+    def lose(self) -> None:
+        """Forget this process's copy: a handler has closed it, and its number may be another file's."""
+        self.socket.detach()
         self.memory.close()
 
     def remove(self) -> None:

@@ -9,6 +9,7 @@ the master for longer than that.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import time
@@ -20,7 +21,7 @@ from linepool.ipc.announced import announcement
 from linepool.ipc.board import Order
 from linepool.ipc.waiting import Why
 from linepool.kernel import features
-from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, is_capacity_error
+from linepool.kernel.acceptor import FAILURES_AT_MOST, Accepted, Failure, failure_of
 from linepool.kernel.event_set import PollSet
 from linepool.kernel.lingering import LingeringClose
 from linepool.kernel.listeners import Listener, set_receive_timeout, tick
@@ -47,6 +48,7 @@ _EXCLUSIVE = select.EPOLLEXCLUSIVE if features.EPOLL else 0
 _LOOK_EVERY = None if features.SHUTDOWN else 0.25
 """Seconds between two looks whether a listener was shut; None: the kernel tells."""
 _RETRY = 0.01  # seconds between two looks at a client that is to hang up
+_PAUSE = 0.5  # seconds between two looks at a listener that a handler has ended
 
 
 class BlockingLoop:
@@ -120,18 +122,36 @@ class BlockingLoop:
                 try:
                     sock, address = listener.accept()
                 except OSError as error:
-                    if is_capacity_error(error):
-                        failures += 1
-                        time.sleep(CAPACITY_PAUSE)
-                    elif listener.is_shut:
-                        self._forget(listener)
-                    else:  # a tick has passed, or another worker was faster
-                        self._orders.check_master()
+                    match failure_of(listener, error):
+                        case Failure.SHORT:
+                            failures += 1
+                            time.sleep(CAPACITY_PAUSE)
+                        case Failure.SHUT if listener.is_shut:
+                            self._forget(listener)
+                        case Failure.SHUT:
+                            time.sleep(
+                                _PAUSE
+                            )  # to leave would not help: the next worker has the same
+                        case Failure.CLOSED:
+                            listener.lose()
+                            return None  # the worker that takes its place has it again
+                        case _:  # a tick has passed, or another worker was faster
+                            self._orders.check_master()
+                            self._restore(listener)
                 else:
                     if listener.is_unix:  # which, unlike TCP, does not inherit options
                         set_receive_timeout(sock, self._tick)
                     return sock, address, listener
         return None  # after some failures too: descriptors that leaked are closed with the process
+
+    def _restore(self, listener: Listener) -> None:
+        """Have accept() wait again if a handler has changed that, in all processes (O_NONBLOCK)."""
+        if (
+            self._poller is None
+            and features.SHUTDOWN
+            and not os.get_blocking(descriptor := listener.socket.fileno())
+        ):
+            os.set_blocking(descriptor, True)
 
     def _is_to_leave(self) -> bool:
         if not self._orders.leaving():

@@ -267,6 +267,7 @@ class Loop:
             self._after_failed_accept()
             return
         self._acceptor.failures = 0
+        self._acceptor.make_way(message.descriptor)
         connection = self._handoff.take(message)
         if connection is None:
             if message.descriptor in (self._table.handshakes or ()):
@@ -321,8 +322,13 @@ class Loop:
         self._table.due = min(self._table.due, self._waits.tell_at)
         if self._handoff.to_return and not self._handoff.return_unstarted():
             self._table.look_at(now + _RETRY)
-        if self._left_at or board.order() or self._orders.must_leave or self._is_worn():
+        if self._left_at or self._is_to_leave():
             self._leave(now)
+
+    def _is_to_leave(self) -> bool:
+        if self._acceptor.has_lost:  # the worker that takes its place has the listener again
+            self._orders.leave()
+        return self._orders.leaving() or self._is_worn()
 
     def _look_at_waits(self) -> None:
         """Have requests run again that have waited here, and tell the parker what it does not know yet."""

@@ -36,6 +36,8 @@ class SimulatedListener:
         """Whether it has ended."""
         return self._queue.is_shut
 
+    is_ending = is_shut
+
     def shut(self) -> None:
         """End it in all processes."""
         self._queue.shut(here())

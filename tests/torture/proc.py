@@ -20,6 +20,11 @@ def is_zombie(pid: int) -> bool:
     return _state(Path(f"/proc/{pid}")) == "Z"
 
 
+def is_asleep(pid: int) -> bool:
+    """Return whether a process waits for something."""
+    return _state(Path(f"/proc/{pid}")) == "S"
+
+
 def has_stopped(pid: int) -> bool:
     """Return whether no thread of a process runs."""
     return all(_state(task) in "TZX" for task in Path(f"/proc/{pid}/task").iterdir())
