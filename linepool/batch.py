@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol as Interface
 
 from linepool.errors import LeaveNow, ReplyError, ServerError
-from linepool.failures import count_error, report
+from linepool.failures import count_error, encoded, report
 from linepool.faults import reference
 from linepool.protocols.base import Bad, Protocol, Request
 from linepool.resources import Resources
@@ -73,7 +73,7 @@ def end_batch(conversation: Batched) -> bool:
     except LeaveNow:
         raise
     except ReplyError as error:
-        failure = error
+        failure: ReplyError = error
         count_error(conversation, error)
     except BaseException as error:
         number = reference(error)
@@ -84,7 +84,7 @@ def end_batch(conversation: Batched) -> bool:
     else:
         return True
     conversation.closing = True
-    conversation.retract(conversation.protocol.encode_error(failure, None))
+    conversation.retract(encoded(conversation, failure, None))
     return False
 
 

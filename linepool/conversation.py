@@ -18,7 +18,7 @@ from linepool.authentication import check_lock, log_in, refuse_if_locked
 from linepool.batch import Owner, end_batch, end_early
 from linepool.encryption import may_start_tls
 from linepool.errors import LeaveNow, ReplyError, RequestTimeout, UnknownCommand
-from linepool.failures import OK, count_error, error_reply, failed, report, result_of
+from linepool.failures import OK, count_error, encoded, error_reply, failed, report, result_of
 from linepool.login import Login
 from linepool.protocols.base import Bad, Request, printable
 from linepool.protocols.strangers import HTTP, MOST_KEPT_BYTES, FirstBytes, is_http
@@ -168,10 +168,12 @@ class Conversation:
                 if said is not None:
                     reply = self._encode(said, self.request)
                     parts += [reply] if isinstance(reply, bytes) else reply
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - logged with its id
+            except LeaveNow:
+                raise
+            except BaseException as error:  # noqa: BLE001 - logged with its id
                 self.closing = True
                 failure = error if isinstance(error, ReplyError) else failed(self, error, None)
-                parts.append(self.protocol.encode_error(failure, None))
+                parts.append(encoded(self, failure, None))
                 break
         if self._has_login:
             check_lock(self)
@@ -318,7 +320,9 @@ class Conversation:
             try:
                 with forked.contained():
                     copy_context().run(hook, self)
-            except (Exception, SystemExit) as error:
+            except LeaveNow:
+                raise
+            except BaseException as error:
                 log.exception("on_disconnect failed peer=%s", self.session.peer)
                 report(self, error, None)
         if self.resources.is_open:
@@ -386,6 +390,8 @@ class Conversation:
             self.closing |= value.close or value.start_tls
             self.starts_tls = value.start_tls and may_start_tls(self.session, self.protocol)
             if value.raw is not None:
+                if not isinstance(value.raw, bytes):
+                    raise TypeError(f"Reply.raw must be bytes, not {type(value.raw).__name__}")
                 return self.protocol.encode_raw(value.raw, request)
             value = value.value
         if isinstance(value, Wait):
@@ -421,7 +427,9 @@ class Conversation:
             try:
                 with forked.contained():
                     context.run(items.close)
-            except (Exception, SystemExit) as error:
+            except LeaveNow:
+                raise
+            except BaseException as error:
                 log.exception("a stream failed to end peer=%s", self.session.peer)
                 report(self, error, request)
 

@@ -71,7 +71,17 @@ def error_reply(conversation: Failing, error: BaseException, request: Request) -
     else:
         failure = failed(conversation, error, request)
     conversation.result = TIMEOUT if isinstance(error, RequestTimeout) else result_of(failure)
-    return conversation.protocol.encode_error(failure, request)
+    return encoded(conversation, failure, request)
+
+
+def encoded(conversation: Failing, error: ReplyError, request: Request | None) -> bytes:
+    """Return the reply of an error; one that the app has raised may have no text, or a code of any kind."""
+    try:
+        return conversation.protocol.encode_error(error, request)
+    except LeaveNow:
+        raise
+    except BaseException as failure:  # noqa: BLE001 - logged
+        return conversation.protocol.encode_error(failed(conversation, failure, request), request)
 
 
 def count_error(conversation: Failing, error: ReplyError) -> None:
@@ -119,7 +129,9 @@ def report(conversation: Failing, error: BaseException, request: Request | None)
                     hook(error, request, conversation)
                 finally:
                     conversation.armed = False
-        except (Exception, SystemExit, RequestTimeout) as failure:
+        except LeaveNow:
+            raise
+        except BaseException as failure:
             log.exception("on_error failed peer=%s", conversation.session.peer)
             if isinstance(failure, RequestTimeout) and was_armed:
                 raise  # it is raised once; the request is a part of another one that has no time left
@@ -149,6 +161,16 @@ def _shown(
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
     return type(error), error, trace or error.__traceback__
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's text, or only its type if it cannot be had."""
+    try:
+        return str(error)
+    except LeaveNow:
+        raise
+    except BaseException:  # noqa: BLE001 - its __str__ is the app's
+        return type(error).__name__
 
 
 def _named(request: Request) -> str:

@@ -40,6 +40,7 @@ from linepool.core.kernel cimport (
 from linepool.core.turn cimport SERVED, UNTOUCHED, Turns, Words
 
 from linepool.core import rules
+from linepool.errors import LeaveNow
 from linepool.kernel.sockets import (
     LONGEST_WAIT,
     as_connection,
@@ -227,7 +228,9 @@ cdef class Rounds(Turns):
             how = self.of(connection).turn(connection, MSG_DONTWAIT, True)
             if how == UNTOUCHED and connection.maker is not None:
                 return self.close_new(connection)
-        except Exception:
+        except LeaveNow:
+            raise
+        except BaseException:
             connection.fail()
             how = SERVED
         if how == UNTOUCHED:

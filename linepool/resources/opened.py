@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from linepool import forked
+from linepool.errors import LeaveNow, RequestTimeout
 from linepool.resources.graph import Recipe
 
 log = logging.getLogger("linepool")
@@ -156,5 +157,7 @@ def _logged(made: Made) -> Iterator[None]:
     try:
         with forked.contained():
             yield
-    except Exception:
+    except (LeaveNow, RequestTimeout):
+        raise
+    except BaseException:
         log.exception("resource failed to close resource=%s", made.recipe.name)

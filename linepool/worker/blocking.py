@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from linepool.core.rules import AGAIN, CLOSED, HANDSHAKE, READ, WAIT, WRITE
+from linepool.errors import LeaveNow
 from linepool.ipc.announced import announcement
 from linepool.ipc.board import Order
 from linepool.ipc.waiting import Why
@@ -251,7 +252,9 @@ class BlockingLoop:
                     connection.take_turn()
                 elif time.monotonic() >= connection.deadline:
                     connection.expire()
-        except Exception:  # noqa: BLE001 - logged; it ends this connection, not the worker
+        except LeaveNow:
+            raise
+        except BaseException:  # noqa: BLE001 - logged; it ends this connection, not the worker
             connection.fail()
         finally:
             self._board.idle(0, 0)

@@ -468,10 +468,11 @@ class Connection(core.ConnectionFields):
         send_with_end(self.socket)
         self.conversation.closing = True
 
-    def _begin_stream(
-        self, parts: Generator[bytes, None, None], request: Request, bytes_in: int = -1
-    ) -> bool:
+    def _begin_stream(self, parts: object, request: Request, bytes_in: int = -1) -> bool:
         """Send a reply in parts; return whether all are sent, or else the rest follows later."""
+        if not isinstance(parts, Generator):
+            name = type(self.protocol).__name__
+            raise TypeError(f"{name} must encode replies as bytes, not {type(parts).__name__}")
         if self._context.resources.is_open and not end_batch(self.conversation):
             return True
         talk, transport = self.conversation, self._transport

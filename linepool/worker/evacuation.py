@@ -73,7 +73,7 @@ def start(
                     if is_safe and is_long and asked % LOOK:
                         try:
                             safe_point.evacuate()
-                        except Exception:
+                        except BaseException:
                             log.exception("connections cannot be handed off")
         orders.master_ended()
         for listener in listeners:

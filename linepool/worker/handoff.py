@@ -12,7 +12,8 @@ import math
 import socket
 import time
 
-from linepool.errors import CANNOT_CONTINUE
+from linepool.errors import CANNOT_CONTINUE, LeaveNow
+from linepool.failures import text_of
 from linepool.ipc import channel as channels
 from linepool.ipc.messages import (
     ConnectionState,
@@ -178,11 +179,13 @@ class Handoff:
                 sock, session, state.accepted_at, state.origin, state.cookie
             )
             connection.load(state, protocol, message.number)
-        except Exception as error:  # noqa: BLE001 - another worker, or a protocol, made the state
+        except LeaveNow:
+            raise
+        except BaseException as error:  # noqa: BLE001 - another worker, or a protocol, made the state
             if connection is not None:
                 self._table.forget(connection)
             peer = channels.session_of(state).peer or peer_name(sock)
-            self._end(sock, peer, f"{type(error).__name__}: {error}", context)
+            self._end(sock, peer, f"{type(error).__name__}: {text_of(error)}", context)
             if connection is not None:
                 connection.on_closed()
             return None
@@ -205,7 +208,9 @@ class Handoff:
             has_tls = context.settings.begins_with_tls
             reply = None if has_tls else context.service.error_reply(CANNOT_CONTINUE)
             self._table.refuse(sock, reply)
-        except Exception:
+        except LeaveNow:
+            raise
+        except BaseException:
             log.exception("no reply could be sent")
             sock.close()
 

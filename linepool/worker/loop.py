@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 from linepool.core.rules import AGAIN, CLOSED, READ, STARVING_NS, WAIT, WRITE
+from linepool.errors import LeaveNow
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Order
 from linepool.ipc.messages import PassedConnection
@@ -151,7 +152,9 @@ class Loop:
                     rounds.begin_work()
                 try:
                     read(connection)
-                except Exception:  # noqa: BLE001 - logged; it ends this connection, not the worker
+                except LeaveNow:
+                    raise
+                except BaseException:  # noqa: BLE001 - logged; it ends this connection, not the worker
                     connection.fail()
                 if connection.needs != READ or self._gives_back:
                     self._after_turn(connection)
@@ -431,5 +434,7 @@ def _step(connection: Connection, step: Callable[[Connection], None]) -> None:
     """Have a connection take a step; an exception out of its protocol ends it, not the worker."""
     try:
         step(connection)
-    except Exception:  # noqa: BLE001 - logged
+    except LeaveNow:
+        raise
+    except BaseException:  # noqa: BLE001 - logged
         connection.fail()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 
 from linepool.conversation import Conversation
+from linepool.errors import LeaveNow
+from linepool.failures import text_of
 from linepool.ipc import channel
 
 log = logging.getLogger("linepool")
@@ -34,8 +36,10 @@ def portable_state(conversation: Conversation, max_bytes: int) -> tuple[bytes, b
         at_boundary = conversation.protocol.at_boundary
         if len(data) > max_bytes:
             raise ValueError(f"its state is {len(data)} bytes long")
-    except Exception as error:  # noqa: BLE001 - the values and the protocol are the user's
-        log.warning("connection cannot be handed off peer=%s why=%r", session.peer, str(error))
+    except LeaveNow:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the values and the protocol are the user's
+        log.warning("connection cannot be handed off peer=%s why=%r", session.peer, text_of(error))
         conversation.pinned = True
         return None
     return data, at_boundary

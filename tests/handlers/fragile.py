@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from common import add, pid
 
 from linepool import App, Bad, Line, ReplyError, Request
@@ -12,19 +14,29 @@ class Fragile(Line):
 
     is_lost = False
     is_swollen = False
+    is_cancelled = False
 
     def feed(self, data: bytes) -> None:
         if b"FEED!" in data:
             raise LookupError("feed")
+        if b"INTERRUPT!" in data:
+            raise KeyboardInterrupt("feed")
         self.is_lost = self.is_lost or b"BOUNDARY!" in data
         self.is_swollen = self.is_swollen or b"SWELL!" in data
+        self.is_cancelled = self.is_cancelled or b"CANCELLED!" in data
         super().feed(data)
 
     def next_request(self) -> Request | Bad | None:
         request = super().next_request()
         if isinstance(request, Request) and request.verb == b"NEXT!":
             raise MemoryError("next_request")
+        if isinstance(request, Request) and request.verb == b"CANCEL!":
+            raise asyncio.CancelledError("next_request")
         return request
+
+    def encode(self, value: object, request: Request) -> bytes:
+        reply = super().encode(value, request)
+        return reply.decode() if request.verb == b"TEXT" else reply  # type: ignore[return-value]
 
     @property
     def at_boundary(self) -> bool:
@@ -33,6 +45,8 @@ class Fragile(Line):
         return super().at_boundary
 
     def dump(self) -> bytes:
+        if self.is_cancelled:
+            raise asyncio.CancelledError("dump")
         return super().dump() + (b"x" * 2**24 if self.is_swollen else b"")
 
     def encode_error(self, error: ReplyError, request: Request | None) -> bytes:
@@ -47,3 +61,9 @@ class Fragile(Line):
 app = App("fragile", protocol=Fragile())
 app.handler(add)
 app.handler(pid)
+
+
+@app.handler
+def text() -> str:
+    """Be answered in text, not in bytes."""
+    return "text"

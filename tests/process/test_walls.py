@@ -14,12 +14,15 @@ RAISED = {
     b"FEED!\n": "LookupError: feed",
     b"NEXT!\n": "MemoryError: next_request",
     b"ENCODE!\n": "ZeroDivisionError: encode_error",
+    b"INTERRUPT!\n": "KeyboardInterrupt: feed",
+    b"CANCEL!\n": "CancelledError: next_request",
+    b"TEXT\n": "TypeError: Fragile must encode replies as bytes, not str",
     b"": "AttributeError: eof",
 }
 
 
 @pytest.mark.scheme("shared", "accept")
-@pytest.mark.parametrize("sent", RAISED, ids=["feed", "next_request", "encode_error", "eof"])
+@pytest.mark.parametrize("sent", RAISED, ids=lambda sent: sent.decode().rstrip("!\n") or "eof")
 def test_an_exception_out_of_a_protocol_ends_its_connection_alone(launch: Launch, scheme, sent):
     workers = "2" if scheme == "accept" else "1"
     server = launch(f"{HANDLERS}/fragile.py:app", "--workers", workers)
@@ -42,8 +45,42 @@ def test_an_exception_out_of_a_protocol_ends_its_connection_alone(launch: Launch
         assert server.status()["counters"]["crashes"] == 0
 
 
+@pytest.mark.scheme("shared", "accept")
+@pytest.mark.parametrize(
+    ("place", "sent", "event"),
+    [
+        ("on_connect", "", "CancelledError: on_connect"),
+        ("on_disconnect", "", "on_disconnect failed"),
+        ("on_error", "FAIL", "on_error failed"),
+    ],
+)
+def test_what_a_hook_raises_that_is_not_an_exception_ends_no_worker(
+    launch: Launch, scheme, place, sent, event
+):
+    environment = {"CANCELLED_IN": place}
+    target = f"{HANDLERS}/cancelled.py:app"
+    server = launch(target, "--workers", "1", environment=environment)
+    for _ in range(2):
+        with server.connect() as peer:
+            if sent or place == "on_connect":
+                assert "internal error, id" in (peer.ask(sent) if sent else peer.line())
+        server.wait_for(event)
+    assert server.status()["counters"]["crashes"] == 0
+
+
+def test_a_reply_that_cannot_be_made_is_an_internal_error(launch: Launch):
+    server = launch(f"{HANDLERS}/cancelled.py:app", "--workers", "1")
+    with server.connect() as peer:
+        worker = peer.ask("PID")
+        assert peer.ask("TEXT").startswith("SERVER_ERROR internal error, id ")
+        server.wait_for("TypeError: Reply.raw must be bytes, not str")
+        assert peer.ask("REFUSE").startswith("SERVER_ERROR internal error, id ")
+        server.wait_for("ValueError: no text")
+        assert peer.ask("PID") == worker
+
+
 @pytest.mark.scheme(*PARKING_SCHEMES)
-@pytest.mark.parametrize("command", ["BOUNDARY!", "SWELL!"])
+@pytest.mark.parametrize("command", ["BOUNDARY!", "SWELL!", "CANCELLED!"])
 def test_a_connection_whose_state_cannot_be_passed_stays_in_its_worker(
     launch: Launch, scheme, command
 ):

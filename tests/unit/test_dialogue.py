@@ -213,6 +213,23 @@ def test_a_long_line_may_arrive_in_parts(rest):
         assert found == Bad(b"500 Line too long\r\n", close=True)
 
 
+@pytest.mark.parametrize(
+    "code", [5, -250, 99999, True, 2.5, "", "250\r\n550", b"250", None, object()]
+)
+def test_what_is_not_a_code_is_not_sent_as_one(code):
+    app = post_office()
+    app.handler("REPLY")(lambda: (code, "text"))
+
+    @app.handler
+    def fail() -> None:
+        raise ClientError("text", code=code)
+
+    reply, failure = talk(app, "REPLY", "FAIL")
+
+    assert reply.startswith("451 internal error, id ")
+    assert failure == "554 text"
+
+
 def test_enhanced_codes_are_in_the_replies_of_the_protocol():
     app = post_office(Dialogue.smtp(enhanced_codes=True, error_replies={"large": "552 5.2.3 no"}))
     assert talk(app, "FOO", " ", "HELO", "DATA", "NOOP", "QUIT") == [

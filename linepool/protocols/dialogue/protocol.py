@@ -267,12 +267,14 @@ class Dialogue(Buffered):
         """Return the reply, one line or several."""
         if value is None:
             return replies.line(self.ok)
-        code: object = self.ok.partition(" ")[0]
+        code = self.ok.partition(" ")[0]
         if isinstance(value, tuple) and len(value) == 2:
             first, value = value
             if self.dots:
                 return replies.line(f"{code} {replies.text(first)}") + replies.dotted(value)
-            code = first
+            if not replies.is_code(first):
+                raise ValueError(f"a reply's code must be three digits, such as 250, not {first!r}")
+            code = str(first)
         if not self.dots:
             rows = value if isinstance(value, (list, tuple)) else [value]
             return replies.coded(code, [] if value is None else rows)
@@ -304,9 +306,11 @@ class Dialogue(Buffered):
         else:
             kind = "server" if isinstance(error, ServerError) else "client"
         code = self.error_replies[kind]
-        if error.code is not None:
-            code = f"{code} [{error.code}]" if self.dots else str(error.code)
-        return f"{code} ".encode("utf-8", "replace") + one_line(text) + b"\r\n"
+        if error.code is not None and self.dots:
+            code = f"{code} [{error.code}]"
+        elif replies.is_code(error.code):
+            code = str(error.code)
+        return one_line(f"{code} {text}") + b"\r\n"
 
     def _error(self, kind: str, text: str) -> ClientError:
         """Return the error of a kind; ``text`` is for one that has only a code."""

@@ -78,15 +78,21 @@ def text(item: object) -> str:
     return _as_bytes(item).decode("utf-8", "surrogateescape")
 
 
-def coded(code: object, rows: Iterable[object]) -> bytes:
+def is_code(code: object) -> bool:
+    """Whether a value can be a reply's code: three digits, or words, such as ``550 5.1.1`` (RFC 3463)."""
+    if isinstance(code, str):
+        return code.isprintable() and bool(code.strip())
+    return isinstance(code, int) and 100 <= code <= 999
+
+
+def coded(code: str, rows: Iterable[object]) -> bytes:
     """Return the lines of a reply, ``250-`` before each but the last, ``250 `` before that.
 
     Raises:
-        TypeError: The code or a row cannot be sent.
+        TypeError: A row cannot be sent.
     """
-    number = text(code)
     *earlier, last = [text(row) for row in rows] or [""]
-    return b"".join(line(f"{number}-{row}") for row in earlier) + line(f"{number} {last}")
+    return b"".join(line(f"{code}-{row}") for row in earlier) + line(f"{code} {last}")
 
 
 def dotted(value: object) -> bytes:

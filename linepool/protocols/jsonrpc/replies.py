@@ -29,7 +29,7 @@ def error_object(error: ReplyError) -> dict[str, Any]:
         code = INTERNAL_ERROR
     else:
         code = SERVER_ERROR
-    if isinstance(error.code, int):
+    if isinstance(error.code, int) and not isinstance(error.code, bool):
         code = error.code
     found: dict[str, Any] = {"code": code, "message": text}
     if error.data is not None:
