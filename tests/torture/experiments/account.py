@@ -86,18 +86,24 @@ class Journals:
         return begun
 
     @cached_property
-    def _births(self) -> list[tuple[int, int, str]]:
-        names = {worker for worker, _ in self.began}
-        return sorted(
-            (int(name.partition(".")[2]), int(name.partition(".")[0]), name) for name in names
-        )
+    def _births(self) -> dict[int, list[tuple[float, str]]]:
+        """When the workers with a pid were born, in this order, and their names."""
+        births: dict[int, list[tuple[float, str]]] = {}
+        for name in {worker for worker, _ in self.began}:
+            pid, _, at = name.partition(".")
+            births.setdefault(int(pid), []).append((int(at) / 1e9, name))
+        for those in births.values():
+            those.sort()
+        return births
+
+    def victim_of(self, kill: Kill) -> str:
+        """Return the worker that a kill ended, for a pid may have been used again; "": it began nothing."""
+        before = [name for at, name in self._births.get(kill.pid, ()) if at <= kill.at]
+        return before[-1] if before else ""
 
     def is_killed(self, worker: str, kill: Kill) -> bool:
-        """Whether a kill was of the worker that wrote a journal; a pid may have been used again."""
-        if not kill.pid:
-            return True
-        before = [name for at, pid, name in self._births if pid == kill.pid and at / 1e9 <= kill.at]
-        return bool(before) and before[-1] == worker
+        """Whether a kill was of a worker; one without a pid may have been of any."""
+        return not kill.pid or self.victim_of(kill) == worker
 
 
 @define
@@ -124,10 +130,16 @@ def losses(
     """
     found = Losses()
     taken = set(taken)
+    by_port: dict[int | None, list[Kill]] = {}  # None: those that may explain any
+    for kill in kills:
+        for port in [None] if kill.ports is None else kill.ports:
+            by_port.setdefault(port, []).append(kill)
     for request in requests:
         if request.is_right or request.is_wrong:
             continue
-        kind = _class_of(request, journals, kills, taken)
+        near = [*by_port.get(request.port, ()), *by_port.get(None, ())]
+        killers = [kill for kill in near if kill.may_explain(request)]
+        kind = _class_of(request, journals, kills, killers, taken)
         found.counts[kind] += 1
         if kind == "L3" and len(found.details) < _MAX_DETAILS:
             begun = journals.begun_by.get(request.number)
@@ -135,14 +147,19 @@ def losses(
     return found
 
 
-def _class_of(request: Request, journals: Journals, kills: Sequence[Kill], taken: set[int]) -> str:
+def _class_of(
+    request: Request,
+    journals: Journals,
+    kills: Sequence[Kill],
+    killers: Sequence[Kill],
+    taken: set[int],
+) -> str:
     workers = journals.begun_by.get(request.number, [])
     if request.how == TIMED_OUT:
         return "L3"
     if request.number in taken:
         return "L2"
     is_error = request.how.startswith("error")  # it was told, so its worker had taken it
-    killers = [kill for kill in kills if kill.may_explain(request)]
     if not workers:
         return "L3" if not killers else "L2" if is_error else "L1"
     # The connection of a request that was told may have come to another worker since.
@@ -200,12 +217,13 @@ class Report:
         right = [one for one in requests if one.is_right]
         wrong = [one for one in requests if one.is_wrong]
         began = set(journals.began)
-        killed = {
-            name
-            for name in {w for w, _ in began}
-            if any(journals.is_killed(name, k) for k in kills)
-        }
-        cut = [n for n in began - journals.ended if n[0] not in killed and n[1] not in set(taken)]
+        killed = {journals.victim_of(kill) for kill in kills}
+        excused = set(taken)
+        cut = [
+            (worker, number)
+            for worker, number in began - journals.ended
+            if worker not in killed and number not in excused and all(kill.pid for kill in kills)
+        ]
         self.n += len(requests)
         self.kills += len(kills)
         faults = max(0, lost.counts["L3"] - self.excused)
