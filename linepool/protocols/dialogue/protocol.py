@@ -274,7 +274,7 @@ class Dialogue(Buffered):
                 return replies.line(f"{code} {replies.text(first)}") + replies.dotted(value)
             if not replies.is_code(first):
                 raise ValueError(f"a reply's code must be three digits, such as 250, not {first!r}")
-            code = str(first)
+            code = replies.text(first)
         if not self.dots:
             rows = value if isinstance(value, (list, tuple)) else [value]
             return replies.coded(code, [] if value is None else rows)
@@ -309,7 +309,7 @@ class Dialogue(Buffered):
         if error.code is not None and self.dots:
             code = f"{code} [{error.code}]"
         elif replies.is_code(error.code):
-            code = str(error.code)
+            code = replies.text(error.code)
         return one_line(f"{code} {text}") + b"\r\n"
 
     def _error(self, kind: str, text: str) -> ClientError:

@@ -82,7 +82,8 @@ def is_code(code: object) -> bool:
     """Whether a value can be a reply's code: three digits, or words, such as ``550 5.1.1`` (RFC 3463)."""
     if isinstance(code, str):
         return code.isprintable() and bool(code.strip())
-    return isinstance(code, int) and 100 <= code <= 999
+    shown = scalar_text(code)
+    return shown is not None and shown.isdigit() and 100 <= int(shown) <= 999
 
 
 def coded(code: str, rows: Iterable[object]) -> bytes:
