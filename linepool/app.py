@@ -14,7 +14,12 @@ from linepool.app_hooks import AppHooks
 from linepool.app_resources import AppResources
 from linepool.asking import ask
 from linepool.errors import SetupError
-from linepool.handlers.checks import check_plain_function, check_returns, refuse_second_load
+from linepool.handlers.checks import (
+    check_plain_function,
+    check_returns,
+    checked_protocol,
+    refuse_second_load,
+)
 from linepool.handlers.inject import described, login_of, place_of
 from linepool.handlers.json_words import take_json
 from linepool.handlers.signature import compile_signature
@@ -95,7 +100,7 @@ class App(AppHooks, RequestHooks, AppResources):
         super().__init__()
         check_names_of_app(settings)
         self.name = name
-        self.protocol = protocol if protocol is not None else Line()
+        self.protocol = Line() if protocol is None else checked_protocol(protocol)
         self.builtins = builtins
         self.guard = guard
         self._structures = Structures(converter)
@@ -142,7 +147,7 @@ class App(AppHooks, RequestHooks, AppResources):
             SetupError: The command has a handler already, or the function cannot be one.
         """
         function = None
-        if len(names) == 1 and callable(names[0]):
+        if len(names) == 1 and (callable(names[0]) or isinstance(names[0], classmethod)):
             (function,), names = names, ()
         for name in names:
             if not isinstance(name, str) or not name or not name.isprintable() or " " in name:
@@ -166,8 +171,18 @@ class App(AppHooks, RequestHooks, AppResources):
         return register if function is None else register(function)
 
     def unknown(self, function: F) -> F:
-        """Call a function for commands that have no handler; ask for ``Verb`` to learn which."""
+        """Call a function for commands that have no handler; ask for ``Verb`` to learn which.
+
+        Raises:
+            SetupError: There is one already, or it cannot be called like this.
+        """
         check_plain_function(function)
+        if self._unknown is not None:
+            before = self._unknown.function
+            refuse_second_load(before, function)
+            raise SetupError(
+                f"unknown {described(function)}: there is one already: {described(before)}"
+            )
         self._unknown = _Registration((), function)
         return function
 

@@ -59,6 +59,12 @@ class RequestHooks:
                 *given,
                 instead="(request, session)" if is_generator else "",
             )
+        names = list(inspect.signature(function).parameters)[: len(given)]
+        if any(name in given and name != given[at] for at, name in enumerate(names)):
+            shown = f"({', '.join(names)})"
+            raise SetupError(
+                f"middleware {described(function)} is given ({', '.join(given)}) in this order, not {shown}"
+            )
         self._middleware.append(function)
         return function
 

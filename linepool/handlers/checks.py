@@ -37,6 +37,16 @@ def refuse_second_load(before: Callable[..., Any], function: Callable[..., Any])
         )
 
 
+def checked_protocol(protocol: Any) -> Protocol:
+    """Return an app's protocol; raises SetupError if it is not one."""
+    if isinstance(protocol, Protocol):
+        return protocol
+    if isinstance(protocol, type) and issubclass(protocol, Protocol):
+        name = protocol.__name__
+        raise SetupError(f"protocol must be an object, {name}(), not the class {name}")
+    raise SetupError(f"protocol must be an object such as linepool.Resp(), not {protocol!r}")
+
+
 def check_returns(returns: Any, protocol: Protocol) -> None:
     """Raise SetupError if a protocol cannot send what a handler's return annotation says.
 

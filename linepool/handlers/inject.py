@@ -84,6 +84,10 @@ class Injector:
         Raises:
             TypeError: The type has no converter; the text says if only a resource could provide it.
         """
+        try:
+            hash(hint)
+        except TypeError:  # [int] in place of list[int]
+            raise TypeError(f"unsupported type {hint!r}") from None
         kind = _required(hint)
         if has_fields(kind) and not is_plain_data(kind) and not self.structures.has_own(kind):
             shown = shown_type(kind)

@@ -151,7 +151,9 @@ def load(source: Source) -> Image:
         core.prepare(type(service.protocol))
     try:
         apps.start()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code, reported in one line
+    except KeyboardInterrupt:  # of ^C: the whole server ends
+        raise
+    except BaseException as error:  # noqa: BLE001 - the user's code, reported in one line
         raise SetupError(f"on_start failed: {explained(error)}") from None
     path = source.fixed.get("access_log", "off") if source.identity else settings.access_log
     contexts = _tls(source.certificates, settings)

@@ -223,7 +223,9 @@ def _run(target: str, load: Callable[[], T]) -> T:
             return load()
         except SetupError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - user code; report on one line
+        except KeyboardInterrupt:  # of ^C: the whole server ends
+            raise
+        except BaseException as error:  # noqa: BLE001 - user code; report on one line
             raise SetupError(f"cannot load {target}: {explained(error)}") from None
 
 

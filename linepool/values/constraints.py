@@ -147,6 +147,8 @@ def _says_something(note: Any, name: str) -> bool:
 def _range(hint: Any, note: Range) -> Constraint:
     if not _is_number(hint):
         raise TypeError(f"a Range bounds numbers, not {name_of(hint)}")
+    if note.min is not None and note.max is not None and not note.min <= note.max:
+        raise TypeError(f"no number is in Range({note.min}, {note.max})")
 
     def holds(value: Any) -> bool:
         # A NaN compares as false, so it is neither above a minimum nor below a maximum.

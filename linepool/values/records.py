@@ -49,14 +49,14 @@ def has_fields(hint: Any) -> bool:
     )
 
 
-def is_typed_dict(kind: type) -> bool:
+def is_typed_dict(kind: Any) -> bool:
     """Whether a class is a TypedDict, of ``typing`` or of ``typing_extensions``."""
-    return issubclass(kind, dict) and hasattr(kind, "__required_keys__")
+    return inspect.isclass(kind) and issubclass(kind, dict) and hasattr(kind, "__required_keys__")
 
 
-def is_named_tuple(kind: type) -> bool:
+def is_named_tuple(kind: Any) -> bool:
     """Whether a class is a NamedTuple."""
-    return issubclass(kind, tuple) and hasattr(kind, "_fields")
+    return inspect.isclass(kind) and issubclass(kind, tuple) and hasattr(kind, "_fields")
 
 
 def is_plain_data(hint: Any) -> bool:

@@ -216,6 +216,21 @@ def test_an_error_in_a_target_shows_the_frames_of_the_users_own_code(
         assert "    raise KeyError('prepared') from error" in stderr
 
 
+@pytest.mark.parametrize("where", ["", "@linepool.on_start\ndef start():\n    "])
+def test_what_is_raised_while_an_app_loads_need_not_be_an_exception(
+    command_line: CommandLine, tmp_path, where
+):
+    cancelled = f"import asyncio\n{where}raise asyncio.CancelledError('at once')\n"
+    (tmp_path / "app.py").write_text(HANDLER + cancelled)
+
+    status, _, stderr = command_line.run(tmp_path, ("run", "app.py", "--bind", "127.0.0.1:0"), {})
+
+    assert status == 1
+    error = next(line for line in stderr.splitlines() if line.startswith("linepool: "))
+    assert ": CancelledError: at once (" in error
+    assert "Traceback" not in stderr
+
+
 def test_a_syntax_error_shows_the_line_and_where_in_it(command_line: CommandLine, tmp_path):
     (tmp_path / "app.py").write_text("import broken\n")
     (tmp_path / "broken.py").write_text("x = 1\nif x = 1:\n    pass\n")

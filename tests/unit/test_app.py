@@ -15,6 +15,7 @@ from linepool import (
     Range,
     Reply,
     Request,
+    Resp,
     Rest,
     Session,
     SetupError,
@@ -800,12 +801,19 @@ def _nothing() -> None: ...
 def _two(request: object, session: object) -> None: ...
 def _four(request, session, call_next, more) -> None: ...
 def _by_name(*, request: object, session: object, call_next: object) -> None: ...
+def _swapped(session, request, call_next): ...
 async def _later(request: object, session: object, call_next: object) -> None: ...
 @pytest.mark.parametrize(
     ("register", "function", "message"),
     [
         *(("middleware", one, "must take") for one in (_nothing, _two, _four, _by_name)),
         ("middleware", _later, "is async"),
+        (
+            "middleware",
+            _swapped,
+            r"_swapped at .* is given \(request, session, call_next\) in this order",
+        ),
+        ("handler", classmethod(_swapped), "is not a function"),
         ("middleware", "no function", "is not a function"),
         ("on_start", _two, "must take"),
     ],
@@ -815,6 +823,27 @@ def test_a_function_that_cannot_be_called_is_refused_when_it_is_registered(
 ):
     with pytest.raises(SetupError, match=message):
         getattr(App(), register)(function)
+
+
+def test_there_is_one_handler_of_unknown_commands():
+    app = App()
+    app.unknown(_nothing)
+
+    with pytest.raises(SetupError, match=r"unknown _two at .*: there is one already: _nothing at "):
+        app.unknown(_two)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [
+        (Resp, r"protocol must be an object, Resp\(\), not the class Resp"),
+        ("resp", r"protocol must be an object such as linepool.Resp\(\), not 'resp'"),
+        (object, "not <class 'object'>"),
+    ],
+)
+def test_what_is_not_a_protocol_is_refused(protocol, message):
+    with pytest.raises(SetupError, match=message):
+        App(protocol=protocol)
 
 
 def test_middleware_may_have_parameters_of_its_own_with_defaults():

@@ -7,6 +7,7 @@ import enum
 import ipaddress
 import itertools
 import json
+import math
 import sqlite3
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import (
     Generic,
     Literal,
     NamedTuple,
+    Never,
     NewType,
     NotRequired,
     Optional,
@@ -351,6 +353,11 @@ def test_a_composed_type_is_taken_and_sent_in_every_place(hint, value, form):
         (np.complex128, "unsupported type complex128"),
         (np.datetime64, "unsupported type datetime64"),
         (type, "unsupported type type"),
+        (Never, "unsupported type Never"),
+        (5, "unsupported type 5"),
+        ([int], "unsupported type [<class 'int'>]"),
+        (Annotated[int, Range(5, 1)], "no number is in Range(5, 1)"),
+        (Annotated[float, Range(0, math.nan)], "no number is in Range(0, nan)"),
     ],
     ids=count(),
 )
