@@ -15,7 +15,9 @@ from linepool.kernel.pipes import quick_pipe
 log = logging.getLogger("linepool")
 
 _OF_LINUX = (
-    (signal.SIGPWR, *range(signal.SIGRTMIN, signal.SIGRTMAX + 1)) if features.MORE_SIGNALS else ()
+    (signal.SIGPWR, signal.SIGSTKFLT, *range(signal.SIGRTMIN, signal.SIGRTMAX + 1))
+    if features.MORE_SIGNALS
+    else ()
 )
 _NEVER_IGNORED = (signal.SIGTERM, signal.SIGCHLD)
 _FATAL = (
@@ -25,6 +27,7 @@ _FATAL = (
     signal.SIGVTALRM,
     signal.SIGPROF,
     signal.SIGIO,
+    signal.SIGXCPU,
     *_OF_LINUX,
 )
 """Signals that end a process unless it handles them, and may be sent to it from outside."""

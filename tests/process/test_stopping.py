@@ -356,7 +356,10 @@ def test_a_quiet_client_does_not_hold_up_a_stop(launch: Launch, scheme: str, aft
     assert "worker killed" not in server.text
 
 
-@pytest.mark.parametrize("number", [signal.SIGALRM, signal.SIGPROF, signal.SIGRTMIN + 3])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGALRM, signal.SIGPROF, signal.SIGXCPU, signal.SIGSTKFLT, signal.SIGRTMIN + 3],
+)
 def test_a_signal_without_a_meaning_is_ignored_and_logged(launch: Launch, number):
     server = launch("workshop.py", "--workers", "1")
     server.process.send_signal(number)
