@@ -12,21 +12,21 @@ from tests.simulation.kernel import STEP_NS, Kernel
 
 SLOTS = 12
 """More than any schedule uses at a time."""
-_HELD = 16
+_HELD = 8
+"""More connections than any schedule has."""
 _RATES = 64
 _LAYOUT = layout_hash()
 
 
 @functools.cache
-def _new(size: int) -> tuple[bytearray, bytes]:
-    return bytearray(size), bytes(size)
+def _memory(size: int) -> tuple[bytearray, memoryview, memoryview]:
+    """Return memory, a view of it, and zeros: always the same, for new pages take time."""
+    memory = bytearray(size)
+    return memory, memoryview(memory), memoryview(bytes(size))
 
 
-def _memory(size: int) -> Any:
-    """Return memory that is all 0: always the same, for new pages take time."""
-    data, zeros = _new(size)
-    data[:] = zeros
-    return SimpleNamespace(map=data)
+_used: set[int] = set(range(SLOTS))
+"""The slots that the last schedule has used."""
 
 
 class Words:
@@ -67,8 +67,19 @@ class SimulatedBoard(Board):
         self._place(_HELD)
         self._slots: dict[int, tuple[Any, Any, Any]] = {}
         self._rates_at = self._begin + SLOTS * self._size
-        self._use(_memory(self._rates_at + _RATES * 8))
+        memory: Any = SimpleNamespace(map=self._cleared(self._rates_at + _RATES * 8))
+        self._use(memory)
         self.head = Words(self._kernel, self.head)  # type: ignore[assignment]
+
+    def _cleared(self, size: int) -> bytearray:
+        """Return the memory, and set to 0 what another schedule has used of it."""
+        memory, view, zeros = _memory(size)
+        parts = [slice(self._begin), slice(self._rates_at, size)]
+        parts += [slice(at := self._begin + slot * self._size, at + self._size) for slot in _used]
+        for part in parts:
+            view[part] = zeros[part]
+        _used.clear()
+        return memory
 
     def handed_over(self) -> tuple[dict[str, Any], list[int]]:
         """Return nothing: it is in the memory of all processes."""
@@ -82,6 +93,7 @@ class SimulatedBoard(Board):
 
     def slot(self, number: int) -> Any:
         if number not in self._slots:
+            _used.add(number)
             view, words, published = super().slot(number)
             wrap = Words
             self._slots[number] = view, wrap(self._kernel, words), wrap(self._kernel, published)

@@ -91,10 +91,10 @@ class Epoll:
 
     def poll(self, seconds: float | None = None, most: int = -1) -> list[tuple[int, int]]:
         epoll, kernel = self._set, machine.kernel
-        forever = seconds is None or seconds < 0
-        until_ns = (
-            math.inf if forever else kernel.now_ns + math.ceil((seconds or 0) * 1e3) * 1_000_000
-        )
+        if seconds is None or seconds < 0:
+            until_ns = math.inf
+        else:
+            until_ns = kernel.now_ns + math.ceil(seconds * 1e3) * 1_000_000
         found: list[tuple[int, int]] = kernel.wait(epoll.ready, until_ns, (epoll.sleepers,)) or []
         return found if most <= 0 else found[:most]
 

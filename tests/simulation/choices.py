@@ -32,7 +32,11 @@ class Choices:
 
     def below(self, count: int) -> int:
         """Return a number from 0 to ``count`` - 1, each as likely as another."""
-        return self._take(int(self._draw() * count), count)
+        value = int(self._draw() * count)
+        if self._recorded is not None:
+            return self._take(value, count)
+        self.taken.append(value)
+        return value
 
     def chance(self, probability: float) -> bool:
         """Return whether something unlikely happens."""
@@ -40,7 +44,11 @@ class Choices:
 
     def steps(self, mean: int) -> int:
         """Return a number of steps from 1, that many in the mean; 0: as many as there are."""
-        return self._take(1 + int(-math.log(1.0 - self._draw()) * mean), _MOST_STEPS)
+        value = 1 + int(-math.log(1.0 - self._draw()) * mean)
+        if self._recorded is not None:
+            return self._take(value, _MOST_STEPS)
+        self.taken.append(value)
+        return value
 
     def _take(self, value: int, count: int) -> int:
         if self._recorded is not None:

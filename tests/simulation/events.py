@@ -50,8 +50,7 @@ class Events:
         self._harms += 1
 
         def run() -> None:
-            while not self._world.is_ready:
-                kernel.sleep(0.005)  # a server that does not come up gives up
+            self._world.await_ready()
             self._world.may_fail = self._world.fails
             kernel.sleep(at_ms / 1000)
             kernel.trace("-- %s %d", name, detail)

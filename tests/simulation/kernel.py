@@ -25,6 +25,8 @@ STEP_NS = 500
 _STALLS_NS = (0, 0, 0, 2_000_000, 20_000_000, 400_000_000)
 """For how long a thread that gives way may be kept waiting for a processor besides."""
 _STALLED = -1
+_MOST_STEPS = 2000
+"""After so many a thread gives way in any case: else one that always finds something keeps all waiting."""
 _BEGIN_NS = 1_000_000_000_000
 
 
@@ -246,7 +248,13 @@ class Kernel:
 
     def sleep(self, seconds: float) -> None:
         """Have the thread wait."""
-        self.wait(lambda: False, self.now_ns + max(0, int(seconds * 1e9)), ())
+        until_ns = self.now_ns + max(0, int(seconds * 1e9))
+        self.tick()
+        task = self.current
+        assert task is not None
+        while self.now_ns < until_ns:
+            self._sleep(task, until_ns)
+            self._switch(task)
 
     def wake(self, task: Task) -> None:
         """Have a thread look whether what it waits for is there."""
@@ -266,28 +274,28 @@ class Kernel:
         """Return the thread that has the next turn; None: none has."""
         runnable, choices = self._runnable, self.choices
         self.current, self.left = None, math.inf
+        until_ns, mean = self._until_ns, self.mean
         while not (self.halts or self.failures):
-            if not runnable and not self._run_timers(self._until_ns):
+            if not runnable and not self._run_timers(until_ns):
                 return None
-            if self.now_ns >= self._until_ns:
+            if self.now_ns >= until_ns:
                 return None
-            at = choices.below(len(runnable)) if len(runnable) > 1 and self.mean else 0
-            task = runnable.pop(at)
+            task = runnable.pop(choices.below(len(runnable)) if mean and len(runnable) > 1 else 0)
             if task.dead:
                 continue
             process = task.process
             if process.frozen_ns > self.now_ns:
                 self._stall(task, process.frozen_ns - self.now_ns)
                 continue
-            is_slow = self.slow and not task.is_late and process.name.startswith(self.slow)
-            task.is_late = bool(is_slow) and choices.chance(0.3)
-            if task.is_late:
-                self._stall(task, self.slow_ns)
-                continue
-            self._slice = (choices.steps(self.mean) or math.inf) if self.mean else math.inf
+            if self.slow and process.name.startswith(self.slow):
+                task.is_late = not task.is_late and choices.chance(0.3)
+                if task.is_late:
+                    self._stall(task, self.slow_ns)
+                    continue
+            steps = (choices.steps(mean) or _MOST_STEPS) if mean else _MOST_STEPS
             if process.doom is not None:
-                self._slice = min(self._slice, process.doom)
-            self.left = self._slice
+                steps = min(steps, process.doom)
+            self.left = self._slice = steps
             self.current = task
             self.switches += 1
             return task

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ from linepool.loader.births import NotBorn
 from linepool.loader.loader import Loader
 from linepool.master.loader_handle import LoaderHandle
 from linepool.service import Service
-from linepool.settings import Settings, as_texts, from_texts
+from linepool.settings import Settings
 from tests.simulation import app as apps
 from tests.simulation.epolls import IN, OUT, File
 from tests.simulation.files import Memory
@@ -196,30 +195,27 @@ class SimulatedBirths:
         return worker.pid, loader.install(worker.entry)
 
 
-# -- what generations have in common is made once: it takes as long as much of a schedule
+# -- settings and facts are not converted: it takes as long as much of a schedule
 
 
-@functools.cache
 def loaded_facts(settings: Settings) -> dict[str, Any]:
     """Return what a loader tells the master that has loaded its app."""
-    return {"facts": apps.facts.as_json(), "settings": texts_of(settings)}
+    return {"facts": {}, "settings": texts_of(settings)}
 
 
-@functools.cache
+told: list[Settings] = []
+"""All that were told in this schedule."""
+
+
 def texts_of(settings: Settings) -> Any:
-    """Return settings as plain values."""
-    return as_texts(settings)
+    """Return what stands for settings in letters and arguments."""
+    told.append(settings)
+    return {"told": len(told) - 1}
 
 
-_settings: dict[str, Settings] = {}
-
-
-def settings_of(texts: Mapping[str, object]) -> Settings:
-    """Return settings from plain values."""
-    key = json.dumps(texts)
-    if key not in _settings:
-        _settings[key] = from_texts(texts)
-    return _settings[key]
+def settings_of(texts: Mapping[str, int]) -> Settings:
+    """Return the settings that it stands for."""
+    return told[texts["told"]]
 
 
 def facts_of(_facts: Mapping[str, Any]) -> AppFacts:

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 
 from tests.simulation.run import Found, search
 
-_AT_ONCE = 100  # schedules of one task of a process
+_AT_ONCE = 500  # schedules of one task of a process: it begins with half a second of preparation
 
 
 def search_many(name: str, first: int, most: int, ends: float) -> Found:

@@ -171,6 +171,11 @@ class SimulatedMaster(Master):
         parts.close = parts.close_in_loader = _nothing
         return parts
 
+    def _look_for_first_generation(self) -> None:
+        super()._look_for_first_generation()
+        if self.was_ready:
+            self._world.wake_awaiting()
+
     def _close(self) -> None:
         """Leave everything as it is: the world looks at it."""
 

@@ -15,7 +15,7 @@ from tests.simulation.installed import simulated_kernel
 from tests.simulation.world import KINDS, World
 
 _MOST_TRIES = 60
-_COLLECT_EVERY = 50  # schedules
+_COLLECT_EVERY = 5  # schedules: what is older is in no cache of the processor any more
 _NUMBERS = re.compile(r"\d+")
 
 

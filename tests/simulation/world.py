@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 
 from attrs import field, frozen
@@ -21,9 +22,9 @@ from tests.simulation.clients import Client
 from tests.simulation.events import Events
 from tests.simulation.files import Channel, ListenQueue, ProcessFile, Stream
 from tests.simulation.kernel import Kernel
-from tests.simulation.loaders import LOAD_TIMEOUT, SimulatedOffice
+from tests.simulation.loaders import LOAD_TIMEOUT, SimulatedOffice, told
 from tests.simulation.machine import machine
-from tests.simulation.process import Process
+from tests.simulation.process import Process, Task
 from tests.simulation.processes import SimulatedMaster
 
 _LONGEST_NS = 300_000_000_000
@@ -180,8 +181,10 @@ class World:
         self.parker: Process | None = None
         self.spoils_loads = False
         ChildProcess.unreaped.clear()
+        told.clear()
         self.master = kernel.fork("master")
         self._is_open = True
+        self._ready_sleepers: dict[Task, None] = {}
         self.running: SimulatedMaster | None = None
         self.office: SimulatedOffice
         kernel.start(self.master, self._run_master)
@@ -225,10 +228,18 @@ class World:
 
         watchdog._look_at_request = looked  # type: ignore[method-assign]
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the server has come up, and has not ended."""
-        return bool(self._is_open and self.running and self.running.was_ready)
+    def await_ready(self) -> None:
+        """Have the thread wait until the server has come up; one that does not gives up."""
+        self.kernel.wait(
+            lambda: self.running is not None and self.running.was_ready,
+            math.inf,
+            (self._ready_sleepers,),
+        )
+
+    def wake_awaiting(self) -> None:
+        """Wake what waits for the server to come up."""
+        for task in list(self._ready_sleepers):
+            self.kernel.wake(task)
 
     def reloaded(self, outcome: Outcome) -> None:
         """Note how a reload has ended."""
