@@ -199,6 +199,7 @@ def _write(number: int, data: Any) -> int:
             raise BlockingIOError(errno.EAGAIN, "full")
         file.reader.data += data
         file.reader.changed()
+        machine.kernel.told()
     return len(data)
 
 
@@ -219,6 +220,7 @@ def _eventfd_write(number: int, value: int) -> None:
     assert isinstance(file, Counter)
     file.value += value
     file.changed()
+    machine.kernel.told()
 
 
 def _eventfd_read(number: int) -> int:

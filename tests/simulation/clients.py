@@ -64,21 +64,28 @@ class Client:
         kinds: list[Callable[[int], str]] = [lambda number: f"DO {number}"]
         if world.kind.slow:
             kinds += [
-                lambda number: f"SLOW {number} {_SLOW_MS[below(len(_SLOW_MS))]}",
-                lambda number: f"SLOW {number} {_STUBBORN_MS[below(len(_STUBBORN_MS))]} {below(3)}",
+                lambda number: f"SLOW {number} {self._one_of(_SLOW_MS)}",
+                lambda number: f"SLOW {number} {self._one_of(_STUBBORN_MS)} {below(3)}",
             ]
         if world.kind.is_late:
-            kinds = [lambda number: f"SLOW {number} {_STUBBORN_MS[below(5)]} {1 + below(2)}"]
+            kinds = [
+                lambda number: f"SLOW {number} {self._one_of(_STUBBORN_MS[:5])} {1 + below(2)}"
+            ]
         if world.kind.waits:
             names = "ab"
             kinds += [
                 lambda number: f"PUT {number} {names[below(2)]}",
                 lambda number: f"TAKE {number} {names[below(2)]} {names[below(2)]} {_WAITS_S}",
             ] * 2
-        line = kinds[below(len(kinds))](number)
+        kind = world.favoured % len(kinds)
+        line = kinds[kind if world.favoured and below(3) else below(len(kinds))](number)
         request = world.account.requests[number] = Request(number, line.encode() + b"\r\n")
         request.may_wait = line.startswith("TAKE")
         return request
+
+    def _one_of(self, values: tuple[int, ...]) -> int:
+        below, favoured = self._kernel.choices.below, self._world.favoured
+        return values[favoured % len(values) if favoured and below(2) else below(len(values))]
 
     def run(self) -> None:
         """Connect, and follow the script."""

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _MOMENTS_MS = (1, 5, 15, 40, 80, 150, 300, 700)
+_MESSAGES = (0, 0, 0, 1, 2, 3, 5, 8)
+_AWAITS_MESSAGES_S = 0.3
+_LATE = ("", "", "parker", "master")
 _LATER_MS = (0, 0, 0.02, 0.2, 1, 5, 30)
 
 
@@ -32,7 +35,10 @@ class Events:
         self.bounds: Workers | None = None
         self._harms = 0
         self._todo: deque[Callable[[], object]] = deque()
-        self._at_ms = _MOMENTS_MS[world.kernel.choices.below(len(_MOMENTS_MS))]
+        below = world.kernel.choices.below
+        self._at_ms = _MOMENTS_MS[below(len(_MOMENTS_MS))]
+        self._kills_senders = below(3)
+        self._late = _LATE[below(len(_LATE))]
 
     @property
     def are_over(self) -> bool:
@@ -46,6 +52,7 @@ class Events:
         at_ms: float = _MOMENTS_MS[below(len(_MOMENTS_MS))]
         if below(3):  # at about the same time as others
             at_ms = self._at_ms + _LATER_MS[below(len(_LATER_MS))]
+        messages = _MESSAGES[below(len(_MESSAGES))]
         detail = kernel.choices.below(4)
         self._harms += 1
 
@@ -53,12 +60,30 @@ class Events:
             self._world.await_ready()
             self._world.may_fail = self._world.fails
             kernel.sleep(at_ms / 1000)
+            if messages:
+                self._await_messages(messages)
+            self._have_one_late()
             kernel.trace("-- %s %d", name, detail)
             getattr(self, f"_{name}")(detail)
             self._harms -= 1
             self._world.look_whether_done()
 
         kernel.start(kernel.processes[1], run, name)
+
+    def _await_messages(self, count: int) -> None:
+        """Have the thread wait until some messages have been sent: most hazards are near them."""
+        kernel = self._kernel
+        count += kernel.messages
+        until_ns = kernel.now_ns + int(_AWAITS_MESSAGES_S * 1e9)
+        kernel.wait(lambda: kernel.messages >= count, until_ns, (kernel.listening,))
+
+    def _have_one_late(self) -> None:
+        """Have a process come late that must notice what happens now, in some schedules."""
+        below = self._kernel.choices.below
+        if self._late and below(2):
+            process = self._world.parker if self._late == "parker" else self._world.master
+            if process is not None:
+                process.frozen_ns = self._kernel.now_ns + (1, 5, 15, 40)[below(4)] * 1_000_000
 
     def _kill_worker(self, detail: int) -> None:
         if workers := self._world.workers:
@@ -69,9 +94,12 @@ class Events:
             self._kill(self._world.parker)
 
     def _kill(self, process: Process) -> None:
-        """Kill a process: now, or after some steps of it."""
-        steps = self._kernel.choices.below(300) - 100
-        if steps > 0:
+        """Kill a process: now, after some steps of it, or soon after it has sent something."""
+        below = self._kernel.choices.below
+        steps = below(300) - 100
+        if self._kills_senders and below(3) < self._kills_senders:
+            process.last_messages = 1 + below(3)
+        elif steps > 0:
             process.doom = steps
         else:
             self._kernel.signal(process, 9)

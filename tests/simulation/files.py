@@ -42,6 +42,7 @@ class Channel(File):
             file.refs += 1
         self.peer.queue.append((data, files, process))
         self.peer.changed()
+        self.kernel.sent()
         return len(data)
 
     def receive(self) -> tuple[bytes, list[File], Process | None]:

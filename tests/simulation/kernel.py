@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 STEP_NS = 500
 """What a step takes: a system call, or a look at the board."""
-_STALLS_NS = (0, 0, 0, 2_000_000, 20_000_000, 400_000_000)
+_STALLS_NS = (0, 0, 50_000, 500_000, 2_000_000, 5_000_000, 20_000_000, 400_000_000)
 """For how long a thread that gives way may be kept waiting for a processor besides."""
 _STALLED = -1
 _MOST_STEPS = 2000
 """After so many a thread gives way in any case: else one that always finds something keeps all waiting."""
+_SOON = 12
+"""At most so many steps after its last message a process dies that is to die of one."""
 _BEGIN_NS = 1_000_000_000_000
 
 
@@ -41,9 +43,12 @@ class Kernel:
         now_ns: The monotonic clock.
         mean: After how many steps a thread gives way, in the mean; 0: not before it waits.
         stalls: How likely one is kept waiting then.
+        haste: How likely a thread gives way soon after it has told another process something.
         slow: The processes, by the beginnings of their names, that often begin their turns ...
         slow_ns: ... so much later.
         current: The thread that runs; None: the world itself.
+        messages: How many have been sent.
+        listening: The threads that are woken by each.
         left: How many steps the turn of that thread has left.
         halts: The world has seen enough: no thread has another turn.
         ended: Called with each process that ends, before its files are closed.
@@ -58,7 +63,7 @@ class Kernel:
         self._entry_of = entry_of
         self.now_ns = _BEGIN_NS
         self.mean = 0
-        self.stalls = 0.0
+        self.stalls = self.haste = 0.0
         self.slow: tuple[str, ...] = ()
         self.slow_ns = 0
         self.current: Task | None = None
@@ -71,7 +76,8 @@ class Kernel:
         self.received: Callable[[Process, bytes, list[File]], None] = lambda *_: None
         self.traced: Callable[[str], None] | None = None
         self.switches = 0
-        self.cookies = 0
+        self.cookies = self.messages = 0
+        self.listening: dict[Task, None] = {}
         self.left = self._slice = math.inf
         self.halts = False
         self._until_ns = math.inf
@@ -157,12 +163,31 @@ class Kernel:
         if process.status is not None:
             return
         self.trace("signal %d for %s", number, process)
+        self.told()
         if number == 9:
             self.end(process, -9)
         elif number in process.handlers:
             process.pending.append(number)
             if process.tasks and process.tasks[0].sleeps:
                 self.wake(process.tasks[0])
+
+    def sent(self) -> None:
+        """Note that the thread that runs has sent a message."""
+        self.messages += 1
+        for task in list(self.listening):
+            self.wake(task)
+        process = self.current.process if self.current else None
+        if process is not None and process.last_messages:
+            process.last_messages -= 1
+            if not process.last_messages:
+                process.doom = self._slice = self.left = self.choices.below(_SOON)
+                return
+        self.told()
+
+    def told(self) -> None:
+        """Note that the thread that runs has told another process something: it may give way now."""
+        if self.haste and self.choices.chance(self.haste):
+            self.left = 0
 
     # -- time and turns
 

@@ -31,6 +31,7 @@ class Process:
         handlers: Those of signals.
         pending: Signals that have come.
         doom: After so many steps more it is killed; None: it is not.
+        last_messages: After so many messages that it sends it is killed; 0: it is not.
         frozen_ns: Until when no thread of it runs.
         entry: The file behind its pidfds.
         begun_with: Of a worker, the last connection of the parker's that it has begun with.
@@ -49,7 +50,7 @@ class Process:
         self.entry: File
         self.begun_with = self.generation = 0
         self.doom: int | None = None
-        self.frozen_ns = 0
+        self.frozen_ns = self.last_messages = 0
         self.facts: Any = None
 
     def __repr__(self) -> str:

@@ -34,6 +34,7 @@ _RELOAD_NS = 30_000_000_000
 """How much longer it takes after a reload: an old loader is kept for a while, a lost one replaced."""
 _MEANS = (0, 400, 60, 15, 5)
 _STALLS = (0.0, 0.0, 0.02, 0.1)
+_HASTE = (0.0, 0.0, 0.1, 0.5)
 _SLOW = ("", "", "", "parker", "parker", "master", "worker", "loader")
 _REQUEST_TIMEOUT = 0.5
 
@@ -140,6 +141,12 @@ def _settings(scheme: str, least: int, park_after: float, max_requests: int) -> 
 class World:
     """A world.
 
+    What a schedule favours is as in "Swarm Testing" (Groce and others, 2012): some kinds of requests and events are
+    frequent in it, others rare, so the same ones come together more often than if all were as likely everywhere.
+
+    Attributes:
+        favoured: The kind of requests that most are of, and how long they take; 0: all kinds are as likely.
+
     Args:
         kind: What happens in it.
         choices: All others follow from these.
@@ -163,6 +170,7 @@ class World:
         slow = _SLOW[below(len(_SLOW))]
         kernel.slow = (slow,) if slow else ()
         kernel.slow_ns = (1, 12, 60)[below(3)] * 1_000_000
+        kernel.haste = _HASTE[below(len(_HASTE))] if kernel.mean else 0.0
         Channel.room = (278, 278, 3)[below(3)]
         self.shared = below(3) < (1 if kind.is_late else 2)
         self.fails = below(4) == 1
@@ -188,6 +196,7 @@ class World:
         self.running: SimulatedMaster | None = None
         self.office: SimulatedOffice
         kernel.start(self.master, self._run_master)
+        self.favoured = below(1 << 16) if below(2) else 0
         self.clients = [Client(self, number) for number in range(1, 2 + below(kind.clients))]
         clients = kernel.processes[1]
         kernel.start(clients, lambda: kernel.sleep(1e6))
@@ -195,8 +204,11 @@ class World:
             kernel.start(clients, client.run, f"client{client.number}")
         if kind.first:
             self.events.plan(kind.first)
+        favoured = kind.harm[below(len(kind.harm))] if kind.harm and below(2) else ""
         for _ in range(below(kind.events + 1) if kind.harm else 0):
-            self.events.plan(kind.harm[below(len(kind.harm))])
+            self.events.plan(
+                favoured if favoured and below(3) else kind.harm[below(len(kind.harm))]
+            )
 
     def run(self) -> list[str]:
         """Run the schedule to its end; return the invariants that do not hold."""
