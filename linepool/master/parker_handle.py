@@ -191,7 +191,9 @@ class ParkerHandle:
     def _tell_of_workers(self, now: float) -> None:
         """Tell the parker of the workers that it has not heard of.
 
-        Again and again, because a channel is lost if either process has no descriptor left for it.
+        Again and again, because a channel is lost if either process has no descriptor left for it. A new
+        worker's is sent after all other messages, however many wait: if it ends before the parker has read
+        them, what it has handed off is in its channel only.
         """
         self._unheard = {
             slot: tell_at for slot, tell_at in self._unheard.items() if not self._has_heard(slot)
@@ -199,7 +201,7 @@ class ParkerHandle:
         if self._helper.channel is None:
             return  # the next parker is given all channels
         for slot, tell_at in self._unheard.items():
-            if now >= tell_at and not self._messages:
+            if now >= tell_at and not (tell_at and self._messages):
                 self._unheard[slot] = now + _TELL_EVERY
                 with contextlib.suppress(OSError):  # there is none left here
                     channel = os.dup(self._workers[slot].channel.fileno())

@@ -141,11 +141,11 @@ def _settings(scheme: str, least: int, park_after: float, max_requests: int) -> 
 class World:
     """A world.
 
-    What a schedule favours is as in "Swarm Testing" (Groce and others, 2012): some kinds of requests and events are
-    frequent in it, others rare, so the same ones come together more often than if all were as likely everywhere.
+    In some schedules most requests and events are of one kind, so that the same ones come together more often
+    than if all were as likely everywhere (Groce and others, "Swarm Testing", 2012).
 
     Attributes:
-        favoured: The kind of requests that most are of, and how long they take; 0: all kinds are as likely.
+        favoured: Of what kind most requests are, and how long they take; 0: all are as likely.
 
     Args:
         kind: What happens in it.
