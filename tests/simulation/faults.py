@@ -81,36 +81,38 @@ def _nothing(*_: object) -> None:
 FAULTS = {
     "number": Fault(
         "an event is matched by the number of its descriptor",
-        *("moves", "without a cause", EventSet, "wait", _wait, 249),
+        *("moves", "without a cause", EventSet, "wait", _wait, 4_000_024),
     ),
     "reset": Fault(
         "what a worker has sent before it died is thrown away if the kernel reports a reset first",
         *("deaths", "is lost on its way", channel, "_next_message", _next_message),
+        1_000_019,
     ),
     "serial": Fault(
         "RequestTimeout is raised in whatever request is in flight, without its serial number",
         *("limits", "which is not overdue", WorkerView, "overdue_limit_ns", property(_overdue)),
-        609,
+        186,
     ),
     "settled": Fault(
         "the parker ends in a stop with a connection unread that a worker has handed off",
         *("stop", "is lost on its way", Delivery, "is_settled", property(_is_settled)),
+        1_000_001,
     ),
     "heard": Fault(
         "a worker counts as known to the parker because the one before it in its slot is",
-        *("moves", "waits for ever", MasterSlot, "is_heard", _is_heard),
+        *("moves", "waits for ever", MasterSlot, "is_heard", _is_heard, 2_000_719),
     ),
     "reply": Fault(
         "the connection of a killed worker is ended, though its request has just ended and another has it",
-        *("kills", "without a cause", MasterSlot, "serves", _serves, 688),
+        *("kills", "without a cause", MasterSlot, "serves", _serves, 1_000_199),
     ),
     "rolling": Fault(
         "a reload waits without end for workers of a loader that has died meanwhile",
-        *("reloads", "a reload does not end", Reload, "_break_off", _nothing, 10),
+        *("reloads", "a reload does not end", Reload, "_break_off", _nothing),
     ),
     "bounds": Fault(
         "the bounds of the pool that were ordered during a reload are lost",
-        *("reloads", "was ordered", Reload, "scaled", _nothing, 15),
+        *("reloads", "was ordered", Reload, "scaled", _nothing, 4),
     ),
 }
 """By name. The simulation has found the last five itself."""
