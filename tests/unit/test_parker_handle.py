@@ -12,7 +12,7 @@ import pytest
 from linepool.facts import Answers, AppFacts
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Board, MasterView
-from linepool.ipc.channel import WorkerDied, WorkerStarted
+from linepool.ipc.messages import WorkerDied, WorkerStarted
 from linepool.master.parker_handle import ParkerHandle
 from linepool.settings import Settings
 
