@@ -11,6 +11,7 @@ from linepool.events import KINDS
 from linepool.handlers.checks import check_call, check_plain_function
 from linepool.handlers.inject import described
 from linepool.hooks import HookFunctions
+from linepool.signatures import signature_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -131,6 +132,6 @@ class AppHooks:
 def _takes_nothing(function: Callable[..., Any]) -> bool:
     """Whether a function has no parameters at all."""
     try:
-        return not inspect.signature(function).parameters
+        return not signature_of(function).parameters
     except ValueError:  # of a builtin function, they may not be known
         return False

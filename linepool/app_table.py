@@ -16,6 +16,7 @@ from linepool.handlers.from_json import json_converter
 from linepool.handlers.inject import hints
 from linepool.near import nearest
 from linepool.settings import FIELDS
+from linepool.signatures import signature_of
 
 
 class AppTableError(SetupError):
@@ -121,7 +122,7 @@ class AppTable:
                 if attrs.has(kind)
                 else [(f.name, f.name, f.init) for f in dataclasses.fields(kind)]
             )
-            parameters = inspect.signature(self._kind).parameters
+            parameters = signature_of(self._kind).parameters
             self._keys = {
                 argument: _Key(
                     argument,

@@ -17,6 +17,7 @@ from linepool.protocols.base import Protocol, Request
 from linepool.resources import in_request_scope, is_of_request
 from linepool.service import Authenticate, ErrorHook, Middleware
 from linepool.session import Secret, Session
+from linepool.signatures import signature_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,7 +86,7 @@ class RequestHooks:
                 f"on_error {function.__name__} at {place_of(function)} must not be a generator function"
             )
         try:
-            inspect.signature(function).bind_partial(*_GIVEN)
+            signature_of(function).bind_partial(*_GIVEN)
         except TypeError as error:
             raise _refused(function, error) from None
         self._error_hooks.append(function)
@@ -163,7 +164,7 @@ class RequestHooks:
 
 def _can_be_called(function: Callable[..., Any], given: Sequence[str]) -> bool:
     """Whether middleware can be called with these, and what is annotated beside them."""
-    signature = inspect.signature(function)
+    signature = signature_of(function)
     further = [
         one.name
         for one in list(signature.parameters.values())[len(given) :]
@@ -180,8 +181,7 @@ def _given_hints(function: Callable[..., Any]) -> list[Any]:
     """Return the annotations of the parameters of a function, in their order."""
     annotated = _resolved(function)
     return [
-        annotated.get(name, one.empty)
-        for name, one in inspect.signature(function).parameters.items()
+        annotated.get(name, one.empty) for name, one in signature_of(function).parameters.items()
     ]
 
 
@@ -220,7 +220,7 @@ def _layer(function: Callable[..., Any], injector: Injector) -> tuple[Middleware
 
 def _number_given(function: Callable[..., Any], injector: Injector) -> int:
     """Return how many arguments middleware is given by position: whether ``call_next`` is among them."""
-    third = [*inspect.signature(function).parameters.values()][len(_AROUND) :][:1]
+    third = [*signature_of(function).parameters.values()][len(_AROUND) :][:1]
     if inspect.isgeneratorfunction(function) and _can_be_called(function, _AROUND):
         return len(_AROUND) + any(one.name == "call_next" for one in third)
     for one in third:
@@ -233,7 +233,7 @@ def _supplies(function: Callable[..., Any], given: int, injector: Injector) -> d
     """Return what supplies the parameters of middleware beyond those that it is given by position."""
     annotated = _resolved(function)
     supplies: dict[str, Supply] = {}
-    for parameter in [*inspect.signature(function).parameters.values()][given:]:
+    for parameter in [*signature_of(function).parameters.values()][given:]:
         hint = annotated.get(parameter.name, parameter.empty)
         supply = injector(hint, parameter.name)
         if supply is not None:
@@ -264,10 +264,10 @@ def _injected(function: Callable[..., Any], supplies: Mapping[str, Supply]) -> M
 
 
 def _error_hook(function: Callable[..., Any], injector: Injector) -> ErrorHook:
-    annotated = hints(function)
-    parameters = list(inspect.signature(function).parameters.values())
+    parameters = list(signature_of(function).parameters.values())
     takes = {}
     try:
+        annotated = _resolved(function)
         for parameter in parameters[len(_GIVEN) :]:
             hint = annotated.get(parameter.name, parameter.empty)
             name = injector.resource_name(hint, parameter.name)
@@ -277,7 +277,7 @@ def _error_hook(function: Callable[..., Any], injector: Injector) -> ErrorHook:
                 why = injector.unprovided(hint, parameter.name)
                 raise SetupError(f"parameter {parameter.name}: {why}")
         injector.refuse(function, OF_WORKERS_ONLY)
-        inspect.signature(function).bind(*_GIVEN, **takes)
+        signature_of(function).bind(*_GIVEN, **takes)
     except (SetupError, TypeError) as error:
         raise _refused(function, error) from None
     return ErrorHook(function, takes)

@@ -13,6 +13,7 @@ from linepool.client.command import Command
 from linepool.client.core import arguments_text
 from linepool.client.errors import UnexpectedReply
 from linepool.client.identity import id_of_call
+from linepool.signatures import signature_of
 from linepool.values.unset import UNSET
 
 _Convert = Callable[[Any], Any]
@@ -183,7 +184,7 @@ def described(function: Callable[..., Any]) -> Described:
 
     name = function.__name__.removesuffix("_")
     fixed = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
+    parameters = signature_of(function).parameters.values()
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):  # a name that is there for type checkers only

@@ -19,6 +19,7 @@ from linepool.client.request import (
     result_of,
     without_unset,
 )
+from linepool.signatures import signature_of
 
 _ANY = (Any, object)
 
@@ -141,7 +142,7 @@ def _word(value: Any) -> bytes:
 def _words_of(function: Callable[..., Any]) -> _Words:
     import inspect  # noqa: PLC0415 - takes long to import
 
-    parameters = inspect.signature(function).parameters.values()
+    parameters = signature_of(function).parameters.values()
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):  # a name that is there for type checkers only

@@ -9,6 +9,7 @@ from typing import Any
 from linepool.errors import SetupError
 from linepool.handlers.inject import place_of
 from linepool.protocols.base import Protocol
+from linepool.signatures import signature_of
 from linepool.values.sendable import problem_of
 
 
@@ -69,7 +70,7 @@ def check_call(function: Callable[..., Any], role: str, *arguments: str, instead
         instead: What it might take instead, for the message.
     """
     try:
-        signature = inspect.signature(function)
+        signature = signature_of(function)
     except ValueError:  # of a builtin function, it may not be known
         return
     try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from linepool.handlers.from_words import AS_SOURCE
 from linepool.handlers.signature import Signature, Word
+from linepool.signatures import signature_of
 
 Run = Callable[..., Any]
 """From the request and its conversation to what the handler returns."""
@@ -95,7 +96,7 @@ def _defaults(
     function: Callable[..., Any], signature: Signature, names: dict[str, Any]
 ) -> list[str]:
     """Return arguments for the options that have no default in the function itself, ``X | None``."""
-    parameters = inspect.signature(function).parameters
+    parameters = signature_of(function).parameters
     given = []
     for word in signature.options.values():
         if parameters[word.name].default is inspect.Parameter.empty:

@@ -20,6 +20,7 @@ from linepool.handlers.from_words import allows_none, is_rest, word_converter
 from linepool.handlers.mistakes import Mistakes, given
 from linepool.protocols.base import Parameter, Request, printable
 from linepool.session import Body, Secret
+from linepool.signatures import signature_of
 from linepool.values.words import word_to_bool
 
 _NOT_BYTES = "is a data block, so it must be bytes"
@@ -315,7 +316,7 @@ def compile_signature(
     except Exception as error:  # noqa: BLE001 - annotations may be any code
         raise SetupError(f"annotation: {error}") from None
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = signature_of(function).parameters.values()
     except ValueError as error:
         raise SetupError(str(error)) from None
     builder = Signature([], None, {}, None, None, None, {}, [])

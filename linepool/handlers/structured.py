@@ -5,7 +5,9 @@ cattrs is imported for the first class of attrs or dataclasses, or if the app ha
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import typing
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import attrs
@@ -121,8 +123,7 @@ class Structures:
         from cattrs.errors import ClassValidationError, StructureHandlerNotFoundError  # noqa: PLC0415
         from cattrs.gen import make_dict_structure_fn  # noqa: PLC0415 - heavy, and rarely needed
 
-        if attrs.has(kind):
-            attrs.resolve_types(kind, localns={kind.__name__: kind})
+        _resolve_types(kind)
         try:
             structure = make_dict_structure_fn(
                 hint,
@@ -171,6 +172,21 @@ class Structures:
         if self._own is not None:
             _add_hooks(self._own, made)
         return made
+
+
+def _resolve_types(kind: Any) -> None:
+    """Have the fields of a class know their types, also those that were not defined when it was made.
+
+    Raises:
+        NameError: One is not known now either.
+    """
+    known = {kind.__name__: kind}
+    if attrs.has(kind):
+        attrs.resolve_types(kind, localns=known)
+    elif dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind, localns=known, include_extras=True)
+        for field in dataclasses.fields(kind):
+            field.type = hints[field.name]
 
 
 def _with_mistakes(convert: Convert) -> Convert:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 
-from linepool.kernel.pipes import quick_pipe
+from linepool.kernel.pipes import may_be_full, quick_pipe
 from linepool.kernel.standard import with_high_number
 from linepool.pool.status import SIZE
 
 _READ_BYTES = 1024 * SIZE
 _DRAIN_BYTES = 8 * _READ_BYTES  # at most in one drain: a worker may write without end
-PIPE_FULL = 64 * 1024 - 4096
-"""A pipe that holds more bytes than this may have refused a record (pipe(7): 64 KiB, in pages)."""
 
 
 class StatusPipe:
@@ -54,6 +52,10 @@ class StatusPipe:
                 if len(chunk) < _READ_BYTES:
                     break
         return data
+
+    def may_have_refused(self, data: bytes) -> bool:
+        """Whether a record may be missing after what was drained, because the pipe was full."""
+        return may_be_full(self.reader, len(data))
 
     def close(self) -> None:
         """Close both ends."""

@@ -1,12 +1,14 @@
 """Which system calls there are. What does without one of them asks here, and nowhere else.
 
-Looked at once, when a process starts. Linux has them all. Other POSIX systems, such as macOS and the BSDs,
-run the scheme ``accept`` with what they have. With ``LINEPOOL_PORTABLE=1`` none of them is used on Linux
-either, so that what other systems run can be tested there.
+Looked at once, when a process starts. Linux has them all. On other POSIX systems, such as macOS and the BSDs,
+none of them is used, even where there is one of the same name: it may take or return something else, as
+TCP_INFO and SO_PEERCRED do. They run the scheme ``accept``. With ``LINEPOOL_PORTABLE=1`` Linux does the same,
+so that what other systems run can be tested there.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -17,29 +19,18 @@ VARIABLE = "LINEPOOL_PORTABLE"
 """1: none of these system calls is used, in this process and in those that it starts."""
 
 IS_FORCED = os.environ.get(VARIABLE, "").strip() not in ("", "0")
-"""They are not used, though they may be there."""
+"""They are not used, though this is Linux."""
+
+_LINUX = sys.platform == "linux" and not IS_FORCED
 
 
 def _has(module: object, *names: str) -> bool:
-    return not IS_FORCED and all(hasattr(module, name) for name in names)
-
-
-def _has_seqpacket() -> bool:
-    """Whether a pair of unix sockets can keep messages apart and report the end; macOS has none."""
-    if not _has(socket, "SOCK_SEQPACKET"):
-        return False
-    try:
-        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    except OSError:
-        return False
-    for end in ends:
-        end.close()
-    return True
+    return _LINUX and all(hasattr(module, name) for name in names)
 
 
 PIDFD = _has(os, "pidfd_open", "waitid", "P_PIDFD")
-PRCTL = not IS_FORCED and sys.platform == "linux"
-TIMER = not IS_FORCED and sys.platform == "linux"  # timerfd_create(2)
+PRCTL = _LINUX
+TIMER = _LINUX  # timerfd_create(2)
 EPOLL = _has(select, "epoll", "EPOLLEXCLUSIVE")
 EVENTFD = _has(os, "eventfd")
 POLLRDHUP: int = select.POLLRDHUP if _has(select, "POLLRDHUP") else 0
@@ -47,17 +38,21 @@ AFFINITY = _has(os, "sched_getaffinity")
 O_PATH: int = os.O_PATH if _has(os, "O_PATH") else os.O_RDONLY
 FALLOCATE = _has(os, "posix_fallocate")
 PIPE2 = _has(os, "pipe2")
+PIPE_SIZE = _has(fcntl, "F_GETPIPE_SZ")
 MORE_SIGNALS = _has(signal, "SIGPWR", "SIGRTMIN")
 SEALS = _has(os, "memfd_create")
-SEQPACKET = _has_seqpacket()
+SEQPACKET = _has(socket, "SOCK_SEQPACKET")
 TCP_INFO = _has(socket, "TCP_INFO", "AF_NETLINK")
 CORK = _has(socket, "TCP_CORK")
 COOKIE = _has(socket, "SO_PEERCRED", "AF_NETLINK")
 PEERCRED = _has(socket, "SO_PEERCRED")
 TCP_KEEPIDLE = int(getattr(socket, "TCP_KEEPIDLE", 0) or getattr(socket, "TCP_KEEPALIVE", 0))
 """The option for the first of these times; macOS has another name for it."""
-SHUTDOWN = not IS_FORCED and hasattr(socket, "TCP_DEFER_ACCEPT")
+SHUTDOWN = _LINUX
 """accept() gives up after SO_RCVTIMEO, and shutdown() of a listener ends it in all processes: Linux only."""
+INHERITED = _LINUX
+"""A TCP connection inherits SO_RCVTIMEO of its listener, and not that it does not block; its client has an
+address, though it may be gone."""
 
 _COSTS = (
     (

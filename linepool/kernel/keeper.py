@@ -1,9 +1,9 @@
 """The keeper of a process: its parent, where the master cannot be that and has no pidfd of it.
 
 Runs between the loader and each worker, and the observer, on systems without pidfd and subreapers. It sends
-the process the signals that the master asks for, never after it was reaped; tells the master how it has
-ended; and ends when the master has ended, which the process sees by its life line. All its other descriptors
-are closed.
+the process the signals that the master asks for, never after it was reaped, and tells the master how it has
+ended. When the master has ended, it closes the life line of the process, which so learns of it. It ends with
+the process, whose group it kills then. All its other descriptors are closed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Kept:
     Attributes:
         keeper: Its pid.
         handle: The master's end of the socket to the keeper; to be passed on or closed.
-        life: Readable when the keeper has ended, which it does when the master has.
+        life: Readable when the master has ended, or the keeper.
     """
 
     keeper: int
@@ -74,7 +74,7 @@ def become_keeper(at_masters_end: signal.Signals, tell: Callable[[int, int], Non
         tell(pid, theirs.fileno())
         _close_all_but({ours.fileno(), wake, waker, lifeline})
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        _keep(pid, ours, wake, at_masters_end)
+        _keep(pid, ours, wake, lifeline, at_masters_end)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for end in (wake, waker, lifeline):
@@ -83,8 +83,10 @@ def become_keeper(at_masters_end: signal.Signals, tell: Callable[[int, int], Non
     return Kept(keeper, theirs.detach(), life)
 
 
-def _keep(pid: int, master: socket.socket, wake: int, at_masters_end: signal.Signals) -> NoReturn:
-    """Do what the master asks until the process has ended, or the master."""
+def _keep(
+    pid: int, master: socket.socket, wake: int, lifeline: int, at_masters_end: signal.Signals
+) -> NoReturn:
+    """Do what the master asks until the process has ended."""
     try:
         poller = select.poll()
         poller.register(wake, select.POLLIN)
@@ -97,9 +99,10 @@ def _keep(pid: int, master: socket.socket, wake: int, at_masters_end: signal.Sig
             if wake in ready:
                 os.read(wake, 512)
             orders = _received(master) if master.fileno() in ready else b""
-            if master.fileno() in ready and not orders and _ended(pid) is None:
-                _carry_out(at_masters_end, pid)
-                os._exit(0)
+            if master.fileno() in ready and not orders:  # it has ended
+                poller.unregister(master)
+                os.close(lifeline)
+                orders = bytes([at_masters_end])
         # Its pid may be used again from now on, but hardly within this moment.
         _kill_group(pid)
         with contextlib.suppress(OSError):  # the master has ended

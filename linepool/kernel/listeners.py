@@ -39,11 +39,13 @@ _IPV6_MINHOPCOUNT = 73
 _OPEN, _ENDING, _SHUT = range(3)  # what all processes know of a listener
 _PHASE_BYTES = 1
 Kind = Literal["listener", "socket", "other"]  # of a descriptor that another program has opened
+_TIMEVAL = struct.Struct("@ll")  # of socket(7), SO_RCVTIMEO
 _KEEPALIVE = (
     (features.TCP_KEEPIDLE, 60),
-    (socket.TCP_KEEPINTVL, 15),
-    (socket.TCP_KEEPCNT, 4),
+    (getattr(socket, "TCP_KEEPINTVL", 0), 15),
+    (getattr(socket, "TCP_KEEPCNT", 0), 4),
 )
+"""Options and their values; 0: this system has no such option, as OpenBSD has none of them."""
 
 
 class Listener:
@@ -126,20 +128,40 @@ class Listener:
         return listener
 
     def accept(self) -> tuple[socket.socket, object]:
-        """Return a new connection, which blocks, and the address of its peer, or a ``UnixPeer``."""
+        """Return a new connection, which blocks, and the address of its peer, or a ``UnixPeer``.
+
+        Raises:
+            OSError: There is none, or its client has left already.
+        """
         # socket.accept() asks the listener for its family and its kind each time, and makes enum members
         # of them: 14 microseconds in place of 9.
         descriptor, address = self.socket._accept()  # type: ignore[attr-defined]
         if descriptor <= LAST_STANDARD:
             descriptor = moved_away(descriptor)
         sock = as_connection(descriptor, self._family)
-        if not features.SHUTDOWN:  # where it inherits that the listener does not block
-            sock.setblocking(True)
+        if not features.INHERITED:
+            self._give_options(sock, address)
         if self.is_unix:
             return sock, unix_peer(descriptor)
-        if self.phase[0]:
+        if self.phase[0] and features.SHUTDOWN:
             _require_ttl(sock, 0)  # what it has inherited is meant for newcomers
         return sock, unmapped(address) if self._family == socket.AF_INET6 else address
+
+    def _give_options(self, sock: socket.socket, address: object) -> None:
+        """Give a connection what it inherits on Linux: it blocks, and recv() gives up as accept() does.
+
+        Raises:
+            OSError: Its client has left: macOS then tells no address, and takes no options.
+        """
+        try:
+            if address is None:
+                raise ConnectionAbortedError
+            sock.setblocking(True)
+            value = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.size)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        except OSError:
+            sock.close()
+            raise
 
     def queue(self) -> tuple[int, int]:
         """Return how many connections the kernel has queued, and how many it may."""
@@ -384,7 +406,8 @@ def _bound(address: Address, others: list[socket.socket], *, shared: bool) -> so
     if family == socket.AF_INET6:
         # [::] serves IPv4 too, if nothing else here does at this port (ipv6(7)).
         ports = [one.getsockname()[1] for one in others if one.family == socket.AF_INET]
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.port in ports)
+        with contextlib.suppress(OSError):  # OpenBSD serves IPv6 only, and takes no other value
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.port in ports)
     try:
         sock.bind(where)
     except OSError as error:
@@ -467,7 +490,8 @@ def _set_inherited_options(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            if option:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _require_ttl(sock: socket.socket, ttl: int) -> None:
@@ -492,5 +516,5 @@ def tick(settings: Settings) -> float:
 
 def set_receive_timeout(sock: socket.socket, seconds: float) -> None:
     """Have accept() and recv() give up after some time (socket(7), SO_RCVTIMEO)."""
-    value = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+    value = _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1_000_000))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import mmap
 import os
 import struct
 
 from linepool.kernel import features
 
 _NUMBER = struct.Struct("=Q")
+_ONE_PAGE = (
+    4096 - 512
+)  # bytes of a pipe of one page, without the longest message that is not split (POSIX)
 _NUMBERS = 512  # that are read from a pipe at once
 
 
@@ -20,6 +25,17 @@ def quick_pipe() -> tuple[int, int]:
     for end in ends:
         os.set_blocking(end, False)
     return ends
+
+
+def may_be_full(end: int, held: int) -> bool:
+    """Whether a pipe that holds some bytes may have no room for a short message.
+
+    It has room for some pages, of which the first may be read in part. A user with many pipes gets smaller
+    ones (pipe(7), pipe-user-pages-soft). Where the system does not tell, it has one page or more.
+    """
+    if held < _ONE_PAGE or not features.PIPE_SIZE:
+        return held >= _ONE_PAGE
+    return held >= fcntl.fcntl(end, fcntl.F_GETPIPE_SZ) - mmap.PAGESIZE
 
 
 def counter() -> tuple[int, int]:

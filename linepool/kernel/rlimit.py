@@ -7,6 +7,7 @@ for all connections.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -142,6 +143,9 @@ def _raise_limit(wanted: int) -> int:
     if soft == resource.RLIM_INFINITY:
         return wanted
     if soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else max(soft, min(wanted, hard))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return soft
+        raised = wanted if hard == resource.RLIM_INFINITY else max(soft, min(wanted, hard))
+        with contextlib.suppress(
+            ValueError, OSError
+        ):  # macOS has another limit that it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

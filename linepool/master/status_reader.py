@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 
 from linepool.ipc.board import MasterView
-from linepool.ipc.status_pipe import PIPE_FULL
 from linepool.kernel import features
 from linepool.kernel.event_set import new_selector
 from linepool.master.worker_handle import WorkerHandle
@@ -81,7 +80,7 @@ class StatusReader:
             slot, pipe = key.data
             data = pipe.drain()
             records += self._scoreboard.heard(slot, data, time.monotonic_ns())
-            if len(data) >= PIPE_FULL:  # then the last record may be missing; the board has it
+            if pipe.may_have_refused(data):  # the board has the last record
                 last = self._board.slot(slot).record(self._scoreboard.workers[slot])
                 records += self._scoreboard.caught_up(slot, last)
                 self._on_loss()

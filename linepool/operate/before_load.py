@@ -28,6 +28,10 @@ def enter(settings: ProcessSettings) -> Identity | None:
     Raises:
         ConfigError: A setting cannot be put into effect.
     """
+    if not features.PRCTL and settings.user:
+        raise ConfigError("user needs Linux; start the server as that user")
+    if not features.PRCTL and settings.no_new_privileges == "on":
+        raise ConfigError("no_new_privileges needs Linux; auto and off are possible here")
     try:
         identity = identity_of(settings.user, settings.group)
         if settings.max_core_mb != INHERIT:

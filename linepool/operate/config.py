@@ -295,8 +295,6 @@ def _check_portable(values: dict[str, Any], missing: str) -> None:
         raise SetupError(
             f"scheme {scheme} needs Linux (this system has no {missing}); use scheme accept"
         )
-    if values.get("user"):
-        raise SetupError("user needs Linux; start the server as that user")
 
 
 def _refuse_paths(sources: Mapping[str, str]) -> None:

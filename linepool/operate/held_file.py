@@ -24,7 +24,7 @@ def open_held(path: str, mode: int, setting: str) -> int:
         return os.open(path, flags, mode)
     except OSError as error:
         reason = error.strerror
-        if error.errno == errno.ELOOP:
+        if os.path.islink(path):  # the BSDs have several errors for that
             reason = "it is a symbolic link, which is not followed"
         elif error.errno == errno.ENOENT:
             reason = f"the directory {os.path.dirname(path) or '.'} does not exist"

@@ -36,6 +36,10 @@ from linepool.settings import Settings
 
 _LOOK_EVERY = 1.0  # seconds between two looks for lines that were left out, without a timer
 _TEXT = TextFormatter()
+_WARNINGS = (
+    "warnings",
+    "_py_warnings",
+)  # the module that has it, from Python 3.14 on the second one
 
 _first_format = "text"
 
@@ -311,7 +315,7 @@ def _log_what_is_printed(log: logging.Logger) -> None:
     def on_unraisable(error: sys.UnraisableHookArgs) -> None:
         log.error("exception ignored in=%s", type(error.object).__name__, exc_info=error.exc_value)
 
-    if warnings.showwarning.__module__ == "warnings":
+    if warnings.showwarning.__module__ in _WARNINGS:
         warnings.showwarning = on_warning
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = on_thread_error

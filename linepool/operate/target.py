@@ -23,6 +23,7 @@ from linepool.app import App
 from linepool.errors import SetupError
 from linepool.handlers.inject import described
 from linepool.near import nearest
+from linepool.signatures import signature_of
 
 T = TypeVar("T")
 
@@ -334,7 +335,7 @@ def find(module: ModuleType, target: str, name: str = "") -> App:
 def _can_be_called(function: Callable[..., object]) -> bool:
     """Whether a function can be called without arguments."""
     try:
-        inspect.signature(function).bind()
+        signature_of(function).bind()
     except TypeError:
         return False
     except ValueError:  # of C, without a signature

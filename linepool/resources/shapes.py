@@ -15,6 +15,7 @@ from attrs import frozen
 
 from linepool.errors import SetupError
 from linepool.handlers.inject import hints, place_of
+from linepool.signatures import signature_of
 
 Make = Callable[..., Generator[Any, None, None]]
 """Returns the generator of a resource: it yields the resource once, and is resumed to end it."""
@@ -62,7 +63,7 @@ def shape_of(name: str, function: Any) -> Shape:
         SetupError: An annotation cannot be resolved, or the function returns an iterator.
     """
     try:
-        parameters = tuple(inspect.signature(function).parameters.values())
+        parameters = tuple(signature_of(function).parameters.values())
     except ValueError as error:
         raise SetupError(f"resource {name}: {error}") from None
     try:

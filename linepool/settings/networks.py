@@ -23,7 +23,7 @@ def parsed_network(text: str) -> IPv4Network | IPv6Network:
     Raises:
         ValueError: The text is not a network; the message says what is wrong.
     """
-    from ipaddress import IPv4Network, ip_network  # noqa: PLC0415 - most servers have no networks
+    from ipaddress import IPv4Network, IPv6Network, ip_network  # noqa: PLC0415 - most have no networks
 
     if text.lower() in _ALL:
         raise ValueError("all addresses are 0.0.0.0/0 and ::/0")
@@ -36,7 +36,7 @@ def parsed_network(text: str) -> IPv4Network | IPv6Network:
     host = text.partition("/")[0]
     if ip_network(host).network_address != network.network_address:
         raise ValueError(f"{text} has bits set behind its prefix; it is {network} or {host}")
-    if network.version == 6 and network.prefixlen >= _MAPPED_BITS:
+    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
         mapped = network.network_address.ipv4_mapped
         if mapped is not None:
             return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))

@@ -140,7 +140,7 @@ class BlockingLoop:
                             self._orders.check_master()
                             self._restore(listener)
                 else:
-                    if listener.is_unix:  # which, unlike TCP, does not inherit options
+                    if listener.is_unix and features.INHERITED:  # by TCP connections only
                         set_receive_timeout(sock, self._tick)
                     return sock, address, listener
         return None  # after some failures too: descriptors that leaked are closed with the process

@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
 
@@ -26,6 +27,7 @@ from linepool.kernel.memory import stop_sharing
 from linepool.worker.ending import own_exit_functions
 from linepool.worker.interrupts import DUMP, RAISE
 
+_MOST_FILES = 65536  # that are looked at where the system does not list them
 _HANDLED = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, RAISE, DUMP)
 
 
@@ -135,8 +137,10 @@ def _is_at(sock: socket.socket, family: socket.AddressFamily, address: object) -
     return name[1] == address[1] and (address[0] in ("0.0.0.0", "::") or name[0] == address[0])  # noqa: S104
 
 
-def _open_descriptors() -> list[int]:
-    for place in ("/proc/self/fd", "/dev/fd"):
-        with contextlib.suppress(OSError):
-            return [int(name) for name in os.listdir(place)]
-    return list(range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))  # /proc is not mounted
+def _open_descriptors() -> Iterable[int]:
+    """Return the descriptors of this process, or numbers of which some are."""
+    # Other systems may list some numbers there, open or not, unless fdescfs(5) is mounted.
+    place = "/dev/fd" if sys.platform == "darwin" else "/proc/self/fd"
+    with contextlib.suppress(OSError):
+        return [int(name) for name in os.listdir(place)]
+    return range(min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], _MOST_FILES))

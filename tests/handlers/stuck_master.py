@@ -7,7 +7,7 @@ import time
 import common  # noqa: F401 - registers its handlers
 
 import linepool
-from linepool.ipc.status_pipe import PIPE_FULL, StatusPipe
+from linepool.ipc.status_pipe import StatusPipe
 
 
 @linepool.on_start
@@ -17,7 +17,7 @@ def lose_the_processor() -> None:
 
     def drain_slowly(self: StatusPipe) -> bytes:
         data = drain(self)
-        if len(data) >= PIPE_FULL:
+        if self.may_have_refused(data):
             time.sleep(0.01)
         return data
 

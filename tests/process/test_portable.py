@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,19 @@ from pathlib import Path
 import pytest
 
 from linepool.kernel import features
+from linepool.kernel.sockets import close_by_reset
 from tests.conftest import Launch
 from tests.servers import ENVIRONMENT, HANDLERS, TIMEOUT, Gate, ServerProcess, has_ended
 
 PRETENDED = {"PYTHONPATH": str(Path(__file__).parents[1] / "pretend_bsd")}
+OPENBSD = {**PRETENDED, "PRETENDED": "openbsd8"}
+_LIST_FEATURES = """
+import os, socket
+from linepool.kernel import features
+from linepool.kernel.sockets import close_by_reset
+assert socket.SO_PEERCRED and socket.TCP_INFO and os.pipe2
+print([name for name, value in vars(features).items() if name.isupper() and value is True])
+"""
 _IMPORT_ALL = """
 import importlib, pkgutil, sys
 import linepool
@@ -68,6 +78,34 @@ def test_the_other_schemes_are_refused_and_the_message_says_what_is_missing(sche
     for ended in (run(*command), run(*command, **{features.VARIABLE: "1"})):
         assert ended.returncode == 2
         assert f"scheme {scheme} needs Linux (this system has no pidfd, epoll, " in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--user", "nobody"), "user needs Linux; start the server as that user"),
+        (("--no-new-privileges", "on"), "no_new_privileges needs Linux; "),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_settings_for_privileges_are_refused(command: str, option: tuple[str, str], message: str):
+    words = ("-m", "linepool", command, str(HANDLERS / "workshop.py"), *option)
+    for ended in (run(*words), run(*words, **{features.VARIABLE: "1"})):
+        assert ended.returncode == 2
+        assert f"linepool: {message}" in ended.stderr
+
+
+def test_a_name_that_linux_has_too_is_not_used_on_another_system():
+    ended = run("-c", _LIST_FEATURES, **OPENBSD)
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
+
+
+def test_a_path_that_is_too_long_for_a_unix_socket_is_refused(tmp_path: Path):
+    path = tmp_path / ("s" * 104)
+    for option in (f"--bind=unix:{path}", f"--control={path}"):
+        ended = run("-m", "linepool", "run", str(HANDLERS / "workshop.py"), option)
+        assert ended.returncode == 1
+        assert f"{path}: AF_UNIX path too long" in ended.stderr
 
 
 # -- a server
@@ -158,6 +196,86 @@ def test_the_workers_end_when_the_master_is_killed_during_a_stop(launch: Launch,
     assert all(map(has_ended, pidfds))
     for pidfd in pidfds:
         os.close(pidfd)
+
+
+def test_a_client_that_is_quiet_is_not_waited_for_longer_than_settings_say(launch: Launch):
+    server = launch("workshop.py", "--workers", "1", "--idle-timeout", "0.3", environment=PRETENDED)
+    with server.connect() as peer:
+        assert peer.ask("COUNT 1") == "1"
+        assert peer.rest() == b"END\n"
+    with server.connect():
+        server.until(lambda state: state["tally"]["busy"] == 1)
+        assert server.stop() == 0
+    assert "worker killed" not in server.text
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0"])
+def test_a_client_that_has_left_before_it_is_accepted_ends_no_worker(
+    launch: Launch, gate: Gate, bind: str
+):
+    server = launch("workshop.py", "--workers", "1", bind=(bind,), environment=PRETENDED)
+    with server.connect() as peer:
+        peer.send(b"HOLD text\n")
+        gate.wait()
+        close_by_reset(server.connect().socket)
+        gate.open()
+        assert peer.line() == "text"
+    assert server.converse(b"COUNT 1\n") == b"1\nEND\n"
+    counters = server.status()["counters"]
+    assert (counters["crashes"], counters["connections"]) == (0, 2)
+    assert server.stop() == 0
+
+
+def test_a_limit_of_open_files_that_the_system_does_not_tell_lowers_the_number_of_workers(
+    launch: Launch,
+):
+    low = ("sh", "-c", 'ulimit -Sn 512; exec "$@"', "sh")
+    server = launch("workshop.py", "--workers", "1:1000", environment=PRETENDED, wrapper=low)
+    assert "WARNING the limit of open files is low " in server.text
+    assert server.status()["tally"]["max"] < 1000
+    assert server.stop() == 0
+
+
+def test_a_system_without_options_of_linux_serves_ipv4_and_ipv6(launch: Launch):
+    server = launch("workshop.py", bind=("[::]:0", "0.0.0.0:0"), environment=OPENBSD)
+    for listener in (0, 1):
+        with server.connect(listener) as peer:
+            assert peer.ask("COUNT 1") == "1"
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("environment", [PRETENDED, OPENBSD], ids=["macos", "openbsd"])
+def test_a_client_reads_its_end_though_a_process_that_was_forked_lives_on(
+    launch: Launch, environment: dict[str, str]
+):
+    server = launch("forking.py", "--workers", "1", environment=environment)
+    with server.connect() as peer:
+        assert int(peer.ask("FORK_IN_THREAD")) > 0
+        peer.socket.shutdown(socket.SHUT_WR)
+        assert peer.rest() == b""
+    assert server.stop() == 0
+
+
+_SLOW_END = """
+import os, time
+def close_and_exit(status, exit=os._exit):
+    os.closerange(3, 256)
+    time.sleep(1)
+    exit(status)
+os._exit = close_and_exit
+"""
+
+
+def test_what_a_handler_leaves_behind_ends_with_the_master_though_the_keeper_takes_its_time_to_end(
+    launch: Launch, tmp_path: Path
+):
+    (tmp_path / "sitecustomize.py").write_text(_SLOW_END)
+    environment = {features.VARIABLE: "1", "PYTHONPATH": str(tmp_path)}
+    server = launch("forking.py", "--workers", "1", environment=environment)
+    child = os.pidfd_open(int(server.ask("PROGRAM")))
+    server.send(signal.SIGKILL)
+    assert has_ended(child)
+    os.close(child)
 
 
 def test_a_worker_counts_as_killed_if_its_keeper_is_and_is_replaced(

@@ -35,6 +35,7 @@ from tests.simulation.machine import file_of, here, machine
 from tests.simulation.process import Process, error
 from tests.simulation.sockets import Socket, socketpair
 
+_PIPE_BYTES = 65536
 _INT = struct.Struct("i")
 
 
@@ -195,7 +196,7 @@ def _write(number: int, data: Any) -> int:
         assert file.reader is not None
         if not file.reader.refs:
             raise BrokenPipeError(errno.EPIPE, "closed")
-        if len(file.reader.data) + len(data) > 65536:
+        if len(file.reader.data) + len(data) > _PIPE_BYTES:
             raise BlockingIOError(errno.EAGAIN, "full")
         file.reader.data += data
         file.reader.changed()
@@ -272,6 +273,8 @@ def _fcntl(number: int, command: int, argument: int = 0) -> int:
     file = file_of(number)
     if command == real_fcntl.F_DUPFD_CLOEXEC:
         return here().install(file, argument)
+    if command == real_fcntl.F_GETPIPE_SZ:
+        return _PIPE_BYTES
     if command == real_fcntl.F_ADD_SEALS and isinstance(file, Memory):
         file.seals |= argument
     if command == real_fcntl.F_GET_SEALS:

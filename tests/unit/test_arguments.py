@@ -138,7 +138,7 @@ def usage_of(function: Any) -> str:
         (Literal[1, 2], b"2", 2),
         (Literal[b"x", b"y"], b"x", b"x"),
         (int | None, b"5", 5),
-        (Optional[int], b"5", 5),  # noqa: UP045 - the old spelling
+        (Optional[int], b"6", 6),  # noqa: UP045 - the old spelling
         (int | str, b"5", 5),
         (int | str, b"five", "five"),
         (Union[str, int], b"5", "5"),  # noqa: UP007 - the old spelling
@@ -577,7 +577,11 @@ def test_an_object_that_is_neither_a_function_nor_a_name_is_refused(thing):
         App().handler(thing)
 
 
-@pytest.mark.parametrize("kind", [Rest | None, Optional[Rest], Annotated[Rest | None, "a note"]])  # noqa: UP045
+@pytest.mark.parametrize(
+    "kind",
+    [Rest | None, Optional[Rest], Annotated[Rest | None, "a note"]],  # noqa: UP045
+    ids=["union", "optional", "annotated"],
+)
 def test_the_rest_of_the_line_may_be_optional(kind):
     def note(number: int, text: str | None) -> str:
         return repr((number, text))

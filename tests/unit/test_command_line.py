@@ -15,7 +15,9 @@ from linepool import cli
 from linepool.operate.command_list import COMMANDS
 from linepool.operate.parser import Parser
 
-HEAVY = {"asyncio", "attrs", "inspect", "difflib", "tomllib", "linepool.app", "linepool.settings"}
+HEAVY = {"asyncio", "attrs", "difflib", "tomllib", "linepool.app", "linepool.settings"}
+if sys.version_info < (3, 14):  # whose argparse needs it
+    HEAVY.add("inspect")
 CLIENTS = ["status", "stacks", "health", "reload", "scale", "stop"]
 
 

@@ -217,7 +217,7 @@ def test_numbers_within_a_structured_argument_are_strict():
     )
 
 
-@pytest.mark.parametrize("kind", [dict[int, float], dict[int, list[int]] | None])
+@pytest.mark.parametrize("kind", [dict[int, float], dict[int, list[int]] | None], ids=str)
 def test_the_keys_of_a_structured_argument_may_be_numbers(kind):
     app, typed = App(), App(protocol=JsonRpc())
     for one in (app, typed):
@@ -281,7 +281,9 @@ def test_numbers_have_the_digits_of_ascii_and_no_underscores(kind, good, bad):
 
 
 @pytest.mark.parametrize(
-    "kind", [int | None, float | None, Decimal | None, Decimal | int | None, Fraction | None]
+    "kind",
+    [int | None, float | None, Decimal | None, Decimal | int | None, Fraction | None],
+    ids=str,
 )
 def test_a_range_lets_the_null_of_an_optional_number_pass(kind):
     app = App(protocol=JsonRpc())
@@ -298,7 +300,7 @@ def test_a_range_lets_the_null_of_an_optional_number_pass(kind):
         assert rpc(app, "take", wrong)["error"]["code"] in (-32602, -32700), wrong
 
 
-@pytest.mark.parametrize("kind", [str, bool, int | str, Any, date, list[int], bool | None])
+@pytest.mark.parametrize("kind", [str, bool, int | str, Any, date, list[int], bool | None], ids=str)
 def test_a_range_of_what_is_not_a_number_is_refused_at_the_start(kind):
     for protocol in (Line(), JsonRpc()):
         app = App(protocol=protocol)
