@@ -193,10 +193,13 @@ class ParkerHandle:
 
         Again and again, because a channel is lost if either process has no descriptor left for it. A new
         worker's is sent after all other messages, however many wait: if it ends before the parker has read
-        them, what it has handed off is in its channel only.
+        them, what it has handed off is in its channel only. One that is dead is among them until the parker
+        is told so, which its connections are given to before.
         """
         self._unheard = {
-            slot: tell_at for slot, tell_at in self._unheard.items() if not self._has_heard(slot)
+            slot: tell_at
+            for slot, tell_at in self._unheard.items()
+            if slot in self._workers and not self._has_heard(slot)
         }
         if self._helper.channel is None:
             return  # the next parker is given all channels

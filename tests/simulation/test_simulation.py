@@ -48,3 +48,7 @@ def test_an_immediate_stop_may_interrupt_a_worker_that_takes_a_connection():
 
 def test_what_a_new_worker_hands_off_arrives_though_the_parker_has_no_room_for_messages():
     assert replay("moves", 4_000_932).endswith("all is well")
+
+
+def test_the_master_survives_a_dead_worker_that_the_parker_has_not_heard_of():
+    assert replay("stop", 20_000_043).endswith("all is well")

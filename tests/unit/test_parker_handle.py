@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import selectors
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from linepool.facts import Answers, AppFacts
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Board, MasterView
-from linepool.ipc.messages import WorkerDied, WorkerStarted
+from linepool.ipc.messages import PassedConnection, WorkerDied, WorkerStarted
 from linepool.master.parker_handle import ParkerHandle
 from linepool.settings import Settings
 
@@ -37,30 +38,51 @@ def workers():
             end.close()
 
 
-def test_a_worker_that_ends_before_the_parker_has_room_is_told_of(workers):
-    with selectors.DefaultSelector() as selector:
-        handle = ParkerHandle(
-            MasterView(Board()), APP, Settings(), [], workers, selector, lambda: None
-        )
-        ours, theirs = channels.pair()
+@pytest.fixture
+def parker():
+    """Give a parker that does not read: its channel has no room."""
+    ours, theirs = channels.pair()
+    with ours, theirs:
         ours.setblocking(False)
         theirs.setblocking(False)
-        handle._helper = SimpleNamespace(channel=ours, turn=lambda: None)  # type: ignore[assignment]
-        handle._messages.append(WorkerDied(7, 0, False))
         while channels.send(ours, WorkerDied(8, 0, False)):
-            pass  # the parker does not read
+            pass
+        yield SimpleNamespace(channel=ours, turn=lambda: None, close=lambda: None, theirs=theirs)
 
-        for slot in list(workers):
-            handle.worker_started(slot)
-            workers.pop(slot).channel.close()
-            handle.worker_died(slot, 0, was_serving=False)
-        messages = _received(theirs)
-        handle.turn()
-        messages += _received(theirs)
 
-        told = [message for message in messages if getattr(message, "slot", 8) < 7]
-        assert [type(message) for message in told] == [WorkerStarted, WorkerDied] * 2
-        for message in told:
-            channels.close_descriptor(message)
-        ours.close()
-        theirs.close()
+@pytest.fixture
+def handle(workers, parker):
+    """Give the master's handle of that parker."""
+    board = MasterView(Board())
+    with selectors.DefaultSelector() as selector:
+        handle = ParkerHandle(board, APP, Settings(), [], workers, selector, lambda: None)
+        handle._helper = parker
+        handle._messages.append(WorkerDied(7, 0, False))
+        yield handle
+
+
+def test_a_worker_that_ends_before_the_parker_has_room_is_told_of(handle, workers, parker):
+    for slot in list(workers):
+        handle.worker_started(slot)
+        workers.pop(slot).channel.close()
+        handle.worker_died(slot, 0, was_serving=False)
+    messages = _received(parker.theirs)
+    handle.turn()
+    messages += _received(parker.theirs)
+
+    told = [message for message in messages if message.slot < 7]
+    assert [type(message) for message in told] == [WorkerStarted, WorkerDied] * 2
+    for message in told:
+        channels.close_descriptor(message)
+
+
+def test_the_parker_is_given_connections_of_a_dead_worker_that_it_has_not_heard_of(handle, workers):
+    handle.worker_started(0)
+    workers.pop(0)
+    client, server = socket.socketpair()
+
+    with client:
+        handle.adopt(server, 0.0)
+
+    assert [type(message) for message in handle._messages][1:] == [WorkerStarted, PassedConnection]
+    handle.close()
