@@ -38,10 +38,20 @@ class PidFile:
 
     def __init__(self, path: str) -> None:
         self._use(path, _locked(path))
+        content = b"%d\n" % os.getpid()
+        try:
+            os.pwrite(self.descriptor, content, 0)
+            os.ftruncate(self.descriptor, len(content))
+        except OSError as error:
+            self.close()
+            raise SetupError(f"pid_file: cannot write {path}: {error.strerror}") from None
 
     @classmethod
     def taken_over(cls, path: str, descriptor: int) -> PidFile:
-        """Return the pid file of this process, from before an exec; the new object owns the descriptor."""
+        """Return the pid file of this process, from before an exec; the new object owns the descriptor.
+
+        The pid in it is still the same, so nothing is written: the file system may be full.
+        """
         file = cls.__new__(cls)
         file._use(path, descriptor)
         return file
@@ -52,8 +62,6 @@ class PidFile:
         self.due_at = math.inf
         os.set_inheritable(descriptor, False)
         os.fchmod(descriptor, _MODE)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
     def open(self, selector: selectors.BaseSelector) -> None:
         """Do nothing: there is nothing to wait for."""

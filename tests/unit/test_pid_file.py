@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -25,6 +26,21 @@ def refusal(path) -> str:
     with pytest.raises(SetupError) as error:
         PidFile(str(path))
     return str(error.value)
+
+
+def test_what_cannot_be_written_is_refused_and_removed(tmp_path):
+    path = tmp_path / "server.pid"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # as on a full file system
+    try:
+        why = refusal(path)
+        taken = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        PidFile.taken_over(str(path), taken).close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert why == f"pid_file: cannot write {path}: File too large"
+    assert not path.exists()
 
 
 def test_it_has_the_pid_and_goes_with_its_server(tmp_path, monkeypatch):
