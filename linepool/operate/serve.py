@@ -173,7 +173,7 @@ def _serve(
         settings.max_connections,
     )
     if "t" in sys.abiflags:
-        log.warning("free-threaded Python is not supported: linepool was never tested with it")
+        log.warning("free-threaded Python is not supported: use the usual build of Python")
     for name, cost in features.missing():
         log.info("no %s: %s", name, cost)
     announce_listeners(listeners, settings)
