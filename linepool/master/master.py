@@ -387,8 +387,8 @@ class Master:
 
     def _carry_out(self, plan: policy.Plan) -> None:
         self._plan_at = time.monotonic() + plan.again_in if plan.again_in else 0.0
-        self._watch_listeners(plan.watch)
         retire = 0 if self.reload.is_running else plan.retire  # the old ones leave anyway
+        self._watch_listeners(plan.watch and retire == plan.retire)  # else idle ones stay
         if (plan.spawn or retire) and self.was_ready:
             change = plan.spawn - retire
             log.info("scaling pool: %+d %s (%s)", change, _counted("worker", abs(change)), plan.why)
