@@ -306,7 +306,7 @@ class Master:
         for number in self._signals.drain():
             if number == signal.SIGCHLD:
                 ChildProcess.look()
-                self.pool.look_for_stopped()
+                self.pool.look_for_stopped(self.generation.loader)
                 self._has_orphans = True
             else:
                 obey(self, number)

@@ -69,6 +69,7 @@ class Pool:
     births: dict[int, Ends] = Factory(dict)
     early_deaths: dict[int, int] = Factory(dict)
     _kill_at: float = 0.0
+    _loader: LoaderHandle | None = None  # the one that may be stopped
     _selector: selectors.BaseSelector
     _spawner: Spawner
     _reader: StatusReader
@@ -249,9 +250,15 @@ class Pool:
         booting += [self._fork_by(slot, ends.generation) for slot, ends in self.births.items()]
         return min(self.brake.due_at, self._stopped.due_at, min(booting, default=math.inf))
 
-    def look_for_stopped(self) -> None:
-        """Note which processes are stopped, because a child of the master has stopped or continued."""
+    def look_for_stopped(self, loader: LoaderHandle) -> None:
+        """Note which processes are stopped, because a child of the master has stopped or continued.
+
+        ``loader``: that of the generation in force; one that still loads has a limit for that.
+        """
         children = [worker.process for worker in self.workers.values() if not worker.is_killed]
+        self._loader = loader
+        if loader.is_open:
+            children.append(loader.process)
         if self._parker is not None:
             children += self._parker.processes
         self._stopped.look(children)
@@ -273,6 +280,8 @@ class Pool:
         for slot, ends in list(self.births.items()):
             if now >= self._fork_by(slot, ends.generation):
                 ends.generation.loader.kill("does not fork")  # which ends all its births
+        if self._loader is not None and self._loader.process in stopped:
+            self._loader.kill("stopped")
         if self._parker is not None:
             self._parker.kill_any(stopped)
 

@@ -286,7 +286,7 @@ class Inherited:
         for begin_ns, end_ns in state["stalls"]:
             parts.watchdog.stalls.absent(begin_ns, end_ns)
         parts.watchdog.stalls.absent(int(state["at"] * 1e9), now_ns)
-        pool.look_for_stopped()
+        pool.look_for_stopped(server.generation.loader)
 
     def _install_worker(
         self, parts: Parts, facts: Mapping[str, Any], generations: Mapping[int, Generation]

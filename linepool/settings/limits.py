@@ -35,7 +35,7 @@ class LimitSettings:
         5.0,
         syntax.seconds(),
         "s",
-        "kill a worker or parker stopped (SIGSTOP) for this long; 0: never",
+        "kill a worker, parker or loader stopped (SIGSTOP) for this long; 0: never",
     )
     observer_timeout: float = setting(
         5.0,

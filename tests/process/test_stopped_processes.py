@@ -84,6 +84,22 @@ def test_a_stopped_parker_is_replaced(launch: Launch, scheme):
     assert f"parker killed pid={parker} why=stopped" in server.wait_for("parker killed")
 
 
+@pytest.mark.scheme("shared", "dispatch", "accept")
+@pytest.mark.linux("a loader that is stopped is not noticed")
+def test_a_stopped_loader_is_replaced(launch: Launch, scheme):
+    server = launch("workshop.py", "--workers", "1", *SHORT)
+    (worker,) = server.pids()
+    loader = server.status()["processes"]["loader"]
+
+    freeze(loader)
+    server.until(lambda state: state["processes"]["loader"] != loader)
+    server.until_gone(worker)  # it was of that loader's generation
+
+    assert server.ask("ADD 2 3") == "5"
+    assert f"loader killed pid={loader} why='stopped'" in server.wait_for("loader killed")
+    assert server.stop() == 0
+
+
 def test_a_process_that_continues_in_time_is_not_killed(launch: Launch):
     server = launch("workshop.py", "--workers", "1", *LONG)
     with server.connect() as parked:
