@@ -39,11 +39,17 @@ _DUMP_WAIT = 0.1  # seconds for the stacks of one that hangs to be written
 
 
 def loader_facts(environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return what a program is told that is to be a loader; None: it is not to be one."""
+    """Return what a program is told that is to be a loader; None: it is not to be one.
+
+    Raises:
+        SystemExit: It is, and the master has ended, with which the kernel ends loaders on Linux only.
+    """
     with contextlib.suppress(ValueError):
         facts = json.loads(environment.get(VARIABLE, ""))
         if isinstance(facts, dict) and facts.get("master") == os.getppid():
             return facts
+        if isinstance(facts, dict) and facts.get("loader") == os.getpid():
+            raise SystemExit(1)
     return None
 
 
@@ -205,7 +211,7 @@ class LoaderHandle:
             try:
                 os.setpgid(0, 0)
                 os.set_inheritable(box.fileno(), True)
-                facts = {"channel": box.fileno(), "master": master, **told}
+                facts = {"channel": box.fileno(), "master": master, "loader": os.getpid(), **told}
                 program.execute({VARIABLE: json.dumps(facts)})
             except OSError as error:
                 why = f"cannot load {name}: {error.filename or program.directory}: {error.strerror}"

@@ -108,6 +108,22 @@ def test_a_path_that_is_too_long_for_a_unix_socket_is_refused(tmp_path: Path):
         assert f"{path}: AF_UNIX path too long" in ended.stderr
 
 
+def test_a_loader_whose_master_has_ended_while_it_was_started_does_not_become_a_server():
+    told = r'{"channel": 0, "master": 0, "passed": [], "loader": '
+    shell = f"LINEPOOL_LOADER='{told}'$$'}}' exec \"$@\""
+    target = str(HANDLERS / "workshop.py")
+    words = ("-P", "-m", "linepool", "run", target, "--bind", "127.0.0.1:0")
+    ended = subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, *words],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env={**ENVIRONMENT, **PRETENDED},
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
 # -- a server
 
 
