@@ -60,7 +60,7 @@ class RequestHooks:
                 *given,
                 instead="(request, session)" if is_generator else "",
             )
-        names = list(inspect.signature(function).parameters)[: len(given)]
+        names = list(signature_of(function).parameters)[: len(given)]
         if any(name in given and name != given[at] for at, name in enumerate(names)):
             shown = f"({', '.join(names)})"
             raise SetupError(

@@ -22,6 +22,7 @@ from linepool.handlers.from_words import KINDS
 from linepool.handlers.inject import ResourceOf, session_of, verb_of
 from linepool.protocols.base import Request
 from linepool.session import Verb
+from linepool.signatures import signature_of
 
 cdef extern from "Python.h":
     object PyUnicode_DecodeUTF8(const char *data, Py_ssize_t size, const char *errors)
@@ -204,7 +205,7 @@ def may_lack_options(function, signature):
 
     As ``linepool/handlers/compile.py`` decides it, but for defaults that are not the function's own.
     """
-    parameters = inspect.signature(function).parameters
+    parameters = signature_of(function).parameters
     for option in signature.options.values():
         if option.required or parameters[option.name].default is inspect.Parameter.empty:
             return False

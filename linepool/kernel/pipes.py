@@ -11,9 +11,8 @@ import struct
 from linepool.kernel import features
 
 _NUMBER = struct.Struct("=Q")
-_ONE_PAGE = (
-    4096 - 512
-)  # bytes of a pipe of one page, without the longest message that is not split (POSIX)
+_ONE_PAGE = 4096 - 512
+"""Bytes of a pipe of one page, without the longest message that is not split (POSIX)."""
 _NUMBERS = 512  # that are read from a pipe at once
 
 

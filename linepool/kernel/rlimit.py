@@ -144,8 +144,7 @@ def _raise_limit(wanted: int) -> int:
         return wanted
     if soft < wanted:
         raised = wanted if hard == resource.RLIM_INFINITY else max(soft, min(wanted, hard))
-        with contextlib.suppress(
-            ValueError, OSError
-        ):  # macOS has another limit that it does not tell
+        # macOS has another limit that it does not tell.
+        with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -36,10 +36,8 @@ from linepool.settings import Settings
 
 _LOOK_EVERY = 1.0  # seconds between two looks for lines that were left out, without a timer
 _TEXT = TextFormatter()
-_WARNINGS = (
-    "warnings",
-    "_py_warnings",
-)  # the module that has it, from Python 3.14 on the second one
+_WARNINGS = ("warnings", "_py_warnings")
+"""The module that has ``showwarning``; from Python 3.14 on the second one."""
 
 _first_format = "text"
 

@@ -130,9 +130,7 @@ class BlockingLoop:
                         case Failure.SHUT if listener.is_shut:
                             self._forget(listener)
                         case Failure.SHUT:
-                            time.sleep(
-                                _PAUSE
-                            )  # to leave would not help: the next worker has the same
+                            time.sleep(_PAUSE)  # the next worker would have the same
                         case Failure.CLOSED:
                             listener.lose()
                             return None  # the worker that takes its place has it again
