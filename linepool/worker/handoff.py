@@ -161,6 +161,7 @@ class Handoff:
     def take(self, message: PassedConnection) -> Connection | None:
         """Hold a connection that was received; None: PROXY header or TLS are to come, or it has ended."""
         state = message.state
+        self._table.expect_one()  # first: at every moment it counts here or as given
         self._board.has_begun_with(message.number)
         sock = as_connection(message.descriptor)
         connection, context = None, self._context.only

@@ -5,6 +5,7 @@ An invariant that does not hold is noted with the kernel; the first of them ends
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from attrs import define, field
@@ -47,6 +48,9 @@ class Request:
     reply: bytes = b""
 
 
+GRACEFUL_TIMEOUT = 5.0
+
+
 @define(eq=False)
 class Account:
     """What is known of all requests and connections.
@@ -56,6 +60,7 @@ class Account:
         is_stopping: The server was told to stop.
         stops_at_once: Handlers are interrupted for that.
         lost_parker: A parker has died.
+        patient_until_ns: When a graceful stop ends what is left.
     """
 
     kernel: Kernel
@@ -64,6 +69,7 @@ class Account:
     is_stopping: bool = False
     stops_at_once: bool = False
     lost_parker: bool = False
+    patient_until_ns: float = math.inf
     requests: dict[int, Request] = field(factory=dict)
     _items: list[tuple[str, int, int]] = field(factory=list)
     _ran: dict[Process, list[Request]] = field(factory=dict)
@@ -171,7 +177,8 @@ class Account:
         elif how == "left":
             self._ends(some, process, "closed at exit")
         elif how == "unread":
-            if not (some.may_be_lost or self.lost_parker or some.peer_has_left):
+            is_late = self.kernel.now_ns >= self.patient_until_ns
+            if not (some.may_be_lost or self.lost_parker or some.peer_has_left or is_late):
                 self.kernel.fail(f"a connection is lost on its way: {_of(some)}")
         elif how == "shut":
             if not self.is_stopping:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from linepool.ipc.board import Order
 from linepool.settings import Workers
+from tests.simulation.account import GRACEFUL_TIMEOUT
 from tests.simulation.files import Counter
 from tests.simulation.process import Process
 
@@ -173,9 +174,13 @@ class Events:
 
     def _stop(self, detail: int) -> None:
         def stop() -> None:
-            self._world.account.is_stopping = True
-            self._world.account.stops_at_once = detail == 3
-            self._world.account.lost_parker |= detail == 3  # which is killed
+            account, now_ns = self._world.account, self._world.kernel.now_ns
+            account.is_stopping = True
+            account.patient_until_ns = min(
+                account.patient_until_ns, now_ns + GRACEFUL_TIMEOUT * 1e9
+            )
+            account.stops_at_once = detail == 3
+            account.lost_parker |= detail == 3  # which is killed
             self._world.server.stop(graceful=detail < 3)
 
         self._order(stop)

@@ -52,3 +52,7 @@ def test_what_a_new_worker_hands_off_arrives_though_the_parker_has_no_room_for_m
 
 def test_the_master_survives_a_dead_worker_that_the_parker_has_not_heard_of():
     assert replay("stop", 20_000_043).endswith("all is well")
+
+
+def test_in_a_stop_a_worker_counts_a_connection_before_it_has_begun_with_it():
+    assert replay("stop", 100_001_992).endswith("all is well")

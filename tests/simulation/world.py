@@ -15,7 +15,7 @@ from linepool.master.outcome import Outcome
 from linepool.master.watchdog import Watchdog
 from linepool.settings import Settings, Workers
 from tests.simulation import app as apps
-from tests.simulation.account import Account
+from tests.simulation.account import GRACEFUL_TIMEOUT, Account
 from tests.simulation.board import SimulatedBoard
 from tests.simulation.choices import Choices
 from tests.simulation.clients import Client
@@ -130,7 +130,7 @@ def _settings(scheme: str, least: int, park_after: float, max_requests: int) -> 
         kill_grace=0.2,
         slow_request=0.3,
         hand_off_after=0.05,
-        graceful_timeout=5.0,
+        graceful_timeout=GRACEFUL_TIMEOUT,
         shrink_window=1.0,
         min_worker_age=0.5,
         respawn_backoff=0.05,
