@@ -8,7 +8,8 @@ from attrs import evolve
 
 from linepool.errors import SetupError
 from linepool.facts import AppFacts
-from linepool.kernel.listeners import Listener, open_listeners
+from linepool.kernel.binding import open_listeners
+from linepool.kernel.listeners import Listener
 from linepool.kernel.rlimit import bounded_by_files
 from linepool.master.generation import Generation
 from linepool.settings import Settings, written

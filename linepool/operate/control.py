@@ -27,7 +27,8 @@ from linepool.batch import answers
 from linepool.conversation import Conversation
 from linepool.errors import ServerError
 from linepool.failures import error_reply
-from linepool.kernel.listeners import Listener, bind_unix
+from linepool.kernel.binding import bind_unix
+from linepool.kernel.listeners import Listener
 from linepool.kernel.shortage import CAPACITY_ERRORS, CAPACITY_PAUSE
 from linepool.operate.upgrading import UpgradeReply
 from linepool.protocols.base import Limits, Request

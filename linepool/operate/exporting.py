@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 
 from linepool.address import parse_address
 from linepool.errors import SetupError
-from linepool.kernel.listeners import Listener, bind_tcp, bind_unix
+from linepool.kernel.binding import bind_tcp, bind_unix
+from linepool.kernel.listeners import Listener
 from linepool.kernel.title import set_title
 from linepool.master.helper import Helper
 from linepool.master.master import Master

@@ -22,7 +22,8 @@ from linepool.errors import LeaveNow
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Board, WorkerView
 from linepool.ipc.status_pipe import StatusPipe
-from linepool.kernel.listeners import Listener, open_listeners
+from linepool.kernel.binding import open_listeners
+from linepool.kernel.listeners import Listener
 from linepool.loader.image import Image
 from linepool.master.announcing import announce, announce_listeners
 from linepool.operate.loading import Source, load

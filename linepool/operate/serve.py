@@ -23,7 +23,8 @@ from linepool.facts import AppFacts
 from linepool.ipc.incidents import IncidentMemory
 from linepool.ipc.letters import LetterBox
 from linepool.kernel import features, way_back
-from linepool.kernel.listeners import Listener, open_listeners
+from linepool.kernel.binding import open_listeners
+from linepool.kernel.listeners import Listener
 from linepool.kernel.program import Program
 from linepool.kernel.rlimit import bounded_by_files, open_files
 from linepool.kernel.standard import fill_standard_descriptors

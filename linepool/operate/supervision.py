@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 
 from linepool.address import parse_address
 from linepool.errors import SetupError
-from linepool.kernel.listeners import Kind, kind_of
+from linepool.kernel.binding import Kind, kind_of
 from linepool.master.loader_handle import loader_facts
 from linepool.master.takeover import takeover_facts
 

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from linepool.ipc.board import Board, MasterView, WorkerView, layout_hash, words
-from linepool.kernel.listeners import Listener, bind_unix
+from linepool.kernel.binding import bind_unix
+from linepool.kernel.listeners import Listener
 from linepool.kernel.shared_memory import SharedMemory
 from linepool.operate.log_limit import REPORTS, LogLimit
 from linepool.pool.status import State

@@ -15,7 +15,8 @@ from linepool.ipc import channel
 from linepool.ipc.board import Board, MasterSlot, MasterView, WorkerView
 from linepool.ipc.messages import ConnectionState, PassedConnection
 from linepool.ipc.status_pipe import StatusPipe
-from linepool.kernel.listeners import Listener, open_listeners
+from linepool.kernel.binding import open_listeners
+from linepool.kernel.listeners import Listener
 from linepool.pubsub.subscriptions import Subscriptions
 from linepool.resources import Resources
 from linepool.settings import Settings
