@@ -72,9 +72,14 @@ class History:
         return least
 
     def unseen(self, idle: int, busy: int, at_ns: int) -> None:
-        """Record how few workers may have been idle, and how many busy, shortly before a moment."""
+        """Record how few workers may have been idle, and how many busy, shortly before a moment.
+
+        It is not among what ``take_least_idle`` returns: that was seen.
+        """
+        seen = self._least_idle
         self.changed(min(idle, len(self._idle)), max(busy, len(self._busy)), at_ns)
         self.changed(len(self._idle), len(self._busy), at_ns)
+        self._least_idle = seen
 
     def _account(self, at_ns: int) -> None:
         """Add to the time without an idle worker, or subtract the time with one."""

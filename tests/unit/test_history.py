@@ -130,6 +130,8 @@ def test_the_least_number_of_idle_workers_is_since_the_last_question():
 
     assert past.take_least_idle() == 1
     assert past.take_least_idle() == 2
+    past.unseen(0, 3, 4)
+    assert past.take_least_idle() == 2
 
 
 # -- the workers

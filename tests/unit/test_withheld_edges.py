@@ -140,6 +140,22 @@ def test_a_worker_that_goes_quiet_is_known_to_be_busy_when_the_period_ends(pool:
     assert pool.scoreboard.tally().busy == 1
 
 
+@pytest.mark.parametrize("pool", [(5, 1, 6)], indirect=True)
+def test_a_busy_time_is_over_though_the_master_looks_more_than_once_in_a_period(pool: Pool):
+    pool.quick_edges(12)
+    for slot in (1, 2, 3):
+        pool.quick_edges(1, slot)
+    pool.turn()
+    for slot in (1, 2, 3):
+        pool.quick_edges(1, slot)
+    for _ in range(500):
+        pool.quick_edges(10)
+        pool.turn()
+
+    assert pool.exact.idle_min(pool.now_ns) == 4
+    assert pool.history.idle_min(pool.now_ns) == 4
+
+
 def test_when_no_more_edges_come_all_are_told_again(pool: Pool):
     pool.quick_edges(10)
     for _ in range(4):
