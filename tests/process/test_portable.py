@@ -25,7 +25,6 @@ OPENBSD = {**PRETENDED, "PRETENDED": "openbsd8"}
 _LIST_FEATURES = """
 import os, socket
 from linepool.kernel import features
-from linepool.kernel.sockets import close_by_reset
 assert socket.SO_PEERCRED and socket.TCP_INFO and os.pipe2
 print([name for name, value in vars(features).items() if name.isupper() and value is True])
 """
