@@ -40,9 +40,14 @@ class StandardStream:
         self._descriptor = descriptor
         self.trouble = f"{_STREAMS[descriptor]} is not being read"
 
-    def write(self, data: bytes, _epoch: int) -> bytes:
-        """Write without blocking; return what could not be written."""
-        return write_at_once(self._descriptor, data)
+    def write(self, data: bytes, _epoch: int, patience: float = 0.0) -> bytes:
+        """Write without blocking; return what could not be written.
+
+        Args:
+            data: Whole lines.
+            patience: Seconds for which it may block all the same, until there is room.
+        """
+        return write_at_once(self._descriptor, data, patience)
 
 
 class LogFile:
@@ -92,15 +97,16 @@ class LogFile:
         file._descriptor = with_high_number(descriptors[0])
         return file
 
-    def write(self, data: bytes, epoch: int) -> bytes:
+    def write(self, data: bytes, epoch: int, patience: float = 0.0) -> bytes:
         """Write without blocking; return what could not be written.
 
         Args:
             data: Whole lines.
             epoch: Counts how often the master has opened the path anew.
+            patience: Seconds for which it may block all the same, until there is room.
         """
         self.follow(epoch)
-        left = write_at_once(self._descriptor, data)
+        left = write_at_once(self._descriptor, data, patience)
         if left and not is_open(self._descriptor):  # a handler has closed it
             with contextlib.suppress(OSError):
                 self._descriptor = with_high_number(self._opened(create=False))
@@ -177,8 +183,8 @@ def make(path: str, owner: tuple[int, int] | None) -> None:
     os.close(file._opened(create=True))
 
 
-def write_at_once(descriptor: int, data: bytes) -> bytes:
-    """Write without blocking; return what could not be written.
+def write_at_once(descriptor: int, data: bytes, patience: float = 0.0) -> bytes:
+    """Write without blocking, or wait for room for ``patience`` seconds; return what could not be written.
 
     A file takes it whole. A pipe that is writable has room for PIPE_BUF bytes (poll(2), pipe(7)), and only
     these come without bytes of other processes in between; hence the try to write more than that at once.
@@ -190,7 +196,7 @@ def write_at_once(descriptor: int, data: bytes) -> bytes:
         most = len(data) if stat.S_ISREG(mode) else select.PIPE_BUF
         if stat.S_ISFIFO(mode) and len(data) > most:
             data = data[_written_at_once(descriptor, data) :]
-        while data and poller.poll(0):
+        while data and poller.poll(1000 * patience):
             data = data[os.write(descriptor, data[:most]) :]
     return data
 

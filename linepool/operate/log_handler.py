@@ -10,6 +10,8 @@ from linepool.operate.log_file import LogFile, StandardStream
 from linepool.operate.log_limit import LogLimit
 from linepool.operate.log_lines import Form, TextFormatter
 
+_PATIENCE = 1.0  # seconds
+
 
 class LineHandler(logging.Handler):
     """Writes each record to standard error or a file; drops it if that would block.
@@ -47,12 +49,21 @@ class LineHandler(logging.Handler):
         except Exception:  # noqa: BLE001 - a bad format string must not stop a request
             place = f"{record.pathname}:{record.lineno}"
             line = self.format(log_event(record.levelno, "malformed log record from %s", place))
-        if self._dropped:
+        self._write(line)
+
+    def announce(self, line: str) -> None:
+        """Write a line that other programs wait for: a slow reader has some time to make room for it."""
+        with self.lock or contextlib.nullcontext():
+            self._write(line, _PATIENCE)
+
+    def _write(self, line: str, patience: float = 0.0) -> None:
+        if self._dropped:  # the reader has had its time
+            patience = 0.0
             text = "%d log records dropped: %s"
             dropped = log_event(logging.WARNING, text, self._dropped, self.output.trouble)
             line = f"{self.format(dropped)}\n{line}"
         data = b"\n" * self._is_cut + line.encode("utf-8", "replace") + b"\n"
-        left = self.output.write(data, self.limit.epoch if self.limit else 0)
+        left = self.output.write(data, self.limit.epoch if self.limit else 0, patience)
         if left:
             self._dropped += 1
         else:

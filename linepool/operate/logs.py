@@ -29,9 +29,9 @@ from linepool.operate.log_config import apply as apply_log_config
 from linepool.operate.log_file import LogFile, StandardStream
 from linepool.operate.log_handler import LineHandler, log_event
 from linepool.operate.log_limit import LogLimit
-from linepool.operate.log_lines import Form, TextFormatter, attach, event_of, form_for, shown
+from linepool.operate.log_lines import TextFormatter, attach, event_of, form_for, shown
 from linepool.operate.log_relay import Relay
-from linepool.operate.terminal import print_error
+from linepool.operate.terminal import error_lines
 from linepool.settings import Settings
 
 _LOOK_EVERY = 1.0  # seconds between two looks for lines that were left out, without a timer
@@ -52,11 +52,13 @@ class EventLogger(logging.Logger):
         threshold: That level.
         log_format: The setting.
         last_resort: Takes each record that no handler of the app has taken.
+        standard: Writes to standard error, whatever the log's file.
     """
 
     threshold: int
     log_format: str
     last_resort: LineHandler
+    standard: LineHandler
 
     @property
     def limit(self) -> LogLimit:
@@ -95,7 +97,7 @@ class EventLogger(logging.Logger):
         self.threshold = logging.getLevelNamesMapping()[settings.log_level.upper()]
         self.limit.configure(settings.log_limit)
         self.log_format = settings.log_format
-        self.last_resort.form = _form(settings, self.last_resort.output)
+        self._use_forms(settings)
 
     def announce(self, text: str, event: str, facts: Mapping[str, Any]) -> None:
         """Write a line that other programs wait for, to standard error; to a log file too.
@@ -105,13 +107,22 @@ class EventLogger(logging.Logger):
             event: Its name, in the JSON form.
             facts: Likewise.
         """
-        last_resort = self.last_resort
-        is_file = isinstance(last_resort.output, LogFile)
-        form = form_for(self.log_format, 2) if is_file else last_resort.form
-        with contextlib.suppress(OSError):
-            os.write(2, form.announcement(text, event, facts).encode() + b"\n")
+        self.standard.announce(self.standard.form.announcement(text, event, facts))
+        is_file = self.standard is not self.last_resort
         if (is_file or any(self._handlers())) and self.threshold <= logging.INFO:
             self._write(log_event(logging.INFO, "%s", text))
+
+    def use(self, last_resort: LineHandler, settings: Settings) -> None:
+        """Have a handler be the last resort."""
+        self.last_resort = last_resort
+        is_file = isinstance(last_resort.output, LogFile)
+        self.standard = LineHandler() if is_file else last_resort
+        self._use_forms(settings)
+
+    def _use_forms(self, settings: Settings) -> None:
+        self.standard.form = form_for(settings.log_format, 2)
+        if self.standard is not self.last_resort:
+            self.last_resort.form = form_for(settings.log_format, None)
 
     def report_left_out(self, now: float, *, all_kinds: bool = False) -> None:
         """Say how many lines were left out; ``all_kinds``: even if that is not due yet."""
@@ -166,7 +177,7 @@ def set_up(settings: Settings, file: LogFile | None = None) -> None:
     output: LogFile | StandardStream = file or StandardStream()
     if settings.log_file and file is None:
         output = LogFile(settings.log_file, owner_of(settings.user, settings.group))
-    last_resort = LineHandler(output, _form(settings, output))
+    last_resort = LineHandler(output)
     last_resort.limit = LogLimit(settings.log_limit)
     logging.lastResort = last_resort
     if not logging.getLogger().handlers:
@@ -178,7 +189,7 @@ def set_up(settings: Settings, file: LogFile | None = None) -> None:
     assert isinstance(logger, EventLogger)
     logger.threshold = logging.getLevelNamesMapping()[settings.log_level.upper()]
     logger.log_format = settings.log_format
-    logger.last_resort = last_resort
+    logger.use(last_resort, settings)
     _log_what_is_printed(logger)
 
 
@@ -193,15 +204,10 @@ def show_failure(message: str) -> None:
     logger = logging.getLogger("linepool")
     log_format = logger.log_format if isinstance(logger, EventLogger) else _first_format
     if log_format == "text":
-        print_error(message)
-        return
-    line = form_for(log_format, 2).announcement(message, "not started", {}, logging.ERROR)
-    with contextlib.suppress(OSError):
-        os.write(2, line.encode() + b"\n")
-
-
-def _form(settings: Settings, output: StandardStream | LogFile) -> Form:
-    return form_for(settings.log_format, None if isinstance(output, LogFile) else 2)
+        line = error_lines(message)
+    else:
+        line = form_for(log_format, 2).announcement(message, "not started", {}, logging.ERROR)
+    LineHandler().announce(line)  # the server ends, even if nothing reads why
 
 
 def reopen() -> str:

@@ -19,6 +19,11 @@ def printable(lines: Iterable[str], stream: TextIO) -> str:
     return "\n".join(plain).encode(encoding, "backslashreplace").decode(encoding)
 
 
+def error_lines(message: str) -> str:
+    """Return a message of the command line as it is shown on standard error."""
+    return printable(f"linepool: {message}".split("\n"), sys.stderr)
+
+
 def print_error(message: str) -> None:
     """Show a message of the command line on standard error."""
-    print(printable(f"linepool: {message}".split("\n"), sys.stderr), file=sys.stderr)
+    print(error_lines(message), file=sys.stderr)
