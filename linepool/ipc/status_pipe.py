@@ -35,12 +35,12 @@ class StatusPipe:
     def report(self, record: bytes) -> None:
         """Write one record, in the worker; if the pipe is full it is lost, and the board has the state.
 
-        Raises:
-            BrokenPipeError: The master is gone.
+        If the master is gone, nothing needs it: the worker learns of that in another way, and has to finish
+        what is in flight.
         """
         try:  # noqa: SIM105 - contextlib.suppress takes as long as the call itself
             os.write(self.writer, record)
-        except BlockingIOError:
+        except (BlockingIOError, BrokenPipeError):
             pass
 
     def drain(self) -> bytes:

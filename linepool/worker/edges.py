@@ -35,28 +35,16 @@ class Edges:
         self._pid = os.getpid()
 
     def tell(self, state: State) -> None:
-        """Tell the master a state at once.
-
-        Raises:
-            BrokenPipeError: The master is gone.
-        """
+        """Tell the master a state at once."""
         now_ns = time.monotonic_ns()
         self._write(state, now_ns, *self._board.changed(state, now_ns))
 
     def busy(self, now_ns: int) -> None:
-        """Note that the worker has work now; it was idle before.
-
-        Raises:
-            BrokenPipeError: The master is gone.
-        """
+        """Note that the worker has work now; it was idle before."""
         self._pass(State.TAKEN, now_ns)
 
     def idle(self, now_ns: int) -> None:
-        """Note that the worker waits for work now; it had some before.
-
-        Raises:
-            BrokenPipeError: The master is gone.
-        """
+        """Note that the worker waits for work now; it had some before."""
         self._pass(State.IDLE, now_ns)
 
     def _pass(self, state: State, now_ns: int) -> None:

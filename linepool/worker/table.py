@@ -6,7 +6,6 @@ point, for a connection that is not being served.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import select
@@ -249,33 +248,26 @@ class Table(core.TableFields):
             self.again[descriptor] = connection
         else:
             self.again.pop(descriptor, None)
-        if (needs == WAIT) != (descriptor in self._waiting):
-            self._arrange_wait(connection)
-        if (needs == WRITE) != (descriptor in self._writing):
-            events = select.EPOLLOUT if needs == WRITE else select.EPOLLIN
-            try:
-                self._epoll.modify(descriptor, events)
-            except OSError:  # a handler has closed its descriptor
-                self.close(connection)
-                return
+        has_waited, has_written = descriptor in self._waiting, descriptor in self._writing
+        if (needs == WAIT) != has_waited or (needs == WRITE) != has_written:
+            self._watch_for(connection)
+
+    def _watch_for(self, connection: Connection) -> None:
+        """Have the epoll set report what a connection needs now: input, room for output, or only its end."""
+        descriptor, needs = connection.descriptor, connection.needs
+        events = {WRITE: select.EPOLLOUT, WAIT: select.EPOLLRDHUP}.get(needs, select.EPOLLIN)
+        try:
+            self._epoll.modify(descriptor, events)
+        except OSError:  # a handler has closed its descriptor
+            self.close(connection)
+            return
+        (self._waiting.add if needs == WAIT else self._waiting.discard)(descriptor)
+        if self._writing.pop(descriptor, None) is not None or needs == WRITE:
             self.due = 0.0  # its deadline is another one
-            if needs != WRITE:
-                del self._writing[descriptor]
-                return
+        if needs == WRITE:
             self._writing[descriptor] = connection
             if len(self._writing) > self._most_writing:
                 self._close_slowest()
-
-    def _arrange_wait(self, connection: Connection) -> None:
-        """Hear only of the end of a connection whose request waits here, or read from it again."""
-        if connection.needs == WAIT:
-            self._waiting.add(connection.descriptor)
-            events = select.EPOLLRDHUP
-        else:
-            self._waiting.discard(connection.descriptor)
-            events = select.EPOLLIN
-        with contextlib.suppress(OSError):  # a handler has closed its descriptor
-            self._epoll.modify(connection.descriptor, events)
 
     def _start_tls(self, connection: Connection) -> None:
         """Have a connection in plain text continue with TLS: with a new protocol and an empty session."""

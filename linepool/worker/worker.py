@@ -149,8 +149,6 @@ class Worker:
                     self._serve(resources)
                     end_by = self._end_by()
                     self._edges.tell(State.LEAVING)
-                except BrokenPipeError:
-                    end_by = self._end_by()
                 except LeaveNow:
                     end_by = 0.0
         except LeaveNow:

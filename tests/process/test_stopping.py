@@ -270,6 +270,19 @@ def test_a_new_server_can_replace_one_whose_master_was_killed(serve, launch: Lau
         assert peer.line() == "in flight"
 
 
+@pytest.mark.both
+@pytest.mark.scheme("shared", "dispatch", "accept")
+def test_a_reply_that_a_client_reads_late_outlives_the_master(launch: Launch, scheme):
+    server = launch("workshop.py", "--workers", "1")
+    with server.connect() as peer:
+        peer.send(b"BIG 20000000\n")
+        assert peer.socket.recv(1) == b"x"
+        server.send(signal.SIGKILL)
+        server.process.wait(TIMEOUT)
+
+        assert sum(len(part) for part in iter(lambda: peer.socket.recv(1 << 20), b"")) == 20_000_000
+
+
 def test_an_orphan_that_is_still_booting_exits(launch: Launch, tmp_path):
     server = launch_booting(launch, tmp_path, "--workers", "1", how="wait")
     server.wait_for("listening on")

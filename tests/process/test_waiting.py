@@ -287,6 +287,39 @@ def test_a_request_waits_behind_tls_and_its_worker_serves_others(
             assert line(client) == b"none\n"
 
 
+@pytest.mark.both
+@pytest.mark.scheme(*SHARED)
+def test_behind_a_reply_that_is_read_late_a_request_waits_though_more_is_sent(
+    launch: Launch, tmp_path: Path, scheme, implementation
+):
+    authority = Authority(tmp_path, "authority")
+    certificate = authority.certificate("server", "DNS:localhost")
+    server = launch("waiting.py", "--workers", "1", "--tls-cert", str(certificate))
+    context = ssl.create_default_context(cafile=str(authority.path))
+
+    def connect() -> ssl.SSLSocket:
+        sock = socket.create_connection(("127.0.0.1", server.port), TIMEOUT)
+        return context.wrap_socket(sock, server_hostname="localhost")
+
+    def ask(data: bytes) -> bytes:
+        other.sendall(data)
+        return line(other)
+
+    with connect() as client, connect() as other:
+        client.sendall(b"BIG 20000000\nTAKE jobs\n")
+        left = 20_000_001 - len(client.recv(1))
+        assert ask(b"WAITING\n") == b"0\n"  # by now the worker waits until the client reads more
+        while left:
+            left -= len(client.recv(min(left, 1 << 16)))
+        while ask(b"WAITING\n") != b"1\n":
+            pass
+        client.sendall(b"ADD 2 3\n")
+
+        assert ask(b"PUT jobs one\n") == b"1\n"
+        assert line(client) == b"one 1\n"
+        assert line(client) == b"5\n"
+
+
 def line(client: ssl.SSLSocket) -> bytes:
     """Return the next line."""
     data = b""
