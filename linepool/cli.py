@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from linepool.errors import SetupError
+from linepool.kernel.shortage import what_is_short
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.operate.command_list import COMMANDS, GROUPS, wrong_command
 from linepool.operate.parser import EXIT_FAILURE, EXIT_USAGE, Parser, parse
@@ -31,19 +32,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fill_standard_descriptors()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if not words or words[0] not in COMMANDS:
-            return _without_command(words)
-        options = parse(_parser(words[0]), words)
-        status: int = options.run(options)
+        status = _status_of(words)
+        sys.stdout.flush()
     except SetupError as error:
         print_error(str(error))
         return EXIT_USAGE if error.is_usage else EXIT_FAILURE
     except KeyboardInterrupt:  # while the target is loaded; a running server handles it itself
         return 128 + signal.SIGINT
     except BrokenPipeError:  # stdout is closed, as in: linepool status | head -1
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
+        return EXIT_FAILURE
+    except Exception as error:
+        short = what_is_short(error)
+        if not short:
+            raise
+        _give_up_stdout()  # it may be what is full
+        print_error(f"{words[0]} failed: {short}" if words else short)
         return EXIT_FAILURE
     return status
+
+
+def _status_of(words: Sequence[str]) -> int:
+    """Run one command; return the exit status."""
+    if not words or words[0] not in COMMANDS:
+        return _without_command(words)
+    options = parse(_parser(words[0]), words)
+    status: int = options.run(options)
+    return status
+
+
+def _give_up_stdout() -> None:
+    """Have what is still to be written to standard output go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser(name: str) -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ _HIGH = 1000
 
 
 def fill_standard_descriptors() -> None:
-    """Open /dev/null under the numbers that are free."""
+    """Open /dev/null under the numbers that are free, for Python's streams too if they are missing."""
     for number in range(LAST_STANDARD + 1):
         if not is_open(number):
             null = os.open(os.devnull, os.O_RDWR)
@@ -27,6 +27,11 @@ def fill_standard_descriptors() -> None:
                 os.dup2(null, number)
                 os.close(null)
             os.set_inheritable(number, True)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # it was closed when Python started
+            mode = "w" if number else "r"
+            stream = open(number, mode, errors="backslashreplace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def flush() -> None:

@@ -24,6 +24,7 @@ from linepool.ipc.board import Board
 from linepool.ipc.figures import Figures
 from linepool.ipc.letters import Letter, LetterBox, unpacked
 from linepool.kernel.listeners import Listener
+from linepool.kernel.shortage import what_is_short
 from linepool.kernel.signals import signal_at_parents_end
 from linepool.kernel.title import set_title
 from linepool.loader import unfinished
@@ -87,6 +88,10 @@ class Loader:
             self._box.send("FAILED", failed)
         except KeyboardInterrupt:
             pass  # the master has it too
+        except Exception as error:
+            if not (short := what_is_short(error)):
+                raise
+            self._box.send("FAILED", {"why": f"cannot load the app: {short}", "usage": False})
         finally:
             faulthandler.unregister(DUMP)
         return None

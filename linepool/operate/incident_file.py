@@ -40,10 +40,7 @@ def open_incidents(path: str) -> IncidentMemory:
         SetupError: The file is in use, is not one of incidents, or cannot be made.
     """
     if not path:
-        try:
-            return IncidentMemory()
-        except OSError as error:
-            raise SetupError(f"no memory for incidents: {error.strerror}") from None
+        return IncidentMemory()
     path = os.path.abspath(path)
     for _ in range(_TRIES):
         descriptor = open_held(path, _MODE, "incidents")

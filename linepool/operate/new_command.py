@@ -100,16 +100,17 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    directory = Path(os.path.abspath(options.directory))
+    place = directory = Path(os.path.abspath(options.directory))
     project = _Project.named(directory.name)
     try:
         _refuse_used(directory, options.directory)
         files = project.files()
-        for place, text in files.items():
-            (directory / place).parent.mkdir(parents=True, exist_ok=True)
-            (directory / place).write_text(text, encoding="utf-8")
+        for name, text in files.items():
+            place = directory / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SetupError(f"cannot write {error.filename}: {error.strerror}") from None
+        raise SetupError(f"cannot write {error.filename or place}: {error.strerror}") from None
     print(*(os.path.join(options.directory, place) for place in files), sep="\n")
     steps = ["pip install -e '.[test]'", "pytest", "linepool run"]
     if directory != Path.cwd():

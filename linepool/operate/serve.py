@@ -27,6 +27,7 @@ from linepool.kernel.binding import open_listeners
 from linepool.kernel.listeners import Listener
 from linepool.kernel.program import Program
 from linepool.kernel.rlimit import bounded_by_files, open_files
+from linepool.kernel.shortage import shortage_explained
 from linepool.kernel.standard import fill_standard_descriptors
 from linepool.kernel.title import set_title
 from linepool.master.announcing import announce_listeners
@@ -105,35 +106,39 @@ def _load_and_serve(
     on_listening: Callable[[list[Listener]], None] | None,
 ) -> int:
     """Serve what the first loader loads."""
-    master = os.getpid()
+    pid = os.getpid()
 
     def become_loader(box: LetterBox) -> None:
         if pid_file is not None:
             pid_file.abandon()
-        fork_loader(box, master, source)
+        fork_loader(box, pid, source)
 
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()  # what is in the buffer would be written by the loader again
     # What is imported stays out of the collections of all processes, and so stays shared by them.
     gc.freeze()
-    try:
+    with shortage_explained("fork"):
         loader = LoaderHandle.fork(source.name, become_loader)
-    except OSError as error:
-        raise SetupError(f"cannot fork: {error.strerror}") from None
     try:
-        loader.wait_until_loaded(source.process.load_timeout)
-        return _serve(source, loader, pid_file, on_listening)
+        with shortage_explained("start"):
+            loader.wait_until_loaded(source.process.load_timeout)
+            master = _master(source, loader, pid_file, on_listening)
+        try:
+            return master.run()
+        except Exception:
+            log.exception("master failed pid=%d", pid)
+            return 1
     finally:
         loader.close()
 
 
-def _serve(
+def _master(
     source: Source,
     loader: LoaderHandle,
     pid_file: PidFile | None,
     on_listening: Callable[[list[Listener]], None] | None,
-) -> int:
-    """Serve what a loader has loaded."""
+) -> Master:
+    """Return the master, open, for what a loader has loaded."""
     facts = loader.facts
     assert facts is not None
     settings = _set_up(source, facts, loader)
@@ -142,7 +147,9 @@ def _serve(
     opened = max(facts.opened, open_files())
     settings = bounded_by_files(settings, publishes=facts.publishes, opened=opened)
     listeners = open_listeners(settings)
-    try:
+    with contextlib.ExitStack() as undo:
+        for listener in listeners:
+            undo.callback(listener.remove)
         generation = Generation(1, facts, settings, loader)
         office = _Office(source, source.program.resolved if source.program else None)
         office.pid_file = pid_file
@@ -159,10 +166,7 @@ def _serve(
         office.bridging = _bridging(master, office)
         for watched in _watched(master, office, source, unwanted):
             master.watch(watched)
-    except SetupError:
-        for listener in listeners:
-            listener.remove()
-        raise
+        undo.pop_all()
     if source.program is not None:
         before_load.warn_of_root(source.process)
     log.info(
@@ -181,7 +185,7 @@ def _serve(
     if on_listening is not None:
         on_listening(listeners)
     master.open()
-    return master.run()
+    return master
 
 
 def _for_reload(source: Source, settings: Settings) -> Source:

@@ -68,7 +68,11 @@ def _join_threads(until: float) -> float:
     # In a thread, because the wait has no limit of its own. It also ends idle executors.
     shutdown = threading._shutdown  # type: ignore[attr-defined]
     joiner = threading.Thread(target=shutdown, name="linepool-exit", daemon=True)
-    joiner.start()
+    try:
+        joiner.start()
+    except RuntimeError as error:  # too many threads, or no memory
+        log.warning("threads not joined pid=%d why=%r", os.getpid(), str(error))
+        return until
     _join(joiner, time.monotonic() + _QUIETLY)
     if joiner.is_alive() and time.monotonic() < until:
         log.info("waiting for threads before the exit pid=%d threads=%s", os.getpid(), _threads())

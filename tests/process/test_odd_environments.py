@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Launch
-from tests.servers import TIMEOUT
+from tests.servers import ENVIRONMENT, HANDLERS, TIMEOUT
 from tests.service_manager import NotifyReceiver
+
+WORKSHOP = str(HANDLERS / "workshop.py")
 
 
 class UnreadLog:
@@ -78,3 +82,96 @@ def test_a_server_whose_log_is_full_from_the_start_serves_and_counts_what_it_dro
 def test_a_server_that_cannot_start_ends_even_if_its_log_is_full(launch: Launch, unread: UnreadLog):
     wrong = launch("workshop.py", "--record", "/proc/none", wrapper=unread.wrapper, ready=False)
     assert wrong.ended() == 1
+
+
+def in_shell(place: Path, before: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run linepool in a shell that has run a command before, or redirects, where ``...`` is."""
+    script = before.replace("...", f'exec {sys.executable} -P -m linepool "$@"')
+    return subprocess.run(
+        ["sh", "-c", script, "sh", *words],
+        cwd=place,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("-v 60000", "address space is 60000 KiB: raise it (ulimit -v)"),
+        ("-v 100000", "address space is 100000 KiB: raise it (ulimit -v)"),
+        ("-f 0", "a file's size is 0 KiB: raise it (ulimit -f)"),
+        ("-n 5", "raise it"),
+        ("-n 7", "raise it"),
+    ],
+)
+def test_a_limit_that_is_too_low_for_a_server_is_named_in_one_line(tmp_path, limit, words):
+    bind = ("--bind", "127.0.0.1:0")
+    run = in_shell(tmp_path, f"ulimit {limit}; ...", "run", WORKSHOP, *bind, "--control", "control")
+    assert run.returncode == 1
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", WORKSHOP, "--log-file", "log"),
+        ("run", WORKSHOP, "--record", "recording"),
+        ("new", "shop"),
+        ("stub", WORKSHOP, "-o", "stub.py"),
+    ],
+)
+def test_a_file_in_a_working_directory_that_has_been_removed_is_refused_in_one_line(
+    tmp_path, words
+):
+    run = in_shell(tmp_path, "mkdir gone; cd gone; rmdir ../gone; ...", *words)
+    assert run.returncode == 1
+    line = run.stderr.splitlines()[-1]
+    assert line.startswith("linepool: ")
+    assert line.endswith(": the working directory does not exist any more")
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("words", [("check", WORKSHOP), ("schema", WORKSHOP), ("--version",)])
+def test_a_full_disk_behind_standard_output_is_named_in_one_line(tmp_path, words):
+    run = in_shell(tmp_path, "... >/dev/full", *words)
+    assert run.returncode == 1
+    assert run.stderr == f"linepool: {words[0]} failed: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("words", [("check", WORKSHOP), ("schema", WORKSHOP), ("--help",)])
+def test_a_command_runs_without_standard_descriptors(tmp_path, words, closed):
+    run = in_shell(tmp_path, f"... {closed}", *words)
+    assert run.stderr == ""
+    assert run.returncode == 0
+
+
+def test_what_ends_a_running_master_is_in_its_log(tmp_path):
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "import linepool\n"
+        "from linepool.master.master import Master\n"
+        "Master.run = lambda master: 1 / 0\n"
+        "app = linepool.App()\n"
+        "linepool.run(app, log_file='log', control='off', bind='127.0.0.1:0')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    log = (tmp_path / "log").read_text()
+    assert " ERROR   master failed pid=" in log
+    assert "ZeroDivisionError" in log
