@@ -1,7 +1,8 @@
-"""A process that the app's code has forked in a worker: it ends where that code would return to the server.
+"""A process that the app's code has forked: it ends where that code would return to the server.
 
-It is a copy of the worker, but neither its clients nor its master know it. Wherever the app's code
-returns, ``depth`` is compared with what it was before; ``linepool/worker/forks.py`` counts it.
+It is a copy of the worker or the loader, but neither its clients nor its master know it. In a worker,
+wherever the app's code returns, ``depth`` is compared with what it was before;
+``linepool/worker/forks.py`` counts it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,17 @@ def contained() -> Iterator[None]:
         yield
     finally:
         if depth != before:
+            end()
+
+
+@contextlib.contextmanager
+def contained_in_load() -> Iterator[None]:
+    """Run code of the app's outside of workers; a process that it forks ends where the block ends."""
+    before = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != before:
             end()
 
 

@@ -135,12 +135,12 @@ def signal_at_parents_end(number: signal.Signals) -> None:
         ctypes.CDLL(None).prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
-def adopt_orphans() -> None:
-    """Make this process the parent of all descendants whose parent ends (prctl(2), Linux)."""
+def adopt_orphans(*, adopt: bool = True) -> None:
+    """Make this process the parent of all descendants whose parent ends (prctl(2), Linux), or no longer."""
     if features.PRCTL:
         import ctypes  # noqa: PLC0415 - not needed to parse options
 
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+        ctypes.CDLL(None).prctl(36, adopt, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
 def signal_name(number: int) -> str:

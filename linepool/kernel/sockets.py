@@ -32,6 +32,15 @@ _RESET = struct.pack(
 )  # SO_LINGER: close with a reset, discard what is unsent (socket(7))
 
 
+def identity_of(descriptor: int) -> tuple[int, int] | None:
+    """Return what no other socket has, its device and inode; None: the descriptor is closed."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class UnixPeer:
     """The client of a unix socket, in place of an address: the process that has connected to it.
 

@@ -9,6 +9,7 @@ import struct
 import time
 
 from linepool.kernel import features
+from linepool.kernel.standard import with_high_number
 
 _TIME = struct.Struct("@4l")  # interval and moment, each in seconds and nanoseconds
 
@@ -27,9 +28,10 @@ class Timer:
         self._libc = ctypes.CDLL(None)
         flags = os.O_NONBLOCK | os.O_CLOEXEC
         if descriptor < 0:
-            self._descriptor = self._libc.timerfd_create(time.CLOCK_MONOTONIC, flags)
-        else:
-            os.set_inheritable(descriptor, False)
+            descriptor = self._libc.timerfd_create(time.CLOCK_MONOTONIC, flags)
+        if descriptor >= 0:  # else the kernel has none
+            self._descriptor = with_high_number(descriptor)
+            os.set_inheritable(self._descriptor, False)
 
     def fileno(self) -> int:
         """Return the descriptor; -1: the kernel has none."""

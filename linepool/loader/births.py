@@ -244,10 +244,7 @@ class Births:
         give_up_at = time.monotonic() + _LONGEST
         while os.getppid() != self._parent:
             if time.monotonic() >= give_up_at:
-                raise RuntimeError(
-                    "this process is not a child of the master: the app must not be a subreaper"
-                    " (PR_SET_CHILD_SUBREAPER)"
-                )
+                raise RuntimeError("this process is not a child of the master")
             time.sleep(_LOOK_EVERY)
 
 

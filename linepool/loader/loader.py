@@ -25,7 +25,8 @@ from linepool.ipc.figures import Figures
 from linepool.ipc.letters import Letter, LetterBox, unpacked
 from linepool.kernel.listeners import Listener
 from linepool.kernel.shortage import what_is_short
-from linepool.kernel.signals import signal_at_parents_end
+from linepool.kernel.signals import adopt_orphans, signal_at_parents_end
+from linepool.kernel.sockets import identity_of
 from linepool.kernel.title import set_title
 from linepool.loader import unfinished
 from linepool.loader.births import Births, NotBorn, Shared
@@ -49,6 +50,10 @@ _OF_THE_MASTER = (
 )
 
 
+class ChannelLostError(Exception):
+    """The app's code has closed the channel to the master, or has put another file there."""
+
+
 class Loader:
     """The loader.
 
@@ -66,35 +71,42 @@ class Loader:
         self._share_log = share_log
 
     def run(self, load: Load) -> None:
-        """Load the app, and serve the master to its end."""
+        """Load the app, and serve the master to its end.
+
+        Raises:
+            ChannelLostError: The master cannot be told what was loaded.
+        """
         signal_at_parents_end(signal.SIGKILL)
         if os.getppid() != self._master:
             return
-        image = self._load(load)
+        channel = identity_of(self._box.fileno())
+        image, failed = self._load(load)
+        if identity_of(self._box.fileno()) != channel:
+            raise ChannelLostError
         if image is None:
+            if failed:
+                self._box.send("FAILED", failed)
             return
         with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
             self._box.send("LOADED", image.as_json())
             self._serve(image)
 
-    def _load(self, load: Load) -> Image | None:
-        """Return what was loaded, or None: that failed, and the master knows why."""
+    def _load(self, load: Load) -> tuple[Image | None, dict[str, Any]]:
+        """Return what was loaded, or None and what the master is to know of that; {}: it knows."""
         # So that the log can show where a load hangs.
         faulthandler.register(DUMP, file=_STANDARD_ERROR, all_threads=True, chain=False)
         try:
-            return load()
+            return load(), {}
         except SetupError as error:
-            failed = {"why": str(error), "usage": error.is_usage, "files": own_files(error)}
-            self._box.send("FAILED", failed)
+            return None, {"why": str(error), "usage": error.is_usage, "files": own_files(error)}
         except KeyboardInterrupt:
-            pass  # the master has it too
+            return None, {}  # the master has it too
         except Exception as error:
             if not (short := what_is_short(error)):
                 raise
-            self._box.send("FAILED", {"why": f"cannot load the app: {short}", "usage": False})
+            return None, {"why": f"cannot load the app: {short}", "usage": False}
         finally:
             faulthandler.unregister(DUMP)
-        return None
 
     def _serve(self, image: Image) -> None:
         letter = self._next()
@@ -118,6 +130,9 @@ class Loader:
         """Leave the terminal's signals, and those to a whole server, to the master."""
         with contextlib.suppress(PermissionError):  # it leads a group already
             os.setpgid(0, 0)
+        adopt_orphans(
+            adopt=False
+        )  # the app may have had it adopt them, but workers are the master's
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, waitpid() fails
         for number in _OF_THE_MASTER:
             # Not SIG_IGN: the programs that handlers start would inherit that.

@@ -33,6 +33,9 @@ log = logging.getLogger("linepool")
 VARIABLE = "LINEPOOL_LOADER"
 """Tells a program that it is to be a loader: JSON with the descriptor of its channel, the master's pid ..."""
 
+CLOSED_CHANNEL = 3
+"""The exit status of a loader whose app has closed its channel to the master."""
+
 _ANSWER_WAIT = 1.0  # seconds for what a client waits for
 _END_WAIT = 1.0  # seconds for a killed loader to end
 _DUMP_WAIT = 0.1  # seconds for the stacks of one that hangs to be written
@@ -387,6 +390,12 @@ class LoaderHandle:
             self.process.is_dead(_END_WAIT)
         status = self.process.reap()
         self.process.close()
+        if not why and status == CLOSED_CHANNEL:
+            why = (
+                "its code has closed all descriptors, as os.closerange does; linepool needs those that it"
+                " has opened itself"
+            )
+            self._fail(f"cannot load {self._name}: {why}")
         if not why and status is not None:
             why = f"exit status {status}" if status >= 0 else f"signal {signal_name(-status)}"
         self._fail(f"cannot load {self._name}: the process that loads it has ended: {why}")

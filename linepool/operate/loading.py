@@ -18,13 +18,15 @@ from linepool import core
 from linepool.address import parse_address
 from linepool.apps import Apps
 from linepool.errors import SetupError
+from linepool.forked import contained_in_load
 from linepool.ipc.letters import LetterBox
 from linepool.kernel.privileges import Identity
 from linepool.kernel.program import Program
+from linepool.kernel.standard import with_high_number
 from linepool.kernel.title import set_title
 from linepool.loader.image import Image
-from linepool.loader.loader import Loader
-from linepool.master.loader_handle import VARIABLE, loader_facts
+from linepool.loader.loader import ChannelLostError, Loader
+from linepool.master.loader_handle import CLOSED_CHANNEL, VARIABLE, loader_facts
 from linepool.operate import logs
 from linepool.operate.access_output import open_output
 from linepool.operate.before_fork import refuse_patches, warn_of_threads
@@ -109,9 +111,12 @@ def run_loader(box: LetterBox, master: int, source: Source) -> NoReturn:
     """Be a loader, to the end of this process."""
     status = 1
     set_title("loader", source.name)
+    box = LetterBox(socket.socket(fileno=with_high_number(box.socket.detach())))
     try:
         Loader(box, master, logs.share_limit).run(lambda: _load(source))
         status = 0
+    except ChannelLostError:
+        status = CLOSED_CHANNEL
     except BaseException:
         log.exception("loader failed pid=%d", os.getpid())
     finally:
@@ -150,7 +155,8 @@ def load(source: Source) -> Image:
     for service in services.values():
         core.prepare(type(service.protocol))
     try:
-        apps.start()
+        with contained_in_load():
+            apps.start()
     except KeyboardInterrupt:  # of ^C: the whole server ends
         raise
     except BaseException as error:  # noqa: BLE001 - the user's code, reported in one line

@@ -21,6 +21,7 @@ from attrs import frozen
 from linepool import app as default_app
 from linepool.app import App
 from linepool.errors import SetupError
+from linepool.forked import contained_in_load
 from linepool.handlers.inject import described
 from linepool.near import nearest
 from linepool.signatures import signature_of
@@ -221,7 +222,8 @@ def _run(target: str, load: Callable[[], T]) -> T:
     """
     with _marked_as_loading(target):
         try:
-            return load()
+            with contained_in_load():
+                return load()
         except SetupError:
             raise
         except KeyboardInterrupt:  # of ^C: the whole server ends
