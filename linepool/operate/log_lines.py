@@ -12,11 +12,14 @@ import logging
 import os
 import re
 import time
+import traceback
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
+from linepool.shortened import LONGEST, shortened
+
 _INDENT = "    "
-_LONGEST = 16384  # characters of one record; of a longer one, its middle is left out
 _BREAK = re.compile(r"\n(?!    )")
 _DETAILS = re.compile(r"\s*\S*%.*", re.DOTALL)  # of a format string: from the first value on
 _VALUE = re.compile(r"%%|(?:\b(\w+)=)?%[-+ #0]*\d*(?:\.\d+)?[a-z]")
@@ -39,9 +42,7 @@ def shown(text: str) -> str:
 
 def _escaped(text: str) -> str:
     """Return a text without control characters but line breaks; of a long one, without its middle."""
-    if len(text) > _LONGEST:
-        half = _LONGEST // 2
-        text = f"{text[:half]} ... {len(text) - _LONGEST} characters ... {text[-half:]}"
+    text = shortened(text)
     return text if text.isprintable() else "".join(map(_visible, text))
 
 
@@ -49,6 +50,22 @@ def _visible(character: str) -> str:
     if character.isprintable() or character == "\n":
         return character
     return character.encode("unicode_escape").decode()
+
+
+def traceback_of(error: BaseException, trace: TracebackType | None) -> str:
+    """Return the lines of an exception and its causes; their texts are cut before they become lines."""
+    whole = traceback.TracebackException(type(error), error, trace, compact=True)
+    found = [whole]
+    for one in found:
+        for name in ("_str", "msg", "text"):  # of a SyntaxError the second and the third
+            text = getattr(one, name, None)
+            if isinstance(text, str):
+                setattr(one, name, shortened(text))
+        if isinstance(notes := getattr(one, "__notes__", None), list | tuple):
+            one.__notes__ = [shortened(note) if isinstance(note, str) else note for note in notes]
+        others = (one.__cause__, one.__context__, *(one.exceptions or ()))
+        found += [other for other in others if other is not None]
+    return "".join(whole.format()).removesuffix("\n")
 
 
 def event_of(template: str) -> str:
@@ -106,7 +123,7 @@ class TextFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is that of logging
         """Return the lines of a traceback."""
-        return self.formatStack(super().formatException(ei))
+        return self.formatStack(traceback_of(ei[1], ei[2]))
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the name is that of logging
         """Return the lines of a stack."""
@@ -219,7 +236,7 @@ def _rfc3339(seconds: float) -> str:
 def _plain(value: Any) -> Any:
     """Return a value for JSON: texts not too long, numbers that JSON has."""
     if isinstance(value, str):
-        return value if len(value) <= _LONGEST else _escaped(value)
+        return value if len(value) <= LONGEST else _escaped(value)
     if isinstance(value, float) and not abs(value) < float("inf"):
         return str(value)
     return round(value, 6) if isinstance(value, float) else value

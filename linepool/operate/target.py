@@ -24,6 +24,7 @@ from linepool.errors import SetupError
 from linepool.forked import contained_in_load
 from linepool.handlers.inject import described
 from linepool.near import nearest
+from linepool.shortened import shortened
 from linepool.signatures import signature_of
 
 T = TypeVar("T")
@@ -269,7 +270,7 @@ def _summary(error: BaseException) -> str:
 
 def _text(error: BaseException) -> str:
     try:
-        return " ".join(str(error).split())
+        return " ".join(shortened(str(error)).split())
     except Exception:  # noqa: BLE001 - str() of a user's exception may fail too
         return "(no message)"
 

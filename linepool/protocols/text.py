@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 from linepool.session import unknown_version
+from linepool.shortened import shortened
 from linepool.values.plain import as_own, fields_of
 from linepool.values.scalars import scalar
 
@@ -22,8 +23,11 @@ _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
 
 
 def one_line(text: str) -> bytes:
-    r"""Return an error text as one line of UTF-8: ``\xHH`` for each character that does not print."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    r"""Return an error text as one line of UTF-8: ``\xHH`` for each character that does not print.
+
+    It is cut if it is too long.
+    """
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shortened(text))
     return shown.encode("utf-8", "replace")
 
 

@@ -231,6 +231,14 @@ def test_what_is_raised_while_an_app_loads_need_not_be_an_exception(
     assert "Traceback" not in stderr
 
 
+def test_the_text_of_an_error_loses_its_middle_if_it_is_long(command_line: CommandLine, tmp_path):
+    (tmp_path / "app.py").write_text("raise ValueError('x' * 1_000_000)\n")
+    status, _, stderr = command_line.run(tmp_path, ("run", "app.py"), {})
+    assert status == 1
+    assert "983616 characters" in stderr
+    assert len(stderr) < 20_000
+
+
 def test_a_syntax_error_shows_the_line_and_where_in_it(command_line: CommandLine, tmp_path):
     (tmp_path / "app.py").write_text("import broken\n")
     (tmp_path / "broken.py").write_text("x = 1\nif x = 1:\n    pass\n")

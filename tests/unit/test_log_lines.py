@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from sentry_sdk.transport import Transport
 import linepool
 from linepool.operate import log_lines
 from linepool.operate.log_handler import LineHandler
-from linepool.operate.log_lines import JsonFormatter, event_of, facts_of, form_for
+from linepool.operate.log_lines import JsonFormatter, event_of, facts_of, form_for, traceback_of
+from linepool.protocols.text import one_line
+from linepool.shortened import LONGEST
 
 
 def event(text: str, *values: object, level: int = logging.INFO) -> logging.LogRecord:
@@ -225,3 +228,42 @@ def test_sentry_sees_the_events_and_their_facts(logger, monkeypatch):
     assert sent["extra"].items() >= FACTS.items()
     assert [one["message"] for one in sent["breadcrumbs"]["values"]] == ["worker retired pid=6"]
     client.close()
+
+
+def failures(text: str) -> list[BaseException]:
+    """Return exceptions with a text in each place that one may have."""
+    noted = ValueError("short")
+    noted.add_note(text)
+    caused, meanwhile = RuntimeError("short"), RuntimeError("short")
+    caused.__cause__, meanwhile.__context__ = ValueError(text), KeyError(text)
+    wrong = SyntaxError(text, ("app.py", 1, 1, text))
+    group = ExceptionGroup(text, [ValueError(text), wrong])
+    return [ValueError(text), wrong, noted, caused, meanwhile, group]
+
+
+def test_a_traceback_is_that_of_python():
+    for error in failures("what is wrong"):
+        lines = traceback.format_exception(error)
+        assert traceback_of(error, error.__traceback__) == "".join(lines).removesuffix("\n")
+
+
+@pytest.mark.parametrize("character", ["x", "\n"])
+def test_a_long_text_is_cut_before_a_traceback_is_made_of_it(character):
+    for error in failures(character * 100 * LONGEST):
+        assert len(traceback_of(error, None)) < 20 * LONGEST, type(error)
+
+
+def test_a_traceback_has_as_many_causes_as_there_are():
+    error = ValueError("first")
+    for _ in range(3000):
+        caused = ValueError("next")
+        caused.__cause__, error = error, caused
+    assert traceback_of(error, None).count("ValueError: next") == 3000
+
+
+def test_a_long_error_reply_loses_its_middle():
+    line = one_line("<" + "\n" * 10 * LONGEST + ">")
+    assert line.startswith(b"<\\x0a")
+    assert line.endswith(b"\\x0a>")
+    assert b" characters ... " in line
+    assert len(line) < 5 * LONGEST
