@@ -35,12 +35,12 @@ class StatusPipe:
     def report(self, record: bytes) -> None:
         """Write one record, in the worker; if the pipe is full it is lost, and the board has the state.
 
-        If the master is gone, nothing needs it: the worker learns of that in another way, and has to finish
-        what is in flight.
+        Raises:
+            BrokenPipeError: The master is gone, or has given this worker up.
         """
         try:  # noqa: SIM105 - contextlib.suppress takes as long as the call itself
             os.write(self.writer, record)
-        except (BlockingIOError, BrokenPipeError):
+        except BlockingIOError:
             pass
 
     def drain(self) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 from linepool.ipc.board import WorkerView
 from linepool.ipc.status_pipe import StatusPipe
@@ -25,13 +26,23 @@ class Edges:
         pipe: The worker's status pipe.
         slot: The worker's slot.
         generation: Counts the loads of the app's code.
+        master_ended: Called if the master has ended, or has given this worker up: what is in flight is to be
+            finished all the same.
     """
 
-    def __init__(self, board: WorkerView, pipe: StatusPipe, slot: int, generation: int) -> None:
+    def __init__(
+        self,
+        board: WorkerView,
+        pipe: StatusPipe,
+        slot: int,
+        generation: int,
+        master_ended: Callable[[], object] = bool,
+    ) -> None:
         self._board = board
         self._pipe = pipe
         self._slot = slot
         self._generation = generation
+        self._master_ended = master_ended
         self._pid = os.getpid()
 
     def tell(self, state: State) -> None:
@@ -53,6 +64,10 @@ class Edges:
             self._write(state, now_ns, *counts)
 
     def _write(self, state: State, now_ns: int, connections: int, requests: int) -> None:
-        self._pipe.report(
-            packed(self._slot, state, self._pid, self._generation, connections, requests, now_ns)
+        record = packed(
+            self._slot, state, self._pid, self._generation, connections, requests, now_ns
         )
+        try:
+            self._pipe.report(record)
+        except BrokenPipeError:
+            self._master_ended()

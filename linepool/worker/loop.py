@@ -108,6 +108,8 @@ class Loop:
     def run(self) -> None:
         """Serve until it is time to leave and the last connection is gone."""
         self._edges.tell(State.READY)
+        if self._orders.is_orphaned:
+            return
         try:
             while not (self._left_at and self._is_done()):
                 events = self._rounds.next_events(
@@ -254,7 +256,7 @@ class Loop:
                 message = self._handoff.receive()
             except EOFError:
                 self._epoll.unregister(self._channel)
-                self._orders.leave()
+                self._orders.master_ended()  # neither it nor the parker has the other end
                 return
             if message is None:
                 return

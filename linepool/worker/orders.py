@@ -30,7 +30,7 @@ class Orders:
     Attributes:
         master: A descriptor, readable when the master has ended.
         wakeup: A descriptor, readable when there is something new here.
-        is_orphaned: The master has ended.
+        is_orphaned: The master has ended, or has given this worker up.
         must_leave: It is to leave whatever the order is.
     """
 
@@ -62,7 +62,7 @@ class Orders:
         self.must_leave = True
 
     def master_ended(self) -> None:
-        """Note that the master has ended. May be called by: any thread."""
+        """Note that the master has ended, or has given this worker up. May be called by: any thread."""
         self.must_leave = self.is_orphaned = True
         pipes.add(self._waker, 1)
 

@@ -106,8 +106,8 @@ class Worker:
         for memory in (spec.board.memory, *(listener.memory for listener in spec.listeners)):
             memory.close()  # it is mapped, and the worker hands it over to no other process
         self._board = WorkerView(spec.board, spec.slot)
-        self._edges = Edges(self._board, spec.pipe, spec.slot, spec.generation)
-        self._orders = Orders(self._board, spec.parent or spec.master, spec.life)
+        self._orders = orders = Orders(self._board, spec.parent or spec.master, spec.life)
+        self._edges = Edges(self._board, spec.pipe, spec.slot, spec.generation, orders.master_ended)
         self._orders.listen()
         self._interrupts = Interrupts(self._board, spec.stack_file)
         self._loop: Loop | BlockingLoop | None = None

@@ -39,6 +39,7 @@ class WorkerLoop(Loop):
     slot: MasterSlot
     address: tuple[str, int]
     parker: socket.socket  # the other end of its channel
+    pipe: StatusPipe
 
 
 @pytest.fixture
@@ -87,9 +88,9 @@ def loop(monkeypatch, seen):
     with ours, theirs, socket.create_server(("127.0.0.1", 0)) as sock:
         sock.setblocking(False)
         pipe = StatusPipe()
-        edges = Edges(board, pipe, 0, 1)
+        edges = Edges(board, pipe, 0, 1, context.orders.master_ended)
         loop = WorkerLoop(context, theirs, [Listener(sock)], edges, lambda: False)
-        loop.slot, loop.address, loop.parker = slot, sock.getsockname(), ours
+        loop.slot, loop.address, loop.parker, loop.pipe = slot, sock.getsockname(), ours, pipe
         loop.master = master
         yield loop
         for connection in list(loop._table.connections.values()):
@@ -151,6 +152,17 @@ def test_a_warm_request_crosses_few_files(loop):
         "line.py",
         "conversation.py",
     }
+
+
+def test_a_worker_that_the_master_has_given_up_serves_no_client(loop):
+    os.close(loop.pipe.reader)  # as it does if the loader dies before it has told of the worker
+    with socket.create_connection(loop.address, TIMEOUT) as client:
+        client.sendall(b"ADD 2 3\r\n")
+
+        loop.run()
+
+        assert not select.select([client], [], [], 0)[0]
+    loop.pipe.reader = os.open(os.devnull, os.O_RDONLY)
 
 
 def test_no_connection_is_taken_for_the_client_of_a_disconnect_hook(loop, seen):

@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from linepool.ipc.board import Board, MasterView, WorkerView
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.master.withheld import WithheldEdges
 from linepool.pool.history import History
-from linepool.pool.scoreboard import Scoreboard
+from linepool.pool.scoreboard import Scoreboard, WorkerState
 from linepool.pool.status import State, unpack
 from linepool.settings import Settings, Workers
 from linepool.worker.edges import Edges
@@ -270,3 +272,31 @@ def test_an_edge_in_the_moment_in_which_a_period_ends_is_not_lost(pool: Pool, mo
 
     assert pool.told == before
     assert pool.scoreboard.workers[0].state is State.IDLE
+
+
+class _Interrupted:
+    """Words of the board, whose worker changes its state after some of the master's reads."""
+
+    def __init__(self, words: memoryview, reads: int, change: Callable[[], object]) -> None:
+        self._words, self._left, self._change = words, reads, change
+
+    def __getitem__(self, at: int) -> int:
+        if not self._left:
+            self._change()
+        self._left -= 1
+        return self._words[at]
+
+
+@pytest.mark.parametrize("reads", range(4))
+def test_a_state_that_changes_while_it_is_read_does_not_have_the_time_of_the_next_one(reads):
+    page = Board()
+    board, view = MasterView(page), WorkerView(page, 0)
+    board.new_worker(0)
+    view.changed(State.TAKEN, 1)
+    slot = board.slot(0)
+    words: Any = _Interrupted(slot._words, reads, lambda: view.changed(State.IDLE, 2))
+    slot._words = words
+
+    (record,), _ = unpack(slot.record(WorkerState(0, os.getpid(), GENERATION, 0)))
+
+    assert (record.state, record.at_ns) != (State.TAKEN, 2)

@@ -241,15 +241,17 @@ class MasterSlot:
         """Return what the slot says as a status record; b"": it is not valid."""
         words = self._words
         with contextlib.suppress(ValueError, struct.error):
-            state = State(words[STATE])
+            # Read first, for the worker writes it last: an old state with the time of the next one would
+            # hide that one.
+            since_ns = words[SINCE_NS]
             return packed(
                 worker.slot,
-                state,
+                State(words[STATE]),
                 worker.pid,
                 worker.generation,
                 words[CONNECTIONS],
                 words[REQUESTS],
-                words[SINCE_NS],
+                since_ns,
             )
         return b""
 
