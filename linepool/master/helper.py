@@ -34,6 +34,7 @@ _IGNORED = (
 _SHORT_LIFE = 1.0  # seconds; a process that ended sooner has a fault that the next may have too
 _FIRST_PAUSE = 0.1  # seconds before the next one then; half as long again each time ...
 _LONGEST_PAUSE = 0.5  # ... up to this: the cause may be a shortage, which may end at any moment
+_WAKE_UPS = 512  # more than a channel has room for
 _END_WAIT = 1.0  # seconds for a killed process to end
 
 
@@ -212,6 +213,8 @@ class Helper:
 
 
 def _read_away(channel: socket.socket) -> None:
-    """Read a wake-up away."""
+    """Read wake-ups away: one turn of the master is enough for all that have come meanwhile."""
     with contextlib.suppress(OSError):
-        channel.recv(64, socket.MSG_DONTWAIT)
+        for _ in range(_WAKE_UPS):
+            if not channel.recv(64, socket.MSG_DONTWAIT):
+                return

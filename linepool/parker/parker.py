@@ -414,8 +414,9 @@ class Parker:
     def _is_done(self) -> bool:
         if not self._stop_by or self._parked or self._lingering or self._acceptor.listeners:
             return False
-        # A worker that is held up may still hand off what it holds.
-        return self._delivery.is_settled
+        # A worker that is held up may still hand off what it holds. After that look: what a dead one held
+        # counts until the master has sent it.
+        return self._delivery.is_settled and not unread_bytes(self._hub.fileno())
 
     def _accept(self, listener: Listener) -> None:
         if not self._has_room():
