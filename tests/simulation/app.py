@@ -12,6 +12,8 @@ from tests.simulation.machine import here, machine
 if TYPE_CHECKING:
     from tests.simulation.account import Account
 
+_LASTS_NS = 2_000_000_000
+
 app = linepool.App("simulated")
 account: list[Account] = []
 """That of the world that runs."""
@@ -42,6 +44,23 @@ def slow(number: int, ms: int, times: int = 0) -> str:
                 times -= 1
     finally:
         account[-1].ends(number)
+    return f"DONE {number}"
+
+
+@app.handler
+def last(number: int, what: str) -> str:
+    """Reply when something is just about to be done about this request: "raise" or "kill"."""
+    account[-1].begins(number, here())
+    until_ns = machine.kernel.now_ns + _LASTS_NS
+    has_timed_out = True
+    while has_timed_out:
+        has_timed_out = False
+        try:
+            account[-1].await_end(here(), what, until_ns)
+        except RequestTimeout:
+            has_timed_out = True
+            account[-1].times_out(number)
+    account[-1].ends(number)
     return f"DONE {number}"
 
 

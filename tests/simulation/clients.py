@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from tests.simulation.account import Request
+from tests.simulation.account import KILL, RAISE, Request
 from tests.simulation.files import Stream
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _PAUSES_MS = (0, 0, 1, 15, 70, 400)
+_READS_AFTER_MS = (0, 0, 0, 20)
 _WAITS_S = 20
 _SLOW_MS = (1, 60, 499, 500, 500, 501, 502, 900)  # some end at about the time limit
 _STUBBORN_MS = (60, 721, 724, 730, 745, 900, 3000)  # or when their worker is to be killed
@@ -46,6 +47,7 @@ class Client:
         below = world.kernel.choices.below
         self._starts_ms = _PAUSES_MS[below(len(_PAUSES_MS))]
         self._bursts = [self._burst() for _ in range(1 + below(world.kind.bursts))]
+        self._reads_after_ms = _READS_AFTER_MS[below(len(_READS_AFTER_MS))]
         self.is_done = False
 
     def _burst(self) -> Burst:
@@ -67,9 +69,12 @@ class Client:
                 lambda number: f"SLOW {number} {self._one_of(_SLOW_MS)}",
                 lambda number: f"SLOW {number} {self._one_of(_STUBBORN_MS)} {below(3)}",
             ]
+        if world.kind.is_timely:
+            kinds.append(lambda number: f"LAST {number} {RAISE}")
         if world.kind.is_late:
             kinds = [
-                lambda number: f"SLOW {number} {self._one_of(_STUBBORN_MS[:5])} {1 + below(2)}"
+                lambda number: f"SLOW {number} {self._one_of(_STUBBORN_MS[:5])} {1 + below(2)}",
+                lambda number: f"LAST {number} {KILL}",
             ]
         if world.kind.waits:
             names = "ab"
@@ -97,6 +102,7 @@ class Client:
         mine, theirs = Stream(kernel), Stream(kernel)
         mine.peer, theirs.peer = theirs, mine
         theirs.is_server, theirs.client = True, self.number
+        theirs.room = self._world.room
         mine.refs = 1
         kernel.trace("client %d connects", self.number)
         listener.connect(theirs)
@@ -137,10 +143,13 @@ class Client:
     def _await_reply(self, end: Stream, request: Request) -> None:
         kernel, data = self._kernel, bytearray()
         while not data.endswith(b"\r\n"):
+            if self._reads_after_ms:
+                kernel.sleep(self._reads_after_ms / 1000)
             kernel.wait(lambda: end.events() & 1, math.inf, (end.sleepers,))
             here = end.data.find(b"\n") + 1  # of the replies to come, none is read yet
             part = end.receive(here or max(1, len(end.data)))
             if not part:
+                self._world.account.unanswered(request)
                 raise EOFError
             data += part
         kernel.trace("client %d reads %r", self.number, bytes(data))

@@ -103,6 +103,7 @@ class EpollSet(File):
                 del file.sets[self]
         else:
             self.entries[key] = entry = [events, -1]
+            self.hot.pop(key, None)
             file.sets.setdefault(self, {})[key] = entry
             self.happened({key: entry}, file.events())
 

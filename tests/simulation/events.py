@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _MOMENTS_MS = (1, 5, 15, 40, 80, 150, 300, 700)
 _MESSAGES = (0, 0, 0, 1, 2, 3, 5, 8)
+_LOOKS, _LOOK_S = 20, 0.0001  # for a new worker
+_BOOTED_S = 0.0022  # by then it is ready
 _AWAITS_MESSAGES_S = 0.3
 _LATE = ("", "", "parker", "master")
 _LATER_MS = (0, 0, 0.02, 0.2, 1, 5, 30)
@@ -58,8 +60,9 @@ class Events:
         self._harms += 1
 
         def run() -> None:
-            self._world.await_ready()
-            self._world.may_fail = self._world.fails
+            if name != "kill_master" or not detail:
+                self._world.await_ready()
+                self._world.may_fail = self._world.fails
             kernel.sleep(at_ms / 1000)
             if messages:
                 self._await_messages(messages)
@@ -90,9 +93,32 @@ class Events:
         if workers := self._world.workers:
             self._kill(workers[detail % len(workers)])
 
+    def _kill_two(self, detail: int) -> None:
+        """Kill a worker and the one after it, of which the parker hears just when that is replaced too."""
+        kernel, workers = self._kernel, self._world.workers
+        if not workers:
+            return
+        kernel.signal(workers[detail % len(workers)], 9)
+        newborn: list[Process] = []
+        for _ in range(_LOOKS):
+            kernel.sleep(_LOOK_S)
+            newborn = [one for one in self._world.workers if one not in workers]
+            if newborn:
+                break
+        if newborn and self._world.parker is not None:
+            late_s = (0.1, 0.2, 0.3, 0.5)[kernel.choices.below(4)] / 1000
+            self._world.parker.frozen_ns = kernel.now_ns + int((_BOOTED_S + late_s) * 1e9)
+            kernel.sleep(_BOOTED_S)
+            kernel.signal(newborn[0], 9)
+
     def _kill_parker(self, _detail: int) -> None:
         if self._world.parker is not None:
             self._kill(self._world.parker)
+
+    def _kill_master(self, _detail: int) -> None:
+        self._kill(self._world.master)
+        self._kernel.sleep(0.05)
+        self._kernel.signal(self._world.master, 9)  # if that has not come to it yet
 
     def _kill(self, process: Process) -> None:
         """Kill a process: now, after some steps of it, or soon after it has sent something."""
@@ -179,7 +205,7 @@ class Events:
             account.patient_until_ns = min(
                 account.patient_until_ns, now_ns + GRACEFUL_TIMEOUT * 1e9
             )
-            account.stops_at_once = detail == 3
+            account.stops_at_once |= detail == 3
             account.lost_parker |= detail == 3  # which is killed
             self._world.server.stop(graceful=detail < 3)
 

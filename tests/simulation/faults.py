@@ -11,10 +11,26 @@ from attrs import frozen
 
 from linepool.ipc import channel
 from linepool.ipc.board import MasterSlot, WorkerView
-from linepool.ipc.board.words import HEARD, LIMIT_NS, OVERDUE
+from linepool.ipc.board.words import (
+    CONNECTIONS,
+    HEARD,
+    LIMIT_NS,
+    OVERDUE,
+    REQUESTS,
+    SINCE_NS,
+    STATE,
+)
+from linepool.ipc.messages import WorkerStarted
 from linepool.kernel.event_set import EventSet
+from linepool.master.parker_handle import ParkerHandle
 from linepool.master.reload import Reload
 from linepool.parker.delivery import Delivery
+from linepool.parker.parker import Parker
+from linepool.pool.scoreboard import WorkerState
+from linepool.pool.status import State, packed
+from linepool.worker.table import Table
+from tests.simulation.calls import os
+from tests.simulation.machine import here
 
 
 @frozen
@@ -74,6 +90,65 @@ def _serves(_self: Any, _descriptor: int, _cookie: int) -> bool:
     return True
 
 
+def _tell_of_workers(self: Any, now: float) -> None:
+    self._unheard = {
+        slot: tell_at
+        for slot, tell_at in self._unheard.items()
+        if slot in self._workers and not self._has_heard(slot)
+    }
+    for slot, tell_at in self._unheard.items():
+        if self._helper.channel is not None and now >= tell_at and not self._messages:
+            self._unheard[slot] = now + 0.25
+            channel_copy = os.dup(self._workers[slot].channel.fileno())
+            self._messages.append(WorkerStarted(slot, channel_copy))
+
+
+_REAL_TELL = ParkerHandle._tell_of_workers
+
+
+class _AnySlot(dict[int, Any]):
+    def __contains__(self, _slot: object) -> bool:
+        return True
+
+
+def _tell_of_any(self: Any, now: float) -> None:
+    known = self._workers
+    self._workers = _AnySlot(known)
+    try:
+        _REAL_TELL(self, now)
+    finally:
+        self._workers = known
+
+
+def _ends(self: Any) -> bool:
+    if not self._stop_by or self._parked or self._lingering or self._acceptor.listeners:
+        return False
+    return bool(self._delivery.is_settled)
+
+
+def _record(self: Any, worker: WorkerState) -> bytes:
+    words = self._words
+    state = State(words[STATE])
+    counts = words[CONNECTIONS], words[REQUESTS]
+    return packed(worker.slot, state, worker.pid, worker.generation, *counts, words[SINCE_NS])
+
+
+def _due_at(self: Any) -> float:
+    if self._messages:
+        return here().kernel.now_ns / 1e9
+    due: float = _REAL_DUE_AT(self)
+    return due
+
+
+_REAL_DUE_AT: Any = vars(ParkerHandle)["due_at"].fget
+
+
+def _hear_worker(self: Any, worker: Any) -> None:
+    with contextlib.suppress(EOFError):
+        while self._has_room() and (message := self._message_from(worker)):
+            self._obey(worker, message)
+
+
 def _nothing(*_: object) -> None:
     pass
 
@@ -81,38 +156,63 @@ def _nothing(*_: object) -> None:
 FAULTS = {
     "number": Fault(
         "an event is matched by the number of its descriptor",
-        *("moves", "without a cause", EventSet, "wait", _wait, 4_000_024),
+        *("moves", "without a cause", EventSet, "wait", _wait, 411),
     ),
     "reset": Fault(
         "what a worker has sent before it died is thrown away if the kernel reports a reset first",
-        *("deaths", "is lost on its way", channel, "_next_message", _next_message),
-        1_000_019,
+        *("deaths", "is lost on its way", channel, "_next_message", _next_message, 226),
     ),
     "serial": Fault(
         "RequestTimeout is raised in whatever request is in flight, without its serial number",
-        *("limits", "which is not overdue", WorkerView, "overdue_limit_ns", property(_overdue)),
-        186,
+        *("limits", "which is not overdue", WorkerView, "overdue_limit_ns", property(_overdue), 83),
     ),
     "settled": Fault(
         "the parker ends in a stop with a connection unread that a worker has handed off",
-        *("stop", "is lost on its way", Delivery, "is_settled", property(_is_settled)),
-        1_000_001,
+        *("stop", "is lost on its way", Delivery, "is_settled", property(_is_settled), 181),
     ),
     "heard": Fault(
         "a worker counts as known to the parker because the one before it in its slot is",
-        *("moves", "waits for ever", MasterSlot, "is_heard", _is_heard, 2_000_719),
+        *("moves", "waits for ever", MasterSlot, "is_heard", _is_heard, 58),
     ),
     "reply": Fault(
         "the connection of a killed worker is ended, though its request has just ended and another has it",
-        *("kills", "without a cause", MasterSlot, "serves", _serves, 1_000_199),
+        *("kills", "without a cause", MasterSlot, "serves", _serves, 83),
     ),
     "rolling": Fault(
         "a reload waits without end for workers of a loader that has died meanwhile",
-        *("reloads", "a reload does not end", Reload, "_break_off", _nothing),
+        *("reloads", "a reload does not end", Reload, "_break_off", _nothing, 9),
     ),
     "bounds": Fault(
         "the bounds of the pool that were ordered during a reload are lost",
-        *("reloads", "was ordered", Reload, "scaled", _nothing, 4),
+        *("reloads", "was ordered", Reload, "scaled", _nothing, 34),
+    ),
+    "told": Fault(
+        "a new worker is told of after what has no room at the parker, and dies before that",
+        *("moves", "is lost on its way", ParkerHandle, "_tell_of_workers", _tell_of_workers, 350),
+    ),
+    "unheard": Fault(
+        "the master fails if a worker dies that the parker has not heard of",
+        *("stop", "KeyError", ParkerHandle, "_tell_of_workers", _tell_of_any, 2_363),
+    ),
+    "counted": Fault(
+        "in a stop a worker has begun with a connection before it counts it",
+        *("stop", "is lost on its way", Table, "expect_one", _nothing, 15_271),
+    ),
+    "saved": Fault(
+        "in a stop the parker ends with a connection unread that the master has saved of a dead worker",
+        *("stop", "is lost on its way", Parker, "_is_done", _ends, 5_926),
+    ),
+    "torn": Fault(
+        "a worker's old state is read from the board with the time of the next one",
+        *("all", "does not rest", MasterSlot, "record", _record, 2_993),
+    ),
+    "full": Fault(
+        "the master tries again at once what the parker has no room for",
+        *("deaths", "spins", ParkerHandle, "due_at", property(_due_at), 42),
+    ),
+    "end": Fault(
+        "the parker goes on listening to a worker whose end of the channel is closed",
+        *("deaths", "spins", Parker, "_hear_worker", _hear_worker, 7),
     ),
 }
-"""By name. The simulation has found the last five itself."""
+"""By name. Those from ``settled`` to ``torn`` the simulation has found itself."""

@@ -29,6 +29,8 @@ _MOST_STEPS = 2000
 """After so many a thread gives way in any case: else one that always finds something keeps all waiting."""
 _SOON = 12
 """At most so many steps after its last message a process dies that is to die of one."""
+_PACE, _PERIOD_NS = 300, 20_000_000
+"""A thread that waits so often within such a time spins."""
 _BEGIN_NS = 1_000_000_000_000
 
 
@@ -146,8 +148,8 @@ class Kernel:
         if process.status is not None:
             return
         self.trace("%s ends status=%d", process, status)
-        self.ended(process)
         process.status = status
+        self.ended(process)
         for task in process.tasks:
             task.dead = True
         fds, process.fds = process.fds, {}
@@ -155,6 +157,10 @@ class Kernel:
         for file in fds.values():
             file.release(process, how)
         process.entry.changed()
+        for one in [one for one in self.processes.values() if one.parent == process.pid]:
+            one.parent = 1
+            if one.at_parents_end:
+                self.signal(one, one.at_parents_end)
         if self.current is not None and self.current.process is process:
             self.hub.switch()
 
@@ -258,6 +264,9 @@ class Kernel:
         self.tick()
         task = self.current
         assert task is not None
+        task.waits += 1
+        if task.waits > task.most_waits:
+            self._look_at_pace(task)
         while not (value := ready()):
             if self.now_ns >= until_ns:
                 return None
@@ -270,6 +279,12 @@ class Kernel:
                 for sleepers in on:
                     sleepers.pop(task, None)
         return value
+
+    def _look_at_pace(self, task: Task) -> None:
+        """Note whether a thread has waited often within a short time: it was woken at once each time."""
+        if self.now_ns - task.paced_ns < _PERIOD_NS:
+            self.fail(f"{task.process.name} spins")
+        task.paced_ns, task.most_waits = self.now_ns, task.waits + _PACE
 
     def sleep(self, seconds: float) -> None:
         """Have the thread wait."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LOAD_TIMEOUT = 0.5
+_KILL = 9
 _HANGS_S = 3.0
 _FORK_S, _LOADS_S = 0.0005, 0.03
 _REFUSES, _HANGS, _DIES, _FIRST_FAILS, _WORKERS_DIE = range(1, 6)
@@ -97,6 +98,7 @@ class SimulatedOffice:
         world, kernel = self._world, self._world.kernel
         ours, theirs = channels.pair()
         process = kernel.fork("loader", world.master.pid)
+        process.at_parents_end = _KILL
         number = process.install(here().file(theirs.fileno()))
         theirs.close()
         body = functools.partial(_run_loader, world, number, goes_wrong, loads=loads)
@@ -144,6 +146,13 @@ class SimulatedLoader(Loader):
         with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
             self._serve(image)
 
+    def _spawn(self, births: Any, letter: Letter) -> None:
+        """Fork a worker; one of which a loader cannot tell any more is not the master's."""
+        births.newest = None
+        super()._spawn(births, letter)
+        if births.newest is not None:
+            births.newest.is_told = True
+
     def becomes(self) -> str:
         """Return what a new worker of this generation does; "": it serves."""
         if self._goes_wrong == _FIRST_FAILS:
@@ -168,6 +177,7 @@ class SimulatedBirths:
 
     def __init__(self, _box: LetterBox, _master: int, shared: Any) -> None:
         self._shared = shared
+        self.newest: Process | None = None
 
     def service_at(self, _local: str) -> Service:
         """Return the app."""
@@ -187,7 +197,8 @@ class SimulatedBirths:
         files: list[File] = [loader.file(number) for number in letter.descriptors]
         numbers = [worker.install(file) for file in (*files, Memory(kernel))]
         worker.fds[2] = worker.fds.pop(numbers.pop())  # standard error
-        worker.facts, worker.generation = slot, generation
+        worker.facts, worker.generation, worker.is_told = slot, generation, False
+        self.newest = worker
         becomes = self._shared.image.loader.becomes()
         body = functools.partial(run_worker, world, worker, letter.facts, numbers, becomes)
         kernel.start(worker, body)

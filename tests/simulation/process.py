@@ -33,8 +33,10 @@ class Process:
         doom: After so many steps more it is killed; None: it is not.
         last_messages: After so many messages that it sends it is killed; 0: it is not.
         frozen_ns: Until when no thread of it runs.
+        at_parents_end: The signal that the kernel sends it when its parent has ended; 0: none.
         entry: The file behind its pidfds.
         begun_with: Of a worker, the last connection of the parker's that it has begun with.
+        is_told: Of a worker, the master has been told of it.
         generation: Of a worker, the number of its generation.
     """
 
@@ -45,12 +47,13 @@ class Process:
         self.tasks: list[Task] = []
         self.status: int | None = None
         self.reaped = False
+        self.is_told = True
         self.handlers: dict[int, Callable[[int, Any], object]] = {}
         self.pending: list[int] = []
         self.entry: File
         self.begun_with = self.generation = 0
         self.doom: int | None = None
-        self.frozen_ns = self.last_messages = 0
+        self.frozen_ns = self.last_messages = self.at_parents_end = 0
         self.facts: Any = None
 
     def __repr__(self) -> str:
@@ -89,17 +92,23 @@ class Task:
     Attributes:
         sleeps: It waits for something.
         dead: Its process has ended, or it has.
+        waits: How often it has waited for something.
+        most_waits: At how many its pace is looked at; that was so last at ...
+        paced_ns: ... this moment.
         is_late: It was kept waiting before its next turn.
     """
 
-    __slots__ = ("dead", "greenlet", "is_late", "name", "number", "process", "since", "sleeps")
+    __slots__ = (
+        *("dead", "greenlet", "is_late", "most_waits", "name", "number", "paced_ns", "process"),
+        *("since", "sleeps", "waits"),
+    )
 
     def __init__(
         self, process: Process, name: str, number: int, call: Callable[[], object]
     ) -> None:
         self.process, self.name, self.number = process, name, number
         self.sleeps = self.dead = self.is_late = False
-        self.since = 0
+        self.since = self.waits = self.most_waits = self.paced_ns = 0
         self.greenlet = greenlet(call, process.kernel.hub)
 
     def __repr__(self) -> str:

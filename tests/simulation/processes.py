@@ -93,14 +93,14 @@ def _run_parker(world: World, hub: int, channels_of: dict[int, int], handle: Any
 class SimulatedMaster(Master):
     """The master: its loop and parts are real; what is beside the pool does nothing."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, listener_number: int) -> None:
         self._world = world
         world.office = SimulatedOffice(world)
         self._office: Any = world.office
         loader = world.office.first(world.settings)
         self.generation = Generation(1, apps.facts, world.settings, loader)
         self.generations = [self.generation]
-        listener: Any = SimulatedListener(world.listener)
+        listener: Any = SimulatedListener(world.listener, listener_number)
         self.listeners = [listener]
         self.board = MasterView(world.board)
         self.stopping = self.is_drained = False

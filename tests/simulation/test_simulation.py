@@ -8,7 +8,7 @@ from tests.simulation.faults import FAULTS
 from tests.simulation.run import replay, search, shown_fault
 from tests.simulation.world import KINDS
 
-_SCHEDULES = 250  # of each world
+_SCHEDULES = 225  # of each world
 _MOST = 1000  # until a fault must be found, from a seed on that has found it
 _TRIES = 10  # for a shorter form of the schedule that shows it
 
@@ -36,23 +36,3 @@ def test_a_schedule_is_the_same_each_time_it_is_run():
 
     assert "client 1 connects" in first
     assert first == second
-
-
-def test_clients_may_leave_before_the_server_has_come_up():
-    assert replay("waits", 5_000_060).endswith("all is well")
-
-
-def test_an_immediate_stop_may_interrupt_a_worker_that_takes_a_connection():
-    assert replay("stop", 1652).endswith("all is well")
-
-
-def test_what_a_new_worker_hands_off_arrives_though_the_parker_has_no_room_for_messages():
-    assert replay("moves", 4_000_932).endswith("all is well")
-
-
-def test_the_master_survives_a_dead_worker_that_the_parker_has_not_heard_of():
-    assert replay("stop", 20_000_043).endswith("all is well")
-
-
-def test_in_a_stop_a_worker_counts_a_connection_before_it_has_begun_with_it():
-    assert replay("stop", 100_001_992).endswith("all is well")

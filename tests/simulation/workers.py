@@ -52,6 +52,8 @@ def _run_worker(
 ) -> None:
     kernel, slot = world.kernel, letter["slot"]
     kernel.sleep(0.002)
+    if worker.parent != world.master.pid:
+        raise SystemExit(1)
     if world.may_fail and kernel.choices.chance(0.02):
         raise SystemExit(75)
     if becomes == "fails":
@@ -59,10 +61,12 @@ def _run_worker(
     writer, channel, bell, stack = numbers
     listeners: Any = [SimulatedListener(world.listener)] if world.shared else []
     board = WorkerView(world.board, slot)
-    edges = Edges(board, StatusPipe.of_worker(writer), slot, worker.generation)
     orders = Orders(board, world.master.pid)
+    pipe = StatusPipe.of_worker(writer)
+    edges = Edges(board, pipe, slot, worker.generation, orders.master_ended)
     signal.signal(_TERM, orders._on_term)
     signal.signal(_QUIT, _on_quit)
+    orders.check_master()
     interrupts = Interrupts(board, stack)
     safe_point = SafePoint()
     settings = world.settings
@@ -94,7 +98,7 @@ def _run_worker(
         try:
             loop.run()
             edges.tell(State.LEAVING)
-        except (LeaveNow, BrokenPipeError):
+        except LeaveNow:
             board.drop()
     world.account.leaves(worker)
 

@@ -29,6 +29,12 @@ from tests.simulation.processes import SimulatedMaster
 
 _LONGEST_NS = 300_000_000_000
 _SETTLES_NS = 3_000_000_000
+_ORPHANED_NS = 10_000_000_000
+"""How long the other processes may live on when the master was killed."""
+_MOST_WAITS = 30
+"""How often a thread may wait for something in that time when nothing happens."""
+_LATECOMERS = 2
+"""Clients that come when all else is over: what has happened must not harm them."""
 _LOOKS_NS = 100_000_000
 _RELOAD_NS = 30_000_000_000
 """How much longer it takes after a reload: an old loader is kept for a while, a lost one replaced."""
@@ -47,36 +53,46 @@ class Kind:
         clients: At most.
         bursts: Of each client, at most.
         slow: Some requests take long, some longer than their limit.
+        is_timely: Some requests end just when RequestTimeout is to be raised in them.
         is_late: All requests end at about the moment when their workers are to be killed.
         is_rough: Processes give way often, and are kept waiting then.
         first: What happens in any case; "": nothing.
         waits: Some requests wait for others.
         clients_leave: Some clients do not wait for their replies.
         events: How many of those below at most.
+        odds_of_latecomers: In one of so many schedules, clients come when all else is over.
         harm: What may happen besides, by name; see ``World``.
     """
 
     clients: int = 4
     bursts: int = 3
     slow: bool = False
+    is_timely: bool = False
     is_late: bool = False
     is_rough: bool = False
     first: str = ""
     waits: bool = False
     clients_leave: bool = False
     events: int = 2
+    odds_of_latecomers: int = 8
     harm: tuple[str, ...] = field(default=())
 
 
 KINDS = {
-    "moves": Kind(harm=("retire", "retire", "kill_worker", "freeze"), events=5),
+    "moves": Kind(
+        harm=("retire", "retire", "kill_worker", "kill_two", "freeze"),
+        events=5,
+        odds_of_latecomers=3,
+    ),
     "deaths": Kind(
         clients_leave=True,
         harm=("kill_worker", "retire_and_kill", "retire_and_kill", "kill_parker", "retire")
         + ("freeze_parker",) * 3,
         events=6,
     ),
-    "limits": Kind(slow=True, is_rough=True, harm=("kill_worker", "retire", "freeze"), events=2),
+    "limits": Kind(
+        slow=True, is_timely=True, is_rough=True, harm=("kill_worker", "retire", "freeze"), events=2
+    ),
     "kills": Kind(clients=3, bursts=2, slow=True, is_late=True, is_rough=True, events=0),
     "waits": Kind(
         clients=5,
@@ -102,6 +118,13 @@ KINDS = {
             *("freeze_loader", "kill_worker", "retire", "scale"),
         ),
         events=5,
+    ),
+    "orphans": Kind(
+        slow=True,
+        waits=True,
+        first="kill_master",
+        harm=("kill_master", "kill_worker", "kill_parker", "retire", "reload", "stop", "freeze"),
+        events=3,
     ),
     "all": Kind(
         clients=6,
@@ -145,6 +168,7 @@ class World:
     than if all were as likely everywhere (Groce and others, "Swarm Testing", 2012).
 
     Attributes:
+        room: How many bytes of replies a client may have unread.
         favoured: Of what kind most requests are, and how long they take; 0: all are as likely.
 
     Args:
@@ -172,6 +196,7 @@ class World:
         kernel.slow_ns = (1, 12, 60)[below(3)] * 1_000_000
         kernel.haste = _HASTE[below(len(_HASTE))] if kernel.mean else 0.0
         Channel.room = (278, 278, 3)[below(3)]
+        self.room = (1 << 20, 1 << 20, 5)[below(3)]
         self.shared = below(3) < (1 if kind.is_late else 2)
         self.fails = below(4) == 1
         self.may_fail = False
@@ -182,7 +207,7 @@ class World:
         self.board = SimulatedBoard(kernel)
         self.account = Account(kernel, self.board, int(_REQUEST_TIMEOUT * 1e9))
         apps.account[:] = [self.account]
-        kernel.ended, kernel.lost = self.account.dies, self.account.lost
+        kernel.ended, kernel.lost = self._ended, self.account.lost
         kernel.shut, kernel.received = self.account.shut, self.account.received
         self.listener = ListenQueue(kernel)
         self.events = Events(self)
@@ -191,17 +216,16 @@ class World:
         ChildProcess.unreaped.clear()
         told.clear()
         self.master = kernel.fork("master")
+        self._listener = self.master.install(self.listener)
         self._is_open = True
         self._ready_sleepers: dict[Task, None] = {}
         self.running: SimulatedMaster | None = None
         self.office: SimulatedOffice
         kernel.start(self.master, self._run_master)
         self.favoured = below(1 << 16) if below(2) else 0
-        self.clients = [Client(self, number) for number in range(1, 2 + below(kind.clients))]
-        clients = kernel.processes[1]
-        kernel.start(clients, lambda: kernel.sleep(1e6))
-        for client in self.clients:
-            kernel.start(clients, client.run, f"client{client.number}")
+        self.clients: list[Client] = []
+        kernel.start(kernel.processes[1], lambda: kernel.sleep(1e6))
+        self._start_clients(1 + below(kind.clients))
         if kind.first:
             self.events.plan(kind.first)
         favoured = kind.harm[below(len(kind.harm))] if kind.harm and below(2) else ""
@@ -210,11 +234,24 @@ class World:
                 favoured if favoured and below(3) else kind.harm[below(len(kind.harm))]
             )
 
+    def _start_clients(self, count: int) -> None:
+        """Have more clients come."""
+        kernel, number = self.kernel, len(self.clients) + 1
+        more = [Client(self, one) for one in range(number, number + count)]
+        self.clients += more
+        for client in more:
+            kernel.start(kernel.processes[1], client.run, f"client{client.number}")
+
     def run(self) -> list[str]:
         """Run the schedule to its end; return the invariants that do not hold."""
         kernel = self.kernel
         try:
             kernel.run(kernel.now_ns + _LONGEST_NS)
+            if kernel.choices.below(self.kind.odds_of_latecomers) == 1 and not (
+                kernel.failures or self.account.is_ending
+            ):
+                self._start_clients(_LATECOMERS)
+                kernel.run(kernel.now_ns + _LONGEST_NS)
             if not kernel.failures:
                 self._settle()
             return kernel.failures
@@ -222,7 +259,7 @@ class World:
             kernel.close()
 
     def _run_master(self) -> None:
-        self.running = master = SimulatedMaster(self)
+        self.running = master = SimulatedMaster(self, self._listener)
         self._watch_kills(master._parts.watchdog)
         master.run()
         self._is_open = False
@@ -233,12 +270,20 @@ class World:
         look = watchdog._look_at_request
 
         def looked(slot, worker, watch, now_ns):
+            process = self.kernel.processes[worker.process.pid]
+            started_ns = self.account.looked_at(process)
             look_ns, why = look(slot, worker, watch, now_ns)
             if why:
-                self.account.judged(self.kernel.processes[worker.process.pid], now_ns)
+                self.account.judged(process, now_ns, started_ns)
             return look_ns, why
 
         watchdog._look_at_request = looked  # type: ignore[method-assign]
+
+    def _ended(self, process: Process) -> None:
+        self.account.dies(process)
+        if process is self.master and self.account.is_orphaned:
+            self.master.reaped = self.kernel.choices.below(2) == 1
+            self.kernel.halts = True
 
     def await_ready(self) -> None:
         """Have the thread wait until the server has come up; one that does not gives up."""
@@ -261,7 +306,8 @@ class World:
         """Halt if all has happened that was to."""
         if not self.events.are_over or not all(client.is_done for client in self.clients):
             return
-        self.kernel.halts = not (self.account.is_stopping and self._is_open)
+        if not self.account.is_orphaned:  # else it takes as long as it may
+            self.kernel.halts = not (self.account.is_stopping and self._is_open)
 
     @property
     def server(self) -> SimulatedMaster:
@@ -288,15 +334,33 @@ class World:
         Most schedules end as soon as that is so; some go on, for it must stay so.
         """
         kernel = self.kernel
-        if not self.account.is_stopping:
+        if not self.account.is_ending:
             begin_ns = kernel.now_ns
-            step_ns = _SETTLES_NS if kernel.choices.below(8) == 1 else _LOOKS_NS
+            goes_on = kernel.choices.below(8) == 1
             while kernel.now_ns < begin_ns + self._settles_ns and not kernel.failures:
-                kernel.run(kernel.now_ns + step_ns)
-                if not self._left():
+                kernel.run(kernel.now_ns + _LOOKS_NS)
+                if self.account.is_orphaned or not self._left():
                     break
+            has_cause = (
+                self.account.is_orphaned or self.spoils_loads
+            )  # its workers may die all the time
+            if goes_on and not (has_cause or kernel.failures):
+                self._rest()
+        if self.account.is_orphaned:
+            kernel.run(kernel.now_ns + _ORPHANED_NS)
         for why in self._left():
             kernel.fail(why)
+
+    def _rest(self) -> None:
+        """Let time pass in which nothing happens: no process may do much then."""
+        kernel = self.kernel
+        kernel.run(kernel.now_ns + _SETTLES_NS)  # connections linger, the pool shrinks
+        tasks = [task for process in kernel.processes.values() for task in process.tasks]
+        before = {task: task.waits for task in tasks}
+        kernel.run(kernel.now_ns + _SETTLES_NS)
+        for task, count in before.items():
+            if task.waits > count + _MOST_WAITS:
+                kernel.fail(f"{task.process.name} does not rest")
 
     @property
     def _settles_ns(self) -> int:
@@ -310,7 +374,15 @@ class World:
             for client in self.clients
             if not client.is_done
         ]
-        if self.account.is_stopping:
+        if self.account.is_orphaned:
+            left += [
+                f"{one} is left"
+                for one in self.kernel.processes.values()
+                if one.status is None and one.pid != 1
+            ]
+            if not self.listener.is_shut:
+                left.append("the listener is not shut")
+        elif self.account.is_stopping:
             if self._is_open:
                 left.append("the server does not stop")
         elif self.parker is None or self.parker.status is not None:
