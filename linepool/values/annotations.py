@@ -59,6 +59,14 @@ def is_foreign(kind: Any) -> bool:
     return hasattr(kind, "__pydantic_validator__") or hasattr(kind, "__struct_fields__")
 
 
+def _argument_name(argument: Any) -> str:
+    if argument is ...:
+        return "..."
+    if isinstance(argument, list):  # of Callable
+        return f"[{', '.join(map(name_of, argument))}]"
+    return name_of(argument)
+
+
 def name_of(hint: Any) -> str:
     """Return how texts name a type: ``int``, ``red|green``, ``list[Receipt]``."""
     if is_alias(hint):
@@ -74,8 +82,8 @@ def name_of(hint: Any) -> str:
     if is_union(hint):
         return "|".join(map(name_of, arms(hint)))
     if inspect.isclass(hint) and issubclass(hint, Enum):
-        return "|".join(str(member.value) for member in hint)
+        return "|".join(str(member.value) for member in hint) or hint.__name__
     if arguments:
-        inner = ", ".join("..." if one is ... else name_of(one) for one in arguments)
+        inner = ", ".join(map(_argument_name, arguments))
         return f"{getattr(origin, '__name__', origin)}[{inner}]"
     return str(getattr(hint, "__name__", hint))

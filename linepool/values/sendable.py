@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import numbers
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from linepool.values.annotations import is_foreign, is_union, name_of, unnamed
@@ -44,11 +44,13 @@ _known_problem_of = functools.lru_cache(1024)(_problem_of)  # an app is made rea
 def _path_to_problem(hint: Any, seen: tuple[Any, ...]) -> list[str] | None:
     """Return the names of the types and fields that lead to one that cannot be sent; None: there is none."""
     hint = unnamed(hint)
+    kind = get_origin(hint) or hint
+    if _is_never_sent(kind):
+        return [name_of(hint)]
     if any(hint is one for one in seen) or _is_vague(hint) or _row(hint):
         return None
     seen += (hint,)
-    kind = get_origin(hint) or hint
-    if kind is Annotated:
+    if kind is Annotated and hint is not Annotated:
         return _path_to_problem(get_args(hint)[0], seen)
     if is_union(hint):
         return _first(((name_of(hint), arm) for arm in get_args(hint)), seen)
@@ -79,6 +81,15 @@ def _row(hint: Any) -> bool:
         return scalar(hint) is not None
     except TypeError:  # an Enum without members
         return False
+
+
+def _is_never_sent(kind: Any) -> bool:
+    """Whether there is no reply for any value of a type, or this is not a type at all."""
+    if inspect.isclass(kind):
+        return kind in (Callable, type) or issubclass(kind, Awaitable | AsyncIterable)
+    # None and ... are in list[None] and tuple[int, ...]; a text is the name of a type.
+    is_of_python = type(kind).__module__ in ("typing", "typing_extensions")
+    return not (is_of_python or kind is None or kind is ... or isinstance(kind, str))
 
 
 def _is_vague(hint: Any) -> bool:

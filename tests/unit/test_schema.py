@@ -1,5 +1,6 @@
 """JSON Schemas of annotations, compared with what is read and what is sent; and which types are sent."""
 
+import asyncio
 import base64
 import dataclasses
 import enum
@@ -9,7 +10,16 @@ import json
 import pathlib
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import (
@@ -19,6 +29,7 @@ from typing import (
     Literal,
     NamedTuple,
     NewType,
+    NoReturn,
     NotRequired,
     Required,
     TypedDict,
@@ -414,6 +425,13 @@ def test_a_named_type_may_refer_to_itself():
 # -- which types can be sent
 
 
+NOTHING = object()
+
+
+class NoMembers(enum.Enum):
+    pass
+
+
 @attrs.frozen
 class Item:
     links: list[sqlite3.Connection]
@@ -440,6 +458,25 @@ class Order:
             "Order.items: list[Item]: Item.links: list[Connection]: no converter for Connection",
         ),
         (complex, "no converter for complex"),
+        (Callable, "no converter for Callable"),
+        (Callable[[int], str], "no converter for Callable[[int], str]"),
+        (
+            dict[str, Callable[..., int]],
+            "dict[str, Callable[..., int]]: no converter for Callable[..., int]",
+        ),
+        (Awaitable[int], "no converter for Awaitable[int]"),
+        (Coroutine, "no converter for Coroutine"),
+        (AsyncIterator[int], "no converter for AsyncIterator[int]"),
+        (asyncio.Future, "no converter for Future"),
+        (type, "no converter for type"),
+        (type[int], "no converter for type[int]"),
+        (list[type], "list[type]: no converter for type"),
+        (NOTHING, f"no converter for {NOTHING}"),
+        (3, "no converter for 3"),
+        (print, "no converter for print"),
+        ([int], "no converter for [<class 'int'>]"),
+        (Annotated, "no converter for Annotated"),
+        (NoMembers, "no converter for NoMembers"),
     ],
     ids=str,
 )
@@ -459,7 +496,26 @@ def test_a_return_annotation_that_cannot_be_sent_is_refused(hint, path):
 
 @pytest.mark.parametrize(
     "hint",
-    [None, Any, object, T, Reply, Status, Base, Model, Struct, range, bytearray, Iterator, Partial],
+    [
+        None,
+        Any,
+        object,
+        list[None],
+        tuple[int, ...],
+        list["Order"],
+        Hashable,
+        NoReturn,
+        T,
+        Reply,
+        Status,
+        Base,
+        Model,
+        Struct,
+        range,
+        bytearray,
+        Iterator,
+        Partial,
+    ],
     ids=str,
 )
 def test_other_return_annotations_are_taken(hint):
