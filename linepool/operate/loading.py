@@ -134,7 +134,10 @@ def _load(source: Source) -> Image:
     Raises:
         SetupError: It cannot be served; the text says why.
     """
-    image = load(source)
+    try:
+        image = load(source)
+    except KeyboardInterrupt as error:  # of ^C, which ends the master too; or the app has raised it
+        raise SetupError(f"cannot load {source.name}: {explained(error)}") from None
     if image.settings.workers == IN_FOREGROUND:
         raise SetupError(
             "workers = 0 is for the command that starts a server: give --workers 0, not in App(...)"

@@ -251,7 +251,7 @@ def explained(error: BaseException) -> str:
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         if cause is not error:
-            lines.append(f"  before that: {type(cause).__name__}: {_text(cause)}")
+            lines.append(f"  before that: {_named(cause)}")
         lines += _frames(cause)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return "\n".join(lines)
@@ -263,9 +263,16 @@ def _summary(error: BaseException) -> str:
     hint = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = f"; it is neither beside the target nor installed for {sys.executable}"
+    if isinstance(error, SystemExit):
+        hint = "; a file that is served must not end the process that loads it"
     theirs = _own_stack(error)
     place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
-    return f"{type(error).__name__}: {_text(error)}{hint}{place}"
+    return f"{_named(error)}{hint}{place}"
+
+
+def _named(error: BaseException) -> str:
+    text = _text(error)
+    return type(error).__name__ + f": {text}" * bool(text)
 
 
 def _text(error: BaseException) -> str:

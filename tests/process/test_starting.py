@@ -231,6 +231,34 @@ def test_what_is_raised_while_an_app_loads_need_not_be_an_exception(
     assert "Traceback" not in stderr
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("raise KeyboardInterrupt", "KeyboardInterrupt ("),
+        ("raise GeneratorExit", "GeneratorExit ("),
+        (
+            "sys.exit()",
+            "SystemExit; a file that is served must not end the process that loads it (",
+        ),
+        (
+            "sys.exit('no disk')",
+            "SystemExit: no disk; a file that is served must not end the process",
+        ),
+        ("raise ValueError from KeyError()", "ValueError ("),
+    ],
+)
+@pytest.mark.parametrize("where", ["", "@linepool.on_start\ndef start():\n    "])
+def test_an_exception_without_a_text_is_named_with_its_place(
+    command_line: CommandLine, tmp_path, where, code, words
+):
+    (tmp_path / "app.py").write_text(f"{HANDLER}import sys\n{where}{code}\n")
+    status, _, stderr = command_line.run(tmp_path, ("run", "app.py", "--bind", "127.0.0.1:0"), {})
+    assert status == 1
+    assert f": {words}" in next(line for line in stderr.splitlines() if "linepool: " in line)
+    assert f"{tmp_path}/app.py, line " in stderr
+    assert ": \n" not in stderr
+
+
 def test_the_text_of_an_error_loses_its_middle_if_it_is_long(command_line: CommandLine, tmp_path):
     (tmp_path / "app.py").write_text("raise ValueError('x' * 1_000_000)\n")
     status, _, stderr = command_line.run(tmp_path, ("run", "app.py"), {})
