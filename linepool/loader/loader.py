@@ -83,13 +83,12 @@ class Loader:
         image, failed = self._load(load)
         if identity_of(self._box.fileno()) != channel:
             raise ChannelLostError
-        if image is None:
-            if failed:
-                self._box.send("FAILED", failed)
-            return
         with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-            self._box.send("LOADED", image.as_json())
-            self._serve(image)
+            if image is not None:
+                self._box.send("LOADED", image.as_json())
+                self._serve(image)
+            elif failed:
+                self._box.send("FAILED", failed)
 
     def _load(self, load: Load) -> tuple[Image | None, dict[str, Any]]:
         """Return what was loaded, or None and what the master is to know of that; {}: it knows."""

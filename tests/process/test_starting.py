@@ -721,15 +721,21 @@ def test_a_runtime_directory_that_is_a_file_is_reported_in_one_line(complaint: C
     assert str(tmp_path / "linepool") in line
 
 
-def test_an_interrupt_while_the_target_is_loaded_leaves_no_traceback(tmp_path, launch: Launch):
+@pytest.mark.parametrize("is_at_terminal", [False, True], ids=["sent", "typed"])
+def test_an_interrupt_while_the_target_is_loaded_leaves_no_traceback(
+    tmp_path, launch: Launch, is_at_terminal
+):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "slow.py").write_text(
         "import os, sys\nprint('loading', file=sys.stderr, flush=True)\nopen('fifo').read()\n"
     )
-    server = launch("slow.py", ready=False)
+    server = launch("slow.py", ready=False, start_new_session=True)
     server.wait_for("loading")
 
-    server.send(signal.SIGINT)
+    if is_at_terminal:  # which sends it to all processes
+        os.killpg(server.process.pid, signal.SIGINT)
+    else:
+        server.send(signal.SIGINT)
 
     assert server.ended() != 0
     assert "Traceback" not in server.text
