@@ -261,7 +261,7 @@ class Flow:
             until = min(until, deadline, monotonic() + self._connect_timeout)
             try:
                 await self._connect(place, until)
-            except OSError as error:
+            except (OSError, UnicodeError) as error:  # the latter: not a name that DNS can have
                 refused.add(endpoint)
                 if failure is None or not isinstance(error, TimeoutError):  # it says more than that
                     failure = ConnectionFailed(
@@ -297,7 +297,7 @@ class Flow:
             if self._credentials is not None:
                 await self._log_in(self._credentials, wire, core, place.endpoint.name, deadline)
         except BaseException as error:
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | UnicodeError):
                 place.endpoint.refused()
             place.endpoint.put(place)
             raise

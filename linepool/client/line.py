@@ -26,6 +26,9 @@ from linepool.client.core import (
 from linepool.client.errors import CallTimeout
 from linepool.errors import ClientError, ReplyError, ServerError, UnknownCommand, UsageError
 
+_MOST_UNFRAMED = 1024 * 1024  # bytes of a line that is not a reply or a part of one
+_OURS = (b"@", b"= ", b"- ")
+
 
 class LineCore(Core):
     """One connection."""
@@ -42,6 +45,7 @@ class LineCore(Core):
         self._buffer = b""
         self._at = 0
         self._parts: list[bytes] = []  # of what cannot be read before more has come
+        self._waited_for = 0  # of a line, in bytes
         self._missing = 0  # of a block, in bytes; 0: a line is awaited
         self._block = -1  # size of the block that is next; -1: a line is
         self._sent = 0
@@ -99,9 +103,13 @@ class LineCore(Core):
                     return
                 self._missing = 0
             elif b"\n" not in data:
+                self._waited_for += len(data)
+                if self._waited_for > _MOST_UNFRAMED and not self._parts[0].startswith(_OURS):
+                    raise not_spoken("framed replies", self._parts[0])
                 return
             data = b"".join(self._parts)
             self._parts.clear()
+            self._waited_for = 0
         elif self._at < len(self._buffer):
             data = self._buffer[self._at :] + data
         self._buffer = data

@@ -145,7 +145,7 @@ def _account(user: str, group: str) -> tuple[pwd.struct_passwd, int]:
     gid = _gid(group) if group else None
     try:
         account = pwd.getpwnam(user)
-    except KeyError:
+    except (KeyError, ValueError):  # the latter: it contains NUL
         uid = _number(user)
         if uid is None:
             raise SetupError(f"the user {user!r} does not exist") from None
@@ -163,7 +163,7 @@ def _account(user: str, group: str) -> tuple[pwd.struct_passwd, int]:
 def _gid(group: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
-    except KeyError:
+    except (KeyError, ValueError):  # as for a user
         gid = _number(group)
     if gid is None:
         raise SetupError(f"the group {group!r} does not exist")

@@ -185,16 +185,21 @@ def _outcome(options: argparse.Namespace, line: str) -> int:
     """Give an order that takes a while, and show how it has ended; return the exit status."""
     from linepool.master.outcome import Outcome  # noqa: PLC0415 - heavy: status needs none of it
 
-    reply = remote.order(control_of(options), line, _LONGEST_RELOAD)
-    facts = json.loads(reply)
+    path = control_of(options)
+    reply = remote.order(path, line, _LONGEST_RELOAD)
+    facts = remote.parsed(path, reply, dict)
     version = facts.pop("version", "")
+    try:
+        outcome = Outcome(**facts)
+    except TypeError:
+        raise remote.not_ours(path, reply) from None
     if options.json:
         _show([reply])
-    elif facts["failure"]:
-        raise SetupError(facts["failure"])
+    elif outcome.failure:
+        raise SetupError(outcome.failure)
     else:
-        _show([f"linepool {version}: {Outcome(**facts)}" if version else str(Outcome(**facts))])
-    return 1 if facts["failure"] else 0
+        _show([f"linepool {version}: {outcome}" if version else str(outcome)])
+    return 1 if outcome.failure else 0
 
 
 def _stats(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ TIMEOUT = 10.0
 ERRORS = ("ERROR", "CLIENT_ERROR", "SERVER_ERROR")
 """The first words of replies that are errors."""
 _CONNECT_RETRY_S = 0.01
+_CHUNK = 256 * 1024  # bytes
 _MOST_BYTES = 4 * 1024 * 1024  # of a reply; the state of 1,000 workers takes 300 KB
 
 
@@ -112,24 +113,43 @@ def replies(path: str, lines: Sequence[str], timeout: float = TIMEOUT) -> list[s
     Args:
         path: Of the control socket.
         lines: The orders.
-        timeout: Seconds to wait for each part of the replies.
+        timeout: Seconds to wait for the replies.
 
     Raises:
         SetupError: No server listens there, or it does not reply to all.
     """
     try:
         with socket.socket(socket.AF_UNIX) as sock:
+            give_up_at = time.monotonic() + timeout
             _connect(sock, path, timeout)
             sock.sendall("".join(f"{line}\n" for line in lines).encode())
             sock.shutdown(socket.SHUT_WR)
-            with sock.makefile("rb") as stream:
-                found = stream.read(_MOST_BYTES).decode().split("\n")[: len(lines)]
+            found = _read_lines(sock, len(lines), give_up_at)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SetupError(f"cannot reach a server at {path}: {reason}") from None
     if len(found) < len(lines) or not all(found):
         raise SetupError(f"cannot reach a server at {path}: empty reply")
     return found
+
+
+def _read_lines(sock: socket.socket, count: int, give_up_at: float) -> list[str]:
+    """Return what has come when there are so many lines, too much, or the end.
+
+    Raises:
+        OSError: Among others, because the time is up, on the monotonic clock.
+        UnicodeDecodeError: It is not text.
+    """
+    data = b""
+    while data.count(b"\n") < count and len(data) < _MOST_BYTES:
+        sock.settimeout(max(0.001, give_up_at - time.monotonic()))
+        if time.monotonic() > give_up_at:
+            raise TimeoutError("timed out")
+        chunk = sock.recv(_CHUNK)
+        if not chunk:
+            break
+        data += chunk
+    return data.decode().split("\n")[:count]
 
 
 def status(path: str, timeout: float = TIMEOUT) -> dict[str, Any]:
@@ -193,4 +213,9 @@ def parsed(path: str, reply: str, kind: type) -> Any:
         value = json.loads(reply)
         if isinstance(value, kind):
             return value
-    raise SetupError(f"not a linepool server at {path}: reply {reply[:40]!r}")
+    raise not_ours(path, reply)
+
+
+def not_ours(path: str, reply: str) -> SetupError:
+    """Return the error about a reply that a server of linepool does not send."""
+    return SetupError(f"not a linepool server at {path}: reply {reply[:40]!r}")

@@ -259,7 +259,8 @@ def explained(error: BaseException) -> str:
 
 def _summary(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+        place = f" ({error.filename}, line {error.lineno})" if error.filename else ""
+        return f"{type(error).__name__}: {error.msg}{place}"
     hint = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = f"; it is neither beside the target nor installed for {sys.executable}"

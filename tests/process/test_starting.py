@@ -160,6 +160,10 @@ APP = "import linepool\napp = linepool.App()\n@app.handler\ndef price() -> int: 
         (b"import app.settings\n", ["rename the file", "'app'"]),
         (b"{}['app']\n", ["KeyError: 'app' ("]),
         (
+            b"a\0b\n",
+            ["cannot load app.py: SyntaxError: source code string cannot contain null bytes"],
+        ),
+        (
             HANDLER.encode() + b"@linepool.handler('ADD')\ndef plus(): ...\n",
             ["command ADD has two handlers", "app.py:2", "app.py:4"],
         ),
@@ -553,6 +557,8 @@ def test_a_usage_error_ends_with_status_2(complaint: Complain, tmp_path, words):
         ("linepool.toml", b"idle_timeout = 'soon'\n", ["linepool.toml", "idle_timeout", "'soon'"]),
         ("linepool.toml", b"workers = [1]\n", ["linepool.toml", "workers"]),
         ("linepool.toml", b"bind = 7000\n", ["linepool.toml", "bind"]),
+        ("linepool.toml", b'user = "a\\u0000b"\n', ["the user 'a\\x00b' does not exist"]),
+        ("linepool.toml", b'user = "root"\ngroup = "\\u0000"\n', ["the group '\\x00' does not"]),
         ("linepool.toml", b"idle_timeout =\n", ["linepool.toml is not valid TOML"]),
         ("linepool.toml", b"# caf\xe9\n", ["linepool.toml"]),
         ("pyproject.toml", b"[tool.linepool]\nworker = 3\n", ["pyproject.toml", "'workers'"]),
