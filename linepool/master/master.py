@@ -328,7 +328,7 @@ class Master:
             watched.turn()
         if not (self.was_ready or self.stopping or self.is_drained):
             self._look_for_first_generation()
-        if not (self.stopping or self.is_drained or self.upgrade.is_near):
+        if self._plans:
             snapshot = self.load.snapshot(self.scoreboard, self.settings)
             self.load.warn(snapshot, self.scoreboard, self.settings)
             self._carry_out(policy.plan(snapshot, self.settings))
@@ -336,6 +336,11 @@ class Master:
             if self._trace is None:
                 now_ns = time.monotonic_ns()
                 self._parts.withheld.plan(self.scoreboard.tally(), self.settings, now_ns)
+
+    @property
+    def _plans(self) -> bool:
+        """Whether it keeps the pool as the policy wants it."""
+        return not (self.stopping or self.is_drained or self.upgrade.is_near)
 
     def open(self, inherited: Inherited | None = None) -> None:
         """Make the parts. Workers are not ordered yet, nor signals obeyed."""
@@ -377,7 +382,7 @@ class Master:
         moments.append(self.reload.due_at)
         if self._parts.parker is not None:
             moments.append(self._parts.parker.due_at)
-        if not (self.stopping or self.is_drained):
+        if self._plans:
             moments += [
                 self._parts.recycler.due_at,
                 self._parts.withheld.due_at,

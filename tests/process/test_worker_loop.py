@@ -230,6 +230,20 @@ def given(loop: WorkerLoop, data: bytes, version: int = 1) -> bytes:
     return reply
 
 
+def test_a_connection_counts_before_its_worker_has_begun_with_it(loop, monkeypatch):
+    held = []
+    note = WorkerView.has_begun_with
+
+    def noted(view: WorkerView, number: int) -> None:
+        held.append(loop.slot.held)  # in a stop the parker may look at this moment
+        note(view, number)
+
+    monkeypatch.setattr(WorkerView, "has_begun_with", noted)
+    given(loop, channel.join_state(Session("1-2", "peer", "here").dump(), b"nonsense"))
+
+    assert held == [1]
+
+
 def test_a_connection_whose_state_does_not_load_ends_with_a_clear_line(loop, seen, caplog):
     session = Session("1-2", "peer", "here").dump()
     too_large = Settings().max_state_bytes + 1
