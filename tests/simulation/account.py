@@ -223,8 +223,7 @@ class Account:
             self._ends(some, process, "closed at exit")
         elif how == "unread":
             is_late = self.kernel.now_ns >= self.patient_until_ns
-            is_lost = some.holder is not None and not some.holder.is_told
-            may_be_lost = some.may_be_lost or self.lost_parker or self.is_orphaned or is_lost
+            may_be_lost = some.may_be_lost or self.lost_parker or self.is_orphaned
             if not (may_be_lost or some.peer_has_left or is_late):
                 self.kernel.fail(f"a connection is lost on its way: {_of(some)}")
         elif how == "shut":
@@ -237,7 +236,7 @@ class Account:
 
     def _ends(self, file: Stream, process: Process, how: str) -> None:
         holder = file.holder
-        if file.peer_has_left or file.may_be_lost or self.is_ending or not process.is_told:
+        if file.peer_has_left or file.may_be_lost or self.is_ending:
             return
         if holder is not None and holder.status is not None and file.number <= holder.begun_with:
             return  # it was served by a worker that has died

@@ -380,6 +380,7 @@ signal = _module(
     signal=lambda number, handler: here().handlers.__setitem__(int(number), handler),
     getsignal=lambda _number: real_signal.SIG_DFL,
     pidfd_send_signal=_pidfd_send_signal,
+    pthread_sigmask=lambda *_: (),
 )
 fcntl = _module(real_fcntl, fcntl=_fcntl, ioctl=_ioctl)
 resource = _module(

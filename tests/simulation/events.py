@@ -175,6 +175,12 @@ class Events:
 
         self._order(begin)
 
+    def _upgrade(self, _detail: int) -> None:
+        def begin() -> None:
+            self._world.server.upgrade.begin()
+
+        self._order(begin)
+
     def _kill_loader(self, detail: int) -> None:
         if loaders := self._world.loaders:
             self._kill(loaders[detail % len(loaders)])

@@ -13,15 +13,30 @@ from unittest import mock
 from linepool import core, faults
 from linepool.kernel.pidfd import ChildProcess
 from linepool.loader import loader
-from linepool.master import load, loader_handle, master, parker_handle, spawner
+from linepool.master import (
+    load,
+    loader_handle,
+    master,
+    parker_handle,
+    spawner,
+    takeover,
+    upgrade,
+)
 from linepool.parker import configured, parker
 from linepool.worker import evacuation, interrupts, table
 from linepool.worker.connection import Connection
 from tests.simulation import app as apps
 from tests.simulation import calls
-from tests.simulation.loaders import SimulatedBirths, facts_of, settings_of, texts_of
+from tests.simulation.loaders import (
+    SimulatedBirths,
+    SimulatedHandle,
+    facts_of,
+    settings_of,
+    texts_of,
+)
 from tests.simulation.machine import here, machine
 from tests.simulation.processes import SimulatedHelper
+from tests.simulation.upgrades import SimulatedDryRun
 
 _FLOORS = tuple(
     f"linepool.{name}"
@@ -122,6 +137,14 @@ _MODELS: list[tuple[Any, str, Any]] = [
     (loader, "gc", SimpleNamespace(collect=lambda: None, freeze=lambda: None)),
     (loader_handle, "from_texts", settings_of),
     (loader_handle, "AppFacts", SimpleNamespace(from_json=facts_of)),
+    (loader_handle, "as_texts", texts_of),
+    (loader_handle, "known_texts", dict),
+    (takeover, "as_texts", texts_of),
+    (takeover, "known_texts", dict),
+    (takeover, "from_texts", settings_of),
+    (takeover, "AppFacts", SimpleNamespace(from_json=facts_of)),
+    (takeover, "LoaderHandle", SimulatedHandle),
+    (upgrade, "DryRun", SimulatedDryRun),
     (spawner, "as_texts", texts_of),
     (parker_handle, "as_texts", texts_of),
     (configured, "from_texts", settings_of),

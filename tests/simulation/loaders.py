@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from linepool.facts import AppFacts
@@ -28,6 +28,7 @@ from tests.simulation.listeners import SimulatedListener
 from tests.simulation.machine import file_of, here
 from tests.simulation.process import Process
 from tests.simulation.sockets import Socket
+from tests.simulation.upgrades import SimulatedProgram
 from tests.simulation.workers import run_worker
 
 if TYPE_CHECKING:
@@ -73,14 +74,23 @@ class SimulatedHandle(LoaderHandle):
 
 
 class SimulatedOffice:
-    """Starts loaders."""
+    """Starts loaders; what an upgrade must know of besides is always the same."""
+
+    resolved = None
+    is_quiet = True
+    told: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.program = SimulatedProgram()
         self.loaders: list[Process] = []
 
     def configure_log(self, _settings: Settings) -> None:
         """Do nothing: there is no log."""
+
+    def handed_over(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
 
     def start_loader(self, _close_inherited: object) -> LoaderHandle:
         """Start a loader for another generation."""
@@ -147,11 +157,10 @@ class SimulatedLoader(Loader):
             self._serve(image)
 
     def _spawn(self, births: Any, letter: Letter) -> None:
-        """Fork a worker; one of which a loader cannot tell any more is not the master's."""
-        births.newest = None
+        """Fork a worker, and have it begin: not before the master is told, see docs/reliability.md."""
+        births.begin = _nothing
         super()._spawn(births, letter)
-        if births.newest is not None:
-            births.newest.is_told = True
+        births.begin()
 
     def becomes(self) -> str:
         """Return what a new worker of this generation does; "": it serves."""
@@ -177,7 +186,7 @@ class SimulatedBirths:
 
     def __init__(self, _box: LetterBox, _master: int, shared: Any) -> None:
         self._shared = shared
-        self.newest: Process | None = None
+        self.begin: Callable[[], None] = _nothing
 
     def service_at(self, _local: str) -> Service:
         """Return the app."""
@@ -192,18 +201,31 @@ class SimulatedBirths:
             raise NotBorn("no process left")
         kernel.sleep(_FORK_S)
         slot, generation = letter.facts["slot"], self._shared.generation
-        worker = kernel.fork(f"worker{slot}", world.master.pid)
         loader = here()
+        worker = kernel.fork(f"worker{slot}", loader.pid)
+        worker.at_parents_end = _KILL
         files: list[File] = [loader.file(number) for number in letter.descriptors]
         numbers = [worker.install(file) for file in (*files, Memory(kernel))]
         worker.fds[2] = worker.fds.pop(numbers.pop())  # standard error
-        worker.facts, worker.generation, worker.is_told = slot, generation, False
-        self.newest = worker
+        worker.facts, worker.generation = slot, generation
         becomes = self._shared.image.loader.becomes()
         body = functools.partial(run_worker, world, worker, letter.facts, numbers, becomes)
-        kernel.start(worker, body)
+        self.begin = functools.partial(_begin, world, worker, body)
         letter.close()
         return worker.pid, loader.install(worker.entry)
+
+
+def _begin(world: World, worker: Process, body: Callable[[], object]) -> None:
+    """Have a new worker, which is a child of the master by now, begin."""
+    worker.parent, worker.at_parents_end = world.master.pid, 0
+    if world.master.status is not None:
+        worker.parent = 1
+    if worker.status is None:  # else it was killed before
+        world.kernel.start(worker, body)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 # -- settings and facts are not converted: it takes as long as much of a schedule

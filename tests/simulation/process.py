@@ -36,7 +36,6 @@ class Process:
         at_parents_end: The signal that the kernel sends it when its parent has ended; 0: none.
         entry: The file behind its pidfds.
         begun_with: Of a worker, the last connection of the parker's that it has begun with.
-        is_told: Of a worker, the master has been told of it.
         generation: Of a worker, the number of its generation.
     """
 
@@ -47,7 +46,6 @@ class Process:
         self.tasks: list[Task] = []
         self.status: int | None = None
         self.reaped = False
-        self.is_told = True
         self.handlers: dict[int, Callable[[int, Any], object]] = {}
         self.pending: list[int] = []
         self.entry: File

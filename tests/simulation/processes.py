@@ -20,13 +20,17 @@ from linepool.master.generation import Generation
 from linepool.master.helper import Helper
 from linepool.master.load import LoadMeter
 from linepool.master.master import Master
+from linepool.master.orphans import Orphans
 from linepool.master.parker_handle import ParkerHandle
 from linepool.master.parts import Parts
+from linepool.master.planned_drain import PlannedDrain
 from linepool.master.pool import Pool
 from linepool.master.recycler import Recycler
 from linepool.master.reload import Reload
 from linepool.master.spawner import Spawner
 from linepool.master.status_reader import StatusReader
+from linepool.master.takeover import Inherited
+from linepool.master.upgrade import Upgrade
 from linepool.master.watchdog import Watchdog
 from linepool.master.withheld import WithheldEdges
 from linepool.parker.parker import Parker
@@ -35,7 +39,6 @@ from linepool.pool.scoreboard import Scoreboard
 from tests.simulation import app as apps
 from tests.simulation.calls import Selector
 from tests.simulation.listeners import SimulatedDraining, SimulatedListener
-from tests.simulation.loaders import SimulatedOffice
 from tests.simulation.machine import here
 from tests.simulation.sockets import Socket
 
@@ -93,18 +96,29 @@ def _run_parker(world: World, hub: int, channels_of: dict[int, int], handle: Any
 class SimulatedMaster(Master):
     """The master: its loop and parts are real; what is beside the pool does nothing."""
 
-    def __init__(self, world: World, listener_number: int) -> None:
+    def __init__(
+        self, world: World, listener_number: int, inherited: Inherited | None = None
+    ) -> None:
         self._world = world
-        world.office = SimulatedOffice(world)
         self._office: Any = world.office
-        loader = world.office.first(world.settings)
-        self.generation = Generation(1, apps.facts, world.settings, loader)
-        self.generations = [self.generation]
+        slots = 0
+        if inherited is None:
+            loader = world.office.first(world.settings)
+            self.generations = [Generation(1, apps.facts, world.settings, loader)]
+        else:
+            listener_number = inherited.state["pieces"]["listener 0"][1][0]
+            slots = inherited.state["slots"]
+            self.generations = inherited.generations()
+            for one in self.generations:
+                one.loader.world = world  # type: ignore[attr-defined]
+        self.generation = self.generations[-1]
         listener: Any = SimulatedListener(world.listener, listener_number)
         self.listeners = [listener]
-        self.board = MasterView(world.board)
+        self.board = MasterView(world.board, slots)
         self.stopping = self.is_drained = False
-        self.planned_drain = SimpleNamespace(cancel=lambda: None)  # type: ignore[assignment]
+        self.planned_drain = PlannedDrain(self.empty)
+        self.orphans = Orphans()
+        self.started_at = 0.0
         self._status = 0
         self._watched = []
         self._was_signalled = False
@@ -123,10 +137,18 @@ class SimulatedMaster(Master):
         idle.count = idle.look = idle.configure = idle.raised = idle.saturated = _nothing
         idle.finish = bool
         idle.take_overdue = list
-        self.upgrade = idle
+        idle.is_quiet, idle.take_over, idle.handed_over = True, _nothing, lambda: ({}, [])
         self._parts = parts = self._make_parts(idle)
         self.reload = Reload(self, parts.spawner, world.reloaded)
-        parts.spawner.start(self.generation, self.listeners)
+        self.upgrade: Any = idle
+        if world.kind.upgrades:
+            office: Any = world.office
+            self.upgrade = Upgrade(self, parts, office)
+            self._watched.append(self.upgrade)
+        if inherited is not None:
+            inherited.install(self, parts)
+        else:
+            parts.spawner.start(self.generation, self.listeners)
 
     def _make_parts(self, idle: Any) -> Any:
         world, settings = self._world, self.settings
@@ -147,6 +169,8 @@ class SimulatedMaster(Master):
         parts.parker._helper._world = world
         parts.watchdog = Watchdog(self.board, selector, parts.parker.adopt, idle, idle)
         figures: Any = SimpleNamespace(add_names=_nothing, handed_over=lambda: ({}, []))
+        figures.take_over = _nothing
+        parts.figures, parts.trace, parts.send_signals_again = figures, None, _nothing
         parts.spawner = Spawner(self.board, figures, lambda: None)
         parts.pool = self.pool = Pool(
             board=self.board,
@@ -165,7 +189,9 @@ class SimulatedMaster(Master):
             incidents=idle,
             brake=Brake(settings.poison_deaths, settings.poison_window, settings.poison_pause),
         )
-        self.generation.loader.watch(selector, self.pool)
+        for generation in self.generations:
+            if generation.loader.is_open:
+                generation.loader.watch(selector, self.pool)
         selector.register(here().install(world.events.orders), 1, world.events.obey)
         parts.configure = functools.partial(Parts.configure, parts)
         parts.close = parts.close_in_loader = _nothing

@@ -25,10 +25,11 @@ class Socket:
         proto: int = -1,
         fileno: int | None = None,
     ) -> None:
-        assert fileno is not None
-        self._number = fileno
+        self._number = -1 if fileno is None else fileno
         self.family = family if family != -1 else real_socket.AF_INET
-        if not isinstance(here().file(fileno), Channel | Stream | ListenQueue):
+        if fileno is not None and not isinstance(
+            here().file(fileno), Channel | Stream | ListenQueue
+        ):
             raise error(errno.ENOTSOCK)
 
     def fileno(self) -> int:
@@ -55,6 +56,9 @@ class Socket:
 
     def gettimeout(self) -> None:
         return None
+
+    def set_inheritable(self, _inheritable: bool) -> None:
+        pass
 
     def setblocking(self, _blocks: bool) -> None:
         pass

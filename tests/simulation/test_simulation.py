@@ -8,7 +8,7 @@ from tests.simulation.faults import FAULTS
 from tests.simulation.run import replay, search, shown_fault
 from tests.simulation.world import KINDS
 
-_SCHEDULES = 225  # of each world
+_SCHEDULES = 205  # of each world
 _MOST = 1000  # until a fault must be found, from a seed on that has found it
 _TRIES = 10  # for a shorter form of the schedule that shows it
 

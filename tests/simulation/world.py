@@ -12,6 +12,7 @@ from attrs import field, frozen
 from linepool import faults
 from linepool.kernel.pidfd import ChildProcess
 from linepool.master.outcome import Outcome
+from linepool.master.takeover import Inherited
 from linepool.master.watchdog import Watchdog
 from linepool.settings import Settings, Workers
 from tests.simulation import app as apps
@@ -26,6 +27,7 @@ from tests.simulation.loaders import LOAD_TIMEOUT, SimulatedOffice, told
 from tests.simulation.machine import machine
 from tests.simulation.process import Process, Task
 from tests.simulation.processes import SimulatedMaster
+from tests.simulation.upgrades import Executed, inherited_by, settle
 
 _LONGEST_NS = 300_000_000_000
 _SETTLES_NS = 3_000_000_000
@@ -61,6 +63,7 @@ class Kind:
         clients_leave: Some clients do not wait for their replies.
         events: How many of those below at most.
         odds_of_latecomers: In one of so many schedules, clients come when all else is over.
+        upgrades: The server can be upgraded in place.
         harm: What may happen besides, by name; see ``World``.
     """
 
@@ -75,6 +78,7 @@ class Kind:
     clients_leave: bool = False
     events: int = 2
     odds_of_latecomers: int = 8
+    upgrades: bool = False
     harm: tuple[str, ...] = field(default=())
 
 
@@ -116,6 +120,17 @@ KINDS = {
         harm=(
             *("reload", "reload", "reload", "reload", "reload_and_kill", "kill_loader"),
             *("freeze_loader", "kill_worker", "retire", "scale"),
+        ),
+        events=5,
+    ),
+    "upgrades": Kind(
+        slow=True,
+        waits=True,
+        first="upgrade",
+        upgrades=True,
+        harm=(
+            *("upgrade", "upgrade", "kill_worker", "kill_parker", "kill_loader", "retire"),
+            *("scale", "freeze", "reload", "term"),
         ),
         events=5,
     ),
@@ -259,10 +274,18 @@ class World:
             kernel.close()
 
     def _run_master(self) -> None:
-        self.running = master = SimulatedMaster(self, self._listener)
-        self._watch_kills(master._parts.watchdog)
-        master.run()
-        self._is_open = False
+        self.office = SimulatedOffice(self)
+        inherited: Inherited | None = None
+        while self._is_open:
+            self.running = master = SimulatedMaster(self, self._listener, inherited)
+            self._watch_kills(master._parts.watchdog)
+            if inherited is not None:
+                settle(inherited, master)
+            try:
+                master.run()
+                self._is_open = False
+            except Executed as executed:
+                inherited = inherited_by(self, executed)
         self.look_whether_done()
 
     def _watch_kills(self, watchdog: Watchdog) -> None:
@@ -387,6 +410,8 @@ class World:
                 left.append("the server does not stop")
         elif self.parker is None or self.parker.status is not None:
             left.append("there is no parker")
+        elif self.server.upgrade.is_running:
+            left.append("an upgrade does not end")
         elif self.server.reload.is_running:
             left.append("a reload does not end")
         else:
@@ -406,7 +431,8 @@ class World:
             left.append(f"there are {len(self.loaders)} loaders")
         if len(workers) != len(self.server.pool.workers):
             left.append("the master does not know all workers")
-        if not bounds.min <= len(workers) <= bounds.max:
+        least = 0 if self.spoils_loads else bounds.min  # the workers may die all the time
+        if not least <= len(workers) <= bounds.max:
             left.append(f"there are {len(workers)} workers, not {bounds}")
         for process in (self.master, parker, *workers):
             held = sum(isinstance(file, Stream) for file in process.fds.values())
