@@ -113,12 +113,17 @@ class Loader:
             self._obey(letter, image, None)
             letter = self._next()
         self._become_background()
-        births = Births(self._box, self._master, self._started(letter, image))
+        shared = self._started(letter, image)
+        births = Births(self._box, self._master, shared)
         # What the app has loaded stays out of the workers' collections, and so stays shared.
         gc.collect()
         gc.freeze()
-        while True:
-            self._obey(self._next(), image, births)
+        try:
+            while True:
+                self._obey(self._next(), image, births)
+        finally:
+            for listener in shared.listeners:
+                listener.close()
 
     def _next(self) -> Letter:
         letter = self._box.receive(wait=True)

@@ -57,3 +57,12 @@ def test_an_app_that_cuts_itself_off_from_the_server_is_refused_in_one_line(
     (line,) = server.log
     assert line.startswith("linepool: cannot load app.py: ")
     assert why in line
+
+
+def test_the_development_mode_of_python_warns_of_nothing(launch: Launch):
+    server = launch("workshop.py", environment={"PYTHONDEVMODE": "1"})
+    assert server.ask("ADD 2 3") == "5"
+    server.order("RELOAD")
+    assert server.ask("ADD 2 3") == "5"
+    assert server.stop() == 0
+    assert "Warning" not in server.text
