@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, AnyStr, TypeVar, Unpack, overload
 
 import attrs
@@ -149,11 +149,7 @@ class App(AppHooks, RequestHooks, AppResources):
         function = None
         if len(names) == 1 and (callable(names[0]) or isinstance(names[0], classmethod)):
             (function,), names = names, ()
-        for name in names:
-            if not isinstance(name, str) or not name or not name.isprintable() or " " in name:
-                raise SetupError(
-                    f"{name!r} cannot be the name of a command: it must be one word without blanks"
-                )
+        _check_names(names)
         if timeout is not None and not _is_seconds(timeout):
             raise SetupError(f"timeout must be seconds, 0 or more, not {timeout!r}")
         for name, value in (("idempotent", idempotent), ("public", public)):
@@ -359,6 +355,7 @@ class App(AppHooks, RequestHooks, AppResources):
         if not registration.names:
             name = function.__name__
             names = (name[:-1] if name.endswith("_") else name,)
+            _check_names(names)
             registration = evolve(registration, names=names)
         for name in map(_upper, registration.names):
             if name in self._handlers:
@@ -412,6 +409,15 @@ class App(AppHooks, RequestHooks, AppResources):
 def _upper(name: str) -> str:
     """Return a command's name in upper case; of letters beyond ASCII, the case counts."""
     return name.encode().upper().decode()
+
+
+def _check_names(names: Sequence[Any]) -> None:
+    """Raise SetupError if a command cannot have one of these names."""
+    for name in names:
+        if not isinstance(name, str) or not name or not name.isprintable() or " " in name:
+            raise SetupError(
+                f"{name!r} cannot be the name of a command: it must be one word without blanks"
+            )
 
 
 def _is_seconds(value: object) -> bool:

@@ -294,13 +294,13 @@ def hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def place_of(function: Callable[..., Any]) -> str:
     """Return ``file:line`` of a function or class, for messages."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
     try:
+        code = getattr(inspect.unwrap(function), "__code__", None)
         if code is not None:
             path, line = code.co_filename, code.co_firstlineno
         else:
             path, line = inspect.getfile(function), inspect.findsource(function)[1] + 1
-    except (OSError, TypeError):
+    except (OSError, TypeError, ValueError):  # the last: it wraps itself
         return "an unknown location"
     with contextlib.suppress(OSError):  # the working directory may have been deleted
         path = os.path.relpath(path)

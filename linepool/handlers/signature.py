@@ -312,12 +312,13 @@ def compile_signature(
         SetupError: The signature is not supported; the message says why.
     """
     try:
+        inspect.unwrap(function)  # get_type_hints would never end with a function that wraps itself
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception as error:  # noqa: BLE001 - annotations may be any code
         raise SetupError(f"annotation: {error}") from None
     try:
         parameters = signature_of(function).parameters.values()
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise SetupError(str(error)) from None
     builder = Signature([], None, {}, None, None, None, {}, [])
     body: Body | None = None

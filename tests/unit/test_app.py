@@ -584,6 +584,37 @@ def test_a_hook_with_a_parameter_that_cannot_be_injected_is_refused_with_its_loc
     assert f"{moment} {function.__name__} at tests/unit/test_app.py:{line}: " in str(refusal.value)
 
 
+def _lying(**attributes: object) -> Callable[[], None]:
+    def plain() -> None: ...
+
+    vars(plain).update(attributes)
+    return plain
+
+
+_itself = _lying()
+vars(_itself)["__wrapped__"] = _itself
+_two_words = _lying()
+_two_words.__name__ = "two words"
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (_itself, "wrapper loop when unwrapping"),
+        (_lying(__signature__=5), "unexpected object 5 in __signature__ attribute"),
+        (_two_words, "'two words' cannot be the name of a command"),
+    ],
+)
+def test_a_function_that_lies_about_itself_is_refused(function, message):
+    def load() -> None:
+        app = App()
+        app.handler(function)
+        app.freeze()
+
+    with pytest.raises(SetupError, match=message):
+        load()
+
+
 async def late() -> None: ...
 
 
