@@ -39,6 +39,7 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     parser.set_defaults(run=_run, parser=parser)
 
 
+@remote.understood()
 def _run(options: argparse.Namespace) -> int:
     path = control_of(options)
     if options.follow:

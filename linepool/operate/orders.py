@@ -156,6 +156,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+@remote.understood()
 def _status(options: argparse.Namespace) -> int:
     if options.watch:
         from linepool.operate.status_watch import watch  # noqa: PLC0415 - threads, termios
@@ -202,6 +203,7 @@ def _outcome(options: argparse.Namespace, line: str) -> int:
     return 1 if outcome.failure else 0
 
 
+@remote.understood()
 def _stats(options: argparse.Namespace) -> int:
     found = remote.stats(control_of(options))
     if options.json:
@@ -215,6 +217,7 @@ def _stats(options: argparse.Namespace) -> int:
     return 0
 
 
+@remote.understood()
 def _stacks(options: argparse.Namespace) -> int:
     how = "signal" if options.signal else "quiet"
     if options.json:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from linepool.errors import SetupError
@@ -214,6 +214,21 @@ def parsed(path: str, reply: str, kind: type) -> Any:
         if isinstance(value, kind):
             return value
     raise not_ours(path, reply)
+
+
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """Have an error within the block, which shows a reply, say that the server may be another one.
+
+    Raises:
+        SetupError: The reply has not what the block takes from it.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise SetupError(
+            f"the reply is not that of a linepool server of this version: {error!r}"
+        ) from None
 
 
 def not_ours(path: str, reply: str) -> SetupError:

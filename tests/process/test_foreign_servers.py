@@ -49,14 +49,14 @@ def control_socket(path: Path, serve: Serve) -> Iterator[str]:
         yield str(path)
 
 
-@pytest.mark.parametrize("reply", [b"x" * 100, b"{}", b'{"failure": ""}', b"[]", b'{"version": 1}'])
-@pytest.mark.parametrize("command", ["reload", "upgrade"])
-def test_a_reload_of_a_foreign_server_is_refused_in_one_line(tmp_path, command, reply):
+def complaint(place: Path, reply: bytes, command: str) -> str:
+    """Return the only line with which a command ends that gets a reply."""
+
     def serve(client: socket.socket) -> None:
         assert client.recv(65536)
         client.sendall(reply + b"\n")
 
-    with control_socket(tmp_path / "control", serve) as path:
+    with control_socket(place / "control", serve) as path:
         run = subprocess.run(
             [sys.executable, "-P", "-m", "linepool", command, "--control", path],
             env=ENVIRONMENT,
@@ -66,9 +66,30 @@ def test_a_reload_of_a_foreign_server_is_refused_in_one_line(tmp_path, command, 
             timeout=TIMEOUT,
         )
     assert run.returncode == 1
-    assert run.stderr == (
-        f"linepool: not a linepool server at {path}: reply {reply.decode()[:40]!r}\n"
-    )
+    (line,) = run.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("reply", [b"x" * 100, b"{}", b'{"failure": ""}', b"[]", b'{"version": 1}'])
+@pytest.mark.parametrize("command", ["reload", "upgrade"])
+def test_a_reload_of_a_foreign_server_is_refused_in_one_line(tmp_path, command, reply):
+    line = complaint(tmp_path, reply, command)
+    assert line.startswith("linepool: not a linepool server at ")
+    assert line.endswith(f"/control: reply {reply.decode()[:40]!r}")
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        ("stats", b'{"commands": [1]}'),
+        ("stats", b"{}"),
+        ("events", b"[1, 2]"),
+        ("events", b'[{"number": 1}]'),
+    ],
+)
+def test_json_of_a_foreign_server_is_refused_in_one_line(tmp_path, command, reply):
+    line = complaint(tmp_path, reply, command)
+    assert line.startswith("linepool: the reply is not that of a linepool server of this version: ")
 
 
 def test_a_server_that_sends_byte_by_byte_has_no_more_time_for_its_reply(tmp_path):
