@@ -180,6 +180,16 @@ class Listener:
         poller.register(self.socket, 0)  # it reports an end in any case
         return not poller.poll(0)
 
+    @property
+    def has_lost_file(self) -> bool:
+        """Whether the file of a unix socket was removed, or is another one's: no client finds it then."""
+        if not self._path:
+            return False
+        try:
+            return os.stat(self._path).st_ino != self._inode
+        except OSError:
+            return True
+
     def reopen(self) -> bool:
         """Listen again; return whether that can be done.
 

@@ -53,6 +53,7 @@ from linepool.operate.notify import notifier
 from linepool.operate.pid_file import PidFile
 from linepool.operate.places import own_path
 from linepool.operate.replaced import dry_run, take_over
+from linepool.operate.socket_files import SocketFiles
 from linepool.operate.supervision import passed_on
 from linepool.operate.watching import Watching, check_watchfiles
 from linepool.settings import Settings
@@ -331,6 +332,7 @@ def _watched(
         )
     yield logs.LogReporter()
     yield MemoryCheck(master)
+    yield SocketFiles(master)
 
 
 def _exporting(
