@@ -423,9 +423,14 @@ def has_ended(pidfd: int, within: float = TIMEOUT) -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the pids of the children of a process, zombies included."""
+    """Return the pids of the children of a process, zombies included; without the holder of a worker."""
     with contextlib.suppress(FileNotFoundError):
-        return [
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        ]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in children if _name_of(child) != "linepool holder"]
     return []
+
+
+def _name_of(pid: str) -> str:
+    with contextlib.suppress(OSError):  # it has ended
+        return Path(f"/proc/{pid}/comm").read_text().rstrip()
+    return ""

@@ -3,7 +3,7 @@ from libc.stdint cimport uint64_t
 
 cdef class ConnectionFields:
     cdef public int descriptor, place, needs
-    cdef public uint64_t cookie, origin, shown
+    cdef public uint64_t cookie, origin, shown, taken
     cdef public bint served, is_replaceable, is_plain, more
     cdef public double quiet_since, accepted_at, read_by
     cdef public object conversation, protocol

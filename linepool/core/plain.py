@@ -22,6 +22,7 @@ class ConnectionFields:
         cookie: The socket's (SO_COOKIE).
         origin: Where the client comes from; 0: it counts for no address.
         shown: What is published of it on the board.
+        taken: How many bytes have been read of it in its life; with TLS, after it was decrypted.
         needs: What its holder must arrange next: READ, WRITE, AGAIN or CLOSED.
         served: A request has come.
         is_replaceable: As the protocol said last.
@@ -39,6 +40,7 @@ class ConnectionFields:
     cookie: int
     origin: int
     shown: int
+    taken: int
     needs: int
     served: bool
     is_replaceable: bool

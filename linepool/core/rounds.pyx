@@ -357,7 +357,7 @@ cdef class Rounds(Turns):
         self.words.held[0] = len(self.table.connections)
         self.count_origin(connection.origin, -1)
         if connection.place >= 0:
-            self.words.published[2 * connection.place] = 0
+            self.words.published[self.words.place_words * connection.place + self.words.shown] = 0
             self.table.places.append(connection.place)
         close(connection.descriptor)
         return True

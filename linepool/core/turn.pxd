@@ -27,6 +27,10 @@ cdef struct Words:
     uint64_t *handler_ns
     uint64_t *cookie
     uint64_t *client_fd
+    int place_words
+    int shown
+    int shown_cookie
+    int taken
     uint64_t *idle_since_ns
     uint64_t *held
     uint64_t *connections

@@ -164,6 +164,8 @@ cdef class Turns:
         words.handler_ns = slot + <int>at["HANDLER_NS"]
         words.cookie = slot + <int>at["COOKIE"]
         words.client_fd = slot + <int>at["CLIENT_FD"]
+        words.place_words, words.shown = at["PLACE_WORDS"], at["SHOWN"]
+        words.shown_cookie, words.taken = at["SHOWN_COOKIE"], at["TAKEN"]
         words.idle_since_ns = slot + <int>at["IDLE_SINCE_NS"]
         words.held = slot + <int>at["HELD"]
         words.connections = slot + <int>at["CONNECTIONS"]
@@ -253,6 +255,7 @@ cdef class Turns:
             input.got = receive(connection.descriptor, start, flags)
             if input.got <= 0:
                 return self.failed_to_read(connection, input.got, errno)
+            connection.taken += input.got
         input.at, input.end = start, start + input.got
         if connection.maker is not None or connection.is_replaceable:
             return SERVED
@@ -284,6 +287,7 @@ cdef class Turns:
             raise ValueError("TLS has returned more than it was given")
         if input.got == 0:
             return UNTOUCHED  # the end of the stream, which will be read again
+        connection.taken += input.got
         memcpy(start, PyBytes_AS_STRING(data), input.got)
         return SERVED
 
@@ -343,6 +347,7 @@ cdef class Turns:
         connection.is_replaceable = self.syntax.is_initial
         connection.is_plain = not self.has_login or not self.has_logged_out(connection)
         self.show(connection)
+        self.words.cookie[0] = self.words.client_fd[0] = 0
         return SERVED
 
     cdef bint send_encrypted(self, ConnectionFields connection) except -1:
@@ -437,6 +442,7 @@ cdef class Turns:
         input.got = recv(connection.descriptor, start, CHUNK, MSG_DONTWAIT)
         if input.got <= 0:
             return False  # the next turn says why
+        connection.taken += input.got
         input.end = start + input.got
         return True
 
@@ -448,6 +454,7 @@ cdef class Turns:
             if connection.maker is not None:
                 connection.is_replaceable = True
                 self.show(connection)
+            self.words.cookie[0] = self.words.client_fd[0] = 0
             return SERVED
         if connection.maker is not None:
             return UNTOUCHED
@@ -717,8 +724,9 @@ cdef class Turns:
         return ENDED if conversation.closing else ANSWERED
 
     cdef int show(self, ConnectionFields connection) except -1:
-        """Publish whether the connection could continue elsewhere; it waits for its client."""
+        """Publish that its turn is over, and whether it could continue elsewhere."""
         cdef uint64_t shown = connection.descriptor + 1
+        cdef uint64_t *words
         if connection.place < 0:
             return 0
         if connection.maker is None:
@@ -730,10 +738,12 @@ cdef class Turns:
                 or not connection.is_replaceable
             ):
                 shown += BOUND
+        words = &self.words.published[self.words.place_words * connection.place]
         if shown != connection.shown:
             connection.shown = shown
-            self.words.published[2 * connection.place + 1] = connection.cookie
-            self.words.published[2 * connection.place] = shown
+            words[self.words.shown_cookie] = connection.cookie
+            words[self.words.shown] = shown
+        words[self.words.taken] = connection.taken
         return 0
 
     cdef bint commit(self, ConnectionFields connection) except -1:

@@ -231,8 +231,8 @@ def _encoded(
             return _KIND.pack(_Kind.WANTS_WORK)
         case Returned(number):
             return _KIND_AND_NUMBER.pack(_Kind.RETURNED, number)
-        case WorkerDied(slot, begun_with, was_serving):
-            return _KIND_DEAD_WORKER.pack(_Kind.WORKER_DIED, slot, begun_with, was_serving)
+        case WorkerDied(slot, begun_with, was_busy):
+            return _KIND_DEAD_WORKER.pack(_Kind.WORKER_DIED, slot, begun_with, was_busy)
         case Waits(number, waiting):
             return _KIND_AND_NUMBER.pack(_Kind.WAITS, number) + waiting
         case Wakes():

@@ -77,12 +77,12 @@ class WorkerDied:
     Attributes:
         slot: Its slot.
         begun_with: The number of the last connection that it had begun to serve.
-        was_serving: It was serving a client: what it has changed last may not have been told to anybody.
+        was_busy: It was at work: what it has changed last may not have been told to anybody.
     """
 
     slot: int
     begun_with: int
-    was_serving: bool = False
+    was_busy: bool = False
 
 
 @define

@@ -22,7 +22,63 @@ _KILL_WAIT = 0.01  # seconds to wait for a killed process; it takes about 1 ms i
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class ChildProcess:
+class OpenFiles:
+    """The open files of another process, as long as that exists.
+
+    Args:
+        pid: Its pid.
+        pidfd: Its pidfd.
+    """
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+
+    def take_descriptor(self, number: int) -> int:
+        """Return a copy of one of its descriptors.
+
+        Raises:
+            OSError: It has no such descriptor, or the kernel forbids it (EPERM).
+        """
+        copy: int = _libc.syscall(_PIDFD_GETFD, self.pidfd, number, 0)
+        if copy < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return copy
+
+    def sockets(self) -> list[int]:
+        """Return the descriptors of its sockets; none, if the kernel does not show them (proc(5), fd)."""
+        place, found = f"/proc/{self.pid}/fd", []
+        with contextlib.suppress(OSError):
+            for name in os.listdir(place):
+                with contextlib.suppress(OSError):  # it was closed meanwhile
+                    if os.readlink(f"{place}/{name}").startswith("socket:"):
+                        found.append(int(name))
+        return found
+
+    def take_socket(self, number: int, cookie: int = 0) -> socket.socket | None:
+        """Return a copy of one of its sockets, or None: it cannot be copied, or is another by now.
+
+        Args:
+            number: Of the descriptor.
+            cookie: The socket's; 0: any.
+        """
+        try:
+            copy = self.take_descriptor(number)
+        except OSError:
+            return None
+        try:
+            sock = socket.socket(fileno=copy)
+        except OSError:  # it is a file by now
+            os.close(copy)
+            return None
+        if not cookie or socket_cookie(sock) == cookie:
+            return sock
+        sock.close()
+        return None
+
+
+class ChildProcess(OpenFiles):
     """A child process that leads a process group, until it is reaped.
 
     Args:
@@ -36,9 +92,8 @@ class ChildProcess:
     unreaped: ClassVar[set[int]] = set()
 
     def __init__(self, pid: int, pidfd: int = -1) -> None:
-        self.pid = pid
         # Safe from reuse of the pid: the child is not reaped before this object reaps it.
-        self.pidfd = pidfd if pidfd >= 0 else os.pidfd_open(pid)
+        super().__init__(pid, pidfd if pidfd >= 0 else os.pidfd_open(pid))
         self._reaped = False
         self.unreaped.add(pid)
 
@@ -110,34 +165,6 @@ class ChildProcess:
         self._reaped = True
         self.unreaped.discard(self.pid)
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
-
-    def take_descriptor(self, number: int) -> int:
-        """Return a copy of one of its descriptors.
-
-        Raises:
-            OSError: It has no such descriptor, or the kernel forbids it (EPERM).
-        """
-        copy: int = _libc.syscall(_PIDFD_GETFD, self.pidfd, number, 0)
-        if copy < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
-        return copy
-
-    def take_socket(self, number: int, cookie: int) -> socket.socket | None:
-        """Return a copy of one of its sockets, or None: it cannot be copied, or is another by now."""
-        try:
-            copy = self.take_descriptor(number)
-        except OSError:
-            return None
-        try:
-            sock = socket.socket(fileno=copy)
-        except OSError:  # it is a file by now
-            os.close(copy)
-            return None
-        if socket_cookie(sock) == cookie:
-            return sock
-        sock.close()
-        return None
 
     def close(self) -> None:
         """Close the pidfd."""

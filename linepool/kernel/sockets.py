@@ -25,6 +25,10 @@ _INT = struct.Struct("i")
 _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 # Of struct tcp_info in linux/tcp.h: the ms since data has arrived last, also while it waits in the kernel.
 _LAST_DATA_RECV = struct.Struct("@52xI")
+# Likewise: the state, the bytes received, and how many segments with data were sent.
+_FROM_BEGIN = struct.Struct("@B127xQ20xI")
+_ESTABLISHED, _CLOSE_WAIT = 1, 8  # TCP_ESTABLISHED; TCP_CLOSE_WAIT: the client has ended its side
+_ENDED_BY_PEER = (6, _CLOSE_WAIT, 9, 11)  # and TCP_TIME_WAIT, TCP_LAST_ACK, TCP_CLOSING
 LEAST_WAIT_NS = 5_000_000  # the kernel's time stamp may be one tick old, which is 4 ms with HZ=250
 _connections = itertools.count(1)
 _RESET = struct.pack(
@@ -263,6 +267,48 @@ def unacknowledged_bytes(sock: socket.socket) -> int:
         return _ioctl(sock.fileno(), termios.TIOCOUTQ)
     except OSError:
         return 0
+
+
+def taken_bytes(sock: socket.socket) -> int | None:
+    """Return how many bytes have been read of a connection in its life; None: it is not TCP."""
+    before, unread = -1, 0
+    while (seen := _seen_from_begin(sock)) is not None:
+        received = seen[1]
+        if received == before:  # nothing has arrived between the two looks
+            return received - unread
+        before, unread = received, unread_bytes(sock.fileno())
+    return None
+
+
+def is_untouched(sock: socket.socket) -> bool:
+    """Whether a connection is open, and no byte of it was read or sent in its life; TCP only."""
+    seen = _seen_from_begin(sock)
+    if (
+        seen is None
+        or seen[0] not in (_ESTABLISHED, _CLOSE_WAIT)
+        or seen[2]
+        or unacknowledged_bytes(sock)
+    ):
+        return False
+    return taken_bytes(sock) == 0
+
+
+def _seen_from_begin(sock: socket.socket) -> tuple[int, int, int] | None:
+    """Return state, bytes received and segments with data sent (tcp(7), TCP_INFO); None: it is not TCP."""
+    if not features.TCP_INFO:
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _FROM_BEGIN.size)
+    except OSError:
+        return None
+    if len(info) < _FROM_BEGIN.size:
+        return None
+    state, received, sent = _FROM_BEGIN.unpack(info)
+    return (
+        state,
+        received - (state in _ENDED_BY_PEER),
+        sent,
+    )  # the end of the stream counts as a byte
 
 
 def reset_on_close(sock: socket.socket) -> None:

@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from attrs import frozen
 
+from linepool import core
 from linepool.errors import LeaveNow
 from linepool.ipc import channel as channels
 from linepool.ipc.board import Board
@@ -28,6 +29,7 @@ from linepool.ipc.figures import Figures
 from linepool.ipc.letters import Letter, LetterBox
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel import features
+from linepool.kernel.holder import Sleep, end_holder, start_holder
 from linepool.kernel.keeper import become_keeper
 from linepool.kernel.listeners import Listener, listener_at
 from linepool.kernel.shortage import exit_status
@@ -166,12 +168,16 @@ class Births:
 
     def _become(self, letter: Letter) -> NoReturn:
         """Turn the new process into what was ordered, to its end."""
-        status = 1
+        status, holder = 1, 0
         kind = "observer" if letter.kind == "OBSERVE" else "worker"
         try:
+            os.setpgid(0, 0)  # what the app's code starts can then be killed with it
+            if kind == "worker" and self._shared.settings.has_parker:
+                # First, for the kernel copies for it what this process has written before.
+                title = f"{letter.facts['slot']} {self._shared.image.apps.name}"
+                holder = start_holder(f"{title} g{self._shared.generation}", _sleep())
             self._box.close()
             self._await_parent()
-            os.setpgid(0, 0)  # what the app's code starts can then be killed with it
             status = self._observe(letter) if kind == "observer" else self._work(letter)
         except LeaveNow:
             status = 0
@@ -180,6 +186,7 @@ class Births:
             log.exception("%s failed pid=%d", kind, os.getpid())
         finally:
             flush()
+            end_holder(holder)
             if os.getppid() != self._parent:  # it has ended, so it does not end what is left behind
                 with contextlib.suppress(OSError):
                     os.killpg(os.getpid(), signal.SIGKILL)
@@ -188,10 +195,10 @@ class Births:
     def _work(self, letter: Letter) -> int:
         """Be a worker; return the exit status."""
         pipe, channel, bell, stack_file = letter.descriptors
-        shared = self._shared
+        shared, slot = self._shared, letter.facts["slot"]
         worker = Worker(
             WorkerSpec(
-                slot=letter.facts["slot"],
+                slot=slot,
                 generation=shared.generation,
                 apps=shared.image.apps,
                 services=shared.image.services,
@@ -246,6 +253,15 @@ class Births:
             if time.monotonic() >= give_up_at:
                 raise RuntimeError("this process is not a child of the master")
             time.sleep(_LOOK_EVERY)
+
+
+def _sleep() -> Sleep | None:
+    """Return how a holder sleeps without its memory; None: it cannot."""
+    if not core.compiled:
+        return None
+    from linepool.core import asleep  # noqa: PLC0415 - it may not be there
+
+    return asleep.sleep
 
 
 def _told(link: socket.socket) -> tuple[int, int]:

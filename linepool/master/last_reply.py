@@ -1,4 +1,4 @@
-"""What the master does for the clients of a worker that it kills: a last reply, and saved connections.
+"""What the master does for the client that a worker served which it kills: a last reply.
 
 Runs in the master.
 """
@@ -11,12 +11,9 @@ import socket
 import time
 from collections.abc import Callable
 
-from linepool.ipc.announced import announced
-from linepool.ipc.board import MasterSlot
 from linepool.kernel.lingering import LingeringClose
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.sockets import reset_on_close, unacknowledged_bytes
-from linepool.session import Session
 
 _DEATH_WAIT = 1.0  # seconds for a killed worker to end; then its client gets no reply
 _REPLY_WAIT = 1.0  # seconds for the loader to encode it
@@ -128,43 +125,3 @@ class LastReply:
         self._selector.unregister(self._client)
         self._lingering.close(self._client.fileno())
         self.is_over = True
-
-
-class SavedSockets:
-    """The connections that a killed worker held beside the one that it was serving.
-
-    Copies of them are taken while it is still alive, and given to others once it is dead: it may
-    recover at the last moment and serve them.
-    """
-
-    def __init__(self, process: ChildProcess, slot: MasterSlot) -> None:
-        self._slot = slot
-        self._sockets: dict[int, tuple[socket.socket, tuple[int, int]]] = {}
-        for place, (descriptor, cookie) in slot.movable().items():
-            if sock := process.take_socket(descriptor, cookie):
-                self._sockets[place] = sock, (descriptor, cookie)
-
-    def untouched(self) -> list[tuple[socket.socket, Session | None]]:
-        """Return those that it has not served since; the caller owns them, the others are closed.
-
-        With each comes what a proxy has said of it; None: it came through none.
-
-        Pre-condition: the worker is dead, and its slot has not been used again.
-        """
-        movable = self._slot.movable()
-        saved = []
-        for place, (sock, known) in self._sockets.items():
-            if movable.get(place) != known:
-                sock.close()
-                continue
-            try:
-                data = self._slot.announced_at(place, known[1])
-                saved.append((sock, announced(data) if data else None))
-            except ValueError:  # a handler has written nonsense there
-                sock.close()
-        return saved
-
-    def close(self) -> None:
-        """Close the copies."""
-        for sock, _ in self._sockets.values():
-            sock.close()

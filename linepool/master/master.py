@@ -272,7 +272,10 @@ class Master:
     def _reap(self) -> None:
         self._exits.clear()
         for slot in self._dead:
-            status = self._parts.workers[slot].process.reap()
+            worker = self._parts.workers[slot]
+            if worker.process.is_dead():
+                self._parts.watchdog.take_connections(slot, worker)
+            status = worker.process.reap()
             if status is not None:
                 self._exits[slot] = status
         self._dead.clear()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 
+from linepool.kernel.children import children
 from linepool.kernel.pidfd import ChildProcess
 from linepool.kernel.signals import adopt_orphans
 
@@ -25,21 +26,13 @@ class Orphans:
 
     def __init__(self) -> None:
         adopt_orphans()
-        self.of_the_app = _children() - ChildProcess.unreaped
+        self.of_the_app = children() - ChildProcess.unreaped
 
     def reap(self) -> None:
         """Reap those that have ended.
 
         Pre-condition: no worker is being born; it would be taken for an orphan.
         """
-        for pid in _children() - self.of_the_app - ChildProcess.unreaped:
+        for pid in children() - self.of_the_app - ChildProcess.unreaped:
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
-
-
-def _children() -> set[int]:
-    """Return the pids of this process's children (proc(5), children)."""
-    pid = os.getpid()
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-        return {int(child) for child in file.read().split()}
-    return set()

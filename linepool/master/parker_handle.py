@@ -24,6 +24,7 @@ from linepool.ipc.board import MasterView
 from linepool.ipc.letters import packed
 from linepool.ipc.messages import (
     Configured,
+    ConnectionState,
     Message,
     PassedConnection,
     Stop,
@@ -43,6 +44,7 @@ from linepool.kernel.sockets import (
 )
 from linepool.kernel.title import set_title
 from linepool.master.helper import Helper
+from linepool.master.saved import Saved
 from linepool.master.worker_handle import WorkerHandle
 from linepool.parker.parker import Parker
 from linepool.session import Session
@@ -213,29 +215,34 @@ class ParkerHandle:
     def _has_heard(self, slot: int) -> bool:
         return self._board.slot(slot).is_heard(socket_cookie(self._workers[slot].channel))
 
-    def worker_died(self, slot: int, begun_with: int, *, was_serving: bool) -> None:
+    def worker_died(self, slot: int, begun_with: int, *, was_busy: bool) -> None:
         """Tell the parker that a worker is dead.
 
         Args:
             slot: The worker's.
             begun_with: The number of the last connection that it had begun to serve.
-            was_serving: It was serving a client.
+            was_busy: It was at work when it died.
         """
         self._unheard.pop(slot, None)
         if self._helper.channel is not None:
-            self._send(WorkerDied(slot, begun_with, was_serving))
+            self._send(WorkerDied(slot, begun_with, was_busy))
 
-    def adopt(self, sock: socket.socket, since: float, known: Session | None = None) -> None:
-        """Give the parker a connection whose worker was killed while it served another one.
+    def adopt(self, saved: Saved) -> None:
+        """Give the parker a connection whose worker has died while it did not serve it.
 
-        Args:
-            sock: Taken over.
-            since: When its client may have been served last.
-            known: What a proxy has said of it; None: it came through none.
+        Pre-condition: it was told that the worker is dead. So it knows what that had passed to it.
         """
+        sock, known, since = saved.sock, saved.known, time.monotonic()
         self._adopted += 1
         local = local_name(sock)
         listener = listener_at(local, self._listeners)
+        if saved.is_new:
+            if listener is None:  # a handler has it for something else
+                sock.close()
+            else:
+                state = ConnectionState(channels.NEW, since, since, b"")
+                self._send(PassedConnection(state, sock.detach()))
+            return
         name = listener.name if listener else local
         id, origin = f"{self._pid}-{self._adopted}", 0
         if known is not None:

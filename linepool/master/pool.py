@@ -316,18 +316,17 @@ class Pool:
         self._blame(worker, last)
         self.counters.add(last)
         self._lost.count(last, worker)
-        self._save_connections(slot, state.pid)
         order, recycled = board_slot.order, self._recycler.reason(slot)
         self._observing.worker_ended(state, status, last, worker, order=order, recycled=recycled)
-        board_slot.vacate()
         self._spawner.reaped(slot)
         if self._parker is not None:
-            serving = last.client_fd >= 0
-            self._parker.worker_died(slot, board_slot.begun_with, was_serving=serving)
+            busy = not board_slot.is_idle
+            self._parker.worker_died(slot, board_slot.begun_with, was_busy=busy)
+        self._save_connections(slot, state.pid, last.held)
+        board_slot.vacate()  # not before: at every moment they count here, or are on their way to the parker
 
-    def _save_connections(self, slot: int, pid: int) -> None:
+    def _save_connections(self, slot: int, pid: int, held: int) -> None:
         """Have other workers continue with the connections of a dead one, as far as possible."""
-        held = self.board.slot(slot).held
         saved = self._watchdog.save_connections(slot)
         lost = max(0, held - saved)
         self.counters.dropped += lost

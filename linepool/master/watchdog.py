@@ -20,15 +20,16 @@ from attrs import frozen
 
 from linepool.ipc.announced import announced
 from linepool.ipc.board import MasterSlot, MasterView, SlotSnapshot
+from linepool.kernel.holder import holder_of
 from linepool.kernel.sockets import local_name, peer_name
 from linepool.master import stack_text
 from linepool.master.generation import Generation, Logged
 from linepool.master.incidents import KILLED, NOT_READY, Incidents
-from linepool.master.last_reply import LastReply, SavedSockets
+from linepool.master.last_reply import LastReply
+from linepool.master.saved import Saved, SavedSockets
 from linepool.master.timeouts import Timeouts
 from linepool.master.worker_handle import WorkerHandle
 from linepool.pool.deadline import DUMP_NS, Rules, StallLog, Step
-from linepool.session import Session
 from linepool.worker.interrupts import RAISE
 
 log = logging.getLogger("linepool")
@@ -43,7 +44,7 @@ _DUMP_LOOK_NS = 4_000_000  # ... and how often to look whether it is there
 _NO_LOOK = " stack=none (C code keeps the interpreter, or the process is stopped)"
 
 
-Adopt = Callable[[socket.socket, float, Session | None], None]
+Adopt = Callable[[Saved], None]
 
 
 @frozen
@@ -66,8 +67,8 @@ class Watchdog:
     Args:
         board: Where they are published.
         selector: The master's.
-        adopt: Takes connections of workers that were killed while they served others, when they were
-            served last, and what a proxy has said of each; None: a worker holds one connection only.
+        adopt: Takes connections that dead workers held and did not serve; None: a worker holds one connection
+            only.
         incidents: Where kills are noted.
         timeouts: Learns in which requests RequestTimeout is raised.
 
@@ -160,8 +161,8 @@ class Watchdog:
         if before.client_fd >= 0:
             client = worker.process.take_socket(before.client_fd, before.cookie)
         if self._adopt is not None:
-            self._saved[slot] = SavedSockets(worker.process, board_slot)
-        worker.process.kill()
+            self._saved[slot] = SavedSockets(worker.process, board_slot, has_died=False)
+        worker.process.kill()  # with its holder
         worker.kill_at, worker.why = math.inf, why
         worker.client = _name_of(client, board_slot, before.cookie)
         generation = worker.generation
@@ -206,19 +207,29 @@ class Watchdog:
             last.turn()
             self._replies.append(last)
 
+    def take_connections(self, slot: int, worker: WorkerHandle) -> None:
+        """Take what a worker held that has died by itself, from what shares its descriptors.
+
+        Pre-condition: it is dead and not reaped: with it all that is left of its process group ends.
+        """
+        if self._adopt is None or slot in self._saved:
+            return
+        with holder_of(worker.process.pid) as holder:
+            if holder is not None:
+                self._saved[slot] = SavedSockets(holder, self._board.slot(slot), has_died=True)
+
     def save_connections(self, slot: int) -> int:
-        """Have other workers continue with what a killed one held but did not serve; return how many.
+        """Have other workers continue with what a dead one held but did not serve; return how many.
 
         Pre-condition: the worker is dead, and its slot has not been used again.
         """
         sockets = self._saved.pop(slot, None)
         if sockets is None or self._adopt is None:
             return 0
-        now = time.monotonic()
-        untouched = sockets.untouched()
-        for sock, known in untouched:
-            self._adopt(sock, now, known)
-        return len(untouched)
+        saved = sockets.take()
+        for one in saved:
+            self._adopt(one)
+        return len(saved)
 
     @property
     def is_replying(self) -> bool:

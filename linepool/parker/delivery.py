@@ -46,6 +46,8 @@ class WorkerProxy:
         given: Connections that it may not have begun to serve, in their order.
         woken: By their numbers, the topics of requests that it was given because they were woken, and of
             which it has not said how that ended.
+        passed: The cookie of the last connection that it has passed; 0: none, or it is there again.
+        taken_back: Cookies of those that it was given and had not begun to serve when it died.
     """
 
     def __init__(self, slot: int, channel: socket.socket, board: ParkerView) -> None:
@@ -54,6 +56,15 @@ class WorkerProxy:
         self.board = board.slot(slot, socket_cookie(channel))
         self.given: deque[_Given] = deque()
         self.woken: dict[int, list[bytes]] = {}
+        self.passed = 0
+        self.taken_back: list[int] = []
+
+    def has_left(self, cookie: int) -> bool:
+        """Whether a connection that it held when it died is with the parker, or was passed on by it.
+
+        Of those that it had passed only the last can still have been open there.
+        """
+        return cookie == self.passed or cookie in self.taken_back
 
     def idle_since_ns(self, *, leaving_too: bool) -> int:
         """Return when it began to wait for work; 0: it does not, was given some, or leaves."""
@@ -74,6 +85,8 @@ class WorkerProxy:
         if not channels.send(self.channel, PassedConnection(state, descriptor, number)):
             return False
         self.given.append(_Given(number, descriptor, state))
+        if state.cookie == self.passed:
+            self.passed = 0  # it is there again
         self.board.unstarted(len(self.given))
         if topics := [one.topic for one in state.waiting if one.topic]:
             self.woken[number] = topics
@@ -191,6 +204,7 @@ class Delivery:
         for given in reversed(worker.given):
             if is_valid and given.number > begun_with:
                 worker.settle(given.number)
+                worker.taken_back.append(given.state.cookie)
                 self.queue(given.descriptor, given.state, first=True)
             else:  # it was begun, or nothing is known: then it must not be begun twice
                 os.close(given.descriptor)

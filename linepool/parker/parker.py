@@ -40,7 +40,7 @@ from linepool.kernel.acceptor import Accepted, Acceptor
 from linepool.kernel.event_set import EventSet
 from linepool.kernel.features import POLLRDHUP
 from linepool.kernel.lingering import PATIENCE, LingeringClose, last_call
-from linepool.kernel.listeners import Listener
+from linepool.kernel.listeners import Listener, listener_at
 from linepool.kernel.rlimit import open_files
 from linepool.kernel.sockets import (
     LONGEST_WAIT,
@@ -48,7 +48,9 @@ from linepool.kernel.sockets import (
     as_connection,
     close_by_reset,
     connection_cookie,
+    local_name,
     send_to,
+    socket_cookie,
     unread_bytes,
 )
 from linepool.parker.admission import Admission
@@ -101,6 +103,7 @@ class Parker:
         self._held = self._delivery.held
         self._waking = Waking(self._board, self._delivery, self._unpark)
         self._channels: dict[int, WorkerProxy] = {}  # by the descriptor of the channel
+        self._last_dead: WorkerProxy | None = None
         self._lingering = LingeringClose()
         self._ignores_workers = False  # because there is no room for what they hand off
         self._stop_by = 0.0  # when it ends even if clients keep sending; 0: it is not to end
@@ -159,10 +162,10 @@ class Parker:
             match message:
                 case WorkerStarted(slot, channel) if self._is_news(slot, channel):
                     self._add_worker(slot, channels.end_of(channel))
-                case WorkerDied(slot, begun_with, was_serving):
-                    self._remove_worker(slot, begun_with, was_serving=was_serving)
+                case WorkerDied(slot, begun_with, was_busy):
+                    self._remove_worker(slot, begun_with, was_busy=was_busy)
                 case PassedConnection(state, descriptor) if descriptor >= 0:
-                    self._park(descriptor, state)
+                    self._adopt(descriptor, state)
                 case Stop():
                     self._stop()
                 case Configured([file, *descriptors]):
@@ -195,7 +198,7 @@ class Parker:
         self._channels[channel.fileno()] = worker
         self._epoll.register(channel, 0 if self._ignores_workers else select.EPOLLIN)
 
-    def _remove_worker(self, slot: int, begun_with: int, *, was_serving: bool) -> None:
+    def _remove_worker(self, slot: int, begun_with: int, *, was_busy: bool) -> None:
         """Take over what a dead worker has handed off, and take back what it has not begun to serve."""
         worker = self._delivery.workers.get(slot)
         if worker is None:
@@ -207,7 +210,23 @@ class Parker:
                 self._obey(worker, message)
         self._stop_hearing(worker)
         topics = self._delivery.remove_worker(worker, begun_with)
-        self._waking.lost(worker, topics, was_serving=was_serving)
+        self._waking.lost(worker, topics, was_busy=was_busy)
+        self._last_dead = worker
+
+    def _adopt(self, descriptor: int, state: ConnectionState) -> None:
+        """Go on with a connection of the worker that has died last, unless that had passed it already."""
+        sock = socket.socket(fileno=descriptor)
+        state.cookie = socket_cookie(sock)
+        if self._last_dead is not None and self._last_dead.has_left(state.cookie):
+            sock.close()
+        elif state.flags & channels.NEW:
+            with contextlib.suppress(OSError):  # the client is gone
+                if listener := listener_at(local_name(sock), self._listeners):
+                    self._admit((sock, sock.getpeername(), listener))
+                    return
+            sock.close()
+        else:
+            self._park(sock.detach(), state)
 
     def _hear_worker(self, worker: WorkerProxy) -> None:
         try:
@@ -254,7 +273,7 @@ class Parker:
 
     def _accept_from(self, worker: WorkerProxy, descriptor: int, state: ConnectionState) -> None:
         """Park what a worker has passed, if it is its client: a handler may have put something else there."""
-        cookie = connection_cookie(descriptor)
+        cookie = worker.passed = connection_cookie(descriptor)
         if not cookie:
             self._drop(worker, "not a connection", descriptor)
         elif state.cookie not in (0, cookie):
@@ -434,7 +453,9 @@ class Parker:
         if why := self._delivery.refusal(len(self._parked), origin, self._settings):
             self._refuse(sock, address_text(address), why, listener.name)
             return
-        self._park(sock.detach(), self._admission.first_state(address, listener, origin))
+        state = self._admission.first_state(address, listener, origin)
+        state.cookie = socket_cookie(sock)
+        self._park(sock.detach(), state)
 
     def _refuse(self, sock: socket.socket, peer: str, why: str, listener: str) -> None:
         log.warning("refused a client peer=%s why=%r", peer, why)

@@ -201,20 +201,20 @@ class Waking:
         self._is_stopping = True
         self._run(self._table.end(Why.STOPPING))
 
-    def lost(self, worker: WorkerProxy, topics: Iterable[bytes], *, was_serving: bool) -> None:
+    def lost(self, worker: WorkerProxy, topics: Iterable[bytes], *, was_busy: bool) -> None:
         """Pass on what a dead worker has not used, and forget the requests that waited in it.
 
         Args:
             worker: The worker.
             topics: Those of the wake-ups that it was given and had begun with.
-            was_serving: It died while it served a client.
+            was_busy: It was at work when it died.
         """
         self._table.pop_all(lambda key: _is_in(key, worker))
         self._woken = {
             key: waiting for key, waiting in self._woken.items() if not _is_in(key, worker)
         }
         self._unsent = [one for one in self._unsent if one[0] is not worker]
-        if was_serving and self._table:
+        if was_busy and self._table:
             self.wake_all()
             return
         for topic in topics:

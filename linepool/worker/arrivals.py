@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from linepool.kernel.acceptor import Accepted
-from linepool.kernel.sockets import close_by_reset, origin_of
+from linepool.kernel.sockets import close_by_reset, origin_of, taken_bytes
 from linepool.session import Session
 from linepool.worker.admission import Admission
 from linepool.worker.balance import Siblings
@@ -108,4 +108,5 @@ class Arrivals:
         if begins_with_tls:
             self._table.shake(sock, session, accepted_at, origin)
         else:
-            self._begin(self._table.take(sock, session, accepted_at, origin))
+            taken = 0 if session.proxy is None else taken_bytes(sock) or 0
+            self._begin(self._table.take(sock, session, accepted_at, origin, taken=taken))

@@ -97,7 +97,7 @@ class Connection(core.ConnectionFields):
         self.cookie = cookie or socket_cookie(transport.socket)
         self.needs, self.read_by = READ, 0.0
         self.quiet_since, self.accepted_at = monotonic(), accepted_at
-        self.origin = self.shown = 0
+        self.origin = self.shown = self.taken = 0
         self.served = self.is_replaceable = self.is_plain = self.more = False
         self._set_up(transport, session, context)
 
@@ -111,7 +111,6 @@ class Connection(core.ConnectionFields):
         self._board = context.board
         self.conversation = Conversation(context.service, session, context.resources, self)
         self.encrypted = None if transport.may_move else transport
-        self._number = self.descriptor + 1 + transport.mark  # as the board has it
         self.conversation.runs = context.board.runs
         self.protocol = self.conversation.protocol
         context.watch(self.conversation)
@@ -121,6 +120,11 @@ class Connection(core.ConnectionFields):
     def peer(self) -> str:
         """The address of the client."""
         return self.conversation.session.peer
+
+    @property
+    def _number(self) -> int:
+        """Its number as the board has it while it is served."""
+        return self.descriptor + 1 + self._transport.mark
 
     def begin(self, flags: int = DONTWAIT) -> None:
         """Greet a new client, and serve it if it has sent something; ``flags`` as ``on_readable``."""
@@ -146,6 +150,7 @@ class Connection(core.ConnectionFields):
         all_sent = True
         try:
             data = self._recv(CHUNK, flags)
+            self.taken += len(data)
             if not data:
                 self.needs = CLOSED
                 self._replies += [one.reply for one in self.beside or ()]
@@ -311,6 +316,7 @@ class Connection(core.ConnectionFields):
             self.conversation.load(protocol)
             self.arrival = Arrival(self.quiet_since + seconds_to_stay(len(protocol)))
         self.served = bool(state.flags & channel.SERVED)
+        self.is_replaceable = self.served and self.protocol.is_replaceable
         self.is_plain = self.served and not self.protocol.is_locked
         if state.waiting:
             self._load_waits(state.waiting, number)
@@ -396,6 +402,7 @@ class Connection(core.ConnectionFields):
                     data = self._transport.recv_more() if received >= CHUNK else b""
                     if not data:
                         break
+                    self.taken += len(data)
                     conversation.feed(data)
                     self.lost_framing |= conversation.closing
                     received = len(data)
@@ -518,18 +525,37 @@ class Connection(core.ConnectionFields):
             self.needs = AGAIN if self.more else READ
 
     def _publish(self) -> None:
-        """Publish whether it could continue in another worker without what is kept here."""
+        """Publish that its turn is over, and whether it could continue in another worker by itself."""
         if self._context.observer is not None:
             self._context.observer.end(self)
-        conversation, session = self.conversation, self.conversation.session
-        stays = conversation.pinned or self._transport.unsent or self._stream
         is_open = self.served and not self.protocol.is_locked and not self.beside
-        self.is_plain = is_open and not stays and self.needs in (READ, AGAIN)
+        self.is_plain = is_open and not self._stays and self.needs in (READ, AGAIN)
         if self._context.may_age and self._is_old:
             self.is_plain = False  # its turns may end it
-        shown = self.descriptor + 1
-        if stays or self.encrypted or session or session.user or not self.is_replaceable:
+        self.show()
+        if self.needs != CLOSED:
+            self._board.serving(0, 0)
+
+    def show(self) -> None:
+        """Publish whether it could continue in another worker without what is kept here."""
+        session, shown = self.conversation.session, self.descriptor + 1
+        waits = self.waiting is not None or self.beside
+        if (
+            self._stays
+            or self.encrypted
+            or waits
+            or session
+            or session.user
+            or not self.is_replaceable
+        ):
             shown += BOUND
-        if shown != self.shown and self.place >= 0:
+        if self.place < 0:
+            return
+        if shown != self.shown:
             self.shown = shown
             self._board.publish(self.place, shown, self.cookie)
+        self._board.rests(self.place, self.taken)
+
+    @property
+    def _stays(self) -> bool:
+        return bool(self.conversation.pinned or self._transport.unsent or self._stream)

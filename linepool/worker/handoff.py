@@ -23,7 +23,7 @@ from linepool.ipc.messages import (
     Waits,
     WantsWork,
 )
-from linepool.kernel.sockets import as_connection, peer_name
+from linepool.kernel.sockets import as_connection, peer_name, taken_bytes
 from linepool.session import Session
 from linepool.worker.connection import Connection
 from linepool.worker.context import WorkerContext
@@ -75,9 +75,9 @@ class Handoff:
         if state is None:
             return False
         state.origin = connection.origin
-        # Hidden first: if this worker is killed meanwhile, the master must not save what the parker has,
-        # nor end it as the connection that was served last.
-        shown = board.hide(place) if place >= 0 else 0
+        # First: if this worker is killed meanwhile, the parker may have it, and the master must not end it
+        # as the connection that was served last.
+        shown = board.goes(place) if place >= 0 else 0
         if board.served_descriptor == connection.descriptor:
             board.serving(0, 0)
         if not channels.send(self._channel, PassedConnection(state, connection.descriptor)):
@@ -159,10 +159,12 @@ class Handoff:
         return None
 
     def take(self, message: PassedConnection) -> Connection | None:
-        """Hold a connection that was received; None: PROXY header or TLS are to come, or it has ended."""
+        """Hold a connection that was received; None: PROXY header or TLS are to come, or it has ended.
+
+        That it is begun is published once it is held: at every moment it counts here or as given, and if this
+        worker is killed before, another one is given it.
+        """
         state = message.state
-        self._table.expect_one()  # first: at every moment it counts here or as given
-        self._board.has_begun_with(message.number)
         sock = as_connection(message.descriptor)
         connection, context = None, self._context.only
         try:
@@ -172,24 +174,32 @@ class Handoff:
             session.starttls = context.settings.starttls
             if state.flags & channels.HEAD:
                 self._take_head(sock, session, state)
-                return None
-            if context.settings.begins_with_tls and state.flags & channels.NEW:
+            elif context.settings.begins_with_tls and state.flags & channels.NEW:
                 self._table.shake(sock, session, state.accepted_at, state.origin)
-                return None
-            connection = self._table.take(
-                sock, session, state.accepted_at, state.origin, state.cookie
-            )
-            connection.load(state, protocol, message.number)
+            else:
+                connection = self._table.take(
+                    sock,
+                    session,
+                    state.accepted_at,
+                    state.origin,
+                    state.cookie,
+                    taken=taken_bytes(sock) or 0,
+                )
+                connection.load(state, protocol, message.number)
         except LeaveNow:
             raise
         except BaseException as error:  # noqa: BLE001 - another worker, or a protocol, made the state
             if connection is not None:
                 self._table.forget(connection)
             peer = channels.session_of(state).peer or peer_name(sock)
+            self._board.has_begun_with(message.number)
             self._end(sock, peer, f"{type(error).__name__}: {text_of(error)}", context)
             if connection is not None:
                 connection.on_closed()
             return None
+        self._board.has_begun_with(message.number)
+        if connection is not None:
+            connection.show()
         return connection
 
     def _take_head(self, sock: socket.socket, session: Session, state: ConnectionState) -> None:

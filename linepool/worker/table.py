@@ -150,10 +150,6 @@ class Table(core.TableFields):
         """Publish how many connections this worker has."""
         self._board.holds(self.held)
 
-    def expect_one(self) -> None:
-        """Publish one more than there are, until the next change: it is about to be taken, or closed."""
-        self._board.holds(self.held + 1)
-
     def take(
         self,
         sock: socket.socket,
@@ -162,6 +158,7 @@ class Table(core.TableFields):
         origin: int = 0,
         cookie: int = 0,
         transport: Transport | None = None,
+        taken: int = 0,
     ) -> Connection:
         """Hold one more connection.
 
@@ -172,6 +169,7 @@ class Table(core.TableFields):
             origin: Where the client comes from; 0: it counts for no address.
             cookie: The socket's (SO_COOKIE); 0: not known yet.
             transport: Of its bytes; None: they are plain.
+            taken: How many bytes have been read of it.
         """
         context = self._context.of(session.listener)
         if transport is None:
@@ -183,7 +181,7 @@ class Table(core.TableFields):
             self.close(replaced)  # a handler has closed its descriptor
         self.connections[connection.descriptor] = connection
         self._count()
-        connection.origin = origin
+        connection.origin, connection.taken = origin, taken
         self._board.count_origin(origin, 1)
         self._epoll.register(connection.descriptor, select.EPOLLIN)
         self.look_at(connection.quiet_since + self.first_look)

@@ -294,3 +294,12 @@ def fail_to_fork() -> str:
             return split("return")
         except OSError as error:
             return type(error).__name__
+
+
+@linepool.handler
+def wait_for_child() -> str:
+    """Wait for any child, as a program does that has started some."""
+    try:
+        return f"child {os.wait()}"
+    except ChildProcessError:
+        return "there is none"

@@ -19,7 +19,7 @@ from linepool.pool.status import State
 from linepool.pubsub.bus import Bus
 
 TIMEOUT = 20
-LAYOUT = 0x251F7AF7
+LAYOUT = 0xE48B0885
 """What ``layout_hash`` returns; another value says that this version shares nothing with the one before."""
 
 

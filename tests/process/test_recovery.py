@@ -124,7 +124,7 @@ def test_a_worker_without_descriptors_is_replaced_and_its_clients_are_served(
 
     assert served[-1] != worker
     assert set(served) <= {worker, served[-1]}
-    state = server.until(lambda state: state["tally"]["idle"] == 1)
+    state = server.until(lambda state: state["tally"]["idle"] == state["tally"]["total"] == 1)
     assert state["workers"][0]["pid"] == served[-1]
     assert (state["counters"]["crashes"], state["counters"]["kills"]) == (0, 0)
     server.stop()

@@ -179,10 +179,15 @@ class Account:
 
     # -- what becomes of connections
 
-    def received(self, process: Process, data: bytes, files: list[File]) -> None:
+    def received(
+        self, process: Process, data: bytes, files: list[File], sender: Process | None
+    ) -> None:
         """Note which process has a connection now, and under which number the parker gave it."""
         for file in files:
             if isinstance(file, Stream) and data[0] == _CONNECTION:
+                has_holder = file.holder is not None and file.holder.status is None
+                if sender is not None and sender.name == "master" and has_holder:
+                    continue  # saved from a dead worker that had passed it already
                 file.number = channel.PASSED.unpack_from(data)[3]
                 file.holder = process
 

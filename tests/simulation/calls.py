@@ -5,6 +5,7 @@ A call that is not here raises AttributeError: nothing of a simulation reaches t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl as real_fcntl
 import math
@@ -18,10 +19,11 @@ import struct
 import termios
 import threading as real_threading
 import time as real_time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+from linepool.kernel.pidfd import OpenFiles
 from tests.simulation.epolls import EpollSet, File
 from tests.simulation.files import (
     Channel,
@@ -258,8 +260,12 @@ def _waitid(_kind: int, number: int, options: int) -> Any:
     return SimpleNamespace(si_status=abs(process.status), si_code=code)
 
 
-def _killpg(_pid: int, _number: int) -> None:
-    raise ProcessLookupError(errno.ESRCH, "no children")
+def _killpg(pid: int, _number: int) -> None:
+    process = machine.kernel.processes[pid]
+    if not process.left_behind:
+        raise ProcessLookupError(errno.ESRCH, "no process in the group")
+    machine.kernel.tick()
+    machine.kernel.end_holder(process)
 
 
 def _pidfd_send_signal(number: int, signum: int) -> None:
@@ -307,11 +313,37 @@ def _fstat(number: int) -> Any:
 
 
 def take_descriptor(self: Any, number: int) -> int:
-    """Return a copy of a descriptor of another process, as pidfd_getfd(2)."""
+    """Return a copy of a descriptor of another process, or of its holder, as pidfd_getfd(2)."""
+    machine.kernel.tick()
     process = _process(self.pidfd)
-    if process.status is not None:
-        raise ProcessLookupError(errno.ESRCH, "gone")
-    return here().install(process.file(number))
+    files = process.fds if process.status is None else process.left_behind
+    if number not in files:
+        raise error(errno.EBADF)
+    return here().install(files[number])
+
+
+def sockets(self: Any) -> list[int]:
+    """Return the descriptors of the connections of a process, or of its holder."""
+    process = _process(self.pidfd)
+    files = process.left_behind or process.fds
+    return [number for number, file in files.items() if isinstance(file, Stream)]
+
+
+@contextlib.contextmanager
+def holder_of(pid: int) -> Iterator[OpenFiles | None]:
+    """Yield the holder of a dead process, if it has one."""
+    process = machine.kernel.processes[pid]
+    pidfd = -1
+    if process.left_behind:
+        with contextlib.suppress(OSError):
+            pidfd = _pidfd_open(pid)
+    if pidfd < 0:
+        yield None
+        return
+    try:
+        yield OpenFiles(pid, pidfd)
+    finally:
+        _close(pidfd)
 
 
 # -- the modules

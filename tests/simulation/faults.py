@@ -95,23 +95,6 @@ def _tell_of_workers(self: Any, now: float) -> None:
             self._messages.append(WorkerStarted(slot, channel_copy))
 
 
-_REAL_TELL = ParkerHandle._tell_of_workers
-
-
-class _AnySlot(dict[int, Any]):
-    def __contains__(self, _slot: object) -> bool:
-        return True
-
-
-def _tell_of_any(self: Any, now: float) -> None:
-    known = self._workers
-    self._workers = _AnySlot(known)
-    try:
-        _REAL_TELL(self, now)
-    finally:
-        self._workers = known
-
-
 def _ends(self: Any) -> bool:
     if not self._stop_by or self._parked or self._lingering or self._acceptor.listeners:
         return False
@@ -207,10 +190,6 @@ FAULTS = {
             _tell_of_workers,
             1_000_702,
         ),
-    ),
-    "unheard": Fault(
-        "the master fails if a worker dies that the parker has not heard of",
-        *("stop", "KeyError", ParkerHandle, "_tell_of_workers", _tell_of_any, 1_556),
     ),
     "saved": Fault(
         "in a stop the parker ends with a connection unread that the master has saved of a dead worker",

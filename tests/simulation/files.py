@@ -86,6 +86,7 @@ class Stream(File):
         self.peer: Stream | None = None
         self.data = bytearray()
         self.has_ended = self.is_reset = self.is_shut = self.resets = False
+        self.arrived = self.segments = 0
 
     def events(self) -> int:
         mask = 0
@@ -109,6 +110,8 @@ class Stream(File):
         if not part:
             raise BlockingIOError(errno.EAGAIN, "full")
         self.peer.data += part
+        self.peer.arrived += len(part)
+        self.segments += 1
         self.peer.changed()
         return len(part)
 

@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 from linepool import core, faults
-from linepool.kernel.pidfd import ChildProcess
+from linepool.kernel.pidfd import ChildProcess, OpenFiles
 from linepool.loader import loader
 from linepool.master import (
     load,
@@ -21,6 +21,7 @@ from linepool.master import (
     spawner,
     takeover,
     upgrade,
+    watchdog,
 )
 from linepool.parker import configured, parker
 from linepool.worker import evacuation, interrupts, table
@@ -121,7 +122,9 @@ def _substitutes(module: ModuleType) -> Iterator[tuple[str, Any]]:
 
 _LOG = _Log()
 _MODELS: list[tuple[Any, str, Any]] = [
-    (ChildProcess, "take_descriptor", calls.take_descriptor),
+    (OpenFiles, "take_descriptor", calls.take_descriptor),
+    (OpenFiles, "sockets", calls.sockets),
+    (watchdog, "holder_of", calls.holder_of),
     (ChildProcess, "unreaped", set()),
     (core, "compiled", False),
     (faults, "_ids", None),

@@ -55,7 +55,7 @@ class Kernel:
         halts: The world has seen enough: no thread has another turn.
         ended: Called with each process that ends, before its files are closed.
         shut: Called with a connection whose server's side a process ends.
-        received: Called with each message that a process receives: its bytes and files.
+        received: Called with each message that a process receives: its bytes, files and sender.
         lost: Called with a connection that no process has any more: file, process, and how that came.
         traced: Called with what happens; None: nothing listens.
     """
@@ -75,7 +75,9 @@ class Kernel:
         self.ended: Callable[[Process], None] = lambda _process: None
         self.lost: Callable[[File, Process, str], None] = lambda *_: None
         self.shut: Callable[[Any, Process], None] = lambda *_: None
-        self.received: Callable[[Process, bytes, list[File]], None] = lambda *_: None
+        self.received: Callable[[Process, bytes, list[File], Process | None], None] = lambda *_: (
+            None
+        )
         self.traced: Callable[[str], None] | None = None
         self.switches = 0
         self.cookies = self.messages = 0
@@ -153,9 +155,15 @@ class Kernel:
         for task in process.tasks:
             task.dead = True
         fds, process.fds = process.fds, {}
-        how = "ended" if status < 0 or status == 1 else "left"
-        for file in fds.values():
-            file.release(process, how)
+        has_died = status < 0 or status == 1
+        for one in self.processes.values():
+            if one.parent == process.pid:
+                self.end_holder(one)  # as it does itself a little later
+        if has_died and process.has_holder and self.processes[process.parent].name == "master":
+            process.left_behind = fds
+        else:
+            for file in fds.values():
+                file.release(process, "ended" if has_died else "left")
         process.entry.changed()
         for one in [one for one in self.processes.values() if one.parent == process.pid]:
             one.parent = 1
@@ -163,6 +171,12 @@ class Kernel:
                 self.signal(one, one.at_parents_end)
         if self.current is not None and self.current.process is process:
             self.hub.switch()
+
+    def end_holder(self, process: Process) -> None:
+        """Close what a dead process has left behind."""
+        fds, process.left_behind = process.left_behind, {}
+        for file in fds.values():
+            file.release(process, "ended")
 
     def signal(self, process: Process, number: int) -> None:
         """Send a signal."""

@@ -203,6 +203,7 @@ class SimulatedBirths:
         slot, generation = letter.facts["slot"], self._shared.generation
         loader = here()
         worker = kernel.fork(f"worker{slot}", loader.pid)
+        worker.has_holder = True
         worker.at_parents_end = _KILL
         files: list[File] = [loader.file(number) for number in letter.descriptors]
         numbers = [worker.install(file) for file in (*files, Memory(kernel))]

@@ -37,6 +37,8 @@ class Process:
         entry: The file behind its pidfds.
         begun_with: Of a worker, the last connection of the parker's that it has begun with.
         generation: Of a worker, the number of its generation.
+        has_holder: Its files outlive it, until its process group is killed.
+        left_behind: These, once it is dead.
     """
 
     def __init__(self, kernel: Kernel, pid: int, name: str, parent: int) -> None:
@@ -50,6 +52,8 @@ class Process:
         self.pending: list[int] = []
         self.entry: File
         self.begun_with = self.generation = 0
+        self.has_holder = False
+        self.left_behind: dict[int, File] = {}
         self.doom: int | None = None
         self.frozen_ns = self.last_messages = self.at_parents_end = 0
         self.facts: Any = None

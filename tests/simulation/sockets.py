@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import errno
 import socket as real_socket
+import struct
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -13,6 +14,10 @@ from tests.simulation.machine import file_of, here, machine
 from tests.simulation.process import error
 
 _SO_COOKIE = 57
+_TCP_INFO = struct.Struct(
+    "@B127xQ20xI"
+)  # of linux/tcp.h: state, bytes received, segments with data sent
+_ESTABLISHED, _CLOSED = 1, 7
 
 
 class Socket:
@@ -68,7 +73,7 @@ class Socket:
         if option == real_socket.SO_LINGER and isinstance(file, Stream):
             file.resets = True
 
-    def getsockopt(self, level: int, option: int, _size: int = 0) -> Any:
+    def getsockopt(self, level: int, option: int, size: int = 0) -> Any:
         file = here().file(self._number)
         if level == real_socket.SOL_SOCKET:
             if option == _SO_COOKIE:
@@ -78,6 +83,10 @@ class Socket:
                 return real_socket.SOCK_STREAM if is_stream else real_socket.SOCK_SEQPACKET
             if option == real_socket.SO_ACCEPTCONN:
                 return int(isinstance(file, ListenQueue))
+        if option == real_socket.TCP_INFO and size == _TCP_INFO.size and isinstance(file, Stream):
+            is_open = file.peer is not None and not (file.is_shut or file.is_reset)
+            state = _ESTABLISHED if is_open else _CLOSED
+            return _TCP_INFO.pack(state, file.arrived, file.segments)
         raise error(errno.ENOPROTOOPT)
 
     def getpeername(self) -> tuple[str, int]:
@@ -112,9 +121,9 @@ class Socket:
     def recvmsg(self, _size: int, _control: int, _flags: int) -> tuple[bytes, Any, int, None]:
         file = file_of(self._number)
         assert isinstance(file, Channel)
-        data, files, _ = file.receive()
+        data, files, sender = file.receive()
         process = here()
-        machine.kernel.received(process, data, files)
+        machine.kernel.received(process, data, files, sender)
         numbers = array.array("i")
         for one in files:
             try:

@@ -232,9 +232,9 @@ class Twin:
         if connection is not None:
             found["served"] = words[numbers["COOKIE"]] == connection.cookie
             served = words[numbers["CLIENT_FD"]]
-            # Until it is served, that of the client before it is there, whatever its number was.
             found["client"] = served - connection.descriptor if served and found["served"] else 0
-            shown, cookie = layout.published[2 * connection.place : 2 * connection.place + 2]
+            begin, size = connection.place * numbers["PLACE_WORDS"], numbers["PLACE_WORDS"]
+            shown, cookie, found["taken"] = layout.published[begin : begin + size]
             found["published"] = (
                 shown - connection.descriptor if shown else 0,
                 cookie == connection.cookie,

@@ -83,14 +83,27 @@ def test_dialogues_are_as_in_pure_python(encrypted, dialogue):
 
 
 def test_the_core_serves_it(encrypted):
-    with twins_of(make_app, kind=encrypted) as twins:
+    served: list[int] = []
+
+    def app_that_looks() -> App:
+        app = make_app()
+
+        @app.handler
+        def look() -> None:
+            layout = twins.core._board.layout
+            served.append(layout.words[layout.numbers["CLIENT_FD"]])
+
+        return app
+
+    with twins_of(app_that_looks, kind=encrypted) as twins:
         twin = twins.core
         twin.connect(b"ADD 1 2\n", accepts=False)
         assert twin.connection.is_plain
         with mock.patch.object(Connection, "on_readable", side_effect=AssertionError):
-            seen = twin.send(b"ADD 3 4\n" * 3)
-        assert seen.replies == b"7\n" * 3
-        assert seen.words["client"] == SEALED + 1
+            seen = twin.send(b"ADD 3 4\n" * 3 + b"LOOK\n")
+        assert seen.replies == b"7\n" * 3 + b"OK\n"
+        assert served == [twin.connection.descriptor + 1 + SEALED]
+        assert seen.words["client"] == 0
         assert twin.connection.is_bound
 
 

@@ -15,6 +15,7 @@ from linepool.ipc import channel as channels
 from linepool.ipc.board import Board, MasterView
 from linepool.ipc.messages import PassedConnection, WorkerDied, WorkerStarted
 from linepool.master.parker_handle import ParkerHandle
+from linepool.master.saved import Saved
 from linepool.settings import Settings
 
 APP = AppFacts("test", (), False, False, Answers({}, greets=False), False)
@@ -65,7 +66,7 @@ def test_a_worker_that_ends_before_the_parker_has_room_is_told_of(handle, worker
     for slot in list(workers):
         handle.worker_started(slot)
         workers.pop(slot).channel.close()
-        handle.worker_died(slot, 0, was_serving=False)
+        handle.worker_died(slot, 0, was_busy=False)
     messages = _received(parker.theirs)
     handle.turn()
     messages += _received(parker.theirs)
@@ -82,7 +83,7 @@ def test_the_parker_is_given_connections_of_a_dead_worker_that_it_has_not_heard_
     client, server = socket.socketpair()
 
     with client:
-        handle.adopt(server, 0.0)
+        handle.adopt(Saved(server))
 
     assert [type(message) for message in handle._messages][1:] == [WorkerStarted, PassedConnection]
     handle.close()

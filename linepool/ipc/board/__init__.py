@@ -7,7 +7,7 @@ verbs; the numbers of the words are known in this folder only.
 
 from linepool.ipc.board.bans import Bans
 from linepool.ipc.board.layout import layout_hash
-from linepool.ipc.board.master import MasterSlot, MasterView, SlotSnapshot
+from linepool.ipc.board.master import MasterSlot, MasterView, Movable, SlotSnapshot
 from linepool.ipc.board.page import Board
 from linepool.ipc.board.parker import ParkerSlot, ParkerView
 from linepool.ipc.board.words import BOUND, MAX_BANS, SEALED, Order
@@ -21,6 +21,7 @@ __all__ = [
     "Board",
     "MasterSlot",
     "MasterView",
+    "Movable",
     "Order",
     "ParkerSlot",
     "ParkerView",

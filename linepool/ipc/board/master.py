@@ -7,6 +7,7 @@ import math
 import struct
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from attrs import frozen
 
@@ -33,6 +34,7 @@ from linepool.ipc.board.words import (
     EDGES_FROM_NS,
     EOL_LENGTH,
     ERRORS,
+    GOING,
     HANDLER_NS,
     HANDSHAKES_FAILED,
     HEARD,
@@ -50,16 +52,20 @@ from linepool.ipc.board.words import (
     PARKED,
     PARKER,
     PERMIT,
+    PLACE_WORDS,
     READY,
     REFUSED,
     REFUSED_BY_PARKER,
     REQUESTS,
     SEALED,
     SERIAL,
+    SHOWN,
+    SHOWN_COOKIE,
     SINCE_NS,
     SLOTS,
     STARTED_NS,
     STATE,
+    TAKEN,
     TIMEOUTS,
     UNSTARTED,
     Order,
@@ -108,6 +114,20 @@ class SlotSnapshot:
     handshakes_failed: int
 
 
+class Movable(NamedTuple):
+    """A connection that could continue in another worker.
+
+    Attributes:
+        taken: How many bytes had been read of it when its last turn was over.
+        is_served: It is being served; that it could continue was so before.
+    """
+
+    descriptor: int
+    cookie: int
+    taken: int
+    is_served: bool
+
+
 class MasterSlot:
     """A worker's slot as the master uses it."""
 
@@ -121,25 +141,35 @@ class MasterSlot:
         for word in range(len(self._words)):
             if word != MAY_WAIT:
                 self._words[word] = 0
-        for place in range(0, len(self._published), 2):
-            self._published[place] = 0
+        for at in range(SHOWN, len(self._published), PLACE_WORDS):
+            self._published[at] = 0
 
     def vacate(self) -> None:
         """Publish that its worker is dead: it holds no connection, and is not idle."""
         self._words[IDLE_SINCE_NS] = self._words[HELD] = self._words[STATE] = 0
         self._origins[:] = memoryview(bytes(self._origins.nbytes)).cast("H")
 
-    def movable(self) -> dict[int, tuple[int, int]]:
-        """Return the connections that could continue in another worker as they are.
+    def movable(self) -> dict[int, Movable]:
+        """Return the connections that could continue in another worker as they are, by their places.
 
-        Descriptors and cookies, by their places; without the connection that is being served.
+        The parker may have one of them already.
         """
         published, served = self._published, self._words[CLIENT_FD]
-        return {
-            place: (published[place] - 1, published[place + 1])
-            for place in range(0, len(published), 2)
-            if 0 < published[place] < BOUND and published[place] != served
-        }
+        found = {}
+        for place in range(len(published) // PLACE_WORDS):
+            at = place * PLACE_WORDS
+            shown = published[at + SHOWN]
+            if shown > GOING:
+                shown -= GOING
+            if 0 < shown < BOUND:
+                cookie, taken = published[at + SHOWN_COOKIE], published[at + TAKEN]
+                found[place] = Movable(shown - 1, cookie, taken, shown == served)
+        return found
+
+    def descriptors(self) -> set[int]:
+        """Return those of all published connections, and of the one that is being served."""
+        shown = [*self._published[SHOWN::PLACE_WORDS], self._words[CLIENT_FD] & ~SEALED]
+        return {(one & (BOUND - 1)) - 1 for one in shown}
 
     def announced(self, cookie: int) -> bytes:
         """Return what a proxy has said of a connection, by the cookie of its socket; b"": nothing.
@@ -153,7 +183,7 @@ class MasterSlot:
 
     def announced_at(self, place: int, cookie: int) -> bytes:
         """Return the same of a connection at a place, as ``movable`` has it."""
-        return self._announced_at(place // 2 * ANNOUNCED.size, cookie)
+        return self._announced_at(place * ANNOUNCED.size, cookie)
 
     def _announced_at(self, at: int, cookie: int) -> bytes:
         known, length, data = ANNOUNCED.unpack_from(self._announced, at)
@@ -205,6 +235,11 @@ class MasterSlot:
     def held(self) -> int:
         """Connections held."""
         return count_in(self._words, HELD)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for work."""
+        return bool(self._words[IDLE_SINCE_NS])
 
     @property
     def begun_with(self) -> int:

@@ -21,6 +21,7 @@ from linepool.ipc.board.words import (
     MAX_BRAKES,
     MOST_AWAITED,
     ORIGINS,
+    PLACE_WORDS,
     PLACES,
     RATE_BUCKETS,
     SLOT_WORDS,
@@ -152,11 +153,11 @@ class Board:
         return self._view[begin : begin + 2 * ORIGINS].cast("H")
 
     def slot(self, number: int) -> tuple[memoryview, memoryview, memoryview]:
-        """Return a slot's bytes, its words, and its two words for each published connection."""
+        """Return a slot's bytes, its words, and those of its published connections."""
         begin = self._begin + number * self._size
         view = self._view[begin : begin + self._size]
         words = LINE_BYTES + SLOT_WORDS * WORD
-        published = view[words : words + 2 * self._held * WORD]
+        published = view[words : words + PLACE_WORDS * self._held * WORD]
         return view, view[LINE_BYTES:words].cast("Q"), published.cast("Q")
 
     def announced(self, number: int) -> memoryview:

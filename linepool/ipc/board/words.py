@@ -11,6 +11,9 @@ from enum import IntEnum
 BOUND = 1 << 32
 """Added to what is published of a connection that cannot continue in another worker as it is."""
 
+GOING = 1 << 33
+"""Added to what is published of a connection that is being passed to the parker: it may be there already."""
+
 SEALED = 1 << 33
 """Added to the descriptor of a client whose connection is encrypted: nobody can send it plain text."""
 
@@ -108,6 +111,12 @@ HANDSHAKES_FAILED = 31  # TLS handshakes that have failed; the worker
 MISSED_WAKES = 32  # how often a message with wake-ups found no room; the worker
 MAY_WAIT = 33  # 1: in this slot requests have been run that may wait; the worker, for good
 SLOT_WORDS = 40
+
+# The words of each published connection, behind those of the slot.
+SHOWN = 0  # its descriptor plus one, perhaps with BOUND or GOING; 0: none is published here
+SHOWN_COOKIE = 1  # SO_COOKIE of its socket
+TAKEN = 2  # bytes that had been read of it in its life when its last turn was over
+PLACE_WORDS = 3
 
 ORIGINS = 16384
 """Counts of connections by where their clients come from: two origins of one number share a count."""

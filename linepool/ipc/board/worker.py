@@ -27,6 +27,7 @@ from linepool.ipc.board.words import (
     EDGES_FROM_NS,
     ERRORS,
     GIVEN,
+    GOING,
     HANDLER_NS,
     HANDSHAKES_FAILED,
     HELD,
@@ -47,6 +48,7 @@ from linepool.ipc.board.words import (
     PARKER,
     PARKER_FULL,
     PERMIT,
+    PLACE_WORDS,
     READY,
     READY_SINCE_NS,
     REFUSED,
@@ -54,9 +56,12 @@ from linepool.ipc.board.words import (
     SEALED,
     SERIAL,
     SERVING_AT,
+    SHOWN,
+    SHOWN_COOKIE,
     SINCE_NS,
     STARTED_NS,
     STATE,
+    TAKEN,
     TIMEOUTS,
     WAITED_NS,
     WAITERS,
@@ -75,7 +80,7 @@ class Layout(NamedTuple):
     Attributes:
         line: The bytes of the slot, which begin with ``line_bytes`` of the request's line.
         words: The slot's words.
-        published: Two words for each published connection.
+        published: The words of its published connections.
         head: The words of the head.
         origins: Counts of its connections by their origins.
         numbers: Of the words of the slot and of the head, by name.
@@ -132,7 +137,7 @@ class WorkerView:
         self._announced = board.announced(number)
         self._origins = board.origins(number)
         self.bans = Bans(board)
-        self.places = len(self._published) // 2
+        self.places = len(self._published) // PLACE_WORDS
         # Not methods: a method would cost as much again as what it does, at each request or round.
         self.ready_connections: Callable[[], int] = partial(self._head.__getitem__, READY)
         self.order: Callable[[], int] = partial(self._words.__getitem__, ORDER)
@@ -304,8 +309,12 @@ class WorkerView:
             connection: Its descriptor plus one, plus ``BOUND`` if it has to stay here.
             cookie: Its SO_COOKIE.
         """
-        self._published[2 * place + 1] = cookie
-        self._published[2 * place] = connection
+        self._published[PLACE_WORDS * place + SHOWN_COOKIE] = cookie
+        self._published[PLACE_WORDS * place + SHOWN] = connection
+
+    def rests(self, place: int, taken: int) -> None:
+        """Publish that a connection's turn is over: how many bytes have been read of it in its life."""
+        self._published[PLACE_WORDS * place + TAKEN] = taken
 
     def announce(self, place: int, cookie: int, data: bytes) -> bool:
         """Note what a proxy has said of a connection that is to be published; return whether there is room.
@@ -320,14 +329,19 @@ class WorkerView:
         ANNOUNCED.pack_into(self._announced, place * ANNOUNCED.size, cookie, len(data), data)
         return True
 
-    def hide(self, place: int) -> int:
-        """No longer publish a connection; return what ``restore`` wants."""
-        shown, self._published[2 * place] = self._published[2 * place], 0
+    def goes(self, place: int) -> int:
+        """Publish that a connection is being passed to the parker; return what ``restore`` wants."""
+        shown: int = self._published[PLACE_WORDS * place + SHOWN]
+        self._published[PLACE_WORDS * place + SHOWN] = shown and shown + GOING
         return shown
 
+    def hide(self, place: int) -> None:
+        """No longer publish a connection."""
+        self._published[PLACE_WORDS * place + SHOWN] = 0
+
     def restore(self, place: int, shown: int) -> None:
-        """Publish a connection again as it was when it was hidden."""
-        self._published[2 * place] = shown
+        """Publish a connection again as it was before it was to be passed."""
+        self._published[PLACE_WORDS * place + SHOWN] = shown
 
     def may_recycle(self, requests: int) -> bool:
         """Whether it has served this number of requests and is permitted to leave."""

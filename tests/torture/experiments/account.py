@@ -3,8 +3,8 @@
 A request without its right reply is in one of three classes:
 
 * L1: it was not begun. Its connection was held by a process that was killed; to send it again is safe.
-* L2: it was begun, or its worker had taken its connection from the parker to begin it, and the worker was
-  killed or the time limit of the request had passed.
+* L2: it was begun, or its worker had taken its connection from the parker to begin it, or had read it
+  together with one that was begun, and the worker was killed or the time limit of the request had passed.
 * L3: anything else, which is a fault.
 """
 
@@ -129,7 +129,8 @@ def losses(
         taken: Requests that a worker had taken that was killed, or whose time limit had passed.
     """
     found = Losses()
-    taken = set(taken)
+    requests, taken = list(requests), set(taken)
+    read = {_burst(one) for one in requests if one.number in journals.begun_by}
     by_port: dict[int | None, list[Kill]] = {}  # None: those that may explain any
     for kill in kills:
         for port in [None] if kill.ports is None else kill.ports:
@@ -140,11 +141,18 @@ def losses(
         near = [*by_port.get(request.port, ()), *by_port.get(None, ())]
         killers = [kill for kill in near if kill.may_explain(request)]
         kind = _class_of(request, journals, kills, killers, taken)
+        if kind == "L1" and _burst(request) in read:
+            kind = "L2"
         found.counts[kind] += 1
         if kind == "L3" and len(found.details) < _MAX_DETAILS:
             begun = journals.begun_by.get(request.number)
             found.details.append(f"lost for no reason: {request}, begun by {begun}")
     return found
+
+
+def _burst(request: Request) -> tuple[int, float, float]:
+    """Return what requests share that were sent together."""
+    return request.port, request.opened_at, request.sent_at
 
 
 def _class_of(
