@@ -43,6 +43,13 @@ from linepool.service import Service
 from linepool.settings import Settings
 from linepool.worker.worker import Worker, WorkerSpec
 
+_sleep: Sleep | None = None  # as holders do, in pure Python
+if core.compiled:
+    # Now: the user whom the loader becomes may not be allowed to read the file.
+    from linepool.core import asleep
+
+    _sleep = asleep.sleep
+
 log = logging.getLogger("linepool")
 
 _LONGEST = 5.0  # seconds for a fork: functions that the app has registered for forks may hang
@@ -175,7 +182,7 @@ class Births:
             if kind == "worker" and self._shared.settings.has_parker:
                 # First, for the kernel copies for it what this process has written before.
                 title = f"{letter.facts['slot']} {self._shared.image.apps.name}"
-                holder = start_holder(f"{title} g{self._shared.generation}", _sleep())
+                holder = start_holder(f"{title} g{self._shared.generation}", _sleep)
             self._box.close()
             self._await_parent()
             status = self._observe(letter) if kind == "observer" else self._work(letter)
@@ -253,15 +260,6 @@ class Births:
             if time.monotonic() >= give_up_at:
                 raise RuntimeError("this process is not a child of the master")
             time.sleep(_LOOK_EVERY)
-
-
-def _sleep() -> Sleep | None:
-    """Return how a holder sleeps without its memory; None: it cannot."""
-    if not core.compiled:
-        return None
-    from linepool.core import asleep  # noqa: PLC0415 - it may not be there
-
-    return asleep.sleep
 
 
 def _told(link: socket.socket) -> tuple[int, int]:

@@ -189,10 +189,13 @@ class Handoff:
         except LeaveNow:
             raise
         except BaseException as error:  # noqa: BLE001 - another worker, or a protocol, made the state
+            if connection is None:
+                self._table.expect_one()
+            self._board.has_begun_with(message.number)
             if connection is not None:
                 self._table.forget(connection)
             peer = channels.session_of(state).peer or peer_name(sock)
-            self._board.has_begun_with(message.number)
+            self._board.holds(self._table.held)
             self._end(sock, peer, f"{type(error).__name__}: {text_of(error)}", context)
             if connection is not None:
                 connection.on_closed()

@@ -150,6 +150,10 @@ class Table(core.TableFields):
         """Publish how many connections this worker has."""
         self._board.holds(self.held)
 
+    def expect_one(self) -> None:
+        """Publish one more than there are, until the next change: it is about to be closed."""
+        self._board.holds(self.held + 1)
+
     def take(
         self,
         sock: socket.socket,

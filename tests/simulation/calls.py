@@ -19,7 +19,7 @@ import struct
 import termios
 import threading as real_threading
 import time as real_time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -329,21 +329,21 @@ def sockets(self: Any) -> list[int]:
     return [number for number, file in files.items() if isinstance(file, Stream)]
 
 
-@contextlib.contextmanager
-def holder_of(pid: int) -> Iterator[OpenFiles | None]:
-    """Yield the holder of a dead process, if it has one."""
-    process = machine.kernel.processes[pid]
-    pidfd = -1
-    if process.left_behind:
-        with contextlib.suppress(OSError):
-            pidfd = _pidfd_open(pid)
-    if pidfd < 0:
-        yield None
-        return
-    try:
-        yield OpenFiles(pid, pidfd)
-    finally:
-        _close(pidfd)
+class holder_of:  # noqa: N801 - no generator, which would go on when it is collected after its world
+    """Has the holder of a dead process, if it has one."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._pidfd = pid, -1
+
+    def __enter__(self) -> OpenFiles | None:
+        if machine.kernel.processes[self._pid].left_behind:
+            with contextlib.suppress(OSError):
+                self._pidfd = _pidfd_open(self._pid)
+        return OpenFiles(self._pid, self._pidfd) if self._pidfd >= 0 else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._pidfd >= 0:
+            _close(self._pidfd)
 
 
 # -- the modules

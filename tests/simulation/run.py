@@ -35,8 +35,8 @@ class Found:
 @contextlib.contextmanager
 def _running(fault: Fault | None = None) -> Iterator[None]:
     """Have schedules run fast, perhaps with a fault."""
+    gc.collect()  # what real objects close when they are collected is closed in the real kernel
     with simulated_kernel(), fault.put_back() if fault else contextlib.nullcontext():
-        gc.collect()
         gc.freeze()
         gc.disable()  # a schedule leaves many circles; they are looked for now and then
         try:
