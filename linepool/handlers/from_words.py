@@ -103,8 +103,6 @@ def of_json(structure: Convert, name: str) -> Convert:
             value = loads(text)
         except json.JSONDecodeError as error:
             what = f"; {error.msg.removesuffix(' delimiter')} at character {error.pos + 1}"
-        except UnicodeDecodeError:
-            what = " in UTF-8"
         except ValueError as error:
             what = f"; {error}"
         else:

@@ -2,7 +2,7 @@
 
 JSON is UTF-8 on one line, compact. The text is read and written by msgspec if that is installed, and by
 the standard library otherwise and wherever msgspec refuses, so both give the same values. NaN and
-Infinity are not JSON. Of two equal keys the second counts. Text that holds a lone surrogate is written
+Infinity are not JSON, and a number that would become Infinity is refused. Of two equal keys the second counts. Text that holds a lone surrogate is written
 in ASCII, with escapes.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -31,6 +32,8 @@ def loads(text: bytes | str) -> Any:
             pass
     try:
         return _DECODER.decode(text if isinstance(text, str) else text.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start + 1} is not UTF-8") from None
     except RecursionError:
         raise ValueError(NESTED) from None
 
@@ -68,6 +71,20 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+def _finite(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(_TOO_LARGE)
+    return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # Python's limit of digits
+        raise ValueError(_TOO_LARGE) from None
+
+
+_TOO_LARGE = "a number is too large"
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
 _ESCAPING = json.JSONEncoder(separators=(",", ":"))
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

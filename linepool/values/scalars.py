@@ -65,7 +65,7 @@ def shown_bytes(value: Any) -> str:
 
 def _finite(value: float) -> float:
     value = float(value)
-    if value - value != 0:  # infinity: a number of JSON that is too large
+    if value - value != 0:  # infinity, which JSON does not have
         raise ValueError
     return value
 

@@ -223,7 +223,7 @@ def test_a_parameter_without_annotation_is_a_str():
         (Point, b"5", "x must be a JSON object, not 5. "),
         (Point, b'{"x":"q"}', "x.x must be int, not 'q'. "),
         (Point, b'{"x":1,"y":-1}', "x is not valid: 'y' must be >= 0: -1. "),
-        (list[int], b"\xe9", "x must be JSON of list[int] in UTF-8."),
+        (list[int], b"\xe9", "x must be JSON of list[int]; byte 1 is not UTF-8."),
         (list[int], b"[" * 8000, "x must be JSON of list[int]"),
     ],
     ids=shown,

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linepool import Secret
+from linepool import App, JsonRpc, Secret
 from linepool.values import json_text
 from linepool.values.json_text import dumps, loads
 
@@ -82,8 +82,6 @@ def test_any_bytes_are_read_alike_or_refused_alike(text):
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        (b"1e400", math.inf),
-        (b"-1e400", -math.inf),
         (b"9" * 400, int("9" * 400)),
         (b"18446744073709551616", 2**64),
         (b'{"a":1,"a":2}', {"a": 2}),
@@ -272,3 +270,37 @@ def test_models_of_other_libraries_are_sent_as_they_write_themselves(library):
     assert dumps(value) == (
         b'[{"when":"2026-01-31","type":"x"},{"x":1,"at":"2026-01-31","of":"1/2"}]'
     )
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1.5E+309", "9" * 4301, "-" + "9" * 5000])
+@pytest.mark.parametrize("text", ["%s", "[%s]", '{"a": {"b": %s}}'])
+def test_a_number_that_is_too_large_is_refused_in_words(number, text):
+    with pytest.raises(ValueError, match="^a number is too large$"):
+        loads(text % number)
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize(("text", "value"), [("1e308", 1e308), ("1e-400", 0.0), ("-0", 0)])
+def test_a_number_at_the_edge_is_read(text, value):
+    assert loads(text) == value
+
+
+@pytest.mark.usefixtures("library")
+def test_bytes_that_are_not_text_are_refused_in_words():
+    with pytest.raises(ValueError, match="^byte 2 is not UTF-8$"):
+        loads(b'"\xff"')
+
+
+@pytest.mark.parametrize("annotation", [Any, object, list[Any], dict[str, object], Decimal])
+@pytest.mark.parametrize("value", ["1e400", "[1e400]", '{"a": -1e400}'])
+def test_no_handler_of_json_rpc_is_given_infinity(annotation, value):
+    app = App(protocol=JsonRpc())
+
+    def show(value):
+        return value
+
+    show.__annotations__["value"] = annotation
+    app.handler("show")(show)
+    request = f'{{"jsonrpc": "2.0", "id": 1, "method": "show", "params": [{value}]}}\n'
+    assert '"code":-32700,"message":"Parse error: a number is too large"' in app.ask(request)

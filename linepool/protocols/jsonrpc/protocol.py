@@ -17,7 +17,6 @@ Rules, where the specification leaves a choice:
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -304,9 +303,6 @@ class JsonRpc(Buffered):
         request_id = message.get("id")
         if isinstance(request_id, bool) or not isinstance(request_id, str | int | float | None):
             request.problem = _invalid("Invalid Request: an id must be a string, a number or null")
-            return request
-        if isinstance(request_id, float) and not math.isfinite(request_id):
-            request.problem = _invalid("Invalid Request: the number of the id is too large")
             return request
         request.call_id = request_id
         wait = message.get("timeout_ms")
