@@ -2,8 +2,8 @@
 
 JSON is UTF-8 on one line, compact. The text is read and written by msgspec if that is installed, and by
 the standard library otherwise and wherever msgspec refuses, so both give the same values. NaN and
-Infinity are not JSON, and a number that would become Infinity is refused. Of two equal keys the second counts. Text that holds a lone surrogate is written
-in ASCII, with escapes.
+Infinity are not JSON, and a number that would become Infinity is refused. Of two equal keys the second
+counts. Text that holds a lone surrogate is written in ASCII, with escapes.
 """
 
 from __future__ import annotations

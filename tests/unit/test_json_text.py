@@ -276,7 +276,7 @@ def test_models_of_other_libraries_are_sent_as_they_write_themselves(library):
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1.5E+309", "9" * 4301, "-" + "9" * 5000])
 @pytest.mark.parametrize("text", ["%s", "[%s]", '{"a": {"b": %s}}'])
 def test_a_number_that_is_too_large_is_refused_in_words(number, text):
-    with pytest.raises(ValueError, match="^a number is too large$"):
+    with pytest.raises(ValueError, match=r"^a number is too large$"):
         loads(text % number)
 
 
@@ -288,7 +288,7 @@ def test_a_number_at_the_edge_is_read(text, value):
 
 @pytest.mark.usefixtures("library")
 def test_bytes_that_are_not_text_are_refused_in_words():
-    with pytest.raises(ValueError, match="^byte 2 is not UTF-8$"):
+    with pytest.raises(ValueError, match=r"^byte 2 is not UTF-8$"):
         loads(b'"\xff"')
 
 
