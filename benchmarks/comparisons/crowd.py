@@ -176,7 +176,7 @@ class Crowd:
         self.connect = connect
         self.period = 1 / rate
         command, *arguments = request
-        self.request = (str(command), *arguments)
+        self.request: tuple[str, *tuple[object, ...]] = (str(command), *arguments)
         self.over = threading.Event()
         begin = time.monotonic()
         self._members = [_Member(self, begin + i / rate / size) for i in range(size)]

@@ -216,7 +216,7 @@ class _Victim:
         command, *arguments = request
         self.reads = f"nothing in {limit:g} s"
         self._client = client
-        self._ask = (limit, str(command), *arguments)
+        self._ask: tuple[float, str, *tuple[object, ...]] = (limit, str(command), *arguments)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
