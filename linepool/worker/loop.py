@@ -236,6 +236,8 @@ class Loop:
             self._table.look_at(self._acceptor.open_at)
         if self._acceptor.failures >= FAILURES_AT_MOST:
             self._orders.leave()  # descriptors that leaked are closed with the process
+            if self._left_at:
+                self._acceptor.abandon()  # in a stop; the other workers accept what waits
 
     def _begin(self, connection: Connection) -> None:
         """Serve a new connection for the first time."""

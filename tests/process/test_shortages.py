@@ -116,6 +116,17 @@ def test_a_fault_of_the_app_is_no_shortage(error):
     assert exit_status(error) == 1
 
 
+@pytest.mark.scheme("shared", "dispatch", "accept")
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix:sock"])
+def test_a_worker_without_descriptors_does_not_hold_up_a_stop(launch: Launch, scheme, bind):
+    server = launch("workshop.py", "--workers", "1", bind=(bind,))
+    assert server.ask("ADD 2 3") == "5"
+    resource.prlimit(server.pids()[0], resource.RLIMIT_NOFILE, (NONE, NONE))
+
+    assert server.stop() == 0
+    assert "killed" not in server.text
+
+
 # -- the control socket
 
 
