@@ -63,13 +63,16 @@ class FirstBytes:
         line, ending, _ = begin.lstrip().partition(b"\n")
         if ending:
             may_be = b"/" in line or b":" in line  # most commands have neither
-            return HTTP if may_be and is_http(line, is_command) else ""
-        if _has_path(line.split(None, 2), is_command):
+            return HTTP if may_be and is_http(_ends(line), is_command) else ""
+        if _has_path(line, is_command):
             return HTTP  # however the line ends
-        if len(line) > MOST_KEPT_BYTES:
-            line = line[:_KEPT_BYTES] + line[-_KEPT_BYTES:]
-        self.kept = line or begin[:_LEADING_BLANKS]
+        self.kept = _ends(line) or begin[:_LEADING_BLANKS]
         return None
+
+
+def _ends(line: bytes) -> bytes:
+    """Return what is known of a line in any case: without its middle, if it is long."""
+    return line if len(line) <= MOST_KEPT_BYTES else line[:_KEPT_BYTES] + line[-_KEPT_BYTES:]
 
 
 def is_http(line: bytes, is_command: Callable[[bytes], object] = lambda _: False) -> bool:
@@ -83,11 +86,12 @@ def is_http(line: bytes, is_command: Callable[[bytes], object] = lambda _: False
         return len(words) == 3 or _TARGET.match(words[1]) is not None
     if not words or is_command(words[0]):
         return False
-    return words[0][:5].upper() == b"HOST:" or _has_path(words, is_command)
+    return words[0][:5].upper() == b"HOST:" or _has_path(line, is_command)
 
 
-def _has_path(words: list[bytes], is_command: Callable[[bytes], object]) -> bool:
-    """Whether words begin with a method of HTTP, which is not a command, and a path or URL."""
+def _has_path(line: bytes, is_command: Callable[[bytes], object]) -> bool:
+    """Whether a line begins with a method of HTTP, which is not a command, and a path or URL."""
+    words = line[:_KEPT_BYTES].split(None, 2)
     if len(words) < 2 or words[0] not in _METHODS or is_command(words[0]):
         return False
     return _TARGET.match(words[1]) is not None

@@ -306,3 +306,21 @@ def test_what_is_kept_of_a_first_line_has_a_bound(parts):
         if first.reason(part, lambda _: False) is not None:
             break
         assert len(first.kept) <= MOST_KEPT_BYTES
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 128, 255, 1000])
+@pytest.mark.parametrize(
+    "middle",
+    [b"x" * 300, b"x " * 300, b" " * 300, b"x" * 140 + b" x " + b"x" * 140],
+    ids=["one word", "words", "blanks", "a word that is not kept"],
+)
+@pytest.mark.parametrize("start", [b"get ", b"GET /", b"9 ", b"Host:", b"GET a://"])
+@pytest.mark.parametrize("end", [b"HTTP/1.1", b" HTTP/1.1\r", b"/", b" :"])
+def test_a_long_first_line_is_judged_alike_however_it_is_cut(start, middle, end, size):
+    line = start + middle + end + b"\n"
+    first = FirstBytes()
+    parts = [line[at : at + size] for at in range(0, len(line), size)]
+    said = [first.reason(part, lambda name: name == b"get") for part in parts]
+
+    whole = FirstBytes().reason(line, lambda name: name == b"get")
+    assert next(one for one in said if one is not None) == whole
