@@ -36,7 +36,7 @@ FLAGS = [
     "T500",
     "N0",
     "N300",
-    "R600",
+    "R550",
     "R10",
 ]
 SET_FLAGS = ["k", "q", "F7", "Oopaque", "T0", "T500", "I", "C999999", "MS", "ME", "MA", "MP", "MR"]
@@ -87,6 +87,10 @@ def daemon(tmp_path_factory) -> Iterator[str]:
     assert shutil.which(MEMCACHED), f"{MEMCACHED} is not installed (Debian: memcached)"
     path = str(tmp_path_factory.mktemp("memcached") / "socket")
     options = ["-s", path, "-u", "root"] if os.geteuid() == 0 else ["-s", path]
+    options += [
+        "-o",
+        "no_lru_maintainer,no_lru_crawler",
+    ]  # they hold items, which are then not changed in place
     process = subprocess.Popen([MEMCACHED, "-v", *options], stderr=subprocess.PIPE)
     try:
         while not os.path.exists(path):

@@ -197,7 +197,8 @@ class Journaled:
         """Kill every worker of the first server in turn."""
         server = self.servers[0]
         for pid in server.pids():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # one of the code before that has left
+                os.kill(pid, signal.SIGKILL)
             server.until_gone(pid)
             calls.more(10)
 
