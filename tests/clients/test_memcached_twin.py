@@ -87,10 +87,8 @@ def daemon(tmp_path_factory) -> Iterator[str]:
     assert shutil.which(MEMCACHED), f"{MEMCACHED} is not installed (Debian: memcached)"
     path = str(tmp_path_factory.mktemp("memcached") / "socket")
     options = ["-s", path, "-u", "root"] if os.geteuid() == 0 else ["-s", path]
-    options += [
-        "-o",
-        "no_lru_maintainer,no_lru_crawler",
-    ]  # they hold items, which are then not changed in place
+    # Its own threads hold items at times, which are then not changed in place.
+    options += ["-o", "no_lru_maintainer,no_lru_crawler"]
     process = subprocess.Popen([MEMCACHED, "-v", *options], stderr=subprocess.PIPE)
     try:
         while not os.path.exists(path):
