@@ -84,6 +84,7 @@ class Loop:
         self._seen_bans = 0
         self._left_at = 0.0  # when it began to leave; 0: it has not
         self._channel = channel
+        self._has_channel = True
         self._epoll.register(channel, select.EPOLLIN)
         self._epoll.register(self._orders.wakeup, select.EPOLLIN | select.EPOLLET)
         if context.subscriptions.fileno() >= 0:
@@ -258,6 +259,7 @@ class Loop:
                 message = self._handoff.receive()
             except EOFError:
                 self._epoll.unregister(self._channel)
+                self._has_channel = False
                 self._orders.master_ended()  # neither it nor the parker has the other end
                 return
             if message is None:
@@ -431,7 +433,8 @@ class Loop:
         if not self._table.is_empty or self._acceptor.listeners:
             return False
         # In a stop of all workers the parker may still have clients to be served.
-        return self._orders.order != Order.STOP or not self._board.has_parker
+        gets_more = self._has_channel and self._board.has_parker
+        return self._orders.order != Order.STOP or not gets_more
 
 
 def _step(connection: Connection, step: Callable[[Connection], None]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from linepool import App, Connection, Session, core
 from linepool.ipc import channel
-from linepool.ipc.board import Board, MasterSlot, MasterView, WorkerView
+from linepool.ipc.board import Board, MasterSlot, MasterView, Order, WorkerView
 from linepool.ipc.messages import ConnectionState, PassedConnection
 from linepool.ipc.status_pipe import StatusPipe
 from linepool.kernel.binding import open_listeners
@@ -163,6 +163,16 @@ def test_a_worker_that_the_master_has_given_up_serves_no_client(loop):
 
         assert not select.select([client], [], [], 0)[0]
     loop.pipe.reader = os.open(os.devnull, os.O_RDONLY)
+
+
+def test_a_worker_ends_in_a_stop_though_no_master_says_that_the_parker_has_ended(loop):
+    loop.master.parker_starts()
+    loop.slot.command(Order.STOP)
+    loop.parker.close()
+
+    loop.run()
+
+    assert loop._board.has_parker
 
 
 def test_no_connection_is_taken_for_the_client_of_a_disconnect_hook(loop, seen):
