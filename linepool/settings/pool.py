@@ -33,8 +33,8 @@ def default_workers(cpus: int) -> Workers:
 def _parse_workers(value: object) -> Workers:
     if isinstance(value, Workers):
         return value
-    low, colon, high = str(value).partition(":")
     try:
+        low, colon, high = syntax.plain_number(value).partition(":")
         workers = Workers(int(low), int(high if colon else low))
     except ValueError:
         raise ValueError("N or MIN:MAX, such as 4 or 2:32") from None

@@ -62,7 +62,7 @@ def number(low: float, high: float, kind: Callable[[Any], Any], what: str) -> Sy
 
     def parse(value: object) -> Any:
         try:
-            parsed = kind(str(value))
+            parsed = kind(plain_number(value))
         except ValueError:
             raise ValueError(what) from None
         if isinstance(value, bool) or not low <= parsed <= high:
@@ -72,6 +72,18 @@ def number(low: float, high: float, kind: Callable[[Any], Any], what: str) -> Sy
 
     schema = {"type": "integer" if kind is int else "number", "minimum": low}
     return Syntax(parse, schema if high == math.inf else {**schema, "maximum": high})
+
+
+def plain_number(value: object) -> str:
+    """Return the text of a number, without what only Python takes: ``1_000``, blanks, other digits.
+
+    Raises:
+        ValueError: It has some of that.
+    """
+    text = str(value)
+    if "_" in text or not text.isascii() or text != text.strip():
+        raise ValueError
+    return text
 
 
 def exact(value: float) -> str:
@@ -276,7 +288,7 @@ def _umask(value: object) -> int:
 def _octal(value: object, what: str) -> int:
     try:
         # An integer is the mode itself; only a string is read as octal digits.
-        parsed = value if isinstance(value, int) else int(str(value), 8)
+        parsed = value if isinstance(value, int) else int(plain_number(value), 8)
     except ValueError:
         parsed = -1
     if not 0 <= parsed <= 0o777:

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linepool import (
+    Answers,
     App,
+    Ask,
     Bad,
     ClientError,
     Dialogue,
@@ -370,3 +372,34 @@ def test_stuffed_lines_are_unstuffed_to_the_original(lines):
 @given(st.binary(max_size=200))
 def test_no_bytes_cause_an_internal_error(data):
     assert b"internal error" not in post_office().ask(data + b"\r\n.\r\nNOOP\r\n")
+
+
+@pytest.mark.parametrize("protocol", [Dialogue.smtp, Dialogue, Dialogue.pop3])
+@pytest.mark.parametrize("text", [b"\0", b"a\0b", b"a\rb", b"a\r", b"a\0\rb"])
+def test_a_command_with_what_no_reply_may_hold_is_refused(protocol, text):
+    app = App(protocol=protocol())
+    heard: list[str] = []
+
+    @app.handler
+    def echo(text: Rest) -> str:
+        heard.append(text)
+        return str(text)
+
+    said = app.ask(b"ECHO " + text + b"\r\nECHO ok\r\n").split(b"\r\n")
+    assert heard == ["ok"]
+    assert b"internal error" not in said[1]
+    assert said[1].startswith((b"5", b"-ERR"))
+
+
+@pytest.mark.parametrize("text", [b"a\0b", b"a\rb"])
+def test_an_answer_with_what_no_reply_may_hold_is_refused(text):
+    app = App(protocol=Dialogue())
+
+    @app.handler
+    def name(answers: Answers) -> str | Ask:
+        return answers[0].reveal() if answers else Ask("334 Name?")
+
+    said = app.ask(b"NAME\r\n" + text + b"\r\nNAME\r\nann\r\n").split(b"\r\n")
+    assert said[1] == said[3] == b"334 Name?"
+    assert said[2].startswith(b"5")
+    assert said[4] == b"250 ann"

@@ -130,6 +130,15 @@ def test_a_bad_value_is_refused_with_what_would_be_right(name):
     assert str(error.value) == f"linepool.toml: {name} must be {right}, not {bad!r}"
 
 
+@pytest.mark.parametrize("name", ["workers", "backlog", "request_timeout", "max_age", "unix_mode"])
+@pytest.mark.parametrize(
+    "text", ["1_0", "\N{ARABIC-INDIC DIGIT THREE}", " 5", "5\n", "\N{NO-BREAK SPACE}5"]
+)
+def test_a_number_has_no_digits_or_marks_that_only_python_reads(name, text):
+    with pytest.raises(SetupError, match=name):
+        parse_setting(name, text, "here")
+
+
 def test_settings_that_contradict_each_other_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["check", "--settings", "--min-spare", "4", "--max-spare", "2"]) == 2

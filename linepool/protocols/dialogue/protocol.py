@@ -186,8 +186,10 @@ class Dialogue(Buffered):
             self._await_line(most + 2)
             return None
         self._question = None
-        if self.strict_crlf and (b"\n" in found or b"\r" in found):
+        if b"\n" in found or b"\r" in found:  # another program might see another line there
             return self._refused_line("newline")
+        if b"\0" in found:
+            return self._refused_line("unknown" if question is None else "answer")
         if question is not None:
             return self._answered(question, found)
         words = found.split()
