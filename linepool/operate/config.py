@@ -359,8 +359,10 @@ def _read(file: str) -> dict[str, Any]:
     import tomllib  # noqa: PLC0415 - only if there is a file
 
     try:
-        with open(file, "rb") as stream:
-            table = tomllib.load(stream)
+        with open(
+            file, encoding="utf-8-sig", newline=""
+        ) as stream:  # Windows begins files with a mark
+            table = tomllib.loads(stream.read())
     except OSError as error:
         raise SetupError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:  # not TOML, or not UTF-8

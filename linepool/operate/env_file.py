@@ -36,14 +36,14 @@ def _read(file: str) -> Mapping[str, str]:
             "--env-file needs python-dotenv; install it with: pip install 'linepool[dotenv]'"
         ) from None
     try:
-        with open(file, encoding="utf-8") as stream:
+        with open(file, encoding="utf-8-sig") as stream:
             for binding in parse_stream(stream):
                 line = binding.original.line + _blank_lines(binding.original.string)
                 if binding.error:
                     raise SetupError(f"{file}, line {line}: not of the form NAME=VALUE")
                 if binding.key is not None and binding.value is None:
                     raise SetupError(f"{file}, line {line}: {binding.key} has no value")
-        values = dotenv_values(file, encoding="utf-8")
+        values = dotenv_values(file, encoding="utf-8-sig")
     except OSError as error:
         raise SetupError(f"--env-file: cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:

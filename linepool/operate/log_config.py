@@ -126,7 +126,7 @@ def _read(path: str) -> dict[str, Any]:
     if kind not in ("toml", "json"):
         raise LogConfigError(f"log_config {path}: the file's name must end in .toml or .json")
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:
             text = stream.read()
         config = tomllib.loads(text) if kind == "toml" else json.loads(text)
     except OSError as error:

@@ -92,6 +92,9 @@ def load_unnamed(target: str) -> tuple[App, str]:
             # It imports its own name.
             hint = f"; rename the file if another module {place.name!r} is meant"
             raise SetupError(first + hint + newline + frames) from None
+        if "relative import with no known parent" in first:
+            hint = "; put an empty __init__.py beside the file: then it is a package's"
+            raise SetupError(first + hint + newline + frames) from None
         raise
     app = _made(module, target, name) if name.endswith(")") else find(module, target, name)
     return app, module.__name__.rpartition(".")[2]

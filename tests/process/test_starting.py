@@ -158,6 +158,7 @@ APP = "import linepool\napp = linepool.App()\n@app.handler\ndef price() -> int: 
         (b"import app\n" + HANDLER.encode() + b"app.run()\n", ["rename the file", "'app'"]),
         (b"from app import App\n", ["rename the file", "'app'"]),
         (b"import app.settings\n", ["rename the file", "'app'"]),
+        (b"from . import settings\n", ["put an empty __init__.py beside the file"]),
         (b"{}['app']\n", ["KeyError: 'app' ("]),
         (
             b"a\0b\n",

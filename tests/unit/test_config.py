@@ -7,6 +7,7 @@ import pytest
 
 from linepool import App, SetupError
 from linepool.kernel.cpus import available_cpus
+from linepool.operate import env_file
 from linepool.operate.config import ConfigError, Configuration, Given, configure, option_name
 from linepool.operate.supervision import Passed, Supervision, claim, supervision_in
 from linepool.settings import FIELDS, ProcessSettings, Settings, Workers, default_workers, written
@@ -83,6 +84,17 @@ def test_values_in_a_file_may_have_toml_types(directory):
     assert settings.workers == Workers(3, 3)
     assert settings.idle_timeout == 5.0
     assert settings.unix_mode == 0o660
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_and_have_windows_line_endings(directory):
+    (directory / "linepool.toml").write_bytes(
+        b"\xef\xbb\xbfbacklog = 7\r\n# \xc3\xa9\r\nworkers = 3\r\n"
+    )
+    (directory / "a.env").write_bytes(b"\xef\xbb\xbfLINEPOOL_BACKLOG=8\r\n")
+
+    settings = configure(App(), {}, {}).settings
+    assert (settings.backlog, settings.workers) == (7, Workers(3, 3))
+    assert env_file.read(["a.env"]) == [("a.env", {"LINEPOOL_BACKLOG": "8"})]
 
 
 def test_keys_in_a_file_may_use_dashes(directory):
