@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation, localcontext
+from decimal import Decimal, InvalidOperation, Overflow, localcontext
 
 from application import app
 from db import Db
@@ -313,7 +313,10 @@ def decimal_sum(number: Decimal, increment: Decimal) -> bytes:
         raise ClientError("increment would produce NaN or Infinity")
     with localcontext() as context:
         context.prec = 400
-        shown = f"{round(number + increment, 17):f}"
+        try:
+            shown = f"{round(number + increment, 17):f}"
+        except (InvalidOperation, Overflow):  # it has more digits
+            raise ClientError("increment would produce NaN or Infinity") from None
     if "." in shown:
         shown = shown.rstrip("0").rstrip(".")
     return b"0" if shown == "-0" else shown.encode()

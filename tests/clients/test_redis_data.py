@@ -217,3 +217,13 @@ def test_what_restore_refuses(twins, real_redis):
         [b"0", good, b"REPLACE", b"FREQ", b"1"],
     ):
         twins.ask([words + rest, [b"GET", b"k"], [b"DUMP", b"none"]])
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e9999", "1e999999999"])
+@pytest.mark.parametrize("command", ["INCRBYFLOAT k", "HINCRBYFLOAT h f"])
+def test_a_number_that_is_too_large_is_refused_in_words(server, command, number):
+    with (
+        redis.Redis(port=server.port) as client,
+        pytest.raises(redis.ResponseError, match="produce NaN or Infinity"),
+    ):
+        client.execute_command(*command.split(), number)
