@@ -16,7 +16,8 @@ from linepool.values.sendable import problem_of
 def check_plain_function(function: Any) -> None:
     """Raise SetupError if something is not a function that returns its result."""
     if not callable(function) or isinstance(function, type) or not hasattr(function, "__name__"):
-        raise SetupError(f"{function!r} is not a function")
+        instead = ": define one that calls it" if callable(function) else ""
+        raise SetupError(f"{function!r} is not a function{instead}")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise SetupError(
             f"{function.__name__} at {place_of(function)} is async; linepool calls plain functions"

@@ -265,6 +265,16 @@ def test_a_dual_stack_port_that_another_process_has_is_named(launch: Launch, fam
     assert f"cannot listen on {address}: Address already in use{text}\n" in f"{server.text}\n"
 
 
+def test_an_address_that_another_one_of_the_server_includes_is_named(launch: Launch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    bind = (f"0.0.0.0:{port}", f"127.0.0.1:{port}")
+    server = launch("workshop.py", bind=bind, ready=False)
+
+    assert server.ended() == 1
+    assert f"cannot listen on {bind[1]}: {bind[0]} is listened on too, and has this" in server.text
+
+
 def test_status_says_what_a_listener_has_beside_its_address(tmp_path, launch: Launch):
     certificate = Authority(tmp_path).certificate("server", "DNS:localhost")
     tls = f'tls_cert = "{certificate}"\n'

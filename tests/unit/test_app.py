@@ -1,5 +1,6 @@
 """The app: registration, HELP, hooks, middleware, resources and unknown commands."""
 
+import functools
 import logging
 from collections.abc import Callable, Generator, Iterator
 from typing import Annotated, Any
@@ -845,7 +846,8 @@ async def _later(request: object, session: object, call_next: object) -> None: .
             r"_swapped at .* is given \(request, session, call_next\) in this order",
         ),
         ("handler", classmethod(_swapped), "is not a function"),
-        ("middleware", "no function", "is not a function"),
+        ("handler", functools.partial(_two, 1), "is not a function: define one that calls it"),
+        ("middleware", "no function", "'no function' is not a function$"),
         ("on_start", _two, "must take"),
     ],
 )
