@@ -57,9 +57,9 @@ def open_listeners(settings: Settings, numbers: Sequence[int] | None = None) -> 
             except (OSError, UnicodeError) as error:  # the latter: not a name that DNS can have
                 reason = getattr(error, "strerror", None) or error
                 port = addresses[number].port
-                own = [settings.bind[one] for one in listeners if addresses[one].port == port != 0]
-                if own and getattr(error, "errno", 0) == errno.EADDRINUSE:
-                    reason = f"{own[0]} is listened on too, and has this port"
+                same = [settings.bind[one] for one in listeners if addresses[one].port == port != 0]
+                if same and getattr(error, "errno", 0) == errno.EADDRINUSE:
+                    reason = f"{same[0]} is listened on too, and has this port"
                 raise SetupError(f"cannot listen on {settings.bind[number]}: {reason}") from None
             undo.callback(listener.remove)
             listeners[number] = listener

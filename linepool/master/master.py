@@ -339,6 +339,8 @@ class Master:
             if self._trace is None:
                 now_ns = time.monotonic_ns()
                 self._parts.withheld.plan(self.scoreboard.tally(), self.settings, now_ns)
+        else:
+            self._watch_listeners(False)
 
     @property
     def _plans(self) -> bool:

@@ -109,7 +109,13 @@ def _act_at(self: Any) -> float:
     return due
 
 
+def _watch_listeners(self: Any, wanted: bool) -> None:
+    if wanted or not self.upgrade.is_near:
+        _REAL_WATCH_LISTENERS(self, wanted)
+
+
 _REAL_ACT_AT = Master._act_at
+_REAL_WATCH_LISTENERS = Master._watch_listeners
 
 
 def _generations(self: Any) -> list[Generation]:
@@ -199,6 +205,10 @@ FAULTS = {
         "the master does not sleep while an upgrade waits until nothing is under way",
         *("upgrades", "spins", Master, "_act_at", _act_at, 1_045),
     ),
+    "watch": Fault(
+        "the master goes on watching for clients while an upgrade waits until nothing is under way",
+        *("upgrades", "spins", Master, "_watch_listeners", _watch_listeners, 910_003_620),
+    ),
     "taken": Fault(
         "the bounds of the pool that were ordered are lost in an upgrade",
         *("upgrades", "was ordered", Inherited, "generations", _generations, 24),
@@ -212,4 +222,4 @@ FAULTS = {
         *("deaths", "spins", Parker, "_hear_worker", _hear_worker, 14),
     ),
 }
-"""By name. Those from ``settled`` to ``near`` the simulation has found itself."""
+"""By name. Those from ``settled`` to ``watch`` the simulation has found itself."""
