@@ -8,6 +8,8 @@ import ssl
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from linepool import App, JsonRpc, Memcache, Resp, Secret, Session, body
 from linepool.testing import Peer, serve
@@ -132,7 +134,10 @@ def test_a_client_of_redis_logs_in():
         host, _, port = server.address.rpartition(":")
 
         def client(**options) -> redis.Redis:
-            return redis.Redis(host, int(port), decode_responses=True, **options)
+            once = Retry(
+                NoBackoff(), 0
+            )  # else a login that has failed is tried again, after seconds
+            return redis.Redis(host, int(port), decode_responses=True, retry=once, **options)
 
         for protocol in (2, 3):
             with client(username="ann", password="right", protocol=protocol) as good:
