@@ -220,7 +220,7 @@ def test_what_restore_refuses(twins, real_redis):
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e9999", "1e999999999"])
-@pytest.mark.parametrize("command", ["INCRBYFLOAT k", "HINCRBYFLOAT h f"])
+@pytest.mark.parametrize("command", ["INCRBYFLOAT large", "HINCRBYFLOAT larger f"])
 def test_a_number_that_is_too_large_is_refused_in_words(server, command, number):
     with (
         redis.Redis(port=server.port) as client,

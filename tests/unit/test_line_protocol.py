@@ -338,7 +338,7 @@ def test_a_last_structured_parameter_takes_the_rest_of_the_line_as_json(line, re
         ),
         (b'pay ann "{\\"text\\": \\"x\\"}"', 'note must be a JSON object, not \'{"text": "x"}\'.'),
         (b'pay ann {"text": "x"} y', "note must be JSON of Note; Extra data at character 15."),
-        (b"pay ann \xe9", "note must be JSON of Note in UTF-8."),
+        (b"pay ann \xe9", "note must be JSON of Note; byte 1 is not UTF-8."),
         (b"pay ann", "note is missing."),
         (b"pay", "to is missing."),
         (b"ids it's", "ids must be JSON of list[int]; Expecting value at character 1."),
