@@ -10,7 +10,7 @@ from unittest import mock
 from attrs import evolve, frozen
 
 from linepool.ipc import channel
-from linepool.ipc.board import MasterSlot, WorkerView
+from linepool.ipc.board import MasterSlot, Order, WorkerView
 from linepool.ipc.board.words import HEARD, LIMIT_NS, OVERDUE
 from linepool.ipc.messages import WorkerStarted
 from linepool.kernel.event_set import EventSet
@@ -21,6 +21,7 @@ from linepool.master.reload import Reload
 from linepool.master.takeover import Inherited
 from linepool.parker.delivery import Delivery
 from linepool.parker.parker import Parker
+from linepool.worker.loop import Loop
 from tests.simulation.calls import os
 from tests.simulation.machine import here
 
@@ -107,6 +108,12 @@ def _act_at(self: Any) -> float:
         parts = self._parts
         due = min(due, parts.recycler.due_at, parts.withheld.due_at, self._plan_at or due)
     return due
+
+
+def _is_done(self: Any) -> bool:
+    if not self._table.is_empty or self._acceptor.listeners:
+        return False
+    return self._orders.order != Order.STOP or not self._board.has_parker
 
 
 def _watch_listeners(self: Any, wanted: bool) -> None:
@@ -204,6 +211,10 @@ FAULTS = {
     "near": Fault(
         "the master does not sleep while an upgrade waits until nothing is under way",
         *("upgrades", "spins", Master, "_act_at", _act_at, 1_045),
+    ),
+    "stays": Fault(
+        "in a stop a worker waits for a parker that was killed, as was the master",
+        *("orphans", "is left", Loop, "_is_done", _is_done, 1_030),
     ),
     "watch": Fault(
         "the master goes on watching for clients while an upgrade waits until nothing is under way",
