@@ -359,9 +359,7 @@ def _read(file: str) -> dict[str, Any]:
     import tomllib  # noqa: PLC0415 - only if there is a file
 
     try:
-        with open(
-            file, encoding="utf-8-sig", newline=""
-        ) as stream:  # Windows begins files with a mark
+        with open(file, encoding="utf-8-sig", newline="") as stream:  # or with a byte order mark
             table = tomllib.loads(stream.read())
     except OSError as error:
         raise SetupError(f"cannot read {file}: {error.strerror}") from None

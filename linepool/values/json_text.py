@@ -36,6 +36,10 @@ def loads(text: bytes | str) -> Any:
         raise ValueError(f"byte {error.start + 1} is not UTF-8") from None
     except RecursionError:
         raise ValueError(NESTED) from None
+    except ValueError as error:
+        if str(error).startswith(_DIGITS):
+            raise ValueError(_TOO_LARGE) from None
+        raise
 
 
 def dumps(value: Any) -> bytes:
@@ -77,14 +81,8 @@ def _finite(text: str) -> float:
     return value
 
 
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:  # Python's limit of digits
-        raise ValueError(_TOO_LARGE) from None
-
-
 _TOO_LARGE = "a number is too large"
-_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
+_DIGITS = "Exceeds the limit ("  # of digits, Python says
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 _ESCAPING = json.JSONEncoder(separators=(",", ":"))
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
