@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from linepool.digits import is_whole
+
 LOCAL = "127.0.0.1"
 """The host of ``PORT``."""
 ALL = "0.0.0.0"  # noqa: S104 - where the user asks for it
@@ -37,12 +39,12 @@ def parse_address(text: str) -> Address:
     kind, _, rest = text.partition(":")
     if kind == "unix" and rest not in ("", "@") and "\0" not in rest:
         return Address(path=rest)
-    if kind == "fd" and rest.startswith("//") and rest[2:].isdecimal() and len(rest) < 12:
+    if kind == "fd" and rest.startswith("//") and is_whole(rest[2:], 9):
         return Address(descriptor=int(rest[2:]))
     if kind == "systemd" and rest and rest.isprintable():
         return Address(name=rest)
     host, colon, port = text.rpartition(":")
-    if port.isascii() and port.isdigit() and int(port) < 65536:
+    if is_whole(port) and int(port) < 65536:
         if not host:
             return Address(host=ALL if colon else LOCAL, port=int(port))
         if host.startswith("[") and host.endswith("]"):
@@ -58,7 +60,7 @@ def _meant(text: str) -> str:
     host, _, port = text.rpartition(":")
     if "://" in text and bare and not text.startswith("fd:"):
         return f"without a scheme: {bare}; it is "
-    if port.isdecimal() and int(port) > 65535:
+    if port.isdecimal() and not (is_whole(port) and int(port) < 65536):
         return "with a port up to 65535; it is "
     if host.count(":") > 1 and port.isdecimal() and not host.startswith("["):
         return f"with brackets around an IPv6 address: [{host}]:{port}; it is "
@@ -67,6 +69,13 @@ def _meant(text: str) -> str:
     if text.startswith("/"):
         return f"with unix: before a path: unix:{text}; it is "
     return ""
+
+
+def overlap(one: Address, other: Address) -> bool:
+    """Whether one of two addresses includes the other: it is that of all addresses, at the same port."""
+    if one.port != other.port or not one.port or (":" in one.host) != (":" in other.host):
+        return False
+    return bool({one.host, other.host} & {ALL, "::"})
 
 
 def unix_address(path: str) -> str:

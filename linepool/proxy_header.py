@@ -14,6 +14,8 @@ from typing import Any
 
 from attrs import fields, frozen
 
+from linepool.digits import is_whole
+
 MOST_BYTES = 2048
 """Of a header; the known parts of one of version 2 together are shorter than 1100."""
 
@@ -145,7 +147,7 @@ def _shown(address: Any) -> str:
 
 
 def _port(text: bytes) -> int:
-    number = int(text) if text.isdigit() and len(text) <= 5 else -1
+    number = int(text) if is_whole(text, 5) else -1
     if not 0 <= number <= 65535 or str(number).encode() != text:
         raise HeaderError("a port in it is malformed")
     return number

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, ClassVar, NoReturn
 
+from linepool.digits import is_whole
+
 
 class Kind(Enum):
     """What has come.
@@ -253,7 +255,7 @@ def json_value(text: bytes) -> Any:
     Raises:
         ProtocolError: It is not JSON.
     """
-    if text.isdigit():
+    if is_whole(text, 18):
         return int(text)
     try:
         return _decode(text.decode())

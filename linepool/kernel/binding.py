@@ -16,7 +16,7 @@ import stat
 from collections.abc import Sequence
 from typing import Literal
 
-from linepool.address import Address, parse_address, unix_address
+from linepool.address import Address, overlap, parse_address, unix_address
 from linepool.errors import SetupError
 from linepool.kernel import features
 from linepool.kernel.listeners import Listener, set_receive_timeout, tick
@@ -56,10 +56,10 @@ def open_listeners(settings: Settings, numbers: Sequence[int] | None = None) -> 
                 listener.key = keys[number]
             except (OSError, UnicodeError) as error:  # the latter: not a name that DNS can have
                 reason = getattr(error, "strerror", None) or error
-                port = addresses[number].port
-                same = [settings.bind[one] for one in listeners if addresses[one].port == port != 0]
-                if same and getattr(error, "errno", 0) == errno.EADDRINUSE:
-                    reason = f"{same[0]} is listened on too, and has this port"
+                if getattr(error, "errno", 0) == errno.EADDRINUSE:
+                    for one in listeners:
+                        if overlap(addresses[one], addresses[number]):
+                            reason = f"bind has {settings.bind[one]} too; give one of the two"
                 raise SetupError(f"cannot listen on {settings.bind[number]}: {reason}") from None
             undo.callback(listener.remove)
             listeners[number] = listener

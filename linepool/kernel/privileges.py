@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from linepool.digits import is_whole
 from linepool.errors import SetupError
 
 _ROOT = 0
@@ -172,8 +173,7 @@ def _gid(group: str) -> int:
 
 def _number(text: str) -> int | None:
     """Return an id; None: the text is not one."""
-    is_number = text.isascii() and text.isdecimal() and int(text) <= _MOST_ID
-    return int(text) if is_number else None
+    return int(text) if is_whole(text) and int(text) <= _MOST_ID else None
 
 
 def forbid_new_privileges() -> None:

@@ -190,7 +190,6 @@ class Master:
         self.planned_drain.cancel()
         log.info("draining: workers finish their requests and leave, listeners stay open")
         self.is_drained = True
-        self._watch_listeners(False)
         self.load.rest()
         self.pool.drain(time.monotonic() + self.settings.graceful_timeout)
         return ""

@@ -10,6 +10,7 @@ from typing import Literal
 from attrs import asdict
 
 from linepool.app import App
+from linepool.digits import is_whole
 from linepool.errors import ClientError, ServerError, SetupError
 from linepool.master.bans import MOST_SECONDS, BanList
 from linepool.master.master import Master
@@ -178,7 +179,7 @@ def _add_upgrade(app: App, master: Master) -> None:
 
 
 def _scaled(bounds: Workers, wanted: str) -> Workers:
-    if wanted[:1] in ("+", "-") and wanted[1:].isdigit():
+    if wanted[:1] in ("+", "-") and is_whole(wanted[1:]):
         step = int(wanted)
         wanted = f"{bounds.min + step}:{bounds.max + step}"
     try:

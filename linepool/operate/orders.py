@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from linepool.digits import is_whole
 from linepool.errors import SetupError
 from linepool.operate import remote
 from linepool.operate.chosen_server import add_control, control_of
@@ -139,7 +140,7 @@ def _add(
 
 
 def _slot(text: str) -> int:
-    if text.isascii() and text.isdecimal():
+    if is_whole(text):
         return int(text)
     raise argparse.ArgumentTypeError(f"must be the number that status shows, not {text!r}")
 

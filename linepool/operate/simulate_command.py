@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from linepool.app import App
+from linepool.digits import is_whole
 from linepool.errors import SetupError
 from linepool.operate.options import add_settings, configured
 from linepool.pool.policy import SETTINGS
@@ -104,7 +105,7 @@ def _rate(text: str) -> float:
 
 
 def _clients(text: str) -> int:
-    if not (text.isdecimal() and 0 < int(text) <= _MAX_CLIENTS):
+    if not (is_whole(text) and 0 < int(text) <= _MAX_CLIENTS):
         raise argparse.ArgumentTypeError(
             f"must be a whole number from 1 to {_MAX_CLIENTS}, not {text!r}"
         )

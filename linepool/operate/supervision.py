@@ -14,6 +14,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from attrs import evolve, field, frozen
 
 from linepool.address import parse_address
+from linepool.digits import is_whole
 from linepool.errors import SetupError
 from linepool.kernel.binding import Kind, kind_of
 from linepool.master.loader_handle import loader_facts
@@ -183,7 +184,7 @@ def _passed(environment: Mapping[str, str], warnings: list[str]) -> list[Passed]
     pid, count = environment.get("LISTEN_PID", ""), environment.get("LISTEN_FDS", "")
     if not count:
         return []
-    if not _is_number(count, _MOST_DIGITS):
+    if not is_whole(count, _MOST_DIGITS):
         warnings.append(f"LISTEN_FDS is not a number of sockets: {count!r}")
         return []
     if pid != str(os.getpid()):
@@ -208,11 +209,7 @@ def _watchdog_s(environment: Mapping[str, str], warnings: list[str]) -> float:
     microseconds = environment.get("WATCHDOG_USEC", "")
     if not microseconds or environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
-    if not _is_number(microseconds, _MOST_DIGITS_USEC) or not int(microseconds):
+    if not is_whole(microseconds, _MOST_DIGITS_USEC) or not int(microseconds):
         warnings.append(f"WATCHDOG_USEC is not a number of microseconds: {microseconds!r}")
         return 0.0
     return int(microseconds) / 1e6
-
-
-def _is_number(text: str, most_digits: int) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= most_digits

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from linepool.address import parse_address
+from linepool.digits import is_whole
 from linepool.settings import access
 from linepool.settings.networks import parsed_networks
 
@@ -81,7 +82,7 @@ def plain_number(value: object) -> str:
         ValueError: It has some of that.
     """
     text = str(value)
-    if "_" in text or not text.isascii() or text != text.strip():
+    if "_" in text or not text.isascii() or text.split() != [text]:
         raise ValueError
     return text
 
@@ -187,7 +188,7 @@ def _uids(value: object) -> tuple[int, ...]:
     if isinstance(words, int):
         words = (words,)
     found = [str(word) for word in words] if isinstance(words, Sequence) else ["x"]
-    if not all(word.isascii() and word.isdecimal() and int(word) < _NO_USER for word in found):
+    if not all(is_whole(word) and int(word) < _NO_USER for word in found):
         raise ValueError("numbers of users, such as 0 1000 (those of a name: id -u NAME)")
     return tuple(map(int, found))
 

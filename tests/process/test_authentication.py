@@ -134,9 +134,7 @@ def test_a_client_of_redis_logs_in():
         host, _, port = server.address.rpartition(":")
 
         def client(**options) -> redis.Redis:
-            once = Retry(
-                NoBackoff(), 0
-            )  # else a login that has failed is tried again, after seconds
+            once = Retry(NoBackoff(), 0)  # else a failed login is tried again, after seconds
             return redis.Redis(host, int(port), decode_responses=True, retry=once, **options)
 
         for protocol in (2, 3):

@@ -272,7 +272,18 @@ def test_an_address_that_another_one_of_the_server_includes_is_named(launch: Lau
     server = launch("workshop.py", bind=bind, ready=False)
 
     assert server.ended() == 1
-    assert f"cannot listen on {bind[1]}: {bind[0]} is listened on too, and has this" in server.text
+    why = f"bind has {bind[0]} too; give one of the two"
+    assert f"cannot listen on {bind[1]}: {why}\n" in f"{server.text}\n"
+
+
+def test_an_address_that_another_process_has_is_not_taken_for_the_servers_own(launch: Launch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        bind = (f"127.0.0.2:{port}", f"127.0.0.1:{port}")
+        server = launch("workshop.py", bind=bind, ready=False)
+
+        assert server.ended() == 1
+    assert f"cannot listen on {bind[1]}: Address already in use\n" in f"{server.text}\n"
 
 
 def test_status_says_what_a_listener_has_beside_its_address(tmp_path, launch: Launch):

@@ -61,6 +61,10 @@ MISTAKES = [
     ("simulate --burst 2 -w 0", "workers = 0 is for a debugger: there is no pool to simulate", 1),
     ("check sums.py -w 0:3", "workers must be N or MIN:MAX with 1 <= MIN <= MAX <= 1000, or 0", 2),
     ("kill worker-3", "argument SLOT: must be the number that status shows, not 'worker-3'", 2),
+    (f"kill {'9' * 5000}", "argument SLOT: must be the number that status shows", 2),
+    (f"simulate --burst {'9' * 5000}", "argument --burst: must be a whole number from 1 to", 2),
+    ("simulate --burst \N{ARABIC-INDIC DIGIT ONE}", "must be a whole number from 1 to", 2),
+    (f"check sums.py --user {'9' * 5000}", "does not exist", 2),
 ]
 
 

@@ -132,7 +132,7 @@ def test_a_bad_value_is_refused_with_what_would_be_right(name):
 
 @pytest.mark.parametrize("name", ["workers", "backlog", "request_timeout", "max_age", "unix_mode"])
 @pytest.mark.parametrize(
-    "text", ["1_0", "\N{ARABIC-INDIC DIGIT THREE}", " 5", "5\n", "\N{NO-BREAK SPACE}5"]
+    "text", ["1_0", "\N{ARABIC-INDIC DIGIT THREE}", " 5", "2: 5", "5\n", "\N{NO-BREAK SPACE}5"]
 )
 def test_a_number_has_no_digits_or_marks_that_only_python_reads(name, text):
     with pytest.raises(SetupError, match=name):

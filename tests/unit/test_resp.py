@@ -334,3 +334,10 @@ def test_words_arrive_unchanged(requests):
 )
 def test_glob_patterns_match_as_in_redis(pattern, text, fits):
     assert matches(pattern, text) is fits
+
+
+@pytest.mark.parametrize("version", [b"9" * 5000, b"03", b"-", "\N{SUPERSCRIPT TWO}".encode()])
+def test_a_version_that_is_no_number_is_refused_in_words(version):
+    app = App(protocol=Resp())
+    refused = b"-ERR Protocol version is not an integer or out of range\r\n"
+    assert app.ask(b"HELLO " + version + b"\r\n") == refused

@@ -272,6 +272,7 @@ def test_an_invalid_address_is_refused(address):
         ("localhost", "with a port: localhost:7000;"),
         ("http://host:80/", "without a scheme: host:80;"),
         ("host:70000", "with a port up to 65535;"),
+        (f"host:{'9' * 5000}", "with a port up to 65535;"),
         ("::1:7000", "with brackets around an IPv6 address: [::1]:7000;"),
         ("/run/x", "with unix: before a path: unix:/run/x;"),
     ],

@@ -13,8 +13,9 @@ Rules:
 - A handler may ask the client something in the middle of its command (``questions.Ask``). The next
   line is the answer, whatever it says, and the handler is run again with all answers so far. A line
   with ``cancel`` alone ends the command.
-- With ``strict_crlf``, only CR LF ends a line; a lone CR or LF is refused at the end of its line or
-  block, because other software would see the end of a line there (RFC 5321, 2.3.8).
+- A command or an answer with a CR that is not before LF is refused, because other software would see
+  the end of a line there (RFC 5321, 2.3.8). With ``strict_crlf``, only CR LF ends a line; a lone CR or
+  LF is refused at the end of its line or block.
 """
 
 from __future__ import annotations

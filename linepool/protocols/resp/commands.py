@@ -10,7 +10,7 @@ from linepool.login import Login
 from linepool.protocols.base import Builtin
 from linepool.protocols.resp.clients import CLIENT, ClientId, checked_name
 from linepool.protocols.resp.describing import DESCRIBING
-from linepool.protocols.resp.parser import RespParser
+from linepool.protocols.resp.parser import RespParser, parse_int
 from linepool.protocols.resp.pubsub import PUBSUB, unsubscribe_all
 from linepool.protocols.resp.values import OK, Status
 from linepool.session import Connection, Reply, Session
@@ -80,9 +80,10 @@ def hello(
     """Choose the version of the protocol: HELLO [2|3 [AUTH user password] [SETNAME name]]."""
     version = resp.version
     if words:
-        if not words[0].isdigit():
+        number = parse_int(words[0])
+        if number is None:
             raise ClientError("Protocol version is not an integer or out of range")
-        version = int(words[0])
+        version = number
         if version not in (2, 3):
             raise ClientError("unsupported protocol version", code="NOPROTO")
     at = 1  # after the version
