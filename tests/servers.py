@@ -422,6 +422,13 @@ def has_ended(pidfd: int, within: float = TIMEOUT) -> bool:
     return bool(select.select([pidfd], [], [], within)[0])
 
 
+def freeze(pid: int) -> None:
+    """Stop a process, and wait until it is stopped (proc(5), stat)."""
+    os.kill(pid, signal.SIGSTOP)
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        pass
+
+
 def children_of(pid: int) -> list[int]:
     """Return the pids of the children of a process, zombies included; without the holder of a worker."""
     with contextlib.suppress(FileNotFoundError):

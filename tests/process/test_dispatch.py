@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Launch
 from tests.process.connections import clients, parker_of, until_parked
-from tests.servers import Load, ServerProcess
+from tests.servers import Load, ServerProcess, freeze
 
 pytestmark = pytest.mark.scheme("dispatch")
 
@@ -84,7 +84,7 @@ def test_clients_that_were_connected_before_the_stop_get_a_reply(launch: Launch)
 def test_clients_in_the_backlog_are_served_before_the_server_stops(launch: Launch):
     server = launch("moving.py", "--workers", "2")
     parker = parker_of(server)
-    os.kill(parker, signal.SIGSTOP)
+    freeze(parker)
     with clients(server, 150) as queued:
         for peer in queued:
             peer.send(b"ADD 2 3\n")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Launch
 from tests.process.connections import all_of, ask_all, clients
-from tests.servers import Gate, ServerProcess, has_ended
+from tests.servers import Gate, ServerProcess, freeze, has_ended
 
 pytestmark = [pytest.mark.both, pytest.mark.scheme("shared")]
 
@@ -46,7 +46,7 @@ def test_a_worker_that_dies_between_two_requests_costs_no_connection(
         for _ in range(3):
             assert ask_all(peers, "ADD 2 3") == ["5"] * 4
             worker = idle_worker(server)
-            os.kill(worker, signal.SIGSTOP)
+            freeze(worker)
             for peer in peers[:2]:  # what has come and was not read is served too
                 peer.send(b"ADD 1 1\nADD 2 2\n")
             os.kill(worker, how)
@@ -119,7 +119,7 @@ def test_the_holder_ends_though_no_master_takes_anything_from_it(launch: Launch)
     pidfd = os.pidfd_open(holder_of(worker))
     with contextlib.closing(os.fdopen(pidfd)), server.connect() as peer:
         assert peer.ask("ADD 2 3") == "5"
-        os.kill(worker, signal.SIGSTOP)
+        freeze(worker)
         server.send(signal.SIGKILL)
         server.ended()
 

@@ -11,7 +11,7 @@ from typing import Any
 from linepool.operate import remote
 from tests.conftest import Launch
 from tests.process.test_control import linepool, talk
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, freeze
 
 NO_ANSWER = "no answer: C code keeps the interpreter"
 
@@ -68,7 +68,7 @@ def test_people_see_a_line_per_worker_and_its_stack_below(launch: Launch, gate):
         gate.wait()
         held, idle = sorted(server.status()["workers"], key=lambda row: row["command"] is None)
         stopped = idle["pid"]
-        signal.pidfd_send_signal(server.watch()[stopped], signal.SIGSTOP)
+        freeze(stopped)
 
         lines = peer.ask_lines("STACKS")
         shown = linepool("stacks", "--control", server.control).stdout.splitlines()

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,18 +15,11 @@ from linepool.master.stopped import StoppedChildren
 from linepool.pool.deadline import StallLog
 from tests.conftest import Launch
 from tests.process.connections import parker_of, until_parked
-from tests.servers import TIMEOUT, Gate
+from tests.servers import TIMEOUT, Gate, freeze
 
 SHORT = ("--stopped-timeout", "0.3")
 LONG = ("--stopped-timeout", "300")
 ENDED = "SERVER_ERROR the request was ended: it was in a worker that was stopped"
-
-
-def freeze(pid: int) -> None:
-    """Stop a process, and wait until it is stopped (proc(5), stat)."""
-    os.kill(pid, signal.SIGSTOP)
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        pass
 
 
 @pytest.mark.scheme("shared", "dispatch", "accept")

@@ -23,7 +23,7 @@ from tests.process.connections import (
     sockets_of,
     until_parked,
 )
-from tests.servers import Gate, ServerProcess, library_files
+from tests.servers import Gate, ServerProcess, freeze, library_files
 
 
 @pytest.fixture(scope="module", params=PARKING_SCHEMES)
@@ -333,7 +333,7 @@ def test_stopped_processes_only_delay_the_requests_that_they_are_given(
         until_parked(server, 20)
         stopped = [parker_of(server)] if process == "parker" else server.pids()
         for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
+            freeze(pid)
         for peer in peers:
             peer.send(b"NEXT_NUMBER\n")
         server.status()

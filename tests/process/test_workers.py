@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import Launch
 from tests.process.booting import launch_booting
 from tests.process.connections import open_files, reset_on_close
-from tests.servers import Gate, Load, children_of, has_ended, library_files
+from tests.servers import Gate, Load, children_of, freeze, has_ended, library_files
 
 RESET = repr(ConnectionResetError(104, "Connection reset by peer"))
 
@@ -185,7 +185,7 @@ def test_the_master_sleeps_while_a_failed_boot_backs_off_and_a_stop_waits(tmp_pa
     os.kill(starting, signal.SIGKILL)
     server.wait_for(f"worker died pid={starting}")
     # The worker that is left does not run, so the stop has to wait for it.
-    os.kill(second, signal.SIGSTOP)
+    freeze(second)
     server.send(signal.SIGTERM)
     server.wait_for("stopping")
 
